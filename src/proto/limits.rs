@@ -1,0 +1,85 @@
+//! The limits that an operator sets for all tokens, and those that one token has of its own.
+
+use serde::{Deserialize, Serialize};
+
+/// A limit of this value is lifted.
+pub const UNLIMITED: u64 = 0;
+
+/// The limits in force for a token. [`UNLIMITED`] lifts each but `message_bytes_max`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest message, in payload bytes after reassembly. Never 0.
+    pub message_bytes_max: u64,
+    /// Messages a minute from the phone, and its burst.
+    pub phone_per_minute: u64,
+    /// Messages a minute from the agent, and its burst; `chat.stream` is not counted.
+    pub agent_per_minute: u64,
+    /// `chat.stream` messages a second from the agent; the burst is twice this.
+    pub stream_per_second: u64,
+    /// Forwarded payload bytes a UTC day.
+    pub daily_quota_bytes: u64,
+    /// Forwarded payload bytes a UTC month.
+    pub monthly_quota_bytes: u64,
+}
+
+impl Default for Limits {
+    /// The defaults of the wire contract.
+    fn default() -> Self {
+        Self {
+            message_bytes_max: 5 << 20,
+            phone_per_minute: 30,
+            agent_per_minute: 120,
+            stream_per_second: 100,
+            daily_quota_bytes: 500 << 20,
+            monthly_quota_bytes: 10 << 30,
+        }
+    }
+}
+
+/// Limits of one token that stand in for the operator's; `None` means the operator's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsOverride {
+    /// See [`Limits::message_bytes_max`]; can only lower the operator's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_bytes_max: Option<u64>,
+    /// See [`Limits::phone_per_minute`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub phone_per_minute: Option<u64>,
+    /// See [`Limits::agent_per_minute`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_per_minute: Option<u64>,
+    /// See [`Limits::stream_per_second`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream_per_second: Option<u64>,
+    /// See [`Limits::daily_quota_bytes`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub daily_quota_bytes: Option<u64>,
+    /// See [`Limits::monthly_quota_bytes`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub monthly_quota_bytes: Option<u64>,
+}
+
+impl LimitsOverride {
+    /// The operator's limits with this token's own in their place.
+    #[must_use]
+    pub fn over(&self, general: &Limits) -> Limits {
+        Limits {
+            message_bytes_max: self
+                .message_bytes_max
+                .filter(|&own| own != 0)
+                .map_or(general.message_bytes_max, |own| own.min(general.message_bytes_max)),
+            phone_per_minute: self.phone_per_minute.unwrap_or(general.phone_per_minute),
+            agent_per_minute: self.agent_per_minute.unwrap_or(general.agent_per_minute),
+            stream_per_second: self.stream_per_second.unwrap_or(general.stream_per_second),
+            daily_quota_bytes: self.daily_quota_bytes.unwrap_or(general.daily_quota_bytes),
+            monthly_quota_bytes: self.monthly_quota_bytes.unwrap_or(general.monthly_quota_bytes),
+        }
+    }
+
+    /// Whether nothing is overridden.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}

@@ -1,0 +1,11 @@
+//! The wire: frames, envelopes, tokens, limits. Pure: bytes and `now` go in, values come out; no I/O, no clock, no
+//! randomness, no runtime.
+
+pub mod bucket;
+pub mod envelope;
+pub mod frame;
+pub mod json;
+pub mod limits;
+pub mod owner;
+pub mod quota;
+pub mod token;
