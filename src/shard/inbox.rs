@@ -1,0 +1,119 @@
+//! What a connection has sent that could not be passed on yet: a part of a frame, a message under way, or bytes that
+//! wait because reading is paused.
+
+use super::bounds::PREFIX_BYTES_MAX;
+use crate::proto::envelope::{Invalid, Scanner};
+use crate::proto::frame::{self, Header, Opcode};
+use crate::ring::chunk::{Heap, Reservation};
+
+/// What could not be passed on yet. A connection has one only while there is something in it.
+#[derive(Default)]
+pub struct Inbox {
+    /// The beginning of a frame: its header is not whole, or it is a control frame that is not.
+    pub head: Vec<u8>,
+    /// The message under way.
+    pub partial: Option<Partial>,
+    /// A whole message that has to wait, with its kind: first in line when reading goes on.
+    pub ready: Option<(Heap, Opcode)>,
+    /// Bytes that have not been looked at, because reading is paused.
+    pub waiting: Vec<u8>,
+    /// What `waiting` counts against the budget.
+    pub waiting_reserved: Vec<Reservation>,
+}
+
+impl Inbox {
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.head.is_empty() && self.partial.is_none() && self.ready.is_none() && self.waiting.is_empty()
+    }
+}
+
+/// A message of which a part has come.
+pub struct Partial {
+    /// Text or binary.
+    pub opcode: Opcode,
+    /// The payload so far, unmasked, with headroom for a header; away while the ring fills it.
+    pub heap: Option<Heap>,
+    /// The frame under way; `None` between fragments.
+    pub frame: Option<FrameLeft>,
+    /// Payload bytes of all frames begun so far.
+    pub announced_bytes: u64,
+    /// What is known of the JSON.
+    pub scanner: Scanner,
+    /// What is wrong with it: the rest is skipped.
+    pub invalid: Option<Invalid>,
+    /// Over the size limit: only a prefix is kept, and the rest is skipped.
+    pub too_large: bool,
+    /// The sender has been told that it is too large.
+    pub told: bool,
+    /// The tick at which it has taken too long.
+    pub due: u32,
+}
+
+/// What is still to come of a data frame.
+#[derive(Clone, Copy, Debug)]
+pub struct FrameLeft {
+    /// The mask key.
+    pub key: [u8; 4],
+    /// Payload bytes that have come.
+    pub come: u64,
+    /// Payload bytes that have not.
+    pub left: u64,
+    /// The message ends with this frame.
+    pub fin: bool,
+}
+
+impl Partial {
+    /// Takes payload bytes of the frame under way, as received: unmasks, checks and keeps them.
+    pub fn take(&mut self, piece: &mut [u8], checked: bool) {
+        let Some(frame) = &mut self.frame else { return };
+        frame::unmask(piece, frame.key, frame.come as usize & 3);
+        frame.come += piece.len() as u64;
+        frame.left -= piece.len() as u64;
+        let Some(heap) = &mut self.heap else { return };
+        if self.too_large {
+            let kept = heap.as_slice().len();
+            heap.extend(&piece[..piece.len().min(PREFIX_BYTES_MAX.saturating_sub(kept))]);
+            return;
+        }
+        heap.extend(piece);
+        if checked && self.invalid.is_none() {
+            self.invalid = self.scanner.feed(piece).err();
+        }
+    }
+
+    /// As [`Partial::take`], for `count` bytes that the ring put at the end of `heap`.
+    pub fn take_filled(&mut self, mut heap: Heap, count: usize, checked: bool) {
+        if let Some(frame) = &mut self.frame {
+            let bytes = heap.as_mut_slice();
+            let start = bytes.len() - count;
+            frame::unmask(&mut bytes[start..], frame.key, frame.come as usize & 3);
+            frame.come += count as u64;
+            frame.left -= count as u64;
+            if checked && self.invalid.is_none() {
+                self.invalid = self.scanner.feed(&bytes[start..]).err();
+            }
+        }
+        self.heap = Some(heap);
+    }
+
+    /// Whether the message is whole.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.frame.is_some_and(|frame| frame.left == 0 && frame.fin)
+    }
+
+    /// Ends a frame that has come whole and is not the last.
+    pub fn end_fragment(&mut self) {
+        if self.frame.is_some_and(|frame| frame.left == 0 && !frame.fin) {
+            self.frame = None;
+        }
+    }
+}
+
+impl From<Header> for FrameLeft {
+    fn from(header: Header) -> Self {
+        Self { key: header.key, come: 0, left: header.payload_bytes, fin: header.fin }
+    }
+}
