@@ -1,1 +1,511 @@
-//! json.
+//! Checks in one pass that bytes are one JSON value (RFC 8259) in UTF-8, and finds the envelope's members on the way.
+//!
+//! The check can stop at any byte and go on with the next piece, keeps no copy of anything, allocates nothing and
+//! makes no values: what is inside the text is none of its business. It takes exactly what `serde_json` takes for
+//! [`serde::de::IgnoredAny`] (so an escaped lone surrogate passes, and so does a number that no type could hold), if
+//! that is UTF-8 and nests at most [`DEPTH_MAX`] deep.
+
+use crate::proto::scan;
+use std::ops::Range;
+
+/// How deep arrays and objects may nest.
+pub const DEPTH_MAX: u32 = u128::BITS;
+
+/// What is wrong with a text. Offsets count bytes from the start of the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// There is nothing but whitespace.
+    Empty,
+    /// The byte at `at` cannot stand there, or the text ends too early (then `at` is its length).
+    NotJson {
+        /// Where.
+        at: usize,
+    },
+    /// The byte sequence that begins at `at` is not UTF-8.
+    NotUtf8 {
+        /// Where.
+        at: usize,
+    },
+    /// The bracket at `at` is the 129th open one.
+    TooDeep {
+        /// Where.
+        at: usize,
+    },
+}
+
+/// What kind of value stands somewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// `{…}`
+    Object,
+    /// `[…]`
+    Array,
+    /// `"…"`
+    String,
+    /// A number.
+    Number,
+    /// `true` or `false`
+    Bool,
+    /// `null`
+    Null,
+}
+
+/// A value of the outermost object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// What kind of value it is.
+    pub shape: Shape,
+    /// Where it stands in the text; a string's span includes its quotes.
+    pub span: Range<usize>,
+}
+
+/// What a whole text turned out to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outline {
+    /// The kind of the value that the text is.
+    pub shape: Shape,
+    /// The value of the key `type` of the outermost object; of the last one where there are several.
+    pub kind: Option<Member>,
+    /// The value of the key `id`, likewise.
+    pub id: Option<Member>,
+}
+
+/// What may come next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The text's value; nothing but whitespace came so far.
+    Start,
+    /// A value.
+    Value,
+    /// The first value of an array, or its end.
+    FirstItem,
+    /// The first key of an object, or its end.
+    FirstKey,
+    /// A key.
+    Key,
+    Colon,
+    /// What follows a value: a comma, a closing bracket, or the end of the text.
+    Next,
+    /// The inside of a string.
+    Text,
+    /// The rest of a UTF-8 sequence that began in an earlier piece.
+    Char,
+    Escape,
+    /// The hex digits of an escape, of which the tag counts those that are missing.
+    Hex,
+    /// The rest of `true`, `false` or `null`.
+    Literal,
+    Minus,
+    Zero,
+    Integer,
+    Point,
+    Fraction,
+    Exponent,
+    ExponentSign,
+    ExponentDigits,
+    NotJson,
+    NotUtf8,
+    TooDeep,
+}
+
+impl State {
+    const fn is_fault(self) -> bool {
+        matches!(self, Self::NotJson | Self::NotUtf8 | Self::TooDeep)
+    }
+}
+
+/// The keys that are looked for in the outermost object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Nothing,
+    Kind,
+    Id,
+}
+
+/// The first bytes of a decoded key: enough to tell whether it is one of those wanted.
+#[derive(Clone, Copy, Debug, Default)]
+struct Name {
+    bytes: [u8; 4],
+    /// How many there are; more than fit: the key is a longer one.
+    count: u8,
+}
+
+impl Name {
+    #[inline(always)]
+    fn push(&mut self, text: &[u8]) {
+        for &byte in text.iter().take(5) {
+            if let Some(slot) = self.bytes.get_mut(usize::from(self.count)) {
+                *slot = byte;
+            }
+            self.count = (self.count + 1).min(5);
+        }
+    }
+
+    #[inline(always)]
+    fn wanted(self) -> Wanted {
+        match (self.count, &self.bytes) {
+            (4, b"type") => Wanted::Kind,
+            (2, [b'i', b'd', ..]) => Wanted::Id,
+            _ => Wanted::Nothing,
+        }
+    }
+}
+
+/// The check of one text, piece by piece.
+#[derive(Clone, Debug)]
+pub struct Checker {
+    /// The open brackets, innermost in the lowest bit: 1 for an object, 0 for an array.
+    open: u128,
+    /// How many there are; at most [`DEPTH_MAX`].
+    depth: u32,
+    state: State,
+    /// Whether the string at hand is a key.
+    in_key: bool,
+    /// What the last key of the outermost object was.
+    wanted: Wanted,
+    /// The kind of the text's value, and of the outermost object's latest one.
+    shape: Shape,
+    member_shape: Shape,
+    name: Name,
+    /// In [`State::Hex`]: the digits missing, 1 to 4. In [`State::Char`]: the bytes missing, 1 to 3.
+    missing: u8,
+    /// In [`State::Char`]: the bytes seen, 1 to 3; otherwise 0.
+    seen: u8,
+    /// In [`State::Char`]: what the next byte has to lie in.
+    low: u8,
+    high: u8,
+    /// In [`State::Hex`]: the value of the digits so far.
+    code: u16,
+    /// In [`State::Literal`]: what is missing.
+    literal: &'static [u8],
+    /// How many bytes were taken in; after a fault, where it is.
+    offset: usize,
+    /// Where the outermost object's latest value begins.
+    member_start: usize,
+    kind: Option<Member>,
+    id: Option<Member>,
+}
+
+impl Default for Checker {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Checker {
+    /// A check of nothing yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            open: 0,
+            depth: 0,
+            state: State::Start,
+            in_key: false,
+            wanted: Wanted::Nothing,
+            shape: Shape::Null,
+            member_shape: Shape::Null,
+            name: Name { bytes: [0; 4], count: 0 },
+            missing: 0,
+            seen: 0,
+            low: 0,
+            high: 0,
+            code: 0,
+            literal: &[],
+            offset: 0,
+            member_start: 0,
+            kind: None,
+            id: None,
+        }
+    }
+
+    /// Takes the next piece of the text.
+    ///
+    /// # Errors
+    /// The first [`Fault`], and the same one again for all that follows.
+    pub fn feed(&mut self, piece: &[u8]) -> Result<(), Fault> {
+        // State and position stay in registers; the fields are touched where there is something to remember.
+        let mut state = self.state;
+        let mut at = 0;
+        while let Some(&byte) = piece.get(at) {
+            (state, at) = match state {
+                State::Text => self.text(piece, at),
+                State::Start
+                | State::Value
+                | State::FirstItem
+                | State::FirstKey
+                | State::Key
+                | State::Colon
+                | State::Next => match byte {
+                    b' ' | b'\n' | b'\r' | b'\t' => (state, at + 1 + scan::spaces(&piece[at + 1..])),
+                    _ => self.structure(state, byte, at),
+                },
+                State::NotJson | State::NotUtf8 | State::TooDeep => break,
+                State::Escape | State::Hex | State::Char | State::Literal => self.rest(state, byte, at),
+                _ => self.number(state, piece, at),
+            };
+        }
+        self.state = state;
+        self.offset += at;
+        self.fault().map_or(Ok(()), Err)
+    }
+
+    /// What the text is, now that all of it was fed.
+    ///
+    /// # Errors
+    /// The [`Fault`] that `feed` reported, or that the text ends too early.
+    pub fn finish(self) -> Result<Outline, Fault> {
+        if let Some(fault) = self.fault() {
+            return Err(fault);
+        }
+        match self.state {
+            State::Next | State::Zero | State::Integer | State::Fraction | State::ExponentDigits if self.depth == 0 => {
+                Ok(Outline { shape: self.shape, kind: self.kind, id: self.id })
+            }
+            State::Start => Err(Fault::Empty),
+            State::Char => Err(Fault::NotUtf8 { at: self.offset - usize::from(self.seen) }),
+            _ => Err(Fault::NotJson { at: self.offset }),
+        }
+    }
+
+    /// The value of `id` in the outermost object, if it came in whole by now.
+    #[must_use]
+    pub fn id_so_far(&self) -> Option<&Member> {
+        self.id.as_ref()
+    }
+
+    fn fault(&self) -> Option<Fault> {
+        match self.state {
+            State::NotJson => Some(Fault::NotJson { at: self.offset }),
+            // The sequence may have begun in an earlier piece.
+            State::NotUtf8 => Some(Fault::NotUtf8 { at: self.offset - usize::from(self.seen) }),
+            State::TooDeep => Some(Fault::TooDeep { at: self.offset }),
+            _ => None,
+        }
+    }
+
+    /// Takes a byte between values, which is no whitespace.
+    #[inline(always)]
+    fn structure(&mut self, state: State, byte: u8, at: usize) -> (State, usize) {
+        let in_object = self.open & 1 == 1;
+        let next = match (state, byte) {
+            (State::Key | State::FirstKey, b'"') => {
+                self.in_key = true;
+                self.name = Name::default();
+                State::Text
+            }
+            (State::Colon, b':') => State::Value,
+            (State::Next, b',') if in_object => State::Key,
+            (State::Next, b',') if self.depth > 0 => State::Value,
+            (State::Next | State::FirstKey, b'}') if in_object => self.close(at + 1),
+            (State::Next | State::FirstItem, b']') if self.depth > 0 && !in_object => self.close(at + 1),
+            (State::Start | State::Value | State::FirstItem, _) => self.value(byte, at),
+            _ => unexpected(byte),
+        };
+        (next, if next.is_fault() { at } else { at + 1 })
+    }
+
+    /// Takes the first byte of a value.
+    #[inline(always)]
+    fn value(&mut self, byte: u8, at: usize) -> State {
+        let (shape, next) = match byte {
+            b'"' => (Shape::String, State::Text),
+            b'{' => (Shape::Object, State::FirstKey),
+            b'[' => (Shape::Array, State::FirstItem),
+            b'-' => (Shape::Number, State::Minus),
+            b'0' => (Shape::Number, State::Zero),
+            b'1'..=b'9' => (Shape::Number, State::Integer),
+            b't' | b'f' => (Shape::Bool, State::Literal),
+            b'n' => (Shape::Null, State::Literal),
+            _ => return unexpected(byte),
+        };
+        match self.depth {
+            0 => self.shape = shape,
+            1 => (self.member_start, self.member_shape) = (self.offset + at, shape),
+            _ => {}
+        }
+        match byte {
+            b'"' => self.in_key = false,
+            b't' => self.literal = b"rue",
+            b'f' => self.literal = b"alse",
+            b'n' => self.literal = b"ull",
+            b'{' | b'[' if self.depth == DEPTH_MAX => return State::TooDeep,
+            b'{' | b'[' => {
+                self.open = self.open << 1 | u128::from(byte == b'{');
+                self.depth += 1;
+            }
+            _ => {}
+        }
+        next
+    }
+
+    /// The innermost array or object ends before `end`.
+    #[inline(always)]
+    fn close(&mut self, end: usize) -> State {
+        self.open >>= 1;
+        self.depth -= 1;
+        self.value_ends(end)
+    }
+
+    /// A value ends before `end`, an offset in the piece at hand.
+    #[inline(always)]
+    fn value_ends(&mut self, end: usize) -> State {
+        if self.depth == 1 && self.wanted != Wanted::Nothing {
+            let member = Member { shape: self.member_shape, span: self.member_start..self.offset + end };
+            match self.wanted {
+                Wanted::Kind => self.kind = Some(member),
+                _ => self.id = Some(member),
+            }
+            self.wanted = Wanted::Nothing;
+        }
+        State::Next
+    }
+
+    /// Takes the inside of a string, up to and with its closing quote if that is in the piece.
+    #[inline(always)]
+    fn text(&mut self, piece: &[u8], mut at: usize) -> (State, usize) {
+        loop {
+            let from = at;
+            at += scan::plain(&piece[at..]);
+            if self.is_naming() {
+                self.name.push(&piece[from..at]);
+            }
+            let Some(&byte) = piece.get(at) else { return (State::Text, at) };
+            match byte {
+                b'"' if self.in_key => {
+                    if self.depth == 1 {
+                        self.wanted = self.name.wanted();
+                    }
+                    return (State::Colon, at + 1);
+                }
+                b'"' => return (self.value_ends(at + 1), at + 1),
+                b'\\' => match piece[at..] {
+                    [_, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] if !self.is_naming() => at += 2,
+                    [_, b'u', a, b, c, d, ..] if !self.is_naming() && scan::are_hex([a, b, c, d]) => at += 6,
+                    _ => return (State::Escape, at + 1),
+                },
+                0x80.. => match self.wide(piece, at) {
+                    (State::Text, next) => at = next,
+                    other => return other,
+                },
+                _ => return (State::NotJson, at),
+            }
+        }
+    }
+
+    fn is_naming(&self) -> bool {
+        self.in_key && self.depth == 1
+    }
+
+    /// Takes the inside of a string from its first byte that is not ASCII, up to the next quote, escape or control
+    /// character, or a part of that.
+    fn wide(&mut self, piece: &[u8], at: usize) -> (State, usize) {
+        // What is read twice should still be in the nearest cache.
+        let chunk = &piece[at..piece.len().min(at + 8192)];
+        let text = &chunk[..scan::unstopped(chunk)];
+        if self.is_naming() {
+            self.name.push(text);
+        }
+        let Err(error) = simdutf8::compat::from_utf8(text) else { return (State::Text, at + text.len()) };
+        let valid = error.valid_up_to();
+        match text[valid..] {
+            // The end of the piece, or of the chunk, stands within a sequence.
+            _ if error.error_len().is_some() || text.len() < chunk.len() => (State::NotUtf8, at + valid),
+            _ if at + text.len() < piece.len() => (State::Text, at + valid),
+            [lead, ..] => self.char_begins(lead, at + valid),
+            [] => (State::Text, at + valid),
+        }
+    }
+
+    /// Takes the first byte of a UTF-8 sequence that the piece does not hold to its end (RFC 3629, section 4).
+    fn char_begins(&mut self, lead: u8, at: usize) -> (State, usize) {
+        (self.missing, self.low, self.high) = match lead {
+            0xc2..=0xdf => (1, 0x80, 0xbf),
+            0xe0 => (2, 0xa0, 0xbf),
+            0xed => (2, 0x80, 0x9f),
+            0xe1..=0xef => (2, 0x80, 0xbf),
+            0xf0 => (3, 0x90, 0xbf),
+            0xf1..=0xf3 => (3, 0x80, 0xbf),
+            0xf4 => (3, 0x80, 0x8f),
+            _ => return (State::NotUtf8, at),
+        };
+        self.seen = 1;
+        (State::Char, at + 1)
+    }
+
+    /// Takes a byte of what is rarely cut by the end of a piece, or rarely there at all.
+    fn rest(&mut self, state: State, byte: u8, at: usize) -> (State, usize) {
+        let next = match state {
+            State::Char => {
+                if !(self.low..=self.high).contains(&byte) {
+                    return (State::NotUtf8, at);
+                }
+                (self.low, self.high) = (0x80, 0xbf);
+                self.missing -= 1;
+                self.seen = if self.missing == 0 { 0 } else { self.seen + 1 };
+                if self.missing == 0 { State::Text } else { State::Char }
+            }
+            State::Escape if byte == b'u' => {
+                (self.missing, self.code) = (4, 0);
+                State::Hex
+            }
+            State::Escape => match scan::unescaped(byte) {
+                Some(byte) => {
+                    self.name.push(&[byte]);
+                    State::Text
+                }
+                None => unexpected(byte),
+            },
+            State::Hex => match char::from(byte).to_digit(16) {
+                Some(digit) => {
+                    self.code = self.code << 4 | digit as u16;
+                    self.missing -= 1;
+                    if self.missing == 0 {
+                        // What is not ASCII is in no name that is looked for.
+                        self.name.push(&[u8::try_from(self.code).unwrap_or(u8::MAX)]);
+                    }
+                    if self.missing == 0 { State::Text } else { State::Hex }
+                }
+                None => unexpected(byte),
+            },
+            _ => match self.literal.split_first() {
+                Some((&expected, rest)) if expected == byte => {
+                    self.literal = rest;
+                    if rest.is_empty() { self.value_ends(at + 1) } else { State::Literal }
+                }
+                _ => unexpected(byte),
+            },
+        };
+        (next, if next.is_fault() { at } else { at + 1 })
+    }
+
+    /// Takes the next bytes of a number, or finds that it ended.
+    #[inline(always)]
+    fn number(&mut self, state: State, piece: &[u8], at: usize) -> (State, usize) {
+        let next = match (state, piece[at]) {
+            (State::Integer | State::Fraction | State::ExponentDigits, b'0'..=b'9') => {
+                return (state, at + scan::digits(&piece[at..]));
+            }
+            (State::Minus, b'0') => State::Zero,
+            (State::Minus, b'1'..=b'9') => State::Integer,
+            (State::Zero | State::Integer, b'.') => State::Point,
+            (State::Point, b'0'..=b'9') => State::Fraction,
+            (State::Zero | State::Integer | State::Fraction, b'e' | b'E') => State::Exponent,
+            (State::Exponent, b'+' | b'-') => State::ExponentSign,
+            (State::Exponent | State::ExponentSign, b'0'..=b'9') => State::ExponentDigits,
+            (State::Zero | State::Integer | State::Fraction | State::ExponentDigits, _) => {
+                return (self.value_ends(at), at);
+            }
+            (_, byte) => return (unexpected(byte), at),
+        };
+        (next, at + 1)
+    }
+}
+
+/// The fault that a byte is which cannot stand where it does.
+fn unexpected(byte: u8) -> State {
+    match byte {
+        // These occur nowhere in UTF-8, or not at the start of a character.
+        0x80..=0xc1 | 0xf5.. => State::NotUtf8,
+        _ => State::NotJson,
+    }
+}

@@ -1,0 +1,103 @@
+//! How far runs of like bytes go: the inner loops of the JSON check.
+//!
+//! Words of 8 bytes are looked at in a register, so that short strings cost little; blocks of 64 are compared byte by
+//! byte without a branch, which the compiler turns into vector instructions.
+
+const BLOCK: usize = 64;
+const ONES: u64 = 0x0101_0101_0101_0101;
+const TOPS: u64 = 0x8080_8080_8080_8080;
+
+/// How many bytes from the start are ASCII text without quote, backslash or control character.
+#[inline(always)]
+pub(super) fn plain(text: &[u8]) -> usize {
+    run::<true>(text)
+}
+
+/// How many bytes from the start are neither quote nor backslash nor control character.
+#[inline(always)]
+pub(super) fn unstopped(text: &[u8]) -> usize {
+    run::<false>(text)
+}
+
+#[inline(always)]
+fn run<const ASCII: bool>(text: &[u8]) -> usize {
+    let mut at = 0;
+    loop {
+        // After a block with a stop in it, its words are certain to show where.
+        for _ in 0..BLOCK / 8 {
+            let Some(word) = text.get(at..).and_then(|rest| rest.first_chunk()) else {
+                let last = &text[at..];
+                return at + last.iter().position(|&byte| is_stop::<ASCII>(byte)).unwrap_or(last.len());
+            };
+            let stops = stops::<ASCII>(u64::from_le_bytes(*word));
+            if stops != 0 {
+                return at + (stops.trailing_zeros() / 8) as usize;
+            }
+            at += 8;
+        }
+        at += unstopped_blocks::<ASCII>(&text[at..]);
+    }
+}
+
+/// How many bytes of whole blocks go by without a stop.
+fn unstopped_blocks<const ASCII: bool>(text: &[u8]) -> usize {
+    let (blocks, _) = text.as_chunks::<BLOCK>();
+    let clear = |block: &&[u8; BLOCK]| !block.iter().fold(false, |stop, &byte| stop | is_stop::<ASCII>(byte));
+    blocks.iter().take_while(clear).count() * BLOCK
+}
+
+#[inline(always)]
+fn is_stop<const ASCII: bool>(byte: u8) -> bool {
+    // Exchanges '"' and ' ': quote and control characters are then what is at most a space. As signed numbers, bytes
+    // that are not ASCII are below that, too.
+    let swapped = byte ^ 2;
+    let low = if ASCII { (swapped as i8) <= b' ' as i8 } else { swapped <= b' ' };
+    low | (byte == b'\\')
+}
+
+/// The same for each byte of a word: the lowest top bit that is set belongs to the first stop. Bits above that mean
+/// nothing, for borrows run upward from a stop.
+#[inline(always)]
+fn stops<const ASCII: bool>(word: u64) -> u64 {
+    let swapped = word ^ (ONES * 2);
+    let slashed = word ^ (ONES * b'\\' as u64);
+    let low = swapped.wrapping_sub(ONES * (b' ' + 1) as u64) | slashed.wrapping_sub(ONES);
+    // Of a byte that is not ASCII, neither difference means anything.
+    (if ASCII { low | word } else { low & !word }) & TOPS
+}
+
+/// How many bytes from the start are JSON whitespace.
+#[inline(always)]
+pub(super) fn spaces(text: &[u8]) -> usize {
+    let mut at = 0;
+    // Indentation is spaces, and often deep.
+    while text.get(at..).and_then(|rest| rest.first_chunk()) == Some(b"        ") {
+        at += 8;
+    }
+    at + text[at..].iter().take_while(|byte| matches!(byte, b' ' | b'\n' | b'\r' | b'\t')).count()
+}
+
+/// How many bytes from the start are decimal digits.
+#[inline(always)]
+pub(super) fn digits(text: &[u8]) -> usize {
+    text.iter().take_while(|byte| byte.is_ascii_digit()).count()
+}
+
+/// Whether these are the digits of a `\u` escape.
+#[inline(always)]
+pub(super) fn are_hex(digits: [u8; 4]) -> bool {
+    digits.iter().fold(true, |all, byte| all & byte.is_ascii_hexdigit())
+}
+
+/// What an escape of one letter stands for.
+pub(super) fn unescaped(letter: u8) -> Option<u8> {
+    Some(match letter {
+        b'"' | b'\\' | b'/' => letter,
+        b'b' => 8,
+        b'f' => 12,
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        _ => return None,
+    })
+}
