@@ -57,6 +57,12 @@ impl Gate {
         }
     }
 
+    /// Whether what `peer` says of its client counts.
+    #[must_use]
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(peer))
+    }
+
     /// Reads the request at the beginning of `bytes`, sent over a connection from `peer`. `now_unix_sec` is the Unix
     /// second that `expires_in_sec` counts from.
     ///

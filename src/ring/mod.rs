@@ -255,6 +255,12 @@ impl Ring {
         self.uring.completion().disable_eventfd();
     }
 
+    /// Whether something was pushed that the next [`Ring::turn`] will submit.
+    #[must_use]
+    pub fn has_submissions(&mut self) -> bool {
+        !self.uring.submission().is_empty()
+    }
+
     /// Operations whose memory the kernel holds.
     #[must_use]
     pub fn inflight(&self) -> usize {

@@ -120,6 +120,11 @@ impl<C: Copy + PartialEq> Session<C> {
         std::mem::take(&mut self.unreported_bytes)
     }
 
+    /// Gives back what [`Session::take_unreported`] took, when it could not be reported.
+    pub fn put_back_unreported(&mut self, bytes: u64) {
+        self.unreported_bytes += bytes;
+    }
+
     /// `connection` has authenticated as `role`.
     pub fn join(&mut self, role: Role, connection: C) -> Joined<C> {
         let replaced = self.connections[role as usize].replace(connection);

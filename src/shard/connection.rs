@@ -7,11 +7,11 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 /// No session, or no outbox.
-pub const NONE: u32 = u32::MAX;
+pub(super) const NONE: u32 = u32::MAX;
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub(super) enum Phase {
     /// HTTP requests are read.
     Http,
     /// An HTTP call is with the control thread.
@@ -28,11 +28,13 @@ pub enum Phase {
     Echo,
     /// Our close frame or last response is queued; what still comes is thrown away.
     Closing,
+    /// Over; the entry stays until the ring has let go of it.
+    Dead,
 }
 
 /// The receive operation that is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Receiving {
+pub(super) enum Receiving {
     /// None.
     Idle,
     /// Into slices, until cancelled.
@@ -47,25 +49,25 @@ pub enum Receiving {
 
 /// Why reading is paused; a connection is read while none applies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pauses(u8);
+pub(super) struct Pauses(u8);
 
 impl Pauses {
     /// The peer's outbox is above its high-water mark.
-    pub const PEER: Self = Self(1);
+    pub(super) const PEER: Self = Self(1);
     /// The connection's own outbox is: it asks for answers that it does not read.
-    pub const OWN: Self = Self(2);
+    pub(super) const OWN: Self = Self(2);
     /// A stream is slowed to its rate.
-    pub const RATE: Self = Self(4);
+    pub(super) const RATE: Self = Self(4);
     /// The memory for messages under way is used up.
-    pub const BUDGET: Self = Self(8);
+    pub(super) const BUDGET: Self = Self(8);
 
     /// Adds a reason.
-    pub fn insert(&mut self, reason: Self) {
+    pub(super) fn insert(&mut self, reason: Self) {
         self.0 |= reason.0;
     }
 
     /// Takes a reason away; whether it was there.
-    pub fn remove(&mut self, reason: Self) -> bool {
+    pub(super) fn remove(&mut self, reason: Self) -> bool {
         let was = self.0 & reason.0 != 0;
         self.0 &= !reason.0;
         was
@@ -73,67 +75,67 @@ impl Pauses {
 
     /// Whether any reason applies.
     #[must_use]
-    pub fn any(self) -> bool {
+    pub(super) fn any(self) -> bool {
         self.0 != 0
     }
 }
 
 /// One socket.
-pub struct Connection {
+pub(super) struct Connection {
     /// The socket.
-    pub socket: OwnedFd,
+    pub(super) socket: OwnedFd,
     /// Index of its session; [`NONE`] before authentication and after leaving.
-    pub session: u32,
+    pub(super) session: u32,
     /// Index of its outbox; [`NONE`] while nothing is queued.
-    pub outbox: u32,
+    pub(super) outbox: u32,
     /// The tick at which something was last heard.
-    pub last_heard: u32,
+    pub(super) last_heard: u32,
     /// The tick at which the next ping is due, or at which the phase has taken too long.
-    pub due: u32,
+    pub(super) due: u32,
     /// Where it is in its life.
-    pub phase: Phase,
+    pub(super) phase: Phase,
     /// The receive that is under way.
-    pub receiving: Receiving,
+    pub(super) receiving: Receiving,
     /// Why reading is paused.
-    pub pauses: Pauses,
+    pub(super) pauses: Pauses,
     /// Its role, once authenticated.
-    pub role: Role,
+    pub(super) role: Role,
     /// What has come and could not be passed on yet.
-    pub inbox: Option<Box<Inbox>>,
+    pub(super) inbox: Option<Box<Inbox>>,
     /// What is needed only before authentication and for HTTP.
-    pub early: Option<Box<Early>>,
+    pub(super) early: Option<Box<Early>>,
 }
 
 const _: () = assert!(size_of::<Connection>() <= 48, "an idle connection stays small");
 
 /// What a connection needs until it has authenticated.
-pub struct Early {
+pub(super) struct Early {
     /// Unique on this shard; names the connection to other threads.
-    pub serial: u64,
+    pub(super) serial: u64,
     /// The client's address: the proxy's word for it, where a trusted proxy gave one.
-    pub address: IpAddr,
+    pub(super) address: IpAddr,
     /// The address that the per-address count was taken for. Given back on authentication or at the end.
-    pub counted: Option<IpAddr>,
+    pub(super) counted: Option<IpAddr>,
     /// Whether it came in on the echo listener.
-    pub echo: bool,
+    pub(super) echo: bool,
     /// Over the connection cap: it is only told so.
-    pub turned_away: bool,
+    pub(super) turned_away: bool,
     /// Bytes of HTTP that are not parsed yet.
-    pub request: Vec<u8>,
+    pub(super) request: Vec<u8>,
     /// Whether the connection goes on after the response under way.
-    pub keep_alive: bool,
+    pub(super) keep_alive: bool,
     /// Whether the request under way asked for the head only.
-    pub head_only: bool,
+    pub(super) head_only: bool,
     /// The text of a refusal that waits in [`Phase::Slowed`].
-    pub refusal: &'static str,
+    pub(super) refusal: &'static str,
     /// Where to go in [`Phase::Moving`].
-    pub moving: Option<Box<super::handover::Destination>>,
+    pub(super) moving: Option<Box<super::handover::Destination>>,
 }
 
 impl Early {
     /// Who waits for an answer of control.
     #[must_use]
-    pub fn caller(&self, shard: u16) -> Caller {
+    pub(super) fn caller(&self, shard: u16) -> Caller {
         Caller { shard, serial: self.serial }
     }
 }

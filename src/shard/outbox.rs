@@ -15,7 +15,7 @@ const KEPT_CAPACITY: usize = 32;
 /// What a push came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
-pub enum Pushed {
+pub(super) enum Pushed {
     /// Queued; there is room for more.
     Queued,
     /// Queued, and above the high-water mark: stop filling.
@@ -24,7 +24,7 @@ pub enum Pushed {
 
 /// Bytes queued toward one socket.
 #[derive(Default)]
-pub struct Outbox {
+pub(super) struct Outbox {
     queue: VecDeque<Chunk>,
     /// Control frames, which go before the next frame of the queue.
     urgent: Vec<u8>,
@@ -32,28 +32,30 @@ pub struct Outbox {
     bytes: usize,
     /// A part of the queue's first frame has been sent: nothing can go before the rest of it.
     mid_frame: bool,
+    /// It was above the high-water mark and has not been below the low-water mark since.
+    pressed: bool,
     /// A send is under way.
-    pub sending: bool,
+    pub(super) sending: bool,
     /// The socket did not take all at once: sends wait in the kernel, and queued slices are copied.
-    pub blocked: bool,
+    pub(super) blocked: bool,
     /// The tick at which a blocked send has taken too long.
-    pub write_due: u32,
+    pub(super) write_due: u32,
     /// This outbox is on the list of those to be flushed.
-    pub dirty: bool,
+    pub(super) dirty: bool,
     /// Nothing will be queued any more; when all is sent, the write side is shut.
-    pub finish: bool,
+    pub(super) finish: bool,
 }
 
 impl Outbox {
     /// Queues whole frames.
-    pub fn push(&mut self, chunk: Chunk) -> Pushed {
+    pub(super) fn push(&mut self, chunk: Chunk) -> Pushed {
         self.bytes += chunk.len();
         self.queue.push_back(chunk);
         self.pressure()
     }
 
     /// Queues a message without header, whose heap has room for one; a large one will leave as fragments.
-    pub fn push_message(&mut self, mut message: Heap, opcode: Opcode) -> Pushed {
+    pub(super) fn push_message(&mut self, mut message: Heap, opcode: Opcode) -> Pushed {
         let length = message.as_slice().len();
         message.hide_from(FRAGMENT_BYTES);
         let mut header = [0; frame::HEADER_BYTES_MAX];
@@ -66,36 +68,50 @@ impl Outbox {
     }
 
     /// Queues a control frame before the next frame of the queue.
-    pub fn push_control(&mut self, frame: &[u8]) -> Pushed {
+    pub(super) fn push_control(&mut self, frame: &[u8]) -> Pushed {
         self.bytes += frame.len();
         self.urgent.extend_from_slice(frame);
         self.pressure()
     }
 
+    /// Makes it as new, with the capacity that it has.
+    pub(super) fn reset(&mut self) {
+        debug_assert!(!self.sending);
+        let mut queue = std::mem::take(&mut self.queue);
+        queue.clear();
+        *self = Self { queue, ..Self::default() };
+    }
+
     /// All bytes queued and being sent.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Whether nothing is queued or being sent.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.bytes == 0 && !self.sending
     }
 
-    /// Whether filling may go on after it was stopped.
+    /// Whether filling was stopped and may go on now; says so once.
     #[must_use]
-    pub fn is_low(&self) -> bool {
-        self.bytes <= LOW_WATER_BYTES
+    pub(super) fn poll_relief(&mut self) -> bool {
+        let relieved = self.pressed && self.bytes <= LOW_WATER_BYTES;
+        self.pressed &= !relieved;
+        relieved
     }
 
-    fn pressure(&self) -> Pushed {
-        if self.bytes > HIGH_WATER_BYTES { Pushed::UnderPressure } else { Pushed::Queued }
+    fn pressure(&mut self) -> Pushed {
+        if self.bytes <= HIGH_WATER_BYTES {
+            return Pushed::Queued;
+        }
+        self.pressed = true;
+        Pushed::UnderPressure
     }
 
     /// Copies queued slices to the heap, for they will stay longer than this turn.
-    pub fn copy_slices(&mut self, budget: &Budget) {
+    pub(super) fn copy_slices(&mut self, budget: &Budget) {
         if !self.queue.iter().any(|chunk| matches!(chunk, Chunk::Slice(_))) {
             return;
         }
@@ -122,7 +138,7 @@ impl Outbox {
     }
 
     /// Takes what the next send is to carry, if there is anything.
-    pub fn poll_send(&mut self) -> Option<Outgoing> {
+    pub(super) fn poll_send(&mut self) -> Option<Outgoing> {
         debug_assert!(!self.sending);
         if self.urgent.is_empty() && self.queue.len() == 1 {
             return self.queue.pop_front().map(Outgoing::One);
@@ -147,7 +163,7 @@ impl Outbox {
     }
 
     /// The kernel took `count` bytes of `outgoing`; the rest goes back to the front of the queue.
-    pub fn handle_sent(&mut self, outgoing: Outgoing, count: usize) {
+    pub(super) fn handle_sent(&mut self, outgoing: Outgoing, count: usize) {
         self.sending = false;
         self.bytes -= count;
         match outgoing {

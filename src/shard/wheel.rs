@@ -18,7 +18,7 @@ struct Link {
 const UNLINKED: Link = Link { before: NONE, after: NONE, due: u32::MAX };
 
 /// Deadlines by index, in ticks.
-pub struct Wheel {
+pub(super) struct Wheel {
     heads: Box<[u32; SLOTS]>,
     links: Vec<Link>,
     /// All slots up to this tick have been walked over.
@@ -28,12 +28,12 @@ pub struct Wheel {
 impl Wheel {
     /// A wheel that starts at tick 0.
     #[must_use]
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { heads: Box::new([NONE; SLOTS]), links: Vec::new(), walked: 0 }
     }
 
     /// Sets the deadline of `index`, whatever it was. Ticks that have passed come due at the next one.
-    pub fn arm(&mut self, index: u32, due: u32) {
+    pub(super) fn arm(&mut self, index: u32, due: u32) {
         self.disarm(index);
         let due = due.max(self.walked + 1);
         if self.links.len() <= index as usize {
@@ -48,7 +48,7 @@ impl Wheel {
     }
 
     /// Takes the deadline of `index` away, if it has one.
-    pub fn disarm(&mut self, index: u32) {
+    pub(super) fn disarm(&mut self, index: u32) {
         let Some(link) = self.links.get_mut(index as usize) else { return };
         let Link { before, after, due } = std::mem::replace(link, UNLINKED);
         if due == u32::MAX {
@@ -64,7 +64,7 @@ impl Wheel {
     }
 
     /// Moves on to tick `now` and appends those whose deadline is met to `met`; they are disarmed.
-    pub fn advance(&mut self, now: u32, met: &mut Vec<u32>) {
+    pub(super) fn advance(&mut self, now: u32, met: &mut Vec<u32>) {
         // After a long stop each slot needs to be looked at once only.
         let first = self.walked.max(now.saturating_sub(SLOTS as u32)) + 1;
         for tick in first..=now {
