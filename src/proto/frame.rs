@@ -268,3 +268,6 @@ pub fn parse_close(payload: &[u8]) -> Result<Option<(u16, &str)>, CloseViolation
     let reason = std::str::from_utf8(reason).map_err(|_| CloseViolation::NotUtf8)?;
     Ok(Some((code, reason)))
 }
+
+#[cfg(test)]
+mod tests;
