@@ -205,3 +205,6 @@ fn decode_start<'d>(mut text: &[u8], decoded: &'d mut [u8]) -> &'d [u8] {
     }
     &decoded[..count]
 }
+
+#[cfg(test)]
+mod tests;

@@ -235,8 +235,8 @@ fn xor8(word: [u8; 8], key: [u8; 4]) -> [u8; 8] {
 /// The payload of a close frame: the code, and the reason cut to [`REASON_BYTES_MAX`] at a character's end.
 #[must_use]
 pub fn close_payload(code: u16, reason: &str) -> Vec<u8> {
-    let reason = &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)];
-    [&code.to_be_bytes(), reason.as_bytes()].concat()
+    let cut = (0..=reason.len().min(REASON_BYTES_MAX)).rev().find(|&at| reason.is_char_boundary(at)).unwrap_or(0);
+    [&code.to_be_bytes(), &reason.as_bytes()[..cut]].concat()
 }
 
 /// A close frame whose payload no client may send.
@@ -268,3 +268,6 @@ pub fn parse_close(payload: &[u8]) -> Result<Option<(u16, &str)>, CloseViolation
     let reason = std::str::from_utf8(reason).map_err(|_| CloseViolation::NotUtf8)?;
     Ok(Some((code, reason)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -109,6 +109,11 @@ enum State {
 }
 
 impl State {
+    /// Whether the text stands within a string, a number or a literal.
+    const fn is_inside(self) -> bool {
+        self as u8 >= Self::Text as u8 && !self.is_fault()
+    }
+
     const fn is_fault(self) -> bool {
         matches!(self, Self::NotJson | Self::NotUtf8 | Self::TooDeep)
     }
@@ -120,6 +125,17 @@ enum Wanted {
     Nothing,
     Kind,
     Id,
+}
+
+impl Wanted {
+    #[inline(always)]
+    fn by(name: &[u8]) -> Self {
+        match name {
+            b"type" => Self::Kind,
+            b"id" => Self::Id,
+            _ => Self::Nothing,
+        }
+    }
 }
 
 /// The first bytes of a decoded key: enough to tell whether it is one of those wanted.
@@ -223,26 +239,33 @@ impl Checker {
     /// # Errors
     /// The first [`Fault`], and the same one again for all that follows.
     pub fn feed(&mut self, piece: &[u8]) -> Result<(), Fault> {
-        // State and position stay in registers; the fields are touched where there is something to remember.
+        // State and position stay in registers; the fields are touched where there is something to remember. The
+        // order is that of an object's members, so that the usual way through is one without a jump.
         let mut state = self.state;
         let mut at = 0;
-        while let Some(&byte) = piece.get(at) {
-            (state, at) = match state {
-                State::Text => self.text(piece, at),
-                State::Start
-                | State::Value
-                | State::FirstItem
-                | State::FirstKey
-                | State::Key
-                | State::Colon
-                | State::Next => match byte {
-                    b' ' | b'\n' | b'\r' | b'\t' => (state, at + 1 + scan::spaces(&piece[at + 1..])),
-                    _ => self.structure(state, byte, at),
-                },
-                State::NotJson | State::NotUtf8 | State::TooDeep => break,
-                State::Escape | State::Hex | State::Char | State::Literal => self.rest(state, byte, at),
-                _ => self.number(state, piece, at),
-            };
+        while at < piece.len() && !state.is_fault() {
+            if state == State::Next {
+                state = self.next(piece, &mut at);
+            }
+            if matches!(state, State::Key | State::FirstKey) {
+                state = self.key(state, piece, &mut at);
+            }
+            if state == State::Colon {
+                state = match solid(piece, &mut at) {
+                    Some(b':') => {
+                        at += 1;
+                        State::Value
+                    }
+                    Some(byte) => unexpected(byte),
+                    None => State::Colon,
+                };
+            }
+            if matches!(state, State::Value | State::FirstItem | State::Start) {
+                state = self.value(state, piece, &mut at);
+            }
+            if state.is_inside() && at < piece.len() {
+                (state, at) = self.inside(state, piece, at);
+            }
         }
         self.state = state;
         self.offset += at;
@@ -283,59 +306,117 @@ impl Checker {
         }
     }
 
-    /// Takes a byte between values, which is no whitespace.
+    /// Takes what follows a value.
     #[inline(always)]
-    fn structure(&mut self, state: State, byte: u8, at: usize) -> (State, usize) {
+    fn next(&mut self, piece: &[u8], at: &mut usize) -> State {
         let in_object = self.open & 1 == 1;
-        let next = match (state, byte) {
-            (State::Key | State::FirstKey, b'"') => {
-                self.in_key = true;
-                self.name = Name::default();
-                State::Text
-            }
-            (State::Colon, b':') => State::Value,
-            (State::Next, b',') if in_object => State::Key,
-            (State::Next, b',') if self.depth > 0 => State::Value,
-            (State::Next | State::FirstKey, b'}') if in_object => self.close(at + 1),
-            (State::Next | State::FirstItem, b']') if self.depth > 0 && !in_object => self.close(at + 1),
-            (State::Start | State::Value | State::FirstItem, _) => self.value(byte, at),
-            _ => unexpected(byte),
+        let next = match solid(piece, at) {
+            Some(b',') if in_object => State::Key,
+            Some(b',') if self.depth > 0 => State::Value,
+            Some(b'}') if in_object => self.close(*at + 1),
+            Some(b']') if self.depth > 0 && !in_object => self.close(*at + 1),
+            Some(byte) => return unexpected(byte),
+            None => return State::Next,
         };
-        (next, if next.is_fault() { at } else { at + 1 })
+        *at += 1;
+        next
     }
 
-    /// Takes the first byte of a value.
+    /// Takes a key, or the end of an empty object.
     #[inline(always)]
-    fn value(&mut self, byte: u8, at: usize) -> State {
-        let (shape, next) = match byte {
-            b'"' => (Shape::String, State::Text),
-            b'{' => (Shape::Object, State::FirstKey),
-            b'[' => (Shape::Array, State::FirstItem),
-            b'-' => (Shape::Number, State::Minus),
-            b'0' => (Shape::Number, State::Zero),
-            b'1'..=b'9' => (Shape::Number, State::Integer),
-            b't' | b'f' => (Shape::Bool, State::Literal),
-            b'n' => (Shape::Null, State::Literal),
-            _ => return unexpected(byte),
-        };
-        match self.depth {
-            0 => self.shape = shape,
-            1 => (self.member_start, self.member_shape) = (self.offset + at, shape),
-            _ => {}
+    fn key(&mut self, state: State, piece: &[u8], at: &mut usize) -> State {
+        match solid(piece, at) {
+            Some(b'"') => {}
+            Some(b'}') if state == State::FirstKey => {
+                *at += 1;
+                return self.close(*at);
+            }
+            Some(byte) => return unexpected(byte),
+            None => return state,
         }
-        match byte {
-            b'"' => self.in_key = false,
-            b't' => self.literal = b"rue",
-            b'f' => self.literal = b"alse",
-            b'n' => self.literal = b"ull",
-            b'{' | b'[' if self.depth == DEPTH_MAX => return State::TooDeep,
-            b'{' | b'[' => {
+        *at += 1;
+        let name = &piece[*at..];
+        let plain = scan::plain(name);
+        if name.get(plain) == Some(&b'"') {
+            *at += plain + 1;
+            if self.depth == 1 {
+                self.wanted = Wanted::by(&name[..plain]);
+            }
+            return State::Colon;
+        }
+        self.in_key = true;
+        self.name = Name::default();
+        State::Text
+    }
+
+    /// Takes a value, or its beginning, or the end of an empty array.
+    #[inline(always)]
+    fn value(&mut self, state: State, piece: &[u8], at: &mut usize) -> State {
+        let Some(byte) = solid(piece, at) else { return state };
+        let start = *at;
+        *at += 1;
+        if self.depth <= 1 {
+            self.value_begins(byte, start);
+        }
+        let rest = &piece[*at..];
+        let (next, whole) = match byte {
+            b'"' => {
+                self.in_key = false;
+                let plain = scan::plain(rest);
+                (State::Text, (rest.get(plain) == Some(&b'"')).then_some(plain + 1))
+            }
+            b'{' | b'[' if self.depth < DEPTH_MAX => {
                 self.open = self.open << 1 | u128::from(byte == b'{');
                 self.depth += 1;
+                return if byte == b'{' { State::FirstKey } else { State::FirstItem };
             }
-            _ => {}
+            b'-' => (State::Minus, None),
+            b'0' => (State::Zero, None),
+            b'1'..=b'9' => (State::Integer, scan::number_rest(rest)),
+            b't' => self.literal(b"rue", rest),
+            b'f' => self.literal(b"alse", rest),
+            b'n' => self.literal(b"ull", rest),
+            b']' if state == State::FirstItem => return self.close(*at),
+            _ => {
+                *at = start;
+                return if matches!(byte, b'{' | b'[') { State::TooDeep } else { unexpected(byte) };
+            }
+        };
+        match whole {
+            Some(bytes) => {
+                *at += bytes;
+                self.value_ends(*at)
+            }
+            None => next,
         }
-        next
+    }
+
+    /// A literal that goes on with `expected`: whether that is in the piece.
+    #[inline(always)]
+    fn literal(&mut self, expected: &'static [u8], rest: &[u8]) -> (State, Option<usize>) {
+        if rest.starts_with(expected) {
+            return (State::Literal, Some(expected.len()));
+        }
+        self.literal = expected;
+        (State::Literal, None)
+    }
+
+    /// The text's value, or one of the outermost object's, begins at `at` with `byte`.
+    #[inline(always)]
+    fn value_begins(&mut self, byte: u8, at: usize) {
+        let shape = match byte {
+            b'"' => Shape::String,
+            b'{' => Shape::Object,
+            b'[' => Shape::Array,
+            b't' | b'f' => Shape::Bool,
+            b'n' => Shape::Null,
+            _ => Shape::Number,
+        };
+        if self.depth == 0 {
+            self.shape = shape;
+        } else {
+            (self.member_start, self.member_shape) = (self.offset + at, shape);
+        }
     }
 
     /// The innermost array or object ends before `end`.
@@ -349,45 +430,69 @@ impl Checker {
     /// A value ends before `end`, an offset in the piece at hand.
     #[inline(always)]
     fn value_ends(&mut self, end: usize) -> State {
-        if self.depth == 1 && self.wanted != Wanted::Nothing {
-            let member = Member { shape: self.member_shape, span: self.member_start..self.offset + end };
-            match self.wanted {
-                Wanted::Kind => self.kind = Some(member),
-                _ => self.id = Some(member),
-            }
-            self.wanted = Wanted::Nothing;
+        if self.wanted != Wanted::Nothing && self.depth == 1 {
+            self.record(end);
         }
         State::Next
     }
 
+    #[inline(never)]
+    fn record(&mut self, end: usize) {
+        let member = Some(Member { shape: self.member_shape, span: self.member_start..self.offset + end });
+        match self.wanted {
+            Wanted::Kind => self.kind = member,
+            _ => self.id = member,
+        }
+        self.wanted = Wanted::Nothing;
+    }
+
+    /// Takes what is not between values: strings with more than plain text in them, what an earlier piece began, and
+    /// unusual numbers.
+    #[inline(never)]
+    fn inside(&mut self, state: State, piece: &[u8], mut at: usize) -> (State, usize) {
+        let next = match state {
+            State::Text => self.text(piece, &mut at),
+            State::Escape | State::Hex | State::Char | State::Literal => self.rest(state, piece[at], &mut at),
+            _ => self.number(state, piece, &mut at),
+        };
+        (next, at)
+    }
+
     /// Takes the inside of a string, up to and with its closing quote if that is in the piece.
     #[inline(always)]
-    fn text(&mut self, piece: &[u8], mut at: usize) -> (State, usize) {
+    fn text(&mut self, piece: &[u8], at: &mut usize) -> State {
+        let naming = self.is_naming();
         loop {
-            let from = at;
-            at += scan::plain(&piece[at..]);
-            if self.is_naming() {
-                self.name.push(&piece[from..at]);
+            let from = *at;
+            *at += scan::plain(&piece[from..]);
+            if naming {
+                self.name.push(&piece[from..*at]);
             }
-            let Some(&byte) = piece.get(at) else { return (State::Text, at) };
+            let Some(&byte) = piece.get(*at) else { return State::Text };
             match byte {
-                b'"' if self.in_key => {
-                    if self.depth == 1 {
+                b'"' => {
+                    *at += 1;
+                    if naming {
                         self.wanted = self.name.wanted();
                     }
-                    return (State::Colon, at + 1);
+                    return if self.in_key { State::Colon } else { self.value_ends(*at) };
                 }
-                b'"' => return (self.value_ends(at + 1), at + 1),
-                b'\\' => match piece[at..] {
-                    [_, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] if !self.is_naming() => at += 2,
-                    [_, b'u', a, b, c, d, ..] if !self.is_naming() && scan::are_hex([a, b, c, d]) => at += 6,
-                    _ => return (State::Escape, at + 1),
+                b'\\' => match piece[*at..] {
+                    [_, letter, ..] if !naming && scan::unescaped(letter).is_some() => *at += 2,
+                    [_, b'u', a, b, c, d, ..] if !naming && scan::are_hex([a, b, c, d]) => *at += 6,
+                    _ => {
+                        *at += 1;
+                        return State::Escape;
+                    }
                 },
-                0x80.. => match self.wide(piece, at) {
-                    (State::Text, next) => at = next,
-                    other => return other,
+                0x80.. => match self.wide(piece, *at) {
+                    (State::Text, next) => *at = next,
+                    (state, next) => {
+                        *at = next;
+                        return state;
+                    }
                 },
-                _ => return (State::NotJson, at),
+                _ => return State::NotJson,
             }
         }
     }
@@ -433,11 +538,11 @@ impl Checker {
     }
 
     /// Takes a byte of what is rarely cut by the end of a piece, or rarely there at all.
-    fn rest(&mut self, state: State, byte: u8, at: usize) -> (State, usize) {
+    fn rest(&mut self, state: State, byte: u8, at: &mut usize) -> State {
         let next = match state {
             State::Char => {
                 if !(self.low..=self.high).contains(&byte) {
-                    return (State::NotUtf8, at);
+                    return State::NotUtf8;
                 }
                 (self.low, self.high) = (0x80, 0xbf);
                 self.missing -= 1;
@@ -470,20 +575,22 @@ impl Checker {
             _ => match self.literal.split_first() {
                 Some((&expected, rest)) if expected == byte => {
                     self.literal = rest;
-                    if rest.is_empty() { self.value_ends(at + 1) } else { State::Literal }
+                    if rest.is_empty() { self.value_ends(*at + 1) } else { State::Literal }
                 }
                 _ => unexpected(byte),
             },
         };
-        (next, if next.is_fault() { at } else { at + 1 })
+        *at += usize::from(!next.is_fault());
+        next
     }
 
     /// Takes the next bytes of a number, or finds that it ended.
     #[inline(always)]
-    fn number(&mut self, state: State, piece: &[u8], at: usize) -> (State, usize) {
-        let next = match (state, piece[at]) {
+    fn number(&mut self, state: State, piece: &[u8], at: &mut usize) -> State {
+        let next = match (state, piece[*at]) {
             (State::Integer | State::Fraction | State::ExponentDigits, b'0'..=b'9') => {
-                return (state, at + scan::digits(&piece[at..]));
+                *at += scan::digits(&piece[*at..]);
+                return state;
             }
             (State::Minus, b'0') => State::Zero,
             (State::Minus, b'1'..=b'9') => State::Integer,
@@ -492,13 +599,23 @@ impl Checker {
             (State::Zero | State::Integer | State::Fraction, b'e' | b'E') => State::Exponent,
             (State::Exponent, b'+' | b'-') => State::ExponentSign,
             (State::Exponent | State::ExponentSign, b'0'..=b'9') => State::ExponentDigits,
-            (State::Zero | State::Integer | State::Fraction | State::ExponentDigits, _) => {
-                return (self.value_ends(at), at);
-            }
-            (_, byte) => return (unexpected(byte), at),
+            (State::Zero | State::Integer | State::Fraction | State::ExponentDigits, _) => return self.value_ends(*at),
+            (_, byte) => return unexpected(byte),
         };
-        (next, at + 1)
+        *at += 1;
+        next
     }
+}
+
+/// The next byte that is not whitespace, to which it moves `at`.
+#[inline(always)]
+fn solid(piece: &[u8], at: &mut usize) -> Option<u8> {
+    let byte = *piece.get(*at)?;
+    if byte > b' ' {
+        return Some(byte);
+    }
+    *at += scan::spaces(&piece[*at..]);
+    piece.get(*at).copied()
 }
 
 /// The fault that a byte is which cannot stand where it does.

@@ -124,3 +124,146 @@ impl Used {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Year and month (from 1) and the lengths of both, counted day by day from 1970.
+    fn calendar() -> impl Iterator<Item = (u32, u32, u32)> {
+        let leap = |year: u32| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        (1970..).flat_map(move |year| {
+            (1..=12).map(move |month| match month {
+                2 => (year, month, if leap(year) { 29 } else { 28 }),
+                4 | 6 | 9 | 11 => (year, month, 30),
+                _ => (year, month, 31),
+            })
+        })
+    }
+
+    #[test]
+    fn windows_are_those_of_the_calendar_to_the_year_2410() {
+        let mut day = 0u32;
+        for (year, month, days) in calendar().take_while(|&(year, ..)| year < 2410) {
+            let ends = u64::from(day + days) * DAY_MS;
+            for _ in 0..days {
+                let begins = u64::from(day) * DAY_MS;
+                for unix_ms in [begins, begins + 1, begins + DAY_MS / 2, begins + DAY_MS - 1] {
+                    assert_eq!(day_of(unix_ms), day);
+                    assert_eq!(month_of(unix_ms), year * 12 + month - 1);
+                    assert_eq!(day_ends_ms(unix_ms), begins + DAY_MS);
+                    assert_eq!(month_ends_ms(unix_ms), ends, "{year}-{month}");
+                }
+                day += 1;
+            }
+        }
+        assert_eq!(month_of(1_707_451_200_000), 2024 * 12 + 1);
+    }
+
+    const NOON: u64 = 1_709_208_000_000; // 2024-02-29 12:00 UTC
+
+    fn used_at(unix_ms: u64, bytes: u64) -> Used {
+        let mut used = Used::default();
+        used.try_charge(unix_ms, bytes, 0, 0).unwrap();
+        used
+    }
+
+    #[test]
+    fn a_quota_is_used_up_to_its_last_byte_and_the_refused_costs_nothing() {
+        let mut used = used_at(NOON, 600);
+        assert_eq!(used.try_charge(NOON, 400, 1000, 0), Ok(()));
+        let full = used;
+        let daily = Err(Exceeded::Daily { retry_after_ms: DAY_MS / 2 });
+        assert_eq!(used.try_charge(NOON, 1, 1000, 5000), daily);
+        assert_eq!(used.try_charge(NOON, u64::MAX, 1000, 0), daily);
+        assert_eq!(used, full);
+        assert_eq!(used.try_charge(NOON, 0, 1000, 1000), Ok(()));
+        assert_eq!(used.try_charge(NOON, u64::MAX, 0, 0), Ok(()));
+        assert_eq!(used.day_bytes, u64::MAX);
+    }
+
+    #[test]
+    fn the_month_is_named_where_both_are_used_up() {
+        let mut used = used_at(NOON - DAY_MS * 3, 1000);
+        // Twelve hours of the 29th are left, the leap year's last day of February.
+        let monthly = Err(Exceeded::Monthly { retry_after_ms: DAY_MS / 2 });
+        assert_eq!(used.try_charge(NOON, 1, 1000, 1000), monthly);
+        assert_eq!((used.day_bytes, used.month_bytes), (0, 1000));
+        let mut both = used_at(NOON - DAY_MS, 1000);
+        assert_eq!(
+            both.try_charge(NOON - DAY_MS, 1, 1000, 1000),
+            Err(Exceeded::Monthly { retry_after_ms: DAY_MS + DAY_MS / 2 })
+        );
+        assert_eq!(both.try_charge(NOON + DAY_MS / 2, 1, 1000, 1000), Ok(()));
+        assert_eq!((both.day_bytes, both.month_bytes), (1, 1));
+    }
+
+    #[test]
+    fn a_retry_after_the_time_named_succeeds_and_one_before_does_not() {
+        let mut used = used_at(NOON, 10);
+        let Err(Exceeded::Daily { retry_after_ms }) = used.try_charge(NOON, 1, 10, 0) else { panic!("charged") };
+        assert!(used.try_charge(NOON + retry_after_ms - 1, 1, 10, 0).is_err());
+        assert_eq!(used.try_charge(NOON + retry_after_ms, 1, 10, 0), Ok(()));
+    }
+
+    #[test]
+    fn a_clock_put_back_wipes_nothing() {
+        let midnight = day_ends_ms(NOON);
+        let mut used = used_at(NOON, 5);
+        used.try_charge(midnight, 7, 0, 0).unwrap();
+        used.try_charge(midnight - 1, 1, 0, 0).unwrap();
+        let march = month_of(midnight);
+        assert_eq!((used.day, used.day_bytes, used.month, used.month_bytes), (day_of(midnight), 8, march, 8));
+
+        // A clock that was years ahead does not keep its window closed until then.
+        let mut ahead = used_at(NOON + 4000 * DAY_MS, 5);
+        ahead.try_charge(NOON, 1, 0, 0).unwrap();
+        assert_eq!((ahead.day, ahead.day_bytes, ahead.month_bytes), (day_of(NOON), 6, 6));
+        ahead.roll(midnight);
+        assert_eq!((ahead.day_bytes, ahead.month_bytes), (0, 0));
+    }
+
+    #[test]
+    fn times_out_of_this_world_do_not_panic() {
+        for unix_ms in [0, u64::MAX, u64::MAX / 2, DAY_MS * u64::from(u32::MAX)] {
+            let mut used = Used { day: u32::MAX, month: u32::MAX, ..Used::default() };
+            let _ = used.try_charge(unix_ms, 5, 1, 0);
+            let _ = used.try_charge(unix_ms, 5, 0, 1);
+            let _ = (day_ends_ms(unix_ms), month_ends_ms(unix_ms));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn usage_is_what_was_charged_in_the_window(
+            steps in proptest::collection::vec((0..40 * DAY_MS, 1..1000u64), 1..60),
+            daily in 0..4000u64, monthly in 0..6000u64,
+        ) {
+            let (mut used, mut now, mut charged) = (Used::default(), NOON, Vec::new());
+            for (step, bytes) in steps {
+                // Mostly small steps, now and then over several windows.
+                now += if step % 5 == 0 { step } else { step % (DAY_MS / 3) };
+                let sum = |within: &dyn Fn(u64) -> bool| -> u64 {
+                    charged.iter().filter(|&&(at, _)| within(at)).map(|&(_, bytes): &(u64, u64)| bytes).sum()
+                };
+                let day = sum(&|at| day_of(at) == day_of(now));
+                let month = sum(&|at| month_of(at) == month_of(now));
+                let expected = if monthly != 0 && month + bytes > monthly {
+                    Err(Exceeded::Monthly { retry_after_ms: month_ends_ms(now) - now })
+                } else if daily != 0 && day + bytes > daily {
+                    Err(Exceeded::Daily { retry_after_ms: day_ends_ms(now) - now })
+                } else {
+                    Ok(())
+                };
+                prop_assert_eq!(used.try_charge(now, bytes, daily, monthly), expected);
+                if expected.is_ok() {
+                    charged.push((now, bytes));
+                }
+                used.roll(now);
+                let added = if expected.is_ok() { bytes } else { 0 };
+                prop_assert_eq!((used.day_bytes, used.month_bytes), (day + added, month + added));
+            }
+        }
+    }
+}

@@ -10,16 +10,20 @@ const TOPS: u64 = 0x8080_8080_8080_8080;
 /// How many bytes from the start are ASCII text without quote, backslash or control character.
 #[inline(always)]
 pub(super) fn plain(text: &[u8]) -> usize {
-    run::<true>(text)
+    // Most strings of an envelope are short: the first word decides without a call.
+    match text.first_chunk().map(|word| stops::<true>(u64::from_le_bytes(*word))) {
+        Some(0) => 8 + run::<true>(&text[8..]),
+        Some(stops) => (stops.trailing_zeros() / 8) as usize,
+        None => run::<true>(text),
+    }
 }
 
 /// How many bytes from the start are neither quote nor backslash nor control character.
-#[inline(always)]
 pub(super) fn unstopped(text: &[u8]) -> usize {
     run::<false>(text)
 }
 
-#[inline(always)]
+#[inline(never)]
 fn run<const ASCII: bool>(text: &[u8]) -> usize {
     let mut at = 0;
     loop {
@@ -67,7 +71,7 @@ fn stops<const ASCII: bool>(word: u64) -> u64 {
 }
 
 /// How many bytes from the start are JSON whitespace.
-#[inline(always)]
+#[inline(never)]
 pub(super) fn spaces(text: &[u8]) -> usize {
     let mut at = 0;
     // Indentation is spaces, and often deep.
@@ -80,7 +84,32 @@ pub(super) fn spaces(text: &[u8]) -> usize {
 /// How many bytes from the start are decimal digits.
 #[inline(always)]
 pub(super) fn digits(text: &[u8]) -> usize {
-    text.iter().take_while(|byte| byte.is_ascii_digit()).count()
+    let mut at = 0;
+    while let Some(word) = text.get(at..).and_then(|rest| rest.first_chunk()) {
+        let values = u64::from_le_bytes(*word) ^ (ONES * b'0' as u64);
+        // As with stops: the lowest bit is right, and carries run upward from there.
+        let others = (values.wrapping_add(ONES * (0x7f - 9)) | values) & TOPS;
+        if others != 0 {
+            return at + (others.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    at + text[at..].iter().take_while(|byte| byte.is_ascii_digit()).count()
+}
+
+/// How many bytes from the start belong to a number whose first digit, which is not 0, stands before them. `None`
+/// where it has an exponent, is broken, or may go on behind the end.
+#[inline(always)]
+pub(super) fn number_rest(text: &[u8]) -> Option<usize> {
+    let mut end = digits(text);
+    if text.get(end) == Some(&b'.') {
+        let fraction = digits(&text[end + 1..]);
+        if fraction == 0 {
+            return None;
+        }
+        end += 1 + fraction;
+    }
+    (!matches!(text.get(end)?, b'e' | b'E')).then_some(end)
 }
 
 /// Whether these are the digits of a `\u` escape.
@@ -90,6 +119,7 @@ pub(super) fn are_hex(digits: [u8; 4]) -> bool {
 }
 
 /// What an escape of one letter stands for.
+#[inline(always)]
 pub(super) fn unescaped(letter: u8) -> Option<u8> {
     Some(match letter {
         b'"' | b'\\' | b'/' => letter,
