@@ -182,14 +182,13 @@ impl ProbeError {
     }
 }
 
-const ENOSYS: &str = "\
-  - In a sandbox such as gVisor (runsc), or where a container runtime hides the call: use the runc runtime, and a seccomp
-    profile that allows io_uring_setup, io_uring_enter and io_uring_register.
+const ENOSYS: &str =
+    "  - In a sandbox such as gVisor (runsc), or where a container runtime hides the call: use the runc runtime, and a
+    seccomp profile that allows io_uring_setup, io_uring_enter and io_uring_register.
   - On WSL 1: use WSL 2.
   - Otherwise the kernel was built without CONFIG_IO_URING, or is older than 5.1: boot 6.1 or newer.
 ";
-const EPERM: &str = "\
-  - Docker, Podman, containerd: their default seccomp profile blocks io_uring. Run with
+const EPERM: &str = "  - Docker, Podman, containerd: their default seccomp profile blocks io_uring. Run with
       --security-opt seccomp=FILE     a copy of the default profile that also allows io_uring_setup, io_uring_enter and
                                       io_uring_register
       --security-opt seccomp=unconfined     to try it out
@@ -197,41 +196,35 @@ const EPERM: &str = "\
   - systemd: SystemCallFilter= of the unit has to allow @aio.
   - SELinux or AppArmor: look for a denial in the audit log.
 ";
-const DISABLED: &str = "\
-  - Turn it on for now:   sysctl -w kernel.io_uring_disabled=0
+const DISABLED: &str = "  - Turn it on for now:   sysctl -w kernel.io_uring_disabled=0
   - and for good:         echo 'kernel.io_uring_disabled = 0' > /etc/sysctl.d/60-io_uring.conf
   - In a container, this is a setting of the host.
 ";
-const DISABLED_UNPRIVILEGED: &str = "\
-  - Let the relay's group have it:   sysctl -w kernel.io_uring_group=GID   (the number of a group that it runs in)
+const DISABLED_UNPRIVILEGED: &str =
+    "  - Let the relay's group have it:   sysctl -w kernel.io_uring_group=GID   (the number of a group that it runs in)
   - or turn it on for all:           sysctl -w kernel.io_uring_disabled=0
   - For good: put the same line, without `sysctl -w`, into /etc/sysctl.d/60-io_uring.conf
   - In a container, this is a setting of the host.
 ";
-const KERNEL: &str = "\
-  - Debian 12 or newer, and Ubuntu 24.04, have a kernel that will do.
+const KERNEL: &str = "  - Debian 12 or newer, and Ubuntu 24.04, have a kernel that will do.
   - Ubuntu 22.04: apt install linux-generic-hwe-22.04 (on Oracle Cloud linux-oracle, on AWS linux-aws), then reboot.
   - Oracle Linux: Unbreakable Enterprise Kernel 8 (kernel-uek of UEK R8).
   - In a container, the kernel is that of the host.
 ";
-const MEMLOCK: &str = "\
-  - systemd: LimitMEMLOCK=8M in the unit.
+const MEMLOCK: &str = "  - systemd: LimitMEMLOCK=8M in the unit.
   - Docker, Podman: --ulimit memlock=8388608:8388608   (bytes)
   - A shell: `* hard memlock 8192` and `* soft memlock 8192` (KiB) in /etc/security/limits.conf, then log in again.
 ";
-const MEMORY: &str = "\
-  - See how much memory is free, and what the cgroup allows (memory.max).
+const MEMORY: &str = "  - See how much memory is free, and what the cgroup allows (memory.max).
   - Raise RLIMIT_MEMLOCK: LimitMEMLOCK=8M in a systemd unit, --ulimit memlock=8388608:8388608 with Docker.
   - Run fewer shards: --shards 1
 ";
-const NOFILE: &str = "\
-  - systemd: LimitNOFILE=1048576 in the unit.
+const NOFILE: &str = "  - systemd: LimitNOFILE=1048576 in the unit.
   - Docker, Podman: --ulimit nofile=1048576:1048576
   - A shell: `* hard nofile 1048576` in /etc/security/limits.conf, then log in again.
   - Each connection takes one file: the relay raises the soft limit to the hard one by itself.
 ";
-const OTHER: &str = "\
-  - See what the kernel log says: dmesg | tail
+const OTHER: &str = "  - See what the kernel log says: dmesg | tail
   - Please report it, with `uname -a` and what it runs in: https://github.com/coralmux/coralmux-relay/issues
 ";
 
@@ -307,6 +300,7 @@ mod tests {
             let first = report.lines().next().unwrap();
             assert!(first.contains(missing), "{report}");
             assert!(error.remedy().contains(to_do) && error.remedy().ends_with('\n'), "{report}");
+            assert!(error.remedy().lines().all(|line| line.starts_with("  ") && line.len() <= 120), "{report}");
         }
     }
 

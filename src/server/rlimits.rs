@@ -5,8 +5,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// File descriptors that are no connections: standard streams, log, store with its journal, signals, and room for what
 /// a library opens for a moment.
 const RESERVED: u64 = 64;
-/// As [`RESERVED`], for each shard: listeners, glommio's three rings and its eventfds, the data ring and its eventfd, the
-/// mailbox, and a connection or two accepted only to be told that there is no room.
+/// As [`RESERVED`], for each shard: listeners, glommio's three rings and its eventfds, the data ring and its eventfd,
+/// the mailbox, and a connection or two accepted only to be told that there is no room.
 const RESERVED_PER_SHARD: u64 = 32;
 
 /// A soft limit before and after raising it; `u64::MAX` is none.
