@@ -20,7 +20,8 @@ pub struct HealthReport {
     pub store_fault: Option<String>,
 }
 
-/// The 101 that makes a WebSocket of the connection (RFC 6455 section 4.2.2); `accept` is of [`super::Action::Upgrade`].
+/// The 101 that makes a WebSocket of the connection (RFC 6455 section 4.2.2); `accept` is that of
+/// [`super::Action::Upgrade`].
 #[must_use]
 pub fn switching(accept: &[u8; 28]) -> Vec<u8> {
     const BEFORE: &[u8] =

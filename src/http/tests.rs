@@ -8,7 +8,8 @@ use proptest::prelude::*;
 
 const NOW: u64 = 1_000_000;
 const PEER: &str = "203.0.113.5";
-const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: relay.example\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\
+const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: relay.example\r\nConnection: keep-alive, Upgrade\r\n\
+    Upgrade: WebSocket\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
 const ACCEPT: &[u8; 28] = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
