@@ -22,6 +22,8 @@ pub struct GateOptions<'a> {
     pub allowed_origins: Option<Vec<String>>,
     /// Whether anybody may register a token.
     pub registration: bool,
+    /// Whether a WebSocket may be opened at any path, as on the echo listener.
+    pub any_path: bool,
 }
 
 /// What requests are checked against; built once, shared by all shards.
@@ -32,6 +34,7 @@ pub struct Gate {
     /// Without a slash at the end, for an `Origin` has none.
     allowed_origins: Option<Vec<String>>,
     registration: bool,
+    any_path: bool,
 }
 
 impl fmt::Debug for Gate {
@@ -54,6 +57,7 @@ impl Gate {
             trusted_proxies: options.trusted_proxies,
             allowed_origins: options.allowed_origins.map(|all| all.into_iter().map(without_slash).collect()),
             registration: options.registration,
+            any_path: options.any_path,
         }
     }
 
@@ -97,7 +101,10 @@ impl Gate {
 
     fn action(&self, now_unix_sec: u64, head: &Head<'_>, body: &[u8], client: IpAddr) -> Result<Action, Problem> {
         let (path, query) = split_target(head.target)?;
-        let route = Route::of(path)?;
+        let route = match self.any_path && head.wants_websocket() {
+            true => Route::WebSocket,
+            false => Route::of(path)?,
+        };
         let method = match head.method {
             "HEAD" if route != Route::WebSocket => "GET",
             method => method,

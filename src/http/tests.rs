@@ -19,6 +19,7 @@ fn options() -> GateOptions<'static> {
         trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
         allowed_origins: None,
         registration: true,
+        any_path: false,
     }
 }
 

@@ -3,26 +3,13 @@
 //! Lines are written by the thread that logs, and a full pipe holds it up: what a peer can repeat at will goes through
 //! [`super::summed::Summed`] first.
 
-use serde::Deserialize;
+use crate::config::LogFormat;
 use std::io::{self, IsTerminal};
 use tracing::Subscriber;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::{MakeWriter, SubscriberBuilder, time::SystemTime};
 use tracing_subscriber::util::SubscriberInitExt;
-
-/// How lines look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// `Human` on a terminal, `Json` otherwise.
-    #[default]
-    Auto,
-    /// Short lines with UTC times, in colour on a terminal (unless `NO_COLOR` is set).
-    Human,
-    /// One JSON object a line, the event's fields at its top level.
-    Json,
-}
 
 /// Why the log cannot be set up.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,12 +27,12 @@ pub enum LogError {
 /// # Errors
 ///
 /// [`LogError::Level`] for a `level` that is neither; [`LogError::AlreadySet`] the second time.
-pub fn init(format: Format, level: &str) -> Result<(), LogError> {
+pub fn init(format: LogFormat, level: &str) -> Result<(), LogError> {
     let terminal = io::stderr().is_terminal();
     let human = match format {
-        Format::Auto => terminal,
-        Format::Human => true,
-        Format::Json => false,
+        LogFormat::Auto => terminal,
+        LogFormat::Human => true,
+        LogFormat::Json => false,
     };
     let lines = tracing_subscriber::fmt().with_env_filter(filter(level)?).with_writer(io::stderr);
     if human {

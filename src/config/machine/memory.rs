@@ -5,7 +5,7 @@ use std::fs;
 
 /// The machine's memory, or less where a cgroup limits the process, in bytes. `None` where the system does not say.
 #[must_use]
-pub fn memory_limit_bytes() -> Option<u64> {
+pub(super) fn memory_limit_bytes() -> Option<u64> {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| mem_total(&text));
     let group = cgroup::limit("memory", |read| {
         // Version 2, then version 1; "no limit" is `max` in one, and a number beyond any machine in the other.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// in both versions of cgroups. `cgroup` is the text of `/proc/self/cgroup`, `mountinfo` that of
 /// `/proc/self/mountinfo`.
 #[must_use]
-pub fn directories(cgroup: &str, mountinfo: &str, controller: &str) -> Vec<PathBuf> {
+pub(super) fn directories(cgroup: &str, mountinfo: &str, controller: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for mount in mountinfo.lines().filter_map(Mount::parse) {
         let group = cgroup.lines().filter_map(Group::parse).find(|group| match mount.filesystem {
@@ -24,7 +24,10 @@ pub fn directories(cgroup: &str, mountinfo: &str, controller: &str) -> Vec<PathB
 }
 
 /// The least of the limits that `parse` finds in the directories of `controller`, read from the running system.
-pub fn limit<T: Ord>(controller: &str, parse: impl Fn(&dyn Fn(&str) -> Option<String>) -> Option<T>) -> Option<T> {
+pub(super) fn limit<T: Ord>(
+    controller: &str,
+    parse: impl Fn(&dyn Fn(&str) -> Option<String>) -> Option<T>,
+) -> Option<T> {
     let cgroup = fs::read_to_string("/proc/self/cgroup").ok()?;
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").ok()?;
     directories(&cgroup, &mountinfo, controller)
