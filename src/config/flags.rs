@@ -72,10 +72,10 @@ pub(super) struct Flags {
     /// Connections that have not authenticated yet, for each client address [default: 64]
     #[arg(long, value_name = "COUNT", help_heading = "Limits of the relay (0: none)")]
     pub(super) max_unauthenticated_per_address: Option<String>,
-    /// Memory for messages under way, for each shard [default: a quarter of all memory, shared out]
+    /// Memory of each shard for messages under way [default: a quarter of memory, shared]
     #[arg(long, value_name = "SIZE", help_heading = "Limits of the relay (0: none)")]
     pub(super) memory_budget: Option<String>,
-    /// Threads that serve connections, each on a core of its own [default: one for each usable core]
+    /// Threads that serve connections, each on a core [default: one for each usable core]
     #[arg(long, value_name = "COUNT", help_heading = "Limits of the relay (0: none)")]
     pub(super) shards: Option<String>,
 
