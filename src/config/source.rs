@@ -114,7 +114,6 @@ fn check_keys(path: &Path, table: &toml::Table) -> Result<(), ConfigError> {
     // A file that names a file would have to say which goes first.
     let names: Vec<String> = Flags::names().into_iter().filter(|name| name != "config").collect();
     let Some(key) = table.keys().find(|key| !names.contains(key)) else { return Ok(()) };
-    let likeness = |name: &&String| strsim::jaro_winkler(name, &key.replace('_', "-").to_lowercase());
-    let near = names.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|name| likeness(name) > 0.8);
-    Err(ConfigError::UnknownKey { path: path.to_owned(), key: key.clone(), near: near.cloned() })
+    let near = Flags::near(key).filter(|near| names.contains(near));
+    Err(ConfigError::UnknownKey { path: path.to_owned(), key: key.clone(), near })
 }

@@ -402,6 +402,26 @@ fn a_random_source_that_repeats_itself_makes_no_second_token_of_the_same_text() 
 }
 
 #[test]
+fn usage_beyond_one_transaction_is_written_in_the_next_turns_without_a_pause() {
+    let mut desk = Desk::new();
+    desk.create(NewToken::default());
+    let many: Vec<_> = (0..5000).map(|n| Usage { key: TokenKey(n), day: TODAY, bytes: 1 }).collect();
+    desk.worker.handle_usage(&many);
+    let mut turns = 0;
+    while desk.worker.poll_timeout() == Duration::ZERO {
+        desk.advance(0);
+        turns += 1;
+    }
+    assert_eq!((turns, desk.worker.pending.len(), desk.worker.poll_timeout()), (3, 0, TICK));
+}
+
+#[test]
+fn control_can_move_to_its_thread() {
+    fn moves<T: Send>() {}
+    moves::<Control<Posted, fn() -> u64, fn() -> [u8; 16]>>();
+}
+
+#[test]
 fn usage_that_finds_no_room_is_counted() {
     let mut pending = PendingUsage::default();
     let many: Vec<_> = (0..(1 << 20) + 5).map(|n| Usage { key: TokenKey(n), day: 1, bytes: 2 }).collect();
