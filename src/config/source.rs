@@ -40,7 +40,11 @@ impl<'e> Sources<'e> {
         let path = PathBuf::from(given.texts.concat());
         let failed = |detail: String| ConfigError::File { path: path.clone(), detail };
         let text = std::fs::read_to_string(&path).map_err(|e| failed(format!("cannot be read: {e}")))?;
-        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| failed(format!("not TOML: {e}")))?;
+        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
+            // Not the reader's own text: it repeats the line, which may hold the admin key.
+            let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            failed(format!("line {}: not TOML: {}", before.matches('\n').count() + 1, e.message()))
+        })?;
         check_keys(&path, &table)?;
         Ok(Self { environment, file: Some((path, table)) })
     }

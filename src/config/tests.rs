@@ -150,6 +150,9 @@ fn the_admin_key_is_neither_in_debug_nor_in_errors() {
     assert!(!format!("{config:?}").contains("my-secret"));
     let text = wrong(&["-admin-key", "my-secret\n"], &[], &["--admin-key"]);
     assert!(!text.contains("my-secret"), "{text}");
+    let (_file, path) = file("addr = ':80'\nadmin-key = my-secret\n");
+    let text = wrong(&["--config", &path], &[], &[&path, "line 2: not TOML"]);
+    assert!(!text.contains("my-secret"), "{text}");
 }
 
 #[test]
