@@ -11,6 +11,7 @@ use std::ffi::OsString;
     name = "coralmux-relay",
     version,
     about = "A NAT-transparent WebSocket relay for AI agents.",
+    override_usage = "coralmux-relay [OPTIONS]",
     next_line_help = true,
     after_help = AFTER_HELP
 )]
@@ -72,11 +73,11 @@ pub(super) struct Flags {
     /// Connections that have not authenticated yet, for each client address [default: 64]
     #[arg(long, value_name = "COUNT", help_heading = "Limits of the relay (0: none)")]
     pub(super) max_unauthenticated_per_address: Option<String>,
-    /// Memory for messages under way, for each shard [default: a quarter of all memory, shared out]
-    #[arg(long, value_name = "SIZE", help_heading = "Limits of the relay (0: none)")]
+    /// Memory of each shard for messages under way [default: a quarter of memory, shared]
+    #[arg(long, value_name = "SIZE", help_heading = "Share of the machine")]
     pub(super) memory_budget: Option<String>,
-    /// Threads that serve connections, each on a core of its own [default: one for each usable core]
-    #[arg(long, value_name = "COUNT", help_heading = "Limits of the relay (0: none)")]
+    /// Threads that serve connections, each on a core [default: one for each usable core]
+    #[arg(long, value_name = "COUNT", help_heading = "Share of the machine")]
     pub(super) shards: Option<String>,
 
     /// From connecting to authenticated [default: 10s]
@@ -120,13 +121,22 @@ impl Flags {
         command.get_arguments().filter_map(|arg| arg.get_long()).map(str::to_owned).collect()
     }
 
+    /// The flag whose name is nearly `name`, if there is one.
+    pub(super) fn near(name: &str) -> Option<String> {
+        let name = name.replace('_', "-").to_lowercase();
+        let likeness = |flag: &String| strsim::jaro_winkler(flag, &name);
+        let nearest = Self::names().into_iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+        nearest.filter(|flag| likeness(flag) > 0.8)
+    }
+
     /// Reads a command line, program name first. The error is clap's: also `--help` and `--version`.
     pub(super) fn read(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         Self::try_parse_from(with_two_dashes(args))
     }
 }
 
-/// People type `-addr :8080` as well as `--addr :8080`: a known flag with one dash gets its second one.
+/// People type `-addr :8080` as well as `--addr :8080`: a known flag with one dash gets its second one. One that is
+/// nearly known gets it too, so that the error names the flag that was meant.
 fn with_two_dashes(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut known: HashSet<String> = Flags::names().into_iter().collect();
     known.extend(["help".to_owned(), "version".to_owned()]);
@@ -136,7 +146,7 @@ fn with_two_dashes(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
             flags_ended |= arg == "--";
             let name = arg.to_str().and_then(|text| text.strip_prefix('-')).map(|text| text.split('=').next());
             match name {
-                Some(Some(name)) if !flags_ended && known.contains(name) => {
+                Some(Some(name)) if !flags_ended && (known.contains(name) || is_misspelt(name)) => {
                     let mut long = OsString::from("-");
                     long.push(arg);
                     long
@@ -145,6 +155,11 @@ fn with_two_dashes(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
             }
         })
         .collect()
+}
+
+/// Whether a name of more than one letter is nearly that of a flag.
+fn is_misspelt(name: &str) -> bool {
+    name.len() > 1 && !name.starts_with('-') && Flags::near(name).is_some()
 }
 
 #[cfg(test)]
@@ -163,7 +178,7 @@ mod tests {
 
     #[test]
     fn everything_else_stays_as_it_was() {
-        let same = ["x", "--addr", "-h", "-V", "-", "-5", "-adr", "-addr2", "--db=-addr", "--", "-addr"];
+        let same = ["x", "--addr", "-h", "-V", "-", "-5", "-xyz", "--db=-addr", "--", "-addr"];
         assert_eq!(dashes(&same), same);
     }
 

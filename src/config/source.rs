@@ -40,7 +40,11 @@ impl<'e> Sources<'e> {
         let path = PathBuf::from(given.texts.concat());
         let failed = |detail: String| ConfigError::File { path: path.clone(), detail };
         let text = std::fs::read_to_string(&path).map_err(|e| failed(format!("cannot be read: {e}")))?;
-        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| failed(format!("not TOML: {e}")))?;
+        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
+            // Not the reader's own text: it repeats the line, which may hold the admin key.
+            let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            failed(format!("line {}: not TOML: {}", before.matches('\n').count() + 1, e.message()))
+        })?;
         check_keys(&path, &table)?;
         Ok(Self { environment, file: Some((path, table)) })
     }
@@ -114,7 +118,6 @@ fn check_keys(path: &Path, table: &toml::Table) -> Result<(), ConfigError> {
     // A file that names a file would have to say which goes first.
     let names: Vec<String> = Flags::names().into_iter().filter(|name| name != "config").collect();
     let Some(key) = table.keys().find(|key| !names.contains(key)) else { return Ok(()) };
-    let likeness = |name: &&String| strsim::jaro_winkler(name, &key.replace('_', "-").to_lowercase());
-    let near = names.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|name| likeness(name) > 0.8);
-    Err(ConfigError::UnknownKey { path: path.to_owned(), key: key.clone(), near: near.cloned() })
+    let near = Flags::near(key).filter(|near| names.contains(near));
+    Err(ConfigError::UnknownKey { path: path.to_owned(), key: key.clone(), near })
 }

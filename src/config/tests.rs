@@ -111,7 +111,9 @@ fn a_wrong_value_is_shown_with_what_would_be_right() {
     wrong(&["--daily-quota", "500M"], &[], &["--daily-quota", "\"500M\"", "500MiB"]);
     wrong(&["--idle-timeout", "60"], &[], &["--idle-timeout", "\"60\"", "10s"]);
     wrong(&["--max-message", "65MiB"], &[], &["--max-message", "64MiB"]);
-    wrong(&["--adr", ":80"], &[], &["--adr", "--addr"]);
+    for typed in ["-adr", "--adr"] {
+        wrong(&[typed, ":80"], &[], &["'--adr'", "'--addr'"]);
+    }
     let (_file, path) = file("addr = [':80'\n");
     wrong(&["--config", &path], &[], &[&path, "not TOML"]);
     let (_file, path) = file("phone-rate = [1, 2]\n");
@@ -147,6 +149,9 @@ fn the_admin_key_is_neither_in_debug_nor_in_errors() {
     let config = config(&["-admin-key", "my-secret"]).unwrap();
     assert!(!format!("{config:?}").contains("my-secret"));
     let text = wrong(&["-admin-key", "my-secret\n"], &[], &["--admin-key"]);
+    assert!(!text.contains("my-secret"), "{text}");
+    let (_file, path) = file("addr = ':80'\nadmin-key = my-secret\n");
+    let text = wrong(&["--config", &path], &[], &[&path, "line 2: not TOML"]);
     assert!(!text.contains("my-secret"), "{text}");
 }
 

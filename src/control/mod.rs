@@ -34,7 +34,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// Requests that are taken before usage is written and expiry looked at.
 const REQUESTS_A_TURN: usize = 256;
 /// Usage records in one transaction, so that a call does not wait long behind it.
-const USAGE_A_TRANSACTION: usize = 8192;
+const USAGE_A_TRANSACTION: usize = 2048;
 /// Tokens that expire in one turn at most.
 const EXPIRED_A_TURN: usize = 1024;
 
@@ -79,7 +79,7 @@ where
 {
     let mut worker = Worker::new(control);
     loop {
-        let mut next = match requests.recv_timeout(TICK) {
+        let mut next = match requests.recv_timeout(worker.poll_timeout()) {
             Ok(request) => Some(request),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return worker.stop(),
@@ -121,6 +121,12 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
 
     fn now_ms(&self) -> u64 {
         (self.control.clock)()
+    }
+
+    /// How long to wait for a request: not at all while usage waits that the store would take.
+    fn poll_timeout(&self) -> Duration {
+        let backlog = self.pending.len() != 0 && self.gate.poll_open(self.now_ms()).is_ok();
+        if backlog { Duration::ZERO } else { TICK }
     }
 
     fn answer(&self, to: Caller, answer: ApiAnswer) {

@@ -6,6 +6,8 @@
 pub mod calendar;
 mod error;
 mod legacy;
+#[cfg(test)]
+mod legacy_tests;
 mod lock;
 mod schema;
 #[cfg(test)]
