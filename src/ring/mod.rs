@@ -11,12 +11,12 @@ pub mod chunk;
 mod inflight;
 pub mod probe;
 mod sleep;
-pub mod wake;
 
 use self::buffers::{Pool, Slice};
 use self::chunk::{Heap, Outgoing};
 use self::inflight::{Inflight, InflightOp};
 use self::sleep::Sleep;
+pub use self::sleep::Waker;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -39,7 +39,6 @@ const FILL: u64 = 3 << 56;
 const SEND: u64 = 4 << 56;
 const CANCEL: u64 = 5 << 56;
 const TICK: u64 = 6 << 56;
-const WAKE: u64 = 7 << 56;
 const KIND: u64 = 0xff << 56;
 
 /// Names a connection to the ring: its index in the shard's slab. The shard frees an index only when none of its
@@ -87,8 +86,6 @@ pub enum Completion {
     },
     /// The time given to [`Ring::tick_in`] has passed.
     Tick,
-    /// Another thread called [`wake::Waker::wake`].
-    Woken,
 }
 
 /// A shard's data ring.
@@ -97,8 +94,6 @@ pub struct Ring {
     pool: Rc<Pool>,
     inflight: Inflight,
     sleep: Sleep,
-    waker: wake::Waker,
-    wake_count: Box<u64>,
     tick_after: Box<types::Timespec>,
     unsubmitted_failures: u64,
 }
@@ -121,24 +116,20 @@ impl Ring {
         let sleep = Sleep::new()?;
         uring.submitter().register_eventfd(sleep.as_raw_fd())?;
         uring.completion().disable_eventfd();
-        let mut ring = Self {
+        Ok(Self {
             uring,
             pool,
             inflight: Inflight::default(),
             sleep,
-            waker: wake::Waker::new()?,
-            wake_count: Box::new(0),
             tick_after: Box::new(types::Timespec::new()),
             unsubmitted_failures: 0,
-        };
-        ring.listen_to_waker();
-        Ok(ring)
+        })
     }
 
     /// What other threads wake this ring with.
     #[must_use]
-    pub fn waker(&self) -> wake::Waker {
-        self.waker.clone()
+    pub fn waker(&self) -> Waker {
+        self.sleep.waker()
     }
 
     /// The pool of receive buffers.
@@ -220,7 +211,7 @@ impl Ring {
     pub fn turn(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
         self.pool.replenish();
         let to_submit = self.uring.submission().len() as u32;
-        // SAFETY: all that the entries point to is owned by `inflight`, `pool`, `wake_count` or `tick_after`, which live
+        // SAFETY: all that the entries point to is owned by `inflight`, `pool` or `tick_after`, which live
         // until the completions have been taken (or are leaked when the ring is dropped before, see `Drop`).
         let entered = unsafe { self.uring.submitter().enter::<libc::sigset_t>(to_submit, 0, ENTER_GETEVENTS, None) };
         match entered {
@@ -268,7 +259,6 @@ impl Ring {
     }
 
     fn reap(&mut self, completions: &mut Vec<Completion>) {
-        let mut woken = false;
         for entry in self.uring.completion().take(COMPLETIONS_A_TURN) {
             let (tag, result, flags) = (entry.user_data(), entry.result(), entry.flags());
             let index = tag as u32;
@@ -306,22 +296,9 @@ impl Ring {
                     completions.push(Completion::Accepted { listener: index, socket, more: cqueue::more(flags) });
                 }
                 TICK => completions.push(Completion::Tick),
-                WAKE => {
-                    woken = true;
-                    completions.push(Completion::Woken);
-                }
                 _ => {}
             }
         }
-        if woken {
-            self.listen_to_waker();
-        }
-    }
-
-    fn listen_to_waker(&mut self) {
-        // The count is boxed, only the kernel writes it, and nobody reads it.
-        let entry = opcode::Read::new(types::Fd(self.waker.as_raw_fd()), (&raw mut *self.wake_count).cast(), 8).build();
-        self.push(entry.user_data(WAKE));
     }
 
     fn push(&mut self, entry: squeue::Entry) {
@@ -345,7 +322,6 @@ impl Drop for Ring {
     fn drop(&mut self) {
         // The kernel may still write into what it holds for a moment after the ring's descriptor is closed: leak it.
         self.inflight.leak();
-        std::mem::forget(std::mem::take(&mut self.wake_count));
         std::mem::forget(Rc::clone(&self.pool));
         std::mem::forget(std::mem::replace(&mut self.tick_after, Box::new(types::Timespec::new())));
     }

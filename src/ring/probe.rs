@@ -14,15 +14,13 @@ pub enum Unfit {
 }
 
 /// The operations that the data ring uses.
-const OPERATIONS: [(&str, u8); 8] = [
+const OPERATIONS: [(&str, u8); 6] = [
     ("accept", opcode::Accept::CODE),
     ("recv", opcode::Recv::CODE),
     ("send", opcode::Send::CODE),
     ("sendmsg", opcode::SendMsg::CODE),
-    ("read", opcode::Read::CODE),
     ("timeout", opcode::Timeout::CODE),
     ("async cancel", opcode::AsyncCancel::CODE),
-    ("eventfd", opcode::PollAdd::CODE),
 ];
 
 /// Builds a ring as a shard does, and asks it for each operation. Multishot receives, which cannot be asked for, are

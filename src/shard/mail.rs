@@ -5,7 +5,7 @@ use super::handover::HandOver;
 use crate::control::message::{Notice, Shards};
 use crate::proto::owner::owner;
 use crate::proto::token::TokenKey;
-use crate::ring::wake::Waker;
+use crate::ring::Waker;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::os::fd::OwnedFd;
 use std::time::Duration;

@@ -153,7 +153,7 @@ impl Shard {
         self.ring.tick_in(TICK);
         while !self.has_ended() {
             self.ring.turn(&mut completions)?;
-            if completions.is_empty() {
+            if completions.is_empty() && self.mailbox.is_empty() {
                 if means_to_wait {
                     self.ring.wait().await?;
                     self.ring.end_wait();
@@ -171,6 +171,7 @@ impl Shard {
             for completion in completions.drain(..) {
                 self.handle_completion(completion);
             }
+            self.read_mail();
             self.resume_all();
             self.flush();
             if !self.ring.has_submissions() {
@@ -190,11 +191,10 @@ impl Shard {
             Completion::Filled { conn, heap, count } => self.handle_filled(conn, heap, count),
             Completion::Accepted { listener, socket, more } => self.handle_accepted(listener, socket, more),
             Completion::Tick => self.handle_tick(),
-            Completion::Woken => self.read_mail(),
         }
     }
 
-    /// Takes what is in the mailbox; what is left after a turn's share wakes the shard again.
+    /// Takes a turn's share of what is in the mailbox.
     fn read_mail(&mut self) {
         if std::mem::replace(&mut self.reading_mail, true) {
             return;
@@ -209,9 +209,6 @@ impl Shard {
             }
         }
         self.reading_mail = false;
-        if !self.mailbox.is_empty() {
-            self.ring.waker().wake();
-        }
     }
 
     /// A message of the relay's own, queued toward a connection.
