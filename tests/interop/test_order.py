@@ -5,6 +5,7 @@ over. Each test therefore runs many rounds with fresh tokens.
 """
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -178,21 +179,37 @@ async def test_a_second_auth_of_a_role_replaces_the_first_connection(relay, role
 
 
 async def test_a_replaced_connection_says_nothing_more_to_the_peer(relay):
-    """What the old connection still sends after its replacement reaches nobody."""
-    token = await relay.token()
-    async with await raw.RawSocket.authed(relay, token, "agent") as agent:
-        old = await raw.RawSocket.authed(relay, token, "phone")
-        assert (await agent.receive())["type"] == "status"
-        async with await raw.RawSocket.authed(relay, token, "phone") as new:
+    """What the old connection sends after its replacement reaches nobody: not behind the new one's `status online`."""
+    for _ in range(10):
+        token = await relay.token()
+        async with await raw.RawSocket.authed(relay, token, "agent") as agent:
+            old = await raw.RawSocket.authed(relay, token, "phone")
             assert (await agent.receive())["type"] == "status"
-            closed = await old.closed()
-            assert (closed.code, closed.reason) == (4001, "replaced")
-            try:
-                await old.write(raw.text(numbered("chat.send", 1)))
-            except ConnectionError:
-                pass
-            await new.send(numbered("chat.send", 2))
-            assert (await agent.receive())["payload"]["n"] == 2
+            replaced = asyncio.Event()
+
+            async def floods():
+                number = 0
+                with contextlib.suppress(ConnectionError):
+                    while not replaced.is_set():
+                        await old.send(numbered("chat.send", number))
+                        number += 1
+                        await asyncio.sleep(0)
+
+            flooding = asyncio.create_task(floods())
+            for number in range(20):
+                assert (await agent.receive())["payload"]["n"] == number
+            async with await raw.RawSocket.authed(relay, token, "phone") as new:
+                while (message := await agent.receive())["type"] == "chat.send":
+                    pass
+                assert (message["type"], message["payload"]) == ("status", {"peer": "online"})
+                await new.send(numbered("from.new", -1))
+                assert (await agent.receive())["type"] == "from.new"
+                closed = await old.closed()
+                assert (closed.code, closed.reason) == (4001, "replaced")
+                replaced.set()
+                await flooding
+                await new.send(numbered("from.new", -2))
+                assert (await agent.receive())["payload"]["n"] == -2
 
 
 async def test_200_reconnects_of_a_role_while_the_other_side_sends(relay):
