@@ -1,7 +1,9 @@
 """Starts the real relay binary on a free port, and stops it as an operator would: by SIGTERM, expecting exit code 0."""
 
+import datetime
 import os
 import pathlib
+import resource
 import signal
 import socket
 import subprocess
@@ -31,8 +33,8 @@ def binary():
 
 
 def api_time(unix_second):
-    """A point in time as the HTTP API takes and shows it."""
-    return unix_second
+    """A point in time as the HTTP API takes and shows it: RFC 3339 in UTC."""
+    return datetime.datetime.fromtimestamp(unix_second, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def free_port():
@@ -44,7 +46,7 @@ def free_port():
 class Relay:
     """One relay process."""
 
-    def __init__(self, directory, *flags, admin_key=ADMIN_KEY, env=None, port=None, db=None):
+    def __init__(self, directory, *flags, admin_key=ADMIN_KEY, env=None, port=None, db=None, rlimits=()):
         self.directory = pathlib.Path(directory)
         self.port = port or free_port()
         self.db = pathlib.Path(db) if db else self.directory / "relay.db"
@@ -54,6 +56,7 @@ class Relay:
         self.command += [str(flag) for flag in flags]
         self.environment = {k: v for k, v in os.environ.items() if k not in ("RELAY_ADMIN_KEY", "RUST_LOG")} | (env or {})
         self.log_path = self.directory / "relay.log"
+        self.rlimits = rlimits
         self.process = None
         self.log_start = 0
 
@@ -62,9 +65,18 @@ class Relay:
         self.log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                self.command, stdout=log, stderr=subprocess.STDOUT, env=self.environment, cwd=self.directory
+                self.command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self.environment,
+                cwd=self.directory,
+                preexec_fn=self.lower_limits if self.rlimits else None,
             )
         return self
+
+    def lower_limits(self):
+        for name, value in self.rlimits:
+            resource.setrlimit(name, (value, value))
 
     def start(self):
         """Starts the process and waits until /health answers."""

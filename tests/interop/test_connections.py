@@ -79,6 +79,26 @@ async def test_a_peer_that_stops_reading_slows_the_sender_and_loses_nothing(star
             await sending
 
 
+async def test_a_slow_consumer_is_closed_after_the_write_timeout(start_relay):
+    """A peer that takes nothing for the write timeout (30 s, here 1 s) is closed, and the sender goes on."""
+    relay = start_relay("--agent-rate", "0", "--daily-quota", "0", "--stream-rate", "0", "--write-timeout", "1s")
+    token = await relay.token()
+    async with await raw.RawSocket.authed(relay, token, "agent") as agent:
+        async with await raw.RawSocket.authed(relay, token, "phone", receive_buffer=65536):
+            assert (await agent.receive())["type"] == "status"
+            message = raw.text({"type": "chat.stream", "payload": "x" * 131072})
+
+            async def floods():
+                while True:
+                    await agent.write(message)
+
+            flooding = asyncio.create_task(floods())
+            while (heard := await agent.receive())["type"] != "status":
+                assert heard["payload"]["code"] == "PEER_OFFLINE"
+            assert heard["payload"] == {"peer": "offline"}
+            flooding.cancel()
+
+
 async def test_a_peer_that_stops_reading_does_not_stop_other_pairs(relay):
     token = await relay.token()
     async with await raw.RawSocket.authed(relay, token, "agent") as agent:

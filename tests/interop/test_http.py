@@ -96,6 +96,29 @@ async def test_register_is_limited_to_5_an_hour_for_an_address(start_relay):
         assert isinstance(answer.json(), dict)
 
 
+async def test_x_forwarded_for_counts_from_a_proxy_that_the_operator_named(start_relay):
+    """registrations: 5 an hour for each client address (an IPv6 /64 counts as one)."""
+    relay = start_relay("--trusted-proxy", "127.0.0.1", "--register-rate", "1")
+
+    async def register(client):
+        return (await relay.http("POST", "/api/v1/register", headers=[("X-Forwarded-For", client)])).status
+
+    assert [await register("203.0.113.7"), await register("203.0.113.7")] == [201, 429]
+    assert await register("203.0.113.8") == 201
+    assert await register("2001:db8:1:2::1") == 201
+    assert await register("2001:db8:1:2:ffff::9") == 429, "the same /64"
+    assert await register("2001:db8:1:3::1") == 201
+
+
+async def test_an_operator_can_turn_registration_off(start_relay):
+    """`POST /api/v1/register`: an operator can turn it off."""
+    relay = start_relay("--registration", "off")
+    answer = await relay.http("POST", "/api/v1/register")
+    assert answer.status == 403
+    assert isinstance(answer.json(), dict)
+    assert await relay.token()
+
+
 async def test_health_says_ok_and_counts(relay):
     """`GET /health`: 200 {"status":"ok","connections":n,"sessions":n,"uptime_sec":n,...}."""
     async with pair(relay):
@@ -126,6 +149,7 @@ async def test_a_token_may_have_a_label_an_expiry_and_limits(relay):
         {"label": 5},
         {"label": "x" * 201},
         {"expires_at": "tomorrow"},
+        {"expires_at": "2020-01-01T00:00:00Z"},
         {"limits": {"unknown_limit": 1}},
         {"limits": {"phone_per_minute": -1}},
         {"unknown": 1},
@@ -152,6 +176,24 @@ async def test_patch_changes_what_is_there_and_null_clears(relay):
     async with await Client.authed(relay, created["token"], "agent") as agent:
         assert agent.auth_ok["daily_quota_bytes"] == 77
     assert (await relay.http("PATCH", "/api/v1/tokens/0123456789abcdef", {"label": "x"}, admin=True)).status == 404
+
+
+async def test_new_limits_hold_for_those_who_are_connected(relay):
+    """Each limit can be set per token through the admin API: a session that is under way obeys from then on."""
+    created = await relay.pair()
+    async with pair(relay, created["token"]) as (agent, phone):
+        await phone.send("chat.send", {"n": 1})
+        assert await agent.expect("chat.send") == {"n": 1}
+        path = f"/api/v1/tokens/{created['id']}"
+        assert (await relay.http("PATCH", path, {"limits": {"daily_quota_bytes": 1}}, admin=True)).status == 200
+        for _ in range(200):  # another thread owns the session: the change is on its way
+            await phone.send("chat.send", {"n": 2})
+            await phone.send("ping")
+            if (await phone.receive())["type"] == "chat.error":
+                break
+            await asyncio.sleep(0.02)
+        else:
+            raise AssertionError("the new limit never held")
 
 
 async def test_a_token_shows_its_usage(relay):
@@ -280,6 +322,11 @@ async def test_garbage_ends_the_connection_and_nothing_else(relay, garbage):
         answer = await connection.ended(timeout=15)
         assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
     assert (await relay.http("GET", "/health")).status == 200
+
+
+async def test_a_body_over_4_kib_is_refused(relay):
+    answer = await relay.http("POST", "/api/v1/pair", b'{"label":"x"}' + b" " * 5000, admin=True)
+    assert answer.status == 413
 
 
 @pytest.mark.parametrize("length", ["-1", "99999999999999999999", "5, 6", "x"])

@@ -185,12 +185,12 @@ async def test_a_replaced_connection_says_nothing_more_to_the_peer(relay):
         async with await raw.RawSocket.authed(relay, token, "agent") as agent:
             old = await raw.RawSocket.authed(relay, token, "phone")
             assert (await agent.receive())["type"] == "status"
-            replaced = asyncio.Event()
+            closing = asyncio.create_task(old.closed())
 
             async def floods():
                 number = 0
                 with contextlib.suppress(ConnectionError):
-                    while not replaced.is_set():
+                    while not closing.done():
                         await old.send(numbered("chat.send", number))
                         number += 1
                         await asyncio.sleep(0)
@@ -204,9 +204,8 @@ async def test_a_replaced_connection_says_nothing_more_to_the_peer(relay):
                 assert (message["type"], message["payload"]) == ("status", {"peer": "online"})
                 await new.send(numbered("from.new", -1))
                 assert (await agent.receive())["type"] == "from.new"
-                closed = await old.closed()
+                closed = await closing
                 assert (closed.code, closed.reason) == (4001, "replaced")
-                replaced.set()
                 await flooding
                 await new.send(numbered("from.new", -2))
                 assert (await agent.receive())["payload"]["n"] == -2

@@ -1,5 +1,6 @@
 """The process: command line, admin key, exit codes, signals, and what survives a restart."""
 
+import resource
 import signal
 import socket
 import sqlite3
@@ -266,13 +267,45 @@ async def test_the_old_relays_store_is_taken_over(start_relay, tmp_path):
         assert token.encode() not in left.read_bytes(), "taken over, and not kept in clear"
 
 
-def test_a_toml_file_gives_the_same_settings(start_relay, tmp_path):
-    """Flags, environment and an optional TOML file resolve once into a checked Config: a wrong key is exit code 2."""
+async def test_flag_before_environment_before_file(start_relay, tmp_path):
+    """Flags, environment and an optional TOML file resolve once into a checked Config."""
     path = tmp_path / "relay.toml"
-    path.write_text('no_such_setting = 1\n')
+    path.write_text('phone-rate = 1\nagent-rate = 1\ndaily-quota = "3KiB"\n')
+    env = {"CORALMUX_PHONE_RATE": "2", "CORALMUX_AGENT_RATE": "2"}
+    relay = start_relay("--config", path, "--agent-rate", "3", env=env)
+    token = await relay.token()
+    async with await Client.authed(relay, token, "agent") as agent:
+        assert agent.auth_ok["daily_quota_bytes"] == 3072
+        async with await Client.authed(relay, token, "phone") as phone:
+            await agent.expect("status")
+            for sender, burst in ((phone, 2), (agent, 3)):
+                for _ in range(burst + 1):
+                    await sender.send("chat.history")
+                await sender.expect_error("RATE_LIMITED") if sender is phone else None
+            for _ in range(2):
+                await agent.expect("chat.history")
+            await agent.expect_error("RATE_LIMITED")
+
+
+def test_an_unknown_key_in_the_file_is_exit_code_2(start_relay, tmp_path):
+    path = tmp_path / "relay.toml"
+    path.write_text("no_such_setting = 1\n")
     code, log = run_to_end(start_relay("--config", path, spawn_only=True))
     assert code == 2, log
     assert "no_such_setting" in log
+
+
+def test_too_few_open_files_is_exit_code_3(start_relay):
+    """A preflight names exactly what is missing, what to do about it, and exits with a code of its own."""
+    code, log = run_to_end(start_relay(spawn_only=True, rlimits=[(resource.RLIMIT_NOFILE, 40)]))
+    assert code == 3, log
+    assert "RLIMIT_NOFILE" in log and "40" in log
+
+
+def test_two_relays_do_not_share_a_store(start_relay):
+    first = start_relay()
+    code, log = run_to_end(start_relay(spawn_only=True, db=first.db))
+    assert code == 4, log
 
 
 async def test_the_python_clients_make_a_message_go_from_a_phone_to_an_agent(relay):
