@@ -1,0 +1,66 @@
+# make run    builds the relay, starts it with a store in ./data, and prints how a phone reaches an agent
+# make test   everything: Rust, Python, Node, conformance, short fuzz runs
+# make lint   formatting, clippy, licences
+#
+# Needs Rust (1.88 or newer), a C compiler and C++ compiler, Python 3.11 or newer with venv, and Node 18 or newer.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := run
+
+PYTHON ?= python3
+VENV := .venv
+NODE_TESTS := tests/interop/node
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+FUZZ_SECONDS ?= 5
+# The binary that the interop and conformance tests start.
+CORALMUX_RELAY ?= $(abspath $(TARGET_DIR)/debug/coralmux-relay)
+export CORALMUX_RELAY
+
+.PHONY: run test test-rust test-python test-node test-conformance test-fuzz lint clean
+
+run:
+	cargo build --release
+	exec clients/quickstart.sh $(TARGET_DIR)/release/coralmux-relay $(FLAGS)
+
+test: test-rust test-python test-node test-conformance test-fuzz
+
+test-rust:
+	cargo build
+	cargo test
+
+test-python: test-rust $(VENV)/installed
+	$(VENV)/bin/python -m pytest -q -c tests/interop/pytest.ini tests/interop
+
+test-node: test-rust $(NODE_TESTS)/node_modules/.package-lock.json
+	cd $(NODE_TESTS) && node --test
+
+test-conformance: test-rust $(VENV)/installed
+	$(VENV)/bin/python tests/conformance/run.py
+
+test-fuzz:
+	fuzz/run.sh $(FUZZ_SECONDS)
+
+lint:
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	if cargo deny --version >/dev/null 2>&1; then \
+		cargo deny --offline check bans licenses sources; \
+	else \
+		echo "cargo-deny is not installed: licences and sources are not checked"; \
+	fi
+
+clean:
+	cargo clean
+	rm -rf $(VENV) $(NODE_TESTS)/node_modules tests/interop/.pytest_cache
+
+REQUIREMENTS := clients/python/requirements.txt tests/interop/requirements.txt tests/conformance/requirements.txt
+
+$(VENV)/installed: $(REQUIREMENTS)
+	[ -x $(VENV)/bin/python ] || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(addprefix -r ,$(REQUIREMENTS))
+	touch $@
+
+$(NODE_TESTS)/node_modules/.package-lock.json: $(NODE_TESTS)/package.json $(NODE_TESTS)/package-lock.json
+	cd $(NODE_TESTS) && npm ci --no-audit --no-fund
+	touch $@

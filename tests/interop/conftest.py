@@ -1,0 +1,41 @@
+"""One relay for all tests that need nothing special of it, and a factory for those that do."""
+
+import itertools
+
+import pytest
+
+from relay import GENEROUS, Relay
+
+
+@pytest.fixture(scope="session")
+def relay(tmp_path_factory):
+    """A relay with two shards and no message rates."""
+    relay = Relay(tmp_path_factory.mktemp("relay"), *GENEROUS).start()
+    yield relay
+    assert relay.running(), f"the relay ended by itself with {relay.process.returncode}:\n{relay.log()}"
+    relay.stop()
+
+
+@pytest.fixture
+def start_relay(tmp_path):
+    """Starts relays with flags of their own; those that still run at the end must stop with exit code 0."""
+    started = []
+    numbers = itertools.count()
+
+    def start(*flags, spawn_only=False, directory=None, **options):
+        if directory is None:
+            directory = tmp_path / f"relay-{next(numbers)}"
+            directory.mkdir()
+        relay = Relay(directory, *flags, **options)
+        started.append(relay)
+        return relay.spawn() if spawn_only else relay.start()
+
+    yield start
+    failures = []
+    for relay in started:
+        if relay.running():
+            try:
+                relay.stop()
+            except AssertionError as failure:
+                failures.append(str(failure))
+    assert not failures, "\n".join(failures)

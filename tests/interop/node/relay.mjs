@@ -1,0 +1,77 @@
+// Starts the real relay binary on a free port, and stops it by SIGTERM, expecting exit code 0.
+import { spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { setTimeout as delay } from 'node:timers/promises';
+
+const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
+const ADMIN_KEY = 'test-key';
+const START_MS = 20_000;
+
+function binary() {
+  if (process.env.CORALMUX_RELAY) return resolve(process.env.CORALMUX_RELAY);
+  const target = process.env.CARGO_TARGET_DIR ?? join(ROOT, 'target');
+  const built = ['debug', 'release'].map((profile) => join(target, profile, 'coralmux-relay')).filter(existsSync);
+  if (!built.length) throw new Error('no relay binary: build it with cargo, or name it in CORALMUX_RELAY');
+  return built.sort((a, b) => statSync(b).mtimeMs - statSync(a).mtimeMs)[0];
+}
+
+function freePort() {
+  return new Promise((done, fail) => {
+    const probe = createServer().once('error', fail);
+    probe.listen(0, '127.0.0.1', () => {
+      const { port } = probe.address();
+      probe.close(() => done(port));
+    });
+  });
+}
+
+export class Relay {
+  static async start(...flags) {
+    const relay = new Relay();
+    relay.port = await freePort();
+    relay.directory = mkdtempSync(join(tmpdir(), 'coralmux-node-'));
+    const address = `127.0.0.1:${relay.port}`;
+    const database = join(relay.directory, 'relay.db');
+    const all = ['-addr', address, '-admin-key', ADMIN_KEY, '-db', database, '--shards', '2', ...flags];
+    relay.log = '';
+    relay.process = spawn(binary(), all, { cwd: relay.directory, stdio: ['ignore', 'pipe', 'pipe'] });
+    relay.ended = new Promise((done) => relay.process.once('exit', (code, signal) => done(code ?? signal)));
+    for (const stream of [relay.process.stdout, relay.process.stderr]) stream.on('data', (text) => (relay.log += text));
+    const deadline = Date.now() + START_MS;
+    for (;;) {
+      const answer = await fetch(`http://${address}/health`).catch(() => null);
+      if (answer?.status === 200) {
+        await answer.arrayBuffer();
+        return relay;
+      }
+      if (relay.process.exitCode !== null) throw new Error(`the relay ended with ${relay.process.exitCode}:\n${relay.log}`);
+      if (Date.now() > deadline) throw new Error(`the relay did not answer /health:\n${relay.log}`);
+      await delay(20);
+    }
+  }
+
+  get url() {
+    return `ws://127.0.0.1:${this.port}/ws`;
+  }
+
+  admin(method, path, body) {
+    return fetch(`http://127.0.0.1:${this.port}${path}`, { method, body, headers: { 'X-Admin-Key': ADMIN_KEY } });
+  }
+
+  async token() {
+    const answer = await this.admin('POST', '/api/v1/pair');
+    if (answer.status !== 201) throw new Error(`${answer.status} ${await answer.text()}`);
+    return (await answer.json()).token;
+  }
+
+  async stop() {
+    this.process.kill('SIGTERM');
+    const code = await this.ended;
+    rmSync(this.directory, { recursive: true, force: true });
+    if (code !== 0) throw new Error(`exit ${code} after SIGTERM:\n${this.log}`);
+  }
+}

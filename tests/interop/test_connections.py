@@ -1,0 +1,177 @@
+"""What connections do to each other: those that die, those that do not read, those that are too fast."""
+
+import asyncio
+import pathlib
+
+import pytest
+
+import raw
+from client import Client, pair
+
+
+def memory_kib(relay, field="VmRSS"):
+    for line in pathlib.Path(f"/proc/{relay.process.pid}/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1])
+    raise AssertionError(field)
+
+
+@pytest.mark.parametrize("how", ["fin", "reset", "half a frame"])
+async def test_a_client_that_dies_without_a_close_frame_is_normal(relay, how):
+    """A client that dies without a close frame is normal: its peer hears `status offline`, and it may come back."""
+    token = await relay.token()
+    async with await Client.authed(relay, token, "agent") as agent:
+        for _ in range(5):
+            phone = await raw.RawSocket.authed(relay, token, "phone")
+            assert await agent.expect("status") == {"peer": "online"}
+            if how == "half a frame":
+                await phone.write(raw.text({"type": "chat.send", "id": "never whole"})[:-3])
+            if how == "reset":
+                phone.reset()
+            else:
+                phone.writer.close()
+            assert await agent.expect("status") == {"peer": "offline"}
+            sent = await agent.send("chat.done")
+            await agent.expect_error("PEER_OFFLINE", ref=sent)
+
+
+async def test_the_peer_never_sees_half_a_message(relay):
+    """Large messages are forwarded when whole: a radio that drops in the middle leaves nothing at the peer."""
+    token = await relay.token()
+    async with await Client.authed(relay, token, "agent") as agent:
+        phone = await raw.RawSocket.authed(relay, token, "phone")
+        assert await agent.expect("status") == {"peer": "online"}
+        whole = raw.frame(raw.TEXT, b'{"type":"chat.send","payload":"' + b"x" * 2_000_000 + b'"}')
+        await phone.write(whole[:1_500_000])
+        phone.reset()
+        assert await agent.expect("status") == {"peer": "offline"}
+        await agent.expect_silence()
+
+
+async def test_a_peer_that_stops_reading_slows_the_sender_and_loses_nothing(start_relay):
+    """Backpressure, not loss: nothing unbounded in the relay while the phone does not read, and all of it in order later."""
+    relay = start_relay("--agent-rate", "0", "--daily-quota", "0", "--stream-rate", "0")
+    token = await relay.token()
+    pieces, size = 512, 128 * 1024  # 64 MiB: far more than all socket buffers on the way
+    filler = "x" * size
+    async with await raw.RawSocket.authed(relay, token, "agent") as agent:
+        async with await raw.RawSocket.authed(relay, token, "phone", receive_buffer=65536) as phone:
+            assert (await agent.receive())["type"] == "status"
+            before = memory_kib(relay)
+            sent = 0
+
+            async def sends():
+                nonlocal sent
+                for number in range(pieces):
+                    message = {"type": "chat.stream", "id": f"n-{number}", "payload": {"n": number, "x": filler}}
+                    await agent.write(raw.text(message))
+                    sent += 1
+
+            sending = asyncio.create_task(sends())
+            still, last = 0, -1
+            while still < 5:  # until the sender has made no step for half a second
+                await asyncio.sleep(0.1)
+                still, last = (still + 1, last) if sent == last else (0, sent)
+            assert sent < pieces, "the relay took it all: there is no backpressure"
+            assert memory_kib(relay) - before < 32 * 1024
+            for number in range(pieces):
+                assert (await phone.receive())["payload"]["n"] == number
+            await sending
+
+
+async def test_a_slow_consumer_is_closed_after_the_write_timeout(start_relay):
+    """A peer that takes nothing for the write timeout (30 s, here 1 s) is closed, and the sender goes on."""
+    relay = start_relay("--agent-rate", "0", "--daily-quota", "0", "--stream-rate", "0", "--write-timeout", "1s")
+    token = await relay.token()
+    async with await raw.RawSocket.authed(relay, token, "agent") as agent:
+        async with await raw.RawSocket.authed(relay, token, "phone", receive_buffer=65536):
+            assert (await agent.receive())["type"] == "status"
+            message = raw.text({"type": "chat.stream", "payload": "x" * 131072})
+
+            async def floods():
+                while True:
+                    await agent.write(message)
+
+            flooding = asyncio.create_task(floods())
+            while (heard := await agent.receive())["type"] != "status":
+                assert heard["payload"]["code"] == "PEER_OFFLINE"
+            assert heard["payload"] == {"peer": "offline"}
+            flooding.cancel()
+
+
+async def test_a_peer_that_stops_reading_does_not_stop_other_pairs(relay):
+    token = await relay.token()
+    async with await raw.RawSocket.authed(relay, token, "agent") as agent:
+        async with await raw.RawSocket.authed(relay, token, "phone", receive_buffer=65536):
+            assert (await agent.receive())["type"] == "status"
+            message = raw.text({"type": "chat.stream", "payload": "x" * 131072})
+
+            async def floods():
+                while True:
+                    await agent.write(message)
+
+            flooding = asyncio.create_task(floods())
+            for _ in range(8):  # pairs of both shards
+                async with pair(relay) as (other_agent, other_phone):
+                    for number in range(20):
+                        await other_phone.send("chat.send", {"n": number})
+                        assert await other_agent.expect("chat.send") == {"n": number}
+            flooding.cancel()
+
+
+async def test_a_flood_of_small_messages_arrives_whole_and_in_order(relay):
+    """10,000 messages in few writes: batching may not reorder or lose."""
+    token = await relay.token()
+    count = 10_000
+    async with await raw.RawSocket.authed(relay, token, "agent") as agent:
+        async with await raw.RawSocket.authed(relay, token, "phone") as phone:
+            assert (await agent.receive())["type"] == "status"
+            data = b"".join(
+                raw.text({"type": "chat.send", "id": f"n-{n}", "payload": {"n": n, "x": "y" * (n % 300)}}) for n in range(count)
+            )
+            writing = asyncio.create_task(phone.write(data))
+            for number in range(count):
+                assert (await agent.receive())["payload"]["n"] == number
+            await writing
+
+
+async def test_a_flood_both_ways_does_not_lock_up(relay):
+    """Each side sends 8 MiB before it reads: backpressure in both directions must not wait for itself."""
+    token = await relay.token()
+    async with await raw.RawSocket.authed(relay, token, "agent") as agent:
+        async with await raw.RawSocket.authed(relay, token, "phone") as phone:
+            assert (await agent.receive())["type"] == "status"
+            count = 256
+
+            async def both(socket):
+                async def writes():
+                    for n in range(count):
+                        await socket.write(raw.text({"type": "x", "payload": {"n": n, "x": "z" * 32768}}))
+
+                async def reads():
+                    for n in range(count):
+                        assert (await socket.receive())["payload"]["n"] == n
+
+                await asyncio.gather(writes(), reads())
+
+            await asyncio.wait_for(asyncio.gather(both(agent), both(phone)), 60)
+
+
+async def test_many_connections_come_and_go_and_health_counts_them(start_relay):
+    """`GET /health`: connections and sessions are what is there now."""
+    relay = start_relay("--register-rate", "0", "--max-unauthenticated-per-address", "0")
+    sockets = []
+    for _ in range(50):
+        token = await relay.token()
+        sockets += [await raw.RawSocket.authed(relay, token, role) for role in ("agent", "phone")]
+    health = (await relay.http("GET", "/health")).json()
+    assert health["sessions"] == 50
+    assert 100 <= health["connections"] <= 102  # the request's own connection may count, and the one before it
+    for number, socket in enumerate(sockets):
+        socket.reset() if number % 2 else socket.writer.close()
+    for _ in range(500):
+        health = (await relay.http("GET", "/health")).json()
+        if health["sessions"] == 0 and health["connections"] <= 2:
+            break
+        await asyncio.sleep(0.02)
+    assert health["sessions"] == 0 and health["connections"] <= 2

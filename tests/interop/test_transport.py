@@ -1,0 +1,252 @@
+"""WIRE: Transport. The WebSocket endpoint, its handshake, pings and the message size."""
+
+import asyncio
+import base64
+import os
+import time
+
+import pytest
+
+import http1
+import raw
+from client import MAX_SIZE, Client, pair, sized
+
+
+async def test_get_ws_upgrades_and_both_sides_connect_outbound(relay):
+    """`GET /ws` (RFC 6455, version 13). Both sides connect outbound."""
+    async with pair(relay) as (agent, phone):
+        await phone.send("chat.send", {"text": "hello"})
+        assert await agent.expect("chat.send") == {"text": "hello"}
+        await agent.send("chat.done", {"full_text": "hi"})
+        assert await phone.expect("chat.done") == {"full_text": "hi"}
+
+
+async def test_another_websocket_version_is_refused(relay):
+    """RFC 6455, section 4.4: an unknown version gets 426 with the versions that are known (or 400)."""
+    async with await http1.Connection.open(relay.port) as connection:
+        await connection.send(raw.upgrade(relay.port, version="8"))
+        response = await connection.read()
+        assert response.status in (400, 426)
+        if response.status == 426:
+            assert response.headers["sec-websocket-version"] == "13"
+
+
+async def test_get_ws_without_an_upgrade_is_refused_and_the_relay_lives_on(relay):
+    response = await relay.http("GET", "/ws")
+    assert response.status in (400, 426)
+    assert (await relay.http("GET", "/health")).status == 200
+
+
+async def test_a_handshake_that_arrives_byte_by_byte(relay):
+    token = await relay.token()
+    async with await raw.RawSocket.tcp(relay.port) as socket:
+        key = base64.b64encode(os.urandom(16))
+        for byte in raw.upgrade(relay.port, key=key.decode()):
+            await socket.write(bytes([byte]))
+        await socket.read_upgrade(key)
+        for byte in raw.text(raw.auth(token, "phone")):
+            await socket.write(bytes([byte]))
+        assert (await socket.receive())["type"] == "auth.ok"
+
+
+@pytest.mark.parametrize("origin", ["https://app.example.com", "http://localhost:3000", "null", "file://"])
+async def test_any_origin_is_accepted(relay, origin):
+    """Browsers send an `Origin` header; any origin is accepted unless the operator restricts it."""
+    token = await relay.token()
+    async with await Client.authed(relay, token, "phone", origin=origin) as phone:
+        await phone.expect_silence()
+
+
+async def test_permessage_deflate_is_offered_and_declined(relay):
+    """permessage-deflate is offered by Python clients and declined."""
+    async with await Client.open(relay, compression="deflate") as client:
+        assert "permessage-deflate" in client.ws.request.headers["Sec-WebSocket-Extensions"]
+        assert "Sec-WebSocket-Extensions" not in client.ws.response.headers
+        assert client.ws.protocol.extensions == []
+
+
+async def test_a_websocket_ping_is_answered_with_its_payload(relay):
+    """WebSocket pings from a client are answered at once, before and after auth."""
+    token = await relay.token()
+    async with await raw.RawSocket.open(relay) as socket:
+        await socket.write(raw.frame(raw.PING, b"before"))
+        assert await socket.read_frame() == raw.Frame(True, raw.PONG, b"before")
+        await socket.send(raw.auth(token, "agent"))
+        assert (await socket.receive())["type"] == "auth.ok"
+        await socket.write(raw.frame(raw.PING, b"x" * 125) + raw.frame(raw.PING))
+        assert await socket.read_frame() == raw.Frame(True, raw.PONG, b"x" * 125)
+        assert await socket.read_frame() == raw.Frame(True, raw.PONG, b"")
+
+
+async def test_fragments_are_put_together_and_pings_between_them_answered(relay):
+    """The largest message counts after reassembly; control frames may stand between fragments."""
+    token = await relay.token()
+    async with await Client.authed(relay, token, "agent") as agent:
+        async with await raw.RawSocket.authed(relay, token, "phone") as phone:
+            assert await agent.expect("status") == {"peer": "online"}
+            whole = '{"type":"chat.send","id":"frag","payload":{"text":"h\u00e9llo \U0001f40b"}}'.encode()
+            for start in range(0, len(whole), 7):  # cuts through multi-byte characters as well
+                last = start + 7 >= len(whole)
+                opcode = raw.CONT if start else raw.TEXT
+                await phone.write(raw.frame(opcode, whole[start : start + 7], fin=last))
+                if not last:
+                    await phone.write(raw.frame(raw.PING, str(start).encode()))
+                    assert await phone.read_frame() == raw.Frame(True, raw.PONG, str(start).encode())
+            assert (await agent.receive_text()).encode() == whole
+
+
+async def test_a_ping_is_answered_while_a_5_mib_message_is_being_sent(relay):
+    """... answered at once, also while a large message is under way: toward the relay."""
+    token = await relay.token()
+    async with await Client.authed(relay, token, "phone") as phone:
+        async with await raw.RawSocket.authed(relay, token, "agent") as agent:
+            assert await phone.expect("status") == {"peer": "online"}
+            whole = sized("chat.history.result", MAX_SIZE)[0].encode()
+            half = MAX_SIZE // 2
+            await agent.write(raw.frame(raw.TEXT, whole[:half], fin=False) + raw.frame(raw.PING, b"half way"))
+            assert await agent.read_frame() == raw.Frame(True, raw.PONG, b"half way")
+            await agent.write(raw.frame(raw.CONT, whole[half:], fin=True))
+            assert (await phone.receive_text()).encode() == whole
+
+
+async def test_a_ping_is_answered_while_a_5_mib_message_is_being_received(relay):
+    """... answered at once, also while a large message is under way: toward the client that pings.
+
+    The phone reads nothing but the first bytes, so most of the message waits in the relay. A message from the phone that
+    reaches the agent proves that the relay has read the ping before it. The pong must then come before the end.
+    """
+    token = await relay.token()
+    async with await Client.authed(relay, token, "agent") as agent:
+        async with await raw.RawSocket.authed(relay, token, "phone", receive_buffer=32768) as phone:
+            assert await agent.expect("status") == {"peer": "online"}
+            whole = sized("chat.history.result", MAX_SIZE)[0]
+            sending = asyncio.create_task(agent.send_text(whole))
+            fin, opcode, length = await phone.read_header()
+            assert (fin, opcode) == (False, raw.TEXT), "a large message comes in fragments"
+            await phone.write(raw.frame(raw.PING, b"now") + raw.text({"type": "chat.send", "id": "after-ping"}))
+            assert (await agent.receive())["id"] == "after-ping"
+            received, pong_after = 0, None
+            while True:
+                payload = await phone._exactly(length)
+                if opcode == raw.PONG:
+                    assert payload == b"now"
+                    pong_after = received
+                else:
+                    received += length
+                if fin and opcode == raw.CONT:
+                    break
+                fin, opcode, length = await phone.read_header()
+            await sending
+            assert received == MAX_SIZE
+            assert pong_after is not None and pong_after < MAX_SIZE, "the pong waited for the end of the message"
+
+
+async def test_5_mib_each_way_at_once_while_pings_are_answered(relay):
+    """Agents use ping_timeout=10 and max_size=5 MiB: neither may be hurt by large messages in both directions."""
+    async with pair(relay) as (agent, phone):
+        down, up = sized("chat.history.result", MAX_SIZE)[0], sized("file.put", MAX_SIZE, "y")[0]
+        pongs = [await phone.ws.ping(), await agent.ws.ping()]
+        results = await asyncio.gather(
+            agent.send_text(down), phone.send_text(up), agent.receive_text(), phone.receive_text()
+        )
+        pongs += [await phone.ws.ping(), await agent.ws.ping()]
+        assert results[2] == up and results[3] == down
+        await asyncio.wait_for(asyncio.gather(*pongs), 10)
+
+
+async def test_exactly_5_mib_passes(relay):
+    """The largest message is 5 MiB (5 * 1024 * 1024 bytes of payload): exactly 5 MiB passes."""
+    async with pair(relay) as (agent, phone):
+        text, _ = sized("chat.send", MAX_SIZE)
+        await phone.send_text(text)
+        assert await agent.receive_text() == text
+
+
+@pytest.mark.parametrize("over", [1, 1 << 20])
+async def test_a_byte_more_is_refused_alone_and_the_connection_lives_on(relay, over):
+    """`MESSAGE_TOO_LARGE`: over 5 MiB: that message alone is refused and skipped, the connection lives on."""
+    async with pair(relay) as (agent, phone):
+        text, message_id = sized("chat.send", MAX_SIZE + over)
+        await phone.send_text(text)
+        await phone.expect_error("MESSAGE_TOO_LARGE", ref=message_id)
+        await phone.send("chat.send", {"text": "still here"})
+        assert await agent.expect("chat.send") == {"text": "still here"}
+
+
+async def test_fragments_that_add_up_to_more_are_refused_alone(relay):
+    """The limit holds after reassembly of fragments; a ping among the skipped fragments is still answered."""
+    token = await relay.token()
+    async with await Client.authed(relay, token, "agent") as agent:
+        async with await raw.RawSocket.authed(relay, token, "phone") as phone:
+            assert await agent.expect("status") == {"peer": "online"}
+            text, message_id = sized("chat.send", MAX_SIZE + 1)
+            pieces = [text[i : i + (1 << 20)].encode() for i in range(0, len(text), 1 << 20)]
+            assert len(pieces) == 6
+            for number, piece in enumerate(pieces[:-1]):
+                await phone.write(raw.frame(raw.CONT if number else raw.TEXT, piece, fin=False))
+            await phone.write(raw.frame(raw.PING, b"skipping") + raw.frame(raw.CONT, pieces[-1], fin=True))
+            error = await phone.receive()
+            assert error["type"] == "chat.error" and error["payload"]["code"] == "MESSAGE_TOO_LARGE"
+            assert error["payload"]["ref"] == message_id
+            await phone.send({"type": "chat.send", "id": "next"})
+            assert (await agent.receive())["id"] == "next"
+            await phone.send({"type": "ping"})
+            assert (await phone.receive())["type"] == "pong"
+            assert [c.payload for c in phone.controls if c.opcode == raw.PONG] == [b"skipping"]
+
+
+async def test_an_unmasked_frame_ends_the_connection(relay):
+    """RFC 6455, section 5.1: a client masks; 1002 otherwise."""
+    token = await relay.token()
+    async with await raw.RawSocket.authed(relay, token, "phone") as phone:
+        await phone.write(raw.frame(raw.TEXT, b'{"type":"chat.send"}', masked=False))
+        assert (await phone.closed()).code == 1002
+
+
+async def test_text_that_is_not_utf8_ends_the_connection(relay):
+    """RFC 6455, section 8.1: 1007."""
+    token = await relay.token()
+    async with await raw.RawSocket.authed(relay, token, "phone") as phone:
+        await phone.write(raw.frame(raw.TEXT, b'{"type":"chat.send","id":"\xff"}'))
+        assert (await phone.closed()).code == 1007
+
+
+async def test_the_close_handshake_is_answered_with_the_same_code(relay):
+    """RFC 6455, section 5.5.1; the server then ends the TCP connection."""
+    token = await relay.token()
+    async with await raw.RawSocket.authed(relay, token, "phone") as phone:
+        await phone.write(raw.frame(raw.CLOSE, (1000).to_bytes(2, "big") + b"bye"))
+        assert (await phone.closed()).code == 1000
+        await phone.ended()
+
+
+async def test_the_relay_pings_and_gives_a_silent_connection_up(start_relay):
+    """The relay pings too (every 30 s, here 1 s) and gives a silent connection up (after 60 s, here 3 s)."""
+    relay = start_relay("--ping-interval", "1s", "--idle-timeout", "3s")
+    token = await relay.token()
+    async with await raw.RawSocket.authed(relay, token, "phone") as silent:
+        async with await Client.authed(relay, token, "agent") as agent:  # answers pings
+            assert (await silent.receive())["type"] == "status"
+            started = time.monotonic()
+            ping = await silent.read_frame()
+            assert ping.opcode == raw.PING
+            assert 0.2 < time.monotonic() - started < 2.5
+            await silent.closed()
+            assert 1.5 < time.monotonic() - started < 8
+            assert await agent.expect("status") == {"peer": "offline"}
+            await silent.ended()
+            async with await raw.RawSocket.authed(relay, token, "phone") as again:
+                assert (await agent.receive())["payload"] == {"peer": "online"}
+                assert again.auth_ok["paired"] is True
+
+
+async def test_an_origin_that_the_operator_did_not_name_is_refused(start_relay):
+    """... unless the operator restricts it: then other origins get 403, and clients without one are no browsers."""
+    relay = start_relay("--allow-origin", "https://app.example.com")
+    token = await relay.token()
+    for origin in ("https://app.example.com", None):
+        async with await Client.authed(relay, token, "phone", origin=origin) as phone:
+            await phone.expect_silence()
+    with pytest.raises(raw.Refused) as refusal:
+        await raw.RawSocket.open(relay, headers=[("Origin", "https://evil.example.com")])
+    assert refusal.value.response.status == 403
