@@ -154,7 +154,7 @@ impl Shard {
             let length = payload.len();
             frame::unmask_shift(bytes, payload, start, key);
             let message = &bytes[start..start + length];
-            let step = self.handle_message(conn, opcode, message, |message| envelope::peek(message));
+            let step = self.handle_message(conn, opcode, message, envelope::peek);
             match step {
                 Step::Forward(opcode) => {
                     let header_start = start - frame::header_bytes(payload_bytes);
