@@ -170,8 +170,8 @@ const BLOCK: usize = 64;
 
 /// Takes the mask off a piece of a payload (RFC 6455, section 5.3). `phase` is the offset of the piece within the
 /// frame's payload; its remainder by 4 counts.
-pub fn unmask(payload: &mut [u8], mut key: [u8; 4], phase: usize) {
-    key.rotate_left(phase % 4);
+pub fn unmask(payload: &mut [u8], key: [u8; 4], phase: usize) {
+    let key = u32::from_le_bytes(key).rotate_right(8 * (phase % 4) as u32);
     unmask_down(payload, 0, key);
 }
 
@@ -182,12 +182,12 @@ pub fn unmask(payload: &mut [u8], mut key: [u8; 4], phase: usize) {
 /// Where `from` is no range of the buffer, or `to` lies behind its start.
 pub fn unmask_shift(buffer: &mut [u8], from: Range<usize>, to: usize, key: [u8; 4]) {
     assert!(to <= from.start && from.start <= from.end);
-    unmask_down(&mut buffer[to..from.end], from.start - to, key);
+    unmask_down(&mut buffer[to..from.end], from.start - to, u32::from_le_bytes(key));
 }
 
-/// Takes the mask off what lies from `down` on, and puts it at the start.
-fn unmask_down(mut rest: &mut [u8], down: usize, key: [u8; 4]) {
-    let mask = widen(key);
+/// Takes the mask off what lies from `down` on, and puts it at the start. The key's first byte is the lowest.
+fn unmask_down(mut rest: &mut [u8], down: usize, key: u32) {
+    let mask = u64::from(key) << 32 | u64::from(key);
     // Each step reads all of its bytes before it writes them lower down, so it never reads what it has written.
     while let Some(block) = rest.get(down..).and_then(|source| source.first_chunk::<BLOCK>()).copied() {
         rest[..BLOCK].copy_from_slice(&xor(block, mask));
@@ -197,22 +197,16 @@ fn unmask_down(mut rest: &mut [u8], down: usize, key: [u8; 4]) {
         rest[..8].copy_from_slice(&xor(word, mask));
         rest = &mut rest[8..];
     }
-    for (at, mask) in (0..rest.len().saturating_sub(down)).zip(mask) {
+    for (at, mask) in (0..rest.len().saturating_sub(down)).zip(mask.to_le_bytes()) {
         rest[at] = rest[at + down] ^ mask;
     }
 }
 
-/// The mask of 8 bytes.
-fn widen(key: [u8; 4]) -> [u8; 8] {
-    let [a, b, c, d] = key;
-    [a, b, c, d, a, b, c, d]
-}
-
 /// Takes the mask off `N` bytes, a multiple of 8.
 #[inline(always)]
-fn xor<const N: usize>(mut bytes: [u8; N], mask: [u8; 8]) -> [u8; N] {
+fn xor<const N: usize>(mut bytes: [u8; N], mask: u64) -> [u8; N] {
     for word in bytes.as_chunks_mut::<8>().0 {
-        *word = (u64::from_ne_bytes(*word) ^ u64::from_ne_bytes(mask)).to_ne_bytes();
+        *word = (u64::from_le_bytes(*word) ^ mask).to_le_bytes();
     }
     bytes
 }
