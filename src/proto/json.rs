@@ -59,10 +59,10 @@ pub struct Member {
     pub span: Range<usize>,
 }
 
-/// What a whole text turned out to be.
+/// What a text turns out to be. Until all of it came, what is known so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outline {
-    /// The kind of the value that the text is.
+    /// The kind of the value that the text is; meaningless before that began.
     pub shape: Shape,
     /// The value of the key `type` of the outermost object; of the last one where there are several.
     pub kind: Option<Member>,
@@ -179,8 +179,7 @@ pub struct Checker {
     in_key: bool,
     /// What the last key of the outermost object was.
     wanted: Wanted,
-    /// The kind of the text's value, and of the outermost object's latest one.
-    shape: Shape,
+    /// The kind of the outermost object's latest value.
     member_shape: Shape,
     name: Name,
     /// In [`State::Hex`]: the digits missing, 1 to 4. In [`State::Char`]: the bytes missing, 1 to 3.
@@ -198,8 +197,7 @@ pub struct Checker {
     offset: usize,
     /// Where the outermost object's latest value begins.
     member_start: usize,
-    kind: Option<Member>,
-    id: Option<Member>,
+    outline: Outline,
 }
 
 impl Default for Checker {
@@ -218,7 +216,6 @@ impl Checker {
             state: State::Start,
             in_key: false,
             wanted: Wanted::Nothing,
-            shape: Shape::Null,
             member_shape: Shape::Null,
             name: Name { bytes: [0; 4], count: 0 },
             missing: 0,
@@ -229,8 +226,7 @@ impl Checker {
             literal: &[],
             offset: 0,
             member_start: 0,
-            kind: None,
-            id: None,
+            outline: Outline { shape: Shape::Null, kind: None, id: None },
         }
     }
 
@@ -276,24 +272,21 @@ impl Checker {
     ///
     /// # Errors
     /// The [`Fault`] that `feed` reported, or that the text ends too early.
-    pub fn finish(self) -> Result<Outline, Fault> {
-        if let Some(fault) = self.fault() {
-            return Err(fault);
-        }
+    pub fn finish(&self) -> Result<&Outline, Fault> {
         match self.state {
             State::Next | State::Zero | State::Integer | State::Fraction | State::ExponentDigits if self.depth == 0 => {
-                Ok(Outline { shape: self.shape, kind: self.kind, id: self.id })
+                Ok(&self.outline)
             }
             State::Start => Err(Fault::Empty),
             State::Char => Err(Fault::NotUtf8 { at: self.offset - usize::from(self.seen) }),
-            _ => Err(Fault::NotJson { at: self.offset }),
+            _ => Err(self.fault().unwrap_or(Fault::NotJson { at: self.offset })),
         }
     }
 
-    /// The value of `id` in the outermost object, if it came in whole by now.
+    /// What is known of the text by now.
     #[must_use]
-    pub fn id_so_far(&self) -> Option<&Member> {
-        self.id.as_ref()
+    pub fn so_far(&self) -> &Outline {
+        &self.outline
     }
 
     fn fault(&self) -> Option<Fault> {
@@ -413,7 +406,7 @@ impl Checker {
             _ => Shape::Number,
         };
         if self.depth == 0 {
-            self.shape = shape;
+            self.outline.shape = shape;
         } else {
             (self.member_start, self.member_shape) = (self.offset + at, shape);
         }
@@ -440,8 +433,8 @@ impl Checker {
     fn record(&mut self, end: usize) {
         let member = Some(Member { shape: self.member_shape, span: self.member_start..self.offset + end });
         match self.wanted {
-            Wanted::Kind => self.kind = member,
-            _ => self.id = member,
+            Wanted::Kind => self.outline.kind = member,
+            _ => self.outline.id = member,
         }
         self.wanted = Wanted::Nothing;
     }
@@ -614,7 +607,12 @@ fn solid(piece: &[u8], at: &mut usize) -> Option<u8> {
     if byte > b' ' {
         return Some(byte);
     }
-    *at += scan::spaces(&piece[*at..]);
+    // One space is what many writers put after a colon or a comma.
+    if byte == b' ' && piece.get(*at + 1).is_some_and(|&byte| byte > b' ') {
+        *at += 1;
+    } else {
+        *at += scan::spaces(&piece[*at..]);
+    }
     piece.get(*at).copied()
 }
 
