@@ -102,15 +102,15 @@ impl Checker {
         let Err(error) = simdutf8::compat::from_utf8(text) else { return (State::Text, at + text.len()) };
         let valid = error.valid_up_to();
         match text[valid..] {
-            // The end of the piece, or of the chunk, stands within a sequence.
-            _ if error.error_len().is_some() || text.len() < chunk.len() => (State::NotUtf8, at + valid),
-            _ if at + text.len() < piece.len() => (State::Text, at + valid),
-            [lead, ..] => self.char_begins(lead, at + valid),
-            [] => (State::Text, at + valid),
+            // The chunk ends within a sequence; maybe the piece does, too.
+            [lead, ..] if error.error_len().is_none() && text.len() == chunk.len() => {
+                self.char_begins(lead, at + valid)
+            }
+            _ => (State::NotUtf8, at + valid),
         }
     }
 
-    /// Takes the first byte of a UTF-8 sequence that the piece does not hold to its end (RFC 3629, section 4).
+    /// Takes the first byte of a UTF-8 sequence whose end may be in the next piece (RFC 3629, section 4).
     fn char_begins(&mut self, lead: u8, at: usize) -> (State, usize) {
         (self.missing, self.low, self.high) = match lead {
             0xc2..=0xdf => (1, 0x80, 0xbf),
