@@ -103,9 +103,7 @@ impl Checker {
         let valid = error.valid_up_to();
         match text[valid..] {
             // The chunk ends within a sequence; maybe the piece does, too.
-            [lead, ..] if error.error_len().is_none() && text.len() == chunk.len() => {
-                self.char_begins(lead, at + valid)
-            }
+            [lead, ..] if text.len() == chunk.len() => self.char_begins(lead, at + valid),
             _ => (State::NotUtf8, at + valid),
         }
     }
