@@ -1,1 +1,24 @@
-fn main() {}
+//! The relay's command line.
+
+use coralmux::config::{self, ConfigError};
+use coralmux::{server, telemetry};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let config = match config::resolve(std::env::args_os(), |name| std::env::var(name).ok()) {
+        Ok(config) => config,
+        Err(error) => {
+            let exit_code = error.exit_code();
+            match error {
+                ConfigError::Help(text) | ConfigError::Version(text) => print!("{text}"),
+                error => eprintln!("coralmux-relay: {error}"),
+            }
+            return ExitCode::from(exit_code);
+        }
+    };
+    if let Err(error) = telemetry::log::init(config.log_format, &config.log_level.to_string()) {
+        eprintln!("coralmux-relay: {error}");
+        return ExitCode::from(server::exit::CONFIG);
+    }
+    ExitCode::from(server::run(&config))
+}

@@ -1,1 +1,258 @@
-//! config.
+//! The configuration: flags, environment and a TOML file, resolved once into values that are valid.
+//!
+//! It must never print the admin key, and never guess where a value is wrong: it says which, and what would be right.
+
+mod admin_key;
+mod error;
+mod flags;
+pub mod machine;
+pub mod network;
+mod secret;
+mod source;
+#[cfg(test)]
+mod tests;
+mod value;
+
+pub use admin_key::{AdminKeyError, KeyOrigin, admin_key};
+pub use error::{ConfigError, Origin};
+pub use machine::Machine;
+pub use network::Network;
+pub use secret::Secret;
+pub use value::{COUNT_MAX, LogFormat};
+
+use crate::proto::limits::Limits;
+use flags::Flags;
+use source::Sources;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use tracing::level_filters::LevelFilter;
+
+/// The largest message that can be allowed: one takes that much memory while it is under way.
+pub const MESSAGE_BYTES_HARD_MAX: u64 = 64 << 20;
+
+/// The smallest that makes sense: control messages must pass.
+const MESSAGE_BYTES_MIN: u64 = 1024;
+
+/// Connections in all that have not authenticated. Each costs a descriptor and at most some 12 KiB (request head and
+/// first message), so this is 100 MiB at worst; and with 10 s to authenticate it admits 800 newcomers a second even
+/// where all of them dawdle, which a crowd that comes back after a restart does not.
+const UNAUTHENTICATED_MAX: u64 = 8192;
+
+/// The same for each client address: homes and offices share one, and none has that many newcomers at once.
+const UNAUTHENTICATED_PER_ADDRESS_MAX: u64 = 64;
+
+/// The least memory for messages under way that a shard gets by default.
+const MEMORY_BUDGET_MIN: u64 = 64 << 20;
+
+/// Which browser origins may connect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origins {
+    /// Any, and clients without one.
+    Any,
+    /// These, in lower case, and clients without one: they are no browsers.
+    Only(Vec<String>),
+}
+
+impl Origins {
+    /// No origin named, or `*` among them, is any.
+    fn of(origins: Vec<String>) -> Self {
+        if origins.is_empty() || origins.iter().any(|origin| origin == "*") { Self::Any } else { Self::Only(origins) }
+    }
+
+    /// Whether a client with this `Origin` header may connect.
+    #[must_use]
+    pub fn allows(&self, origin: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Only(origins) => origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)),
+        }
+    }
+}
+
+/// The checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen, at least one. `[::]` means every interface, IPv4 too (not `IPV6_V6ONLY`); on a machine without
+    /// IPv6 it stands for `0.0.0.0`.
+    pub addrs: Vec<SocketAddr>,
+    /// Where to echo; empty: nowhere.
+    pub echo_addrs: Vec<SocketAddr>,
+    /// Proxies whose `X-Forwarded-For` counts.
+    pub trusted_proxies: Vec<Network>,
+    /// Browser origins that may connect.
+    pub origins: Origins,
+    /// The admin key as given; `None`: see [`admin_key`].
+    pub admin_key: Option<Secret>,
+    /// The store.
+    pub db: PathBuf,
+    /// Whether clients may register themselves.
+    pub registration: bool,
+    /// Registrations an hour for each client address; 0: no limit.
+    pub register_per_hour: u64,
+    /// The limits of tokens without limits of their own.
+    pub limits: Limits,
+    /// Connections in all; `None`: as many as the open-files limit allows.
+    pub max_connections: Option<u64>,
+    /// Connections in all that have not authenticated; 0: no limit.
+    pub max_unauthenticated: u64,
+    /// The same for each client address; 0: no limit.
+    pub max_unauthenticated_per_address: u64,
+    /// Bytes for messages under way, for each shard; at least one largest message.
+    pub memory_budget_bytes: u64,
+    /// Shards, 1 to 1024.
+    pub shards: u16,
+    /// From accept to authenticated.
+    pub auth_timeout: Duration,
+    /// Between pings.
+    pub ping_interval: Duration,
+    /// Silence after which a connection is given up; longer than `ping_interval`.
+    pub idle_timeout: Duration,
+    /// How long a connection may take nothing of what waits for it.
+    pub write_timeout: Duration,
+    /// From the first signal to the end; zero: at once.
+    pub shutdown_timeout: Duration,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// The least that is logged.
+    pub log_level: LevelFilter,
+    /// The file that was read, if any.
+    pub config_file: Option<PathBuf>,
+}
+
+/// Resolves a command line (program name first), the environment and the file that they name, on this machine.
+///
+/// # Errors
+/// [`ConfigError`], also for `--help` and `--version`; see [`ConfigError::exit_code`].
+pub fn resolve(
+    args: impl IntoIterator<Item = OsString>,
+    env: impl Fn(&str) -> Option<String>,
+) -> Result<Config, ConfigError> {
+    resolve_on(Machine::ask(), args, env)
+}
+
+/// As [`resolve`], for a given machine.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_on(
+    machine: Machine,
+    args: impl IntoIterator<Item = OsString>,
+    env: impl Fn(&str) -> Option<String>,
+) -> Result<Config, ConfigError> {
+    let flags = &Flags::read(args)?;
+    let from = &Sources::open(&flags.config, &env)?;
+    if let Some(given) = from.given("domain", flags.domain.as_slice()) {
+        let text =
+            "this version speaks no TLS of its own; put a proxy that does in front, name it with --trusted-proxy";
+        return Err(ConfigError::Conflict(format!("{}: {text}", given.origin)));
+    }
+    let seconds = Duration::from_secs;
+    let limits = read_limits(from, flags)?;
+    let shards = from.one("shards", &flags.shards, machine.cores, value::shards)?;
+    let memory_budget =
+        (machine.memory_bytes / 4 / u64::from(shards)).max(MEMORY_BUDGET_MIN).max(limits.message_bytes_max);
+    let max_connections = from.one("max-connections", &flags.max_connections, 0, value::count)?;
+    let per_address = &flags.max_unauthenticated_per_address;
+    let config = Config {
+        addrs: read_addrs(from, flags)?,
+        echo_addrs: from.one("echo-addr", &flags.echo_addr, Vec::new(), value::listen)?,
+        trusted_proxies: from.many("trusted-proxy", &flags.trusted_proxy, value::network)?,
+        origins: Origins::of(from.many("allow-origin", &flags.allow_origin, value::origin)?),
+        admin_key: read_admin_key(from, flags)?,
+        db: from.one("db", &flags.db, PathBuf::from("relay.db"), value::store_path)?,
+        registration: from.one("registration", &flags.registration, true, value::switch)?,
+        register_per_hour: from.one("register-rate", &flags.register_rate, 5, value::count)?,
+        limits,
+        max_connections: Some(max_connections).filter(|&max| max != 0),
+        max_unauthenticated: {
+            from.one("max-unauthenticated", &flags.max_unauthenticated, UNAUTHENTICATED_MAX, value::count)?
+        },
+        max_unauthenticated_per_address: {
+            from.one("max-unauthenticated-per-address", per_address, UNAUTHENTICATED_PER_ADDRESS_MAX, value::count)?
+        },
+        memory_budget_bytes: from.one("memory-budget", &flags.memory_budget, memory_budget, value::size)?,
+        shards,
+        auth_timeout: from.one("auth-timeout", &flags.auth_timeout, seconds(10), value::duration)?,
+        ping_interval: from.one("ping-interval", &flags.ping_interval, seconds(30), value::duration)?,
+        idle_timeout: from.one("idle-timeout", &flags.idle_timeout, seconds(60), value::duration)?,
+        write_timeout: from.one("write-timeout", &flags.write_timeout, seconds(30), value::duration)?,
+        shutdown_timeout: {
+            from.one("shutdown-timeout", &flags.shutdown_timeout, seconds(10), value::duration_or_none)?
+        },
+        log_format: from.one("log-format", &flags.log_format, LogFormat::Auto, value::log_format)?,
+        log_level: from.one("log-level", &flags.log_level, LevelFilter::INFO, value::log_level)?,
+        config_file: from.file().map(PathBuf::from),
+    };
+    config.check()?;
+    Ok(config)
+}
+
+fn read_limits(from: &Sources<'_>, flags: &Flags) -> Result<Limits, ConfigError> {
+    let default = Limits::default();
+    let (day, month) = (default.daily_quota_bytes, default.monthly_quota_bytes);
+    Ok(Limits {
+        message_bytes_max: {
+            from.one("max-message", &flags.max_message, default.message_bytes_max, read_max_message)?
+        },
+        phone_per_minute: from.one("phone-rate", &flags.phone_rate, default.phone_per_minute, value::count)?,
+        agent_per_minute: from.one("agent-rate", &flags.agent_rate, default.agent_per_minute, value::count)?,
+        stream_per_second: from.one("stream-rate", &flags.stream_rate, default.stream_per_second, value::count)?,
+        daily_quota_bytes: from.one("daily-quota", &flags.daily_quota, day, value::size)?,
+        monthly_quota_bytes: from.one("monthly-quota", &flags.monthly_quota, month, value::size)?,
+    })
+}
+
+fn read_addrs(from: &Sources<'_>, flags: &Flags) -> Result<Vec<SocketAddr>, ConfigError> {
+    let addrs = from.many("addr", &flags.addr, value::listen)?.concat();
+    let everywhere = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 8080));
+    Ok(if addrs.is_empty() { vec![everywhere] } else { addrs })
+}
+
+/// 0 means the hard bound.
+fn read_max_message(text: &str) -> Result<u64, String> {
+    let right = || "a size from 1KiB to 64MiB, such as 5MiB; 0 means 64MiB".to_owned();
+    match value::size(text).map_err(|_| right())? {
+        0 => Ok(MESSAGE_BYTES_HARD_MAX),
+        bytes if (MESSAGE_BYTES_MIN..=MESSAGE_BYTES_HARD_MAX).contains(&bytes) => Ok(bytes),
+        _ => Err(right()),
+    }
+}
+
+fn read_admin_key(from: &Sources<'_>, flags: &Flags) -> Result<Option<Secret>, ConfigError> {
+    let Some(given) = from.given("admin-key", flags.admin_key.as_slice()) else { return Ok(None) };
+    let origin = given.origin;
+    match given.texts.as_slice() {
+        [key] => Secret::new(key).map(Some).map_err(|problem| ConfigError::AdminKey { origin, problem }),
+        _ => Err(ConfigError::AdminKey { origin, problem: "there is one admin key; give one text" }),
+    }
+}
+
+impl Config {
+    /// What must hold between values.
+    fn check(&self) -> Result<(), ConfigError> {
+        let conflict = |text: String| Err(ConfigError::Conflict(text));
+        if self.idle_timeout <= self.ping_interval {
+            return conflict(format!(
+                "--idle-timeout ({:?}) must be longer than --ping-interval ({:?}): else a connection is given up before \
+                 it could answer a ping",
+                self.idle_timeout, self.ping_interval
+            ));
+        }
+        if self.memory_budget_bytes < self.limits.message_bytes_max {
+            return conflict(format!(
+                "--memory-budget ({} bytes for each shard) must have room for one message of --max-message ({} bytes)",
+                self.memory_budget_bytes, self.limits.message_bytes_max
+            ));
+        }
+        let mut seen = Vec::new();
+        for addr in self.addrs.iter().chain(&self.echo_addrs) {
+            if addr.port() != 0 && seen.contains(&addr) {
+                return conflict(format!("--addr and --echo-addr: {addr} is named twice"));
+            }
+            seen.push(addr);
+        }
+        Ok(())
+    }
+}

@@ -5,6 +5,8 @@ use crate::proto::token::{TokenHash, TokenId, TokenKey};
 use crate::session::directory::Slot;
 use std::net::IpAddr;
 
+pub use crate::store::Usage;
+
 /// From a shard to control.
 #[derive(Debug)]
 pub enum Request {
@@ -79,17 +81,6 @@ pub struct TokenChange {
     pub expires_at: Option<Option<u64>>,
     /// New limits, all of them.
     pub limits: Option<LimitsOverride>,
-}
-
-/// What a token used since its shard last said so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Usage {
-    /// The token.
-    pub key: TokenKey,
-    /// The UTC day (days since 1970-01-01) of the bytes.
-    pub day: u32,
-    /// Payload bytes forwarded.
-    pub bytes: u64,
 }
 
 /// From control to a shard.

@@ -1,3 +1,211 @@
 //! The control thread: it alone owns the store, and answers what shards ask of it.
+//!
+//! What it promises is on the disk before it is said: store first, then the owner's shard, then the caller. It never
+//! waits for a shard's answer, and a store that fails does not end it: forwarding goes on, usage waits in memory.
 
+mod calls;
+mod gate;
+mod health;
+mod index;
+pub mod json;
 pub mod message;
+mod register;
+#[cfg(test)]
+mod tests;
+mod usage;
+
+pub use health::{StoreHealth, StoreState};
+pub use index::{Index, load};
+
+use crate::proto::limits::Limits;
+use crate::proto::token::TokenKey;
+use crate::session::directory::Directory;
+use crate::store::Store;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use gate::{Gate, Unavailable};
+use message::{ApiAnswer, Caller, Notice, Request, Shards, Usage};
+use register::RegisterLimit;
+use std::sync::Arc;
+use std::time::Duration;
+use usage::PendingUsage;
+
+/// How long the thread sleeps at most: expiry and a store that failed are looked at this often.
+const TICK: Duration = Duration::from_secs(1);
+/// Requests that are taken before usage is written and expiry looked at.
+const REQUESTS_A_TURN: usize = 256;
+/// Usage records in one transaction, so that a call does not wait long behind it.
+const USAGE_A_TRANSACTION: usize = 2048;
+/// Tokens that expire in one turn at most.
+const EXPIRED_A_TURN: usize = 1024;
+
+/// What the operator decided.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Registrations an hour for each client address; 0: no limit.
+    pub register_per_hour: u64,
+    /// Whether clients may register themselves.
+    pub registration: bool,
+    /// The limits of tokens without limits of their own.
+    pub limits: Limits,
+}
+
+/// All that the control thread owns.
+#[derive(Debug)]
+pub struct Control<S, C, R> {
+    /// The open store.
+    pub store: Store,
+    /// What [`load`] made of it.
+    pub index: Index,
+    /// The directory that [`load`] filled.
+    pub directory: Arc<Directory>,
+    /// The way to the shards.
+    pub shards: S,
+    /// Where the store's health is shown.
+    pub health: Arc<StoreHealth>,
+    /// What the operator decided.
+    pub settings: Settings,
+    /// The time in Unix milliseconds.
+    pub clock: C,
+    /// 16 bytes from the system's secure random source, new with each call.
+    pub random: R,
+}
+
+/// Serves requests until [`Request::Stop`], or until all senders are gone; then writes what waits and closes the store.
+pub fn run<S, C, R>(control: Control<S, C, R>, requests: &Receiver<Request>)
+where
+    S: Shards,
+    C: Fn() -> u64,
+    R: FnMut() -> [u8; 16],
+{
+    let mut worker = Worker::new(control);
+    loop {
+        let mut next = match requests.recv_timeout(worker.poll_timeout()) {
+            Ok(request) => Some(request),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return worker.stop(),
+        };
+        let mut taken = 0;
+        while let Some(request) = next {
+            match request {
+                Request::Stop => return worker.stop(),
+                Request::Usage(usage) => worker.handle_usage(&usage),
+                Request::Call { from, call } => {
+                    let answer = worker.handle_call(call);
+                    worker.answer(from, answer);
+                }
+            }
+            taken += 1;
+            next = if taken < REQUESTS_A_TURN { requests.try_recv().ok() } else { None };
+        }
+        worker.handle_tick();
+    }
+}
+
+/// The thread's state.
+struct Worker<S, C, R> {
+    control: Control<S, C, R>,
+    gate: Gate,
+    registrations: RegisterLimit,
+    pending: PendingUsage,
+}
+
+impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
+    fn new(control: Control<S, C, R>) -> Self {
+        Self {
+            gate: Gate::new(Arc::clone(&control.health)),
+            registrations: RegisterLimit::new(control.settings.register_per_hour),
+            pending: PendingUsage::default(),
+            control,
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        (self.control.clock)()
+    }
+
+    /// How long to wait for a request: not at all while usage waits that the store would take.
+    fn poll_timeout(&self) -> Duration {
+        let backlog = self.pending.len() != 0 && self.gate.poll_open(self.now_ms()).is_ok();
+        if backlog { Duration::ZERO } else { TICK }
+    }
+
+    fn answer(&self, to: Caller, answer: ApiAnswer) {
+        // A shard that has ended has no connection left that waits.
+        let _ = self.control.shards.post(to.shard, Notice::Answer { serial: to.serial, answer });
+    }
+
+    fn tell_owner(&self, key: TokenKey, notice: Notice) {
+        // A shard that has ended admits nobody.
+        let _ = self.control.shards.post(self.control.shards.owner(key), notice);
+    }
+
+    fn handle_usage(&mut self, usage: &[Usage]) {
+        let dropped = self.pending.add(usage);
+        if dropped != 0 {
+            self.gate.health().add_usage_dropped(dropped);
+        }
+    }
+
+    /// What is due once a turn: usage, expiry, entries that were replaced, a store that failed.
+    fn handle_tick(&mut self) {
+        let now_ms = self.now_ms();
+        self.flush(now_ms);
+        for _ in 0..EXPIRED_A_TURN {
+            let Some(key) = self.control.index.expired(now_ms / 1000) else { break };
+            self.shut_out(key);
+            tracing::info!(id = %key.id(), "token expired");
+        }
+        while let Some(slot) = self.control.index.poll_retired(now_ms) {
+            self.control.directory.remove(slot);
+        }
+        if !self.gate.health().is_ok() && self.gate.poll_open(now_ms).is_ok() {
+            let probed = self.control.store.probe();
+            let _ = self.gate.handle_write(now_ms, probed);
+        }
+    }
+
+    /// Writes usage that waits, one transaction a turn; what fails goes on waiting.
+    fn flush(&mut self, now_ms: u64) {
+        if self.pending.len() != 0 && self.gate.poll_open(now_ms).is_ok() {
+            let batch = self.pending.batch(USAGE_A_TRANSACTION);
+            let written = self.control.store.record_usage(&batch);
+            if self.gate.handle_write(now_ms, written).is_ok() {
+                self.pending.remove(&batch);
+            }
+        }
+        self.gate.health().set_usage_waiting(self.pending.len() as u64);
+    }
+
+    /// The token admits no more: out of the directory, and its owner closes what is open. Whether it did admit.
+    fn shut_out(&mut self, key: TokenKey) -> bool {
+        let Some(slot) = self.control.index.remove(key) else { return false };
+        self.control.directory.remove(slot);
+        self.tell_owner(key, Notice::Revoke { key });
+        true
+    }
+
+    /// Writes what waits and closes the store.
+    fn stop(mut self) {
+        let now_ms = self.now_ms();
+        while self.pending.len() != 0 {
+            // Tried even where a pause is due: there is no later.
+            let batch = self.pending.batch(USAGE_A_TRANSACTION);
+            let written = self.control.store.record_usage(&batch);
+            if self.gate.handle_write(now_ms, written).is_err() {
+                tracing::error!(records = self.pending.len(), "usage is lost: the store could not be written");
+                break;
+            }
+            self.pending.remove(&batch);
+        }
+        if let Err(error) = self.control.store.close() {
+            tracing::warn!(%error, "the store's log stays beside it; the next start takes it in");
+        }
+    }
+}
+
+impl From<Unavailable> for ApiAnswer {
+    fn from(unavailable: Unavailable) -> Self {
+        let message = "the token store cannot be written now; try again later";
+        Self::error(503, "STORE_UNAVAILABLE", message, Some(unavailable.retry_after_ms))
+    }
+}

@@ -1,1 +1,74 @@
-//! http.
+//! HTTP/1.1 on the relay's port (RFC 9112): bytes in, values out.
+//!
+//! [`Gate::parse`] takes what a client sent so far and says what is to be done; [`answer`], [`health`] and the others
+//! write responses. Nothing here does I/O, reads a clock or keeps anything of a connection: the shard holds the bytes
+//! of an unfinished request and calls again when there are more.
+//!
+//! What it must never do: take a request whose end two readers could see in different places. Whatever is doubtful
+//! about a request's framing is refused and its connection closed ([`Refusal`]).
+
+mod body;
+mod forwarded;
+mod gate;
+mod head;
+mod response;
+mod route;
+#[cfg(test)]
+mod tests;
+mod upgrade;
+
+pub use gate::{Gate, GateOptions};
+pub use response::{HealthReport, answer, error_body, health, switching, unavailable};
+
+use crate::control::message::ApiCall;
+use std::net::IpAddr;
+
+/// The longest request head, in bytes, its final empty line included.
+pub const HEAD_BYTES_MAX: usize = 8 * 1024;
+/// The longest request body, in bytes.
+pub const BODY_BYTES_MAX: usize = 4 * 1024;
+/// The most header fields of a request.
+pub const FIELDS_MAX: usize = 64;
+
+/// What the bytes of a connection hold, read from their beginning.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// The beginning of a request. Never for [`HEAD_BYTES_MAX`] + [`BODY_BYTES_MAX`] bytes or more.
+    NeedMore,
+    /// A whole request, head and body.
+    Request {
+        /// What it asks for.
+        action: Action,
+        /// Its length; what follows belongs to the next request, or to the WebSocket after [`Action::Upgrade`].
+        consumed: usize,
+        /// Whether the connection goes on after the answer.
+        keep_alive: bool,
+        /// It was a `HEAD` request: the answer goes without its body.
+        head_only: bool,
+        /// The address that the request counts for: the peer, or whom a trusted proxy names.
+        client: IpAddr,
+    },
+}
+
+/// What a request asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// `GET /ws`, everything of RFC 6455 section 4.2.1 checked: answer with [`switching`], then speak WebSocket.
+    Upgrade {
+        /// The value of `Sec-WebSocket-Accept`.
+        accept: [u8; 28],
+    },
+    /// A call for the control thread, the admin key checked where it needs one: answer with [`answer`].
+    Call(ApiCall),
+    /// `GET /health`: answer with [`health`].
+    Health,
+    /// A complete response that needs nobody, to be sent as it is.
+    Respond(Vec<u8>),
+}
+
+/// A request that cannot be read, or whose end is in doubt: send the response, then close.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// A complete response with `Connection: close`.
+    pub response: Vec<u8>,
+}

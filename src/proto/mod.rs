@@ -8,4 +8,5 @@ pub mod json;
 pub mod limits;
 pub mod owner;
 pub mod quota;
+mod scan;
 pub mod token;

@@ -1,1 +1,332 @@
-//! ring.
+//! The data ring: an io_uring of a shard's own, under glommio's executor, behind a safe interface.
+//!
+//! All memory that the kernel may read or write belongs to the ring while an operation is under way: buffers of the
+//! [`Pool`](buffers::Pool), and the chunks and allocations that are handed to [`Ring::send`] and [`Ring::fill`] and
+//! come back with the [`Completion`]. This is the only module with `unsafe`. It takes no protocol decision.
+
+#![allow(unsafe_code)]
+
+pub mod buffers;
+pub mod chunk;
+mod inflight;
+pub mod probe;
+mod sleep;
+
+use self::buffers::{Pool, Slice};
+use self::chunk::{Heap, Outgoing};
+use self::inflight::{Inflight, InflightOp};
+use self::sleep::Sleep;
+pub use self::sleep::Waker;
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Submission entries; when more is pushed in one turn, what is there is submitted first.
+const SUBMISSIONS: u32 = 4096;
+/// Completion entries; past them the kernel keeps completions in its own memory and hands them over later.
+const COMPLETIONS: u32 = 16384;
+/// Completions handled before the shard looks at its outboxes and lets glommio run again.
+const COMPLETIONS_A_TURN: usize = 4096;
+/// `IORING_ENTER_GETEVENTS`: run the deferred work, which fills the completion queue.
+const ENTER_GETEVENTS: u32 = 1;
+
+/// What an operation was for: the upper byte of its `user_data`; below it a connection or an in-flight index.
+const ACCEPT: u64 = 1 << 56;
+const RECEIVE: u64 = 2 << 56;
+const FILL: u64 = 3 << 56;
+const SEND: u64 = 4 << 56;
+const CANCEL: u64 = 5 << 56;
+const TICK: u64 = 6 << 56;
+const KIND: u64 = 0xff << 56;
+
+/// Names a connection to the ring: its index in the shard's slab. The shard frees an index only when none of its
+/// operations is under way, so that a completion never meets another connection.
+pub type ConnIndex = u32;
+
+/// What an operation came to.
+#[derive(Debug)]
+pub enum Completion {
+    /// A connection was accepted on the listener of that index, or accepting failed; `more`: accepting goes on.
+    Accepted {
+        /// As given to [`Ring::accept`].
+        listener: u32,
+        /// The new socket.
+        socket: io::Result<OwnedFd>,
+        /// Whether the ring goes on accepting by itself.
+        more: bool,
+    },
+    /// Bytes were received into a slice of the pool; an empty slice at the end of the stream.
+    Received {
+        /// The connection.
+        conn: ConnIndex,
+        /// The bytes; `None` at the end of the stream.
+        data: io::Result<Option<Slice>>,
+        /// Whether the ring goes on receiving by itself.
+        more: bool,
+    },
+    /// Bytes were received into the allocation given to [`Ring::fill`], behind those it had.
+    Filled {
+        /// The connection.
+        conn: ConnIndex,
+        /// The allocation, `count` bytes longer.
+        heap: Heap,
+        /// How many bytes came; 0 at the end of the stream.
+        count: io::Result<usize>,
+    },
+    /// A send ended.
+    Sent {
+        /// The connection.
+        conn: ConnIndex,
+        /// All that was given to [`Ring::send`].
+        outgoing: Outgoing,
+        /// How many of its bytes the kernel took.
+        count: io::Result<usize>,
+    },
+    /// The time given to [`Ring::tick_in`] has passed.
+    Tick,
+}
+
+/// A shard's data ring.
+pub struct Ring {
+    uring: IoUring,
+    pool: Rc<Pool>,
+    inflight: Inflight,
+    sleep: Sleep,
+    tick_after: Box<types::Timespec>,
+    unsubmitted_failures: u64,
+}
+
+impl Ring {
+    /// Builds the ring and its buffers. To be called on the thread (inside the glommio executor) that will use it.
+    ///
+    /// # Errors
+    /// What the kernel said; the preflight has named the usual reasons before.
+    pub fn new() -> io::Result<Self> {
+        let mut uring: IoUring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_submit_all()
+            .setup_cqsize(COMPLETIONS)
+            .build(SUBMISSIONS)?;
+        // A registered ring descriptor spares a lookup in each enter; without it all works the same.
+        let _ = uring.submitter().register_ring_fd();
+        let pool = Pool::register(&uring.submitter())?;
+        let sleep = Sleep::new()?;
+        uring.submitter().register_eventfd(sleep.as_raw_fd())?;
+        uring.completion().disable_eventfd();
+        Ok(Self {
+            uring,
+            pool,
+            inflight: Inflight::default(),
+            sleep,
+            tick_after: Box::new(types::Timespec::new()),
+            unsubmitted_failures: 0,
+        })
+    }
+
+    /// What other threads wake this ring with.
+    #[must_use]
+    pub fn waker(&self) -> Waker {
+        self.sleep.waker()
+    }
+
+    /// The pool of receive buffers.
+    #[must_use]
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Accepts connections on `listener` until a completion says that it does no more.
+    pub fn accept(&mut self, listener: BorrowedFd<'_>, index: u32) {
+        let entry = opcode::AcceptMulti::new(types::Fd(listener.as_raw_fd())).flags(libc::SOCK_CLOEXEC).build();
+        self.push(entry.user_data(ACCEPT | u64::from(index)));
+    }
+
+    /// Stops accepting on the listener of that index.
+    pub fn cancel_accept(&mut self, index: u32) {
+        self.push(opcode::AsyncCancel::new(ACCEPT | u64::from(index)).build().user_data(CANCEL));
+    }
+
+    /// Receives into slices of the pool until a completion says that it does no more.
+    pub fn receive(&mut self, socket: BorrowedFd<'_>, conn: ConnIndex) {
+        let entry = opcode::RecvMulti::new(types::Fd(socket.as_raw_fd()), buffers::GROUP).build();
+        self.push(entry.user_data(RECEIVE | u64::from(conn)));
+    }
+
+    /// Receives once into a slice of the pool.
+    pub fn receive_once(&mut self, socket: BorrowedFd<'_>, conn: ConnIndex) {
+        let entry = opcode::Recv::new(types::Fd(socket.as_raw_fd()), std::ptr::null_mut(), 0)
+            .buf_group(buffers::GROUP)
+            .build()
+            .flags(squeue::Flags::BUFFER_SELECT);
+        self.push(entry.user_data(RECEIVE | u64::from(conn)));
+    }
+
+    /// Ends [`Ring::receive`] or [`Ring::receive_once`]; its last completion still comes, perhaps with bytes.
+    pub fn cancel_receive(&mut self, conn: ConnIndex) {
+        self.push(opcode::AsyncCancel::new(RECEIVE | u64::from(conn)).build().user_data(CANCEL));
+    }
+
+    /// Receives once, straight into `heap` behind the bytes it has, at most `bytes_max` and at most up to its capacity.
+    pub fn fill(&mut self, socket: BorrowedFd<'_>, conn: ConnIndex, mut heap: Heap, bytes_max: usize) {
+        let (at, room) = heap.spare();
+        let room = room.min(bytes_max).min(1 << 30) as u32;
+        // The memory belongs to the in-flight table until the completion, and a heap's bytes do not move with it.
+        let index = self.inflight.insert(conn, InflightOp::Fill(heap));
+        let entry = opcode::Recv::new(types::Fd(socket.as_raw_fd()), at, room).build();
+        self.push(entry.user_data(FILL | u64::from(index)));
+    }
+
+    /// Sends `outgoing`. With `wait`, the kernel waits until the socket takes some of it; without, a socket that is
+    /// full completes with `WouldBlock` at once.
+    pub fn send(&mut self, socket: BorrowedFd<'_>, conn: ConnIndex, outgoing: Outgoing, wait: bool) {
+        let fd = types::Fd(socket.as_raw_fd());
+        let flags = libc::MSG_NOSIGNAL | if wait { 0 } else { libc::MSG_DONTWAIT };
+        // The memory belongs to the in-flight table until the completion, and none of it moves with the table.
+        let index = self.inflight.insert(conn, InflightOp::Send(outgoing));
+        let entry = match self.inflight.outgoing_mut(index) {
+            Outgoing::One(chunk) => {
+                let bytes = chunk.as_slice();
+                opcode::Send::new(fd, bytes.as_ptr(), bytes.len() as u32).flags(flags).build()
+            }
+            Outgoing::Many(batch) => opcode::SendMsg::new(fd, batch.message()).flags(flags as u32).build(),
+        };
+        self.push(entry.user_data(SEND | u64::from(index)));
+    }
+
+    /// Asks for a [`Completion::Tick`] after `delay`. One tick is under way at a time: ask again when it came.
+    pub fn tick_in(&mut self, delay: Duration) {
+        *self.tick_after = types::Timespec::from(delay);
+        // The timespec is boxed and changes only here, when no tick is under way.
+        let entry = opcode::Timeout::new(&raw const *self.tick_after).build().user_data(TICK);
+        self.push(entry);
+    }
+
+    /// Submits what was pushed, lets the kernel run what is due, and appends what completed to `completions`.
+    ///
+    /// # Errors
+    /// Only what leaves the ring unusable.
+    pub fn turn(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
+        self.pool.replenish();
+        let to_submit = self.uring.submission().len() as u32;
+        // SAFETY: all that the entries point to is owned by `inflight`, `pool` or `tick_after`, which live
+        // until the completions have been taken (or are leaked when the ring is dropped before, see `Drop`).
+        let entered = unsafe { self.uring.submitter().enter::<libc::sigset_t>(to_submit, 0, ENTER_GETEVENTS, None) };
+        match entered {
+            Ok(_) => {}
+            // The kernel is short of memory, or its completion backlog is full: reap, then submit the rest next turn.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY | libc::EINTR)) => {
+                self.unsubmitted_failures += 1;
+            }
+            Err(e) => return Err(e),
+        }
+        self.reap(completions);
+        Ok(())
+    }
+
+    /// Waits, without using the core, until there is something for [`Ring::turn`]. Other glommio tasks run meanwhile.
+    ///
+    /// # Errors
+    /// Only what leaves the ring unusable.
+    pub async fn wait(&mut self) -> io::Result<()> {
+        self.sleep.wait().await
+    }
+
+    /// Announces that the shard means to wait: from now on completions are signalled, so one more [`Ring::turn`] that
+    /// finds nothing proves that [`Ring::wait`] will not miss any.
+    pub fn prepare_wait(&mut self) {
+        self.uring.completion().enable_eventfd();
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// Takes back [`Ring::prepare_wait`].
+    pub fn end_wait(&mut self) {
+        self.uring.completion().disable_eventfd();
+    }
+
+    /// Whether something was pushed that the next [`Ring::turn`] will submit.
+    #[must_use]
+    pub fn has_submissions(&mut self) -> bool {
+        !self.uring.submission().is_empty()
+    }
+
+    /// Operations whose memory the kernel holds.
+    #[must_use]
+    pub fn inflight(&self) -> usize {
+        self.inflight.len()
+    }
+
+    fn reap(&mut self, completions: &mut Vec<Completion>) {
+        for entry in self.uring.completion().take(COMPLETIONS_A_TURN) {
+            let (tag, result, flags) = (entry.user_data(), entry.result(), entry.flags());
+            let index = tag as u32;
+            match tag & KIND {
+                RECEIVE => {
+                    let data = match cqueue::buffer_select(flags) {
+                        Some(buffer) => {
+                            let length = result.max(0) as u32;
+                            // SAFETY: the kernel has just said that it wrote `length` bytes into this buffer.
+                            let slice = unsafe { Pool::take(&self.pool, buffer, length, cqueue::buffer_more(flags)) };
+                            outcome(result).map(|count| (count > 0).then_some(slice))
+                        }
+                        None => outcome(result).map(|_| None),
+                    };
+                    completions.push(Completion::Received { conn: index, data, more: cqueue::more(flags) });
+                }
+                SEND => {
+                    if let Some((conn, InflightOp::Send(outgoing))) = self.inflight.remove(index) {
+                        completions.push(Completion::Sent { conn, outgoing, count: outcome(result) });
+                    }
+                }
+                FILL => {
+                    if let Some((conn, InflightOp::Fill(mut heap))) = self.inflight.remove(index) {
+                        let count = outcome(result);
+                        if let Ok(count) = count {
+                            // SAFETY: the kernel has just said that it wrote `count` bytes behind those that were there.
+                            unsafe { heap.extend_filled(count) };
+                        }
+                        completions.push(Completion::Filled { conn, heap, count });
+                    }
+                }
+                ACCEPT => {
+                    // SAFETY: the descriptor is new and nobody else's.
+                    let socket = outcome(result).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) });
+                    completions.push(Completion::Accepted { listener: index, socket, more: cqueue::more(flags) });
+                }
+                TICK => completions.push(Completion::Tick),
+                _ => {}
+            }
+        }
+    }
+
+    fn push(&mut self, entry: squeue::Entry) {
+        loop {
+            // SAFETY: each caller above says who owns the memory that the entry points to until it completes.
+            if unsafe { self.uring.submission().push(&entry) }.is_ok() {
+                return;
+            }
+            // Full: submit without reaping. The kernel takes entries even while completions wait to be reaped; EBUSY
+            // and EAGAIN pass as soon as its task work has run, which the same call does.
+            // SAFETY: as in `turn`.
+            let _ = unsafe {
+                let to_submit = self.uring.submission().len() as u32;
+                self.uring.submitter().enter::<libc::sigset_t>(to_submit, 0, ENTER_GETEVENTS, None)
+            };
+        }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // The kernel may still write into what it holds for a moment after the ring's descriptor is closed: leak it.
+        self.inflight.leak();
+        std::mem::forget(Rc::clone(&self.pool));
+        std::mem::forget(std::mem::replace(&mut self.tick_after, Box::new(types::Timespec::new())));
+    }
+}
+
+fn outcome(result: i32) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
+}

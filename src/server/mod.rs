@@ -1,1 +1,161 @@
-//! server.
+//! Composition: the preflight, the threads, the signals, the end.
+//!
+//! The main thread does what may wait: it checks the machine, opens the store, binds the listeners, starts the shards
+//! and the control thread, and then sleeps until a signal comes. Nothing here touches a connection.
+
+mod announce;
+pub mod exit;
+mod listeners;
+pub mod preflight;
+pub mod rlimits;
+mod signals;
+mod threads;
+
+use self::preflight::{ProbeError, Surroundings};
+use self::threads::{Running, start_control, start_shards};
+use crate::config::{Config, KeyOrigin, Origins, Secret, admin_key};
+use crate::control::message::{Notice, Shards as _};
+use crate::control::{self, StoreHealth};
+use crate::http::{Gate, GateOptions};
+use crate::ring::probe::{Unfit, probe};
+use crate::session::directory::Directory;
+use crate::shard::Settings;
+use crate::shard::addresses::Addresses;
+use crate::shard::mail::Mail;
+use crate::shard::shared::{Caps, Shared};
+use crate::store::Store;
+use std::fmt::Display;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// What the process ends with, and the line that says why.
+struct Failure {
+    exit_code: u8,
+    text: String,
+}
+
+impl Failure {
+    fn new(exit_code: u8, text: impl Display) -> Self {
+        Self { exit_code, text: format!("coralmux-relay: {text}") }
+    }
+}
+
+/// Runs the relay until it is told to stop; returns the process's exit code. What keeps it from starting goes to
+/// standard error in plain words.
+#[must_use]
+pub fn run(config: &Config) -> u8 {
+    match start(config) {
+        Ok(running) => running.until_stopped(config.shutdown_timeout),
+        Err(failure) => {
+            eprintln!("{}", failure.text.trim_end());
+            failure.exit_code
+        }
+    }
+}
+
+fn start(config: &Config) -> Result<Running, Failure> {
+    // Before anything that lasts, so that a signal during the start is not lost.
+    let signals = signals::Signals::listen().map_err(|error| Failure::new(exit::FAILURE, error))?;
+    let nofile = check_machine(config)?;
+    let store = Store::open(&config.db, unix_ms()).map_err(|error| Failure::new(exit::STORE, error))?;
+    let (key, origin) =
+        admin_key(config.admin_key.clone(), &config.db, random()).map_err(|error| Failure::new(exit::STORE, error))?;
+    let listeners = listeners::bind(&config.addrs, &config.echo_addrs, config.shards)?;
+    let health = Arc::new(StoreHealth::default());
+    let shared = Arc::new(shared(config, &key, nofile, Arc::clone(&health)));
+    let (shards, control_requests) = start_shards(config, settings(config), &shared)?;
+    let admit = |key, slot| {
+        let owner = shards.mailboxes.owner(key);
+        let _ = shards.mailboxes.post(owner, Mail::Notice(Notice::Admit { key, slot }));
+    };
+    let index =
+        control::load(&store, &shared.directory, unix_ms(), admit).map_err(|error| Failure::new(exit::STORE, error))?;
+    let tokens = index.len();
+    let control = start_control(config, store, index, health, &shared, &shards, control_requests)?;
+    announce::ready(config, &listeners, &shared.caps, tokens);
+    if let KeyOrigin::Made(path) = &origin {
+        announce::admin_key(&key, path);
+    }
+    shards.listen(listeners);
+    Ok(Running::new(shards, control, signals))
+}
+
+/// Raises the limits, tries io_uring, and gives how many files may be open.
+fn check_machine(config: &Config) -> Result<u64, Failure> {
+    let nofile = rlimits::raise_nofile();
+    let memlock = rlimits::raise_memlock();
+    if nofile.now != nofile.before {
+        tracing::debug!(before = nofile.before, now = nofile.now, "raised the limit of open files");
+    }
+    let unfit = |error: ProbeError| Failure { exit_code: exit::PREFLIGHT, text: error.report() };
+    ProbeError::check_limits(memlock.now, nofile.now, config.shards).map_err(unfit)?;
+    // glommio ends the process when it meets a kernel that it cannot use, so this comes before any executor.
+    probe().map_err(|missing| {
+        let around = Surroundings::observe();
+        unfit(match missing {
+            Unfit::Refused(error) => ProbeError::of_errno(error.raw_os_error().unwrap_or_default(), &around),
+            Unfit::Lacks(what) => ProbeError::of_missing(what, &around),
+        })
+    })?;
+    Ok(nofile.now)
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        limits: config.limits,
+        auth_timeout: config.auth_timeout,
+        ping_interval: config.ping_interval,
+        idle_timeout: config.idle_timeout,
+        write_timeout: config.write_timeout,
+        budget_bytes: usize::try_from(config.memory_budget_bytes).unwrap_or(usize::MAX),
+    }
+}
+
+fn shared(config: &Config, key: &Secret, nofile: u64, health: Arc<StoreHealth>) -> Shared {
+    let capacity = rlimits::connection_capacity(nofile, config.shards);
+    let gate = |any_path: bool| {
+        Gate::new(GateOptions {
+            admin_key: key.expose(),
+            trusted_proxies: config.trusted_proxies.clone(),
+            allowed_origins: match &config.origins {
+                Origins::Any => None,
+                Origins::Only(origins) => Some(origins.clone()),
+            },
+            registration: config.registration,
+            any_path,
+        })
+    };
+    Shared {
+        caps: Caps {
+            // A cap of more connections than there are descriptors would only fail later and less politely.
+            connections_max: config.max_connections.filter(|&max| max != 0).unwrap_or(capacity).min(capacity),
+            unauthenticated_max: config.max_unauthenticated,
+            unauthenticated_per_address_max: config.max_unauthenticated_per_address,
+        },
+        gate: gate(false),
+        echo_gate: gate(true),
+        directory: Arc::new(Directory::default()),
+        store_fault: Box::new(move || {
+            (!health.is_ok()).then(|| format!("{}: {}", health.state().name(), health.detail()))
+        }),
+        addresses: Addresses::default(),
+        started: Instant::now(),
+        shards: config.shards,
+        sockets: Default::default(),
+        unauthenticated: Default::default(),
+        connections: Default::default(),
+        sessions: Default::default(),
+    }
+}
+
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Bytes from the system's secure random source.
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    // The source fails only where the system is broken beyond use: a kernel without getrandom(2) has no io_uring.
+    getrandom::fill(&mut bytes).expect("the system has a random source");
+    bytes
+}

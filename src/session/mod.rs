@@ -1,4 +1,9 @@
-//! What a token's two connections share. No I/O, no clock: bytes and `now` go in, decisions come out.
+//! What a token's two connections share. No I/O, no clock, no randomness: bytes and `now` go in, decisions come out.
 
 #[cfg(feature = "server")]
 pub mod directory;
+pub mod message;
+pub mod policy;
+mod state;
+
+pub use state::{Joined, Left, Refusal, Session, Verdict};

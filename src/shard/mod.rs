@@ -1,1 +1,227 @@
-//! shard.
+//! A shard: a pinned thread with its ring, its connections and the sessions of its tokens.
+//!
+//! Everything here runs on one thread under one glommio executor and takes no lock. Each turn of [`Shard::run`] takes
+//! what completed, lets it change connections and sessions, and flushes the outboxes that were filled: all that one
+//! turn queued for a socket leaves in one send. What peers do can end their connection, never the shard.
+
+pub mod accept;
+pub mod addresses;
+pub mod bounds;
+mod close;
+mod connection;
+mod ending;
+pub mod handover;
+mod inbound;
+mod inbox;
+pub mod mail;
+mod message;
+mod outbound;
+mod outbox;
+mod request;
+pub mod shared;
+mod tick;
+mod token;
+mod wheel;
+
+use self::accept::Accepting;
+use self::bounds::{MAILS_A_TURN, TICK};
+use self::connection::Connection;
+use self::mail::{Mail, Mailboxes};
+use self::outbound::Outboxes;
+use self::shared::Shared;
+use self::tick::{Clock, Throttled};
+use self::token::Tokens;
+use self::wheel::Wheel;
+use crate::control::message::Request;
+use crate::proto::limits::Limits;
+use crate::ring::chunk::Budget;
+use crate::ring::{Completion, Ring};
+use crate::session::message::{Ids, RelayMessage};
+use crate::session::policy::Policy;
+use crossbeam_channel::{Receiver, Sender};
+use slab::Slab;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a shard is told at its start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The limits of tokens that have none of their own.
+    pub limits: Limits,
+    /// Handshake and authentication together.
+    pub auth_timeout: Duration,
+    /// Between WebSocket pings.
+    pub ping_interval: Duration,
+    /// After which a silent connection is given up.
+    pub idle_timeout: Duration,
+    /// After which a connection that takes nothing is given up.
+    pub write_timeout: Duration,
+    /// Memory for messages under way, in bytes.
+    pub budget_bytes: usize,
+}
+
+/// What a shard is connected to.
+pub struct Links {
+    /// Its own number.
+    pub id: u16,
+    /// What comes in.
+    pub mailbox: Receiver<Mail>,
+    /// The other shards (and itself).
+    pub mailboxes: Mailboxes,
+    /// The control thread.
+    pub control: Sender<Request>,
+    /// What all threads share.
+    pub shared: Arc<Shared>,
+}
+
+/// A pinned thread's connections and sessions.
+pub struct Shard {
+    id: u16,
+    ring: Ring,
+    settings: Settings,
+    mailbox: Receiver<Mail>,
+    mailboxes: Mailboxes,
+    control: Sender<Request>,
+    shared: Arc<Shared>,
+    clock: Clock,
+    accepting: Accepting,
+    connections: Slab<Connection>,
+    outboxes: Outboxes,
+    tokens: Tokens,
+    wheel: Wheel,
+    ids: Ids,
+    budget: Budget,
+    /// The policy of tokens without limits of their own.
+    policy: Rc<Policy>,
+    /// Connections that wait for an answer of control, by serial number.
+    calls: HashMap<u64, u32>,
+    /// The serial number of the connection that came last.
+    serial: u64,
+    /// Connections whose reading may go on, to be looked at before the turn ends.
+    resumable: Vec<u32>,
+    /// Connections that wait for the memory budget, first come first served.
+    budget_waiters: VecDeque<u32>,
+    throttled: Throttled,
+    /// The mailbox is being read: whoever is called from there does not read it again.
+    reading_mail: bool,
+    /// When everything ends, once shutting down.
+    ends_at: Option<Duration>,
+}
+
+impl Shard {
+    /// A shard on `ring`, which was built on this thread.
+    #[must_use]
+    pub fn new(ring: Ring, settings: Settings, links: Links, random: u64) -> Self {
+        let Links { id, mailbox, mailboxes, control, shared } = links;
+        Self {
+            id,
+            ring,
+            mailbox,
+            mailboxes,
+            control,
+            shared,
+            clock: Clock::start(),
+            accepting: Accepting::default(),
+            connections: Slab::new(),
+            outboxes: Outboxes::default(),
+            tokens: Tokens::default(),
+            wheel: Wheel::new(),
+            ids: Ids::new(random),
+            budget: Budget::new(settings.budget_bytes),
+            policy: Rc::new(Policy::new(settings.limits)),
+            calls: HashMap::new(),
+            serial: 0,
+            resumable: Vec::new(),
+            budget_waiters: VecDeque::new(),
+            throttled: Throttled::default(),
+            reading_mail: false,
+            ends_at: None,
+            settings,
+        }
+    }
+
+    /// Serves until a [`Mail::ShutDown`] has been carried out.
+    ///
+    /// # Errors
+    /// The ring has become unusable.
+    pub async fn run(mut self) -> io::Result<()> {
+        let mut completions = Vec::new();
+        let mut means_to_wait = false;
+        self.ring.tick_in(TICK);
+        while !self.has_ended() {
+            self.ring.turn(&mut completions)?;
+            if completions.is_empty() && self.mailbox.is_empty() {
+                if means_to_wait {
+                    self.ring.wait().await?;
+                    self.ring.end_wait();
+                } else {
+                    self.ring.prepare_wait();
+                }
+                means_to_wait = !means_to_wait;
+                continue;
+            }
+            if means_to_wait {
+                self.ring.end_wait();
+                means_to_wait = false;
+            }
+            self.clock.update();
+            for completion in completions.drain(..) {
+                self.handle_completion(completion);
+            }
+            self.read_mail();
+            self.resume_all();
+            self.flush();
+            if !self.ring.has_submissions() {
+                self.ring.prepare_wait();
+                means_to_wait = true;
+            }
+            glommio::yield_if_needed().await;
+        }
+        self.report_usage();
+        Ok(())
+    }
+
+    fn handle_completion(&mut self, completion: Completion) {
+        match completion {
+            Completion::Received { conn, data, more } => self.handle_received(conn, data, more),
+            Completion::Sent { conn, outgoing, count } => self.handle_sent(conn, outgoing, count),
+            Completion::Filled { conn, heap, count } => self.handle_filled(conn, heap, count),
+            Completion::Accepted { listener, socket, more } => self.handle_accepted(listener, socket, more),
+            Completion::Tick => self.handle_tick(),
+        }
+    }
+
+    /// Takes a turn's share of what is in the mailbox.
+    fn read_mail(&mut self) {
+        if std::mem::replace(&mut self.reading_mail, true) {
+            return;
+        }
+        for _ in 0..MAILS_A_TURN {
+            let Ok(mail) = self.mailbox.try_recv() else { break };
+            match mail {
+                Mail::Notice(notice) => self.handle_notice(notice),
+                Mail::HandOver(handover) => self.handle_handover(*handover),
+                Mail::Listen(listeners) => self.listen(listeners),
+                Mail::ShutDown { within } => self.shut_down(within),
+            }
+        }
+        self.reading_mail = false;
+    }
+
+    /// A message of the relay's own, queued toward a connection.
+    fn tell(&mut self, conn: u32, message: RelayMessage<'_>) {
+        let frame = message.to_frame(&mut self.ids, self.clock.unix_ms());
+        self.push_own(conn, frame);
+    }
+
+    fn is_shutting_down(&self) -> bool {
+        self.ends_at.is_some()
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ends_at.is_some_and(|ends_at| self.connections.is_empty() || self.clock.now() >= ends_at)
+    }
+}

@@ -1,1 +1,4 @@
-//! telemetry.
+//! What the relay tells its operator.
+
+pub mod log;
+pub mod summed;

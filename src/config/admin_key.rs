@@ -1,0 +1,189 @@
+//! The admin key of an operator who gave none: made at the first start, and kept beside the store.
+
+use super::secret::Secret;
+use crate::proto::token::hex;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Where the admin key came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyOrigin {
+    /// The operator gave it.
+    Configured,
+    /// An earlier start made it: it stands in this file.
+    Kept(PathBuf),
+    /// Made now and kept in this file: to be shown once.
+    Made(PathBuf),
+}
+
+/// Why there is no admin key. The text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminKeyError {
+    /// Others than the owner may read or write the file.
+    #[error("{}: others may read or write the admin key (mode {mode:03o}); if nobody has, `chmod 600` it, else remove it and a new one is made", path.display())]
+    Loose {
+        /// The key's file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The file holds no key.
+    #[error("{}: holds no admin key ({problem}); remove it and a new one is made", path.display())]
+    Unusable {
+        /// The key's file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The file cannot be read or written.
+    #[error("{}: the admin key cannot be {verb}: {error}; mend that, or give one with --admin-key or RELAY_ADMIN_KEY", path.display())]
+    Io {
+        /// The key's file.
+        path: PathBuf,
+        /// `read` or `kept`.
+        verb: &'static str,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+/// A key file is one line; what is longer is another file.
+const FILE_BYTES_MAX: u64 = 4096;
+
+/// The configured key; or else the one that `<db>.admin-key` holds; or else one made of `random` and kept there, readable
+/// for its owner alone. To be called after the store was opened, whose lock keeps a second relay from making one too.
+///
+/// # Errors
+/// [`AdminKeyError`]; there is never an empty key.
+pub fn admin_key(
+    configured: Option<Secret>,
+    db: &Path,
+    random: [u8; 32],
+) -> Result<(Secret, KeyOrigin), AdminKeyError> {
+    if let Some(secret) = configured {
+        return Ok((secret, KeyOrigin::Configured));
+    }
+    let path = beside(db, ".admin-key");
+    match File::open(&path) {
+        Ok(file) => Ok((read(&path, file)?, KeyOrigin::Kept(path))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let text = hex(&random);
+            let unusable = |problem: &str| AdminKeyError::Unusable { path: path.clone(), problem: problem.to_owned() };
+            let secret = Secret::new(&text).map_err(unusable)?;
+            keep(&path, &text).map_err(|error| AdminKeyError::Io { path: path.clone(), verb: "kept", error })?;
+            Ok((secret, KeyOrigin::Made(path)))
+        }
+        Err(error) => Err(AdminKeyError::Io { path, verb: "read", error }),
+    }
+}
+
+fn read(path: &Path, file: File) -> Result<Secret, AdminKeyError> {
+    let failed = |error| AdminKeyError::Io { path: path.to_owned(), verb: "read", error };
+    let mode = file.metadata().map_err(failed)?.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(AdminKeyError::Loose { path: path.to_owned(), mode });
+    }
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    let unusable = |problem: &str| AdminKeyError::Unusable { path: path.to_owned(), problem: problem.to_owned() };
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(unusable("too long"));
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| unusable("not a text"))?;
+    match text.trim() {
+        "" => Err(unusable("empty")),
+        key => Secret::new(key).map_err(unusable),
+    }
+}
+
+/// Writes the key so that after a crash the file is there with all of it, or not there.
+fn keep(path: &Path, text: &str) -> io::Result<()> {
+    let new = beside(path, ".new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    writeln!(file, "{text}")?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    // The name itself lasts only when the directory is on the disk.
+    let directory = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(directory)?.sync_all()
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn directory() -> (tempfile::TempDir, PathBuf, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let (db, key) = (directory.path().join("relay.db"), directory.path().join("relay.db.admin-key"));
+        (directory, db, key)
+    }
+
+    fn write(path: &Path, text: &[u8], mode: u32) {
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_key_is_made_once_for_its_owner_alone_and_found_again() {
+        let (_directory, db, file) = directory();
+        let (made, origin) = admin_key(None, &db, [0xab; 32]).unwrap();
+        assert_eq!((made.expose(), origin), ("ab".repeat(32).as_str(), KeyOrigin::Made(file.clone())));
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+        let (kept, origin) = admin_key(None, &db, [0xcd; 32]).unwrap();
+        assert_eq!((kept.expose(), origin), (made.expose(), KeyOrigin::Kept(file)));
+    }
+
+    #[test]
+    fn a_configured_key_goes_first_and_touches_no_file() {
+        let (_directory, db, file) = directory();
+        let (key, origin) = admin_key(Some(Secret::new("my-secret").unwrap()), &db, [0; 32]).unwrap();
+        assert_eq!((key.expose(), origin), ("my-secret", KeyOrigin::Configured));
+        assert!(!file.exists());
+    }
+
+    #[test]
+    fn a_key_that_others_may_read_is_refused() {
+        let (_directory, db, file) = directory();
+        write(&file, b"secret\n", 0o640);
+        let error = admin_key(None, &db, [0; 32]).unwrap_err().to_string();
+        assert!(error.contains("640") && error.contains("chmod 600"), "{error}");
+    }
+
+    #[test]
+    fn an_empty_or_odd_file_never_means_open() {
+        for bad in [&b""[..], b" \n", b"\xff\xfe", &[b'x'; 5000], b"two\nlines"] {
+            let (_directory, db, file) = directory();
+            write(&file, bad, 0o600);
+            let error = admin_key(None, &db, [0; 32]).unwrap_err().to_string();
+            assert!(error.contains("holds no admin key"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_a_crash_left_is_in_nobodys_way() {
+        let (_directory, db, file) = directory();
+        write(&beside(&file, ".new"), b"half", 0o600);
+        let (key, _) = admin_key(None, &db, [1; 32]).unwrap();
+        assert_eq!(fs::read_to_string(&file).unwrap().trim(), key.expose());
+        assert!(!beside(&file, ".new").exists());
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_named() {
+        let error = admin_key(None, Path::new("/nowhere/relay.db"), [0; 32]).unwrap_err().to_string();
+        assert!(error.starts_with("/nowhere/relay.db.admin-key: the admin key cannot be kept"), "{error}");
+    }
+}

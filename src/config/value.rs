@@ -1,0 +1,245 @@
+//! How single values read. Each reader's error is what would be right, for the sentence "it takes …".
+
+use super::network::Network;
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+use tracing::level_filters::LevelFilter;
+
+/// The largest count: beyond it the sums of rates would not be exact any more, and nobody means it.
+pub const COUNT_MAX: u64 = 1_000_000_000;
+
+/// A reader's result; the error says what would be right.
+type Read<T> = Result<T, String>;
+
+/// A whole number up to [`COUNT_MAX`]; 0 lifts the limit.
+pub(super) fn count(text: &str) -> Read<u64> {
+    let right = || format!("a whole number up to {COUNT_MAX}, such as 30; 0 lifts the limit");
+    digits(text).filter(|&n| n <= COUNT_MAX).ok_or_else(right)
+}
+
+/// A whole number from 1 to 1024.
+pub(super) fn shards(text: &str) -> Read<u16> {
+    let right = || "a whole number from 1 to 1024; without it there is one shard for each usable core".to_owned();
+    digits(text).filter(|n| (1..=1024).contains(n)).and_then(|n| u16::try_from(n).ok()).ok_or_else(right)
+}
+
+/// Bytes: `500MiB`, `10GiB`, `64KB`, `1_000_000`.
+pub(super) fn size(text: &str) -> Read<u64> {
+    let right = || "a size: bytes, or with KB, MB, GB, KiB, MiB or GiB behind, such as 500MiB".to_owned();
+    let text = text.trim();
+    let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let factor: u64 = match unit.trim_start().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "tib" => 1 << 40,
+        _ => return Err(right()),
+    };
+    // The store counts in signed 64-bit integers.
+    digits(number).and_then(|n| n.checked_mul(factor)).filter(|&n| n <= i64::MAX as u64).ok_or_else(right)
+}
+
+/// `500ms`, `10s`, `2m`, `1h`, from 10 milliseconds to a day.
+pub(super) fn duration(text: &str) -> Read<Duration> {
+    let right = || "a time from 10ms to 24h, such as 500ms, 10s, 2m or 1h".to_owned();
+    let any = any_duration(text).ok_or_else(right)?;
+    let bounds = Duration::from_millis(10)..=Duration::from_secs(86_400);
+    if bounds.contains(&any) { Ok(any) } else { Err(right()) }
+}
+
+/// As [`duration`], and `0s` for none.
+pub(super) fn duration_or_none(text: &str) -> Read<Duration> {
+    match any_duration(text) {
+        Some(Duration::ZERO) => Ok(Duration::ZERO),
+        _ => duration(text).map_err(|right| format!("{right}; 0s for none")),
+    }
+}
+
+fn any_duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '_')?);
+    let number = digits(number)?;
+    match unit {
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => Some(Duration::from_secs(number)),
+        "m" => number.checked_mul(60).map(Duration::from_secs),
+        "h" => number.checked_mul(3600).map(Duration::from_secs),
+        _ => None,
+    }
+}
+
+/// Decimal digits, with `_` between them where people like.
+fn digits(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let well = text.starts_with(|c: char| c.is_ascii_digit()) && text.bytes().all(|b| b.is_ascii_digit() || b == b'_');
+    well.then(|| text.replace('_', "").parse().ok()).flatten()
+}
+
+/// `on` or `off`.
+pub(super) fn switch(text: &str) -> Read<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "on" | "true" | "yes" => Ok(true),
+        "off" | "false" | "no" => Ok(false),
+        _ => Err("on or off".to_owned()),
+    }
+}
+
+/// `host:port`, all addresses of the host; `:port` is every interface.
+pub(super) fn listen(text: &str) -> Read<Vec<SocketAddr>> {
+    let right = "an address and port, such as :8080, 127.0.0.1:8080, [::1]:8080 or localhost:8080";
+    let (host, port) = text.rsplit_once(':').ok_or(right)?;
+    let port = port.parse::<u16>().map_err(|_| right)?;
+    if host.is_empty() {
+        return Ok(vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))]);
+    }
+    if let Ok(address) = text.parse() {
+        return Ok(vec![address]);
+    }
+    if host.contains(['[', ']', ':', '/']) {
+        return Err(right.to_owned());
+    }
+    let found = (host, port).to_socket_addrs().map_err(|e| format!("{right}; the name does not resolve: {e}"))?;
+    Ok(found.collect())
+}
+
+/// An IP address, or a network in CIDR notation.
+pub(super) fn network(text: &str) -> Read<Network> {
+    let right = || "an IP address or a network, such as 10.0.0.1, 10.0.0.0/8 or fd00::/8".to_owned();
+    text.parse().map_err(|_| right())
+}
+
+/// `scheme://host` or `scheme://host:port` as browsers send it, `null`, or `*` for any.
+pub(super) fn origin(text: &str) -> Read<String> {
+    let lower = text.to_ascii_lowercase();
+    let host = lower.split_once("://").filter(|(scheme, _)| !scheme.is_empty()).map(|(_, host)| host);
+    let well = |host: &str| !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ', '*']);
+    if lower == "*" || lower == "null" || host.is_some_and(well) {
+        return Ok(lower);
+    }
+    Err("an origin as browsers send it, such as https://app.example.com, without a path; or * for any".to_owned())
+}
+
+/// A path of the store.
+pub(super) fn store_path(text: &str) -> Read<PathBuf> {
+    // SQLite would take a store in memory, whose tokens end with the process, or a file whose name says otherwise.
+    if text.trim().is_empty() || text.starts_with(":memory:") || text.starts_with("file:") {
+        return Err("the path of a file, such as /var/lib/coralmux/relay.db".to_owned());
+    }
+    Ok(PathBuf::from(text))
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people where standard error is a terminal, else JSON.
+    #[default]
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+pub(super) fn log_format(text: &str) -> Read<LogFormat> {
+    match text.to_ascii_lowercase().as_str() {
+        "auto" => Ok(LogFormat::Auto),
+        "human" => Ok(LogFormat::Human),
+        "json" => Ok(LogFormat::Json),
+        _ => Err("auto, human or json".to_owned()),
+    }
+}
+
+pub(super) fn log_level(text: &str) -> Read<LevelFilter> {
+    let known = ["off", "error", "warn", "info", "debug", "trace"].contains(&text.to_ascii_lowercase().as_str());
+    let right = || "error, warn, info, debug, trace or off".to_owned();
+    if known { text.parse().map_err(|_| right()) } else { Err(right()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        let cases = [
+            ("500MiB", 524_288_000),
+            ("10GiB", 10_737_418_240),
+            ("64KB", 64_000),
+            ("1_000_000", 1_000_000),
+            ("0", 0),
+            ("64 kib", 65_536),
+            (" 7 ", 7),
+            ("3b", 3),
+            ("8388607TiB", 8_388_607 << 40),
+        ];
+        for (text, bytes) in cases {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for bad in ["", "MiB", "500M", "1.5GiB", "-1", "_1", "8388608TiB", "99999999999999999999", "1 000", "0x10"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        let cases = [("10s", 10_000), ("500ms", 500), ("2m", 120_000), ("24h", 86_400_000), ("10ms", 10)];
+        for (text, ms) in cases {
+            assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for bad in ["", "10", "0s", "9ms", "25h", "-1s", "1.5s", "10 s", "10S", "1d", "18446744073709551615h"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+        assert_eq!(duration_or_none("0s"), Ok(Duration::ZERO));
+        assert!(duration_or_none("1ms").is_err());
+    }
+
+    #[test]
+    fn counts() {
+        assert_eq!(count("0"), Ok(0));
+        assert_eq!(count("1_000"), Ok(1000));
+        assert_eq!(count("1000000000"), Ok(COUNT_MAX));
+        for bad in ["", "-1", "1.0", "1000000001", "many", "+1"] {
+            assert!(count(bad).is_err(), "{bad}");
+        }
+        assert_eq!(shards("4"), Ok(4));
+        assert!(shards("0").is_err() && shards("1025").is_err());
+    }
+
+    #[test]
+    fn addresses() {
+        let one = |text: &str| listen(text).unwrap().iter().map(SocketAddr::to_string).collect::<Vec<_>>();
+        assert_eq!(one(":8080"), ["[::]:8080"]);
+        assert_eq!(one("127.0.0.1:0"), ["127.0.0.1:0"]);
+        assert_eq!(one("[::1]:65535"), ["[::1]:65535"]);
+        assert!(one("localhost:80").iter().all(|a| a == "127.0.0.1:80" || a == "[::1]:80"));
+        for bad in ["", "8080", ":", ":65536", "::1:80", "127.0.0.1", "http://x:80", "[::1:80", ":http"] {
+            assert!(listen(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn origins() {
+        assert_eq!(origin("HTTPS://App.Example.com:8443"), Ok("https://app.example.com:8443".to_owned()));
+        assert_eq!(origin("*"), Ok("*".to_owned()));
+        for bad in ["", "app.example.com", "https://", "https://a/b", "://x", "https://*.example.com", "https://a/"] {
+            assert!(origin(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn levels_formats_switches_and_paths() {
+        assert_eq!(log_level("WARN"), Ok(LevelFilter::WARN));
+        assert!(log_level("3").is_err() && log_level("").is_err());
+        assert_eq!(log_format("JSON"), Ok(LogFormat::Json));
+        assert_eq!((switch("off"), switch("true")), (Ok(false), Ok(true)));
+        assert!(switch("").is_err());
+        assert!(store_path(":memory:").is_err() && store_path(" ").is_err() && store_path("relay.db").is_ok());
+    }
+}

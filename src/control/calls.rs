@@ -1,0 +1,256 @@
+//! The API calls. Each returns its answer; what it promises has been written and told to the owner by then.
+
+use super::index::entry_of;
+use super::json::{LABEL_CHARACTERS_MAX, RolesView, TokenView, UsageView, time};
+use super::message::{ApiAnswer, ApiCall, NewToken, Notice, Shards, TokenChange};
+use super::{StoreState, Worker};
+use crate::proto::token::{Role, TokenHash, TokenId, token_text};
+use crate::store::calendar::{LAST_SECOND, day_of_ms, month_of_day};
+use crate::store::{StoreError, TokenRow, UsageSums};
+use serde::Serialize;
+use std::net::IpAddr;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Draws of a token until one is new: a second one is never met, unless the random source is broken.
+const DRAWS_MAX: usize = 3;
+/// Tokens on one page at most.
+const PAGE_MAX: u32 = 1000;
+
+/// An answer, or the one that an error means.
+type Answer = Result<ApiAnswer, ApiAnswer>;
+
+impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
+    pub(super) fn handle_call(&mut self, call: ApiCall) -> ApiAnswer {
+        let answer = match call {
+            ApiCall::Create(new) => self.create(new),
+            ApiCall::Register { address } => self.register(address),
+            ApiCall::Presence(hash) => Ok(self.presence(&hash)),
+            ApiCall::Revoke(hash) => self.revoke(&hash),
+            ApiCall::List { limit, after } => self.list(limit, after),
+            ApiCall::Show(id) => self.show(id),
+            ApiCall::Update(id, change) => self.update(id, change),
+            ApiCall::RevokeId(id) => self.find(id).and_then(|row| self.revoke(&row.hash)),
+        };
+        answer.unwrap_or_else(|error| error)
+    }
+
+    fn create(&mut self, new: NewToken) -> Answer {
+        let now_ms = self.now_ms();
+        check(new.label.as_deref(), new.expires_at, now_ms)?;
+        self.gate.poll_open(now_ms)?;
+        for _ in 0..DRAWS_MAX {
+            let text = token_text((self.control.random)());
+            let mut row = TokenRow {
+                serial: 0,
+                hash: TokenHash::of(&text),
+                label: new.label.clone(),
+                created_at: now_ms / 1000,
+                expires_at: new.expires_at,
+                limits: new.limits,
+            };
+            row.serial = match self.control.store.create(&row) {
+                Err(StoreError::Exists) => continue,
+                result => self.gate.handle_write(now_ms, result)?,
+            };
+            self.admit(&row, UsageSums::default(), now_ms)?;
+            tracing::info!(id = %row.hash.key().id(), "token made");
+            return Ok(ApiAnswer::json(201, &self.view(&row, Some(&text), UsageSums::default())));
+        }
+        tracing::error!("the random source repeats itself: no token made");
+        Err(ApiAnswer::error(500, "INTERNAL", "no new token could be drawn", None))
+    }
+
+    fn register(&mut self, address: IpAddr) -> Answer {
+        if !self.control.settings.registration {
+            let message = "this relay's operator makes the tokens; ask for one";
+            return Err(ApiAnswer::error(403, "REGISTRATION_OFF", message, None));
+        }
+        let now_ms = self.now_ms();
+        if let Err(wait_ms) = self.registrations.take(now_ms, address) {
+            let message = "too many registrations from this address";
+            return Err(ApiAnswer::error(429, "RATE_LIMITED", message, Some(wait_ms)));
+        }
+        self.create(NewToken::default()).inspect_err(|_| self.registrations.give_back(address))
+    }
+
+    fn presence(&self, hash: &TokenHash) -> ApiAnswer {
+        let slot = self.control.index.slot(hash.key());
+        let entry = slot.and_then(|slot| self.control.directory.entry(slot));
+        let online = |role| entry.as_ref().is_some_and(|entry| entry.online_since(role).is_some());
+        ApiAnswer::json(200, &RolesView { phone: online(Role::Phone), agent: online(Role::Agent) })
+    }
+
+    /// 204 for any token. Where the store fails, the token is shut out all the same, until a restart; the answer says
+    /// so, and repeating the call mends it.
+    fn revoke(&mut self, hash: &TokenHash) -> Answer {
+        let now_ms = self.now_ms();
+        let written = self.gate.poll_open(now_ms).and_then(|()| {
+            let deleted = self.control.store.revoke(hash);
+            self.gate.handle_write(now_ms, deleted)
+        });
+        let admitted = self.shut_out(hash.key());
+        match written {
+            Ok(deleted) => {
+                if deleted || admitted {
+                    tracing::info!(id = %hash.key().id(), "token revoked");
+                }
+                Ok(ApiAnswer::no_content())
+            }
+            Err(unavailable) => {
+                let message = "the token is shut out until the relay restarts, but the token store cannot be written \
+                               now; try again later to make it last";
+                Err(ApiAnswer::error(503, "STORE_UNAVAILABLE", message, Some(unavailable.retry_after_ms)))
+            }
+        }
+    }
+
+    fn list(&mut self, limit: u32, after: Option<u64>) -> Answer {
+        #[derive(Serialize)]
+        struct Page<'a> {
+            tokens: Vec<TokenView<'a>>,
+            next: Option<u64>,
+        }
+        let now_ms = self.now_ms();
+        self.poll_readable(now_ms)?;
+        let limit = limit.clamp(1, PAGE_MAX);
+        // One more than asked for tells whether there is a next page.
+        let rows = self.control.store.list(after.unwrap_or(0), limit + 1);
+        let mut rows = self.gate.handle_read(now_ms, rows)?;
+        let more = rows.len() > limit as usize;
+        rows.truncate(limit as usize);
+        let mut sums = Vec::with_capacity(rows.len());
+        for row in &rows {
+            sums.push(self.used(row, now_ms)?);
+        }
+        let tokens = rows.iter().zip(sums).map(|(row, sums)| self.view(row, None, sums)).collect();
+        let next = rows.last().filter(|_| more).map(|row| row.serial);
+        Ok(ApiAnswer::json(200, &Page { tokens, next }))
+    }
+
+    fn show(&mut self, id: TokenId) -> Answer {
+        let row = self.find(id)?;
+        self.show_row(&row)
+    }
+
+    fn show_row(&mut self, row: &TokenRow) -> Answer {
+        let now_ms = self.now_ms();
+        let sums = self.used(row, now_ms)?;
+        Ok(ApiAnswer::json(200, &self.view(row, None, sums)))
+    }
+
+    fn update(&mut self, id: TokenId, change: TokenChange) -> Answer {
+        let now_ms = self.now_ms();
+        let before = self.find(id)?;
+        let mut row = before.clone();
+        row.label = change.label.unwrap_or(row.label);
+        row.expires_at = change.expires_at.unwrap_or(row.expires_at);
+        row.limits = change.limits.unwrap_or(row.limits);
+        let expiry = row.expires_at.filter(|_| row.expires_at != before.expires_at);
+        check(row.label.as_deref(), expiry, now_ms)?;
+        self.gate.poll_open(now_ms)?;
+        let updated = self.control.store.update(&row);
+        if !self.gate.handle_write(now_ms, updated)? {
+            return Err(not_found());
+        }
+        let alive = row.expires_at.is_none_or(|at| at > now_ms / 1000);
+        if alive && (row.expires_at, row.limits) != (before.expires_at, before.limits) {
+            let sums = self.used(&row, now_ms)?;
+            self.admit(&row, sums, now_ms)?;
+        }
+        self.show_row(&row)
+    }
+
+    /// Puts a token's entry into the directory, in the place of one that it had, and tells its owner.
+    fn admit(&mut self, row: &TokenRow, sums: UsageSums, now_ms: u64) -> Result<(), ApiAnswer> {
+        let key = row.hash.key();
+        let entry = entry_of(row, sums, now_ms);
+        if let Some(old) = self.control.index.slot(key).and_then(|slot| self.control.directory.entry(slot)) {
+            // The owner writes the new entry from the notice on; until then readers see what was.
+            for role in [Role::Phone, Role::Agent] {
+                entry.set_online(role, old.online_since(role));
+            }
+        }
+        let Some(slot) = self.control.directory.insert(entry) else {
+            return Err(ApiAnswer::error(503, "FULL", "this relay has no room for another token", Some(60_000)));
+        };
+        if let Some(old) = self.control.index.insert(key, slot, row.expires_at) {
+            self.control.index.retire(now_ms, old);
+        }
+        self.tell_owner(key, Notice::Admit { key, slot });
+        Ok(())
+    }
+
+    /// Reading works where only writing fails, but waits in vain for another program's lock.
+    fn poll_readable(&self, now_ms: u64) -> Result<(), ApiAnswer> {
+        if self.gate.health().state() == StoreState::Locked {
+            self.gate.poll_open(now_ms)?;
+        }
+        Ok(())
+    }
+
+    fn find(&mut self, id: TokenId) -> Result<TokenRow, ApiAnswer> {
+        let now_ms = self.now_ms();
+        self.poll_readable(now_ms)?;
+        let found = self.control.store.find(id);
+        self.gate.handle_read(now_ms, found)?.ok_or_else(not_found)
+    }
+
+    /// What a token used: from the directory while it admits, which the owner keeps up to date; else from the store.
+    fn used(&mut self, row: &TokenRow, now_ms: u64) -> Result<UsageSums, ApiAnswer> {
+        let today = day_of_ms(now_ms);
+        let slot = self.control.index.slot(row.hash.key());
+        if let Some(entry) = slot.and_then(|slot| self.control.directory.entry(slot)) {
+            let (day, month) = (entry.day.load(Relaxed), entry.month.load(Relaxed));
+            return Ok(UsageSums {
+                day_bytes: if day == today { entry.day_bytes.load(Relaxed) } else { 0 },
+                month_bytes: if month == month_of_day(today) { entry.month_bytes.load(Relaxed) } else { 0 },
+            });
+        }
+        let stored = self.control.store.usage(row.serial, now_ms);
+        let stored = self.gate.handle_read(now_ms, stored)?;
+        let waiting = self.pending.bytes(row.hash.key(), today);
+        Ok(UsageSums { day_bytes: stored.day_bytes + waiting, month_bytes: stored.month_bytes + waiting })
+    }
+
+    fn view<'a>(&self, row: &'a TokenRow, token: Option<&'a str>, sums: UsageSums) -> TokenView<'a> {
+        let effective = row.limits.over(&self.control.settings.limits);
+        let slot = self.control.index.slot(row.hash.key());
+        let entry = slot.and_then(|slot| self.control.directory.entry(slot));
+        let since = |role| entry.as_ref().and_then(|entry| entry.online_since(role)).map(u64::from);
+        let (phone, agent) = (since(Role::Phone), since(Role::Agent));
+        TokenView {
+            token,
+            id: row.hash.key().id().to_string(),
+            label: row.label.as_deref(),
+            created_at: time(row.created_at),
+            expires_at: row.expires_at.map(time),
+            limits: row.limits,
+            usage: UsageView {
+                day_bytes: sums.day_bytes,
+                month_bytes: sums.month_bytes,
+                daily_quota_bytes: effective.daily_quota_bytes,
+                monthly_quota_bytes: effective.monthly_quota_bytes,
+            },
+            effective: effective.into(),
+            online: RolesView { phone: phone.is_some(), agent: agent.is_some() },
+            online_since: RolesView { phone: phone.map(time), agent: agent.map(time) },
+        }
+    }
+}
+
+fn not_found() -> ApiAnswer {
+    ApiAnswer::error(404, "NOT_FOUND", "there is no such token", None)
+}
+
+/// What a new or changed token may say of itself.
+fn check(label: Option<&str>, expires_at: Option<u64>, now_ms: u64) -> Result<(), ApiAnswer> {
+    let invalid = |message: &str| Err(ApiAnswer::error(400, "INVALID_REQUEST", message, None));
+    if label.is_some_and(|label| label.chars().count() > LABEL_CHARACTERS_MAX) {
+        return invalid("label: at most 200 characters");
+    }
+    match expires_at {
+        Some(at) if at <= now_ms / 1000 => invalid("expires_at: lies in the past; to end a token, delete it"),
+        Some(at) if at > LAST_SECOND => invalid("expires_at: after the year 9999; null means never"),
+        _ => Ok(()),
+    }
+}

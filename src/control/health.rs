@@ -1,0 +1,109 @@
+//! How the store fares, for `/health` and the metrics: written by the control thread, read by anyone.
+
+use crate::store::StoreError;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+
+/// The state of the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum StoreState {
+    /// The last write succeeded.
+    #[default]
+    Ok,
+    /// No room left on the device.
+    DiskFull,
+    /// Locked by another program.
+    Locked,
+    /// Not writable any more.
+    ReadOnly,
+    /// Damaged.
+    Corrupt,
+    /// Another failure.
+    Io,
+}
+
+impl StoreState {
+    const ALL: [Self; 6] = [Self::Ok, Self::DiskFull, Self::Locked, Self::ReadOnly, Self::Corrupt, Self::Io];
+
+    /// The name in `/health`, logs and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::DiskFull => "disk_full",
+            Self::Locked => "locked",
+            Self::ReadOnly => "read_only",
+            Self::Corrupt => "corrupt",
+            Self::Io => "io_error",
+        }
+    }
+
+    /// The state that a failure means.
+    pub(super) const fn of(error: &StoreError) -> Self {
+        match error {
+            StoreError::DiskFull => Self::DiskFull,
+            StoreError::Locked => Self::Locked,
+            StoreError::ReadOnly => Self::ReadOnly,
+            StoreError::Corrupt(_) => Self::Corrupt,
+            StoreError::Io(_) | StoreError::Exists => Self::Io,
+        }
+    }
+}
+
+/// The store's health, shared through an `Arc`.
+#[derive(Debug, Default)]
+pub struct StoreHealth {
+    state: AtomicU8,
+    /// Usage records that wait for the store.
+    usage_waiting: AtomicU64,
+    /// Bytes of usage that were let go because too many waited.
+    usage_dropped_bytes: AtomicU64,
+    detail: Mutex<String>,
+}
+
+impl StoreHealth {
+    /// The state now.
+    #[must_use]
+    pub fn state(&self) -> StoreState {
+        StoreState::ALL.get(usize::from(self.state.load(Relaxed))).copied().unwrap_or(StoreState::Io)
+    }
+
+    /// Whether the last write succeeded.
+    #[must_use]
+    pub fn is_ok(&self) -> bool {
+        self.state() == StoreState::Ok
+    }
+
+    /// What the store said last; empty while it is well.
+    #[must_use]
+    pub fn detail(&self) -> String {
+        // A text is whole even when a thread ended while it held the lock.
+        self.detail.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    /// Usage records (one for each token and day) in memory that wait for the store.
+    #[must_use]
+    pub fn usage_waiting(&self) -> u64 {
+        self.usage_waiting.load(Relaxed)
+    }
+
+    /// Bytes of usage that were let go because too many records waited.
+    #[must_use]
+    pub fn usage_dropped_bytes(&self) -> u64 {
+        self.usage_dropped_bytes.load(Relaxed)
+    }
+
+    pub(super) fn set(&self, state: StoreState, detail: String) {
+        *self.detail.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = detail;
+        self.state.store(state as u8, Relaxed);
+    }
+
+    pub(super) fn set_usage_waiting(&self, records: u64) {
+        self.usage_waiting.store(records, Relaxed);
+    }
+
+    pub(super) fn add_usage_dropped(&self, bytes: u64) {
+        self.usage_dropped_bytes.fetch_add(bytes, Relaxed);
+    }
+}

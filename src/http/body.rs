@@ -1,0 +1,198 @@
+//! The JSON bodies of the admin API. Read by hand and not derived, so that each error names its field.
+
+use super::response::Problem;
+use crate::control::json::LABEL_CHARACTERS_MAX;
+use crate::control::message::{NewToken, TokenChange};
+use crate::proto::limits::LimitsOverride;
+use crate::store::calendar::read_rfc3339;
+use serde_json::{Map, Value};
+
+/// What is wrong with a body: the field's name, then what would be right.
+type BodyError = String;
+
+/// Reads the optional body of `POST /api/v1/pair`; an empty one is a token without a name, an end or limits of its own.
+pub(super) fn new_token(now_unix_sec: u64, body: &[u8]) -> Result<NewToken, Problem> {
+    if body.trim_ascii().is_empty() {
+        return Ok(NewToken::default());
+    }
+    let change = change(now_unix_sec, body).map_err(problem)?;
+    if change.expires_at.flatten().is_some_and(|second| second <= now_unix_sec) {
+        return Err(problem("expires_at: this second has passed".to_owned()));
+    }
+    Ok(NewToken {
+        label: change.label.flatten(),
+        expires_at: change.expires_at.flatten(),
+        limits: change.limits.unwrap_or_default(),
+    })
+}
+
+/// Reads the body of `PATCH /api/v1/tokens/{id}`.
+pub(super) fn token_change(now_unix_sec: u64, body: &[u8]) -> Result<TokenChange, Problem> {
+    change(now_unix_sec, body).map_err(problem)
+}
+
+fn problem(error: BodyError) -> Problem {
+    Problem::new(400, "INVALID_BODY", error)
+}
+
+fn change(now_unix_sec: u64, body: &[u8]) -> Result<TokenChange, BodyError> {
+    let fields: Map<String, Value> =
+        serde_json::from_slice(body).map_err(|error| format!("the body has to be a JSON object: {error}"))?;
+    let mut change = TokenChange::default();
+    for (name, value) in fields {
+        match name.as_str() {
+            "label" => change.label = Some(label(value)?),
+            "expires_at" | "expires_in_sec" if change.expires_at.is_some() => {
+                return Err("expires_at, expires_in_sec: give one of the two".to_owned());
+            }
+            "expires_at" => change.expires_at = Some(time(&value)?),
+            "expires_in_sec" => {
+                let seconds = number(&name, &value)?;
+                // The sum, too, has to fit the store's column.
+                let ends = |seconds: u64| now_unix_sec.saturating_add(seconds).min(i64::MAX as u64);
+                change.expires_at = Some(seconds.map(ends));
+            }
+            "limits" => change.limits = Some(limits(value)?),
+            _ => return Err(unknown(&name, "label, expires_at, expires_in_sec, limits")),
+        }
+    }
+    Ok(change)
+}
+
+fn label(value: Value) -> Result<Option<String>, BodyError> {
+    match value {
+        Value::Null => Ok(None),
+        Value::String(text) if text.chars().count() > LABEL_CHARACTERS_MAX => {
+            Err(format!("label: at most {LABEL_CHARACTERS_MAX} characters"))
+        }
+        Value::String(text) if text.chars().any(char::is_control) => Err("label: no control characters".to_owned()),
+        Value::String(text) => Ok(Some(text)),
+        _ => Err("label: has to be a string or null".to_owned()),
+    }
+}
+
+fn limits(value: Value) -> Result<LimitsOverride, BodyError> {
+    let fields = match value {
+        Value::Null => return Ok(LimitsOverride::default()),
+        Value::Object(fields) => fields,
+        _ => return Err("limits: has to be an object or null".to_owned()),
+    };
+    let mut limits = LimitsOverride::default();
+    for (name, value) in &fields {
+        let slot = match name.as_str() {
+            "message_bytes_max" => &mut limits.message_bytes_max,
+            "phone_per_minute" => &mut limits.phone_per_minute,
+            "agent_per_minute" => &mut limits.agent_per_minute,
+            "stream_per_second" => &mut limits.stream_per_second,
+            "daily_quota_bytes" => &mut limits.daily_quota_bytes,
+            "monthly_quota_bytes" => &mut limits.monthly_quota_bytes,
+            _ => return Err(unknown(&format!("limits.{name}"), LIMIT_NAMES)),
+        };
+        *slot = number(&format!("limits.{name}"), value)?;
+    }
+    Ok(limits)
+}
+
+const LIMIT_NAMES: &str =
+    "message_bytes_max, phone_per_minute, agent_per_minute, stream_per_second, daily_quota_bytes, monthly_quota_bytes";
+
+/// A whole number that the store's 64-bit signed column holds, or null.
+fn number(name: &str, value: &Value) -> Result<Option<u64>, BodyError> {
+    match value {
+        Value::Null => Ok(None),
+        value => match value.as_u64().filter(|&number| i64::try_from(number).is_ok()) {
+            Some(number) => Ok(Some(number)),
+            None => Err(format!("{name}: has to be a whole number from 0 to {}, or null", i64::MAX)),
+        },
+    }
+}
+
+/// A time as the API shows it, or as a Unix second.
+fn time(value: &Value) -> Result<Option<u64>, BodyError> {
+    let Value::String(text) = value else {
+        return number("expires_at", value).map_err(|_| EXPIRES_AT.to_owned());
+    };
+    read_rfc3339(text).map(Some).ok_or_else(|| EXPIRES_AT.to_owned())
+}
+
+const EXPIRES_AT: &str = "expires_at: has to be an RFC 3339 time such as 2026-12-31T23:59:59Z, a Unix second, or null";
+
+fn unknown(name: &str, known: &str) -> BodyError {
+    // The name comes from the client and goes back to it: short enough to be read.
+    let shown: String = name.chars().take(64).collect();
+    format!("{shown}: no such field; there are {known}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1000;
+
+    fn read(body: &str) -> Result<TokenChange, BodyError> {
+        change(NOW, body.as_bytes())
+    }
+
+    #[test]
+    fn every_limit_has_its_name_here() {
+        let all = LimitsOverride {
+            message_bytes_max: Some(1),
+            phone_per_minute: Some(2),
+            agent_per_minute: Some(3),
+            stream_per_second: Some(4),
+            daily_quota_bytes: Some(5),
+            monthly_quota_bytes: Some(6),
+        };
+        let json = serde_json::to_string(&all).unwrap();
+        assert_eq!(read(&format!(r#"{{"limits":{json}}}"#)).unwrap().limits, Some(all));
+        for name in serde_json::from_str::<Map<String, Value>>(&json).unwrap().keys() {
+            assert!(LIMIT_NAMES.contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_there_changes_and_null_clears() {
+        assert_eq!(read("{}"), Ok(TokenChange::default()));
+        let cleared =
+            TokenChange { label: Some(None), expires_at: Some(None), limits: Some(LimitsOverride::default()) };
+        assert_eq!(read(r#"{"label":null,"expires_at":null,"limits":null}"#), Ok(cleared));
+        assert_eq!(read(r#"{"label":"Büro \u00e4"}"#).unwrap().label, Some(Some("Büro ä".to_owned())));
+        assert_eq!(read(r#"{"expires_in_sec":60}"#).unwrap().expires_at, Some(Some(1060)));
+        assert_eq!(read(r#"{"expires_at":60}"#).unwrap().expires_at, Some(Some(60)));
+    }
+
+    #[test]
+    fn an_error_names_its_field() {
+        for (body, begins) in [
+            ("", "the body"),
+            ("[]", "the body"),
+            ("{\"label\":\"a\"} x", "the body"),
+            ("{", "the body"),
+            (r#"{"lable":"x"}"#, "lable: no such field"),
+            (r#"{"label":5}"#, "label: has to be a string"),
+            (r#"{"label":"a\u0000"}"#, "label: no control"),
+            (r#"{"expires_at":-1}"#, "expires_at: has to be"),
+            (r#"{"expires_at":1.5}"#, "expires_at: has to be"),
+            (r#"{"expires_in_sec":"1h"}"#, "expires_in_sec: has to be"),
+            (r#"{"expires_in_sec":18446744073709551615}"#, "expires_in_sec: has to be"),
+            (r#"{"expires_at":2000,"expires_in_sec":1}"#, "expires_at, expires_in_sec: give one"),
+            (r#"{"limits":[]}"#, "limits: has to be"),
+            (r#"{"limits":{"phone":1}}"#, "limits.phone: no such field"),
+            (r#"{"limits":{"phone_per_minute":"1"}}"#, "limits.phone_per_minute: has to be"),
+        ] {
+            let error = read(body).unwrap_err();
+            assert!(error.starts_with(begins), "{body}: {error}");
+        }
+        let long = "ä".repeat(LABEL_CHARACTERS_MAX);
+        assert!(read(&format!(r#"{{"label":"{long}"}}"#)).is_ok());
+        assert!(read(&format!(r#"{{"label":"{long}a"}}"#)).unwrap_err().starts_with("label: at most"));
+    }
+
+    #[test]
+    fn a_new_token_needs_no_body_and_cannot_have_expired() {
+        assert_eq!(new_token(NOW, b" \r\n").unwrap(), NewToken::default());
+        assert!(new_token(NOW, br#"{"expires_at":1000}"#).is_err());
+        assert!(new_token(NOW, br#"{"expires_in_sec":0}"#).is_err());
+        assert_eq!(new_token(NOW, br#"{"expires_at":1001}"#).unwrap().expires_at, Some(1001));
+    }
+}

@@ -1,0 +1,182 @@
+//! What requests are checked against, and what a request asks for.
+
+use super::forwarded;
+use super::head::Head;
+use super::response::{Problem, text};
+use super::route::{Route, page, split_target};
+use super::{Action, Parsed, Refusal, body, upgrade};
+use crate::config::network::{Network, counted_as};
+use crate::control::message::ApiCall;
+use sha2::{Digest, Sha256};
+use std::fmt;
+use std::net::IpAddr;
+use subtle::ConstantTimeEq;
+
+/// What a [`Gate`] is built of. Has no `Debug`, for it holds the admin key.
+pub struct GateOptions<'a> {
+    /// The admin key. Empty never means open: then no key is right.
+    pub admin_key: &'a str,
+    /// Whose `X-Forwarded-For` counts.
+    pub trusted_proxies: Vec<Network>,
+    /// The origins (`https://app.example.com`) whose pages may open a WebSocket; `None`: any.
+    pub allowed_origins: Option<Vec<String>>,
+    /// Whether anybody may register a token.
+    pub registration: bool,
+    /// Whether a WebSocket may be opened at any path, as on the echo listener.
+    pub any_path: bool,
+}
+
+/// What requests are checked against; built once, shared by all shards.
+pub struct Gate {
+    /// SHA-256 of the admin key; `None` when there is no key.
+    admin_key: Option<[u8; 32]>,
+    trusted_proxies: Vec<Network>,
+    /// Without a slash at the end, for an `Origin` has none.
+    allowed_origins: Option<Vec<String>>,
+    registration: bool,
+    any_path: bool,
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate")
+            .field("trusted_proxies", &self.trusted_proxies)
+            .field("allowed_origins", &self.allowed_origins)
+            .field("registration", &self.registration)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Gate {
+    /// A gate; of the admin key it keeps the hash.
+    #[must_use]
+    pub fn new(options: GateOptions<'_>) -> Self {
+        let without_slash = |origin: String| origin.trim_end_matches('/').to_owned();
+        Self {
+            admin_key: (!options.admin_key.is_empty()).then(|| Sha256::digest(options.admin_key.as_bytes()).into()),
+            trusted_proxies: options.trusted_proxies,
+            allowed_origins: options.allowed_origins.map(|all| all.into_iter().map(without_slash).collect()),
+            registration: options.registration,
+            any_path: options.any_path,
+        }
+    }
+
+    /// Whether what `peer` says of its client counts.
+    #[must_use]
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(peer))
+    }
+
+    /// Reads the request at the beginning of `bytes`, sent over a connection from `peer`. `now_unix_sec` is the Unix
+    /// second that `expires_in_sec` counts from.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] for what cannot be read or is too large: answered, then the connection is closed.
+    pub fn parse(&self, now_unix_sec: u64, bytes: &[u8], peer: IpAddr) -> Result<Parsed, Refusal> {
+        self.parse_request(now_unix_sec, bytes, peer)
+            .map_err(|problem| Refusal { response: problem.response(false, false) })
+    }
+
+    fn parse_request(&self, now_unix_sec: u64, bytes: &[u8], peer: IpAddr) -> Result<Parsed, Problem> {
+        let Some(head) = Head::read(bytes)? else { return Ok(Parsed::NeedMore) };
+        let body_len = match head.content_length {
+            Some(1..) if head.wants_websocket() => {
+                return Err(Problem::fixed(400, "BAD_REQUEST", "a request for an upgrade has no body"));
+            }
+            None if head.method == "PATCH" => {
+                return Err(Problem::fixed(411, "LENGTH_REQUIRED", "send the length of the body in Content-Length"));
+            }
+            length => length.unwrap_or(0),
+        };
+        let consumed = head.len + body_len;
+        let Some(body) = bytes.get(head.len..consumed) else { return Ok(Parsed::NeedMore) };
+        let client = forwarded::client(peer, &head.forwarded_for, &self.trusted_proxies);
+        let (keep_alive, head_only) = (head.keep_alive(), head.method == "HEAD");
+        let action = self
+            .action(now_unix_sec, &head, body, client)
+            .unwrap_or_else(|problem| Action::Respond(problem.response(keep_alive, head_only)));
+        Ok(Parsed::Request { action, consumed, keep_alive, head_only, client })
+    }
+
+    fn action(&self, now_unix_sec: u64, head: &Head<'_>, body: &[u8], client: IpAddr) -> Result<Action, Problem> {
+        let (path, query) = split_target(head.target)?;
+        let route = match self.any_path && head.wants_websocket() {
+            true => Route::WebSocket,
+            false => Route::of(path)?,
+        };
+        let method = match head.method {
+            "HEAD" if route != Route::WebSocket => "GET",
+            method => method,
+        };
+        let call = match (method, route) {
+            ("GET", Route::Root) => return Ok(Action::Respond(text(HINT, head.keep_alive(), head.method == "HEAD"))),
+            ("GET", Route::Health) => return Ok(Action::Health),
+            ("GET", Route::WebSocket) => {
+                let accept = upgrade::accept(head)?;
+                upgrade::check_origin(head.origin, self.allowed_origins.as_deref())?;
+                return Ok(Action::Upgrade { accept });
+            }
+            ("POST", Route::Register) if !self.registration => {
+                return Err(Problem::fixed(403, "REGISTRATION_OFF", "the operator of this relay hands out the tokens"));
+            }
+            ("POST", Route::Register) => ApiCall::Register { address: counted_as(client) },
+            ("GET", Route::PairToken(hash)) => ApiCall::Presence(hash),
+            ("POST", Route::Pair) => {
+                self.check_admin(head)?;
+                ApiCall::Create(body::new_token(now_unix_sec, body)?)
+            }
+            ("DELETE", Route::PairToken(hash)) => {
+                self.check_admin(head)?;
+                ApiCall::Revoke(hash)
+            }
+            ("GET", Route::Tokens) => {
+                self.check_admin(head)?;
+                let (limit, after) = page(query)?;
+                ApiCall::List { limit, after }
+            }
+            ("GET", Route::Token(id)) => {
+                self.check_admin(head)?;
+                ApiCall::Show(id)
+            }
+            ("PATCH", Route::Token(id)) => {
+                self.check_admin(head)?;
+                ApiCall::Update(id, body::token_change(now_unix_sec, body)?)
+            }
+            ("DELETE", Route::Token(id)) => {
+                self.check_admin(head)?;
+                ApiCall::RevokeId(id)
+            }
+            _ => {
+                return Err(Problem::fixed(405, "METHOD_NOT_ALLOWED", "this resource does not take this method")
+                    .with_header(route.allow()));
+            }
+        };
+        Ok(Action::Call(call))
+    }
+
+    /// The key comes in `X-Admin-Key` or as a bearer token. Hashes are compared, so that the time taken tells neither
+    /// how much of a key is right nor how long the right one is.
+    fn check_admin(&self, head: &Head<'_>) -> Result<(), Problem> {
+        let given = head.admin_key.or_else(|| head.authorization.and_then(bearer));
+        let right = match (given, &self.admin_key) {
+            (Some(given), Some(key)) => bool::from(Sha256::digest(given).as_slice().ct_eq(key)),
+            _ => false,
+        };
+        if right {
+            return Ok(());
+        }
+        let message = if given.is_some() { "this is not the admin key" } else { "this needs the X-Admin-Key header" };
+        Err(Problem::fixed(401, "UNAUTHORIZED", message).with_header("WWW-Authenticate: Bearer\r\n"))
+    }
+}
+
+/// The token of `Authorization: Bearer …` (RFC 6750 section 2.1).
+fn bearer(authorization: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = authorization.split_at_checked(b"Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
+}
+
+const HINT: &str = "CoralMux Relay: joins a phone and an AI agent that both connect outbound.\n\
+    WebSocket clients connect to /ws, the API is under /api/v1, /health says how it goes.\n\
+    Read on: https://github.com/coralmux/coralmux-relay\n";

@@ -1,0 +1,171 @@
+//! The head of a request: its framing checked, and those of its fields that the relay looks at.
+
+use super::response::Problem;
+use super::{BODY_BYTES_MAX, FIELDS_MAX, HEAD_BYTES_MAX};
+
+/// A complete head. Fields are without the white space around them.
+#[derive(Debug, Default)]
+pub(super) struct Head<'a> {
+    pub(super) method: &'a str,
+    pub(super) target: &'a str,
+    /// 0 or 1, of HTTP/1.x.
+    pub(super) minor: u8,
+    /// Length of the head with its final empty line, at most [`HEAD_BYTES_MAX`].
+    pub(super) len: usize,
+    /// Length of the body, at most [`BODY_BYTES_MAX`]; `None` when the client does not say.
+    pub(super) content_length: Option<usize>,
+    pub(super) origin: Option<&'a [u8]>,
+    pub(super) admin_key: Option<&'a [u8]>,
+    pub(super) authorization: Option<&'a [u8]>,
+    pub(super) websocket_key: Option<&'a [u8]>,
+    pub(super) websocket_version: Option<&'a [u8]>,
+    /// Each `X-Forwarded-For` field, in order.
+    pub(super) forwarded_for: Vec<&'a [u8]>,
+    host: Option<&'a [u8]>,
+    expect: Option<&'a [u8]>,
+    length_field: Option<&'a [u8]>,
+    /// What the `Connection` and `Upgrade` lists name.
+    closes: bool,
+    keeps_alive: bool,
+    connection_upgrade: bool,
+    upgrade_websocket: bool,
+}
+
+impl<'a> Head<'a> {
+    /// Reads a head from the beginning of `bytes`; `None` while it is incomplete.
+    pub(super) fn read(bytes: &'a [u8]) -> Result<Option<Self>, Problem> {
+        let window = &bytes[..bytes.len().min(HEAD_BYTES_MAX)];
+        let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+        let mut request = httparse::Request::new(&mut fields);
+        let len = match request.parse(window) {
+            Ok(httparse::Status::Complete(len)) => len,
+            Ok(httparse::Status::Partial) if window.len() < HEAD_BYTES_MAX => return Ok(None),
+            Ok(httparse::Status::Partial) => return Err(HEAD_TOO_LARGE),
+            Err(error) => return Err(unreadable(error)),
+        };
+        if has_bare_newline(&window[..len]) {
+            return Err(bad_request("a line of the head ends without a carriage return"));
+        }
+        // A complete request has all three: httparse sets them on its way to the fields.
+        let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
+            return Err(bad_request("the request line is incomplete"));
+        };
+        let mut head = Self { method, target, minor, len, ..Self::default() };
+        for field in request.headers.iter() {
+            head.handle_field(field.name, field.value)?;
+        }
+        head.check_framing()?;
+        Ok(Some(head))
+    }
+
+    /// Whether the connection goes on after the answer (RFC 9112 section 9.3).
+    pub(super) fn keep_alive(&self) -> bool {
+        !self.closes && (self.minor == 1 || self.keeps_alive)
+    }
+
+    /// Whether the client asks for a WebSocket; HTTP/1.0 has no upgrade (RFC 9110 section 7.8).
+    pub(super) fn wants_websocket(&self) -> bool {
+        self.minor == 1 && self.connection_upgrade && self.upgrade_websocket
+    }
+
+    fn handle_field(&mut self, name: &str, value: &'a [u8]) -> Result<(), Problem> {
+        let is = |wanted: &str| name.eq_ignore_ascii_case(wanted);
+        if is("host") {
+            once(&mut self.host, value, "Host")
+        } else if is("connection") {
+            for token in list(value) {
+                self.closes |= token.eq_ignore_ascii_case(b"close");
+                self.keeps_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+                self.connection_upgrade |= token.eq_ignore_ascii_case(b"upgrade");
+            }
+            Ok(())
+        } else if is("upgrade") {
+            self.upgrade_websocket |= list(value).any(|token| token.eq_ignore_ascii_case(b"websocket"));
+            Ok(())
+        } else if is("sec-websocket-key") {
+            once(&mut self.websocket_key, value, "Sec-WebSocket-Key")
+        } else if is("sec-websocket-version") {
+            once(&mut self.websocket_version, value, "Sec-WebSocket-Version")
+        } else if is("origin") {
+            once(&mut self.origin, value, "Origin")
+        } else if is("x-admin-key") {
+            once(&mut self.admin_key, value, "X-Admin-Key")
+        } else if is("authorization") {
+            once(&mut self.authorization, value, "Authorization")
+        } else if is("x-forwarded-for") {
+            self.forwarded_for.push(value);
+            Ok(())
+        } else if is("expect") {
+            once(&mut self.expect, value, "Expect")
+        } else if is("content-length") {
+            once(&mut self.length_field, value, "Content-Length")
+        } else if is("transfer-encoding") {
+            Err(Problem::new(501, "NOT_IMPLEMENTED", "Transfer-Encoding is not taken: send a Content-Length"))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn check_framing(&mut self) -> Result<(), Problem> {
+        if self.minor == 1 && self.host.is_none() {
+            return Err(bad_request("the Host field is missing"));
+        }
+        // RFC 9112 section 3.2: only visible ASCII; a fragment is never sent.
+        if !self.target.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
+            return Err(bad_request("the request target has characters that belong percent-encoded"));
+        }
+        if let Some(digits) = self.length_field {
+            if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+                return Err(bad_request("Content-Length is not a number"));
+            }
+            let length = str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+            // Digits alone that do not parse are a number beyond usize.
+            self.content_length = match length {
+                Some(length) if length <= BODY_BYTES_MAX => Some(length),
+                _ => return Err(Problem::new(413, "BODY_TOO_LARGE", "a request body has at most 4096 bytes")),
+            };
+        }
+        if self.expect.is_some_and(|expect| !expect.eq_ignore_ascii_case(b"100-continue")) {
+            return Err(Problem::new(417, "EXPECTATION_FAILED", "the only expectation known is 100-continue"));
+        }
+        Ok(())
+    }
+}
+
+/// The elements of a comma-separated list (RFC 9110 section 5.6.1).
+pub(super) fn list(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    value.split(|&b| b == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
+}
+
+/// Takes a field that stands once in a request. Repeated, two readers could each take another one.
+fn once<'a>(slot: &mut Option<&'a [u8]>, value: &'a [u8], name: &str) -> Result<(), Problem> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(Problem::new(400, "BAD_REQUEST", format!("the {name} field is there more than once"))),
+    }
+}
+
+/// httparse takes a lone LF for the end of a line; another reader may not.
+fn has_bare_newline(head: &[u8]) -> bool {
+    let mut before = 0;
+    head.iter().any(|&b| {
+        let bare = b == b'\n' && before != b'\r';
+        before = b;
+        bare
+    })
+}
+
+const HEAD_TOO_LARGE: Problem =
+    Problem::fixed(431, "HEAD_TOO_LARGE", "a request head has at most 8192 bytes and 64 fields");
+
+fn unreadable(error: httparse::Error) -> Problem {
+    match error {
+        httparse::Error::TooManyHeaders => HEAD_TOO_LARGE,
+        httparse::Error::Version => Problem::fixed(505, "VERSION_NOT_SUPPORTED", "this port speaks HTTP/1.1"),
+        _ => bad_request("this is not an HTTP/1.1 request"),
+    }
+}
+
+const fn bad_request(message: &'static str) -> Problem {
+    Problem::fixed(400, "BAD_REQUEST", message)
+}

@@ -1,0 +1,255 @@
+//! Responses, written whole into one allocation.
+
+use crate::control::message::ApiAnswer;
+use serde::Serialize;
+use std::borrow::Cow;
+use std::io::Write;
+
+/// The numbers of `GET /health`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HealthReport {
+    /// Open connections, all shards.
+    pub connections: u64,
+    /// Sessions with somebody online, all shards.
+    pub sessions: u64,
+    /// Seconds since the process started.
+    pub uptime_sec: u64,
+    /// How many shards run.
+    pub shards: u16,
+    /// What is wrong with the store, if anything is: the relay then still forwards.
+    pub store_fault: Option<String>,
+}
+
+/// The 101 that makes a WebSocket of the connection (RFC 6455 section 4.2.2); `accept` is that of
+/// [`super::Action::Upgrade`].
+#[must_use]
+pub fn switching(accept: &[u8; 28]) -> Vec<u8> {
+    const BEFORE: &[u8] =
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ";
+    [BEFORE, accept, b"\r\n\r\n"].concat()
+}
+
+/// The response to a call that the control thread answered.
+#[must_use]
+pub fn answer(answer: &ApiAnswer, keep_alive: bool, head_only: bool) -> Vec<u8> {
+    let retry_after = answer.retry_after;
+    let body = answer.body.as_bytes();
+    Response { retry_after, ..Response::new(answer.status, body, keep_alive, head_only) }.bytes()
+}
+
+/// The response to `GET /health`: 200, also while degraded, for the relay then still forwards.
+#[must_use]
+pub fn health(report: &HealthReport, keep_alive: bool, head_only: bool) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        status: &'a str,
+        connections: u64,
+        sessions: u64,
+        uptime_sec: u64,
+        shards: u16,
+        version: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        store: Option<&'a str>,
+    }
+    let body = json(&Body {
+        status: if report.store_fault.is_some() { "degraded" } else { "ok" },
+        connections: report.connections,
+        sessions: report.sessions,
+        uptime_sec: report.uptime_sec,
+        shards: report.shards,
+        version: env!("CARGO_PKG_VERSION"),
+        store: report.store_fault.as_deref(),
+    });
+    Response::new(200, body.as_bytes(), keep_alive, head_only).bytes()
+}
+
+/// A 503 for a connection that finds no room: `Retry-After`, a JSON error, then the connection closes.
+#[must_use]
+pub fn unavailable(code: &str, message: &str, retry_after_sec: u64) -> Vec<u8> {
+    let body = error_body(code, message, Some(retry_after_sec.saturating_mul(1000)));
+    Response { retry_after: Some(retry_after_sec), ..Response::new(503, body.as_bytes(), false, false) }.bytes()
+}
+
+/// The JSON of every error of the HTTP API: `{"error":{"code":…,"message":…,"retry_after_ms":…}}`.
+#[must_use]
+pub fn error_body(code: &str, message: &str, retry_after_ms: Option<u64>) -> String {
+    #[derive(Serialize)]
+    struct Inner<'a> {
+        code: &'a str,
+        message: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
+    }
+    #[derive(Serialize)]
+    struct Outer<'a> {
+        error: Inner<'a>,
+    }
+    json(&Outer { error: Inner { code, message, retry_after_ms } })
+}
+
+/// A plain text for people.
+pub(super) fn text(body: &str, keep_alive: bool, head_only: bool) -> Vec<u8> {
+    let content_type = "text/plain; charset=utf-8";
+    Response { content_type, ..Response::new(200, body.as_bytes(), keep_alive, head_only) }.bytes()
+}
+
+/// What is wrong with a request, and the response to it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Problem {
+    status: u16,
+    code: &'static str,
+    message: Cow<'static, str>,
+    /// Further header lines, each with its CRLF.
+    headers: &'static str,
+}
+
+impl Problem {
+    pub(super) fn new(status: u16, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, code, message: message.into(), headers: "" }
+    }
+
+    pub(super) const fn fixed(status: u16, code: &'static str, message: &'static str) -> Self {
+        Self { status, code, message: Cow::Borrowed(message), headers: "" }
+    }
+
+    pub(super) fn with_header(self, headers: &'static str) -> Self {
+        Self { headers, ..self }
+    }
+
+    pub(super) fn response(&self, keep_alive: bool, head_only: bool) -> Vec<u8> {
+        let body = error_body(self.code, &self.message, None);
+        let headers = self.headers;
+        Response { headers, ..Response::new(self.status, body.as_bytes(), keep_alive, head_only) }.bytes()
+    }
+}
+
+/// Values of these types have string keys and no maps of foreign types: there is nothing in them that JSON cannot say.
+fn json(body: &impl Serialize) -> String {
+    serde_json::to_string(body).unwrap_or_default()
+}
+
+struct Response<'a> {
+    status: u16,
+    content_type: &'a str,
+    body: &'a [u8],
+    headers: &'a str,
+    retry_after: Option<u64>,
+    keep_alive: bool,
+    head_only: bool,
+}
+
+impl<'a> Response<'a> {
+    fn new(status: u16, body: &'a [u8], keep_alive: bool, head_only: bool) -> Self {
+        let content_type = "application/json";
+        Self { status, content_type, body, headers: "", retry_after: None, keep_alive, head_only }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(256 + self.headers.len() + self.body.len());
+        // Writing to a Vec cannot fail.
+        let _ = write!(out, "HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
+        // A 204 has no body, and says nothing about one (RFC 9110 section 8.6).
+        if self.status != 204 {
+            if !self.body.is_empty() {
+                let _ = write!(out, "Content-Type: {}\r\n", self.content_type);
+            }
+            let _ = write!(out, "Content-Length: {}\r\n", self.body.len());
+        }
+        if let Some(seconds) = self.retry_after {
+            let _ = write!(out, "Retry-After: {seconds}\r\n");
+        }
+        out.extend_from_slice(b"Cache-Control: no-store\r\n");
+        out.extend_from_slice(if self.keep_alive { b"Connection: keep-alive\r\n" } else { b"Connection: close\r\n" });
+        out.extend_from_slice(self.headers.as_bytes());
+        out.extend_from_slice(b"\r\n");
+        if !self.head_only && self.status != 204 {
+            out.extend_from_slice(self.body);
+        }
+        out
+    }
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        201 => "Created",
+        204 => "No Content",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        409 => "Conflict",
+        411 => "Length Required",
+        413 => "Content Too Large",
+        417 => "Expectation Failed",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        505 => "HTTP Version Not Supported",
+        // The phrase may be empty; the number is what counts (RFC 9112 section 4).
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(bytes: Vec<u8>) -> String {
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn an_answer_says_its_length_and_whether_the_connection_goes_on() {
+        let api = ApiAnswer { status: 201, body: r#"{"token":"x"}"#.to_owned(), retry_after: None };
+        let head = "HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\
+                    Cache-Control: no-store\r\nConnection: ";
+        assert_eq!(shown(answer(&api, true, false)), format!("{head}keep-alive\r\n\r\n{}", api.body));
+        assert_eq!(shown(answer(&api, false, false)), format!("{head}close\r\n\r\n{}", api.body));
+        assert_eq!(shown(answer(&api, true, true)), format!("{head}keep-alive\r\n\r\n"));
+    }
+
+    #[test]
+    fn a_204_says_nothing_of_a_body() {
+        let api = ApiAnswer { status: 204, body: String::new(), retry_after: None };
+        let text = "HTTP/1.1 204 No Content\r\nCache-Control: no-store\r\nConnection: keep-alive\r\n\r\n";
+        assert_eq!(shown(answer(&api, true, false)), text);
+    }
+
+    #[test]
+    fn too_many_requests_say_when_to_come_back() {
+        let body = error_body("RATE_LIMITED", "later", Some(90_000));
+        assert_eq!(body, r#"{"error":{"code":"RATE_LIMITED","message":"later","retry_after_ms":90000}}"#);
+        let text = shown(answer(&ApiAnswer { status: 429, body, retry_after: Some(90) }, true, false));
+        assert!(text.contains("\r\nRetry-After: 90\r\n"), "{text}");
+        let text = shown(unavailable("FULL", "no room", 5));
+        assert!(text.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{text}");
+        assert!(text.contains("\r\nRetry-After: 5\r\n") && text.contains("\r\nConnection: close\r\n"), "{text}");
+        assert!(text.ends_with(r#"{"error":{"code":"FULL","message":"no room","retry_after_ms":5000}}"#), "{text}");
+    }
+
+    #[test]
+    fn health_names_the_stores_fault_only_when_there_is_one() {
+        let mut report = HealthReport { connections: 3, sessions: 1, uptime_sec: 60, shards: 2, store_fault: None };
+        let begins = r#"{"status":"ok","connections":3,"sessions":1,"uptime_sec":60,"shards":2,"version":""#;
+        let text = shown(health(&report, true, false));
+        assert!(text.contains(begins) && !text.contains(r#""store""#), "{text}");
+        report.store_fault = Some("disk full".to_owned());
+        let text = shown(health(&report, true, false));
+        assert!(text.contains(r#"{"status":"degraded""#) && text.ends_with(r#","store":"disk full"}"#), "{text}");
+    }
+
+    #[test]
+    fn the_101_is_small_and_complete() {
+        let text = shown(switching(b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+        assert_eq!(
+            text,
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+        );
+    }
+}

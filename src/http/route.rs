@@ -1,0 +1,236 @@
+//! The request target: which resource it names, and its query.
+
+use super::response::Problem;
+use crate::proto::token::{TokenHash, TokenId};
+use std::borrow::Cow;
+
+/// A resource of the relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    Root,
+    WebSocket,
+    Health,
+    Register,
+    Pair,
+    PairToken(TokenHash),
+    Tokens,
+    Token(TokenId),
+}
+
+impl Route {
+    /// Finds the resource that a path names.
+    pub(super) fn of(path: &str) -> Result<Self, Problem> {
+        // The two that nearly every request wants, without a look at the rest.
+        match path {
+            "/ws" => return Ok(Self::WebSocket),
+            "/health" => return Ok(Self::Health),
+            _ => {}
+        }
+        let path = decode(path).ok_or(BAD_ENCODING)?;
+        Ok(match path.as_ref() {
+            "/" => Self::Root,
+            "/ws" => Self::WebSocket,
+            "/health" => Self::Health,
+            "/api/v1/register" => Self::Register,
+            "/api/v1/pair" => Self::Pair,
+            "/api/v1/tokens" => Self::Tokens,
+            other => {
+                if let Some(token) = other.strip_prefix("/api/v1/pair/").filter(|token| is_segment(token)) {
+                    Self::PairToken(TokenHash::of(token))
+                } else if let Some(id) = other.strip_prefix("/api/v1/tokens/").and_then(TokenId::parse) {
+                    Self::Token(id)
+                } else {
+                    return Err(NOT_FOUND);
+                }
+            }
+        })
+    }
+
+    /// The `Allow` line of a 405.
+    pub(super) fn allow(self) -> &'static str {
+        match self {
+            Self::Root | Self::Health | Self::Tokens => "Allow: GET, HEAD\r\n",
+            Self::WebSocket => "Allow: GET\r\n",
+            Self::Register | Self::Pair => "Allow: POST\r\n",
+            Self::PairToken(_) => "Allow: GET, HEAD, DELETE\r\n",
+            Self::Token(_) => "Allow: GET, HEAD, PATCH, DELETE\r\n",
+        }
+    }
+}
+
+const NOT_FOUND: Problem = Problem::fixed(404, "NOT_FOUND", "there is nothing here; the API is under /api/v1");
+const BAD_ENCODING: Problem =
+    Problem::fixed(400, "BAD_REQUEST", "the request target is not valid percent-encoded UTF-8");
+
+/// Path and query of a request target in origin or absolute form (RFC 9112 section 3.2).
+pub(super) fn split_target(target: &str) -> Result<(&str, &str), Problem> {
+    let origin_form = match target.split_once("://") {
+        Some((scheme, rest)) if ["http", "https", "ws", "wss"].iter().any(|s| scheme.eq_ignore_ascii_case(s)) => {
+            rest.find(['/', '?']).map_or("/", |at| &rest[at..])
+        }
+        _ => target,
+    };
+    let (path, query) = origin_form.split_once('?').unwrap_or((origin_form, ""));
+    match path {
+        "" => Ok(("/", query)),
+        path if path.starts_with('/') || path == "*" => Ok((path, query)),
+        _ => Err(Problem::fixed(400, "BAD_REQUEST", "the request target is not a path")),
+    }
+}
+
+/// How many tokens a page has when the request does not say.
+const PAGE_TOKENS_DEFAULT: u32 = 100;
+/// The most tokens of a page.
+const PAGE_TOKENS_MAX: u32 = 1000;
+
+/// Reads `limit` and `after` of the token list.
+pub(super) fn page(query: &str) -> Result<(u32, Option<u64>), Problem> {
+    let (mut limit, mut after) = (None, None);
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (name, value) = (decode(name).ok_or(BAD_ENCODING)?, decode(value).ok_or(BAD_ENCODING)?);
+        match name.as_ref() {
+            "limit" if limit.is_none() => {
+                limit = Some(
+                    whole(&value)
+                        .and_then(|number| u32::try_from(number).ok())
+                        .filter(|number| (1..=PAGE_TOKENS_MAX).contains(number))
+                        .ok_or(Problem::fixed(400, "INVALID_QUERY", "limit: has to be a number from 1 to 1000"))?,
+                );
+            }
+            "after" if after.is_none() => {
+                after = Some(whole(&value).ok_or(Problem::fixed(
+                    400,
+                    "INVALID_QUERY",
+                    "after: has to be the `next` of the page before",
+                ))?);
+            }
+            _ => {
+                return Err(Problem::fixed(400, "INVALID_QUERY", "the query takes limit and after, each once"));
+            }
+        }
+    }
+    Ok((limit.unwrap_or(PAGE_TOKENS_DEFAULT), after))
+}
+
+/// Digits alone: no sign, no white space. At most what the store's 64-bit signed column holds.
+fn whole(text: &str) -> Option<u64> {
+    let number = text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()?;
+    i64::try_from(number).is_ok().then_some(number)
+}
+
+fn is_segment(text: &str) -> bool {
+    !text.is_empty() && !text.contains('/')
+}
+
+/// Undoes percent-encoding (RFC 3986 section 2.1); `None` for a broken escape and for what is not UTF-8 afterwards.
+fn decode(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains('%') {
+        return Some(Cow::Borrowed(text));
+    }
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let (byte, after) = match (first, after) {
+            (b'%', [high, low, after @ ..]) => (hex_digit(*high)? << 4 | hex_digit(*low)?, after),
+            (b'%', _) => return None,
+            (byte, after) => (byte, after),
+        };
+        decoded.push(byte);
+        rest = after;
+    }
+    String::from_utf8(decoded).ok().map(Cow::Owned)
+}
+
+fn hex_digit(digit: u8) -> Option<u8> {
+    // A hex digit is less than 16.
+    char::from(digit).to_digit(16).map(|value| value as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percent_encoding_is_undone_once() {
+        for (text, decoded) in [
+            ("/ws", Some("/ws")),
+            ("/%77s", Some("/ws")),
+            ("%c3%A4%25", Some("ä%")),
+            ("%2541", Some("%41")),
+            ("%", None),
+            ("%4", None),
+            ("%4g", None),
+            ("%+1", None),
+            ("%ff", None),
+        ] {
+            assert_eq!(decode(text).as_deref(), decoded, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_path_names_one_resource_or_none() {
+        let hash = TokenHash::of("oc_pair_00");
+        for (path, route) in [
+            ("/", Some(Route::Root)),
+            ("/ws", Some(Route::WebSocket)),
+            ("/%77%73", Some(Route::WebSocket)),
+            ("/health", Some(Route::Health)),
+            ("/api/v1/pair", Some(Route::Pair)),
+            ("/api/v1/pair/oc_pair_00", Some(Route::PairToken(hash))),
+            ("/api/v1/pair/oc%5Fpair%5f00", Some(Route::PairToken(hash))),
+            ("/api/v1/pair/", None),
+            ("/api/v1/pair/a/b", None),
+            ("/api/v1/pair/a%2fb", None),
+            ("/api/v1/register", Some(Route::Register)),
+            ("/api/v1/tokens", Some(Route::Tokens)),
+            ("/api/v1/tokens/00112233445566ff", Some(Route::Token(TokenId(0x0011_2233_4455_66ff)))),
+            ("/api/v1/tokens/00112233445566FF", None),
+            ("/api/v1/tokens/1", None),
+            ("/WS", None),
+            ("/ws/", None),
+            ("//ws", None),
+            ("/api/../ws", None),
+            ("*", None),
+        ] {
+            assert_eq!(Route::of(path).ok(), route, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_target_in_either_form_has_a_path_and_a_query() {
+        for (target, parts) in [
+            ("/ws?a=b?c", Some(("/ws", "a=b?c"))),
+            ("http://relay.example:80/ws?x", Some(("/ws", "x"))),
+            ("HTTP://relay.example", Some(("/", ""))),
+            ("http://relay.example?x=/y", Some(("/", "x=/y"))),
+            ("/a://b", Some(("/a://b", ""))),
+            ("*", Some(("*", ""))),
+            ("ftp://relay.example/ws", None),
+            ("relay.example:443", None),
+        ] {
+            assert_eq!(split_target(target).ok(), parts, "{target}");
+        }
+    }
+
+    #[test]
+    fn a_page_is_bounded() {
+        for (query, page_is) in [
+            ("", Some((100, None))),
+            ("limit=1", Some((1, None))),
+            ("limit=1000&after=7", Some((1000, Some(7)))),
+            ("&after=%37&", Some((100, Some(7)))),
+            ("limit=0", None),
+            ("limit=1001", None),
+            ("limit=+5", None),
+            ("limit=", None),
+            ("limit=1&limit=2", None),
+            ("after=-1", None),
+            ("after=9223372036854775808", None),
+            ("offset=1", None),
+            ("limit=%zz", None),
+        ] {
+            assert_eq!(page(query).ok(), page_is, "{query}");
+        }
+    }
+}

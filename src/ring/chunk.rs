@@ -1,0 +1,344 @@
+//! Bytes on their way: what a connection received, or is to send.
+
+use super::buffers::Slice;
+use std::cell::Cell;
+use std::fmt;
+use std::rc::Rc;
+
+/// The chunks that one send takes at the most.
+pub const CHUNKS_A_SEND_MAX: usize = 64;
+
+/// Bytes in the memory they were received into, or in an allocation of their own.
+#[derive(Debug)]
+pub enum Chunk {
+    /// A part of a receive buffer.
+    Slice(Slice),
+    /// An allocation.
+    Heap(Heap),
+}
+
+impl Chunk {
+    /// The bytes: of a heap, those up to its [`Heap::stop`].
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Slice(slice) => slice.as_slice(),
+            Self::Heap(heap) => heap.as_slice(),
+        }
+    }
+
+    /// The bytes, to be changed in place.
+    #[must_use]
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        match self {
+            Self::Slice(slice) => slice.as_mut_slice(),
+            Self::Heap(heap) => heap.as_mut_slice(),
+        }
+    }
+
+    /// Leaves only the bytes of `range`.
+    pub fn narrow(&mut self, range: std::ops::Range<usize>) {
+        match self {
+            Self::Slice(slice) => slice.narrow(range),
+            Self::Heap(heap) => heap.narrow(range),
+        }
+    }
+
+    /// Cuts off the bytes from `at` on: shared memory of a slice, a copy of a heap.
+    #[must_use]
+    pub fn split_off(&mut self, at: usize) -> Self {
+        match self {
+            Self::Slice(slice) => Self::Slice(slice.split_off(at)),
+            Self::Heap(heap) => {
+                let rest = heap.as_slice()[at..].to_vec();
+                heap.narrow(0..at);
+                Self::Heap(Heap::from(rest))
+            }
+        }
+    }
+
+    /// How many bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.as_slice().len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Bytes in an allocation of their own, of which a part is still to be sent.
+///
+/// `start <= stop <= bytes.len()`; what lies before `start` has been sent or is room for a header.
+pub struct Heap {
+    bytes: Vec<u8>,
+    start: usize,
+    stop: usize,
+    reservation: Option<Reservation>,
+}
+
+impl Heap {
+    /// An empty allocation with room for `capacity` bytes, the first `headroom` of them before its contents.
+    #[must_use]
+    pub fn with_headroom(headroom: usize, capacity: usize, reservation: Reservation) -> Self {
+        let mut bytes = Vec::with_capacity(headroom + capacity);
+        bytes.resize(headroom, 0);
+        Self { bytes, start: headroom, stop: headroom, reservation: Some(reservation) }
+    }
+
+    /// The bytes from `start` to `stop`.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[self.start..self.stop]
+    }
+
+    /// The bytes from `start` to `stop`, to be changed in place.
+    #[must_use]
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.stop]
+    }
+
+    /// Appends, growing where it must.
+    pub fn extend(&mut self, more: &[u8]) {
+        debug_assert_eq!(self.stop, self.bytes.len());
+        self.bytes.extend_from_slice(more);
+        self.stop = self.bytes.len();
+    }
+
+    /// Bytes that are neither sent nor within [`Heap::as_slice`]: what [`Heap::reveal`] can still show.
+    #[must_use]
+    pub fn hidden(&self) -> usize {
+        self.bytes.len() - self.stop
+    }
+
+    /// Hides all but the first `count` bytes, to be shown later by [`Heap::reveal`].
+    pub fn hide_from(&mut self, count: usize) {
+        self.stop = self.bytes.len().min(self.start + count);
+    }
+
+    /// Once all that shows has been sent: puts `header` in front of the next `count` hidden bytes and shows both. The
+    /// header is written over bytes that have been sent.
+    pub fn reveal(&mut self, header: &[u8], count: usize) {
+        debug_assert_eq!(self.start, self.stop);
+        self.stop = self.bytes.len().min(self.stop + count);
+        self.prepend(header);
+    }
+
+    /// Puts `header` in front of what shows, into the headroom or over bytes that have been sent.
+    ///
+    /// # Panics
+    /// When there is no room: a bug of the caller.
+    pub fn prepend(&mut self, header: &[u8]) {
+        let start = self.start.checked_sub(header.len()).expect("the caller left room for the header");
+        self.bytes[start..self.start].copy_from_slice(header);
+        self.start = start;
+    }
+
+    /// Leaves only the bytes of `range`.
+    pub fn narrow(&mut self, range: std::ops::Range<usize>) {
+        let start = self.start;
+        assert!(range.start <= range.end && start + range.end <= self.bytes.len(), "narrow past the heap");
+        if self.hidden() == 0 {
+            self.bytes.truncate(start + range.end);
+        }
+        self.stop = start + range.end;
+        self.start = start + range.start;
+    }
+
+    /// Where the next bytes may be written, and how many.
+    pub(super) fn spare(&mut self) -> (*mut u8, usize) {
+        let spare = self.bytes.spare_capacity_mut();
+        (spare.as_mut_ptr().cast(), spare.len())
+    }
+
+    /// # Safety
+    /// `count` bytes behind the end must have been written, within the capacity.
+    pub(super) unsafe fn extend_filled(&mut self, count: usize) {
+        debug_assert!(self.bytes.len() + count <= self.bytes.capacity());
+        // SAFETY: the caller says so.
+        unsafe { self.bytes.set_len(self.bytes.len() + count) };
+        self.stop = self.bytes.len();
+    }
+
+    /// Makes room for `more` bytes behind those that are there.
+    pub fn make_room(&mut self, more: usize) {
+        self.bytes.reserve_exact(more);
+    }
+}
+
+impl From<Vec<u8>> for Heap {
+    /// A small message of the relay's own: not counted against the budget.
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { start: 0, stop: bytes.len(), bytes, reservation: None }
+    }
+}
+
+impl Heap {
+    /// As `From<Vec<u8>>`, counted against the budget by `reservation`.
+    #[must_use]
+    pub fn reserved(bytes: Vec<u8>, reservation: Reservation) -> Self {
+        Self { reservation: Some(reservation), ..Self::from(bytes) }
+    }
+}
+
+impl fmt::Debug for Heap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reserved = self.reservation.as_ref().map_or(0, |r| r.bytes);
+        write!(f, "Heap({}..{} of {}, {reserved} reserved)", self.start, self.stop, self.bytes.len())
+    }
+}
+
+/// What one send takes.
+#[derive(Debug)]
+pub enum Outgoing {
+    /// One run of bytes: `send`.
+    One(Chunk),
+    /// Several: `sendmsg`.
+    Many(Box<Batch>),
+}
+
+impl Outgoing {
+    /// All bytes of it.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::One(chunk) => chunk.len(),
+            Self::Many(batch) => batch.chunks.iter().map(Chunk::len).sum(),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Several chunks that leave in one `sendmsg`, with the structures that the kernel reads.
+pub struct Batch {
+    /// The chunks, in order.
+    pub chunks: Vec<Chunk>,
+    vectors: Vec<libc::iovec>,
+    message: libc::msghdr,
+}
+
+impl Batch {
+    /// A batch of `chunks`, at most [`CHUNKS_A_SEND_MAX`].
+    #[must_use]
+    pub fn new(chunks: Vec<Chunk>) -> Box<Self> {
+        debug_assert!(chunks.len() <= CHUNKS_A_SEND_MAX);
+        // SAFETY: a message header of zeros is a valid one: no name, no vectors, no control data.
+        let message = unsafe { std::mem::zeroed() };
+        Box::new(Self { chunks, vectors: Vec::new(), message })
+    }
+
+    /// The header for the kernel; valid while the batch stands and its chunks do not change.
+    pub(super) fn message(&mut self) -> *const libc::msghdr {
+        self.vectors = self
+            .chunks
+            .iter()
+            .map(|chunk| {
+                let bytes = chunk.as_slice();
+                libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
+            })
+            .collect();
+        self.message.msg_iov = self.vectors.as_mut_ptr();
+        self.message.msg_iovlen = self.vectors.len() as _;
+        &raw const self.message
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.chunks).finish()
+    }
+}
+
+/// A shard's memory for messages under way.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    account: Rc<Account>,
+}
+
+#[derive(Debug)]
+struct Account {
+    used_bytes: Cell<usize>,
+    bytes_max: usize,
+}
+
+impl Budget {
+    /// A budget of `bytes_max` bytes.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Self {
+        Self { account: Rc::new(Account { used_bytes: Cell::new(0), bytes_max }) }
+    }
+
+    /// Reserves `bytes`, or `None` while too much is in use.
+    #[must_use]
+    pub fn reserve(&self, bytes: usize) -> Option<Reservation> {
+        (self.account.used_bytes.get() + bytes <= self.account.bytes_max).then(|| self.charge(bytes))
+    }
+
+    /// Counts `bytes` that are there already, whether or not the budget has room; new reservations then wait.
+    #[must_use]
+    pub fn charge(&self, bytes: usize) -> Reservation {
+        self.account.used_bytes.set(self.account.used_bytes.get() + bytes);
+        Reservation { account: Rc::clone(&self.account), bytes }
+    }
+
+    /// Bytes reserved now.
+    #[must_use]
+    pub fn used_bytes(&self) -> usize {
+        self.account.used_bytes.get()
+    }
+}
+
+/// Bytes of a [`Budget`], given back when this is dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    account: Rc<Account>,
+    bytes: usize,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.account.used_bytes.set(self.account.used_bytes.get() - self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_waits_for_what_is_given_back() {
+        let budget = Budget::new(100);
+        let first = budget.reserve(60).unwrap();
+        assert!(budget.reserve(41).is_none());
+        drop(first);
+        let forced = budget.charge(150);
+        assert!(budget.reserve(0).is_none());
+        drop(forced);
+        assert_eq!(budget.used_bytes(), 0);
+    }
+
+    #[test]
+    fn a_large_message_shows_one_fragment_after_the_other() {
+        let mut heap = Heap::with_headroom(10, 9, Budget::new(100).charge(9));
+        heap.extend(b"abcdefghi");
+        heap.hide_from(4);
+        heap.prepend(&[1, 4]);
+        assert_eq!(heap.as_slice(), b"\x01\x04abcd");
+        heap.narrow(6..6);
+        heap.reveal(&[0, 4], 4);
+        assert_eq!(heap.as_slice(), b"\x00\x04efgh");
+        heap.narrow(3..6);
+        assert_eq!(heap.as_slice(), b"fgh");
+        heap.narrow(3..3);
+        heap.reveal(&[0x80, 1], 4);
+        assert_eq!((heap.as_slice(), heap.hidden()), (&b"\x80\x01i"[..], 0));
+    }
+}

@@ -1,0 +1,42 @@
+//! What the kernel holds: the memory of each send and fill that is under way.
+
+use super::ConnIndex;
+use super::chunk::{Heap, Outgoing};
+use slab::Slab;
+
+pub(super) enum InflightOp {
+    Send(Outgoing),
+    Fill(Heap),
+}
+
+/// The operations under way, by the index that their completion names.
+#[derive(Default)]
+pub(super) struct Inflight {
+    ops: Slab<(ConnIndex, InflightOp)>,
+}
+
+impl Inflight {
+    pub(super) fn insert(&mut self, conn: ConnIndex, op: InflightOp) -> u32 {
+        self.ops.insert((conn, op)) as u32
+    }
+
+    pub(super) fn remove(&mut self, index: u32) -> Option<(ConnIndex, InflightOp)> {
+        self.ops.try_remove(index as usize)
+    }
+
+    /// The send just inserted at `index`.
+    pub(super) fn outgoing_mut(&mut self, index: u32) -> &mut Outgoing {
+        match self.ops.get_mut(index as usize) {
+            Some((_, InflightOp::Send(outgoing))) => outgoing,
+            _ => unreachable!("called only with the index that insert() returned for a send"),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.ops.len()
+    }
+
+    pub(super) fn leak(&mut self) {
+        std::mem::forget(std::mem::take(&mut self.ops));
+    }
+}

@@ -1,0 +1,93 @@
+//! The listening sockets: one for each address and shard, sharing the port.
+
+use super::{Failure, exit};
+use crate::shard::mail::Listener;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// Connections that wait to be accepted, for each shard.
+const BACKLOG: i32 = 4096;
+
+/// The sockets of all shards.
+pub(super) struct Listeners {
+    /// By shard.
+    pub(super) of_shards: Vec<Vec<Listener>>,
+    /// Where the relay listens, with the ports that the system chose.
+    pub(super) addrs: Vec<SocketAddr>,
+    /// Where it echoes.
+    pub(super) echo_addrs: Vec<SocketAddr>,
+}
+
+/// Binds each address once for each shard. They accept nothing before they are handed to the shards.
+pub(super) fn bind(addrs: &[SocketAddr], echo_addrs: &[SocketAddr], shards: u16) -> Result<Listeners, Failure> {
+    let mut listeners =
+        Listeners { of_shards: (0..shards).map(|_| Vec::new()).collect(), addrs: Vec::new(), echo_addrs: Vec::new() };
+    for (addrs, echo) in [(addrs, false), (echo_addrs, true)] {
+        for &addr in addrs {
+            let bound =
+                bind_all(addr, shards, echo, &mut listeners.of_shards).map_err(|error| failure(addr, &error))?;
+            if echo { &mut listeners.echo_addrs } else { &mut listeners.addrs }.push(bound);
+        }
+    }
+    Ok(listeners)
+}
+
+fn bind_all(addr: SocketAddr, shards: u16, echo: bool, of_shards: &mut [Vec<Listener>]) -> io::Result<SocketAddr> {
+    // A second relay of the same user could share the port unseen: a socket that does not share finds out.
+    let (alone, addr) = match bind_one(addr, false) {
+        Ok(socket) => (socket, addr),
+        Err(_) if addr.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
+            // A machine without IPv6: every interface is then every IPv4 one.
+            let addr = SocketAddr::from((Ipv4Addr::UNSPECIFIED, addr.port()));
+            (bind_one(addr, false)?, addr)
+        }
+        Err(error) => return Err(error),
+    };
+    alone.listen(1)?;
+    let bound = alone.local_addr()?.as_socket().unwrap_or(addr);
+    drop(alone);
+    for listeners in of_shards.iter_mut().take(usize::from(shards)) {
+        let socket = bind_one(bound, true)?;
+        socket.listen(BACKLOG)?;
+        listeners.push(Listener { socket: socket.into(), echo });
+    }
+    Ok(bound)
+}
+
+fn bind_one(addr: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    if addr.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // Accepted sockets have it from their listener, which spares a call for each.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&addr.into())?;
+    Ok(socket)
+}
+
+fn failure(addr: SocketAddr, error: &io::Error) -> Failure {
+    let port = addr.port();
+    match error.kind() {
+        io::ErrorKind::AddrInUse => Failure::new(
+            exit::ADDRESS_IN_USE,
+            format_args!(
+                "{addr} is in use by another program; end it (see `ss -ltnp 'sport = :{port}'`) or give another --addr"
+            ),
+        ),
+        io::ErrorKind::PermissionDenied => Failure::new(
+            exit::FAILURE,
+            format_args!(
+                "{addr}: not allowed to listen on this port; use one from 1024 up, or give the program CAP_NET_BIND_SERVICE"
+            ),
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            Failure::new(exit::FAILURE, format_args!("{addr}: this machine has no such address; give another --addr"))
+        }
+        _ => Failure::new(exit::FAILURE, format_args!("cannot listen on {addr}: {error}")),
+    }
+}

@@ -1,0 +1,183 @@
+//! The shards' threads and the control thread: how they start, find each other, and end.
+
+use super::listeners::Listeners;
+use super::signals::Signals;
+use super::{Failure, exit, random, unix_ms};
+use crate::config::Config;
+use crate::config::machine::cpus::usable_cpus;
+use crate::control::message::Request;
+use crate::control::{self, Control, Index, StoreHealth};
+use crate::ring::{Ring, Waker};
+use crate::shard::mail::{Mail, Mailboxes, channel};
+use crate::shard::shared::Shared;
+use crate::shard::{Links, Settings, Shard};
+use crate::store::Store;
+use crossbeam_channel::{Receiver, Sender, bounded};
+use glommio::{LocalExecutorBuilder, Placement};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// Requests of shards that control has not taken yet.
+const REQUESTS_MAX: usize = 16 * 1024;
+/// glommio's own buffers, which the relay does not use: the least it takes.
+const GLOMMIO_IO_MEMORY_BYTES: usize = 64 << 10;
+/// What the control thread has for its last writes, after the shards have ended.
+const LAST_WRITES: Duration = Duration::from_secs(5);
+
+type ShardThread = glommio::ExecutorJoinHandle<std::io::Result<()>>;
+
+/// The shards' threads.
+pub(super) struct Shards {
+    threads: Vec<ShardThread>,
+    pub(super) mailboxes: Mailboxes,
+    pub(super) control: Sender<Request>,
+}
+
+impl Shards {
+    /// Hands each shard its listeners: it accepts from now on.
+    pub(super) fn listen(&self, listeners: Listeners) {
+        for (shard, listeners) in listeners.of_shards.into_iter().enumerate() {
+            let _ = self.mailboxes.post(shard as u16, Mail::Listen(listeners));
+        }
+    }
+}
+
+/// Starts one pinned thread a shard. Each builds its ring, says how it is woken, and waits to be told of the others.
+pub(super) fn start_shards(
+    config: &Config,
+    settings: Settings,
+    shared: &Arc<Shared>,
+) -> Result<(Shards, Receiver<Request>), Failure> {
+    let cpus = usable_cpus();
+    let (control, requests) = bounded(REQUESTS_MAX);
+    let (ready_sender, ready) = bounded::<Result<(u16, Waker), String>>(usize::from(config.shards));
+    let mut threads = Vec::new();
+    let mut senders = Vec::new();
+    let mut starters = Vec::new();
+    for id in 0..config.shards {
+        let (mail_sender, mailbox) = channel();
+        let (start_sender, start) = bounded::<Mailboxes>(1);
+        senders.push(mail_sender);
+        starters.push(start_sender);
+        let (control, shared, settings, ready) =
+            (control.clone(), Arc::clone(shared), settings.clone(), ready_sender.clone());
+        let placement = match cpus.len() {
+            0 => Placement::Unbound,
+            count => Placement::Fixed(cpus[usize::from(id) % count]),
+        };
+        let thread = LocalExecutorBuilder::new(placement)
+            .name(&format!("shard-{id}"))
+            .io_memory(GLOMMIO_IO_MEMORY_BYTES)
+            .spawn(move || async move {
+                let ring = match Ring::new() {
+                    Ok(ring) => ring,
+                    Err(error) => {
+                        let _ = ready.send(Err(format!("shard {id}: cannot build its ring: {error}")));
+                        return Err(error);
+                    }
+                };
+                let _ = ready.send(Ok((id, ring.waker())));
+                drop(ready);
+                // Nothing else runs on this executor, so waiting here holds nobody up. It ends when the start fails.
+                let Ok(mailboxes) = start.recv() else { return Ok(()) };
+                let links = Links { id, mailbox, mailboxes, control, shared };
+                let served = Shard::new(ring, settings, links, u64::from_ne_bytes(random())).run().await;
+                if let Err(error) = &served {
+                    // Half a relay is worse than none: the service manager starts a whole one.
+                    tracing::error!(shard = id, %error, "the shard's ring has failed");
+                    std::process::exit(i32::from(exit::FAILURE));
+                }
+                served
+            })
+            .map_err(|error| Failure::new(exit::FAILURE, format_args!("cannot start shard {id}: {error}")))?;
+        threads.push(thread);
+    }
+    drop(ready_sender);
+    let mut wakers: Vec<Option<Waker>> = vec![None; usize::from(config.shards)];
+    for _ in 0..config.shards {
+        match ready.recv() {
+            Ok(Ok((id, waker))) => wakers[usize::from(id)] = Some(waker),
+            Ok(Err(text)) => return Err(Failure::new(exit::FAILURE, text)),
+            Err(_) => return Err(Failure::new(exit::FAILURE, "a shard ended before it had started")),
+        }
+    }
+    let mailboxes = Mailboxes::new(senders.into_iter().zip(wakers.into_iter().flatten()).collect());
+    for starter in starters {
+        let _ = starter.send(mailboxes.clone());
+    }
+    Ok((Shards { threads, mailboxes, control }, requests))
+}
+
+/// Starts the control thread.
+pub(super) fn start_control(
+    config: &Config,
+    store: Store,
+    index: Index,
+    health: Arc<StoreHealth>,
+    shared: &Arc<Shared>,
+    shards: &Shards,
+    requests: Receiver<Request>,
+) -> Result<JoinHandle<()>, Failure> {
+    let control = Control {
+        store,
+        index,
+        directory: Arc::clone(&shared.directory),
+        shards: shards.mailboxes.clone(),
+        health,
+        settings: control::Settings {
+            register_per_hour: config.register_per_hour,
+            registration: config.registration,
+            limits: config.limits,
+        },
+        clock: unix_ms,
+        random: random::<16>,
+    };
+    thread::Builder::new()
+        .name("control".to_owned())
+        .spawn(move || control::run(control, &requests))
+        .map_err(|error| Failure::new(exit::FAILURE, format_args!("cannot start the control thread: {error}")))
+}
+
+/// The relay, accepting.
+pub(super) struct Running {
+    shards: Shards,
+    control: JoinHandle<()>,
+    signals: Signals,
+}
+
+impl Running {
+    pub(super) fn new(shards: Shards, control: JoinHandle<()>, signals: Signals) -> Self {
+        Self { shards, control, signals }
+    }
+
+    /// Waits for a signal, then ends everything in order: shards first, for they report their last usage to control.
+    pub(super) fn until_stopped(mut self, within: Duration) -> u8 {
+        let signal = self.signals.wait();
+        tracing::info!(signal, "stopping; a second signal ends at once");
+        give_up_after(within + LAST_WRITES);
+        for shard in 0..self.shards.mailboxes.shards() {
+            let _ = self.shards.mailboxes.post(shard, Mail::ShutDown { within });
+        }
+        let mut exit_code = exit::OK;
+        for thread in self.shards.threads {
+            if !matches!(thread.join(), Ok(Ok(()))) {
+                exit_code = exit::FAILURE;
+            }
+        }
+        if self.shards.control.send(Request::Stop).is_err() || self.control.join().is_err() {
+            exit_code = exit::FAILURE;
+        }
+        tracing::info!("stopped");
+        exit_code
+    }
+}
+
+/// Ends the process when its threads have not ended by then: a disk that hangs must not keep it.
+fn give_up_after(within: Duration) {
+    thread::spawn(move || {
+        thread::sleep(within);
+        tracing::error!("the threads did not end in time");
+        std::process::exit(i32::from(exit::FAILURE));
+    });
+}

@@ -1,0 +1,162 @@
+//! The messages that the relay writes itself, as complete WebSocket frames.
+
+use crate::proto::frame::{self, Opcode};
+use serde::Serialize;
+use std::fmt;
+
+/// The longest `id`, in bytes of JSON text, that an error repeats as `ref`.
+pub const REF_BYTES_MAX: usize = 1024;
+
+/// The error codes that the relay sends (wire contract, Error codes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ErrorCode {
+    /// The first message does not admit.
+    Unauthorized,
+    /// The other role is not connected.
+    PeerOffline,
+    /// The role's message rate is exceeded.
+    RateLimited,
+    /// The token's day is used up.
+    DailyQuotaExceeded,
+    /// The token's month is used up.
+    MonthlyQuotaExceeded,
+    /// Over the message size limit.
+    MessageTooLarge,
+    /// Not JSON, no type, or a type that the sender may not send.
+    InvalidMessage,
+}
+
+/// The random half of the ids that a shard gives to its own messages, and their count.
+#[derive(Debug)]
+pub struct Ids {
+    random: u64,
+    count: u64,
+}
+
+impl Ids {
+    /// Ids that differ from those of another `random`.
+    #[must_use]
+    pub fn new(random: u64) -> Self {
+        Self { random, count: 0 }
+    }
+
+    fn next(&mut self) -> Id {
+        self.count += 1;
+        Id { random: self.random, count: self.count }
+    }
+}
+
+/// An id in the form of a version 4 UUID.
+#[derive(Clone, Copy)]
+struct Id {
+    random: u64,
+    count: u64,
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (high, low) = (self.random, self.count);
+        write!(
+            f,
+            "{:08x}-{:04x}-4{:03x}-8{:03x}-{:012x}",
+            high >> 32,
+            (high >> 16) & 0xffff,
+            high & 0xfff,
+            low >> 48 & 0xfff,
+            low & 0xffff_ffff_ffff
+        )
+    }
+}
+
+/// A message of the relay's own.
+#[derive(Clone, Copy, Debug)]
+pub enum RelayMessage<'a> {
+    /// The answer to `auth`.
+    AuthOk {
+        /// Whether the other role is online now.
+        paired: bool,
+        /// The token's daily quota; 0: none.
+        daily_quota_bytes: u64,
+        /// What of it is used.
+        daily_used_bytes: u64,
+    },
+    /// The refusal of `auth`, before the close.
+    AuthFail {
+        /// In plain words.
+        message: &'a str,
+    },
+    /// The peer has come or gone.
+    Status {
+        /// Whether it is there.
+        online: bool,
+    },
+    /// The answer to `ping`.
+    Pong,
+    /// Something about a message of the client's own.
+    Error {
+        /// The code.
+        code: ErrorCode,
+        /// In plain words.
+        message: &'a str,
+        /// When to try again.
+        retry_after_ms: Option<u64>,
+        /// The `id` of the message, as JSON text with its quotes.
+        reference: Option<&'a str>,
+    },
+}
+
+impl RelayMessage<'_> {
+    /// The message as one unmasked text frame.
+    #[must_use]
+    pub fn to_frame(self, ids: &mut Ids, unix_ms: u64) -> Vec<u8> {
+        let (kind, payload) = match self {
+            Self::AuthOk { paired, daily_quota_bytes, daily_used_bytes } => (
+                "auth.ok",
+                format!(
+                    r#"{{"paired":{paired},"daily_quota_bytes":{daily_quota_bytes},"daily_used_bytes":{daily_used_bytes}}}"#
+                ),
+            ),
+            Self::AuthFail { message } => ("auth.fail", error_payload(ErrorCode::Unauthorized, message, None, None)),
+            Self::Status { online: true } => ("status", r#"{"peer":"online"}"#.to_owned()),
+            Self::Status { online: false } => ("status", r#"{"peer":"offline"}"#.to_owned()),
+            Self::Pong => ("pong", "{}".to_owned()),
+            Self::Error { code, message, retry_after_ms, reference } => {
+                ("chat.error", error_payload(code, message, retry_after_ms, reference))
+            }
+        };
+        let id = ids.next();
+        let text = format!(r#"{{"v":1,"type":"{kind}","id":"{id}","ts":{unix_ms},"payload":{payload}}}"#);
+        text_frame(text.as_bytes())
+    }
+}
+
+fn error_payload(code: ErrorCode, message: &str, retry_after_ms: Option<u64>, reference: Option<&str>) -> String {
+    // Neither can fail: an enum of unit variants, and a string.
+    let code = serde_json::to_string(&code).unwrap_or_default();
+    let message = serde_json::to_string(message).unwrap_or_default();
+    let mut payload = format!(r#"{{"code":{code},"message":{message}"#);
+    if let Some(retry_after_ms) = retry_after_ms {
+        payload.push_str(&format!(r#","retry_after_ms":{retry_after_ms}"#));
+    }
+    if let Some(reference) = reference.filter(|text| text.len() <= REF_BYTES_MAX) {
+        payload.push_str(&format!(r#","ref":{reference}"#));
+    }
+    payload.push('}');
+    payload
+}
+
+fn text_frame(payload: &[u8]) -> Vec<u8> {
+    frame_of(Opcode::Text, payload)
+}
+
+/// A whole unmasked frame.
+#[must_use]
+pub fn frame_of(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+    let mut header = [0; frame::HEADER_BYTES_MAX];
+    let header_bytes = frame::write_header(&mut header, true, opcode, payload.len() as u64);
+    let mut bytes = Vec::with_capacity(header_bytes + payload.len());
+    bytes.extend_from_slice(&header[..header_bytes]);
+    bytes.extend_from_slice(payload);
+    bytes
+}

@@ -1,0 +1,48 @@
+//! The limits of a token in the form that each message is checked against.
+
+use crate::proto::bucket::Rate;
+use crate::proto::limits::Limits;
+use crate::proto::token::Role;
+use std::time::Duration;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A token's limits, with the rates worked out. Most tokens of a shard share one.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The limits that this was made from.
+    pub limits: Limits,
+    /// By `Role as usize`; `None`: no limit.
+    message_rates: [Option<Rate>; 2],
+    stream_rate: Option<Rate>,
+}
+
+impl Policy {
+    /// Works the rates out. The burst of a role is a minute's messages, that of a stream two seconds' (wire contract,
+    /// Limits).
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        let Limits { phone_per_minute, agent_per_minute, stream_per_second, .. } = limits;
+        Self {
+            limits,
+            message_rates: [
+                Rate::per(phone_per_minute, MINUTE, phone_per_minute),
+                Rate::per(agent_per_minute, MINUTE, agent_per_minute),
+            ],
+            stream_rate: Rate::per(stream_per_second, SECOND, stream_per_second.saturating_mul(2)),
+        }
+    }
+
+    /// What `role` may send.
+    #[must_use]
+    pub fn message_rate(&self, role: Role) -> Option<&Rate> {
+        self.message_rates[role as usize].as_ref()
+    }
+
+    /// What an agent may stream.
+    #[must_use]
+    pub fn stream_rate(&self) -> Option<&Rate> {
+        self.stream_rate.as_ref()
+    }
+}

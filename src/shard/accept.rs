@@ -1,0 +1,153 @@
+//! New connections: caps, addresses, and the first receive.
+
+use super::Shard;
+use super::bounds::TURNED_AWAY_MAX;
+use super::connection::{Connection, Early, NONE, Pauses, Phase, Receiving};
+use super::mail::Listener;
+use super::shared::try_count;
+use crate::proto::token::Role;
+use rustix::io::Errno;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// The listeners, and who was let in only to be turned away.
+#[derive(Default)]
+pub struct Accepting {
+    listeners: Vec<Listener>,
+    /// Listeners that accept no more by themselves and are to be armed again at the next tick.
+    stalled: Vec<u32>,
+    /// Connections over a cap that are being told so. At most [`TURNED_AWAY_MAX`].
+    pub(super) turned_away: usize,
+}
+
+impl Shard {
+    pub(super) fn listen(&mut self, listeners: Vec<Listener>) {
+        self.accepting.listeners.extend(listeners);
+        for (index, listener) in self.accepting.listeners.iter().enumerate() {
+            self.ring.accept(listener.socket.as_fd(), index as u32);
+        }
+    }
+
+    /// Accepts no more, and gives the port back.
+    pub(super) fn stop_listening(&mut self) {
+        for index in 0..self.accepting.listeners.len() {
+            self.ring.cancel_accept(index as u32);
+        }
+        for listener in self.accepting.listeners.drain(..) {
+            // Shut down, a listening socket refuses at once, even while the ring still holds a reference to it.
+            let _ = rustix::net::shutdown(&listener.socket, rustix::net::Shutdown::Both);
+        }
+        self.accepting.stalled.clear();
+    }
+
+    /// Arms listeners again that failed to accept, after a pause.
+    pub(super) fn resume_listening(&mut self) {
+        for index in std::mem::take(&mut self.accepting.stalled) {
+            if let Some(listener) = self.accepting.listeners.get(index as usize) {
+                self.ring.accept(listener.socket.as_fd(), index);
+            }
+        }
+    }
+
+    pub(super) fn handle_accepted(&mut self, listener: u32, socket: io::Result<OwnedFd>, more: bool) {
+        if self.is_shutting_down() {
+            return;
+        }
+        if !more {
+            self.accepting.stalled.push(listener);
+        }
+        match socket {
+            Ok(socket) => self.take_connection(listener, socket),
+            // Out of descriptors or memory: the backlog keeps who comes, and the next tick tries again.
+            Err(error) => tracing::warn!(%error, "cannot accept a connection"),
+        }
+    }
+
+    fn take_connection(&mut self, listener: u32, socket: OwnedFd) {
+        let echo = self.accepting.listeners.get(listener as usize).is_some_and(|listener| listener.echo);
+        // Fails when the client has gone already.
+        let Ok(address) = peer_address(&socket) else { return };
+        let caps = self.shared.caps;
+        let trusted = self.shared.gate.trusts(address);
+        let admitted = try_count(&self.shared.sockets, caps.connections_max);
+        let quiet = admitted && try_count(&self.shared.unauthenticated, caps.unauthenticated_max);
+        // Who comes through a trusted proxy is counted when the request has named the client.
+        let counted =
+            quiet && (trusted || self.shared.addresses.try_enter(address, caps.unauthenticated_per_address_max));
+        if quiet && !counted {
+            self.shared.unauthenticated.fetch_sub(1, Relaxed);
+        }
+        if !counted {
+            if admitted {
+                self.shared.sockets.fetch_sub(1, Relaxed);
+            }
+            if self.accepting.turned_away >= TURNED_AWAY_MAX {
+                return;
+            }
+            self.accepting.turned_away += 1;
+        }
+        let conn = self.insert_connection(socket, address, (counted && !trusted).then_some(address), echo);
+        if let Some(early) = &mut self.connections[conn as usize].early {
+            early.turned_away = !counted;
+        }
+        self.arm(conn);
+    }
+
+    /// A new entry of the slab, in [`Phase::Http`] and with its deadline set.
+    pub(super) fn insert_connection(
+        &mut self,
+        socket: OwnedFd,
+        address: IpAddr,
+        counted: Option<IpAddr>,
+        echo: bool,
+    ) -> u32 {
+        self.serial += 1;
+        let due = self.clock.tick_after(self.settings.auth_timeout);
+        let early = Early {
+            serial: self.serial,
+            address,
+            counted,
+            echo,
+            turned_away: false,
+            request: Vec::new(),
+            keep_alive: true,
+            head_only: false,
+            refusal: "",
+            moving: None,
+        };
+        let conn = self.connections.insert(Connection {
+            socket,
+            session: NONE,
+            outbox: NONE,
+            last_heard: self.clock.tick(),
+            due,
+            phase: Phase::Http,
+            receiving: Receiving::Idle,
+            pauses: Pauses::default(),
+            role: Role::Phone,
+            inbox: None,
+            early: Some(Box::new(early)),
+        }) as u32;
+        self.wheel.arm(conn, due);
+        conn
+    }
+
+    /// A connection is no longer one that has not authenticated.
+    pub(super) fn leave_unauthenticated(&mut self, early: &Early) {
+        if early.turned_away {
+            self.accepting.turned_away -= 1;
+            return;
+        }
+        self.shared.unauthenticated.fetch_sub(1, Relaxed);
+        if let Some(address) = early.counted {
+            self.shared.addresses.leave(address);
+        }
+    }
+}
+
+fn peer_address(socket: &OwnedFd) -> io::Result<IpAddr> {
+    let address = rustix::net::getpeername(socket)?.ok_or(Errno::NOTCONN)?;
+    Ok(SocketAddr::try_from(address)?.ip().to_canonical())
+}

@@ -1,0 +1,87 @@
+//! Why connections end: one reason gives the close code, the reason on the wire and the name in the log.
+
+use crate::proto::frame::Violation;
+
+/// The reason of an ending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CloseReason {
+    /// The client sent a close frame, with that code if any; it is answered with the same.
+    Client(Option<u16>),
+    /// The client's close frame was not a valid one.
+    BadClose,
+    /// The client broke the framing (RFC 6455, section 7.4.1: 1002).
+    Protocol(Violation),
+    /// Fragments out of order (1002).
+    Fragments,
+    /// Text that is not UTF-8 (1007).
+    NotUtf8,
+    /// The first message did not admit (wire contract: 1008).
+    Unauthorized,
+    /// No first message in time.
+    AuthTimeout,
+    /// A message was under way for too long.
+    MessageTimeout,
+    /// Too large for the echo listener (1009).
+    TooLarge,
+    /// A newer connection has the role (wire contract: 4001).
+    Replaced,
+    /// The token admits no more (wire contract: 4002).
+    Revoked,
+    /// The relay is stopping (1001).
+    GoingAway,
+    /// The relay cannot take the connection now (1013).
+    Busy,
+    /// The client took nothing for the write timeout.
+    SlowConsumer,
+    /// Nothing was heard for the idle timeout.
+    Silent,
+    /// The connection broke, or ended without a close frame.
+    Gone,
+    /// An HTTP exchange has ended.
+    Http,
+}
+
+impl CloseReason {
+    /// The close code; `None`: no close frame is sent.
+    #[must_use]
+    pub(super) fn code(self) -> Option<u16> {
+        Some(match self {
+            Self::Client(code) => code.unwrap_or(1000),
+            Self::BadClose | Self::Protocol(_) | Self::Fragments => 1002,
+            Self::NotUtf8 => 1007,
+            Self::Unauthorized | Self::AuthTimeout | Self::MessageTimeout => 1008,
+            Self::TooLarge => 1009,
+            Self::Replaced => 4001,
+            Self::Revoked => 4002,
+            Self::GoingAway => 1001,
+            Self::Busy => 1013,
+            Self::SlowConsumer | Self::Silent | Self::Gone | Self::Http => return None,
+        })
+    }
+
+    /// The reason in the close frame and the log.
+    #[must_use]
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Self::Client(_) => "closed by the client",
+            Self::BadClose => "invalid close frame",
+            Self::Protocol(Violation::ReservedBits) => "reserved bits set",
+            Self::Protocol(Violation::Unmasked) => "frame not masked",
+            Self::Protocol(_) => "invalid frame",
+            Self::Fragments => "fragments out of order",
+            Self::NotUtf8 => "text is not UTF-8",
+            Self::Unauthorized => "unauthorized",
+            Self::AuthTimeout => "no authentication in time",
+            Self::MessageTimeout => "message took too long",
+            Self::TooLarge => "message too large",
+            Self::Replaced => "replaced",
+            Self::Revoked => "revoked",
+            Self::GoingAway => "the relay is stopping",
+            Self::Busy => "the relay is busy, try again later",
+            Self::SlowConsumer => "slow consumer",
+            Self::Silent => "silent",
+            Self::Gone => "gone",
+            Self::Http => "http",
+        }
+    }
+}

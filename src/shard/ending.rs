@@ -1,0 +1,116 @@
+//! How connections end: politely with a close frame, or at once; and how a shard shuts down.
+
+use super::Shard;
+use super::bounds::LINGER;
+use super::close::CloseReason;
+use super::connection::{Phase, Receiving};
+use crate::control::message::Request;
+use crate::proto::frame::{self, Opcode};
+use crate::session::message::frame_of;
+use rustix::net::Shutdown;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+impl Shard {
+    /// Ends a connection with a close frame behind what is queued. Its session is left now; what still comes is read
+    /// and thrown away for a while, so that a reset does not overtake the close frame.
+    pub(super) fn close(&mut self, conn: u32, reason: CloseReason) {
+        let connection = &self.connections[conn as usize];
+        if matches!(connection.phase, Phase::Closing | Phase::Dead) {
+            return;
+        }
+        let Some(code) = reason.code() else { return self.end(conn, reason) };
+        let is_websocket = !matches!(connection.phase, Phase::Http | Phase::Call) || connection.early.is_none();
+        self.log_end(conn, reason);
+        self.leave_session(conn);
+        if is_websocket || reason == CloseReason::Busy {
+            // A close without a code is answered without one (RFC 6455, section 5.5.1).
+            let payload = match reason {
+                CloseReason::Client(None) => Vec::new(),
+                CloseReason::Client(Some(code)) => code.to_be_bytes().to_vec(),
+                _ => frame::close_payload(code, reason.text()),
+            };
+            self.push_own(conn, frame_of(Opcode::Close, &payload));
+        }
+        self.begin_closing(conn);
+    }
+
+    /// Sends what is queued, then shuts the write side and waits for the client's end.
+    pub(super) fn begin_closing(&mut self, conn: u32) {
+        let due = self.clock.tick_after(LINGER);
+        let connection = &mut self.connections[conn as usize];
+        connection.phase = Phase::Closing;
+        connection.due = due;
+        connection.pauses = Default::default();
+        connection.inbox = None;
+        self.wheel.arm(conn, due);
+        self.finish_outbox(conn);
+        // A connection that was paused is received from by nobody.
+        self.arm(conn);
+    }
+
+    /// Ends a connection at once.
+    pub(super) fn end(&mut self, conn: u32, reason: CloseReason) {
+        let phase = self.connections[conn as usize].phase;
+        if phase == Phase::Dead {
+            return;
+        }
+        if phase != Phase::Closing {
+            self.log_end(conn, reason);
+        }
+        self.leave_session(conn);
+        self.wheel.disarm(conn);
+        let connection = &mut self.connections[conn as usize];
+        connection.phase = Phase::Dead;
+        connection.inbox = None;
+        let counted = connection.early.as_ref().is_none_or(|early| !early.turned_away);
+        if let Some(early) = connection.early.take() {
+            self.calls.remove(&early.serial);
+            self.leave_unauthenticated(&early);
+        }
+        if counted {
+            self.shared.sockets.fetch_sub(1, Relaxed);
+        }
+        let connection = &mut self.connections[conn as usize];
+        // Ends what the ring still has under way for it.
+        let _ = rustix::net::shutdown(&connection.socket, Shutdown::Both);
+        if connection.receiving == Receiving::Multishot {
+            connection.receiving = Receiving::Cancelling;
+            self.ring.cancel_receive(conn);
+        }
+        self.release(conn);
+    }
+
+    fn log_end(&self, conn: u32, reason: CloseReason) {
+        let connection = &self.connections[conn as usize];
+        tracing::debug!(
+            serial = connection.early.as_ref().map(|early| early.serial),
+            role = connection.role.name(),
+            reason = reason.text(),
+            code = reason.code(),
+            "closed"
+        );
+    }
+
+    /// Accepts no more, tells all connections to go away, and ends when they have or when the time is up.
+    pub(super) fn shut_down(&mut self, within: Duration) {
+        if self.is_shutting_down() {
+            return;
+        }
+        self.ends_at = Some(self.clock.now() + within);
+        self.stop_listening();
+        self.report_usage();
+        let all: Vec<u32> = self.connections.iter().map(|(index, _)| index as u32).collect();
+        for conn in all {
+            match self.connections[conn as usize].phase {
+                Phase::Http | Phase::Call => self.end(conn, CloseReason::Gone),
+                _ => self.close(conn, CloseReason::GoingAway),
+            }
+        }
+    }
+
+    /// Hands a request to control, or gives `false` when it cannot take it.
+    pub(super) fn ask_control(&self, request: Request) -> bool {
+        self.control.try_send(request).is_ok()
+    }
+}

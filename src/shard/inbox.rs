@@ -1,0 +1,151 @@
+//! What a connection has sent that could not be passed on yet: a part of a frame, a message under way, or bytes that
+//! wait because reading is paused.
+
+use super::bounds::PREFIX_BYTES_MAX;
+use crate::proto::envelope::{Invalid, Scanner};
+use crate::proto::frame::{self, Header, Opcode};
+use crate::ring::chunk::{Heap, Reservation};
+
+/// What could not be passed on yet. A connection has one only while there is something in it.
+#[derive(Default)]
+pub(super) struct Inbox {
+    /// The beginning of a frame: its header is not whole, or it is a control frame that is not.
+    pub(super) head: Vec<u8>,
+    /// The message under way.
+    pub(super) partial: Option<Partial>,
+    /// A whole message that has to wait, with its kind: first in line when reading goes on.
+    pub(super) ready: Option<(Heap, Opcode)>,
+    /// Bytes that have not been looked at, because reading is paused.
+    pub(super) waiting: Vec<u8>,
+    /// What `waiting` counts against the budget.
+    pub(super) waiting_reserved: Vec<Reservation>,
+}
+
+impl Inbox {
+    /// Whether something waits that comes before whatever is received next.
+    pub(super) fn holds_back(&self) -> bool {
+        self.ready.is_some() || !self.waiting.is_empty()
+    }
+
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub(super) fn is_empty(&self) -> bool {
+        self.head.is_empty() && self.partial.is_none() && !self.holds_back()
+    }
+}
+
+/// A message of which a part has come.
+pub(super) struct Partial {
+    /// Text or binary.
+    pub(super) opcode: Opcode,
+    /// The payload so far, unmasked, with headroom for a header; away while the ring fills it.
+    pub(super) heap: Option<Heap>,
+    /// The frame under way; `None` between fragments.
+    pub(super) frame: Option<FrameLeft>,
+    /// Payload bytes of all frames begun so far.
+    pub(super) announced_bytes: u64,
+    /// What is known of the JSON.
+    pub(super) scanner: Scanner,
+    /// What is wrong with it: the rest is skipped.
+    pub(super) invalid: Option<Invalid>,
+    /// Over the size limit: only a prefix is kept, and the rest is skipped.
+    pub(super) too_large: bool,
+    /// The sender has been told that it is too large.
+    pub(super) told: bool,
+    /// A part of it has been received straight into its allocation.
+    pub(super) direct: bool,
+    /// The tick at which it has taken too long.
+    pub(super) due: u32,
+}
+
+/// What is still to come of a data frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FrameLeft {
+    /// The mask key.
+    pub(super) key: [u8; 4],
+    /// Payload bytes that have come.
+    pub(super) come: u64,
+    /// Payload bytes that have not.
+    pub(super) left: u64,
+    /// The message ends with this frame.
+    pub(super) fin: bool,
+}
+
+impl Partial {
+    /// Takes payload bytes of the frame under way, as received: unmasks, checks and keeps them.
+    pub(super) fn take(&mut self, piece: &mut [u8], checked: bool) {
+        let Some(frame) = &mut self.frame else { return };
+        frame::unmask(piece, frame.key, frame.come as usize & 3);
+        frame.come += piece.len() as u64;
+        frame.left -= piece.len() as u64;
+        let Some(heap) = &mut self.heap else { return };
+        if self.too_large {
+            let kept = heap.as_slice().len();
+            heap.extend(&piece[..piece.len().min(PREFIX_BYTES_MAX.saturating_sub(kept))]);
+            return;
+        }
+        heap.extend(piece);
+        if checked && self.invalid.is_none() {
+            self.invalid = self.scanner.feed(piece).err();
+        }
+    }
+
+    /// As [`Partial::take`], for `count` bytes that the ring put at the end of `heap`.
+    pub(super) fn take_filled(&mut self, mut heap: Heap, count: usize, checked: bool) {
+        if let Some(frame) = &mut self.frame {
+            let bytes = heap.as_mut_slice();
+            let start = bytes.len() - count;
+            frame::unmask(&mut bytes[start..], frame.key, frame.come as usize & 3);
+            frame.come += count as u64;
+            frame.left -= count as u64;
+            if checked && self.invalid.is_none() {
+                self.invalid = self.scanner.feed(&bytes[start..]).err();
+            }
+        }
+        self.heap = Some(heap);
+        self.direct = true;
+    }
+
+    /// It is over the limit: only a prefix is kept from now on.
+    pub(super) fn grow_too_large(&mut self) {
+        self.too_large = true;
+        if let Some(heap) = &mut self.heap {
+            let kept = heap.as_slice();
+            *heap = Heap::from(kept[..kept.len().min(PREFIX_BYTES_MAX)].to_vec());
+        }
+    }
+
+    /// What the sender is to be told of a message that is too large: once, as soon as its `id` can be known.
+    pub(super) fn too_large_to_tell(&mut self) -> Option<Option<String>> {
+        let prefix = self.heap.as_ref()?.as_slice();
+        if self.told || (prefix.len() < PREFIX_BYTES_MAX && !self.is_whole()) {
+            return None;
+        }
+        let mut scanner = Scanner::new();
+        let reference = match scanner.feed(prefix) {
+            Ok(()) => scanner.id_so_far(prefix).map(str::to_owned),
+            Err(_) => None,
+        };
+        self.told = true;
+        Some(reference)
+    }
+
+    /// Whether the message is whole.
+    #[must_use]
+    pub(super) fn is_whole(&self) -> bool {
+        self.frame.is_some_and(|frame| frame.left == 0 && frame.fin)
+    }
+
+    /// Ends a frame that has come whole and is not the last.
+    pub(super) fn end_fragment(&mut self) {
+        if self.frame.is_some_and(|frame| frame.left == 0 && !frame.fin) {
+            self.frame = None;
+        }
+    }
+}
+
+impl From<Header> for FrameLeft {
+    fn from(header: Header) -> Self {
+        Self { key: header.key, come: 0, left: header.payload_bytes, fin: header.fin }
+    }
+}

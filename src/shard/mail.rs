@@ -1,0 +1,94 @@
+//! What comes into a shard's mailbox from other threads. Never a frame.
+
+use super::bounds::MAILBOX_MAX;
+use super::handover::HandOver;
+use crate::control::message::{Notice, Shards};
+use crate::proto::owner::owner;
+use crate::proto::token::TokenKey;
+use crate::ring::Waker;
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+/// A mail to a shard.
+pub enum Mail {
+    /// From control.
+    Notice(Notice),
+    /// A connection whose token this shard owns.
+    HandOver(Box<HandOver>),
+    /// Start accepting on these sockets.
+    Listen(Vec<Listener>),
+    /// Accept no more, tell all connections to go away, end when they have or when the time is up.
+    ShutDown {
+        /// How long the connections have.
+        within: Duration,
+    },
+}
+
+/// A listening socket of one shard.
+pub struct Listener {
+    /// The socket, with `SO_REUSEPORT`.
+    pub socket: OwnedFd,
+    /// Whether messages that come in on it are echoed.
+    pub echo: bool,
+}
+
+/// The channel of a mailbox, before anyone can be woken by it.
+#[must_use]
+pub fn channel() -> (Sender<Mail>, Receiver<Mail>) {
+    bounded(MAILBOX_MAX)
+}
+
+/// All shards' mailboxes, by shard.
+#[derive(Clone)]
+pub struct Mailboxes {
+    boxes: Vec<(Sender<Mail>, Waker)>,
+}
+
+impl Mailboxes {
+    /// Of all shards, in order.
+    #[must_use]
+    pub fn new(boxes: Vec<(Sender<Mail>, Waker)>) -> Self {
+        Self { boxes }
+    }
+
+    /// How many shards there are.
+    #[must_use]
+    pub fn shards(&self) -> u16 {
+        self.boxes.len() as u16
+    }
+
+    /// Puts a mail in, or gives it back when the mailbox is full or its shard has ended: a shard must not wait.
+    ///
+    /// # Errors
+    /// The mail that could not be put in.
+    pub fn try_post(&self, shard: u16, mail: Mail) -> Result<(), Mail> {
+        let Some((sender, waker)) = self.boxes.get(usize::from(shard)) else { return Err(mail) };
+        match sender.try_send(mail) {
+            Ok(()) => {
+                waker.wake();
+                Ok(())
+            }
+            Err(TrySendError::Full(mail) | TrySendError::Disconnected(mail)) => Err(mail),
+        }
+    }
+
+    /// Puts a mail in, waiting while the mailbox is full; `false` when its shard has ended. Not for shards.
+    #[must_use]
+    pub fn post(&self, shard: u16, mail: Mail) -> bool {
+        let Some((sender, waker)) = self.boxes.get(usize::from(shard)) else { return false };
+        let sent = sender.send(mail).is_ok();
+        waker.wake();
+        sent
+    }
+}
+
+impl Shards for Mailboxes {
+    fn owner(&self, key: TokenKey) -> u16 {
+        owner(key, self.shards())
+    }
+
+    fn post(&self, shard: u16, notice: Notice) -> bool {
+        Self::post(self, shard, Mail::Notice(notice))
+    }
+}

@@ -1,0 +1,121 @@
+//! What becomes of a message: the session decides, the shard carries it out.
+
+use super::Shard;
+use super::close::CloseReason;
+use super::connection::Phase;
+use crate::proto::envelope::{self, Envelope, Invalid};
+use crate::proto::frame::{self, Opcode};
+use crate::session::message::{ErrorCode, RelayMessage, frame_of};
+use crate::session::{Refusal, Verdict};
+use std::time::Duration;
+
+/// What is to be done with a whole message.
+pub(super) enum Step {
+    /// Send it on, as a message of this kind.
+    Forward(Opcode),
+    /// It has been dealt with.
+    Done,
+    /// Keep it and read nothing more for that long.
+    Wait(Duration),
+    /// The connection's phase has changed.
+    Stop,
+    /// End the connection, once what came before has been queued.
+    Close(CloseReason),
+}
+
+impl Shard {
+    /// Decides on a whole message. `peek` looks into its envelope, and is called only where that matters.
+    pub(super) fn handle_message(
+        &mut self,
+        conn: u32,
+        opcode: Opcode,
+        message: &[u8],
+        peek: impl for<'a> FnOnce(&'a [u8]) -> Result<Envelope<'a>, Invalid>,
+    ) -> Step {
+        let connection = &self.connections[conn as usize];
+        match connection.phase {
+            Phase::Open => {}
+            Phase::Echo if opcode == Opcode::Text && simdutf8::basic::from_utf8(message).is_err() => {
+                return Step::Close(CloseReason::NotUtf8);
+            }
+            Phase::Echo => return Step::Forward(opcode),
+            Phase::Auth => {
+                self.handle_first_message(conn, message);
+                return Step::Stop;
+            }
+            _ => return Step::Stop,
+        }
+        let role = connection.role;
+        let envelope = match peek(message) {
+            Ok(envelope) => envelope,
+            // RFC 6455, section 8.1: text that is not UTF-8 fails the connection. In a binary frame it is only bad JSON.
+            Err(Invalid::NotUtf8 { .. }) if opcode == Opcode::Text => {
+                return Step::Close(CloseReason::NotUtf8);
+            }
+            Err(invalid) => {
+                self.refuse_invalid(conn, invalid, message);
+                return Step::Done;
+            }
+        };
+        let (now, unix_ms) = (self.clock.now(), self.clock.unix_ms());
+        let Some(live) = self.tokens.session_mut(connection.session) else { return Step::Stop };
+        match live.session.handle_message(now, unix_ms, role, envelope.kind, message.len() as u64) {
+            Verdict::Forward(_) => {
+                let session = connection.session;
+                self.tokens.note_use(session);
+                Step::Forward(Opcode::Text)
+            }
+            Verdict::Pong => {
+                self.tell(conn, RelayMessage::Pong);
+                Step::Done
+            }
+            Verdict::Ignore => Step::Done,
+            Verdict::Later(wait) => Step::Wait(wait),
+            Verdict::Refuse(Refusal { code, message, retry_after_ms }) => {
+                self.tell(conn, RelayMessage::Error { code, message, retry_after_ms, reference: envelope.id });
+                Step::Done
+            }
+        }
+    }
+
+    #[cold]
+    fn refuse_invalid(&mut self, conn: u32, invalid: Invalid, message: &[u8]) {
+        let error = RelayMessage::Error {
+            code: ErrorCode::InvalidMessage,
+            message: &invalid.to_string(),
+            retry_after_ms: None,
+            reference: envelope::id_of(message),
+        };
+        self.tell(conn, error);
+    }
+
+    pub(super) fn refuse_too_large(&mut self, conn: u32, reference: Option<&str>) {
+        let connection = &self.connections[conn as usize];
+        let Some(live) = self.tokens.session(connection.session) else { return };
+        let limit = live.session.policy().limits.message_bytes_max;
+        let error = RelayMessage::Error {
+            code: ErrorCode::MessageTooLarge,
+            message: &format!("a message can have {limit} bytes at the most"),
+            retry_after_ms: None,
+            reference,
+        };
+        self.tell(conn, error);
+    }
+
+    /// Answers a control frame, or says why the connection is to be closed.
+    pub(super) fn handle_control(&mut self, conn: u32, opcode: Opcode, payload: &[u8]) -> Option<CloseReason> {
+        match opcode {
+            Opcode::Ping => {
+                self.push_control(conn, &frame_of(Opcode::Pong, payload));
+                None
+            }
+            Opcode::Close => Some(match frame::parse_close(payload) {
+                Ok(close) => CloseReason::Client(close.map(|(code, _)| code)),
+                Err(frame::CloseViolation::NotUtf8) => CloseReason::NotUtf8,
+                Err(_) => CloseReason::BadClose,
+            }),
+            // A pong is a sign of life, and any bytes are one.
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The way out: outboxes are filled during a turn and flushed at its end.
+
+use super::Shard;
+use super::close::CloseReason;
+use super::connection::{NONE, Pauses, Phase};
+use super::outbox::{Outbox, Pushed};
+use crate::proto::frame::Opcode;
+use crate::ring::chunk::{Chunk, Heap, Outgoing};
+use rustix::io::Errno;
+use rustix::net::Shutdown;
+use std::io;
+use std::os::fd::AsFd;
+
+/// The outboxes in use, and those that wait to be used again.
+#[derive(Default)]
+pub(super) struct Outboxes {
+    all: Vec<Outbox>,
+    free: Vec<u32>,
+    /// Connections whose outbox was filled since the last flush.
+    dirty: Vec<u32>,
+}
+
+impl Outboxes {
+    fn take(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            self.all.push(Outbox::default());
+            (self.all.len() - 1) as u32
+        })
+    }
+
+    fn give_back(&mut self, index: u32) {
+        self.all[index as usize].reset();
+        self.free.push(index);
+    }
+
+    pub(super) fn get_mut(&mut self, index: u32) -> Option<&mut Outbox> {
+        self.all.get_mut(index as usize)
+    }
+}
+
+impl Shard {
+    /// Queues whole frames for a connection.
+    pub(super) fn push(&mut self, conn: u32, chunk: Chunk) -> Pushed {
+        self.filled(conn, |outbox| outbox.push(chunk))
+    }
+
+    /// Queues a message that stands in an allocation of its own.
+    pub(super) fn push_message(&mut self, conn: u32, message: Heap, opcode: Opcode) -> Pushed {
+        self.filled(conn, |outbox| outbox.push_message(message, opcode))
+    }
+
+    /// Queues a frame of the relay's own; who makes it write too many of them is not read until they have been sent.
+    pub(super) fn push_own(&mut self, conn: u32, frame: Vec<u8>) {
+        let pushed = self.push(conn, Chunk::Heap(Heap::from(frame)));
+        self.mind_pressure(conn, conn, pushed);
+    }
+
+    /// As [`Shard::push_own`], before the next frame that is queued.
+    pub(super) fn push_control(&mut self, conn: u32, frame: &[u8]) {
+        let pushed = self.filled(conn, |outbox| outbox.push_control(frame));
+        self.mind_pressure(conn, conn, pushed);
+    }
+
+    /// Stops reading from `conn` if what it made the relay queue toward `to` is above the high-water mark.
+    pub(super) fn mind_pressure(&mut self, conn: u32, to: u32, pushed: Pushed) {
+        if pushed == Pushed::UnderPressure {
+            let reason = if conn == to { Pauses::OWN } else { Pauses::PEER };
+            self.connections[conn as usize].pauses.insert(reason);
+        }
+    }
+
+    fn filled(&mut self, conn: u32, fill: impl FnOnce(&mut Outbox) -> Pushed) -> Pushed {
+        let connection = &mut self.connections[conn as usize];
+        if connection.outbox == NONE {
+            connection.outbox = self.outboxes.take();
+        }
+        let outbox = &mut self.outboxes.all[connection.outbox as usize];
+        if outbox.finish || connection.phase == Phase::Dead {
+            // Behind a close frame nothing is sent.
+            return Pushed::Queued;
+        }
+        if !outbox.dirty {
+            outbox.dirty = true;
+            self.outboxes.dirty.push(conn);
+        }
+        fill(outbox)
+    }
+
+    /// When all that is queued has been sent, the write side is shut and the client's end is awaited.
+    pub(super) fn finish_outbox(&mut self, conn: u32) {
+        let connection = &mut self.connections[conn as usize];
+        if connection.outbox == NONE {
+            connection.outbox = self.outboxes.take();
+        }
+        let outbox = &mut self.outboxes.all[connection.outbox as usize];
+        outbox.finish = true;
+        if !outbox.dirty {
+            outbox.dirty = true;
+            self.outboxes.dirty.push(conn);
+        }
+    }
+
+    /// Hands to the ring what was queued: one send for each socket.
+    pub(super) fn flush(&mut self) {
+        let mut dirty = std::mem::take(&mut self.outboxes.dirty);
+        for conn in dirty.drain(..) {
+            self.flush_one(conn);
+        }
+        // Flushing fills nothing, so the list can be used again with its capacity.
+        self.outboxes.dirty = dirty;
+    }
+
+    fn flush_one(&mut self, conn: u32) {
+        let connection = &mut self.connections[conn as usize];
+        let Some(outbox) = self.outboxes.all.get_mut(connection.outbox as usize) else { return };
+        outbox.dirty = false;
+        if outbox.blocked {
+            outbox.copy_slices(&self.budget);
+        }
+        if outbox.sending || connection.phase == Phase::Dead {
+            return;
+        }
+        if let Some(outgoing) = outbox.poll_send() {
+            outbox.sending = true;
+            let wait = outbox.blocked;
+            self.ring.send(connection.socket.as_fd(), conn, outgoing, wait);
+        } else if outbox.finish {
+            // Fails only when the client has gone, which the receive under way will say.
+            let _ = rustix::net::shutdown(&connection.socket, Shutdown::Write);
+        } else {
+            self.let_outbox_go(conn);
+        }
+    }
+
+    fn let_outbox_go(&mut self, conn: u32) {
+        let connection = &mut self.connections[conn as usize];
+        let index = std::mem::replace(&mut connection.outbox, NONE);
+        if index != NONE {
+            self.outboxes.give_back(index);
+        }
+    }
+
+    pub(super) fn handle_sent(&mut self, conn: u32, outgoing: Outgoing, count: io::Result<usize>) {
+        let connection = &self.connections[conn as usize];
+        let (index, phase) = (connection.outbox, connection.phase);
+        let Some(outbox) = self.outboxes.all.get_mut(index as usize) else { return };
+        let length = outgoing.len();
+        let (sent, failed) = match count {
+            Ok(sent) => (sent, false),
+            Err(error) if error.raw_os_error() == Some(Errno::AGAIN.raw_os_error()) => (0, false),
+            Err(_) => (0, true),
+        };
+        outbox.handle_sent(outgoing, sent);
+        if phase == Phase::Dead {
+            self.release(conn);
+            return;
+        }
+        if failed {
+            self.end(conn, CloseReason::Gone);
+            return;
+        }
+        outbox.blocked = sent < length;
+        if outbox.blocked {
+            outbox.write_due = self.clock.tick_after(self.settings.write_timeout);
+            let due = outbox.write_due;
+            self.watch(conn, due);
+        }
+        let Some(outbox) = self.outboxes.all.get_mut(index as usize) else { return };
+        if outbox.poll_relief() {
+            self.relieve(conn);
+        }
+        let Some(outbox) = self.outboxes.all.get_mut(index as usize) else { return };
+        if !outbox.is_empty() || outbox.finish {
+            if !outbox.dirty {
+                outbox.dirty = true;
+                self.outboxes.dirty.push(conn);
+            }
+        } else if !outbox.dirty {
+            self.let_outbox_go(conn);
+            if phase == Phase::Moving {
+                self.try_move(conn);
+            }
+        }
+    }
+
+    /// The outbox of `conn` has room again: who fills it may be read again.
+    pub(super) fn relieve(&mut self, conn: u32) {
+        let connection = &mut self.connections[conn as usize];
+        if connection.pauses.remove(Pauses::OWN) {
+            self.resumable.push(conn);
+        }
+        let connection = &self.connections[conn as usize];
+        let Some(live) = self.tokens.session(connection.session) else { return };
+        if let Some(filler) = live.session.connection(connection.role.peer())
+            && self.connections[filler as usize].pauses.remove(Pauses::PEER)
+        {
+            self.resumable.push(filler);
+        }
+    }
+
+    /// Frees a dead connection's entry when the ring has let go of it.
+    pub(super) fn release(&mut self, conn: u32) {
+        let connection = &self.connections[conn as usize];
+        let sending = self.outboxes.all.get(connection.outbox as usize).is_some_and(|outbox| outbox.sending);
+        if connection.phase != Phase::Dead || sending || connection.receiving != super::connection::Receiving::Idle {
+            return;
+        }
+        if let Some(outbox) = self.outboxes.all.get_mut(connection.outbox as usize)
+            && outbox.dirty
+        {
+            // It stands on the list of those to be flushed.
+            self.outboxes.dirty.retain(|&dirty| dirty != conn);
+        }
+        self.let_outbox_go(conn);
+        self.connections.remove(conn as usize);
+    }
+}

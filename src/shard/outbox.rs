@@ -1,0 +1,221 @@
+//! The bounded queue toward a socket.
+//!
+//! All that one turn queues leaves in one send. Slices are sent from the memory they were received into; only when the
+//! socket did not take them at once are they copied, so that a slow peer cannot pin the shard's buffers. A large
+//! message shows one fragment after the other, and control frames go between them.
+
+use super::bounds::{FRAGMENT_BYTES, HIGH_WATER_BYTES, LOW_WATER_BYTES};
+use crate::proto::frame::{self, Opcode};
+use crate::ring::chunk::{Batch, Budget, CHUNKS_A_SEND_MAX, Chunk, Heap, Outgoing};
+use std::collections::VecDeque;
+
+/// The queue keeps this capacity when it empties.
+const KEPT_CAPACITY: usize = 32;
+
+/// What a push came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Pushed {
+    /// Queued; there is room for more.
+    Queued,
+    /// Queued, and above the high-water mark: stop filling.
+    UnderPressure,
+}
+
+/// Bytes queued toward one socket.
+#[derive(Default)]
+pub(super) struct Outbox {
+    queue: VecDeque<Chunk>,
+    /// Control frames, which go before the next frame of the queue.
+    urgent: Vec<u8>,
+    /// All bytes queued here and being sent, hidden fragments included.
+    bytes: usize,
+    /// A part of the queue's first frame has been sent: nothing can go before the rest of it.
+    mid_frame: bool,
+    /// It was above the high-water mark and has not been below the low-water mark since.
+    pressed: bool,
+    /// A send is under way.
+    pub(super) sending: bool,
+    /// The socket did not take all at once: sends wait in the kernel, and queued slices are copied.
+    pub(super) blocked: bool,
+    /// The tick at which a blocked send has taken too long.
+    pub(super) write_due: u32,
+    /// This outbox is on the list of those to be flushed.
+    pub(super) dirty: bool,
+    /// Nothing will be queued any more; when all is sent, the write side is shut.
+    pub(super) finish: bool,
+}
+
+impl Outbox {
+    /// Queues whole frames.
+    pub(super) fn push(&mut self, chunk: Chunk) -> Pushed {
+        self.bytes += chunk.len();
+        self.queue.push_back(chunk);
+        self.pressure()
+    }
+
+    /// Queues a message without header, whose heap has room for one; a large one will leave as fragments.
+    pub(super) fn push_message(&mut self, mut message: Heap, opcode: Opcode) -> Pushed {
+        let length = message.as_slice().len();
+        message.hide_from(FRAGMENT_BYTES);
+        let mut header = [0; frame::HEADER_BYTES_MAX];
+        let shown = message.as_slice().len();
+        let header_bytes = frame::write_header(&mut header, shown == length, opcode, shown as u64);
+        message.prepend(&header[..header_bytes]);
+        self.bytes += header_bytes + length;
+        self.queue.push_back(Chunk::Heap(message));
+        self.pressure()
+    }
+
+    /// Queues a control frame before the next frame of the queue.
+    pub(super) fn push_control(&mut self, frame: &[u8]) -> Pushed {
+        self.bytes += frame.len();
+        self.urgent.extend_from_slice(frame);
+        self.pressure()
+    }
+
+    /// Makes it as new, with the capacity that it has.
+    pub(super) fn reset(&mut self) {
+        debug_assert!(!self.sending);
+        let mut queue = std::mem::take(&mut self.queue);
+        queue.clear();
+        *self = Self { queue, ..Self::default() };
+    }
+
+    /// Whether nothing is queued or being sent.
+    #[must_use]
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes == 0 && !self.sending
+    }
+
+    /// Whether filling was stopped and may go on now; says so once.
+    #[must_use]
+    pub(super) fn poll_relief(&mut self) -> bool {
+        let relieved = self.pressed && self.bytes <= LOW_WATER_BYTES;
+        self.pressed &= !relieved;
+        relieved
+    }
+
+    fn pressure(&mut self) -> Pushed {
+        if self.bytes <= HIGH_WATER_BYTES {
+            return Pushed::Queued;
+        }
+        self.pressed = true;
+        Pushed::UnderPressure
+    }
+
+    /// Copies queued slices to the heap, for they will stay longer than this turn.
+    pub(super) fn copy_slices(&mut self, budget: &Budget) {
+        if !self.queue.iter().any(|chunk| matches!(chunk, Chunk::Slice(_))) {
+            return;
+        }
+        let mut copied = VecDeque::with_capacity(self.queue.len());
+        let mut run: Vec<u8> = Vec::new();
+        let flush = |run: &mut Vec<u8>, copied: &mut VecDeque<Chunk>| {
+            if !run.is_empty() {
+                let bytes = std::mem::take(run);
+                let reservation = budget.charge(bytes.len());
+                copied.push_back(Chunk::Heap(Heap::reserved(bytes, reservation)));
+            }
+        };
+        for chunk in self.queue.drain(..) {
+            match chunk {
+                Chunk::Slice(slice) => run.extend_from_slice(slice.as_slice()),
+                heap @ Chunk::Heap(_) => {
+                    flush(&mut run, &mut copied);
+                    copied.push_back(heap);
+                }
+            }
+        }
+        flush(&mut run, &mut copied);
+        self.queue = copied;
+    }
+
+    /// Takes what the next send is to carry, if there is anything.
+    pub(super) fn poll_send(&mut self) -> Option<Outgoing> {
+        debug_assert!(!self.sending);
+        if self.urgent.is_empty() && self.queue.len() == 1 {
+            return self.queue.pop_front().map(Outgoing::One);
+        }
+        let mut chunks = Vec::with_capacity((self.queue.len() + 1).min(CHUNKS_A_SEND_MAX));
+        if self.mid_frame {
+            chunks.extend(self.queue.pop_front());
+        }
+        let fragmented = chunks.first().is_some_and(shows_a_fragment);
+        if !self.urgent.is_empty() && !fragmented {
+            chunks.push(Chunk::Heap(Heap::from(std::mem::take(&mut self.urgent))));
+        }
+        while chunks.len() < CHUNKS_A_SEND_MAX && !chunks.last().is_some_and(shows_a_fragment) {
+            let Some(chunk) = self.queue.pop_front() else { break };
+            chunks.push(chunk);
+        }
+        match chunks.len() {
+            0 => None,
+            1 => chunks.pop().map(Outgoing::One),
+            _ => Some(Outgoing::Many(Batch::new(chunks))),
+        }
+    }
+
+    /// The kernel took `count` bytes of `outgoing`; the rest goes back to the front of the queue.
+    pub(super) fn handle_sent(&mut self, outgoing: Outgoing, count: usize) {
+        self.sending = false;
+        self.bytes -= count;
+        match outgoing {
+            Outgoing::One(chunk) => {
+                let mut count = count;
+                if let Some(rest) = self.unsent(chunk, &mut count, true) {
+                    self.queue.push_front(rest);
+                }
+            }
+            Outgoing::Many(batch) => {
+                let mut count = count;
+                let mut first = true;
+                let mut rest = Vec::new();
+                for chunk in batch.chunks {
+                    if !rest.is_empty() {
+                        rest.push(chunk);
+                    } else if let Some(unsent) = self.unsent(chunk, &mut count, first) {
+                        rest.push(unsent);
+                    }
+                    first = false;
+                }
+                for chunk in rest.into_iter().rev() {
+                    self.queue.push_front(chunk);
+                }
+            }
+        }
+        if self.queue.is_empty() && self.queue.capacity() > KEPT_CAPACITY {
+            self.queue.shrink_to(KEPT_CAPACITY);
+        }
+    }
+
+    /// What is left of a chunk after `count` more bytes were taken; `first`: it was the first of its send.
+    fn unsent(&mut self, mut chunk: Chunk, count: &mut usize, first: bool) -> Option<Chunk> {
+        let length = chunk.len();
+        if *count < length {
+            // A chunk that nothing was taken of keeps the state that it had, which only the first one can have.
+            self.mid_frame = *count > 0 || (first && self.mid_frame);
+            chunk.narrow(*count..length);
+            *count = 0;
+            return Some(chunk);
+        }
+        *count -= length;
+        self.mid_frame = false;
+        let Chunk::Heap(mut heap) = chunk else { return None };
+        if heap.hidden() == 0 {
+            return None;
+        }
+        heap.narrow(length..length);
+        let next = heap.hidden().min(FRAGMENT_BYTES);
+        let mut header = [0; frame::HEADER_BYTES_MAX];
+        let is_last = next == heap.hidden();
+        let header_bytes = frame::write_header(&mut header, is_last, Opcode::Continuation, next as u64);
+        heap.reveal(&header[..header_bytes], next);
+        self.bytes += header_bytes;
+        Some(Chunk::Heap(heap))
+    }
+}
+
+fn shows_a_fragment(chunk: &Chunk) -> bool {
+    matches!(chunk, Chunk::Heap(heap) if heap.hidden() > 0)
+}

@@ -1,0 +1,57 @@
+//! What all shards count together: connections, sessions, and who is not authenticated yet.
+
+use super::addresses::Addresses;
+use crate::http::Gate;
+use crate::session::directory::Directory;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+/// Caps over all shards; 0 lifts one.
+#[derive(Clone, Copy, Debug)]
+pub struct Caps {
+    /// Sockets in all.
+    pub connections_max: u64,
+    /// Connections that have not authenticated, in all.
+    pub unauthenticated_max: u64,
+    /// Connections that have not authenticated, of one address.
+    pub unauthenticated_per_address_max: u64,
+}
+
+/// What all threads share. Written when connections come, authenticate and go; never for a message.
+pub struct Shared {
+    /// The caps.
+    pub caps: Caps,
+    /// What HTTP requests are checked against on the relay's listeners.
+    pub gate: Gate,
+    /// The same on the echo listener.
+    pub echo_gate: Gate,
+    /// The tokens.
+    pub directory: Arc<Directory>,
+    /// Why the store is degraded, if it is; shown by `/health`.
+    pub store_fault: Box<dyn Fn() -> Option<String> + Send + Sync>,
+    /// What each address is up to.
+    pub addresses: Addresses,
+    /// When the relay started.
+    pub started: Instant,
+    /// How many shards there are.
+    pub shards: u16,
+    /// Sockets.
+    pub sockets: AtomicU64,
+    /// Sockets that have not authenticated.
+    pub unauthenticated: AtomicU64,
+    /// Authenticated connections.
+    pub connections: AtomicU64,
+    /// Tokens with at least one authenticated connection.
+    pub sessions: AtomicU64,
+}
+
+/// Adds one to a counter unless that takes it over `max` (0: no maximum).
+#[must_use]
+pub fn try_count(counter: &AtomicU64, max: u64) -> bool {
+    if counter.fetch_add(1, Relaxed) < max || max == 0 {
+        return true;
+    }
+    counter.fetch_sub(1, Relaxed);
+    false
+}

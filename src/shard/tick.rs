@@ -1,0 +1,205 @@
+//! The shard's pulse: time, deadlines, pings, and what is done once a second.
+
+use super::Shard;
+use super::bounds::{FINE_TICK, TICK};
+use super::close::CloseReason;
+use super::connection::{NONE, Pauses, Phase};
+use crate::proto::frame::Opcode;
+use crate::session::message::frame_of;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A shard's time, read once a turn.
+pub(super) struct Clock {
+    started: Instant,
+    now: Duration,
+    /// The wall clock when the shard started, put right at each tick.
+    unix_at_start: Duration,
+    /// The tick at which things are next done that are done once a second.
+    second_due: u32,
+}
+
+impl Clock {
+    pub(super) fn start() -> Self {
+        let mut clock =
+            Self { started: Instant::now(), now: Duration::ZERO, unix_at_start: Duration::ZERO, second_due: 0 };
+        clock.read_wall();
+        clock
+    }
+
+    pub(super) fn update(&mut self) {
+        self.now = self.started.elapsed();
+    }
+
+    fn read_wall(&mut self) {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.unix_at_start = unix.saturating_sub(self.started.elapsed());
+    }
+
+    /// Since the shard started.
+    pub(super) fn now(&self) -> Duration {
+        self.now
+    }
+
+    /// Milliseconds since 1970.
+    pub(super) fn unix_ms(&self) -> u64 {
+        (self.unix_at_start + self.now).as_millis() as u64
+    }
+
+    /// The tick that now belongs to.
+    pub(super) fn tick(&self) -> u32 {
+        (self.now.as_millis() / TICK.as_millis()) as u32
+    }
+
+    /// The first tick that is at least `delay` away.
+    pub(super) fn tick_after(&self, delay: Duration) -> u32 {
+        let due = (self.now + delay).as_millis().div_ceil(TICK.as_millis());
+        // A delay of years is as good as none at all.
+        u32::try_from(due).unwrap_or(NONE - 1).min(NONE - 1)
+    }
+}
+
+/// Connections whose reading is slowed to a rate, by when it goes on.
+#[derive(Default)]
+pub(super) struct Throttled {
+    heap: BinaryHeap<Reverse<(Duration, u32)>>,
+}
+
+impl Shard {
+    pub(super) fn handle_tick(&mut self) {
+        self.clock.read_wall();
+        self.meet_deadlines();
+        self.end_throttles();
+        self.retry_budget();
+        self.resume_listening();
+        if self.clock.tick() >= self.clock.second_due {
+            self.clock.second_due = self.clock.tick_after(Duration::from_secs(1));
+            self.report_usage();
+            self.forget_parted();
+        }
+        let fine = !self.throttled.heap.is_empty() || !self.budget_waiters.is_empty();
+        self.ring.tick_in(if fine { FINE_TICK } else { TICK });
+    }
+
+    /// Pauses a connection's reading until `wait` has passed.
+    pub(super) fn throttle(&mut self, conn: u32, wait: Duration) {
+        self.throttled.heap.push(Reverse((self.clock.now() + wait, conn)));
+    }
+
+    fn end_throttles(&mut self) {
+        while let Some(&Reverse((due, conn))) = self.throttled.heap.peek() {
+            if due > self.clock.now() {
+                return;
+            }
+            self.throttled.heap.pop();
+            // The connection may have ended, and another may have its index: that one is not paused for its rate, or is
+            // looked at too early, finds its bucket empty and waits again.
+            if let Some(connection) = self.connections.get_mut(conn as usize)
+                && connection.pauses.remove(Pauses::RATE)
+            {
+                self.resumable.push(conn);
+            }
+        }
+    }
+
+    /// Lets those who wait for memory try again, in order, until one has to go on waiting.
+    fn retry_budget(&mut self) {
+        for _ in 0..self.budget_waiters.len() {
+            let Some(conn) = self.budget_waiters.pop_front() else { return };
+            let Some(connection) = self.connections.get_mut(conn as usize) else { continue };
+            if !connection.pauses.remove(Pauses::BUDGET) {
+                continue;
+            }
+            self.resumable.push(conn);
+            self.resume_all();
+            if self.budget_waiters.back() == Some(&conn) {
+                // Still no room: it stays first in line.
+                self.budget_waiters.rotate_right(1);
+                return;
+            }
+        }
+    }
+
+    /// Sees to it that the connection is looked at no later than at tick `due`.
+    pub(super) fn watch(&mut self, conn: u32, due: u32) {
+        let connection = &self.connections[conn as usize];
+        if matches!(connection.phase, Phase::Open | Phase::Echo) && due < connection.due.max(self.clock.tick()) {
+            self.wheel.arm(conn, due);
+        }
+    }
+
+    fn meet_deadlines(&mut self) {
+        let mut met = Vec::new();
+        self.wheel.advance(self.clock.tick(), &mut met);
+        for conn in met {
+            if self.connections.contains(conn as usize) {
+                self.handle_deadline(conn);
+            }
+        }
+    }
+
+    fn handle_deadline(&mut self, conn: u32) {
+        match self.connections[conn as usize].phase {
+            Phase::Open | Phase::Echo => self.look_after(conn),
+            Phase::Auth | Phase::Moving => self.close(conn, CloseReason::AuthTimeout),
+            Phase::Slowed => self.finish_refusal(conn),
+            Phase::Http | Phase::Call | Phase::Closing => self.end(conn, CloseReason::Gone),
+            Phase::Dead => {}
+        }
+    }
+
+    /// Looks at all that can come due for a connection that is up, pings it if it is time, and sets the next deadline.
+    fn look_after(&mut self, conn: u32) {
+        let tick = self.clock.tick();
+        let idle_ticks = ticks(self.settings.idle_timeout);
+        let ping_ticks = ticks(self.settings.ping_interval);
+        let connection = &mut self.connections[conn as usize];
+        if connection.pauses.any() {
+            // It is not being read: its silence is ours.
+            connection.last_heard = tick;
+        }
+        let mut next = NONE;
+        if idle_ticks > 0 {
+            let silent_at = connection.last_heard.saturating_add(idle_ticks);
+            if silent_at <= tick {
+                return self.end(conn, CloseReason::Silent);
+            }
+            next = next.min(silent_at);
+        }
+        if let Some(outbox) = self.outboxes.get_mut(connection.outbox)
+            && outbox.blocked
+        {
+            if outbox.write_due <= tick {
+                return self.end(conn, CloseReason::SlowConsumer);
+            }
+            next = next.min(outbox.write_due);
+        }
+        if let Some(partial) = connection.inbox.as_ref().and_then(|inbox| inbox.partial.as_ref()) {
+            if partial.due <= tick {
+                return self.close(conn, CloseReason::MessageTimeout);
+            }
+            next = next.min(partial.due);
+        }
+        if ping_ticks > 0 {
+            let is_due = connection.due <= tick;
+            if is_due {
+                connection.due = tick + ping_ticks;
+            }
+            next = next.min(connection.due);
+            if is_due {
+                self.push_control(conn, &frame_of(Opcode::Ping, b""));
+            }
+        } else {
+            self.connections[conn as usize].due = next;
+        }
+        if next != NONE {
+            self.wheel.arm(conn, next);
+        }
+    }
+}
+
+/// Whole ticks of a timeout, at least one; 0 for none.
+fn ticks(timeout: Duration) -> u32 {
+    timeout.as_millis().div_ceil(TICK.as_millis()).try_into().unwrap_or(NONE)
+}

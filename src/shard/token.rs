@@ -1,0 +1,409 @@
+//! The tokens that a shard owns, their sessions, and how connections join and leave them.
+
+use super::Shard;
+use super::close::CloseReason;
+use super::connection::{NONE, Pauses, Phase};
+use super::handover::Destination;
+use super::inbox::Inbox;
+use crate::control::message::{Notice, Request, Usage};
+use crate::proto::envelope;
+use crate::proto::limits::LimitsOverride;
+use crate::proto::owner::owner;
+use crate::proto::quota::{Used, day_of};
+use crate::proto::token::{Role, TokenHash, TokenKey};
+use crate::session::directory::{Slot, TokenEntry};
+use crate::session::message::RelayMessage;
+use crate::session::policy::Policy;
+use crate::session::{Joined, Left, Session};
+use serde::Deserialize;
+use slab::Slab;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// How long a session that both have left keeps its rates: a bucket is full again after at most a minute.
+const KEPT_AFTER_LEAVING: Duration = Duration::from_secs(61);
+
+/// The tokens that a shard owns, and the sessions that live.
+#[derive(Default)]
+pub(super) struct Tokens {
+    by_key: HashMap<TokenKey, Token, BuildHasherDefault<KeyHasher>>,
+    sessions: Slab<Live>,
+    /// Sessions that both have left, and the tick at which they may be forgotten, in that order.
+    parted: VecDeque<(u32, u32)>,
+    /// Sessions with bytes that have not been reported.
+    used: Vec<u32>,
+}
+
+struct Token {
+    slot: Slot,
+    /// Index of its session; [`NONE`] while it has none.
+    session: u32,
+}
+
+/// A session that lives on this shard.
+pub(super) struct Live {
+    pub(super) session: Session<u32>,
+    key: TokenKey,
+    slot: Slot,
+    /// It stands on the list of those with unreported bytes.
+    noted: bool,
+    /// The tick at which it may be forgotten, if nobody has come back; [`NONE`] while somebody is there.
+    forget_at: u32,
+}
+
+impl Tokens {
+    pub(super) fn session(&self, index: u32) -> Option<&Live> {
+        self.sessions.get(index as usize)
+    }
+
+    pub(super) fn session_mut(&mut self, index: u32) -> Option<&mut Live> {
+        self.sessions.get_mut(index as usize)
+    }
+
+    /// Notes that a session has forwarded something.
+    pub(super) fn note_use(&mut self, index: u32) {
+        if let Some(live) = self.sessions.get_mut(index as usize)
+            && !live.noted
+        {
+            live.noted = true;
+            self.used.push(index);
+        }
+    }
+}
+
+/// Token keys are halves of a SHA-256: any of their bits hash them.
+#[derive(Default)]
+pub(super) struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn write_u128(&mut self, key: u128) {
+        self.0 = key as u64;
+    }
+}
+
+/// The first message (wire contract: `auth`).
+#[derive(Deserialize)]
+struct AuthMessage<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: std::borrow::Cow<'a, str>,
+    #[serde(borrow, default)]
+    payload: Option<AuthPayload<'a>>,
+}
+
+#[derive(Deserialize)]
+struct AuthPayload<'a> {
+    #[serde(borrow)]
+    token: std::borrow::Cow<'a, str>,
+    #[serde(borrow)]
+    role: std::borrow::Cow<'a, str>,
+}
+
+impl Shard {
+    /// The first message: it has to admit, here or on the shard that owns its token.
+    pub(super) fn handle_first_message(&mut self, conn: u32, message: &[u8]) {
+        let parsed: AuthMessage<'_> = match serde_json::from_slice(message) {
+            Ok(parsed) => parsed,
+            Err(_) => return self.refuse_auth(conn, "the first message must be an auth message with token and role"),
+        };
+        if parsed.kind != "auth" {
+            return self.refuse_auth(conn, "the first message must be of type auth");
+        }
+        let Some(payload) = parsed.payload else {
+            return self.refuse_auth(conn, "the auth message has no payload");
+        };
+        let Some(role) = Role::parse(&payload.role) else {
+            return self.refuse_auth(conn, "the role must be phone or agent");
+        };
+        let hash = TokenHash::of(&payload.token);
+        let owner = owner(hash.key(), self.mailboxes.shards());
+        if owner == self.id {
+            if !self.tokens.by_key.contains_key(&hash.key()) {
+                // Control posts a new token here before it answers who asked for it, so it may be in the mailbox. What
+                // comes through the mailbox itself, as hand-overs do, comes behind it anyway.
+                self.read_mail();
+            }
+            return self.admit(conn, hash, role);
+        }
+        let connection = &mut self.connections[conn as usize];
+        connection.phase = Phase::Moving;
+        if let Some(early) = &mut connection.early {
+            early.moving = Some(Box::new(Destination::new(owner, hash, role)));
+        }
+    }
+
+    /// Authenticates a connection on the shard that owns its token.
+    pub(super) fn admit(&mut self, conn: u32, hash: TokenHash, role: Role) {
+        let key = hash.key();
+        let unix_sec = self.clock.unix_ms() / 1000;
+        let Some(session) = self.session_of(key, unix_sec) else {
+            return self.refuse_auth(conn, "the token is unknown, revoked or expired");
+        };
+        let Some(live) = self.tokens.sessions.get_mut(session as usize) else { return };
+        let was_empty = live.session.is_empty();
+        let Joined { replaced, peer } = live.session.join(role, conn);
+        live.forget_at = NONE;
+        let daily_quota_bytes = live.session.policy().limits.daily_quota_bytes;
+        let daily_used_bytes = live.session.used(self.clock.unix_ms()).day_bytes;
+        if let Some(entry) = self.shared.directory.entry(live.slot) {
+            entry.set_online(role, Some(unix_sec as u32));
+        }
+        if was_empty {
+            self.shared.sessions.fetch_add(1, Relaxed);
+        }
+        self.shared.connections.fetch_add(1, Relaxed);
+        let due = self.clock.tick_after(self.settings.ping_interval);
+        let connection = &mut self.connections[conn as usize];
+        (connection.session, connection.role, connection.phase, connection.due) = (session, role, Phase::Open, due);
+        if let Some(early) = connection.early.take() {
+            tracing::debug!(conn = early.serial, token = %key.id(), role = role.name(), address = %early.address, "authenticated");
+            self.leave_unauthenticated(&early);
+        }
+        self.wheel.arm(conn, due);
+        if let Some(replaced) = replaced {
+            self.close(replaced, CloseReason::Replaced);
+        }
+        // The peer learns of the newcomer before anything of the newcomer can reach it, and its own next key exchange
+        // cannot overtake the newcomer's auth.ok, which is queued here and now (wire contract, Order).
+        self.tell(conn, RelayMessage::AuthOk { paired: peer.is_some(), daily_quota_bytes, daily_used_bytes });
+        if let Some(peer) = peer {
+            self.tell(peer, RelayMessage::Status { online: true });
+        }
+    }
+
+    /// The session of a token that admits.
+    fn session_of(&mut self, key: TokenKey, unix_sec: u64) -> Option<u32> {
+        let token = self.tokens.by_key.get_mut(&key)?;
+        let entry = self.shared.directory.entry(token.slot)?;
+        if entry.expires_at.is_some_and(|expires_at| expires_at <= unix_sec) {
+            return None;
+        }
+        if token.session == NONE {
+            let used = Used {
+                day: entry.day.load(Relaxed),
+                month: entry.month.load(Relaxed),
+                day_bytes: entry.day_bytes.load(Relaxed),
+                month_bytes: entry.month_bytes.load(Relaxed),
+            };
+            let policy = policy_of(entry.limits.as_deref(), &self.policy);
+            token.session = self.tokens.sessions.insert(Live {
+                session: Session::new(policy, used),
+                key,
+                slot: token.slot,
+                noted: false,
+                forget_at: NONE,
+            }) as u32;
+        }
+        Some(token.session)
+    }
+
+    /// Answers a first message that does not admit; addresses that fail often wait for it.
+    pub(super) fn refuse_auth(&mut self, conn: u32, message: &'static str) {
+        let Some(early) = &mut self.connections[conn as usize].early else { return };
+        let delay = self.shared.addresses.delay_after_failure(early.address, self.clock.unix_ms() / 1000);
+        tracing::debug!(conn = early.serial, address = %early.address, message, "authentication refused");
+        early.refusal = message;
+        if delay.is_zero() {
+            return self.finish_refusal(conn);
+        }
+        self.connections[conn as usize].phase = Phase::Slowed;
+        let due = self.clock.tick_after(delay);
+        self.connections[conn as usize].due = due;
+        self.wheel.arm(conn, due);
+    }
+
+    /// Sends the refusal that [`Shard::refuse_auth`] began.
+    pub(super) fn finish_refusal(&mut self, conn: u32) {
+        let message = self.connections[conn as usize].early.as_ref().map_or("", |early| early.refusal);
+        self.tell(conn, RelayMessage::AuthFail { message });
+        self.close(conn, CloseReason::Unauthorized);
+        self.arm(conn);
+    }
+
+    /// Takes a connection out of its session, if it is in one, and tells the peer.
+    pub(super) fn leave_session(&mut self, conn: u32) {
+        let connection = &mut self.connections[conn as usize];
+        let (role, session) = (connection.role, std::mem::replace(&mut connection.session, NONE));
+        let Some(live) = self.tokens.sessions.get_mut(session as usize) else { return };
+        self.shared.connections.fetch_sub(1, Relaxed);
+        let peer_to_relieve = live.session.connection(role.peer());
+        if let Some(Left { peer }) = live.session.leave(role, conn) {
+            if let Some(entry) = self.shared.directory.entry(live.slot) {
+                entry.set_online(role, None);
+            }
+            if live.session.is_empty() {
+                self.shared.sessions.fetch_sub(1, Relaxed);
+                live.forget_at = self.clock.tick_after(KEPT_AFTER_LEAVING);
+                self.tokens.parted.push_back((live.forget_at, session));
+            }
+            if let Some(peer) = peer {
+                self.tell(peer, RelayMessage::Status { online: false });
+            }
+        }
+        // What the peer was waiting for is this connection's outbox.
+        if let Some(peer) = peer_to_relieve
+            && self.connections[peer as usize].pauses.remove(Pauses::PEER)
+        {
+            self.resumable.push(peer);
+        }
+    }
+
+    /// Goes on with connections whose reading was paused.
+    pub(super) fn resume_all(&mut self) {
+        while let Some(conn) = self.resumable.pop() {
+            self.resume(conn);
+        }
+    }
+
+    fn resume(&mut self, conn: u32) {
+        let Some(connection) = self.connections.get_mut(conn as usize) else { return };
+        if connection.pauses.any() {
+            return;
+        }
+        connection.last_heard = self.clock.tick();
+        if connection.phase == Phase::Http {
+            self.resume_requests(conn);
+        }
+        let connection = &mut self.connections[conn as usize];
+        if let Some(inbox) = &mut connection.inbox {
+            let Inbox { ready, waiting, waiting_reserved, .. } = &mut **inbox;
+            let (ready, waiting) = (ready.take(), std::mem::take(waiting));
+            let reserved = std::mem::take(waiting_reserved);
+            if let Some((heap, opcode)) = ready {
+                self.hand_on(conn, heap, opcode, envelope::peek);
+            }
+            if !waiting.is_empty() {
+                self.read_frames(conn, crate::ring::chunk::Chunk::Heap(waiting.into()));
+            }
+            drop(reserved);
+            self.tidy_inbox(conn);
+        }
+        self.arm(conn);
+    }
+
+    pub(super) fn handle_notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Admit { key, slot } => self.handle_admit(key, slot),
+            Notice::Revoke { key } => self.handle_revoke(key),
+            Notice::Answer { serial, answer } => self.handle_answer(serial, &answer),
+        }
+    }
+
+    fn handle_admit(&mut self, key: TokenKey, slot: Slot) {
+        let token = self.tokens.by_key.entry(key).or_insert(Token { slot, session: NONE });
+        token.slot = slot;
+        let (Some(live), Some(entry)) =
+            (self.tokens.sessions.get_mut(token.session as usize), self.shared.directory.entry(slot))
+        else {
+            return;
+        };
+        // The token has other limits now, in a new entry: what was known stands there too.
+        live.slot = slot;
+        live.session.set_policy(policy_of(entry.limits.as_deref(), &self.policy));
+        let unix_sec = self.clock.unix_ms() / 1000;
+        for role in [Role::Phone, Role::Agent] {
+            entry.set_online(role, live.session.connection(role).map(|_| unix_sec as u32));
+        }
+        write_usage(&entry, live.session.used(self.clock.unix_ms()));
+    }
+
+    fn handle_revoke(&mut self, key: TokenKey) {
+        let Some(token) = self.tokens.by_key.remove(&key) else { return };
+        let Some(live) = self.tokens.sessions.get_mut(token.session as usize) else { return };
+        let connections = [Role::Phone, Role::Agent].map(|role| live.session.connection(role));
+        if live.session.is_empty() {
+            live.forget_at = self.clock.tick();
+            self.tokens.parted.push_front((live.forget_at, token.session));
+        }
+        for conn in connections.into_iter().flatten() {
+            self.close(conn, CloseReason::Revoked);
+        }
+    }
+
+    /// Forgets sessions that both left long enough ago.
+    pub(super) fn forget_parted(&mut self) {
+        let now = self.clock.tick();
+        while let Some(&(forget_at, index)) = self.tokens.parted.front() {
+            if forget_at > now {
+                return;
+            }
+            self.tokens.parted.pop_front();
+            let Some(live) = self.tokens.sessions.get(index as usize) else { continue };
+            // It lives on when somebody came back, and its bytes are reported before it goes.
+            if live.forget_at != forget_at {
+                continue;
+            }
+            if live.noted {
+                self.report_usage();
+            }
+            if let Some(live) = self.tokens.sessions.get_mut(index as usize)
+                && live.noted
+            {
+                // Control cannot take the report now.
+                live.forget_at = self.clock.tick_after(KEPT_AFTER_LEAVING);
+                self.tokens.parted.push_back((live.forget_at, index));
+                continue;
+            }
+            let live = self.tokens.sessions.remove(index as usize);
+            if let Some(token) = self.tokens.by_key.get_mut(&live.key)
+                && token.session == index
+            {
+                token.session = NONE;
+            }
+        }
+    }
+
+    /// Writes what was used to the directory and hands it to control. Where control cannot take it, it is handed over
+    /// the next time.
+    pub(super) fn report_usage(&mut self) {
+        let unix_ms = self.clock.unix_ms();
+        let mut reports = Vec::with_capacity(self.tokens.used.len());
+        for index in std::mem::take(&mut self.tokens.used) {
+            let Some(live) = self.tokens.sessions.get_mut(index as usize) else { continue };
+            live.noted = false;
+            let bytes = live.session.take_unreported();
+            if let Some(entry) = self.shared.directory.entry(live.slot) {
+                write_usage(&entry, live.session.used(unix_ms));
+            }
+            reports.push((index, Usage { key: live.key, day: day_of(unix_ms), bytes }));
+        }
+        if reports.is_empty() {
+            return;
+        }
+        let usage = reports.iter().map(|&(_, usage)| usage).collect();
+        if self.control.try_send(Request::Usage(usage)).is_err() {
+            for (index, Usage { bytes, .. }) in reports {
+                if let Some(live) = self.tokens.sessions.get_mut(index as usize) {
+                    live.session.put_back_unreported(bytes);
+                    self.tokens.note_use(index);
+                }
+            }
+        }
+    }
+}
+
+fn policy_of(own: Option<&LimitsOverride>, general: &Rc<Policy>) -> Rc<Policy> {
+    match own {
+        Some(own) => Rc::new(Policy::new(own.over(&general.limits))),
+        None => Rc::clone(general),
+    }
+}
+
+fn write_usage(entry: &TokenEntry, used: Used) {
+    entry.day.store(used.day, Relaxed);
+    entry.month.store(used.month, Relaxed);
+    entry.day_bytes.store(used.day_bytes, Relaxed);
+    entry.month_bytes.store(used.month_bytes, Relaxed);
+}

@@ -1,0 +1,54 @@
+//! One relay to a store: a lock file beside it, held while the process lives and let go by the system when it ends,
+//! however it ends. The file itself stays, for removing it would let two relays lock two files of the same name.
+
+use super::error::OpenError;
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// The lock; dropping it lets the store go.
+#[derive(Debug)]
+pub(super) struct StoreLock {
+    _file: File,
+}
+
+impl StoreLock {
+    /// Locks the store at `path`, whose directory exists.
+    ///
+    /// # Errors
+    /// [`OpenError::InUse`] when another relay has it, or what the system says about the lock file.
+    pub(super) fn take(path: &Path) -> Result<Self, OpenError> {
+        // A store that is reached under two names through a symbolic link is still one store.
+        let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let lock = beside(&real, ".lock");
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&lock)
+            .map_err(|e| OpenError::of_system(&lock, &e))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut holder = String::new();
+                let _ = file.read_to_string(&mut holder);
+                return Err(OpenError::InUse { path: path.to_owned(), process: holder.trim().parse().ok() });
+            }
+            Err(errno) => return Err(OpenError::of_system(&lock, &errno.into())),
+        }
+        // The number is a courtesy to whoever meets the lock; a full disk must not keep the relay from starting.
+        let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+        Ok(Self { _file: file })
+    }
+}
+
+/// The file whose name is that of `path` and `suffix`.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}

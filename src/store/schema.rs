@@ -1,0 +1,141 @@
+//! The tables, how a file is told to be ours, and the ordered steps from each version to the next.
+
+use super::error::OpenError;
+use super::legacy;
+use rusqlite::{Connection, TransactionBehavior};
+use std::path::Path;
+
+/// `CMXR`: marks an SQLite file as a relay's store.
+pub(super) const APPLICATION_ID: i64 = 0x434d_5852;
+
+/// Step `n` leads from version `n` to `n + 1`, in a transaction of its own. Never edit a step that was released.
+const STEPS: [&str; 1] = ["
+    CREATE TABLE token (
+        serial     INTEGER PRIMARY KEY AUTOINCREMENT, -- order of creation, never reused: the API pages by it
+        hash       BLOB NOT NULL UNIQUE CHECK (length(hash) = 32), -- SHA-256 of the token
+        label      TEXT,
+        created_at INTEGER NOT NULL, -- Unix seconds
+        expires_at INTEGER,          -- Unix seconds; NULL: never
+        limits     TEXT              -- JSON; NULL: the operator's
+    ) STRICT;
+    CREATE TABLE usage (
+        token INTEGER NOT NULL REFERENCES token (serial) ON DELETE CASCADE,
+        day   INTEGER NOT NULL, -- UTC, days since 1970-01-01
+        bytes INTEGER NOT NULL CHECK (bytes >= 0),
+        PRIMARY KEY (token, day)
+    ) STRICT, WITHOUT ROWID;
+"];
+
+/// The newest version that this program knows.
+pub(super) const VERSION: i64 = STEPS.len() as i64;
+
+/// What the store was before it was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// New or empty: made.
+    Made,
+    /// A store of this relay, at this schema version before.
+    Found {
+        /// Its version before migrations.
+        version: i64,
+    },
+    /// A file of the old Go relay, taken over.
+    Imported(legacy::Imported),
+}
+
+/// What kind of file this is, from what it says of itself. Changes nothing.
+enum Kind {
+    Empty,
+    Ours(i64),
+    Legacy,
+}
+
+/// Brings an open file to [`VERSION`]: makes, migrates or imports; each step is one transaction.
+pub(super) fn prepare(connection: &mut Connection, path: &Path, now_unix_ms: u64) -> Result<Opened, OpenError> {
+    let sqlite = |e: rusqlite::Error| OpenError::of_sqlite(path, &e);
+    let kind = recognize(connection, path)?;
+    check_pages(connection, path)?;
+    set_up(connection).map_err(sqlite)?;
+    let opened = match kind {
+        Kind::Ours(version) => {
+            migrate(connection, version).map_err(sqlite)?;
+            Opened::Found { version }
+        }
+        Kind::Empty => {
+            migrate(connection, 0).map_err(sqlite)?;
+            Opened::Made
+        }
+        Kind::Legacy => {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive).map_err(sqlite)?;
+            transaction.execute_batch(STEPS[0]).map_err(sqlite)?;
+            let imported = legacy::import(&transaction, now_unix_ms).map_err(sqlite)?;
+            mark(&transaction, 1).map_err(sqlite)?;
+            transaction.commit().map_err(sqlite)?;
+            migrate(connection, 1).map_err(sqlite)?;
+            Opened::Imported(imported)
+        }
+    };
+    // Also after a crash between the import and its end.
+    legacy::scrub_if_due(connection).map_err(sqlite)?;
+    Ok(opened)
+}
+
+/// The settings of each connection.
+fn set_up(connection: &Connection) -> rusqlite::Result<()> {
+    // Readers such as a backup with `sqlite3 … .backup` do not stand in the writer's way.
+    connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+    // A token whose 201 was sent must survive a power loss: each commit waits for the disk.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "trusted_schema", false)
+}
+
+fn recognize(connection: &Connection, path: &Path) -> Result<Kind, OpenError> {
+    let sqlite = |e: rusqlite::Error| OpenError::of_sqlite(path, &e);
+    let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).map_err(sqlite);
+    let (application, version) = (number("application_id")?, number("user_version")?);
+    if application == APPLICATION_ID {
+        return if version > VERSION {
+            Err(OpenError::Newer { path: path.to_owned(), found: version, known: VERSION })
+        } else {
+            Ok(Kind::Ours(version.max(0)))
+        };
+    }
+    let mut tables = connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'").map_err(sqlite)?;
+    let names = tables.query_map([], |row| row.get::<_, String>(0)).map_err(sqlite)?;
+    let names = names.collect::<Result<Vec<_>, _>>().map_err(sqlite)?;
+    if application == 0 && legacy::is_legacy(connection, &names).map_err(sqlite)? {
+        Ok(Kind::Legacy)
+    } else if application == 0 && version == 0 && names.is_empty() {
+        Ok(Kind::Empty)
+    } else {
+        Err(OpenError::Foreign { path: path.to_owned() })
+    }
+}
+
+/// Finds damage before anything is built on it.
+fn check_pages(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let said = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+    match said {
+        Ok(said) if said == "ok" => Ok(()),
+        Ok(detail) => Err(OpenError::Corrupt { path: path.to_owned(), detail }),
+        Err(error) => Err(OpenError::of_sqlite(path, &error)),
+    }
+}
+
+/// Runs the steps from `version` on.
+fn migrate(connection: &mut Connection, version: i64) -> rusqlite::Result<()> {
+    for (step, next) in STEPS.iter().zip(1..).skip(usize::try_from(version).unwrap_or(0)) {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
+        transaction.execute_batch(step)?;
+        mark(&transaction, next)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+/// Says in the file whose it is and which version; part of the transaction around it.
+fn mark(connection: &Connection, version: i64) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    connection.pragma_update(None, "user_version", version)
+}

@@ -1,0 +1,4 @@
+//! Tests over the whole library: one binary, a module for each behaviour.
+
+mod store_crash;
+mod store_full;
