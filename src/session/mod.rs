@@ -7,3 +7,6 @@ pub mod policy;
 mod state;
 
 pub use state::{Joined, Left, Refusal, Session, Verdict};
+
+#[cfg(test)]
+mod tests;
