@@ -1,75 +1,12 @@
-//! The JSON of the HTTP API, both ways. Times are RFC 3339 in UTC (`2026-02-08T20:00:00Z`), `null` means never or none.
+//! The JSON that the HTTP API answers with. Times are RFC 3339 in UTC (`2026-02-08T20:00:00Z`), `null` means never or none.
 
-use super::message::{ApiAnswer, NewToken, TokenChange};
+use super::message::ApiAnswer;
 use crate::proto::limits::{Limits, LimitsOverride};
-use crate::store::calendar::{read_rfc3339, write_rfc3339};
-use serde::{Deserialize, Deserializer, Serialize};
+use crate::store::calendar::write_rfc3339;
+use serde::Serialize;
 
 /// The longest label, in characters.
 pub const LABEL_CHARACTERS_MAX: usize = 200;
-
-/// The body of `POST /api/v1/pair`: empty, or `{"label":…,"expires_at":…,"limits":{…}}`, each of them optional.
-///
-/// # Errors
-/// What is wrong with it, for [`ApiAnswer::error`] with status 400 and code `INVALID_REQUEST`.
-pub fn read_new_token(body: &[u8]) -> Result<NewToken, String> {
-    #[derive(Default, Deserialize)]
-    #[serde(deny_unknown_fields, default)]
-    struct Body {
-        label: Option<String>,
-        expires_at: Option<Time>,
-        limits: Option<LimitsOverride>,
-    }
-    if body.trim_ascii().is_empty() {
-        return Ok(NewToken::default());
-    }
-    let body: Body = serde_json::from_slice(body).map_err(|e| e.to_string())?;
-    Ok(NewToken {
-        label: body.label,
-        expires_at: body.expires_at.map(|time| time.0),
-        limits: body.limits.unwrap_or_default(),
-    })
-}
-
-/// The body of `PATCH /api/v1/tokens/{id}`: what is there changes, `null` clears, `limits` replaces all limits.
-///
-/// # Errors
-/// As [`read_new_token`].
-pub fn read_token_change(body: &[u8]) -> Result<TokenChange, String> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Body {
-        #[serde(default, deserialize_with = "there")]
-        label: Option<Option<String>>,
-        #[serde(default, deserialize_with = "there")]
-        expires_at: Option<Option<Time>>,
-        #[serde(default, deserialize_with = "there")]
-        limits: Option<Option<LimitsOverride>>,
-    }
-    let body: Body = serde_json::from_slice(body).map_err(|e| e.to_string())?;
-    Ok(TokenChange {
-        label: body.label,
-        expires_at: body.expires_at.map(|at| at.map(|time| time.0)),
-        limits: body.limits.map(Option::unwrap_or_default),
-    })
-}
-
-/// Tells a key with `null` from a key that is not there.
-fn there<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
-}
-
-/// A written time, as a Unix second.
-struct Time(u64);
-
-impl<'de> Deserialize<'de> for Time {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        read_rfc3339(&text).map(Self).ok_or_else(|| {
-            serde::de::Error::custom(format_args!("{text:?} is not an RFC 3339 time, such as 2026-12-31T23:59:59Z"))
-        })
-    }
-}
 
 impl ApiAnswer {
     /// An answer with a JSON body.
@@ -171,42 +108,6 @@ pub(super) fn time(unix: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_new_token_may_say_nothing_or_everything() {
-        for nothing in ["", " \r\n", "{}", r#"{"label":null,"expires_at":null,"limits":null}"#] {
-            assert_eq!(read_new_token(nothing.as_bytes()), Ok(NewToken::default()), "{nothing}");
-        }
-        let all = br#"{"label":"desk","expires_at":"2024-02-08T20:00:00Z","limits":{"phone_per_minute":0}}"#;
-        let limits = LimitsOverride { phone_per_minute: Some(0), ..Default::default() };
-        let new = NewToken { label: Some("desk".into()), expires_at: Some(1_707_422_400), limits };
-        assert_eq!(read_new_token(all), Ok(new));
-    }
-
-    #[test]
-    fn a_wrong_body_says_what_is_wrong() {
-        let cases = [
-            (r#"{"labell":"x"}"#, "labell"),
-            (r#"{"expires_at":1707422400}"#, "string"),
-            ("[", "EOF"),
-            (r#"{"expires_at":"tomorrow"}"#, "\"tomorrow\" is not an RFC 3339 time"),
-            (r#"{"limits":{"phone":3}}"#, "phone"),
-            (r#"{"limits":{"phone_per_minute":-1}}"#, "-1"),
-        ];
-        for (body, named) in cases {
-            let said = read_new_token(body.as_bytes()).unwrap_err();
-            assert!(said.contains(named), "{body}: {said}");
-        }
-    }
-
-    #[test]
-    fn a_change_tells_null_from_absent() {
-        assert_eq!(read_token_change(b"{}"), Ok(TokenChange::default()));
-        let cleared =
-            TokenChange { label: Some(None), expires_at: Some(None), limits: Some(LimitsOverride::default()) };
-        assert_eq!(read_token_change(br#"{"label":null,"expires_at":null,"limits":null}"#), Ok(cleared));
-        assert!(read_token_change(b"").is_err());
-    }
 
     #[test]
     fn an_error_names_its_wait_in_milliseconds_and_whole_seconds() {

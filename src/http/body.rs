@@ -1,12 +1,11 @@
 //! The JSON bodies of the admin API. Read by hand and not derived, so that each error names its field.
 
 use super::response::Problem;
+use crate::control::json::LABEL_CHARACTERS_MAX;
 use crate::control::message::{NewToken, TokenChange};
 use crate::proto::limits::LimitsOverride;
+use crate::store::calendar::read_rfc3339;
 use serde_json::{Map, Value};
-
-/// The longest label, in characters.
-pub(super) const LABEL_CHARS_MAX: usize = 200;
 
 /// What is wrong with a body: the field's name, then what would be right.
 type BodyError = String;
@@ -46,7 +45,7 @@ fn change(now_unix_sec: u64, body: &[u8]) -> Result<TokenChange, BodyError> {
             "expires_at" | "expires_in_sec" if change.expires_at.is_some() => {
                 return Err("expires_at, expires_in_sec: give one of the two".to_owned());
             }
-            "expires_at" => change.expires_at = Some(number(&name, &value)?),
+            "expires_at" => change.expires_at = Some(time(&value)?),
             "expires_in_sec" => {
                 let seconds = number(&name, &value)?;
                 // The sum, too, has to fit the store's column.
@@ -63,8 +62,8 @@ fn change(now_unix_sec: u64, body: &[u8]) -> Result<TokenChange, BodyError> {
 fn label(value: Value) -> Result<Option<String>, BodyError> {
     match value {
         Value::Null => Ok(None),
-        Value::String(text) if text.chars().count() > LABEL_CHARS_MAX => {
-            Err(format!("label: at most {LABEL_CHARS_MAX} characters"))
+        Value::String(text) if text.chars().count() > LABEL_CHARACTERS_MAX => {
+            Err(format!("label: at most {LABEL_CHARACTERS_MAX} characters"))
         }
         Value::String(text) if text.chars().any(char::is_control) => Err("label: no control characters".to_owned()),
         Value::String(text) => Ok(Some(text)),
@@ -107,6 +106,16 @@ fn number(name: &str, value: &Value) -> Result<Option<u64>, BodyError> {
         },
     }
 }
+
+/// A time as the API shows it, or as a Unix second.
+fn time(value: &Value) -> Result<Option<u64>, BodyError> {
+    let Value::String(text) = value else {
+        return number("expires_at", value).map_err(|_| EXPIRES_AT.to_owned());
+    };
+    read_rfc3339(text).map(Some).ok_or_else(|| EXPIRES_AT.to_owned())
+}
+
+const EXPIRES_AT: &str = "expires_at: has to be an RFC 3339 time such as 2026-12-31T23:59:59Z, a Unix second, or null";
 
 fn unknown(name: &str, known: &str) -> BodyError {
     // The name comes from the client and goes back to it: short enough to be read.
@@ -174,7 +183,7 @@ mod tests {
             let error = read(body).unwrap_err();
             assert!(error.starts_with(begins), "{body}: {error}");
         }
-        let long = "ä".repeat(LABEL_CHARS_MAX);
+        let long = "ä".repeat(LABEL_CHARACTERS_MAX);
         assert!(read(&format!(r#"{{"label":"{long}"}}"#)).is_ok());
         assert!(read(&format!(r#"{{"label":"{long}a"}}"#)).unwrap_err().starts_with("label: at most"));
     }

@@ -93,6 +93,14 @@ mod tests {
     }
 
     #[test]
+    fn an_interval_that_does_not_divide_evenly_never_gives_more() {
+        let rate = Rate::per(3, Duration::from_nanos(10), 1).unwrap();
+        let mut bucket = Bucket::default();
+        let taken = (0..1000).filter(|&now| bucket.try_take(Duration::from_nanos(now), &rate).is_ok()).count();
+        assert!((200..=300).contains(&taken), "{taken}");
+    }
+
+    #[test]
     fn the_state_is_eight_bytes() {
         assert_eq!(size_of::<Bucket>(), 8);
     }

@@ -115,16 +115,16 @@ impl Scanner {
         if outline.shape != Shape::Object {
             return Err(Invalid::NotAnObject);
         }
-        let kind = match outline.kind {
+        let kind = match &outline.kind {
             None => return Err(Invalid::NoType),
-            Some(Member { shape: Shape::String, span }) => {
-                message.get(span).and_then(kind_of).ok_or(Invalid::NoType)?
+            Some(member) if member.shape == Shape::String => {
+                message.get(member.span.clone()).and_then(kind_of).ok_or(Invalid::NoType)?
             }
             Some(_) => return Err(Invalid::TypeNotAString),
         };
-        let id = match outline.id {
+        let id = match &outline.id {
             None => None,
-            Some(member) => Some(string_in(message, &member).ok_or(Invalid::IdNotAString)?),
+            Some(member) => Some(string_in(message, member).ok_or(Invalid::IdNotAString)?),
         };
         Ok(Envelope { kind, id })
     }
@@ -133,7 +133,7 @@ impl Scanner {
     /// end. `prefix` is all that was fed.
     #[must_use]
     pub fn id_so_far<'a>(&self, prefix: &'a [u8]) -> Option<&'a str> {
-        string_in(prefix, self.checker.id_so_far()?)
+        string_in(prefix, self.checker.so_far().id.as_ref()?)
     }
 }
 
@@ -154,7 +154,7 @@ pub fn id_of(message: &[u8]) -> Option<&str> {
     let mut checker = Checker::new();
     checker.feed(message).ok()?;
     let Outline { shape: Shape::Object, id: Some(id), .. } = checker.finish().ok()? else { return None };
-    string_in(message, &id)
+    string_in(message, id)
 }
 
 /// A string member's text with its quotes. `None` where the member is something else.

@@ -171,20 +171,8 @@ const BLOCK: usize = 64;
 /// Takes the mask off a piece of a payload (RFC 6455, section 5.3). `phase` is the offset of the piece within the
 /// frame's payload; its remainder by 4 counts.
 pub fn unmask(payload: &mut [u8], key: [u8; 4], phase: usize) {
-    let mut mask = key;
-    mask.rotate_left(phase % 4);
-    let wide = widen(mask);
-    let (blocks, rest) = payload.as_chunks_mut::<BLOCK>();
-    for block in blocks {
-        *block = xor(*block, wide);
-    }
-    let (words, rest) = rest.as_chunks_mut::<8>();
-    for word in words {
-        *word = xor8(*word, mask);
-    }
-    for (byte, mask) in rest.iter_mut().zip(mask.iter().cycle()) {
-        *byte ^= mask;
-    }
+    let key = u32::from_le_bytes(key).rotate_right(8 * (phase % 4) as u32);
+    unmask_down(payload, 0, key);
 }
 
 /// Takes the mask off a whole payload at `from` and moves it down to `to` in the same pass. What is left behind above
@@ -193,43 +181,34 @@ pub fn unmask(payload: &mut [u8], key: [u8; 4], phase: usize) {
 /// # Panics
 /// Where `from` is no range of the buffer, or `to` lies behind its start.
 pub fn unmask_shift(buffer: &mut [u8], from: Range<usize>, to: usize, key: [u8; 4]) {
-    assert!(to <= from.start && from.start <= from.end && from.end <= buffer.len());
-    let down = from.start - to;
-    if down == 0 {
-        return unmask(&mut buffer[from], key, 0);
-    }
-    let wide = widen(key);
+    assert!(to <= from.start && from.start <= from.end);
+    unmask_down(&mut buffer[to..from.end], from.start - to, u32::from_le_bytes(key));
+}
+
+/// Takes the mask off what lies from `down` on, and puts it at the start. The key's first byte is the lowest.
+fn unmask_down(mut rest: &mut [u8], down: usize, key: u32) {
+    let mask = u64::from(key) << 32 | u64::from(key);
     // Each step reads all of its bytes before it writes them lower down, so it never reads what it has written.
-    let mut rest = &mut buffer[to..from.end];
     while let Some(block) = rest.get(down..).and_then(|source| source.first_chunk::<BLOCK>()).copied() {
-        rest[..BLOCK].copy_from_slice(&xor(block, wide));
+        rest[..BLOCK].copy_from_slice(&xor(block, mask));
         rest = &mut rest[BLOCK..];
     }
     while let Some(word) = rest.get(down..).and_then(|source| source.first_chunk::<8>()).copied() {
-        rest[..8].copy_from_slice(&xor8(word, key));
+        rest[..8].copy_from_slice(&xor(word, mask));
         rest = &mut rest[8..];
     }
-    for (at, mask) in (0..rest.len().saturating_sub(down)).zip(key.into_iter().cycle()) {
+    for (at, mask) in (0..rest.len().saturating_sub(down)).zip(mask.to_le_bytes()) {
         rest[at] = rest[at + down] ^ mask;
     }
 }
 
-fn widen(key: [u8; 4]) -> [u8; BLOCK] {
-    std::array::from_fn(|at| key[at % 4])
-}
-
+/// Takes the mask off `N` bytes, a multiple of 8.
 #[inline(always)]
-fn xor(mut block: [u8; BLOCK], mask: [u8; BLOCK]) -> [u8; BLOCK] {
-    for (byte, mask) in block.iter_mut().zip(mask) {
-        *byte ^= mask;
+fn xor<const N: usize>(mut bytes: [u8; N], mask: u64) -> [u8; N] {
+    for word in bytes.as_chunks_mut::<8>().0 {
+        *word = (u64::from_le_bytes(*word) ^ mask).to_le_bytes();
     }
-    block
-}
-
-#[inline(always)]
-fn xor8(word: [u8; 8], key: [u8; 4]) -> [u8; 8] {
-    let half = u64::from(u32::from_ne_bytes(key));
-    (u64::from_ne_bytes(word) ^ (half << 32 | half)).to_ne_bytes()
+    bytes
 }
 
 /// The payload of a close frame: the code, and the reason cut to [`REASON_BYTES_MAX`] at a character's end.

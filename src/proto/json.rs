@@ -5,7 +5,10 @@
 //! [`serde::de::IgnoredAny`] (so an escaped lone surrogate passes, and so does a number that no type could hold), if
 //! that is UTF-8 and nests at most [`DEPTH_MAX`] deep.
 
+mod inside;
+
 use crate::proto::scan;
+use inside::Name;
 use std::ops::Range;
 
 /// How deep arrays and objects may nest.
@@ -59,10 +62,10 @@ pub struct Member {
     pub span: Range<usize>,
 }
 
-/// What a whole text turned out to be.
+/// What a text turns out to be. Until all of it came, what is known so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outline {
-    /// The kind of the value that the text is.
+    /// The kind of the value that the text is; meaningless before that began.
     pub shape: Shape,
     /// The value of the key `type` of the outermost object; of the last one where there are several.
     pub kind: Option<Member>,
@@ -138,35 +141,6 @@ impl Wanted {
     }
 }
 
-/// The first bytes of a decoded key: enough to tell whether it is one of those wanted.
-#[derive(Clone, Copy, Debug, Default)]
-struct Name {
-    bytes: [u8; 4],
-    /// How many there are; more than fit: the key is a longer one.
-    count: u8,
-}
-
-impl Name {
-    #[inline(always)]
-    fn push(&mut self, text: &[u8]) {
-        for &byte in text.iter().take(5) {
-            if let Some(slot) = self.bytes.get_mut(usize::from(self.count)) {
-                *slot = byte;
-            }
-            self.count = (self.count + 1).min(5);
-        }
-    }
-
-    #[inline(always)]
-    fn wanted(self) -> Wanted {
-        match (self.count, &self.bytes) {
-            (4, b"type") => Wanted::Kind,
-            (2, [b'i', b'd', ..]) => Wanted::Id,
-            _ => Wanted::Nothing,
-        }
-    }
-}
-
 /// The check of one text, piece by piece.
 #[derive(Clone, Debug)]
 pub struct Checker {
@@ -179,8 +153,7 @@ pub struct Checker {
     in_key: bool,
     /// What the last key of the outermost object was.
     wanted: Wanted,
-    /// The kind of the text's value, and of the outermost object's latest one.
-    shape: Shape,
+    /// The kind of the outermost object's latest value.
     member_shape: Shape,
     name: Name,
     /// In [`State::Hex`]: the digits missing, 1 to 4. In [`State::Char`]: the bytes missing, 1 to 3.
@@ -198,8 +171,7 @@ pub struct Checker {
     offset: usize,
     /// Where the outermost object's latest value begins.
     member_start: usize,
-    kind: Option<Member>,
-    id: Option<Member>,
+    outline: Outline,
 }
 
 impl Default for Checker {
@@ -218,9 +190,8 @@ impl Checker {
             state: State::Start,
             in_key: false,
             wanted: Wanted::Nothing,
-            shape: Shape::Null,
             member_shape: Shape::Null,
-            name: Name { bytes: [0; 4], count: 0 },
+            name: Name::EMPTY,
             missing: 0,
             seen: 0,
             low: 0,
@@ -229,8 +200,7 @@ impl Checker {
             literal: &[],
             offset: 0,
             member_start: 0,
-            kind: None,
-            id: None,
+            outline: Outline { shape: Shape::Null, kind: None, id: None },
         }
     }
 
@@ -276,24 +246,21 @@ impl Checker {
     ///
     /// # Errors
     /// The [`Fault`] that `feed` reported, or that the text ends too early.
-    pub fn finish(self) -> Result<Outline, Fault> {
-        if let Some(fault) = self.fault() {
-            return Err(fault);
-        }
+    pub fn finish(&self) -> Result<&Outline, Fault> {
         match self.state {
             State::Next | State::Zero | State::Integer | State::Fraction | State::ExponentDigits if self.depth == 0 => {
-                Ok(Outline { shape: self.shape, kind: self.kind, id: self.id })
+                Ok(&self.outline)
             }
             State::Start => Err(Fault::Empty),
             State::Char => Err(Fault::NotUtf8 { at: self.offset - usize::from(self.seen) }),
-            _ => Err(Fault::NotJson { at: self.offset }),
+            _ => Err(self.fault().unwrap_or(Fault::NotJson { at: self.offset })),
         }
     }
 
-    /// The value of `id` in the outermost object, if it came in whole by now.
+    /// What is known of the text by now.
     #[must_use]
-    pub fn id_so_far(&self) -> Option<&Member> {
-        self.id.as_ref()
+    pub fn so_far(&self) -> &Outline {
+        &self.outline
     }
 
     fn fault(&self) -> Option<Fault> {
@@ -345,7 +312,7 @@ impl Checker {
             return State::Colon;
         }
         self.in_key = true;
-        self.name = Name::default();
+        self.name = Name::EMPTY;
         State::Text
     }
 
@@ -413,7 +380,7 @@ impl Checker {
             _ => Shape::Number,
         };
         if self.depth == 0 {
-            self.shape = shape;
+            self.outline.shape = shape;
         } else {
             (self.member_start, self.member_shape) = (self.offset + at, shape);
         }
@@ -440,170 +407,10 @@ impl Checker {
     fn record(&mut self, end: usize) {
         let member = Some(Member { shape: self.member_shape, span: self.member_start..self.offset + end });
         match self.wanted {
-            Wanted::Kind => self.kind = member,
-            _ => self.id = member,
+            Wanted::Kind => self.outline.kind = member,
+            _ => self.outline.id = member,
         }
         self.wanted = Wanted::Nothing;
-    }
-
-    /// Takes what is not between values: strings with more than plain text in them, what an earlier piece began, and
-    /// unusual numbers.
-    #[inline(never)]
-    fn inside(&mut self, state: State, piece: &[u8], mut at: usize) -> (State, usize) {
-        let next = match state {
-            State::Text => self.text(piece, &mut at),
-            State::Escape | State::Hex | State::Char | State::Literal => self.rest(state, piece[at], &mut at),
-            _ => self.number(state, piece, &mut at),
-        };
-        (next, at)
-    }
-
-    /// Takes the inside of a string, up to and with its closing quote if that is in the piece.
-    #[inline(always)]
-    fn text(&mut self, piece: &[u8], at: &mut usize) -> State {
-        let naming = self.is_naming();
-        loop {
-            let from = *at;
-            *at += scan::plain(&piece[from..]);
-            if naming {
-                self.name.push(&piece[from..*at]);
-            }
-            let Some(&byte) = piece.get(*at) else { return State::Text };
-            match byte {
-                b'"' => {
-                    *at += 1;
-                    if naming {
-                        self.wanted = self.name.wanted();
-                    }
-                    return if self.in_key { State::Colon } else { self.value_ends(*at) };
-                }
-                b'\\' => match piece[*at..] {
-                    [_, letter, ..] if !naming && scan::unescaped(letter).is_some() => *at += 2,
-                    [_, b'u', a, b, c, d, ..] if !naming && scan::are_hex([a, b, c, d]) => *at += 6,
-                    _ => {
-                        *at += 1;
-                        return State::Escape;
-                    }
-                },
-                0x80.. => match self.wide(piece, *at) {
-                    (State::Text, next) => *at = next,
-                    (state, next) => {
-                        *at = next;
-                        return state;
-                    }
-                },
-                _ => return State::NotJson,
-            }
-        }
-    }
-
-    fn is_naming(&self) -> bool {
-        self.in_key && self.depth == 1
-    }
-
-    /// Takes the inside of a string from its first byte that is not ASCII, up to the next quote, escape or control
-    /// character, or a part of that.
-    fn wide(&mut self, piece: &[u8], at: usize) -> (State, usize) {
-        // What is read twice should still be in the nearest cache.
-        let chunk = &piece[at..piece.len().min(at + 8192)];
-        let text = &chunk[..scan::unstopped(chunk)];
-        if self.is_naming() {
-            self.name.push(text);
-        }
-        let Err(error) = simdutf8::compat::from_utf8(text) else { return (State::Text, at + text.len()) };
-        let valid = error.valid_up_to();
-        match text[valid..] {
-            // The end of the piece, or of the chunk, stands within a sequence.
-            _ if error.error_len().is_some() || text.len() < chunk.len() => (State::NotUtf8, at + valid),
-            _ if at + text.len() < piece.len() => (State::Text, at + valid),
-            [lead, ..] => self.char_begins(lead, at + valid),
-            [] => (State::Text, at + valid),
-        }
-    }
-
-    /// Takes the first byte of a UTF-8 sequence that the piece does not hold to its end (RFC 3629, section 4).
-    fn char_begins(&mut self, lead: u8, at: usize) -> (State, usize) {
-        (self.missing, self.low, self.high) = match lead {
-            0xc2..=0xdf => (1, 0x80, 0xbf),
-            0xe0 => (2, 0xa0, 0xbf),
-            0xed => (2, 0x80, 0x9f),
-            0xe1..=0xef => (2, 0x80, 0xbf),
-            0xf0 => (3, 0x90, 0xbf),
-            0xf1..=0xf3 => (3, 0x80, 0xbf),
-            0xf4 => (3, 0x80, 0x8f),
-            _ => return (State::NotUtf8, at),
-        };
-        self.seen = 1;
-        (State::Char, at + 1)
-    }
-
-    /// Takes a byte of what is rarely cut by the end of a piece, or rarely there at all.
-    fn rest(&mut self, state: State, byte: u8, at: &mut usize) -> State {
-        let next = match state {
-            State::Char => {
-                if !(self.low..=self.high).contains(&byte) {
-                    return State::NotUtf8;
-                }
-                (self.low, self.high) = (0x80, 0xbf);
-                self.missing -= 1;
-                self.seen = if self.missing == 0 { 0 } else { self.seen + 1 };
-                if self.missing == 0 { State::Text } else { State::Char }
-            }
-            State::Escape if byte == b'u' => {
-                (self.missing, self.code) = (4, 0);
-                State::Hex
-            }
-            State::Escape => match scan::unescaped(byte) {
-                Some(byte) => {
-                    self.name.push(&[byte]);
-                    State::Text
-                }
-                None => unexpected(byte),
-            },
-            State::Hex => match char::from(byte).to_digit(16) {
-                Some(digit) => {
-                    self.code = self.code << 4 | digit as u16;
-                    self.missing -= 1;
-                    if self.missing == 0 {
-                        // What is not ASCII is in no name that is looked for.
-                        self.name.push(&[u8::try_from(self.code).unwrap_or(u8::MAX)]);
-                    }
-                    if self.missing == 0 { State::Text } else { State::Hex }
-                }
-                None => unexpected(byte),
-            },
-            _ => match self.literal.split_first() {
-                Some((&expected, rest)) if expected == byte => {
-                    self.literal = rest;
-                    if rest.is_empty() { self.value_ends(*at + 1) } else { State::Literal }
-                }
-                _ => unexpected(byte),
-            },
-        };
-        *at += usize::from(!next.is_fault());
-        next
-    }
-
-    /// Takes the next bytes of a number, or finds that it ended.
-    #[inline(always)]
-    fn number(&mut self, state: State, piece: &[u8], at: &mut usize) -> State {
-        let next = match (state, piece[*at]) {
-            (State::Integer | State::Fraction | State::ExponentDigits, b'0'..=b'9') => {
-                *at += scan::digits(&piece[*at..]);
-                return state;
-            }
-            (State::Minus, b'0') => State::Zero,
-            (State::Minus, b'1'..=b'9') => State::Integer,
-            (State::Zero | State::Integer, b'.') => State::Point,
-            (State::Point, b'0'..=b'9') => State::Fraction,
-            (State::Zero | State::Integer | State::Fraction, b'e' | b'E') => State::Exponent,
-            (State::Exponent, b'+' | b'-') => State::ExponentSign,
-            (State::Exponent | State::ExponentSign, b'0'..=b'9') => State::ExponentDigits,
-            (State::Zero | State::Integer | State::Fraction | State::ExponentDigits, _) => return self.value_ends(*at),
-            (_, byte) => return unexpected(byte),
-        };
-        *at += 1;
-        next
     }
 }
 
@@ -614,7 +421,12 @@ fn solid(piece: &[u8], at: &mut usize) -> Option<u8> {
     if byte > b' ' {
         return Some(byte);
     }
-    *at += scan::spaces(&piece[*at..]);
+    // One space is what many writers put after a colon or a comma.
+    if byte == b' ' && piece.get(*at + 1).is_some_and(|&byte| byte > b' ') {
+        *at += 1;
+    } else {
+        *at += scan::spaces(&piece[*at..]);
+    }
     piece.get(*at).copied()
 }
 

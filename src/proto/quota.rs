@@ -132,7 +132,7 @@ mod tests {
 
     /// Year and month (from 1) and the lengths of both, counted day by day from 1970.
     fn calendar() -> impl Iterator<Item = (u32, u32, u32)> {
-        let leap = |year: u32| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let leap = |year: u32| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
         (1970..).flat_map(move |year| {
             (1..=12).map(move |month| match month {
                 2 => (year, month, if leap(year) { 29 } else { 28 }),

@@ -14,7 +14,7 @@ pub(super) fn plain(text: &[u8]) -> usize {
     match text.first_chunk().map(|word| stops::<true>(u64::from_le_bytes(*word))) {
         Some(0) => 8 + run::<true>(&text[8..]),
         Some(stops) => (stops.trailing_zeros() / 8) as usize,
-        None => run::<true>(text),
+        None => stop_in::<true>(text),
     }
 }
 
@@ -27,27 +27,34 @@ pub(super) fn unstopped(text: &[u8]) -> usize {
 fn run<const ASCII: bool>(text: &[u8]) -> usize {
     let mut at = 0;
     loop {
-        // After a block with a stop in it, its words are certain to show where.
-        for _ in 0..BLOCK / 8 {
-            let Some(word) = text.get(at..).and_then(|rest| rest.first_chunk()) else {
-                let last = &text[at..];
-                return at + last.iter().position(|&byte| is_stop::<ASCII>(byte)).unwrap_or(last.len());
-            };
-            let stops = stops::<ASCII>(u64::from_le_bytes(*word));
-            if stops != 0 {
-                return at + (stops.trailing_zeros() / 8) as usize;
+        for _ in 0..4 {
+            match text[at..].first_chunk::<16>() {
+                Some(block) if is_clear::<ASCII, _>(block) => at += 16,
+                _ => return at + stop_in::<ASCII>(&text[at..]),
             }
-            at += 8;
         }
-        at += unstopped_blocks::<ASCII>(&text[at..]);
+        let (blocks, _) = text[at..].as_chunks::<BLOCK>();
+        at += blocks.iter().take_while(|block| is_clear::<ASCII, _>(block)).count() * BLOCK;
     }
 }
 
-/// How many bytes of whole blocks go by without a stop.
-fn unstopped_blocks<const ASCII: bool>(text: &[u8]) -> usize {
-    let (blocks, _) = text.as_chunks::<BLOCK>();
-    let clear = |block: &&[u8; BLOCK]| !block.iter().fold(false, |stop, &byte| stop | is_stop::<ASCII>(byte));
-    blocks.iter().take_while(clear).count() * BLOCK
+/// Where the first stop is, or the end, which is near.
+#[inline(always)]
+fn stop_in<const ASCII: bool>(text: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(word) = text[at..].first_chunk() {
+        let stops = stops::<ASCII>(u64::from_le_bytes(*word));
+        if stops != 0 {
+            return at + (stops.trailing_zeros() / 8) as usize;
+        }
+        at += 8;
+    }
+    at + text[at..].iter().take_while(|&&byte| !is_stop::<ASCII>(byte)).count()
+}
+
+#[inline(always)]
+fn is_clear<const ASCII: bool, const N: usize>(block: &[u8; N]) -> bool {
+    !block.iter().fold(false, |stop, &byte| stop | is_stop::<ASCII>(byte))
 }
 
 #[inline(always)]

@@ -57,7 +57,11 @@ impl Shard {
         match connection.phase {
             Phase::Http | Phase::Call => self.handle_request_bytes(conn, chunk),
             Phase::Closing | Phase::Slowed | Phase::Dead => {}
-            Phase::Auth | Phase::Moving | Phase::Open | Phase::Echo => self.read_frames(conn, chunk),
+            Phase::Auth | Phase::Moving | Phase::Open | Phase::Echo => match &connection.inbox {
+                // Reading may go on, but what waits comes first.
+                Some(inbox) if inbox.holds_back() => self.keep_waiting(conn, chunk.as_slice()),
+                _ => self.read_frames(conn, chunk),
+            },
         }
     }
 
@@ -150,7 +154,7 @@ impl Shard {
             let length = payload.len();
             frame::unmask_shift(bytes, payload, start, key);
             let message = &bytes[start..start + length];
-            let step = self.handle_message(conn, opcode, message, |message| envelope::peek(message));
+            let step = self.handle_message(conn, opcode, message, envelope::peek);
             match step {
                 Step::Forward(opcode) => {
                     let header_start = start - frame::header_bytes(payload_bytes);
@@ -393,7 +397,8 @@ impl Shard {
     /// Sees to it that the connection is being received from in the way that it should be.
     pub(super) fn arm(&mut self, conn: u32) {
         let Some(connection) = self.connections.get_mut(conn as usize) else { return };
-        let reads = !connection.pauses.any();
+        let holds_back = connection.inbox.as_ref().is_some_and(|inbox| inbox.holds_back());
+        let reads = !connection.pauses.any() && !holds_back;
         let direct = match &connection.inbox {
             Some(inbox) if reads => inbox.direct_bytes(),
             _ => None,

@@ -22,10 +22,15 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
+    /// Whether something waits that comes before whatever is received next.
+    pub(super) fn holds_back(&self) -> bool {
+        self.ready.is_some() || !self.waiting.is_empty()
+    }
+
     /// Whether there is nothing in it.
     #[must_use]
     pub(super) fn is_empty(&self) -> bool {
-        self.head.is_empty() && self.partial.is_none() && self.ready.is_none() && self.waiting.is_empty()
+        self.head.is_empty() && self.partial.is_none() && !self.holds_back()
     }
 }
 

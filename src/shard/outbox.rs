@@ -82,12 +82,6 @@ impl Outbox {
         *self = Self { queue, ..Self::default() };
     }
 
-    /// All bytes queued and being sent.
-    #[must_use]
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     /// Whether nothing is queued or being sent.
     #[must_use]
     pub(super) fn is_empty(&self) -> bool {

@@ -6,6 +6,7 @@ use super::connection::{NONE, Pauses, Phase};
 use super::handover::Destination;
 use super::inbox::Inbox;
 use crate::control::message::{Notice, Request, Usage};
+use crate::proto::envelope;
 use crate::proto::limits::LimitsOverride;
 use crate::proto::owner::owner;
 use crate::proto::quota::{Used, day_of};
@@ -281,7 +282,7 @@ impl Shard {
             let (ready, waiting) = (ready.take(), std::mem::take(waiting));
             let reserved = std::mem::take(waiting_reserved);
             if let Some((heap, opcode)) = ready {
-                self.hand_on(conn, heap, opcode, |message| crate::proto::envelope::peek(message));
+                self.hand_on(conn, heap, opcode, envelope::peek);
             }
             if !waiting.is_empty() {
                 self.read_frames(conn, crate::ring::chunk::Chunk::Heap(waiting.into()));

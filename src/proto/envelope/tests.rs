@@ -195,6 +195,11 @@ proptest! {
         assert_agrees(&message, cut);
     }
 
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3000))]
+
     #[test]
     fn heaps_of_fragments_are_accepted_exactly_when_they_are_json(
         fragments in proptest::collection::vec(prop::sample::select(FRAGMENTS), 0..24),
@@ -277,6 +282,32 @@ fn every_short_text_of_these_letters_is_judged_as_serde_json_does() {
             let letter = |place| letters[number / letters.len().pow(place) % letters.len()];
             let message: Vec<u8> = (0..length).map(letter).collect();
             assert_agrees(&message, 1);
+        }
+    }
+}
+
+#[test]
+fn every_change_of_one_byte_is_judged_as_serde_json_does() {
+    let message = br#"{"type":"a","\u0069d":"b","p":[{},[],-1.5e+2,0,true,null,{"q":"\n\u00e9"}], "i":{"r":1}}"#;
+    for at in 0..=message.len() {
+        let (head, tail) = message.split_at(at);
+        for byte in br#"{}[],:"\0-.+e1tndu x"#.iter().chain(b"\x1f\n\xc3\xff") {
+            assert_agrees(&[head, &[*byte], tail].concat(), at);
+            assert_agrees(&[head, &[*byte], tail.get(1..).unwrap_or_default()].concat(), at);
+        }
+        assert_agrees(&[head, tail.get(1..).unwrap_or_default()].concat(), at);
+    }
+}
+
+#[test]
+fn every_utf8_sequence_is_judged_as_the_standard_library_does_wherever_it_is_cut() {
+    let edges = [0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0];
+    for first in 0x80..=0xff {
+        for (second, third) in edges.iter().flat_map(|&second| edges.map(|third| (second, third))) {
+            for last in [b"\x80\"]", b"\xbf\"]", b"\"] "] {
+                let message = [b"[\"".as_slice(), &[first, second, third], last].concat();
+                (3..6).for_each(|cut| assert_agrees(&message, cut));
+            }
         }
     }
 }
