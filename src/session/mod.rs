@@ -9,4 +9,6 @@ mod state;
 pub use state::{Joined, Left, Refusal, Session, Verdict};
 
 #[cfg(test)]
+mod message_tests;
+#[cfg(test)]
 mod tests;
