@@ -347,15 +347,16 @@ pub(crate) fn text(payload: &str) -> Vec<u8> {
 /// A client that writes its bytes itself.
 pub(crate) struct Raw {
     pub(crate) stream: TcpStream,
-    /// Bytes that were read and not used.
-    rest: Vec<u8>,
+    /// Bytes that were read; those before `used` are used.
+    bytes: Vec<u8>,
+    used: usize,
     /// The payloads of the pongs that came meanwhile.
     pub(crate) pongs: Vec<Vec<u8>>,
 }
 
 impl Raw {
     pub(crate) fn new(stream: TcpStream) -> Self {
-        Self { stream, rest: Vec::new(), pongs: Vec::new() }
+        Self { stream, bytes: Vec::new(), used: 0, pongs: Vec::new() }
     }
 
     /// Connects and upgrades.
@@ -382,23 +383,25 @@ impl Raw {
     /// Takes the relay's agreement to an upgrade off the stream.
     pub(crate) fn read_upgrade(&mut self) {
         loop {
-            if let Some(end) = self.rest.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-                let head = String::from_utf8_lossy(&self.rest[..end]).into_owned();
+            let rest = &self.bytes[self.used..];
+            if let Some(end) = rest.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                let head = String::from_utf8_lossy(&rest[..end]);
                 assert!(head.starts_with("HTTP/1.1 101"), "{head}");
-                self.rest.drain(..end + 4);
+                self.used += end + 4;
                 return;
             }
-            assert!(self.fill(), "ended before the upgrade: {:?}", String::from_utf8_lossy(&self.rest));
+            assert!(self.fill(), "ended before the upgrade: {:?}", String::from_utf8_lossy(&self.bytes));
         }
     }
 
     /// Reads more; `false` at the end of the stream.
     fn fill(&mut self) -> bool {
+        self.bytes.drain(..std::mem::take(&mut self.used));
         let mut buffer = [0; 64 << 10];
         match self.stream.read(&mut buffer) {
             Ok(0) => false,
             Ok(count) => {
-                self.rest.extend_from_slice(&buffer[..count]);
+                self.bytes.extend_from_slice(&buffer[..count]);
                 true
             }
             Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
@@ -409,8 +412,9 @@ impl Raw {
     /// The next frame: whether it ends its message, its opcode, its payload. `None` at the end of the stream.
     pub(crate) fn frame(&mut self) -> Option<(bool, u8, Vec<u8>)> {
         loop {
-            if let [first, second, rest @ ..] = self.rest.as_slice() {
-                assert!(first & 0x70 == 0 && second & 0x80 == 0, "a frame of a server: {:x?}", &self.rest[..2]);
+            let come = &self.bytes[self.used..];
+            if let [first, second, rest @ ..] = come {
+                assert!(first & 0x70 == 0 && second & 0x80 == 0, "a frame of a server: {:x?}", &come[..2]);
                 let (length, at) = match (second, rest) {
                     (126, [a, b, ..]) => (Some(usize::from(u16::from_be_bytes([*a, *b]))), 4),
                     (127, rest) => (rest.first_chunk().map(|bytes| u64::from_be_bytes(*bytes) as usize), 10),
@@ -419,10 +423,10 @@ impl Raw {
                 };
                 let (fin, opcode) = (first & 0x80 != 0, first & 0x0f);
                 if let Some(length) = length
-                    && let Some(payload) = self.rest.get(at..at + length)
+                    && let Some(payload) = come.get(at..at + length)
                 {
                     let payload = payload.to_vec();
-                    self.rest.drain(..at + length);
+                    self.used += at + length;
                     return Some((fin, opcode, payload));
                 }
             }
