@@ -98,6 +98,8 @@ pub(super) struct Connection {
     pub(super) receiving: Receiving,
     /// Why reading is paused.
     pub(super) pauses: Pauses,
+    /// Its last message was received straight into an allocation, and the next one may well be.
+    pub(super) bulk: bool,
     /// Its role, once authenticated.
     pub(super) role: Role,
     /// What has come and could not be passed on yet.
