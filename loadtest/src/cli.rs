@@ -18,6 +18,11 @@ pub(crate) enum Command {
     Pingpong(PingpongArgs),
     /// Density: what connections cost that do nothing
     Idle(IdleArgs),
+    /// Be a relay that does the least a relay can do, on 127.0.0.1, to measure others against
+    Reference {
+        /// Where to listen
+        port: u16,
+    },
 }
 
 /// Which relay, and how the result is shown.

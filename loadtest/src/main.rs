@@ -2,6 +2,7 @@
 
 mod cli;
 mod generator;
+mod reference;
 mod report;
 mod scenario;
 mod server;
@@ -26,6 +27,7 @@ fn main() -> Result<()> {
             let plan = args.plan();
             measure(&args.common, plan.pairs, |relay| pingpong::run(relay, &plan))
         }
+        Command::Reference { port } => reference::serve(port),
         Command::Idle(args) => {
             let plan = args.plan();
             measure(&args.common, plan.pairs, |relay| idle::run(relay, &plan))

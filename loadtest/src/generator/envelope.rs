@@ -29,16 +29,12 @@ pub(crate) fn auth_frame(token: &str, role: Role) -> Vec<u8> {
         r#"{{"v":1,"type":"auth","id":"a","ts":1707451200000,"payload":{{"token":"{token}","role":"{}"}}}}"#,
         role.name()
     );
-    let mut frame = Vec::new();
-    frame::put_text(&mut frame, text.as_bytes(), KEY);
-    frame
+    frame::text_frame(text.as_bytes(), KEY)
 }
 
 /// The masked pong that answers a ping with `payload`.
 pub(crate) fn pong_frame(payload: &[u8]) -> Vec<u8> {
-    let mut frame = Vec::new();
-    frame::put_pong(&mut frame, payload, KEY);
-    frame
+    frame::pong_frame(payload, KEY)
 }
 
 /// A message made once and sent many times: `copies` masked frames in a row, so that one call sends several.
@@ -69,8 +65,7 @@ impl Template {
         let mut payload = start.into_bytes();
         payload.extend(words.bytes().cycle().take(bytes - least));
         payload.extend_from_slice(end.as_bytes());
-        let mut frame = Vec::new();
-        frame::put_text(&mut frame, &payload, KEY);
+        let frame = frame::text_frame(&payload, KEY);
         let copies = copies_max.clamp(1, (TEMPLATE_BYTES_MAX / frame.len()).max(1));
         Ok(Self {
             frames: frame.repeat(copies).into(),

@@ -37,18 +37,18 @@ pub(crate) enum Incoming<'a> {
     Close(&'a [u8]),
 }
 
-/// Appends a masked text frame with `payload` to `to`.
-pub(crate) fn put_text(to: &mut Vec<u8>, payload: &[u8], key: [u8; 4]) {
-    put(to, TEXT, payload, key);
+/// A masked text frame with `payload`.
+pub(crate) fn text_frame(payload: &[u8], key: [u8; 4]) -> Vec<u8> {
+    masked(TEXT, payload, key)
 }
 
-/// Appends a masked pong with `payload` to `to`.
-pub(crate) fn put_pong(to: &mut Vec<u8>, payload: &[u8], key: [u8; 4]) {
-    put(to, PONG, payload, key);
+/// A masked pong with `payload`.
+pub(crate) fn pong_frame(payload: &[u8], key: [u8; 4]) -> Vec<u8> {
+    masked(PONG, payload, key)
 }
 
-fn put(to: &mut Vec<u8>, opcode: u8, payload: &[u8], key: [u8; 4]) {
-    to.push(0x80 | opcode);
+fn masked(opcode: u8, payload: &[u8], key: [u8; 4]) -> Vec<u8> {
+    let mut to = vec![0x80 | opcode];
     match payload.len() {
         short @ 0..126 => to.push(0x80 | short as u8),
         medium @ 126..=0xffff => {
@@ -62,6 +62,7 @@ fn put(to: &mut Vec<u8>, opcode: u8, payload: &[u8], key: [u8; 4]) {
     }
     to.extend_from_slice(&key);
     to.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    to
 }
 
 /// Takes the bytes of one connection, in whatever pieces they come.
@@ -189,8 +190,7 @@ mod tests {
     use super::*;
 
     fn from_relay(first: u8, payload: &[u8]) -> Vec<u8> {
-        let mut masked = Vec::new();
-        put(&mut masked, first & 15, payload, [0; 4]);
+        let mut masked = super::masked(first & 15, payload, [0; 4]);
         let header = masked.len() - payload.len() - 4;
         masked.drain(header..header + 4);
         masked[0] = first;
@@ -220,8 +220,8 @@ mod tests {
     fn frames_are_masked_in_all_three_lengths() {
         for length in [0usize, 1, 125, 126, 65535, 65536] {
             let payload: Vec<u8> = (0..length).map(|i| i as u8).collect();
-            let (mut frame, key) = (Vec::new(), [1, 2, 3, 4]);
-            put_text(&mut frame, &payload, key);
+            let key = [1, 2, 3, 4];
+            let frame = text_frame(&payload, key);
             let header = match length {
                 0..126 => vec![0x81, 0x80 | length as u8],
                 126..65536 => [vec![0x81, 0xfe], (length as u16).to_be_bytes().to_vec()].concat(),

@@ -6,7 +6,7 @@
 
 mod connection;
 pub(crate) mod envelope;
-mod frame;
+pub(crate) mod frame;
 mod source;
 
 use connection::{Connection, Stage};

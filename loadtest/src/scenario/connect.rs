@@ -9,7 +9,7 @@ const STALL: u64 = 15 * SECOND;
 
 /// Phones have even ids, agents odd ones, and the two of a pair stand side by side.
 pub(crate) fn role_of(id: Id) -> Role {
-    if id % 2 == 0 { Role::Phone } else { Role::Agent }
+    if id.is_multiple_of(2) { Role::Phone } else { Role::Agent }
 }
 
 /// The other one of the pair.
