@@ -12,10 +12,11 @@ pub(super) const HIGH_WATER_BYTES: usize = 256 << 10;
 pub(super) const LOW_WATER_BYTES: usize = 64 << 10;
 const _: () = assert!(LOW_WATER_BYTES < HIGH_WATER_BYTES);
 
-/// A message larger than this leaves as fragments, so that pings are answered between them; this is the first one.
-pub(super) const FIRST_FRAGMENT_BYTES: usize = 512 << 10;
-/// A later fragment toward a peer that did not take the one before it at once. One that did gets all the rest.
+/// A message larger than this leaves as fragments of this size, so that pings are answered between them.
+pub(super) const FRAGMENT_BYTES: usize = 512 << 10;
+/// The next fragment toward a peer that did not take the one before it at once.
 pub(super) const SLOW_FRAGMENT_BYTES: usize = 128 << 10;
+const _: () = assert!(SLOW_FRAGMENT_BYTES <= FRAGMENT_BYTES);
 
 /// A message of which more than this is still to come is received straight into its allocation.
 pub(super) const DIRECT_BYTES_MIN: u64 = 32 << 10;

@@ -4,7 +4,7 @@
 //! socket did not take them at once are they copied, so that a slow peer cannot pin the shard's buffers. A large
 //! message shows one fragment after the other, and control frames go between them.
 
-use super::bounds::{FIRST_FRAGMENT_BYTES, HIGH_WATER_BYTES, LOW_WATER_BYTES, SLOW_FRAGMENT_BYTES};
+use super::bounds::{FRAGMENT_BYTES, HIGH_WATER_BYTES, LOW_WATER_BYTES, SLOW_FRAGMENT_BYTES};
 use crate::proto::frame::{self, Opcode};
 use crate::ring::chunk::{Batch, Budget, CHUNKS_A_SEND_MAX, Chunk, Heap, Outgoing};
 use std::collections::VecDeque;
@@ -59,7 +59,7 @@ impl Outbox {
     /// Queues a message without header, whose heap has room for one; a large one will leave as fragments.
     pub(super) fn push_message(&mut self, mut message: Heap, opcode: Opcode) -> Pushed {
         let length = message.as_slice().len();
-        message.hide_from(FIRST_FRAGMENT_BYTES);
+        message.hide_from(FRAGMENT_BYTES);
         let mut header = [0; frame::HEADER_BYTES_MAX];
         let shown = message.as_slice().len();
         let header_bytes = frame::write_header(&mut header, shown == length, opcode, shown as u64);
@@ -212,7 +212,7 @@ impl Outbox {
             return None;
         }
         heap.narrow(length..length);
-        let next = if self.blocked { heap.hidden().min(SLOW_FRAGMENT_BYTES) } else { heap.hidden() };
+        let next = heap.hidden().min(if self.blocked { SLOW_FRAGMENT_BYTES } else { FRAGMENT_BYTES });
         let mut header = [0; frame::HEADER_BYTES_MAX];
         let is_last = next == heap.hidden();
         let header_bytes = frame::write_header(&mut header, is_last, Opcode::Continuation, next as u64);
