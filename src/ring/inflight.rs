@@ -32,10 +32,6 @@ impl Inflight {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.ops.len()
-    }
-
     pub(super) fn leak(&mut self) {
         std::mem::forget(std::mem::take(&mut self.ops));
     }

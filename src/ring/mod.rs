@@ -10,13 +10,12 @@ pub mod buffers;
 pub mod chunk;
 mod inflight;
 pub mod probe;
-mod sleep;
+mod wake;
 
 use self::buffers::{Pool, Slice};
 use self::chunk::{Heap, Outgoing};
 use self::inflight::{Inflight, InflightOp};
-use self::sleep::Sleep;
-pub use self::sleep::Waker;
+pub use self::wake::Waker;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -39,6 +38,7 @@ const FILL: u64 = 3 << 56;
 const SEND: u64 = 4 << 56;
 const CANCEL: u64 = 5 << 56;
 const TICK: u64 = 6 << 56;
+const WAKE: u64 = 7 << 56;
 const KIND: u64 = 0xff << 56;
 
 /// Names a connection to the ring: its index in the shard's slab. The shard frees an index only when none of its
@@ -93,9 +93,9 @@ pub struct Ring {
     uring: IoUring,
     pool: Rc<Pool>,
     inflight: Inflight,
-    sleep: Sleep,
+    waker: Waker,
+    wake_count: Box<u64>,
     tick_after: Box<types::Timespec>,
-    unsubmitted_failures: u64,
 }
 
 impl Ring {
@@ -104,32 +104,29 @@ impl Ring {
     /// # Errors
     /// What the kernel said; the preflight has named the usual reasons before.
     pub fn new() -> io::Result<Self> {
-        let mut uring: IoUring = IoUring::builder()
+        let uring: IoUring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
             .setup_submit_all()
             .setup_cqsize(COMPLETIONS)
             .build(SUBMISSIONS)?;
-        // A registered ring descriptor spares a lookup in each enter; without it all works the same.
-        let _ = uring.submitter().register_ring_fd();
         let pool = Pool::register(&uring.submitter())?;
-        let sleep = Sleep::new()?;
-        uring.submitter().register_eventfd(sleep.as_raw_fd())?;
-        uring.completion().disable_eventfd();
-        Ok(Self {
+        let mut ring = Self {
             uring,
             pool,
             inflight: Inflight::default(),
-            sleep,
+            waker: Waker::new()?,
+            wake_count: Box::new(0),
             tick_after: Box::new(types::Timespec::new()),
-            unsubmitted_failures: 0,
-        })
+        };
+        ring.listen_to_waker();
+        Ok(ring)
     }
 
     /// What other threads wake this ring with.
     #[must_use]
     pub fn waker(&self) -> Waker {
-        self.sleep.waker()
+        self.waker.clone()
     }
 
     /// The pool of receive buffers.
@@ -204,61 +201,33 @@ impl Ring {
         self.push(entry);
     }
 
-    /// Submits what was pushed, lets the kernel run what is due, and appends what completed to `completions`.
+    /// Submits what was pushed, lets the kernel run what is due, and appends what completed to `completions`. With
+    /// `wait`, it sleeps in the kernel until there is something.
     ///
     /// # Errors
     /// Only what leaves the ring unusable.
-    pub fn turn(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
+    pub fn turn(&mut self, completions: &mut Vec<Completion>, wait: bool) -> io::Result<()> {
         self.pool.replenish();
-        let to_submit = self.uring.submission().len() as u32;
-        // SAFETY: all that the entries point to is owned by `inflight`, `pool` or `tick_after`, which live
-        // until the completions have been taken (or are leaked when the ring is dropped before, see `Drop`).
-        let entered = unsafe { self.uring.submitter().enter::<libc::sigset_t>(to_submit, 0, ENTER_GETEVENTS, None) };
-        match entered {
+        match self.enter(u32::from(wait)) {
             Ok(_) => {}
-            // The kernel is short of memory, or its completion backlog is full: reap, then submit the rest next turn.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY | libc::EINTR)) => {
-                self.unsubmitted_failures += 1;
-            }
+            // A signal; or the kernel is short of memory, or its completion backlog is full: what was not submitted
+            // stays in the queue for the next turn.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY | libc::EINTR)) => {}
             Err(e) => return Err(e),
         }
         self.reap(completions);
         Ok(())
     }
 
-    /// Waits, without using the core, until there is something for [`Ring::turn`]. Other glommio tasks run meanwhile.
-    ///
-    /// # Errors
-    /// Only what leaves the ring unusable.
-    pub async fn wait(&mut self) -> io::Result<()> {
-        self.sleep.wait().await
-    }
-
-    /// Announces that the shard means to wait: from now on completions are signalled, so one more [`Ring::turn`] that
-    /// finds nothing proves that [`Ring::wait`] will not miss any.
-    pub fn prepare_wait(&mut self) {
-        self.uring.completion().enable_eventfd();
-        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-    }
-
-    /// Takes back [`Ring::prepare_wait`].
-    pub fn end_wait(&mut self) {
-        self.uring.completion().disable_eventfd();
-    }
-
-    /// Whether something was pushed that the next [`Ring::turn`] will submit.
-    #[must_use]
-    pub fn has_submissions(&mut self) -> bool {
-        !self.uring.submission().is_empty()
-    }
-
-    /// Operations whose memory the kernel holds.
-    #[must_use]
-    pub fn inflight(&self) -> usize {
-        self.inflight.len()
+    fn enter(&mut self, min_complete: u32) -> io::Result<usize> {
+        let to_submit = self.uring.submission().len() as u32;
+        // SAFETY: all that the entries point to is owned by `inflight`, `pool`, `wake_count` or `tick_after`, which live
+        // until the completions have been taken (or are leaked when the ring is dropped before, see `Drop`).
+        unsafe { self.uring.submitter().enter::<libc::sigset_t>(to_submit, min_complete, ENTER_GETEVENTS, None) }
     }
 
     fn reap(&mut self, completions: &mut Vec<Completion>) {
+        let mut woken = false;
         for entry in self.uring.completion().take(COMPLETIONS_A_TURN) {
             let (tag, result, flags) = (entry.user_data(), entry.result(), entry.flags());
             let index = tag as u32;
@@ -299,9 +268,19 @@ impl Ring {
                     completions.push(Completion::Accepted { listener: index, socket, more: cqueue::more(flags) });
                 }
                 TICK => completions.push(Completion::Tick),
+                WAKE => woken = true,
                 _ => {}
             }
         }
+        if woken {
+            self.listen_to_waker();
+        }
+    }
+
+    fn listen_to_waker(&mut self) {
+        // The count is boxed, only the kernel writes it, and nobody reads it.
+        let entry = opcode::Read::new(types::Fd(self.waker.as_raw_fd()), (&raw mut *self.wake_count).cast(), 8).build();
+        self.push(entry.user_data(WAKE));
     }
 
     fn push(&mut self, entry: squeue::Entry) {
@@ -312,11 +291,7 @@ impl Ring {
             }
             // Full: submit without reaping. The kernel takes entries even while completions wait to be reaped; EBUSY
             // and EAGAIN pass as soon as its task work has run, which the same call does.
-            // SAFETY: as in `turn`.
-            let _ = unsafe {
-                let to_submit = self.uring.submission().len() as u32;
-                self.uring.submitter().enter::<libc::sigset_t>(to_submit, 0, ENTER_GETEVENTS, None)
-            };
+            let _ = self.enter(0);
         }
     }
 }
@@ -325,6 +300,7 @@ impl Drop for Ring {
     fn drop(&mut self) {
         // The kernel may still write into what it holds for a moment after the ring's descriptor is closed: leak it.
         self.inflight.leak();
+        std::mem::forget(std::mem::take(&mut self.wake_count));
         std::mem::forget(Rc::clone(&self.pool));
         std::mem::forget(std::mem::replace(&mut self.tick_after, Box::new(types::Timespec::new())));
     }

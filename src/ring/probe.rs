@@ -14,11 +14,12 @@ pub enum Unfit {
 }
 
 /// The operations that the data ring uses.
-const OPERATIONS: [(&str, u8); 6] = [
+const OPERATIONS: [(&str, u8); 7] = [
     ("accept", opcode::Accept::CODE),
     ("recv", opcode::Recv::CODE),
     ("send", opcode::Send::CODE),
     ("sendmsg", opcode::SendMsg::CODE),
+    ("read", opcode::Read::CODE),
     ("timeout", opcode::Timeout::CODE),
     ("async cancel", opcode::AsyncCancel::CODE),
 ];

@@ -152,25 +152,12 @@ impl Shard {
     /// The ring has become unusable.
     pub async fn run(mut self) -> io::Result<()> {
         let mut completions = Vec::new();
-        let mut means_to_wait = false;
         self.ring.tick_in(TICK);
         while !self.has_ended() {
             self.start_fills();
-            self.ring.turn(&mut completions)?;
-            if completions.is_empty() && self.mailbox.is_empty() && self.fills.is_empty() {
-                if means_to_wait {
-                    self.ring.wait().await?;
-                    self.ring.end_wait();
-                } else {
-                    self.ring.prepare_wait();
-                }
-                means_to_wait = !means_to_wait;
-                continue;
-            }
-            if means_to_wait {
-                self.ring.end_wait();
-                means_to_wait = false;
-            }
+            // Nothing else is to be done here, and whatever comes next comes through the ring: it may sleep.
+            let wait = self.fills.is_empty() && self.mailbox.is_empty();
+            self.ring.turn(&mut completions, wait)?;
             self.clock.update();
             for completion in completions.drain(..) {
                 self.handle_completion(completion);
@@ -178,10 +165,6 @@ impl Shard {
             self.read_mail();
             self.resume_all();
             self.flush();
-            if !self.ring.has_submissions() && self.fills.is_empty() {
-                self.ring.prepare_wait();
-                means_to_wait = true;
-            }
             glommio::yield_if_needed().await;
         }
         self.report_usage();

@@ -34,7 +34,7 @@ impl Source {
             while left > 0 {
                 self.ring.receive_once(self.ours.as_fd(), 0, 0);
                 while completions.is_empty() {
-                    self.ring.turn(&mut completions).unwrap();
+                    self.ring.turn(&mut completions, true).unwrap();
                 }
                 for completion in completions.drain(..) {
                     let Completion::Received { data: Ok(Some(slice)), .. } = completion else {

@@ -1,0 +1,28 @@
+//! Waking a shard from another thread: an eventfd that its ring reads.
+
+use rustix::event::{EventfdFlags, eventfd};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+/// Wakes the shard that it came from; any thread may hold a clone.
+#[derive(Clone, Debug)]
+pub struct Waker {
+    eventfd: Arc<OwnedFd>,
+}
+
+impl Waker {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self { eventfd: Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?) })
+    }
+
+    /// Makes a [`Ring::turn`](super::Ring::turn) that waits return, now or the next time.
+    pub fn wake(&self) {
+        // An eventfd's write fails only when its counter is full: then the shard is being woken already.
+        let _ = rustix::io::write(&*self.eventfd, &1u64.to_ne_bytes());
+    }
+
+    pub(super) fn as_raw_fd(&self) -> RawFd {
+        self.eventfd.as_raw_fd()
+    }
+}
