@@ -5,9 +5,12 @@ use crate::shard::mail::Listener;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
 
 /// Connections that wait to be accepted, for each shard.
 const BACKLOG: i32 = 4096;
+/// How long a port that is in use is waited for.
+const PORT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The sockets of all shards.
 pub(super) struct Listeners {
@@ -34,17 +37,15 @@ pub(super) fn bind(addrs: &[SocketAddr], echo_addrs: &[SocketAddr], shards: u16)
 }
 
 fn bind_all(addr: SocketAddr, shards: u16, echo: bool, of_shards: &mut [Vec<Listener>]) -> io::Result<SocketAddr> {
-    // A second relay of the same user could share the port unseen: a socket that does not share finds out.
-    let (alone, addr) = match bind_one(addr, false) {
+    let (alone, addr) = match bind_alone(addr) {
         Ok(socket) => (socket, addr),
-        Err(_) if addr.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
+        Err(error) if error.kind() != io::ErrorKind::AddrInUse && addr.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
             // A machine without IPv6: every interface is then every IPv4 one.
             let addr = SocketAddr::from((Ipv4Addr::UNSPECIFIED, addr.port()));
-            (bind_one(addr, false)?, addr)
+            (bind_alone(addr)?, addr)
         }
         Err(error) => return Err(error),
     };
-    alone.listen(1)?;
     let bound = alone.local_addr()?.as_socket().unwrap_or(addr);
     drop(alone);
     for listeners in of_shards.iter_mut().take(usize::from(shards)) {
@@ -53,6 +54,20 @@ fn bind_all(addr: SocketAddr, shards: u16, echo: bool, of_shards: &mut [Vec<List
         listeners.push(Listener { socket: socket.into(), echo });
     }
     Ok(bound)
+}
+
+/// Listens without sharing the port, for a second relay of the same user could share it unseen. A relay that was killed
+/// leaves its port to the kernel for a moment, which takes its rings apart in the background: that is waited for.
+fn bind_alone(addr: SocketAddr) -> io::Result<Socket> {
+    let given_up_at = Instant::now() + PORT_PATIENCE;
+    loop {
+        match bind_one(addr, false).and_then(|socket| socket.listen(1).map(|()| socket)) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < given_up_at => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            bound => return bound,
+        }
+    }
 }
 
 fn bind_one(addr: SocketAddr, shared: bool) -> io::Result<Socket> {

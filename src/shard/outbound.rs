@@ -51,7 +51,7 @@ impl Shard {
 
     /// Queues a frame of the relay's own; who makes it write too many of them is not read until they have been sent.
     pub(super) fn push_own(&mut self, conn: u32, frame: Vec<u8>) {
-        let pushed = self.push(conn, Chunk::Heap(Heap::from(frame)));
+        let pushed = self.filled(conn, |outbox| outbox.push_own(frame));
         self.mind_pressure(conn, conn, pushed);
     }
 

@@ -30,6 +30,9 @@ pub(super) struct Outbox {
     urgent: Vec<u8>,
     /// All bytes queued here and being sent, hidden fragments included.
     bytes: usize,
+    /// Of those, what the connection itself made the relay write, since the outbox was low. What its peer sends it does
+    /// not keep it from being read.
+    own_bytes: usize,
     /// A part of the queue's first frame has been sent: nothing can go before the rest of it.
     mid_frame: bool,
     /// The send under way carries control frames: in its first chunk, or in its second where `mid_frame`.
@@ -69,11 +72,20 @@ impl Outbox {
         self.pressure()
     }
 
+    /// Queues a frame of the relay's own.
+    pub(super) fn push_own(&mut self, frame: Vec<u8>) -> Pushed {
+        self.bytes += frame.len();
+        self.own_bytes += frame.len();
+        self.queue.push_back(Chunk::Heap(Heap::from(frame)));
+        self.own_pressure()
+    }
+
     /// Queues a control frame before the next frame of the queue.
     pub(super) fn push_control(&mut self, frame: &[u8]) -> Pushed {
         self.bytes += frame.len();
+        self.own_bytes += frame.len();
         self.urgent.extend_from_slice(frame);
-        self.pressure()
+        self.own_pressure()
     }
 
     /// Makes it as new, with the capacity that it has.
@@ -93,13 +105,23 @@ impl Outbox {
     /// Whether filling was stopped and may go on now; says so once.
     #[must_use]
     pub(super) fn poll_relief(&mut self) -> bool {
-        let relieved = self.pressed && self.bytes <= LOW_WATER_BYTES;
-        self.pressed &= !relieved;
-        relieved
+        if self.bytes > LOW_WATER_BYTES {
+            return false;
+        }
+        self.own_bytes = 0;
+        std::mem::take(&mut self.pressed)
     }
 
     fn pressure(&mut self) -> Pushed {
-        if self.bytes <= HIGH_WATER_BYTES {
+        self.pushed(self.bytes)
+    }
+
+    fn own_pressure(&mut self) -> Pushed {
+        self.pushed(self.own_bytes)
+    }
+
+    fn pushed(&mut self, bytes: usize) -> Pushed {
+        if bytes <= HIGH_WATER_BYTES {
             return Pushed::Queued;
         }
         self.pressed = true;
