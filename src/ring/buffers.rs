@@ -19,6 +19,8 @@ pub const GROUP: u16 = 0;
 const INCREMENTAL: u16 = 2;
 /// All the memory of a pool.
 const POOL_BYTES: usize = 8 << 20;
+/// Room for the entries of the largest ring, 16 bytes each.
+const ENTRIES_BYTES: usize = 512 * 16;
 const PAGE_BYTES: usize = 4096;
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
@@ -26,18 +28,19 @@ const HUGE_PAGE_BYTES: usize = 2 << 20;
 #[derive(Clone, Copy)]
 struct Cut {
     buffer_bytes: usize,
-    /// How many stand in the kernel's ring at a time; a power of two.
+    /// How many stand in the kernel's ring when little is to do.
+    provided_min: u16,
+    /// How many stand there at the most: all of them, and a power of two.
     provided_max: u16,
     incremental: bool,
 }
 
 const CUTS: [Cut; 2] = [
-    Cut { buffer_bytes: 128 << 10, provided_max: 8, incremental: true },
-    Cut { buffer_bytes: 16 << 10, provided_max: 128, incremental: false },
+    Cut { buffer_bytes: 128 << 10, provided_min: 2, provided_max: 64, incremental: true },
+    Cut { buffer_bytes: 16 << 10, provided_min: 16, provided_max: 512, incremental: false },
 ];
 const _: () =
     assert!(POOL_BYTES.is_multiple_of(CUTS[0].buffer_bytes) && POOL_BYTES.is_multiple_of(CUTS[1].buffer_bytes));
-const _: () = assert!(POOL_BYTES / CUTS[1].buffer_bytes <= 1 << 15);
 
 /// A shard's receive buffers.
 pub struct Pool {
@@ -47,6 +50,9 @@ pub struct Pool {
     tail: Cell<u16>,
     /// Buffers in the kernel's ring. `provided <= cut.provided_max`.
     provided: Cell<u16>,
+    /// How many should stand there: few, so that the same memory is used again while it is in the cache, and more
+    /// while they run out. `cut.provided_min <= wanted <= cut.provided_max`.
+    wanted: Cell<u16>,
     states: Box<[State]>,
     /// Buffers that nobody uses; the last one freed is the next one given.
     free: RefCell<Vec<u16>>,
@@ -69,11 +75,11 @@ impl Pool {
         let memory = map(POOL_BYTES, HUGE_PAGE_BYTES)?;
         // SAFETY: advice about our own mapping; where it is not taken, pages are small.
         unsafe { libc::madvise(memory.as_ptr().cast(), POOL_BYTES, libc::MADV_HUGEPAGE) };
-        let entries: NonNull<BufRingEntry> = map(PAGE_BYTES, PAGE_BYTES)?.cast();
+        let entries: NonNull<BufRingEntry> = map(ENTRIES_BYTES, PAGE_BYTES)?.cast();
         let mut last_error = io::Error::from_raw_os_error(libc::EINVAL);
         for cut in CUTS {
             let flags = if cut.incremental { INCREMENTAL } else { 0 };
-            // SAFETY: `entries` is page-aligned, holds `provided_max` (at most 256) entries of 16 bytes, and is never
+            // SAFETY: `entries` is page-aligned, holds `provided_max` entries of 16 bytes, and is never
             // unmapped.
             let registered = unsafe {
                 submitter.register_buf_ring_with_flags(entries.as_ptr() as u64, cut.provided_max, GROUP, flags)
@@ -94,6 +100,7 @@ impl Pool {
             memory,
             tail: Cell::new(0),
             provided: Cell::new(0),
+            wanted: Cell::new(cut.provided_min),
             states: (0..count).map(|_| State::default()).collect(),
             free: RefCell::new((0..count).rev().collect()),
         };
@@ -103,12 +110,12 @@ impl Pool {
 
     /// Gives free buffers to the kernel, as many as should stand in its ring.
     pub fn replenish(&self) {
-        if self.provided.get() == self.cut.provided_max {
+        if self.provided.get() >= self.wanted.get() {
             return;
         }
         let mut free = self.free.borrow_mut();
         let before = self.tail.get();
-        while self.provided.get() < self.cut.provided_max
+        while self.provided.get() < self.wanted.get()
             && let Some(id) = free.pop()
         {
             let at = usize::from(self.tail.get() & (self.cut.provided_max - 1));
@@ -128,6 +135,16 @@ impl Pool {
             let tail = unsafe { &*BufRingEntry::tail(self.entries.as_ptr()).cast::<AtomicU16>() };
             tail.store(self.tail.get(), Ordering::Release);
         }
+    }
+
+    /// The kernel found no buffer: from the next turn on there are more.
+    pub(super) fn want_more(&self) {
+        self.wanted.set((self.wanted.get() * 2).min(self.cut.provided_max));
+    }
+
+    /// Called now and then: what was wanted in a rush is not wanted for ever.
+    pub fn want_less(&self) {
+        self.wanted.set((self.wanted.get() / 2).max(self.cut.provided_min));
     }
 
     /// The bytes that a completion said were written next into buffer `id`; `goes_on`: the kernel keeps the buffer.

@@ -155,9 +155,9 @@ impl Ring {
         self.push(entry.user_data(RECEIVE | u64::from(conn)));
     }
 
-    /// Receives once into a slice of the pool.
-    pub fn receive_once(&mut self, socket: BorrowedFd<'_>, conn: ConnIndex) {
-        let entry = opcode::Recv::new(types::Fd(socket.as_raw_fd()), std::ptr::null_mut(), 0)
+    /// Receives once into a slice of the pool, at most `bytes_max` bytes.
+    pub fn receive_once(&mut self, socket: BorrowedFd<'_>, conn: ConnIndex, bytes_max: u32) {
+        let entry = opcode::Recv::new(types::Fd(socket.as_raw_fd()), std::ptr::null_mut(), bytes_max)
             .buf_group(buffers::GROUP)
             .build()
             .flags(squeue::Flags::BUFFER_SELECT);
@@ -273,6 +273,9 @@ impl Ring {
                         }
                         None => outcome(result).map(|_| None),
                     };
+                    if result == -libc::ENOBUFS {
+                        self.pool.want_more();
+                    }
                     completions.push(Completion::Received { conn: index, data, more: cqueue::more(flags) });
                 }
                 SEND => {

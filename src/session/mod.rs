@@ -7,3 +7,8 @@ pub mod policy;
 mod state;
 
 pub use state::{Joined, Left, Refusal, Session, Verdict};
+
+#[cfg(test)]
+mod message_tests;
+#[cfg(test)]
+mod tests;

@@ -126,6 +126,7 @@ impl Shard {
             phase: Phase::Http,
             receiving: Receiving::Idle,
             pauses: Pauses::default(),
+            bulk: false,
             role: Role::Phone,
             inbox: None,
             early: Some(Box::new(early)),

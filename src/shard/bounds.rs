@@ -7,38 +7,51 @@
 use std::time::Duration;
 
 /// Bytes in an outbox above which the relay stops reading from the peer that fills it.
-pub const HIGH_WATER_BYTES: usize = 256 << 10;
+pub(super) const HIGH_WATER_BYTES: usize = 256 << 10;
 /// Bytes in an outbox below which it goes on.
-pub const LOW_WATER_BYTES: usize = 64 << 10;
+pub(super) const LOW_WATER_BYTES: usize = 64 << 10;
 const _: () = assert!(LOW_WATER_BYTES < HIGH_WATER_BYTES);
 
-/// A message larger than this leaves as fragments of this size, so that pings are answered between them.
-pub const FRAGMENT_BYTES: usize = 256 << 10;
+/// A message larger than this leaves as fragments, so that pings are answered between them; this is the first one.
+pub(super) const FIRST_FRAGMENT_BYTES: usize = 512 << 10;
+/// A later fragment toward a peer that did not take the one before it at once. One that did gets all the rest.
+pub(super) const SLOW_FRAGMENT_BYTES: usize = 128 << 10;
 
 /// A message of which more than this is still to come is received straight into its allocation.
-pub const DIRECT_BYTES_MIN: u64 = 32 << 10;
+pub(super) const DIRECT_BYTES_MIN: u64 = 32 << 10;
+
+/// A receive that finds out what comes next takes at most this: before authentication, and between large messages,
+/// which then are received straight into their allocation but for these first bytes.
+pub(super) const GLANCE_BYTES: u32 = 4 << 10;
+
+/// Receives straight into an allocation that one turn starts: all that come in at once leave the cache again before
+/// they are looked at.
+pub(super) const FILLS_A_TURN: usize = 1;
+
+/// Messages are unmasked and checked in steps of this size, while the bytes are in the first-level cache.
+pub(super) const STEP_BYTES: usize = 16 << 10;
 
 /// The largest first message (issue of the wire contract: authentication).
-pub const AUTH_BYTES_MAX: u64 = 4 << 10;
+pub(super) const AUTH_BYTES_MAX: u64 = 4 << 10;
 
 /// Bytes of a refused message that are kept to find its `id` in.
-pub const PREFIX_BYTES_MAX: usize = 4 << 10;
+pub(super) const PREFIX_BYTES_MAX: usize = 4 << 10;
 
 /// How long one message may be under way, however steadily it trickles.
-pub const MESSAGE_TIMEOUT: Duration = Duration::from_secs(300);
+pub(super) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How long a closed connection is read and thrown away, so that the close frame is not lost to a reset.
-pub const LINGER: Duration = Duration::from_secs(3);
+pub(super) const LINGER: Duration = Duration::from_secs(3);
 
 /// Connections over the cap that a shard keeps at a time to tell them so; further ones are closed without a word.
-pub const TURNED_AWAY_MAX: usize = 256;
+pub(super) const TURNED_AWAY_MAX: usize = 256;
 
 /// What comes into a mailbox and is not taken out yet.
-pub const MAILBOX_MAX: usize = 4096;
+pub(super) const MAILBOX_MAX: usize = 4096;
 /// Mails handled before the shard looks at its ring again.
-pub const MAILS_A_TURN: usize = 256;
+pub(super) const MAILS_A_TURN: usize = 256;
 
 /// The shard's pulse: deadlines are met within this.
-pub const TICK: Duration = Duration::from_millis(100);
+pub(super) const TICK: Duration = Duration::from_millis(100);
 /// The pulse while a stream is slowed or reading waits for memory.
-pub const FINE_TICK: Duration = Duration::from_millis(10);
+pub(super) const FINE_TICK: Duration = Duration::from_millis(10);

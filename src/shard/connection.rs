@@ -41,6 +41,8 @@ pub(super) enum Receiving {
     Multishot,
     /// Into one slice.
     Once,
+    /// None yet: it is to fill the message under way, and waits for its turn.
+    Queued,
     /// Straight into the message under way.
     Filling,
     /// A cancelled one whose last completion is still to come.
@@ -98,6 +100,8 @@ pub(super) struct Connection {
     pub(super) receiving: Receiving,
     /// Why reading is paused.
     pub(super) pauses: Pauses,
+    /// Its last message was received straight into an allocation, and the next one may well be.
+    pub(super) bulk: bool,
     /// Its role, once authenticated.
     pub(super) role: Role,
     /// What has come and could not be passed on yet.

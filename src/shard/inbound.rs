@@ -5,7 +5,7 @@
 //! through the connection's [`Inbox`].
 
 use super::Shard;
-use super::bounds::{AUTH_BYTES_MAX, DIRECT_BYTES_MIN};
+use super::bounds::{AUTH_BYTES_MAX, DIRECT_BYTES_MIN, FILLS_A_TURN, GLANCE_BYTES};
 use super::close::CloseReason;
 use super::connection::{NONE, Pauses, Phase, Receiving};
 use super::inbox::{FrameLeft, Inbox, Partial};
@@ -24,8 +24,6 @@ const HEADROOM: usize = frame::header_bytes(u64::MAX);
 
 /// Why a run of whole frames ended.
 enum RunEnd {
-    /// All bytes are used.
-    Used,
     /// The frame at this offset does not go the short way.
     Other(usize),
     /// Nothing more is to be read now; the rest begins at this offset.
@@ -96,7 +94,7 @@ impl Shard {
             let end = self.read_run(conn, &mut chunk, &mut run);
             let rest_at = match end {
                 RunEnd::Other(at) | RunEnd::Stop(at) => at,
-                RunEnd::Used | RunEnd::Close(_) => chunk.len(),
+                RunEnd::Close(_) => chunk.len(),
             };
             if rest_at == chunk.len() {
                 self.forward_run(conn, chunk, run);
@@ -122,7 +120,8 @@ impl Shard {
         let limit = self.message_bytes_max(conn);
         let in_message = self.connections[conn as usize].inbox.as_ref().is_some_and(|inbox| inbox.partial.is_some());
         let mut at = 0;
-        while at < bytes.len() {
+        // What each frame makes the relay answer is bounded: above the high-water mark the rest waits.
+        while at < bytes.len() && !self.connections[conn as usize].pauses.any() {
             let header = match frame::parse_header(&bytes[at..]) {
                 Ok(Some(header)) => header,
                 Ok(None) => return RunEnd::Other(at),
@@ -157,6 +156,7 @@ impl Shard {
             let step = self.handle_message(conn, opcode, message, envelope::peek);
             match step {
                 Step::Forward(opcode) => {
+                    self.connections[conn as usize].bulk = false;
                     let header_start = start - frame::header_bytes(payload_bytes);
                     frame::write_header(&mut bytes[header_start..], true, opcode, payload_bytes);
                     *run = if run.end == 0 { header_start } else { run.start }..start + length;
@@ -173,7 +173,7 @@ impl Shard {
                 Step::Close(reason) => return RunEnd::Close(reason),
             }
         }
-        RunEnd::Used
+        RunEnd::Stop(at)
     }
 
     /// Queues a run of frames for whom they are meant.
@@ -302,7 +302,12 @@ impl Shard {
                 }
             },
         };
-        let capacity = if too_large { 0 } else { header.payload_bytes as usize };
+        // What is received straight into the allocation gets its room when its turn comes: until then it would only be
+        // so much more memory to go through.
+        let capacity = match (too_large, header.payload_bytes >= DIRECT_BYTES_MIN + u64::from(GLANCE_BYTES)) {
+            (false, false) => header.payload_bytes as usize,
+            _ => 0,
+        };
         let due = self.clock.tick_after(super::bounds::MESSAGE_TIMEOUT);
         self.inbox(conn).partial = Some(Partial {
             opcode: header.opcode,
@@ -335,7 +340,9 @@ impl Shard {
             }
             self.inbox(conn).partial = None;
         } else if partial.is_whole() {
-            let Some(Partial { heap: Some(heap), opcode, scanner, invalid, .. }) = inbox.partial.take() else { return };
+            let Some(partial) = inbox.partial.take() else { return };
+            let Partial { heap: Some(heap), opcode, scanner, invalid, direct, .. } = partial else { return };
+            self.connections[conn as usize].bulk = direct;
             self.hand_on(conn, heap, opcode, |message| match invalid {
                 Some(invalid) => Err(invalid),
                 None => scanner.finish(message),
@@ -411,15 +418,15 @@ impl Shard {
             Receiving::Idle => match connection.phase {
                 Phase::Http | Phase::Auth | Phase::Closing if reads => {
                     connection.receiving = Receiving::Once;
-                    self.ring.receive_once(connection.socket.as_fd(), conn);
+                    self.ring.receive_once(connection.socket.as_fd(), conn, GLANCE_BYTES);
                 }
                 Phase::Open | Phase::Echo if reads => {
-                    let partial = connection.inbox.as_mut().and_then(|inbox| inbox.partial.as_mut());
-                    if let Some(bytes_max) = direct
-                        && let Some(heap) = partial.and_then(|partial| partial.heap.take())
-                    {
-                        connection.receiving = Receiving::Filling;
-                        self.ring.fill(connection.socket.as_fd(), conn, heap, bytes_max);
+                    if direct.is_some() {
+                        connection.receiving = Receiving::Queued;
+                        self.fills.push_back(conn);
+                    } else if connection.bulk {
+                        connection.receiving = Receiving::Once;
+                        self.ring.receive_once(connection.socket.as_fd(), conn, GLANCE_BYTES);
                     } else {
                         connection.receiving = Receiving::Multishot;
                         self.ring.receive(connection.socket.as_fd(), conn);
@@ -430,6 +437,30 @@ impl Shard {
                 _ => {}
             },
             _ => {}
+        }
+    }
+
+    /// Starts a turn's share of the receives that go straight into an allocation. Few at a time: each brings up to a whole
+    /// message, which is unmasked, checked and sent while it is in the cache.
+    pub(super) fn start_fills(&mut self) {
+        for _ in 0..FILLS_A_TURN {
+            let Some(conn) = self.fills.pop_front() else { return };
+            let Some(connection) = self.connections.get_mut(conn as usize) else { continue };
+            if connection.receiving != Receiving::Queued {
+                continue;
+            }
+            connection.receiving = Receiving::Idle;
+            let inbox = connection.inbox.as_mut().filter(|_| !connection.pauses.any());
+            if let Some(inbox) = inbox
+                && let Some(bytes_max) = inbox.direct_bytes()
+                && let Some(mut heap) = inbox.partial.as_mut().and_then(|partial| partial.heap.take())
+            {
+                heap.make_room(bytes_max);
+                connection.receiving = Receiving::Filling;
+                self.ring.fill(connection.socket.as_fd(), conn, heap, bytes_max);
+            } else {
+                self.arm(conn);
+            }
         }
     }
 

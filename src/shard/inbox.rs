@@ -1,7 +1,7 @@
 //! What a connection has sent that could not be passed on yet: a part of a frame, a message under way, or bytes that
 //! wait because reading is paused.
 
-use super::bounds::PREFIX_BYTES_MAX;
+use super::bounds::{PREFIX_BYTES_MAX, STEP_BYTES};
 use crate::proto::envelope::{Invalid, Scanner};
 use crate::proto::frame::{self, Header, Opcode};
 use crate::ring::chunk::{Heap, Reservation};
@@ -74,36 +74,35 @@ pub(super) struct FrameLeft {
 impl Partial {
     /// Takes payload bytes of the frame under way, as received: unmasks, checks and keeps them.
     pub(super) fn take(&mut self, piece: &mut [u8], checked: bool) {
-        let Some(frame) = &mut self.frame else { return };
-        frame::unmask(piece, frame.key, frame.come as usize & 3);
-        frame.come += piece.len() as u64;
-        frame.left -= piece.len() as u64;
+        let checked = checked && !self.too_large;
+        self.unmask_and_check(piece, checked);
         let Some(heap) = &mut self.heap else { return };
-        if self.too_large {
-            let kept = heap.as_slice().len();
-            heap.extend(&piece[..piece.len().min(PREFIX_BYTES_MAX.saturating_sub(kept))]);
-            return;
-        }
-        heap.extend(piece);
-        if checked && self.invalid.is_none() {
-            self.invalid = self.scanner.feed(piece).err();
-        }
+        let kept = match self.too_large {
+            true => piece.len().min(PREFIX_BYTES_MAX.saturating_sub(heap.as_slice().len())),
+            false => piece.len(),
+        };
+        heap.extend(&piece[..kept]);
     }
 
     /// As [`Partial::take`], for `count` bytes that the ring put at the end of `heap`.
     pub(super) fn take_filled(&mut self, mut heap: Heap, count: usize, checked: bool) {
-        if let Some(frame) = &mut self.frame {
-            let bytes = heap.as_mut_slice();
-            let start = bytes.len() - count;
-            frame::unmask(&mut bytes[start..], frame.key, frame.come as usize & 3);
-            frame.come += count as u64;
-            frame.left -= count as u64;
-            if checked && self.invalid.is_none() {
-                self.invalid = self.scanner.feed(&bytes[start..]).err();
-            }
-        }
+        let bytes = heap.as_mut_slice();
+        let start = bytes.len() - count;
+        self.unmask_and_check(&mut bytes[start..], checked);
         self.heap = Some(heap);
         self.direct = true;
+    }
+
+    fn unmask_and_check(&mut self, piece: &mut [u8], checked: bool) {
+        let Some(frame) = &mut self.frame else { return };
+        for step in piece.chunks_mut(STEP_BYTES) {
+            frame::unmask(step, frame.key, frame.come as usize & 3);
+            frame.come += step.len() as u64;
+            if checked && self.invalid.is_none() {
+                self.invalid = self.scanner.feed(step).err();
+            }
+        }
+        frame.left -= piece.len() as u64;
     }
 
     /// It is over the limit: only a prefix is kept from now on.

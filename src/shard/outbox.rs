@@ -4,7 +4,7 @@
 //! socket did not take them at once are they copied, so that a slow peer cannot pin the shard's buffers. A large
 //! message shows one fragment after the other, and control frames go between them.
 
-use super::bounds::{FRAGMENT_BYTES, HIGH_WATER_BYTES, LOW_WATER_BYTES};
+use super::bounds::{FIRST_FRAGMENT_BYTES, HIGH_WATER_BYTES, LOW_WATER_BYTES, SLOW_FRAGMENT_BYTES};
 use crate::proto::frame::{self, Opcode};
 use crate::ring::chunk::{Batch, Budget, CHUNKS_A_SEND_MAX, Chunk, Heap, Outgoing};
 use std::collections::VecDeque;
@@ -32,6 +32,8 @@ pub(super) struct Outbox {
     bytes: usize,
     /// A part of the queue's first frame has been sent: nothing can go before the rest of it.
     mid_frame: bool,
+    /// The send under way carries control frames: in its first chunk, or in its second where `mid_frame`.
+    carries_urgent: bool,
     /// It was above the high-water mark and has not been below the low-water mark since.
     pressed: bool,
     /// A send is under way.
@@ -57,7 +59,7 @@ impl Outbox {
     /// Queues a message without header, whose heap has room for one; a large one will leave as fragments.
     pub(super) fn push_message(&mut self, mut message: Heap, opcode: Opcode) -> Pushed {
         let length = message.as_slice().len();
-        message.hide_from(FRAGMENT_BYTES);
+        message.hide_from(FIRST_FRAGMENT_BYTES);
         let mut header = [0; frame::HEADER_BYTES_MAX];
         let shown = message.as_slice().len();
         let header_bytes = frame::write_header(&mut header, shown == length, opcode, shown as u64);
@@ -134,6 +136,7 @@ impl Outbox {
     /// Takes what the next send is to carry, if there is anything.
     pub(super) fn poll_send(&mut self) -> Option<Outgoing> {
         debug_assert!(!self.sending);
+        self.carries_urgent = false;
         if self.urgent.is_empty() && self.queue.len() == 1 {
             return self.queue.pop_front().map(Outgoing::One);
         }
@@ -143,6 +146,7 @@ impl Outbox {
         }
         let fragmented = chunks.first().is_some_and(shows_a_fragment);
         if !self.urgent.is_empty() && !fragmented {
+            self.carries_urgent = true;
             chunks.push(Chunk::Heap(Heap::from(std::mem::take(&mut self.urgent))));
         }
         while chunks.len() < CHUNKS_A_SEND_MAX && !chunks.last().is_some_and(shows_a_fragment) {
@@ -160,24 +164,18 @@ impl Outbox {
     pub(super) fn handle_sent(&mut self, outgoing: Outgoing, count: usize) {
         self.sending = false;
         self.bytes -= count;
+        let urgent_at = self.carries_urgent.then_some(usize::from(self.mid_frame));
+        let mut count = count;
         match outgoing {
             Outgoing::One(chunk) => {
-                let mut count = count;
-                if let Some(rest) = self.unsent(chunk, &mut count, true) {
+                if let Some(rest) = self.unsent(chunk, &mut count, 0, urgent_at) {
                     self.queue.push_front(rest);
                 }
             }
             Outgoing::Many(batch) => {
-                let mut count = count;
-                let mut first = true;
                 let mut rest = Vec::new();
-                for chunk in batch.chunks {
-                    if !rest.is_empty() {
-                        rest.push(chunk);
-                    } else if let Some(unsent) = self.unsent(chunk, &mut count, first) {
-                        rest.push(unsent);
-                    }
-                    first = false;
+                for (at, chunk) in batch.chunks.into_iter().enumerate() {
+                    rest.extend(self.unsent(chunk, &mut count, at, urgent_at));
                 }
                 for chunk in rest.into_iter().rev() {
                     self.queue.push_front(chunk);
@@ -189,12 +187,20 @@ impl Outbox {
         }
     }
 
-    /// What is left of a chunk after `count` more bytes were taken; `first`: it was the first of its send.
-    fn unsent(&mut self, mut chunk: Chunk, count: &mut usize, first: bool) -> Option<Chunk> {
+    /// What is left of the chunk at place `at` of a send after `count` more bytes of it were taken.
+    fn unsent(&mut self, mut chunk: Chunk, count: &mut usize, at: usize, urgent_at: Option<usize>) -> Option<Chunk> {
         let length = chunk.len();
+        if *count == 0 && urgent_at == Some(at) {
+            // Back to the control frames, in front of those that came later: queued, it would be overtaken by them.
+            self.urgent.splice(..0, chunk.as_slice().iter().copied());
+            return None;
+        }
+        if *count == 0 && at > 0 {
+            return Some(chunk);
+        }
         if *count < length {
-            // A chunk that nothing was taken of keeps the state that it had, which only the first one can have.
-            self.mid_frame = *count > 0 || (first && self.mid_frame);
+            // A first chunk that nothing was taken of keeps the state that it had.
+            self.mid_frame |= *count > 0;
             chunk.narrow(*count..length);
             *count = 0;
             return Some(chunk);
@@ -206,7 +212,7 @@ impl Outbox {
             return None;
         }
         heap.narrow(length..length);
-        let next = heap.hidden().min(FRAGMENT_BYTES);
+        let next = if self.blocked { heap.hidden().min(SLOW_FRAGMENT_BYTES) } else { heap.hidden() };
         let mut header = [0; frame::HEADER_BYTES_MAX];
         let is_last = next == heap.hidden();
         let header_bytes = frame::write_header(&mut header, is_last, Opcode::Continuation, next as u64);
@@ -219,3 +225,6 @@ impl Outbox {
 fn shows_a_fragment(chunk: &Chunk) -> bool {
     matches!(chunk, Chunk::Heap(heap) if heap.hidden() > 0)
 }
+
+#[cfg(test)]
+mod tests;

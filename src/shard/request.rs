@@ -96,7 +96,7 @@ impl Shard {
             connection.due = self.clock.tick_after(self.settings.ping_interval);
             self.wheel.arm(conn, self.connections[conn as usize].due);
         }
-        self.push_own(conn, http::switching(accept));
+        self.push_response(conn, &http::switching(accept));
         if !rest.is_empty() {
             self.read_frames(conn, Chunk::Heap(Heap::from(rest)));
         }
@@ -149,9 +149,15 @@ impl Shard {
         self.arm(conn);
     }
 
+    /// Responses go the way of control frames, in the order that they come in: a client that sends a ping right behind
+    /// its request for an upgrade must not read the pong before the response.
+    fn push_response(&mut self, conn: u32, response: &[u8]) {
+        self.push_control(conn, response);
+    }
+
     /// Queues a response; the connection goes on if the client wants it to.
     fn respond(&mut self, conn: u32, response: Vec<u8>) {
-        self.push_own(conn, response);
+        self.push_response(conn, &response);
         let due = self.clock.tick_after(self.settings.auth_timeout);
         let connection = &mut self.connections[conn as usize];
         connection.due = due;
@@ -164,7 +170,7 @@ impl Shard {
 
     /// Queues a response after which the connection is closed.
     fn respond_last(&mut self, conn: u32, response: Vec<u8>) {
-        self.push_own(conn, response);
+        self.push_response(conn, &response);
         tracing::debug!(reason = CloseReason::Http.text(), "request refused");
         self.begin_closing(conn);
     }

@@ -73,6 +73,7 @@ impl Shard {
         self.end_throttles();
         self.retry_budget();
         self.resume_listening();
+        self.ring.pool().want_less();
         if self.clock.tick() >= self.clock.second_due {
             self.clock.second_due = self.clock.tick_after(Duration::from_secs(1));
             self.report_usage();
