@@ -1,7 +1,9 @@
 //! Tests over the whole library: one binary, a module for each behaviour.
 
+mod gone;
 mod harness;
 mod large;
 mod order;
+mod slow;
 mod store_crash;
 mod store_full;
