@@ -3,7 +3,9 @@
 mod gone;
 mod harness;
 mod large;
+mod limits;
 mod order;
+mod process;
 mod slow;
 mod store_crash;
 mod store_full;
