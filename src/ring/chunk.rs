@@ -1,7 +1,7 @@
 //! Bytes on their way: what a connection received, or is to send.
 
 use super::buffers::Slice;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
 
@@ -163,9 +163,20 @@ impl Heap {
         self.stop = self.bytes.len();
     }
 
-    /// Makes room for `more` bytes behind those that are there.
+    /// Makes room for `more` bytes behind those that are there, in memory that was used lately if it is much.
     pub fn make_room(&mut self, more: usize) {
-        self.bytes.reserve_exact(more);
+        let wanted = self.bytes.len() + more;
+        if self.bytes.capacity() >= wanted {
+            return;
+        }
+        match &self.reservation {
+            Some(reservation) if wanted >= SPARE_BYTES_MIN => {
+                let mut bytes = reservation.account.take_spare(wanted);
+                bytes.extend_from_slice(&self.bytes);
+                self.bytes = bytes;
+            }
+            _ => self.bytes.reserve_exact(more),
+        }
     }
 }
 
@@ -180,7 +191,17 @@ impl Heap {
     /// As `From<Vec<u8>>`, counted against the budget by `reservation`.
     #[must_use]
     pub fn reserved(bytes: Vec<u8>, reservation: Reservation) -> Self {
-        Self { reservation: Some(reservation), ..Self::from(bytes) }
+        Self { start: 0, stop: bytes.len(), bytes, reservation: Some(reservation) }
+    }
+}
+
+impl Drop for Heap {
+    fn drop(&mut self) {
+        if let Some(reservation) = &self.reservation
+            && self.bytes.capacity() >= SPARE_BYTES_MIN
+        {
+            reservation.account.keep_spare(std::mem::take(&mut self.bytes));
+        }
     }
 }
 
@@ -267,13 +288,40 @@ pub struct Budget {
 struct Account {
     used_bytes: Cell<usize>,
     bytes_max: usize,
+    /// Large allocations that nobody uses, the one used last at the end. At most [`SPARES_BYTES_MAX`] in all.
+    spares: RefCell<Vec<Vec<u8>>>,
+}
+
+/// Allocations from this size on are kept to be used again, the last one first: it is the one still in the cache.
+const SPARE_BYTES_MIN: usize = 64 << 10;
+/// Bytes that are kept.
+const SPARES_BYTES_MAX: usize = 8 << 20;
+
+impl Account {
+    /// An empty allocation with room for `bytes`.
+    fn take_spare(&self, bytes: usize) -> Vec<u8> {
+        let mut spares = self.spares.borrow_mut();
+        match spares.iter().rposition(|spare| spare.capacity() >= bytes) {
+            Some(at) => spares.remove(at),
+            // Sizes that differ a little share their spares.
+            None => Vec::with_capacity(bytes.next_multiple_of(SPARE_BYTES_MIN)),
+        }
+    }
+
+    fn keep_spare(&self, mut spare: Vec<u8>) {
+        let mut spares = self.spares.borrow_mut();
+        if spares.iter().map(Vec::capacity).sum::<usize>() + spare.capacity() <= SPARES_BYTES_MAX {
+            spare.clear();
+            spares.push(spare);
+        }
+    }
 }
 
 impl Budget {
     /// A budget of `bytes_max` bytes.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
-        Self { account: Rc::new(Account { used_bytes: Cell::new(0), bytes_max }) }
+        Self { account: Rc::new(Account { used_bytes: Cell::new(0), bytes_max, spares: RefCell::default() }) }
     }
 
     /// Reserves `bytes`, or `None` while too much is in use.

@@ -13,7 +13,10 @@ pub(super) const LOW_WATER_BYTES: usize = 64 << 10;
 const _: () = assert!(LOW_WATER_BYTES < HIGH_WATER_BYTES);
 
 /// A message larger than this leaves as fragments of this size, so that pings are answered between them.
-pub(super) const FRAGMENT_BYTES: usize = 256 << 10;
+pub(super) const FRAGMENT_BYTES: usize = 512 << 10;
+/// The next fragment toward a peer that did not take the one before it at once.
+pub(super) const SLOW_FRAGMENT_BYTES: usize = 128 << 10;
+const _: () = assert!(SLOW_FRAGMENT_BYTES <= FRAGMENT_BYTES);
 
 /// A message of which more than this is still to come is received straight into its allocation.
 pub(super) const DIRECT_BYTES_MIN: u64 = 32 << 10;
@@ -21,6 +24,10 @@ pub(super) const DIRECT_BYTES_MIN: u64 = 32 << 10;
 /// A receive that finds out what comes next takes at most this: before authentication, and between large messages,
 /// which then are received straight into their allocation but for these first bytes.
 pub(super) const GLANCE_BYTES: u32 = 4 << 10;
+
+/// Receives straight into an allocation that one turn starts: all that come in at once leave the cache again before
+/// they are looked at.
+pub(super) const FILLS_A_TURN: usize = 1;
 
 /// Messages are unmasked and checked in steps of this size, while the bytes are in the first-level cache.
 pub(super) const STEP_BYTES: usize = 16 << 10;

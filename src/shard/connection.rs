@@ -41,6 +41,8 @@ pub(super) enum Receiving {
     Multishot,
     /// Into one slice.
     Once,
+    /// None yet: it is to fill the message under way, and waits for its turn.
+    Queued,
     /// Straight into the message under way.
     Filling,
     /// A cancelled one whose last completion is still to come.

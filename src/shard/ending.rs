@@ -74,9 +74,13 @@ impl Shard {
         let connection = &mut self.connections[conn as usize];
         // Ends what the ring still has under way for it.
         let _ = rustix::net::shutdown(&connection.socket, Shutdown::Both);
-        if connection.receiving == Receiving::Multishot {
-            connection.receiving = Receiving::Cancelling;
-            self.ring.cancel_receive(conn);
+        match connection.receiving {
+            Receiving::Queued => connection.receiving = Receiving::Idle,
+            Receiving::Multishot => {
+                connection.receiving = Receiving::Cancelling;
+                self.ring.cancel_receive(conn);
+            }
+            _ => {}
         }
         self.release(conn);
     }

@@ -5,7 +5,7 @@
 //! through the connection's [`Inbox`].
 
 use super::Shard;
-use super::bounds::{AUTH_BYTES_MAX, DIRECT_BYTES_MIN, GLANCE_BYTES};
+use super::bounds::{AUTH_BYTES_MAX, DIRECT_BYTES_MIN, FILLS_A_TURN, GLANCE_BYTES};
 use super::close::CloseReason;
 use super::connection::{NONE, Pauses, Phase, Receiving};
 use super::inbox::{FrameLeft, Inbox, Partial};
@@ -302,7 +302,12 @@ impl Shard {
                 }
             },
         };
-        let capacity = if too_large { 0 } else { header.payload_bytes as usize };
+        // What is received straight into the allocation gets its room when its turn comes: until then it would only be
+        // so much more memory to go through.
+        let capacity = match (too_large, header.payload_bytes >= DIRECT_BYTES_MIN + u64::from(GLANCE_BYTES)) {
+            (false, false) => header.payload_bytes as usize,
+            _ => 0,
+        };
         let due = self.clock.tick_after(super::bounds::MESSAGE_TIMEOUT);
         self.inbox(conn).partial = Some(Partial {
             opcode: header.opcode,
@@ -416,12 +421,9 @@ impl Shard {
                     self.ring.receive_once(connection.socket.as_fd(), conn, GLANCE_BYTES);
                 }
                 Phase::Open | Phase::Echo if reads => {
-                    let partial = connection.inbox.as_mut().and_then(|inbox| inbox.partial.as_mut());
-                    if let Some(bytes_max) = direct
-                        && let Some(heap) = partial.and_then(|partial| partial.heap.take())
-                    {
-                        connection.receiving = Receiving::Filling;
-                        self.ring.fill(connection.socket.as_fd(), conn, heap, bytes_max);
+                    if direct.is_some() {
+                        connection.receiving = Receiving::Queued;
+                        self.fills.push_back(conn);
                     } else if connection.bulk {
                         connection.receiving = Receiving::Once;
                         self.ring.receive_once(connection.socket.as_fd(), conn, GLANCE_BYTES);
@@ -435,6 +437,30 @@ impl Shard {
                 _ => {}
             },
             _ => {}
+        }
+    }
+
+    /// Starts a turn's share of the receives that go straight into an allocation. Few at a time: each brings up to a whole
+    /// message, which is unmasked, checked and sent while it is in the cache.
+    pub(super) fn start_fills(&mut self) {
+        for _ in 0..FILLS_A_TURN {
+            let Some(conn) = self.fills.pop_front() else { return };
+            let Some(connection) = self.connections.get_mut(conn as usize) else { continue };
+            if connection.receiving != Receiving::Queued {
+                continue;
+            }
+            connection.receiving = Receiving::Idle;
+            let inbox = connection.inbox.as_mut().filter(|_| !connection.pauses.any());
+            if let Some(inbox) = inbox
+                && let Some(bytes_max) = inbox.direct_bytes()
+                && let Some(mut heap) = inbox.partial.as_mut().and_then(|partial| partial.heap.take())
+            {
+                heap.make_room(bytes_max);
+                connection.receiving = Receiving::Filling;
+                self.ring.fill(connection.socket.as_fd(), conn, heap, bytes_max);
+            } else {
+                self.arm(conn);
+            }
         }
     }
 

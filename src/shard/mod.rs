@@ -102,6 +102,8 @@ pub struct Shard {
     serial: u64,
     /// Connections whose reading may go on, to be looked at before the turn ends.
     resumable: Vec<u32>,
+    /// Connections that wait to receive straight into an allocation.
+    fills: VecDeque<u32>,
     /// Connections that wait for the memory budget, first come first served.
     budget_waiters: VecDeque<u32>,
     throttled: Throttled,
@@ -135,6 +137,7 @@ impl Shard {
             calls: HashMap::new(),
             serial: 0,
             resumable: Vec::new(),
+            fills: VecDeque::new(),
             budget_waiters: VecDeque::new(),
             throttled: Throttled::default(),
             reading_mail: false,
@@ -152,8 +155,9 @@ impl Shard {
         let mut means_to_wait = false;
         self.ring.tick_in(TICK);
         while !self.has_ended() {
+            self.start_fills();
             self.ring.turn(&mut completions)?;
-            if completions.is_empty() && self.mailbox.is_empty() {
+            if completions.is_empty() && self.mailbox.is_empty() && self.fills.is_empty() {
                 if means_to_wait {
                     self.ring.wait().await?;
                     self.ring.end_wait();
@@ -174,7 +178,7 @@ impl Shard {
             self.read_mail();
             self.resume_all();
             self.flush();
-            if !self.ring.has_submissions() {
+            if !self.ring.has_submissions() && self.fills.is_empty() {
                 self.ring.prepare_wait();
                 means_to_wait = true;
             }

@@ -4,7 +4,7 @@
 //! socket did not take them at once are they copied, so that a slow peer cannot pin the shard's buffers. A large
 //! message shows one fragment after the other, and control frames go between them.
 
-use super::bounds::{FRAGMENT_BYTES, HIGH_WATER_BYTES, LOW_WATER_BYTES};
+use super::bounds::{FRAGMENT_BYTES, HIGH_WATER_BYTES, LOW_WATER_BYTES, SLOW_FRAGMENT_BYTES};
 use crate::proto::frame::{self, Opcode};
 use crate::ring::chunk::{Batch, Budget, CHUNKS_A_SEND_MAX, Chunk, Heap, Outgoing};
 use std::collections::VecDeque;
@@ -212,7 +212,7 @@ impl Outbox {
             return None;
         }
         heap.narrow(length..length);
-        let next = heap.hidden().min(FRAGMENT_BYTES);
+        let next = heap.hidden().min(if self.blocked { SLOW_FRAGMENT_BYTES } else { FRAGMENT_BYTES });
         let mut header = [0; frame::HEADER_BYTES_MAX];
         let is_last = next == heap.hidden();
         let header_bytes = frame::write_header(&mut header, is_last, Opcode::Continuation, next as u64);

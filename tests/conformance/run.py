@@ -2,8 +2,8 @@
 
     python tests/conformance/run.py
 
-Runs the 301 cases outside groups 12 and 13 (permessage-deflate, which the relay declines by contract). Fails where a case
-fails, where the number of cases is another, and where a case is NON-STRICT or UNIMPLEMENTED without a reason in
+Runs the 301 cases outside groups 12 and 13 (permessage-deflate, which the relay declines by contract). Fails where a
+case fails, where the number of cases is another, and where a case is NON-STRICT or UNIMPLEMENTED without a reason in
 `non_strict.toml`. `--report DIR` writes Autobahn's HTML report, arguments behind it select cases (`1.*`).
 """
 

@@ -14,7 +14,13 @@ TIMEOUT = 15
 
 
 def envelope(kind, payload=None, **more):
-    return {"v": 1, "type": kind, "id": str(uuid.uuid4()), "ts": int(time.time() * 1000), "payload": payload or {}} | more
+    return {
+        "v": 1,
+        "type": kind,
+        "id": str(uuid.uuid4()),
+        "ts": int(time.time() * 1000),
+        "payload": payload or {},
+    } | more
 
 
 def sized(kind, size, fill="x"):
@@ -35,7 +41,13 @@ class Client:
 
     @classmethod
     async def open(cls, relay, **options):
-        settings = {"ping_interval": 30, "ping_timeout": 10, "max_size": MAX_SIZE, "proxy": None, "open_timeout": TIMEOUT}
+        settings = {
+            "ping_interval": 30,
+            "ping_timeout": 10,
+            "max_size": MAX_SIZE,
+            "proxy": None,
+            "open_timeout": TIMEOUT,
+        }
         return cls(await connect(relay.url, **(settings | options)))
 
     @classmethod

@@ -186,7 +186,7 @@ async def test_over_the_total_cap_the_answer_is_503_with_retry_after(start_relay
 
 @pytest.mark.parametrize("by", ["token", "id"])
 async def test_revoking_closes_both_connections_with_4002(strict, by):
-    """`DELETE /api/v1/pair/{token}`: both connections are closed (code 4002, reason `revoked`); no auth from then on."""
+    """`DELETE /api/v1/pair/{token}`: both connections are closed (4002, `revoked`); no auth from then on."""
     created = await strict.pair()
     token = created["token"]
     path = f"/api/v1/pair/{token}" if by == "token" else f"/api/v1/tokens/{created['id']}"

@@ -49,7 +49,7 @@ async def test_the_peer_never_sees_half_a_message(relay):
 
 
 async def test_a_peer_that_stops_reading_slows_the_sender_and_loses_nothing(start_relay):
-    """Backpressure, not loss: nothing unbounded in the relay while the phone does not read, and all of it in order later."""
+    """Backpressure, not loss: nothing unbounded while the phone does not read, and all of it in order later."""
     relay = start_relay("--agent-rate", "0", "--daily-quota", "0", "--stream-rate", "0")
     token = await relay.token()
     pieces, size = 512, 128 * 1024  # 64 MiB: far more than all socket buffers on the way
@@ -127,7 +127,8 @@ async def test_a_flood_of_small_messages_arrives_whole_and_in_order(relay):
         async with await raw.RawSocket.authed(relay, token, "phone") as phone:
             assert (await agent.receive())["type"] == "status"
             data = b"".join(
-                raw.text({"type": "chat.send", "id": f"n-{n}", "payload": {"n": n, "x": "y" * (n % 300)}}) for n in range(count)
+                raw.text({"type": "chat.send", "id": f"n-{n}", "payload": {"n": n, "x": "y" * (n % 300)}})
+                for n in range(count)
             )
             writing = asyncio.create_task(phone.write(data))
             for number in range(count):

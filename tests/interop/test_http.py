@@ -169,7 +169,9 @@ async def test_patch_changes_what_is_there_and_null_clears(relay):
     assert changed.status == 200
     assert changed.json()["label"] == "new"
     assert changed.json()["limits"] == {"phone_per_minute": 2}, "what is not named stays"
-    assert (await relay.http("PATCH", path, {"label": None, "limits": {"daily_quota_bytes": 77}}, admin=True)).status == 200
+    assert (
+        await relay.http("PATCH", path, {"label": None, "limits": {"daily_quota_bytes": 77}}, admin=True)
+    ).status == 200
     shown = (await relay.http("GET", path, admin=True)).json()
     assert shown.get("label") is None
     assert shown["limits"] == {"daily_quota_bytes": 77}
@@ -243,7 +245,9 @@ async def test_deleting_by_id_is_204_then_404(relay):
     assert (await relay.http("GET", path, admin=True)).status == 404
 
 
-@pytest.mark.parametrize("method,path,status", [("GET", "/nothing", 404), ("GET", "/api/v1/x", 404), ("PUT", "/health", 405)])
+@pytest.mark.parametrize(
+    "method,path,status", [("GET", "/nothing", 404), ("GET", "/api/v1/x", 404), ("PUT", "/health", 405)]
+)
 async def test_unknown_paths_and_methods_have_json_errors(relay, method, path, status):
     answer = await relay.http(method, path)
     assert answer.status == status
@@ -314,7 +318,10 @@ async def test_a_head_below_8_kib_is_taken(relay):
         assert (await connection.read()).status == 200
 
 
-@pytest.mark.parametrize("garbage", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"hello\r\n\r\n", b"GET\r\n\r\n", b"\r\n" * 40 + b"x\r\n\r\n"])
+@pytest.mark.parametrize(
+    "garbage",
+    [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"hello\r\n\r\n", b"GET\r\n\r\n", b"\r\n" * 40 + b"x\r\n\r\n"],
+)
 async def test_garbage_ends_the_connection_and_nothing_else(relay, garbage):
     """TLS to a plain port and other garbage: refused or closed; the relay lives on."""
     async with await http1.Connection.open(relay.port) as connection:
@@ -331,7 +338,9 @@ async def test_a_body_over_4_kib_is_refused(relay):
 
 @pytest.mark.parametrize("length", ["-1", "99999999999999999999", "5, 6", "x"])
 async def test_a_content_length_that_cannot_be_is_refused(relay, length):
-    head = http1.head("POST", "/api/v1/pair", relay.port, [("X-Admin-Key", relay.admin_key), ("Content-Length", length)])
+    head = http1.head(
+        "POST", "/api/v1/pair", relay.port, [("X-Admin-Key", relay.admin_key), ("Content-Length", length)]
+    )
     async with await http1.Connection.open(relay.port) as connection:
         await connection.send(head)
         assert (await connection.read()).status in (400, 413)

@@ -1,4 +1,4 @@
-"""WIRE: Limits. Rates belong to the token and role, streams are slowed and not lost, quotas run by UTC day and month."""
+"""WIRE: Limits. Rates belong to token and role, streams are slowed and not lost, quotas run by UTC day and month."""
 
 import asyncio
 import datetime

@@ -7,8 +7,8 @@ import pytest
 import raw
 from client import Client, pair
 
-FROM_PHONE = """key_exchange chat.send chat.error chat.history agent.list agent.create agent.update agent.delete group.list
-group.messages group.send system.status memory.search file.put file.get type.that.does.not.exist.yet x""".split()
+FROM_PHONE = """key_exchange chat.send chat.error chat.history agent.list agent.create agent.update agent.delete
+group.list group.messages group.send system.status memory.search file.put file.get type.that.does.not.exist.yet x""".split()
 FROM_AGENT = """key_exchange chat.stream chat.done chat.error chat.tool_status chat.history.result agent.list.result
 agent.result group.list.result group.messages.result group.send.result group.message system.status.result
 memory.search.result file.get.result type.that.does.not.exist.yet statusbar pinged""".split()
@@ -119,7 +119,7 @@ async def test_order_within_a_direction_is_kept(relay):
             assert (await phone.expect("chat.stream"))["seq"] == number
 
 
-@pytest.mark.parametrize("payload", ['{}', 'null', None, '{"t":1}'])
+@pytest.mark.parametrize("payload", ["{}", "null", None, '{"t":1}'])
 async def test_the_relay_answers_a_ping_and_forwards_neither(relay, payload):
     """`ping` / `pong`: the relay answers a `ping` with a `pong` itself and forwards neither; payload {} or none."""
     async with pair(relay) as (agent, phone):

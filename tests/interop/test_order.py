@@ -1,7 +1,7 @@
 """WIRE: Order, on which existing agents depend, 1 to 4; replacement of a role's connection.
 
-The relay has two shards, so about half of all connections arrive at a shard that does not own their token and are handed
-over. Each test therefore runs many rounds with fresh tokens.
+The relay has two shards, so about half of all connections arrive at a shard that does not own their token and are
+handed over. Each test therefore runs many rounds with fresh tokens.
 """
 
 import asyncio
@@ -79,8 +79,8 @@ async def test_2_the_newcomers_messages_may_come_in_any_pieces_behind_auth(relay
 async def test_2_status_online_comes_before_the_agents_own_messages_can_reach_the_newcomer(relay):
     """2. ... and before its own `key_exchange` can reach the newcomer.
 
-    The agent sends numbered messages while the phone arrives. Up to some k they are refused with PEER_OFFLINE, from k on
-    they reach the phone, and `status online` stands between the last refusal and everything later.
+    The agent sends numbered messages while the phone arrives. Up to some k they are refused with PEER_OFFLINE, from k
+    on they reach the phone, and `status online` stands between the last refusal and everything later.
     """
     for _ in range(ROUNDS):
         token = await relay.token()
@@ -270,7 +270,7 @@ async def test_200_reconnects_of_a_role_while_the_other_side_sends(relay):
             stop.set()
             await sending
             await agent.send("chat.done", {"last": True})
-            while (message := await phone.receive())["type"] != "chat.done":
+            while (await phone.receive())["type"] != "chat.done":
                 pass
             await agent.send("ping")
             await receiving

@@ -23,7 +23,7 @@ def run_to_end(relay, timeout=20):
 
 
 async def test_one_dash_or_two_and_the_key_from_the_environment(start_relay):
-    """`coralmux-relay -addr :8080 -admin-key my-secret`, with one dash or two; `RELAY_ADMIN_KEY` from the environment."""
+    """`coralmux-relay -addr :8080 -admin-key my-secret`, with one dash or two; `RELAY_ADMIN_KEY`."""
     relay = start_relay(admin_key=None, env={"RELAY_ADMIN_KEY": "from-env"})
     relay.admin_key = "from-env"
     assert (await relay.pair())["token"]
@@ -238,7 +238,7 @@ async def test_tokens_are_not_in_the_store_in_clear(start_relay):
 
 
 async def test_the_old_relays_store_is_taken_over(start_relay, tmp_path):
-    """An existing relay.db with tables tokens and bandwidth: opening it takes the tokens and this month's usage over."""
+    """An existing relay.db with tables tokens and bandwidth: opening it takes tokens and this month's usage over."""
     path = tmp_path / "old.db"
     token, idle = "oc_pair_" + "ab" * 16, "oc_pair_" + "cd" * 16
     with sqlite3.connect(path) as old:
@@ -315,7 +315,9 @@ async def test_the_python_clients_make_a_message_go_from_a_phone_to_an_agent(rel
     phone = [sys.executable, str(clients / "phone.py"), relay.url, token, "hello there"]
     lonely = subprocess.run(phone, capture_output=True, text=True, timeout=20)
     assert lonely.returncode == 1 and "No agent is connected" in lonely.stderr
-    agent = subprocess.Popen([sys.executable, str(clients / "agent.py"), relay.url, token], stdout=subprocess.PIPE, text=True)
+    agent = subprocess.Popen(
+        [sys.executable, str(clients / "agent.py"), relay.url, token], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert agent.stdout.readline().startswith("Connected")
         answered = subprocess.run(phone, capture_output=True, text=True, timeout=20)

@@ -112,8 +112,8 @@ async def test_a_ping_is_answered_while_a_5_mib_message_is_being_sent(relay):
 async def test_a_ping_is_answered_while_a_5_mib_message_is_being_received(relay):
     """... answered at once, also while a large message is under way: toward the client that pings.
 
-    The phone reads nothing but the first bytes, so most of the message waits in the relay. A message from the phone that
-    reaches the agent proves that the relay has read the ping before it. The pong must then come before the end.
+    The phone reads nothing but the first bytes, so most of the message waits in the relay. A message from the phone
+    that reaches the agent proves that the relay has read the ping before it. The pong must then come before the end.
     """
     token = await relay.token()
     async with await Client.authed(relay, token, "agent") as agent:

@@ -1,0 +1,108 @@
+//! One client connection: how far it has come, what waits to be sent.
+
+use super::frame::FrameReader;
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::rc::Rc;
+
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// There is no socket.
+    Closed,
+    /// The TCP handshake is under way.
+    Connecting,
+    /// The upgrade request is out.
+    Upgrading,
+    /// `auth` is out.
+    Authenticating,
+    /// `auth.ok` is in.
+    Ready,
+}
+
+/// One client connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) socket: Option<OwnedFd>,
+    pub(super) stage: Stage,
+    /// When `connect` was called, in nanoseconds of [`super::Net::now`].
+    pub(super) opened_at: u64,
+    pub(super) reader: FrameReader,
+    /// The answer to the upgrade request as far as it has come.
+    pub(super) answer: Vec<u8>,
+    /// What the socket did not take yet, first to last.
+    outbox: VecDeque<(Rc<[u8]>, Range<usize>)>,
+    /// The masked `auth` message.
+    pub(super) auth: Rc<[u8]>,
+    /// Whether incoming bytes are left in the socket.
+    pub(super) paused: bool,
+}
+
+impl Connection {
+    pub(super) fn new(auth: Rc<[u8]>) -> Self {
+        Self {
+            socket: None,
+            stage: Stage::Closed,
+            opened_at: 0,
+            reader: FrameReader::default(),
+            answer: Vec::new(),
+            outbox: VecDeque::new(),
+            auth,
+            paused: false,
+        }
+    }
+
+    /// Forgets all about the socket, and closes it.
+    pub(super) fn reset(&mut self) {
+        *self = Self::new(self.auth.clone());
+    }
+
+    /// Whether all that was sent is in the kernel's hands.
+    pub(super) fn is_drained(&self) -> bool {
+        self.outbox.is_empty()
+    }
+
+    /// Sends `bytes[range]`, now or when the socket takes it. An error means that the connection is over.
+    pub(super) fn send(&mut self, bytes: &Rc<[u8]>, range: Range<usize>) -> Result<(), Errno> {
+        let mut at = range.start;
+        if self.outbox.is_empty() {
+            at += self.push(&bytes[range.clone()])?;
+        }
+        if at < range.end {
+            self.outbox.push_back((bytes.clone(), at..range.end));
+        }
+        Ok(())
+    }
+
+    /// Sends what waits, as far as the socket takes it.
+    pub(super) fn flush(&mut self) -> Result<(), Errno> {
+        while let Some((bytes, range)) = self.outbox.front().cloned() {
+            let sent = self.push(&bytes[range.clone()])?;
+            if sent < range.len() {
+                self.outbox[0].1.start += sent;
+                return Ok(());
+            }
+            self.outbox.pop_front();
+        }
+        Ok(())
+    }
+
+    /// How much of `bytes` the socket takes now.
+    fn push(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        let Some(socket) = &self.socket else { return Err(Errno::NOTCONN) };
+        let mut sent = 0;
+        // A short count is followed by EAGAIN or by more room: only EAGAIN makes epoll tell when there is room again.
+        while sent < bytes.len() {
+            match send(socket, &bytes[sent..], SendFlags::NOSIGNAL) {
+                Ok(count) => sent += count,
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(sent)
+    }
+}

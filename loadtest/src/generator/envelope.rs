@@ -1,0 +1,127 @@
+//! The JSON messages that the clients send.
+
+use super::frame;
+use anyhow::{Result, ensure};
+use std::rc::Rc;
+
+/// Every frame of the generator is masked with this key: what a mask is for, no test relay needs.
+const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// The two sides of a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Phone,
+    Agent,
+}
+
+impl Role {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Role::Phone => "phone",
+            Role::Agent => "agent",
+        }
+    }
+}
+
+/// The masked `auth` message.
+pub(crate) fn auth_frame(token: &str, role: Role) -> Vec<u8> {
+    let text = format!(
+        r#"{{"v":1,"type":"auth","id":"a","ts":1707451200000,"payload":{{"token":"{token}","role":"{}"}}}}"#,
+        role.name()
+    );
+    frame::text_frame(text.as_bytes(), KEY)
+}
+
+/// The masked pong that answers a ping with `payload`.
+pub(crate) fn pong_frame(payload: &[u8]) -> Vec<u8> {
+    frame::pong_frame(payload, KEY)
+}
+
+/// A message made once and sent many times: `copies` masked frames in a row, so that one call sends several.
+#[derive(Clone, Debug)]
+pub(crate) struct Template {
+    frames: Rc<[u8]>,
+    frame_bytes: usize,
+    /// The beginning of the payload, by which the receiver knows the message.
+    head: Rc<[u8]>,
+    payload_bytes: u64,
+}
+
+/// The memory that one template's frames may take; a single frame may take more.
+const TEMPLATE_BYTES_MAX: usize = 64 << 10;
+
+impl Template {
+    /// An envelope of exactly `bytes` bytes and of type `kind`; at most `copies_max` of it go in one call.
+    ///
+    /// Fails where an envelope of that type does not fit into `bytes`.
+    pub(crate) fn envelope(kind: &str, bytes: usize, copies_max: usize) -> Result<Self> {
+        let start = format!(
+            r#"{{"v":1,"type":"{kind}","id":"5f0c1c0e-58a4-4b7e-9d9d-0c9f2f6f7a11","ts":1707451200000,"payload":{{"content":""#
+        );
+        let end = r#""}}"#;
+        let least = start.len() + end.len();
+        ensure!(bytes >= least, "a {kind} message takes at least {least} bytes, not {bytes}");
+        let words = "The quick brown fox jumps over the lazy dog, and the relay carries every word of it. ";
+        let mut payload = start.into_bytes();
+        payload.extend(words.bytes().cycle().take(bytes - least));
+        payload.extend_from_slice(end.as_bytes());
+        let frame = frame::text_frame(&payload, KEY);
+        let copies = copies_max.clamp(1, (TEMPLATE_BYTES_MAX / frame.len()).max(1));
+        Ok(Self {
+            frames: frame.repeat(copies).into(),
+            frame_bytes: frame.len(),
+            head: payload[..payload.len().min(48)].into(),
+            payload_bytes: payload.len() as u64,
+        })
+    }
+
+    /// Whether a received message is this one.
+    pub(crate) fn matches(&self, bytes: u64, head: &[u8]) -> bool {
+        bytes == self.payload_bytes && head.starts_with(&self.head)
+    }
+
+    /// The frames that go in one call, and how long each is.
+    pub(crate) fn frames(&self) -> (&Rc<[u8]>, usize) {
+        (&self.frames, self.frame_bytes)
+    }
+}
+
+/// The `type` of an envelope of which `head` is the beginning, and the error code if it is an error.
+pub(crate) fn describe(head: &[u8]) -> String {
+    let text = String::from_utf8_lossy(head);
+    let value = |key: &str| text.split_once(key).and_then(|(_, rest)| rest.split('"').nth(1).map(str::to_owned));
+    let kind = value("\"type\"").unwrap_or_default();
+    match value("\"code\"") {
+        Some(code) if kind == "chat.error" || kind == "auth.fail" => code,
+        _ => kind,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_is_an_envelope_of_exactly_the_size_asked_for() {
+        for bytes in [128, 256, 4096, 70000] {
+            let template = Template::envelope("chat.send", bytes, 16).unwrap();
+            let (frames, frame_bytes) = template.frames();
+            assert_eq!(frames.len() % frame_bytes, 0);
+            let header = if bytes < 65536 { 4 } else { 10 };
+            let payload: Vec<u8> =
+                frames[header + 4..frame_bytes].iter().zip(KEY.iter().cycle()).map(|(b, k)| b ^ k).collect();
+            let json: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+            assert_eq!((payload.len(), json["type"].as_str()), (bytes, Some("chat.send")));
+            assert!(template.matches(bytes as u64, &payload[..payload.len().min(256)]));
+            assert!(!template.matches(bytes as u64 - 1, &payload));
+        }
+        assert!(Template::envelope("chat.send", 100, 1).is_err());
+    }
+
+    #[test]
+    fn errors_are_named_by_their_code() {
+        let error = br#"{"v":1,"type":"chat.error","id":"1","ts":1,"payload":{"code":"RATE_LIMITED","message":"slow"#;
+        assert_eq!(describe(error), "RATE_LIMITED");
+        assert_eq!(describe(br#"{"type": "auth.ok","payload":{}}"#), "auth.ok");
+    }
+}

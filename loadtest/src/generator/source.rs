@@ -1,0 +1,67 @@
+//! Where the connections come from: one source address, or several where one has too few ports.
+
+use anyhow::{Context as _, Result};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::net::sockopt::{set_socket_linger, set_tcp_nodelay};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+/// The range that Linux uses unless told otherwise.
+const PORTS_DEFAULT: usize = 28_232;
+
+/// Gives each new connection its source address in turn.
+#[derive(Debug)]
+pub(super) struct Sources {
+    /// Empty where the kernel chooses.
+    addresses: Vec<SocketAddr>,
+    next: usize,
+}
+
+impl Sources {
+    /// Enough addresses for `connections_max` to `target`: more than one only where the target is on 127.0.0.0/8, all
+    /// of which is this machine.
+    pub(super) fn new(target: SocketAddr, connections_max: usize) -> Self {
+        // Half of the ports: others have connections too, and closed ones keep their port for a while.
+        let count = connections_max.div_ceil(ports() / 2);
+        let addresses = match target.ip() {
+            IpAddr::V4(ip) if ip.is_loopback() && count > 1 => {
+                (1..=count.min(250)).map(|last| SocketAddr::from((Ipv4Addr::new(127, 0, 0, last as u8), 0))).collect()
+            }
+            _ => Vec::new(),
+        };
+        Self { addresses, next: 0 }
+    }
+
+    /// A socket that is being connected to `target`.
+    pub(super) fn connect(&mut self, target: SocketAddr) -> Result<OwnedFd> {
+        let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = socket_with(family, SocketType::STREAM, flags, None).context("no socket to be had")?;
+        set_tcp_nodelay(&socket, true)?;
+        // Closing resets: thousands of sockets in TIME_WAIT would take the ports of the next round.
+        set_socket_linger(&socket, Some(Duration::ZERO))?;
+        if !self.addresses.is_empty() {
+            let source = self.addresses[self.next % self.addresses.len()];
+            self.next += 1;
+            bind(&socket, &source).with_context(|| format!("no port of {source} to be had"))?;
+        }
+        match connect(&socket, &target) {
+            Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
+            Err(error) => Err(error).with_context(|| format!("connecting to {target}")),
+        }
+    }
+}
+
+/// How many ports the kernel gives out for each source address.
+fn ports() -> usize {
+    std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
+        .ok()
+        .and_then(|text| {
+            let (first, last) = text.trim().split_once(char::is_whitespace)?;
+            let (first, last): (usize, usize) = (first.parse().ok()?, last.trim().parse().ok()?);
+            Some(last.saturating_sub(first).max(1000))
+        })
+        .unwrap_or(PORTS_DEFAULT)
+}

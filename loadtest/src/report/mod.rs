@@ -1,0 +1,4 @@
+//! What was measured, and how it is shown.
+
+pub(crate) mod compare;
+pub(crate) mod latency;
