@@ -267,7 +267,9 @@ impl Client {
 
     /// The next text message.
     pub(crate) fn text(&mut self) -> String {
+        let started = Instant::now();
         loop {
+            assert!(started.elapsed() < DEADLINE, "waited in vain for a message");
             match self.socket.read() {
                 Ok(Message::Text(text)) => return text.as_str().to_owned(),
                 Ok(Message::Pong(payload)) => self.pongs.push(payload.to_vec()),
@@ -448,8 +450,9 @@ impl Raw {
 
     /// The next text message, put together from its fragments.
     pub(crate) fn text(&mut self) -> String {
-        let mut message = Vec::new();
+        let (started, mut message) = (Instant::now(), Vec::new());
         loop {
+            assert!(started.elapsed() < DEADLINE, "waited in vain for a message");
             match self.frame() {
                 Some((_, PONG, payload)) => self.pongs.push(payload),
                 Some((_, PING, _)) => {}
