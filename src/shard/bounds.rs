@@ -2,7 +2,7 @@
 //!
 //! The worst that one authenticated connection can hold: an outbox of [`HIGH_WATER_BYTES`] and one message (5 MiB by
 //! default), of which what exceeds a few KiB is reserved from the shard's memory budget; one message under way
-//! (reserved); and what the kernel delivered before reading stopped (charged to the budget).
+//! (reserved); and what the kernel delivered before reading stopped: some receive buffers (not counted).
 
 use std::time::Duration;
 

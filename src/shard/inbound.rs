@@ -499,10 +499,7 @@ impl Shard {
     }
 
     fn keep_waiting(&mut self, conn: u32, bytes: &[u8]) {
-        let reservation = self.budget.charge(bytes.len());
-        let inbox = self.inbox(conn);
-        inbox.waiting.extend_from_slice(bytes);
-        inbox.waiting_reserved.push(reservation);
+        self.inbox(conn).waiting.extend_from_slice(bytes);
     }
 
     /// Pauses reading for a stream's rate.

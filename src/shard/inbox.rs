@@ -4,7 +4,7 @@
 use super::bounds::{PREFIX_BYTES_MAX, STEP_BYTES};
 use crate::proto::envelope::{Invalid, Scanner};
 use crate::proto::frame::{self, Header, Opcode};
-use crate::ring::chunk::{Heap, Reservation};
+use crate::ring::chunk::Heap;
 
 /// What could not be passed on yet. A connection has one only while there is something in it.
 #[derive(Default)]
@@ -15,10 +15,9 @@ pub(super) struct Inbox {
     pub(super) partial: Option<Partial>,
     /// A whole message that has to wait, with its kind: first in line when reading goes on.
     pub(super) ready: Option<(Heap, Opcode)>,
-    /// Bytes that have not been looked at, because reading is paused.
+    /// Bytes that have not been looked at, because reading is paused. They do not count against the budget: those who
+    /// wait for it would keep each other waiting for ever.
     pub(super) waiting: Vec<u8>,
-    /// What `waiting` counts against the budget.
-    pub(super) waiting_reserved: Vec<Reservation>,
 }
 
 impl Inbox {

@@ -278,16 +278,14 @@ impl Shard {
         }
         let connection = &mut self.connections[conn as usize];
         if let Some(inbox) = &mut connection.inbox {
-            let Inbox { ready, waiting, waiting_reserved, .. } = &mut **inbox;
+            let Inbox { ready, waiting, .. } = &mut **inbox;
             let (ready, waiting) = (ready.take(), std::mem::take(waiting));
-            let reserved = std::mem::take(waiting_reserved);
             if let Some((heap, opcode)) = ready {
                 self.hand_on(conn, heap, opcode, envelope::peek);
             }
             if !waiting.is_empty() {
                 self.read_frames(conn, crate::ring::chunk::Chunk::Heap(waiting.into()));
             }
-            drop(reserved);
             self.tidy_inbox(conn);
         }
         self.arm(conn);

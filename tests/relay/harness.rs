@@ -228,9 +228,9 @@ pub(crate) fn number_of(message: &Value) -> usize {
 pub(crate) fn sized(kind: &str, bytes: usize) -> String {
     let (head, tail) = (format!(r#"{{"type":"{kind}","id":"big","payload":""#), "\"}");
     let filler = bytes.checked_sub(head.len() + tail.len()).unwrap();
-    // No two parts of it are alike, so that a part in the wrong place shows.
-    let numbers = (0..filler / 8 + 1).flat_map(|n| format!("{n:07} ").into_bytes()).take(filler).collect();
-    format!("{head}{}{tail}", String::from_utf8(numbers).unwrap())
+    // A pattern of a prime length, so that a part in the wrong place shows.
+    let pattern: String = (0..1009u32).map(|n| char::from(b'a' + (n * n % 26) as u8)).collect();
+    format!("{head}{}{tail}", &pattern.repeat(filler / pattern.len() + 1)[..filler])
 }
 
 /// A client on tungstenite.
@@ -267,7 +267,9 @@ impl Client {
 
     /// The next text message.
     pub(crate) fn text(&mut self) -> String {
+        let started = Instant::now();
         loop {
+            assert!(started.elapsed() < DEADLINE, "waited in vain for a message");
             match self.socket.read() {
                 Ok(Message::Text(text)) => return text.as_str().to_owned(),
                 Ok(Message::Pong(payload)) => self.pongs.push(payload.to_vec()),
@@ -335,7 +337,17 @@ pub(crate) fn frame(fin: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
     }
     let key = [0x12, 0x9a, 0x5b, 0xfe];
     bytes.extend(key);
-    bytes.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    let start = bytes.len();
+    bytes.extend(payload);
+    // By words, for tests are built without optimisation.
+    let (words, rest) = bytes[start..].as_chunks_mut::<8>();
+    let wide = u64::from_ne_bytes(std::array::from_fn(|at| key[at % 4]));
+    for word in words {
+        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
+    }
+    for (byte, mask) in rest.iter_mut().zip(key.into_iter().cycle()) {
+        *byte ^= mask;
+    }
     bytes
 }
 
@@ -438,8 +450,9 @@ impl Raw {
 
     /// The next text message, put together from its fragments.
     pub(crate) fn text(&mut self) -> String {
-        let mut message = Vec::new();
+        let (started, mut message) = (Instant::now(), Vec::new());
         loop {
+            assert!(started.elapsed() < DEADLINE, "waited in vain for a message");
             match self.frame() {
                 Some((_, PONG, payload)) => self.pongs.push(payload),
                 Some((_, PING, _)) => {}

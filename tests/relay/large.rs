@@ -149,7 +149,7 @@ fn a_message_far_too_large_takes_no_memory() {
         assert!(agent.text() == warm);
     });
     let before = relay.memory_bytes();
-    let over = text(&sized("chat.send", 200 << 20));
+    let over = text(&sized("chat.send", 64 << 20));
     let mut most = before;
     for part in over.chunks(4 << 20) {
         phone.write(part);

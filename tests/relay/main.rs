@@ -1,7 +1,11 @@
 //! Tests over the whole library: one binary, a module for each behaviour.
 
+mod gone;
 mod harness;
 mod large;
+mod limits;
 mod order;
+mod process;
+mod slow;
 mod store_crash;
 mod store_full;
