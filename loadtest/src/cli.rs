@@ -1,8 +1,9 @@
 //! The command line.
 
-use crate::scenario::{Opening, idle, pingpong};
+use crate::scenario::{Opening, chat, idle, pingpong, slow, storm, upload};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Load test and capacity planning for relays that speak the CoralMux wire contract.
 #[derive(Debug, Parser)]
@@ -14,19 +15,30 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Saturation: each pair keeps messages in flight, to and fro
+    /// Saturation, or a rate: messages to and fro
     Pingpong(PingpongArgs),
     /// Density: what connections cost that do nothing
     Idle(IdleArgs),
+    /// The real mix: a phone asks, the agent streams its answer
+    Chat(ChatArgs),
+    /// Everybody connects as fast as it goes, then everybody comes back at once
+    Storm(StormArgs),
+    /// Phones send images, others go on chatting
+    Upload(UploadArgs),
+    /// Agents stream to phones, a share of which hardly reads
+    Slow(SlowArgs),
     /// Be a relay that does the least a relay can do, on 127.0.0.1, to measure others against
     Reference {
         /// Where to listen
         port: u16,
     },
+    /// Start a relay and a reference, each on a core, and print what the relay costs more
+    Bench(BenchArgs),
 }
 
 /// Which relay, and how the result is shown.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Relay and report")]
 pub(crate) struct Common {
     /// The relay
     #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:8080/ws")]
@@ -41,7 +53,7 @@ pub(crate) struct Common {
     #[arg(long, value_name = "PID", requires = "compare")]
     pub(crate) compare_pid: Option<u32>,
     /// How often the two are tested in turn
-    #[arg(long, value_name = "COUNT", default_value_t = 3)]
+    #[arg(long, value_name = "COUNT", default_value_t = 3, requires = "compare")]
     pub(crate) rounds: usize,
     /// Key with which tokens are made
     #[arg(long, value_name = "KEY", env = "RELAY_ADMIN_KEY", hide_env_values = true, default_value = "loadtest")]
@@ -52,70 +64,224 @@ pub(crate) struct Common {
     /// Connections that are opened at the same time
     #[arg(long, value_name = "COUNT", default_value_t = 64)]
     pub(crate) concurrency: usize,
-    /// Where the result goes [default: standard output]
+    /// Time over which the connections are opened [default: as fast as it goes]
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.0, hide_default_value = true)]
+    pub(crate) ramp_up: f64,
+    /// Where the result goes as JSON [default: standard output]
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Where the report for people goes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct PingpongArgs {
-    #[command(flatten)]
-    pub(crate) common: Common,
-    /// Pairs of phone and agent
-    #[arg(long, value_name = "COUNT", default_value_t = 100)]
-    pub(crate) pairs: usize,
-    /// Size of each message
-    #[arg(long, value_name = "BYTES", default_value_t = 256)]
-    pub(crate) bytes: usize,
-    /// Messages in flight for each pair
-    #[arg(long, value_name = "COUNT", default_value_t = 1)]
-    pub(crate) depth: usize,
+impl Common {
+    pub(crate) fn opening(&self) -> Opening {
+        let ramp_up = Duration::try_from_secs_f64(self.ramp_up).unwrap_or_default();
+        Opening { concurrency: self.concurrency.max(1), ramp_up }
+    }
+}
+
+/// How long it takes.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Timing {
     /// Length of the measured window
     #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
     pub(crate) seconds: f64,
     /// Time before it under the same load
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     pub(crate) warm_up: f64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PingpongArgs {
+    /// Pairs of phone and agent
+    #[arg(long, value_name = "COUNT", default_value_t = 100)]
+    pairs: usize,
+    /// Size of each message
+    #[arg(long, value_name = "BYTES", default_value_t = 256)]
+    bytes: usize,
+    /// Messages in flight for each pair
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    depth: usize,
+    /// Forwarded messages a second in all, instead of a depth; latency counts from when each was to be sent
+    #[arg(long, value_name = "PER_SECOND", conflicts_with = "depth")]
+    rate: Option<f64>,
     /// Sleep while there is nothing to do; otherwise the generator takes all of its core, and the relay does not pay
     /// for waking it
     #[arg(long)]
-    pub(crate) sleep: bool,
+    sleep: bool,
+    #[command(flatten)]
+    timing: Timing,
+    #[command(flatten)]
+    pub(crate) common: Common,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct IdleArgs {
-    #[command(flatten)]
-    pub(crate) common: Common,
     /// Pairs of phone and agent
     #[arg(long, value_name = "COUNT", default_value_t = 4000)]
-    pub(crate) pairs: usize,
+    pairs: usize,
     /// How many of them exchange messages all the time
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
-    pub(crate) active: usize,
+    active: usize,
     /// Size of their messages
     #[arg(long, value_name = "BYTES", default_value_t = 256)]
-    pub(crate) bytes: usize,
+    bytes: usize,
     /// Length of the measured rest
     #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
-    pub(crate) seconds: f64,
+    seconds: f64,
+    #[command(flatten)]
+    pub(crate) common: Common,
 }
 
-impl Common {
-    pub(crate) fn opening(&self) -> Opening {
-        Opening { concurrency: self.concurrency.max(1) }
-    }
+#[derive(Debug, Args)]
+pub(crate) struct ChatArgs {
+    /// Pairs of phone and agent
+    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
+    pairs: usize,
+    /// Chats that begin a second, in all
+    #[arg(long, value_name = "PER_SECOND", default_value_t = 50.0)]
+    rate: f64,
+    /// Size of the phone's message
+    #[arg(long, value_name = "BYTES", default_value_t = 400)]
+    bytes: usize,
+    /// Pieces of each answer
+    #[arg(long, value_name = "COUNT", default_value_t = 60)]
+    pieces: u32,
+    /// Pieces a second of each answer
+    #[arg(long, value_name = "PER_SECOND", default_value_t = 30.0)]
+    piece_rate: f64,
+    /// Size of each piece
+    #[arg(long, value_name = "BYTES", default_value_t = 160)]
+    piece_bytes: usize,
+    #[command(flatten)]
+    timing: Timing,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StormArgs {
+    /// Pairs of phone and agent
+    #[arg(long, value_name = "COUNT", default_value_t = 4000)]
+    pairs: usize,
+    /// Connections that are opened at the same time when everybody comes back
+    #[arg(long, value_name = "COUNT", default_value_t = 2000)]
+    herd: usize,
+    /// How long each of the two may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    seconds: f64,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UploadArgs {
+    /// Pairs whose phones upload
+    #[arg(long, value_name = "COUNT", default_value_t = 8)]
+    pairs: usize,
+    /// Size of an image
+    #[arg(long, value_name = "BYTES", default_value_t = 5_000_000)]
+    bytes: usize,
+    /// Pairs that chat meanwhile, once a second each
+    #[arg(long, value_name = "COUNT", default_value_t = 200)]
+    bystanders: usize,
+    #[command(flatten)]
+    timing: Timing,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SlowArgs {
+    /// Pairs of phone and agent
+    #[arg(long, value_name = "COUNT", default_value_t = 200)]
+    pairs: usize,
+    /// The share of phones that hardly read, 0 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
+    share: f64,
+    /// What those read a second
+    #[arg(long, value_name = "BYTES", default_value_t = 1024)]
+    slow_bytes: usize,
+    /// Messages a second to each phone
+    #[arg(long, value_name = "PER_SECOND", default_value_t = 20.0)]
+    rate: f64,
+    /// Size of each message
+    #[arg(long, value_name = "BYTES", default_value_t = 4096)]
+    bytes: usize,
+    #[command(flatten)]
+    timing: Timing,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// The relay's binary
+    #[arg(long, value_name = "FILE", default_value = "target/release/coralmux-relay")]
+    pub(crate) relay: PathBuf,
+    /// Another reference, which is started with a port as its argument [default: the one of `reference`]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) reference: Option<PathBuf>,
+    /// The core on which the relays run
+    #[arg(long, value_name = "CORE", default_value_t = 0)]
+    pub(crate) server_core: usize,
+    /// The core on which the generator runs
+    #[arg(long, value_name = "CORE", default_value_t = 1)]
+    pub(crate) generator_core: usize,
+    /// How often relay and reference are measured in turn
+    #[arg(long, value_name = "COUNT", default_value_t = 5)]
+    pub(crate) rounds: usize,
+    /// Length of each measured window
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    pub(crate) seconds: f64,
+    /// Only the rows whose name has this in it
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) only: Option<String>,
+    /// Where the table goes as JSON as well
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
 }
 
 impl PingpongArgs {
     pub(crate) fn plan(&self) -> pingpong::Plan {
-        let Self { pairs, bytes, depth, seconds, warm_up, sleep: sleeps, ref common } = *self;
-        pingpong::Plan { pairs, bytes, depth: depth.max(1), seconds, warm_up, sleeps, opening: common.opening() }
+        let Self { pairs, bytes, depth, rate, sleep: sleeps, timing: Timing { seconds, warm_up }, .. } = *self;
+        pingpong::Plan { pairs, bytes, depth: depth.max(1), rate, seconds, warm_up, sleeps }
     }
 }
 
 impl IdleArgs {
     pub(crate) fn plan(&self) -> idle::Plan {
-        let Self { pairs, active, bytes, seconds, ref common } = *self;
-        idle::Plan { pairs, active, bytes, seconds, opening: common.opening() }
+        let Self { pairs, active, bytes, seconds, .. } = *self;
+        idle::Plan { pairs, active, bytes, seconds }
+    }
+}
+
+impl ChatArgs {
+    pub(crate) fn plan(&self) -> chat::Plan {
+        let Self { pairs, rate, bytes, pieces, piece_rate, piece_bytes, .. } = *self;
+        let Timing { seconds, warm_up } = self.timing;
+        chat::Plan { pairs, rate, bytes, pieces, piece_rate, piece_bytes, seconds, warm_up }
+    }
+}
+
+impl StormArgs {
+    pub(crate) fn plan(&self) -> storm::Plan {
+        storm::Plan { pairs: self.pairs, herd: self.herd.max(1), seconds: self.seconds }
+    }
+}
+
+impl UploadArgs {
+    pub(crate) fn plan(&self) -> upload::Plan {
+        let Self { pairs, bytes, bystanders, timing: Timing { seconds, warm_up }, .. } = *self;
+        upload::Plan { pairs, bytes, bystanders, seconds, warm_up }
+    }
+}
+
+impl SlowArgs {
+    pub(crate) fn plan(&self) -> slow::Plan {
+        let Self { pairs, share, slow_bytes, rate, bytes, timing: Timing { seconds, warm_up }, .. } = *self;
+        slow::Plan { pairs, share, slow_bytes, rate, bytes, seconds, warm_up }
     }
 }

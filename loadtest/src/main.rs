@@ -1,5 +1,6 @@
 //! `coralmux-loadtest`: load test and capacity planning for relays that speak the CoralMux wire contract.
 
+mod bench;
 mod cli;
 mod generator;
 mod reference;
@@ -12,11 +13,15 @@ mod tokens;
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use cli::{Cli, Command, Common};
-use report::compare::{Comparison, Figures};
+use report::compare::Comparison;
+use report::html;
+use report::outcome::Outcome;
+use report::progress::Progress;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use scenario::{Relay, idle, pingpong};
+use scenario::{Relay, Run, chat, idle, pingpong, slow, storm, upload};
 use serde::Serialize;
 use server::{Process, find_listener};
+use std::path::Path;
 use target::Target;
 
 fn main() -> Result<()> {
@@ -25,48 +30,77 @@ fn main() -> Result<()> {
     match cli.command {
         Command::Pingpong(args) => {
             let plan = args.plan();
-            measure(&args.common, plan.pairs, |relay| pingpong::run(relay, &plan))
+            measure(&args.common, plan.pairs, |run| pingpong::run(run, &plan))
         }
-        Command::Reference { port } => reference::serve(port),
         Command::Idle(args) => {
             let plan = args.plan();
-            measure(&args.common, plan.pairs, |relay| idle::run(relay, &plan))
+            measure(&args.common, plan.pairs, |run| idle::run(run, &plan))
         }
+        Command::Chat(args) => {
+            let plan = args.plan();
+            measure(&args.common, plan.pairs, |run| chat::run(run, &plan))
+        }
+        Command::Storm(args) => {
+            let plan = args.plan();
+            measure(&args.common, plan.pairs, |run| storm::run(run, &plan))
+        }
+        Command::Upload(args) => {
+            let plan = args.plan();
+            measure(&args.common, plan.pairs + plan.bystanders, |run| upload::run(run, &plan))
+        }
+        Command::Slow(args) => {
+            let plan = args.plan();
+            measure(&args.common, plan.pairs, |run| slow::run(run, &plan))
+        }
+        Command::Reference { port } => reference::serve(port),
+        Command::Bench(args) => bench::run(&args),
     }
 }
 
 /// Runs a scenario against the relay, or in turn against two, and shows the result.
-fn measure<T: Figures>(common: &Common, pairs: usize, run: impl Fn(&Relay) -> Result<T>) -> Result<()> {
-    let relay = prepare(common, &common.url, common.pid, pairs)?;
-    let Some(other) = &common.compare else { return show(common, &run(&relay)?) };
-    let other = prepare(common, other, common.compare_pid, pairs)?;
-    let mut rounds = Vec::new();
-    for _ in 0..common.rounds {
-        rounds.push((run(&relay)?, run(&other)?));
-    }
-    show(common, &Comparison::new(&relay.target.url, &other.target.url, rounds))
-}
-
-fn prepare(common: &Common, url: &str, pid: Option<u32>, pairs: usize) -> Result<Relay> {
-    let target = Target::resolve(url)?;
-    let process = pid.map(|pid| Process { pid }).or_else(|| find_listener(target.address));
-    let memory_at_start = process.map(Process::memory).transpose()?;
-    let tokens = match &common.tokens {
-        Some(path) => tokens::from_file(path, pairs)?,
-        None => tokens::make(&target, &common.admin_key, pairs)?,
+fn measure(common: &Common, pairs: usize, scenario: impl Fn(Run<'_>) -> Result<Outcome>) -> Result<()> {
+    let prepare = |url: &str, pid: Option<u32>| {
+        let target = Target::resolve(url)?;
+        let process = pid.map(|pid| Process { pid }).or_else(|| find_listener(target.address));
+        let memory_at_start = process.map(Process::memory).transpose()?;
+        let tokens = match &common.tokens {
+            Some(path) => tokens::from_file(path, pairs)?,
+            None => tokens::make(&target, &common.admin_key, pairs)?,
+        };
+        anyhow::Ok(Relay { target, process, memory_at_start, tokens })
     };
-    Ok(Relay { target, process, memory_at_start, tokens })
+    let run = |relay: &Relay, name: String| {
+        let progress = Progress::new(name);
+        let outcome = scenario(Run { relay, opening: common.opening(), progress: &progress });
+        progress.end();
+        outcome
+    };
+    let relay = prepare(&common.url, common.pid)?;
+    let Some(other) = &common.compare else {
+        let outcome = run(&relay, String::new())?;
+        return show(common, &outcome, || html::single(&outcome));
+    };
+    let other = prepare(other, common.compare_pid)?;
+    let mut rounds = Vec::new();
+    for round in 1..=common.rounds {
+        let name = |which: &str| format!("{round}/{} {which}", common.rounds);
+        rounds.push((run(&relay, name("first"))?, run(&other, name("second"))?));
+    }
+    let result = Comparison::new(&relay.target.url, &other.target.url, rounds);
+    show(common, &result, || html::comparison(&result))
 }
 
-fn show(common: &Common, result: &impl Serialize) -> Result<()> {
-    let json = serde_json::to_string_pretty(result)?;
+fn show(common: &Common, result: &impl Serialize, html: impl FnOnce() -> String) -> Result<()> {
+    let json = serde_json::to_string_pretty(result)? + "\n";
     match &common.json {
-        Some(path) => std::fs::write(path, json + "\n").with_context(|| format!("cannot write {}", path.display())),
-        None => {
-            println!("{json}");
-            Ok(())
-        }
+        Some(path) => write(path, &json)?,
+        None => print!("{json}"),
     }
+    common.html.as_deref().map_or(Ok(()), |path| write(path, &html()))
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Each connection is a descriptor: as many as may be.

@@ -39,6 +39,7 @@ pub(super) struct Connection {
     pub(super) auth: Rc<[u8]>,
     /// Whether incoming bytes are left in the socket.
     pub(super) paused: bool,
+    pub(super) receive_buffer_bytes: Option<usize>,
 }
 
 impl Connection {
@@ -52,12 +53,14 @@ impl Connection {
             outbox: VecDeque::new(),
             auth,
             paused: false,
+            receive_buffer_bytes: None,
         }
     }
 
     /// Forgets all about the socket, and closes it.
     pub(super) fn reset(&mut self) {
-        *self = Self::new(self.auth.clone());
+        let receive_buffer_bytes = self.receive_buffer_bytes;
+        *self = Self { receive_buffer_bytes, ..Self::new(self.auth.clone()) };
     }
 
     /// Whether all that was sent is in the kernel's hands.

@@ -108,9 +108,25 @@ impl Net {
         self.connections.len() - 1
     }
 
+    /// Asks for a small receive buffer in the kernel, from the next [`Net::open`] on: what a client does not read then
+    /// stays with the relay.
+    pub(crate) fn set_receive_buffer(&mut self, id: Id, bytes: usize) {
+        self.connections[id].receive_buffer_bytes = Some(bytes);
+    }
+
+    /// Whether all that was sent is in the kernel's hands.
+    pub(crate) fn is_drained(&self, id: Id) -> bool {
+        self.connections[id].is_drained()
+    }
+
+    /// How long ago the connection was opened, in nanoseconds.
+    pub(crate) fn age(&self, id: Id, now: u64) -> u64 {
+        now.saturating_sub(self.connections[id].opened_at)
+    }
+
     /// Connects, upgrades and authenticates in the background.
     pub(crate) fn open(&mut self, id: Id) -> Result<()> {
-        let socket = self.sources.connect(self.target.address)?;
+        let socket = self.sources.connect(self.target.address, self.connections[id].receive_buffer_bytes)?;
         let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
         epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(id as u64), flags).context("epoll")?;
         let opened_at = self.now();
@@ -193,11 +209,13 @@ impl Net {
         {
             return self.end(handler, id, why);
         }
-        if flags.intersects(
-            epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR,
-        ) && !self.connections[id].paused
-        {
-            self.handle_readable(handler, id);
+        let over = epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR;
+        if self.connections[id].paused {
+            if flags.intersects(over) {
+                self.end(handler, id, "closed by the relay".to_owned());
+            }
+        } else if flags.intersects(epoll::EventFlags::IN | over) {
+            self.handle_readable(handler, id, READ_BYTES);
         }
     }
 
@@ -214,20 +232,22 @@ impl Net {
         connection.flush().map_err(|error| format!("send: {error}"))
     }
 
-    /// Stops or resumes reading from a connection.
-    #[expect(dead_code, reason = "for clients that hardly read")]
-    pub(crate) fn pause<H: Handler>(&mut self, handler: &mut H, id: Id, paused: bool) {
-        self.connections[id].paused = paused;
-        if !paused {
-            self.handle_readable(handler, id);
-        }
+    /// Leaves what comes in the socket from now on, until [`Net::read_some`] takes some of it.
+    pub(crate) fn pause(&mut self, id: Id) {
+        self.connections[id].paused = true;
     }
 
-    fn handle_readable<H: Handler>(&mut self, handler: &mut H, id: Id) {
+    /// Reads at most so many bytes of a paused connection.
+    pub(crate) fn read_some<H: Handler>(&mut self, handler: &mut H, id: Id, bytes_max: usize) {
+        self.handle_readable(handler, id, bytes_max);
+    }
+
+    fn handle_readable<H: Handler>(&mut self, handler: &mut H, id: Id, bytes_max: usize) {
         let mut buffer = std::mem::take(&mut self.read_buffer);
+        let room = bytes_max.min(buffer.len());
         let mut over = None;
         while let Some(socket) = &self.connections[id].socket {
-            let count = match recv(socket, &mut buffer[..], RecvFlags::empty()) {
+            let count = match recv(socket, &mut buffer[..room], RecvFlags::empty()) {
                 Ok((0, _)) => {
                     over = Some("closed by the relay".to_owned());
                     break;
@@ -245,7 +265,7 @@ impl Net {
                 break;
             }
             // A short read has emptied the socket: edge-triggered epoll tells of the next bytes.
-            if count < buffer.len() || self.connections[id].paused {
+            if count < room || self.connections[id].paused {
                 break;
             }
         }

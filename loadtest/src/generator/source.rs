@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
-use rustix::net::sockopt::{set_socket_linger, set_tcp_nodelay};
+use rustix::net::sockopt::{set_socket_linger, set_socket_recv_buffer_size, set_tcp_nodelay};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -34,12 +34,15 @@ impl Sources {
         Self { addresses, next: 0 }
     }
 
-    /// A socket that is being connected to `target`.
-    pub(super) fn connect(&mut self, target: SocketAddr) -> Result<OwnedFd> {
+    /// A socket that is being connected to `target`, with a receive buffer of its own size if so wished.
+    pub(super) fn connect(&mut self, target: SocketAddr, receive_buffer_bytes: Option<usize>) -> Result<OwnedFd> {
         let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = socket_with(family, SocketType::STREAM, flags, None).context("no socket to be had")?;
         set_tcp_nodelay(&socket, true)?;
+        if let Some(bytes) = receive_buffer_bytes {
+            set_socket_recv_buffer_size(&socket, bytes)?;
+        }
         // Closing resets: thousands of sockets in TIME_WAIT would take the ports of the next round.
         set_socket_linger(&socket, Some(Duration::ZERO))?;
         if !self.addresses.is_empty() {

@@ -1,24 +1,17 @@
 //! Two relays, the same scenario in turn: the ratios pair by pair.
 
 use super::latency::round;
+use super::outcome::Outcome;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// A number by which two relays are compared; smaller or larger may be better.
-pub(crate) type Figure = (&'static str, f64);
-
-/// What one scenario measured of one relay.
-pub(crate) trait Figures: Serialize {
-    fn figures(&self) -> Vec<Figure>;
-}
-
 /// The rounds of a comparison, each of the relay and then of the other one.
 #[derive(Debug, Serialize)]
-pub(crate) struct Comparison<T> {
+pub(crate) struct Comparison {
     pub(crate) url: String,
     pub(crate) compared_with: String,
     pub(crate) ratio: BTreeMap<&'static str, Ratio>,
-    pub(crate) rounds: Vec<(T, T)>,
+    pub(crate) rounds: Vec<(Outcome, Outcome)>,
 }
 
 /// First relay's figure by the second's.
@@ -30,14 +23,13 @@ pub(crate) struct Ratio {
     pub(crate) values: (f64, f64),
 }
 
-impl<T: Figures> Comparison<T> {
-    pub(crate) fn new(url: &str, compared_with: &str, rounds: Vec<(T, T)>) -> Self {
+impl Comparison {
+    pub(crate) fn new(url: &str, compared_with: &str, rounds: Vec<(Outcome, Outcome)>) -> Self {
         let mut columns: BTreeMap<&'static str, Vec<(f64, f64)>> = BTreeMap::new();
         for (one, other) in &rounds {
-            let others = other.figures();
-            for (name, value) in one.figures() {
-                if let Some((_, other)) = others.iter().find(|(other_name, _)| *other_name == name) {
-                    columns.entry(name).or_default().push((value, *other));
+            for (name, value) in &one.figures {
+                if let Some(other) = other.figures.get(name) {
+                    columns.entry(name).or_default().push((*value, *other));
                 }
             }
         }
@@ -50,6 +42,7 @@ impl Ratio {
     fn of(pairs: &[(f64, f64)]) -> Self {
         let each: Vec<f64> = pairs.iter().map(|(one, other)| round(one / other)).collect();
         let values = (median(pairs.iter().map(|p| p.0).collect()), median(pairs.iter().map(|p| p.1).collect()));
+        let values = (round(values.0), round(values.1));
         Self { median: round(median(each.clone())), each, values }
     }
 }

@@ -25,6 +25,15 @@ pub(crate) struct Percentiles {
     pub(crate) max: f64,
 }
 
+/// Percentiles, and the curve between them.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Latency {
+    #[serde(flatten)]
+    pub(crate) percentiles: Percentiles,
+    /// Quantile (0 to 1) and microseconds, as far as there are values to tell.
+    pub(crate) curve: Vec<(f64, f64)>,
+}
+
 impl Default for Recorder {
     fn default() -> Self {
         let histogram = Histogram::new_with_bounds(100, LONGEST, 3);
@@ -37,6 +46,21 @@ impl Recorder {
     /// Takes one latency in nanoseconds; beyond a minute counts as a minute.
     pub(crate) fn record(&mut self, nanoseconds: u64) {
         self.histogram.saturating_record(nanoseconds);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.histogram.is_empty()
+    }
+
+    pub(crate) fn latency(&self) -> Latency {
+        // Ten steps for each further nine; the last is where less than one value would be beyond.
+        let nines = (self.histogram.len().max(1) as f64).log10();
+        let steps = (nines * 10.0) as i32;
+        let curve = (0..=steps).map(|step| {
+            let quantile = 1.0 - 10f64.powf(f64::from(-step) / 10.0);
+            (quantile, round(self.histogram.value_at_quantile(quantile) as f64 / 1000.0))
+        });
+        Latency { percentiles: self.percentiles(), curve: curve.collect() }
     }
 
     pub(crate) fn percentiles(&self) -> Percentiles {

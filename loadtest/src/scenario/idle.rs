@@ -1,20 +1,20 @@
 //! `idle`: density. What a connection costs that does nothing, or next to others that do something.
 
-use super::connect::{connect_pairs, open_all};
-use super::pingpong::seconds;
+use super::Run;
+use super::connect::{add_pairs, connect_pairs, open_all};
+use super::measure::{Load as _, measure, warm_up};
 use super::traffic::Pingpong;
-use super::window::{Usage, Window};
-use super::{Opening, Relay};
-use crate::generator::{Net, Role, SECOND};
-use crate::report::compare::{Figure, Figures};
-use crate::report::latency::round;
+use crate::generator::{Net, Template};
+use crate::report::outcome::Outcome;
 use crate::server::{Memory, kernel_slab};
 use anyhow::Result;
-use serde::Serialize;
-use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Pairs that are connected and gone before memory is first read, so that code and first allocations do not count.
 const FIRST_PAIRS: usize = 8;
+const SETTLING: Duration = Duration::from_millis(300);
+/// In which what connecting left to do is done.
+const AFTER_CONNECTING: f64 = 1.0;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -24,112 +24,49 @@ pub(crate) struct Plan {
     pub(crate) active: usize,
     pub(crate) bytes: usize,
     pub(crate) seconds: f64,
-    pub(crate) opening: Opening,
 }
 
-/// What was measured.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Outcome {
-    pub(crate) scenario: &'static str,
-    pub(crate) url: String,
-    pub(crate) connections: usize,
-    pub(crate) active_pairs: usize,
-    pub(crate) connect_seconds: f64,
-    /// Growth of the relay's memory for each connection, in bytes; the most that was seen.
-    pub(crate) per_connection: Option<PerConnection>,
-    /// The same, with the memory that the relay took for the tokens of this test when they were made.
-    pub(crate) per_connection_with_tokens: Option<PerConnection>,
-    /// Growth of the kernel's slab caches for each connection, in bytes: both ends of it, where the relay is on this
-    /// machine. What else the machine does is in it too.
-    pub(crate) slab_per_connection: f64,
-    pub(crate) memory_before: Option<Memory>,
-    pub(crate) memory_after: Option<Memory>,
-    pub(crate) messages: u64,
-    pub(crate) usage: Usage,
-    pub(crate) errors: BTreeMap<String, u64>,
-}
-
-/// Bytes for each connection.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub(crate) struct PerConnection {
-    pub(crate) rss: f64,
-    pub(crate) private: f64,
-    pub(crate) anonymous: f64,
-}
-
-impl PerConnection {
-    fn growth(after: Memory, before: Memory, connections: usize) -> Self {
-        let each = |after: u64, before: u64| round((after as f64 - before as f64) / connections as f64);
-        Self {
-            rss: each(after.rss, before.rss),
-            private: each(after.private, before.private),
-            anonymous: each(after.anonymous, before.anonymous),
-        }
-    }
-}
-
-impl Figures for Outcome {
-    fn figures(&self) -> Vec<Figure> {
-        let mut figures = vec![("slab_bytes_per_connection", self.slab_per_connection)];
-        figures.extend(self.per_connection.map(|each| ("rss_bytes_per_connection", each.rss)));
-        figures.extend(self.usage.server_cores.map(|cores| ("server_cores", cores)));
-        figures
-    }
-}
-
-/// Runs it once. Growth is only what a relay shows that has not served as many connections before.
-pub(crate) fn run(relay: &Relay, plan: &Plan) -> Result<Outcome> {
-    drop(connect_pairs(relay, plan.pairs.min(FIRST_PAIRS), plan.opening)?);
-    std::thread::sleep(std::time::Duration::from_millis(300));
+/// Runs it once. Growth of memory is only what a relay shows that has not served as many connections before.
+pub(crate) fn run(run: Run<'_>, plan: &Plan) -> Result<Outcome> {
+    let relay = run.relay;
+    drop(connect_pairs(run, plan.pairs.min(FIRST_PAIRS))?);
+    std::thread::sleep(SETTLING);
     let mut net = Net::new(relay.target.clone(), plan.pairs * 2)?;
-    for token in &relay.tokens[..plan.pairs] {
-        net.add(token, Role::Phone);
-        net.add(token, Role::Agent);
-    }
-    let memory = |relay: &Relay| relay.process.map(|process| process.memory()).transpose();
-    let (memory_before, slab_before) = (memory(relay)?, kernel_slab()?);
-    let connect_seconds = open_all(&mut net, plan.opening)?;
-    let mut game = Pingpong::new(net.len(), plan.bytes, 1)?;
-    (0..plan.active.min(plan.pairs)).for_each(|pair| game.serve(&mut net, pair, 1));
-
-    // A second in which what connecting left to do is done.
-    let settled = net.now() + SECOND;
-    net.run(&mut game, settled, |_, _| false)?;
+    add_pairs(&mut net, relay, plan.pairs);
+    let memory = || relay.process.map(|process| process.memory()).transpose();
+    let (before, slab_before) = (memory()?, kernel_slab()?);
+    let connect_seconds = open_all(run, &mut net)?;
+    let template = |kind| Template::envelope(kind, plan.bytes, 1);
+    let active = plan.active.min(plan.pairs);
+    let mut game = Pingpong::new(template("chat.send")?, template("chat.done")?, net.len(), 0..active);
+    game.start(&mut net, 1);
+    warm_up(run, &mut net, &mut game, AFTER_CONNECTING)?;
     let slab = kernel_slab()? as f64 - slab_before as f64;
-    let (window, before) = (Window::open(relay.process)?, game.forwarded);
-    let end = net.now() + seconds(plan.seconds);
-    let mut memory_after = memory(relay)?;
-    while net.now() < end {
-        let until = (net.now() + SECOND).min(end);
-        net.run(&mut game, until, |_, _| false)?;
-        let now = memory(relay)?;
-        memory_after = now.max_by_rss(memory_after);
-    }
-    let usage = window.close()?;
-    let growth = |after: Option<Memory>, before| after.zip(before).map(|(a, b)| PerConnection::growth(a, b, net.len()));
-    Ok(Outcome {
-        scenario: "idle",
-        url: relay.target.url.clone(),
-        connections: net.len(),
-        active_pairs: plan.active,
-        connect_seconds: round(connect_seconds),
-        per_connection: growth(memory_after, memory_before),
-        per_connection_with_tokens: growth(memory_after, relay.memory_at_start),
-        slab_per_connection: round(slab / net.len() as f64),
-        memory_before,
-        memory_after,
-        messages: game.forwarded - before,
-        usage,
-        errors: game.errors,
-    })
-}
+    let first = memory()?;
+    let measured = measure(run, &mut net, &mut game, plan.seconds, |_, _| false)?;
+    let after = [first, memory()?].into_iter().flatten().max_by_key(|memory| memory.rss);
 
-trait MaxByRss {
-    fn max_by_rss(self, other: Self) -> Self;
-}
-
-impl MaxByRss for Option<Memory> {
-    fn max_by_rss(self, other: Self) -> Self {
-        [self, other].into_iter().flatten().max_by_key(|memory| memory.rss)
+    let connections = net.len() as f64;
+    let growth = |of: fn(&Memory) -> u64, since: Option<Memory>| {
+        let (after, before) = (after.as_ref().map(of)?, since.as_ref().map(of)?);
+        Some((after as f64 - before as f64) / connections)
+    };
+    let mut outcome = Outcome::new("idle", &relay.target.url, "messages", measured)
+        .setting("pairs", plan.pairs)
+        .setting("active_pairs", active)
+        .setting("bytes", plan.bytes)
+        .figure("connect_seconds", connect_seconds)
+        // Both ends of each connection, where the relay is on this machine; and whatever else the machine did.
+        .figure("kernel_slab_bytes_per_connection", slab / connections)
+        .figure_if("rss_bytes_per_connection", growth(|memory| memory.rss, before))
+        .figure_if("private_bytes_per_connection", growth(|memory| memory.private, before))
+        .figure_if("anonymous_bytes_per_connection", growth(|memory| memory.anonymous, before))
+        // What it took for the tokens of this test counts as well here.
+        .figure_if("rss_bytes_per_connection_with_tokens", growth(|memory| memory.rss, relay.memory_at_start));
+    if active > 0 {
+        let count = game.count();
+        outcome = outcome.figure("messages", count as f64);
     }
+    outcome.errors = game.errors;
+    Ok(outcome)
 }

@@ -1,93 +1,55 @@
-//! `pingpong`: saturation. What a forwarded message costs.
+//! `pingpong`: saturation, or a rate. What a forwarded message costs and how long it takes.
 
+use super::Run;
 use super::connect::connect_pairs;
+use super::measure::{measure, warm_up};
 use super::traffic::Pingpong;
-use super::window::{Usage, Window};
-use super::{Opening, Relay};
-use crate::generator::SECOND;
-use crate::report::compare::{Figure, Figures};
-use crate::report::latency::{Percentiles, round};
+use crate::generator::Template;
+use crate::report::outcome::Outcome;
 use anyhow::{Result, ensure};
-use serde::Serialize;
-use std::collections::BTreeMap;
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     pub(crate) pairs: usize,
     pub(crate) bytes: usize,
+    /// Messages in flight for each pair.
     pub(crate) depth: usize,
+    /// Forwarded messages a second in all, questions and answers, instead of a depth.
+    pub(crate) rate: Option<f64>,
     pub(crate) seconds: f64,
     pub(crate) warm_up: f64,
     /// Whether the generator sleeps when there is nothing to do.
     pub(crate) sleeps: bool,
-    pub(crate) opening: Opening,
-}
-
-/// What was measured.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Outcome {
-    pub(crate) scenario: &'static str,
-    pub(crate) url: String,
-    pub(crate) pairs: usize,
-    pub(crate) bytes: usize,
-    pub(crate) depth: usize,
-    pub(crate) connect_seconds: f64,
-    /// Forwarded by the relay in the window: each round trip is two.
-    pub(crate) messages: u64,
-    pub(crate) messages_per_second: f64,
-    pub(crate) server_cpu_us_per_message: Option<f64>,
-    /// From one side's sending to the other's receiving, in microseconds.
-    pub(crate) latency_us: Percentiles,
-    pub(crate) usage: Usage,
-    pub(crate) errors: BTreeMap<String, u64>,
-}
-
-impl Figures for Outcome {
-    fn figures(&self) -> Vec<Figure> {
-        let mut figures = vec![
-            ("messages_per_second", self.messages_per_second),
-            ("latency_p50_us", self.latency_us.p50),
-            ("latency_p99_us", self.latency_us.p99),
-        ];
-        figures.extend(self.server_cpu_us_per_message.map(|cpu| ("server_cpu_us_per_message", cpu)));
-        figures
-    }
 }
 
 /// Runs it once.
-pub(crate) fn run(relay: &Relay, plan: &Plan) -> Result<Outcome> {
-    let (mut net, connect_seconds) = connect_pairs(relay, plan.pairs, plan.opening)?;
+pub(crate) fn run(run: Run<'_>, plan: &Plan) -> Result<Outcome> {
+    let (mut net, connect_seconds) = connect_pairs(run, plan.pairs)?;
     net.set_spins(!plan.sleeps);
-    let mut game = Pingpong::new(net.len(), plan.bytes, plan.depth)?;
-    (0..plan.pairs).for_each(|pair| game.serve(&mut net, pair, plan.depth));
-    let warm = net.now() + seconds(plan.warm_up);
-    net.run(&mut game, warm, |_, _| false)?;
-
-    let window = Window::open(relay.process)?;
-    let before = game.forwarded;
-    game.recording = true;
-    let end = net.now() + seconds(plan.seconds);
-    net.run(&mut game, end, |_, _| false)?;
-    let usage = window.close()?;
-    let messages = game.forwarded - before;
+    let question = Template::envelope("chat.send", plan.bytes, plan.depth)?;
+    let answer = Template::envelope("chat.done", plan.bytes, plan.depth)?;
+    let mut game = Pingpong::new(question, answer, net.len(), 0..plan.pairs);
+    match plan.rate {
+        Some(rate) => game.start_at_rate(&net, rate / 2.0),
+        None => game.start(&mut net, plan.depth),
+    }
+    warm_up(run, &mut net, &mut game, plan.warm_up)?;
+    let measured = measure(run, &mut net, &mut game, plan.seconds, |_, _| false)?;
+    let messages = measured.count;
     ensure!(messages > 0, "no message was forwarded; {:?}", game.errors);
-    Ok(Outcome {
-        scenario: "pingpong",
-        url: relay.target.url.clone(),
-        pairs: plan.pairs,
-        bytes: plan.bytes,
-        depth: plan.depth,
-        connect_seconds: round(connect_seconds),
-        messages,
-        messages_per_second: (messages as f64 / usage.seconds).round(),
-        server_cpu_us_per_message: usage.server_cpu_us.map(|us| round(us / messages as f64)),
-        latency_us: game.latency.percentiles(),
-        usage,
-        errors: game.errors,
-    })
-}
-
-pub(crate) fn seconds(value: f64) -> u64 {
-    (value * SECOND as f64) as u64
+    let mut outcome = Outcome::new("pingpong", &run.relay.target.url, "messages", measured)
+        .setting("pairs", plan.pairs)
+        .setting("bytes", plan.bytes)
+        .setting("generator_sleeps", plan.sleeps)
+        .figure("connect_seconds", connect_seconds)
+        .throughput("messages_per_second", "server_cpu_us_per_message", messages)
+        .latency("message", "latency_p50_us", "latency_p99_us", &game.latency)
+        .latency("round trip", "round_trip_p50_us", "round_trip_p99_us", &game.round_trip);
+    outcome = match plan.rate {
+        Some(rate) => outcome.setting("rate", rate),
+        None => outcome.setting("depth", plan.depth),
+    };
+    outcome.errors = game.errors;
+    Ok(outcome)
 }

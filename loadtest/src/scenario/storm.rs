@@ -1,0 +1,151 @@
+//! `storm`: everybody connects as fast as it goes, and then everybody comes back at once, as after a restart.
+
+use super::Run;
+use super::connect::add_pairs;
+use super::measure::{Load, Measured, measure};
+use crate::generator::{Handler, Id, Net, SECOND};
+use crate::report::latency::Recorder;
+use crate::report::outcome::Outcome;
+use anyhow::{Result, bail, ensure};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+/// A client that was turned away comes back after this, twice as long each time.
+const BACKOFF: u64 = SECOND / 10;
+const BACKOFF_DOUBLINGS: u32 = 5;
+/// Between the two storms, for the relay to notice that everybody is gone.
+const CALM: f64 = 0.5;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub(crate) pairs: usize,
+    /// Connections that are on their way at the same time when everybody comes back.
+    pub(crate) herd: usize,
+    /// How long each storm may take.
+    pub(crate) seconds: f64,
+}
+
+/// Opens all connections and keeps at it until all are authenticated.
+struct Storm {
+    concurrency: usize,
+    /// The next one that has not been opened yet.
+    next: Id,
+    /// Those that were turned away: when to try again, and how often they were.
+    again: BinaryHeap<Reverse<(u64, Id)>>,
+    tries: Vec<u32>,
+    authenticated: u64,
+    latency: Recorder,
+    errors: BTreeMap<String, u64>,
+}
+
+impl Storm {
+    fn new(connections: usize, concurrency: usize) -> Self {
+        Self {
+            concurrency,
+            next: 0,
+            again: BinaryHeap::new(),
+            tries: vec![0; connections],
+            authenticated: 0,
+            latency: Recorder::default(),
+            errors: BTreeMap::new(),
+        }
+    }
+
+    fn retry(&mut self, id: Id, now: u64, why: String) {
+        *self.errors.entry(why).or_default() += 1;
+        let wait = BACKOFF << self.tries[id].min(BACKOFF_DOUBLINGS);
+        self.tries[id] += 1;
+        self.again.push(Reverse((now + wait, id)));
+    }
+
+    fn open(&mut self, net: &mut Net, id: Id, now: u64) {
+        if let Err(error) = net.open(id) {
+            self.retry(id, now, format!("{error:#}"));
+        }
+    }
+}
+
+impl Handler for Storm {
+    fn handle_ready(&mut self, net: &mut Net, id: Id, now: u64) {
+        self.authenticated += 1;
+        self.latency.record(net.age(id, now));
+    }
+
+    fn handle_message(&mut self, _net: &mut Net, _id: Id, _bytes: u64, _head: &[u8], _now: u64) {}
+
+    fn handle_closed(&mut self, net: &mut Net, id: Id, why: String) {
+        self.retry(id, net.now(), why);
+    }
+
+    fn handle_time(&mut self, net: &mut Net, now: u64) -> u64 {
+        while net.opening() < self.concurrency {
+            if let Some(&Reverse((due, id))) = self.again.peek()
+                && due <= now
+            {
+                self.again.pop();
+                self.open(net, id, now);
+            } else if self.next < net.len() {
+                self.next += 1;
+                self.open(net, self.next - 1, now);
+            } else {
+                break;
+            }
+        }
+        match self.again.peek() {
+            Some(Reverse((due, _))) if net.opening() < self.concurrency => *due,
+            _ => now + SECOND,
+        }
+    }
+}
+
+impl Load for Storm {
+    fn count(&self) -> u64 {
+        self.authenticated
+    }
+
+    fn set_recording(&mut self, _recording: bool) {}
+}
+
+/// One storm, and what it was like.
+fn storm(run: Run<'_>, net: &mut Net, plan: &Plan, concurrency: usize) -> Result<(Storm, Measured)> {
+    let mut storm = Storm::new(net.len(), concurrency);
+    let measured = measure(run, net, &mut storm, plan.seconds, |net, _| net.ready() == net.len())?;
+    if net.ready() < net.len() {
+        bail!("{} of {} connections authenticated in time; {:?}", net.ready(), net.len(), storm.errors);
+    }
+    Ok((storm, measured))
+}
+
+/// Runs it once.
+pub(crate) fn run(run: Run<'_>, plan: &Plan) -> Result<Outcome> {
+    ensure!(plan.pairs > 0, "a storm takes at least one pair");
+    let mut net = Net::new(run.relay.target.clone(), plan.pairs * 2)?;
+    add_pairs(&mut net, run.relay, plan.pairs);
+    let (first, measured) = storm(run, &mut net, plan, run.opening.concurrency)?;
+    let authenticated = measured.count;
+
+    (0..net.len()).for_each(|id| net.close(id));
+    std::thread::sleep(std::time::Duration::from_secs_f64(CALM));
+    let (back, again) = storm(run, &mut net, plan, plan.herd)?;
+    let back_cost = again.usage.server_cpu_us.map(|us| us / again.count as f64);
+    let mut outcome = Outcome::new("storm", &run.relay.target.url, "connections", measured)
+        .setting("pairs", plan.pairs)
+        .setting("concurrency", run.opening.concurrency)
+        .setting("herd", plan.herd)
+        .throughput("connections_per_second", "server_cpu_us_per_connection", authenticated)
+        .figure("all_back_seconds", again.usage.seconds)
+        .figure_if("server_cpu_us_per_return", back_cost)
+        .latency("connect", "connect_p50_us", "connect_p99_us", &first.latency)
+        .latency("come back", "come_back_p50_us", "come_back_p99_us", &back.latency);
+    let begun = outcome.usage.seconds;
+    outcome.series.extend(again.series.into_iter().map(|mut sample| {
+        sample.at += begun + CALM;
+        sample
+    }));
+    outcome.errors = first.errors;
+    for (why, count) in back.errors {
+        *outcome.errors.entry(why).or_default() += count;
+    }
+    Ok(outcome)
+}
