@@ -107,6 +107,7 @@ impl Ring {
         let mut uring: IoUring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
+            .setup_taskrun_flag()
             .setup_submit_all()
             .setup_cqsize(COMPLETIONS)
             .build(SUBMISSIONS)?;
@@ -210,20 +211,28 @@ impl Ring {
     /// Only what leaves the ring unusable.
     pub fn turn(&mut self, completions: &mut Vec<Completion>) -> io::Result<()> {
         self.pool.replenish();
-        let to_submit = self.uring.submission().len() as u32;
-        // SAFETY: all that the entries point to is owned by `inflight`, `pool` or `tick_after`, which live
-        // until the completions have been taken (or are leaked when the ring is dropped before, see `Drop`).
-        let entered = unsafe { self.uring.submitter().enter::<libc::sigset_t>(to_submit, 0, ENTER_GETEVENTS, None) };
-        match entered {
-            Ok(_) => {}
-            // The kernel is short of memory, or its completion backlog is full: reap, then submit the rest next turn.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY | libc::EINTR)) => {
-                self.unsubmitted_failures += 1;
+        loop {
+            let to_submit = self.uring.submission().len() as u32;
+            // SAFETY: all that the entries point to is owned by `inflight`, `pool` or `tick_after`, which live
+            // until the completions have been taken (or are leaked when the ring is dropped before, see `Drop`).
+            let entered =
+                unsafe { self.uring.submitter().enter::<libc::sigset_t>(to_submit, 0, ENTER_GETEVENTS, None) };
+            match entered {
+                Ok(_) => {}
+                // The kernel is short of memory, or its completion backlog is full: reap, then submit the rest next turn.
+                Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY | libc::EINTR)) => {
+                    self.unsubmitted_failures += 1;
+                }
+                Err(e) => return Err(e),
             }
-            Err(e) => return Err(e),
+            self.reap(completions);
+            // From 6.13 on the kernel runs 20 pieces of due work a call, and some complete nothing: those of sockets
+            // that were shut, for one. As long as some are left it signals no further ones, so a shard that went to sleep
+            // now would never be woken.
+            if !completions.is_empty() || !self.uring.submission().taskrun() {
+                return Ok(());
+            }
         }
-        self.reap(completions);
-        Ok(())
     }
 
     /// Waits, without using the core, until there is something for [`Ring::turn`]. Other glommio tasks run meanwhile.

@@ -32,6 +32,7 @@ pub fn probe() -> Result<(), Unfit> {
     let ring: IoUring = IoUring::builder()
         .setup_single_issuer()
         .setup_defer_taskrun()
+        .setup_taskrun_flag()
         .setup_submit_all()
         .build(8)
         .map_err(Unfit::Refused)?;
