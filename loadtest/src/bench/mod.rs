@@ -22,6 +22,8 @@ use table::{Bound, Row, Table};
 const PAIRS_MANY: usize = 4000;
 const PAIRS_IDLE: usize = 9000;
 const PAIRS_ACTIVE: usize = 1000;
+/// Enough that neither shard runs out of work and goes to sleep between two messages.
+const PAIRS_TWO_SHARDS: usize = 1000;
 const WARM_UP: f64 = 0.5;
 /// At rest each connection is pinged in this time at least once.
 const REST_SECONDS: f64 = 31.0;
@@ -185,9 +187,9 @@ impl Bench<'_> {
             return Ok(());
         }
         let both = [self.args.server_core, self.args.generator_core];
-        let (_one, two) = Server::relay(&self.binaries, &both, 100)?;
-        let (_other, single) = Server::relay(&self.binaries, &both[..1], 100)?;
-        let plan = pingpong::Plan { sleeps: true, ..self.plan(100, 256, 1) };
+        let (_one, two) = Server::relay(&self.binaries, &both, PAIRS_TWO_SHARDS)?;
+        let (_other, single) = Server::relay(&self.binaries, &both[..1], PAIRS_TWO_SHARDS)?;
+        let plan = pingpong::Plan { sleeps: true, ..self.plan(PAIRS_TWO_SHARDS, 256, 1) };
         let result = self.in_turn(&two, &single, |run| pingpong::run(run, &plan))?;
         self.table.put(Row::ratio(name, Bound::AtMost(1.10), ratio(&result, CPU)?, "µs"));
         Ok(())
