@@ -1,6 +1,7 @@
 # make run    builds the relay, starts it with a store in ./data, and prints how a phone reaches an agent
 # make test   everything: Rust, Python, Node, conformance, short fuzz runs
 # make lint   formatting, clippy, licences
+# make bench-relay   what the relay costs more than the least a relay can cost (BENCH_FLAGS=--reference=path, --only=text)
 #
 # Needs Rust (1.88 or newer), a C compiler and C++ compiler, Python 3.11 or newer with venv, and Node 18 or newer.
 
@@ -17,7 +18,7 @@ FUZZ_SECONDS ?= 5
 CORALMUX_RELAY ?= $(abspath $(TARGET_DIR)/debug/coralmux-relay)
 export CORALMUX_RELAY
 
-.PHONY: run test test-rust test-python test-node test-conformance test-fuzz lint clean
+.PHONY: run bench-relay test test-rust test-python test-node test-conformance test-fuzz lint clean
 
 run:
 	cargo build --release
@@ -28,6 +29,7 @@ test: test-rust test-python test-node test-conformance test-fuzz
 test-rust:
 	cargo build
 	cargo test
+	cargo test -p coralmux-loadtest
 
 test-python: test-rust $(VENV)/installed
 	$(VENV)/bin/python -m pytest -q -c tests/interop/pytest.ini tests/interop
@@ -42,13 +44,19 @@ test-fuzz:
 	fuzz/run.sh $(FUZZ_SECONDS)
 
 lint:
-	cargo fmt --check
+	cargo fmt --all --check
 	cargo clippy --all-targets -- -D warnings
+	cargo clippy -p coralmux-loadtest --all-targets -- -D warnings
 	if cargo deny --version >/dev/null 2>&1; then \
 		cargo deny --offline check bans licenses sources; \
 	else \
 		echo "cargo-deny is not installed: licences and sources are not checked"; \
 	fi
+
+# Needs two cores, and minutes in which nothing else uses them.
+bench-relay:
+	cargo build --release -p coralmux-relay -p coralmux-loadtest
+	$(TARGET_DIR)/release/coralmux-loadtest bench --relay $(TARGET_DIR)/release/coralmux-relay $(BENCH_FLAGS)
 
 clean:
 	cargo clean
