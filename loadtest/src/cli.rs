@@ -239,11 +239,11 @@ pub(crate) struct BenchArgs {
     /// The core on which the generator runs
     #[arg(long, value_name = "CORE", default_value_t = 1)]
     pub(crate) generator_core: usize,
-    /// How often relay and reference are measured in turn
-    #[arg(long, value_name = "COUNT", default_value_t = 5)]
+    /// How often relay and reference are measured in turn: many short rounds tell more than few long ones
+    #[arg(long, value_name = "COUNT", default_value_t = 11)]
     pub(crate) rounds: usize,
     /// Length of each measured window
-    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     pub(crate) seconds: f64,
     /// Only the rows whose name has this in it
     #[arg(long, value_name = "TEXT")]
