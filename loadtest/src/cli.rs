@@ -34,6 +34,8 @@ pub(crate) enum Command {
     },
     /// Start a relay and a reference, each on a core, and print what the relay costs more
     Bench(BenchArgs),
+    /// Measure this machine for a minute or two and say how much a relay on it can carry
+    Plan(PlanArgs),
 }
 
 /// Which relay, and how the result is shown.
@@ -237,16 +239,38 @@ pub(crate) struct BenchArgs {
     /// The core on which the generator runs
     #[arg(long, value_name = "CORE", default_value_t = 1)]
     pub(crate) generator_core: usize,
-    /// How often relay and reference are measured in turn
-    #[arg(long, value_name = "COUNT", default_value_t = 5)]
+    /// How often relay and reference are measured in turn: many short rounds tell more than few long ones
+    #[arg(long, value_name = "COUNT", default_value_t = 11)]
     pub(crate) rounds: usize,
     /// Length of each measured window
-    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     pub(crate) seconds: f64,
     /// Only the rows whose name has this in it
     #[arg(long, value_name = "TEXT")]
     pub(crate) only: Option<String>,
     /// Where the table goes as JSON as well
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// The relay's binary
+    #[arg(long, value_name = "FILE", default_value = "target/release/coralmux-relay")]
+    pub(crate) relay: PathBuf,
+    /// The 99th percentile of latency, from sender to receiver, that messages may have
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 10.0)]
+    pub(crate) p99_ms: f64,
+    /// Size of the messages
+    #[arg(long, value_name = "BYTES", default_value_t = 256)]
+    pub(crate) bytes: usize,
+    /// Pairs that are connected for measuring; what more would cost is extrapolated
+    #[arg(long, value_name = "COUNT", default_value_t = 2000)]
+    pub(crate) pairs: usize,
+    /// Length of each trial of a rate
+    #[arg(long, value_name = "SECONDS", default_value_t = 3.0)]
+    pub(crate) seconds: f64,
+    /// Where the plan goes as JSON as well
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 }

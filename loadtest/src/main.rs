@@ -3,6 +3,8 @@
 mod bench;
 mod cli;
 mod generator;
+mod launch;
+mod plan;
 mod reference;
 mod report;
 mod scenario;
@@ -65,6 +67,7 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Reference { port } => reference::serve(port),
         Command::Bench(args) => bench::run(&args),
+        Command::Plan(args) => plan::run(&args),
     }
 }
 

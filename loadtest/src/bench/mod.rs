@@ -4,17 +4,17 @@
 //! that are ratios are measured in turn, round by round, and the median of the rounds' own ratios counts: what the
 //! machine does besides hits both alike.
 
-mod servers;
 mod table;
 
 use crate::cli::BenchArgs;
+use crate::launch::{Binaries, Server, pin_to};
 use crate::report::compare::{Comparison, Ratio};
 use crate::report::latency::round;
 use crate::report::outcome::Outcome;
 use crate::report::progress::Progress;
 use crate::scenario::{Opening, Relay, Run, idle, pingpong, storm};
 use anyhow::{Context as _, Result};
-use servers::{Binaries, Server};
+
 use std::time::Duration;
 use table::{Bound, Row, Table};
 
@@ -47,10 +47,7 @@ const MANY: usize = 2;
 
 /// Measures all rows, or those that are wanted, and prints the table.
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
-    let generator_core = args.generator_core;
-    let mut cores = rustix::thread::CpuSet::new();
-    cores.set(generator_core);
-    rustix::thread::sched_setaffinity(None, &cores).with_context(|| format!("core {generator_core}"))?;
+    pin_to(args.generator_core)?;
     let binaries = Binaries { relay: args.relay.clone(), reference: args.reference.clone() };
     let mut bench = Bench { args, binaries, table: Table::begin() };
     bench.messages()?;

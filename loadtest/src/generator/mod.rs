@@ -13,12 +13,13 @@ use connection::{Connection, Stage};
 pub(crate) use envelope::{Role, Template};
 
 use crate::target::Target;
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use frame::Incoming;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
+use rustix::process::{Resource, getrlimit};
 use source::Sources;
 use std::rc::Rc;
 use std::time::Instant;
@@ -32,6 +33,8 @@ pub(crate) const SECOND: u64 = 1_000_000_000;
 /// What is read in one call: more than a socket's receive buffer usually holds of small messages.
 const READ_BYTES: usize = 256 << 10;
 const EVENTS_MAX: usize = 1024;
+/// Descriptors that this process needs besides those of its connections.
+const FILES_RESERVED: u64 = 32;
 
 /// Any key will do, so it is the one of RFC 6455, section 1.3, whose answer is known.
 const UPGRADE_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -71,7 +74,14 @@ pub(crate) struct Net {
 
 impl Net {
     /// No connection yet; `connections_max` at the same time decide how many source addresses are needed.
+    ///
+    /// Fails where this process may not have as many descriptors.
     pub(crate) fn new(target: Target, connections_max: usize) -> Result<Self> {
+        let files_max = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        ensure!(
+            (connections_max as u64).saturating_add(FILES_RESERVED) <= files_max,
+            "{connections_max} connections take as many descriptors, and this process may have {files_max} (ulimit -Hn)"
+        );
         let upgrade = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
              Sec-WebSocket-Key: {UPGRADE_KEY}\r\n\r\n",

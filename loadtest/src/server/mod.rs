@@ -47,6 +47,23 @@ impl Process {
         Ok(pages * rustix::param::page_size() as u64)
     }
 
+    /// The hard limit of open files.
+    pub(crate) fn files_max(self) -> Result<u64> {
+        let path = format!("/proc/{}/limits", self.pid);
+        let text = fs::read_to_string(&path).with_context(|| path.clone())?;
+        let line = text.lines().find_map(|line| line.strip_prefix("Max open files")).context(path)?;
+        let hard = line.split_whitespace().nth(1).unwrap_or_default();
+        Ok(hard.parse().unwrap_or(u64::MAX))
+    }
+
+    /// Bytes of memory that is locked or pinned.
+    pub(crate) fn locked(self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.pid);
+        let text = fs::read_to_string(&path).with_context(|| path.clone())?;
+        let field = |name: &str| kilobytes(text.lines().find_map(|line| line.strip_prefix(name)));
+        Ok(field("VmLck:").unwrap_or(0) + field("VmPin:").unwrap_or(0))
+    }
+
     /// Memory as it is now. This walks the page tables: not more than a few times a second.
     pub(crate) fn memory(self) -> Result<Memory> {
         let path = format!("/proc/{}/smaps_rollup", self.pid);
@@ -67,6 +84,12 @@ impl Process {
 pub(crate) fn kernel_slab() -> Result<u64> {
     let text = fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
     kilobytes(text.lines().find_map(|line| line.strip_prefix("Slab:"))).context("/proc/meminfo: Slab")
+}
+
+/// Memory that programs could still take, of the whole machine, in bytes.
+pub(crate) fn memory_available() -> Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
+    kilobytes(text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))).context("/proc/meminfo: MemAvailable")
 }
 
 /// CPU time that this machine's cores were not idle, stolen time included, in nanoseconds.

@@ -5,6 +5,7 @@ use crate::server::Process;
 use crate::target::Target;
 use crate::tokens;
 use anyhow::{Context as _, Result, bail};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -27,21 +28,21 @@ const START_TRIES: u32 = 200;
 const START_WAIT: Duration = Duration::from_millis(50);
 
 /// What is started.
-pub(super) struct Binaries {
-    pub(super) relay: PathBuf,
+pub(crate) struct Binaries {
+    pub(crate) relay: PathBuf,
     /// Takes a port as its argument; none for the reference of this program.
-    pub(super) reference: Option<PathBuf>,
+    pub(crate) reference: Option<PathBuf>,
 }
 
 /// A process that is killed when this goes.
-pub(super) struct Server {
+pub(crate) struct Server {
     child: Child,
     directory: Option<PathBuf>,
 }
 
 impl Server {
     /// The relay with a shard on each of `cores` and an empty store, and so many tokens.
-    pub(super) fn relay(binaries: &Binaries, cores: &[usize], pairs: usize) -> Result<(Self, Relay)> {
+    pub(crate) fn relay(binaries: &Binaries, cores: &[usize], pairs: usize) -> Result<(Self, Relay)> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("coralmux-bench-{}-{number}", std::process::id()));
@@ -55,7 +56,7 @@ impl Server {
     }
 
     /// The reference, and so many tokens.
-    pub(super) fn reference(binaries: &Binaries, core: usize, pairs: usize) -> Result<(Self, Relay)> {
+    pub(crate) fn reference(binaries: &Binaries, core: usize, pairs: usize) -> Result<(Self, Relay)> {
         let address = free_address()?;
         let mut command = match &binaries.reference {
             Some(path) => pinned(&[core], path),
@@ -105,6 +106,19 @@ impl Drop for Server {
             let _ = std::fs::remove_dir_all(directory);
         }
     }
+}
+
+/// Keeps this thread on a core.
+pub(crate) fn pin_to(core: usize) -> Result<()> {
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    sched_setaffinity(None, &cores).with_context(|| format!("cannot run on core {core}"))
+}
+
+/// The cores that this process may use.
+pub(crate) fn usable_cores() -> Result<Vec<usize>> {
+    let cores = sched_getaffinity(None).context("which cores may be used")?;
+    Ok((0..CpuSet::MAX_CPU).filter(|core| cores.is_set(*core)).collect())
 }
 
 /// `binary` on some cores. taskset becomes the program that it starts, so the process is the program's.
