@@ -1,8 +1,11 @@
 # make run    builds the relay, starts it with a store in ./data, and prints how a phone reaches an agent
 # make test   everything: Rust, Python, Node, conformance, short fuzz runs
 # make lint   formatting, clippy, licences
+# make bench  instructions of the paths that each message takes, against benches/baseline.json (benches/README.md);
+#             bench-check fails where one grew by more than 10%, bench-accept writes the baseline
 #
-# Needs Rust (1.88 or newer), a C compiler and C++ compiler, Python 3.11 or newer with venv, and Node 18 or newer.
+# Needs Rust (1.88 or newer), a C compiler and C++ compiler, Python 3.11 or newer with venv, and Node 18 or newer; the
+# benches need valgrind.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -17,7 +20,7 @@ FUZZ_SECONDS ?= 5
 CORALMUX_RELAY ?= $(abspath $(TARGET_DIR)/debug/coralmux-relay)
 export CORALMUX_RELAY
 
-.PHONY: run test test-rust test-python test-node test-conformance test-fuzz lint clean
+.PHONY: run test test-rust test-python test-node test-conformance test-fuzz lint bench bench-check bench-accept clean
 
 run:
 	cargo build --release
@@ -28,6 +31,7 @@ test: test-rust test-python test-node test-conformance test-fuzz
 test-rust:
 	cargo build
 	cargo test
+	cargo test --package coralmux-instructions
 
 test-python: test-rust $(VENV)/installed
 	$(VENV)/bin/python -m pytest -q -c tests/interop/pytest.ini tests/interop
@@ -42,13 +46,24 @@ test-fuzz:
 	fuzz/run.sh $(FUZZ_SECONDS)
 
 lint:
-	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
+	cargo fmt --package coralmux-relay --package coralmux-instructions --check
+	cargo clippy --all-targets --package coralmux-relay --package coralmux-instructions -- -D warnings
 	if cargo deny --version >/dev/null 2>&1; then \
 		cargo deny --offline check bans licenses sources; \
 	else \
 		echo "cargo-deny is not installed: licences and sources are not checked"; \
 	fi
+
+INSTRUCTIONS := cargo run --quiet --profile bench --package coralmux-instructions --
+
+bench:
+	$(INSTRUCTIONS)
+
+bench-check:
+	$(INSTRUCTIONS) --check
+
+bench-accept:
+	$(INSTRUCTIONS) --accept
 
 clean:
 	cargo clean
