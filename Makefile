@@ -54,7 +54,7 @@ lint:
 		echo "cargo-deny is not installed: licences and sources are not checked"; \
 	fi
 
-INSTRUCTIONS := cargo run --quiet --profile bench --package coralmux-instructions --
+INSTRUCTIONS := cargo run --profile bench --package coralmux-instructions --
 
 bench:
 	$(INSTRUCTIONS)
