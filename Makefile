@@ -3,6 +3,7 @@
 # make lint   formatting, clippy, licences
 # make bench  instructions of the paths that each message takes, against benches/baseline.json (benches/README.md);
 #             bench-check fails where one grew by more than 10%, bench-accept writes the baseline
+# make bench-relay   what the relay costs more than the least a relay can cost (BENCH_FLAGS=--reference=path, --only=text)
 #
 # Needs Rust (1.88 or newer), a C compiler and C++ compiler, Python 3.11 or newer with venv, and Node 18 or newer; the
 # benches need valgrind.
@@ -20,7 +21,8 @@ FUZZ_SECONDS ?= 5
 CORALMUX_RELAY ?= $(abspath $(TARGET_DIR)/debug/coralmux-relay)
 export CORALMUX_RELAY
 
-.PHONY: run test test-rust test-python test-node test-conformance test-fuzz lint bench bench-check bench-accept clean
+.PHONY: run test test-rust test-python test-node test-conformance test-fuzz lint
+.PHONY: bench bench-check bench-accept bench-relay clean
 
 run:
 	cargo build --release
@@ -31,7 +33,8 @@ test: test-rust test-python test-node test-conformance test-fuzz
 test-rust:
 	cargo build
 	cargo test
-	cargo test --package coralmux-instructions
+	cargo test -p coralmux-loadtest
+	cargo test -p coralmux-instructions
 
 test-python: test-rust $(VENV)/installed
 	$(VENV)/bin/python -m pytest -q -c tests/interop/pytest.ini tests/interop
@@ -46,15 +49,17 @@ test-fuzz:
 	fuzz/run.sh $(FUZZ_SECONDS)
 
 lint:
-	cargo fmt --package coralmux-relay --package coralmux-instructions --check
-	cargo clippy --all-targets --package coralmux-relay --package coralmux-instructions -- -D warnings
+	cargo fmt --all --check
+	cargo clippy --all-targets -- -D warnings
+	cargo clippy -p coralmux-loadtest --all-targets -- -D warnings
+	cargo clippy -p coralmux-instructions --all-targets -- -D warnings
 	if cargo deny --version >/dev/null 2>&1; then \
 		cargo deny --offline check bans licenses sources; \
 	else \
 		echo "cargo-deny is not installed: licences and sources are not checked"; \
 	fi
 
-INSTRUCTIONS := cargo run --profile bench --package coralmux-instructions --
+INSTRUCTIONS := cargo run --profile bench -p coralmux-instructions --
 
 bench:
 	$(INSTRUCTIONS)
@@ -64,6 +69,11 @@ bench-check:
 
 bench-accept:
 	$(INSTRUCTIONS) --accept
+
+# Needs two cores, and minutes in which nothing else uses them.
+bench-relay:
+	cargo build --release -p coralmux-relay -p coralmux-loadtest
+	$(TARGET_DIR)/release/coralmux-loadtest bench --relay $(TARGET_DIR)/release/coralmux-relay $(BENCH_FLAGS)
 
 clean:
 	cargo clean

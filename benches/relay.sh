@@ -67,7 +67,7 @@ stop
 show "$work/cpu.json" '
 c = r["ratio"]["server_cpu_us_per_message"]
 for a, b in r["rounds"]:
-    print("  %.2f / %.2f us" % (a["server_cpu_us_per_message"], b["server_cpu_us_per_message"]),
+    print("  %.2f / %.2f us" % (a["figures"]["server_cpu_us_per_message"], b["figures"]["server_cpu_us_per_message"]),
           "(server cores %.2f / %.2f, others %.2f / %.2f)" % tuple(x["usage"][k] for k in ("server_cores", "others_cores") for x in (a, b)))
 print("  ratio %.3f (median; each: %s)" % (c["median"], ", ".join(map(str, c["each"]))))'
 
@@ -77,7 +77,8 @@ for server in relay reference; do
 	load idle --url "ws://127.0.0.1:$PORT/ws" --pairs "$PAIRS_IDLE" --seconds 3 --json "$work/$server.json"
 	stop
 	show "$work/$server.json" "
-p, t = r['per_connection'], r['per_connection_with_tokens']
+f = r['figures']
 print('  %-9s %.0f bytes RSS growth (with the tokens: %.0f); kernel slab of both ends %.0f bytes; CPU at rest %.2f%% of a core' %
-      ('$server', p['rss'], t['rss'], r['slab_per_connection'], 100 * r['usage']['server_cores']))"
+      ('$server', f['rss_bytes_per_connection'], f['rss_bytes_per_connection_with_tokens'],
+       f['kernel_slab_bytes_per_connection'], 100 * f['server_cores']))"
 done

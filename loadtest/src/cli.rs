@@ -107,6 +107,9 @@ pub(crate) struct PingpongArgs {
     /// Forwarded messages a second in all, instead of a depth; latency counts from when each was to be sent
     #[arg(long, value_name = "PER_SECOND", conflicts_with = "depth")]
     rate: Option<f64>,
+    /// Send each message in a call of its own, instead of all answers to what one read brought in one
+    #[arg(long)]
+    single_sends: bool,
     /// Sleep while there is nothing to do; otherwise the generator takes all of its core, and the relay does not pay
     /// for waking it
     #[arg(long)]
@@ -196,7 +199,7 @@ pub(crate) struct UploadArgs {
 #[derive(Debug, Args)]
 pub(crate) struct SlowArgs {
     /// Pairs of phone and agent
-    #[arg(long, value_name = "COUNT", default_value_t = 200)]
+    #[arg(long, value_name = "COUNT", default_value_t = 50)]
     pairs: usize,
     /// The share of phones that hardly read, 0 to 1
     #[arg(long, value_name = "SHARE", default_value_t = 0.1)]
@@ -208,10 +211,14 @@ pub(crate) struct SlowArgs {
     #[arg(long, value_name = "PER_SECOND", default_value_t = 20.0)]
     rate: f64,
     /// Size of each message
-    #[arg(long, value_name = "BYTES", default_value_t = 4096)]
+    #[arg(long, value_name = "BYTES", default_value_t = 16384)]
     bytes: usize,
-    #[command(flatten)]
-    timing: Timing,
+    /// Length of the measured window: long enough that the kernel's buffers fill
+    #[arg(long, value_name = "SECONDS", default_value_t = 20.0)]
+    seconds: f64,
+    /// Time before it under the same load
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
+    warm_up: f64,
     #[command(flatten)]
     pub(crate) common: Common,
 }
@@ -246,8 +253,9 @@ pub(crate) struct BenchArgs {
 
 impl PingpongArgs {
     pub(crate) fn plan(&self) -> pingpong::Plan {
-        let Self { pairs, bytes, depth, rate, sleep: sleeps, timing: Timing { seconds, warm_up }, .. } = *self;
-        pingpong::Plan { pairs, bytes, depth: depth.max(1), rate, seconds, warm_up, sleeps }
+        let Self { pairs, bytes, depth, rate, single_sends, sleep: sleeps, timing, .. } = *self;
+        let Timing { seconds, warm_up } = timing;
+        pingpong::Plan { pairs, bytes, depth: depth.max(1), rate, seconds, warm_up, single_sends, sleeps }
     }
 }
 
@@ -281,7 +289,7 @@ impl UploadArgs {
 
 impl SlowArgs {
     pub(crate) fn plan(&self) -> slow::Plan {
-        let Self { pairs, share, slow_bytes, rate, bytes, timing: Timing { seconds, warm_up }, .. } = *self;
+        let Self { pairs, share, slow_bytes, rate, bytes, seconds, warm_up, .. } = *self;
         slow::Plan { pairs, share, slow_bytes, rate, bytes, seconds, warm_up }
     }
 }

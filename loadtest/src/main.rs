@@ -22,12 +22,23 @@ use scenario::{Relay, Run, chat, idle, pingpong, slow, storm, upload};
 use serde::Serialize;
 use server::{Process, find_listener};
 use std::path::Path;
+use std::process::ExitCode;
 use target::Target;
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
     let cli = Cli::parse();
     raise_nofile();
-    match cli.command {
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
         Command::Pingpong(args) => {
             let plan = args.plan();
             measure(&args.common, plan.pairs, |run| pingpong::run(run, &plan))

@@ -84,9 +84,12 @@ fn start(config: &Config) -> Result<Running, Failure> {
 fn check_machine(config: &Config) -> Result<u64, Failure> {
     let nofile = rlimits::raise_nofile();
     let memlock = rlimits::raise_memlock();
-    if nofile.now != nofile.before {
-        tracing::debug!(before = nofile.before, now = nofile.now, "raised the limit of open files");
-    }
+    tracing::info!(
+        nofile = nofile.now,
+        nofile_before = nofile.before,
+        connections = rlimits::connection_capacity(nofile.now, config.shards),
+        "open files, and the connections that they allow"
+    );
     let unfit = |error: ProbeError| Failure { exit_code: exit::PREFLIGHT, text: error.report() };
     ProbeError::check_limits(memlock.now, nofile.now, config.shards).map_err(unfit)?;
     // glommio ends the process when it meets a kernel that it cannot use, so this comes before any executor.

@@ -29,6 +29,10 @@ pub(super) const GLANCE_BYTES: u32 = 4 << 10;
 /// they are looked at.
 pub(super) const FILLS_A_TURN: usize = 1;
 
+/// Of a message that is not longer, a part that has come is kept even when the memory budget is used up: a chat goes on
+/// while images wait.
+pub(super) const SMALL_BYTES_MAX: usize = 4 << 10;
+
 /// Messages are unmasked and checked in steps of this size, while the bytes are in the first-level cache.
 pub(super) const STEP_BYTES: usize = 16 << 10;
 

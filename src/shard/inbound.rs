@@ -5,7 +5,7 @@
 //! through the connection's [`Inbox`].
 
 use super::Shard;
-use super::bounds::{AUTH_BYTES_MAX, DIRECT_BYTES_MIN, FILLS_A_TURN, GLANCE_BYTES};
+use super::bounds::{AUTH_BYTES_MAX, DIRECT_BYTES_MIN, FILLS_A_TURN, GLANCE_BYTES, SMALL_BYTES_MAX};
 use super::close::CloseReason;
 use super::connection::{NONE, Pauses, Phase, Receiving};
 use super::inbox::{FrameLeft, Inbox, Partial};
@@ -13,7 +13,7 @@ use super::message::Step;
 use crate::proto::envelope::{self, Scanner};
 use crate::proto::frame::{self, Header, Opcode};
 use crate::ring::buffers::Slice;
-use crate::ring::chunk::{Chunk, Heap};
+use crate::ring::chunk::{Chunk, Heap, Reservation};
 use rustix::io::Errno;
 use std::io;
 use std::ops::Range;
@@ -292,15 +292,9 @@ impl Shard {
             (false, true) => header.payload_bytes,
             (false, false) => limit,
         } as usize;
-        let reservation = match self.connections[conn as usize].phase {
-            Phase::Auth => self.budget.charge(reserved_bytes),
-            _ => match self.budget.reserve(reserved_bytes) {
-                Some(reservation) => reservation,
-                None => {
-                    self.wait_for_budget(conn);
-                    return false;
-                }
-            },
+        let Some(reservation) = self.reserve(conn, reserved_bytes) else {
+            self.wait_for_budget(conn);
+            return false;
         };
         // What is received straight into the allocation gets its room when its turn comes: until then it would only be
         // so much more memory to go through.
@@ -323,6 +317,16 @@ impl Shard {
         });
         self.watch(conn, due);
         true
+    }
+
+    /// Memory for a message, unless it has to wait for its turn.
+    fn reserve(&self, conn: u32, bytes: usize) -> Option<Reservation> {
+        if bytes <= SMALL_BYTES_MAX {
+            return Some(self.budget.charge(bytes));
+        }
+        // Who comes later does not take what others wait for.
+        let is_next = self.budget_waiters.is_empty() || self.first_in_line == Some(conn);
+        is_next.then(|| self.budget.reserve(bytes)).flatten()
     }
 
     /// After a piece of a message: hands it on when it is whole.

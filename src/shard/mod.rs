@@ -106,6 +106,8 @@ pub struct Shard {
     fills: VecDeque<u32>,
     /// Connections that wait for the memory budget, first come first served.
     budget_waiters: VecDeque<u32>,
+    /// The waiter whose turn it is.
+    first_in_line: Option<u32>,
     throttled: Throttled,
     /// The mailbox is being read: whoever is called from there does not read it again.
     reading_mail: bool,
@@ -139,6 +141,7 @@ impl Shard {
             resumable: Vec::new(),
             fills: VecDeque::new(),
             budget_waiters: VecDeque::new(),
+            first_in_line: None,
             throttled: Throttled::default(),
             reading_mail: false,
             ends_at: None,

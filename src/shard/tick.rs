@@ -113,7 +113,9 @@ impl Shard {
                 continue;
             }
             self.resumable.push(conn);
+            self.first_in_line = Some(conn);
             self.resume_all();
+            self.first_in_line = None;
             if self.budget_waiters.back() == Some(&conn) {
                 // Still no room: it stays first in line.
                 self.budget_waiters.rotate_right(1);
@@ -125,7 +127,7 @@ impl Shard {
     /// Sees to it that the connection is looked at no later than at tick `due`.
     pub(super) fn watch(&mut self, conn: u32, due: u32) {
         let connection = &self.connections[conn as usize];
-        if matches!(connection.phase, Phase::Open | Phase::Echo) && due < connection.due.max(self.clock.tick()) {
+        if matches!(connection.phase, Phase::Open | Phase::Echo) && due < self.wheel.due(conn) {
             self.wheel.arm(conn, due);
         }
     }

@@ -134,6 +134,10 @@ impl Shard {
                 // Control posts a new token here before it answers who asked for it, so it may be in the mailbox. What
                 // comes through the mailbox itself, as hand-overs do, comes behind it anyway.
                 self.read_mail();
+                if self.connections[conn as usize].phase != Phase::Auth {
+                    // A mail said that all connections are to end.
+                    return;
+                }
             }
             return self.admit(conn, hash, role);
         }

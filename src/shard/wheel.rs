@@ -47,6 +47,12 @@ impl Wheel {
         }
     }
 
+    /// The deadline of `index`; [`u32::MAX`]: none.
+    #[must_use]
+    pub(super) fn due(&self, index: u32) -> u32 {
+        self.links.get(index as usize).map_or(u32::MAX, |link| link.due)
+    }
+
     /// Takes the deadline of `index` away, if it has one.
     pub(super) fn disarm(&mut self, index: u32) {
         let Some(link) = self.links.get_mut(index as usize) else { return };

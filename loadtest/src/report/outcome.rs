@@ -91,7 +91,7 @@ impl Outcome {
             return self;
         }
         let latency = all.latency();
-        (self.figures.insert(p50, latency.percentiles.p50), self.figures.insert(p99, latency.percentiles.p99));
+        self.figures.extend([(p50, latency.percentiles.p50), (p99, latency.percentiles.p99)]);
         self.latency_us.insert(name, latency);
         self
     }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 300.0;
 const LEFT: f64 = 64.0;
-const RIGHT: f64 = 16.0;
+const RIGHT: f64 = 30.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 40.0;
 
@@ -70,7 +70,7 @@ impl Axis {
             }
             Scale::Nines => (0..=self.to as i32)
                 .map(|nines| 1.0 - 10f64.powi(-nines))
-                .map(|quantile| (quantile, format!("p{}", trim(quantile * 100.0))))
+                .map(|quantile| (quantile, format!("p{}", trim(format!("{:.4}", quantile * 100.0)))))
                 .collect(),
         }
     }
@@ -132,20 +132,26 @@ fn nice(value: f64) -> f64 {
         .unwrap_or(value)
 }
 
-/// A number for people: 1200 is 1.2k.
+/// A number for people, to three digits: 1234 is 1.23k.
 pub(crate) fn short(value: f64) -> String {
-    match value.abs() {
-        big if big >= 1e9 => trim(value / 1e9) + "G",
-        big if big >= 1e6 => trim(value / 1e6) + "M",
-        big if big >= 1e3 => trim(value / 1e3) + "k",
-        _ => trim(value),
-    }
+    let (scaled, unit) = match value.abs() {
+        big if big >= 999.5e6 => (value / 1e9, "G"),
+        big if big >= 999.5e3 => (value / 1e6, "M"),
+        big if big >= 999.5 => (value / 1e3, "k"),
+        _ => (value, ""),
+    };
+    let decimals = match scaled.abs() {
+        big if big >= 99.95 => 0,
+        big if big >= 9.995 => 1,
+        big if big >= 0.9995 => 2,
+        _ => 3,
+    };
+    trim(format!("{scaled:.decimals$}")) + unit
 }
 
-/// At most three decimals, no zeros at the end.
-fn trim(value: f64) -> String {
-    let text = format!("{value:.3}");
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+/// Without the zeros at the end of a fraction.
+fn trim(text: String) -> String {
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
 #[cfg(test)]
@@ -163,6 +169,10 @@ mod tests {
         }
         assert!(!svg.contains("NaN"));
         assert_eq!(Plot { x: ("", Scale::Linear), y: ("", Scale::Linear), lines: vec![] }.svg(), "");
-        assert_eq!((nice(95_000.0), short(120_000.0), short(0.25)), (100_000.0, "120k".into(), "0.25".into()));
+        assert_eq!(
+            (short(306.175), short(5357.6), short(999.9), short(0.0)),
+            ("306".to_owned(), "5.36k".to_owned(), "1k".to_owned(), "0".to_owned())
+        );
+        assert_eq!((nice(95_000.0), short(120_000.0), short(0.25)), (100_000.0, "120k".to_owned(), "0.25".to_owned()));
     }
 }

@@ -101,7 +101,9 @@ pub(crate) fn measure<L: Load>(
     let end = begin.at + nanoseconds(seconds);
     let (mut last, mut last_count, mut series, mut over) = (begin, counted, Vec::new(), false);
     while last.at < end && !over {
-        net.run(load, (last.at + step).min(end), |net, load| {
+        // No sample is so short that what it shows is chance.
+        let until = if last.at + step * 3 / 2 < end { last.at + step } else { end };
+        net.run(load, until, |net, load| {
             over = done(net, load);
             over
         })?;

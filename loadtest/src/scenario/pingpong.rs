@@ -19,6 +19,8 @@ pub(crate) struct Plan {
     pub(crate) rate: Option<f64>,
     pub(crate) seconds: f64,
     pub(crate) warm_up: f64,
+    /// Whether each message leaves in a call of its own; otherwise all answers to what one read brought leave together.
+    pub(crate) single_sends: bool,
     /// Whether the generator sleeps when there is nothing to do.
     pub(crate) sleeps: bool,
 }
@@ -27,8 +29,9 @@ pub(crate) struct Plan {
 pub(crate) fn run(run: Run<'_>, plan: &Plan) -> Result<Outcome> {
     let (mut net, connect_seconds) = connect_pairs(run, plan.pairs)?;
     net.set_spins(!plan.sleeps);
-    let question = Template::envelope("chat.send", plan.bytes, plan.depth)?;
-    let answer = Template::envelope("chat.done", plan.bytes, plan.depth)?;
+    let copies_max = if plan.single_sends { 1 } else { plan.depth };
+    let question = Template::envelope("chat.send", plan.bytes, copies_max)?;
+    let answer = Template::envelope("chat.done", plan.bytes, copies_max)?;
     let mut game = Pingpong::new(question, answer, net.len(), 0..plan.pairs);
     match plan.rate {
         Some(rate) => game.start_at_rate(&net, rate / 2.0),
@@ -42,6 +45,7 @@ pub(crate) fn run(run: Run<'_>, plan: &Plan) -> Result<Outcome> {
         .setting("pairs", plan.pairs)
         .setting("bytes", plan.bytes)
         .setting("generator_sleeps", plan.sleeps)
+        .setting("single_sends", plan.single_sends)
         .figure("connect_seconds", connect_seconds)
         .throughput("messages_per_second", "server_cpu_us_per_message", messages)
         .latency("message", "latency_p50_us", "latency_p99_us", &game.latency)

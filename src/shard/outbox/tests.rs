@@ -155,6 +155,8 @@ struct Rig<'a> {
     /// Payloads of the pings, each with the place on the wire that it must not begin behind.
     pings: Vec<(Vec<u8>, Option<usize>)>,
     pressed: bool,
+    /// Bytes of the relay's own pushed since the outbox was low.
+    own_bytes: usize,
 }
 
 /// What can be in front of a control frame: a fragment or a run that has begun, and other control frames.
@@ -171,6 +173,7 @@ impl<'a> Rig<'a> {
             messages: Vec::new(),
             pings: Vec::new(),
             pressed: false,
+            own_bytes: 0,
         }
     }
 
@@ -181,8 +184,11 @@ impl<'a> Rig<'a> {
         payload
     }
 
-    fn check_pressure(&mut self, pushed: Pushed) {
-        let above = self.outbox.bytes > HIGH_WATER_BYTES;
+    /// What the peer pushes presses when all that is queued is too much, the relay's own when that alone is.
+    fn check_pressure(&mut self, pushed: Pushed, own_bytes: Option<usize>) {
+        self.own_bytes += own_bytes.unwrap_or(0);
+        let counted = if own_bytes.is_some() { self.own_bytes } else { self.outbox.bytes };
+        let above = counted > HIGH_WATER_BYTES;
         assert_eq!(pushed, if above { Pushed::UnderPressure } else { Pushed::Queued });
         self.pressed |= above;
     }
@@ -199,23 +205,25 @@ impl<'a> Rig<'a> {
                     _ => Chunk::Heap(Heap::from(run)),
                 };
                 let pushed = self.outbox.push(chunk);
-                self.check_pressure(pushed);
+                self.check_pressure(pushed, None);
             }
             Operation::Own(size) => {
                 let frame = frame_of(Opcode::Binary, &self.payload(*size));
-                let pushed = self.outbox.push(Chunk::Heap(Heap::from(frame)));
-                self.check_pressure(pushed);
+                let bytes = frame.len();
+                let pushed = self.outbox.push_own(frame);
+                self.check_pressure(pushed, Some(bytes));
             }
             Operation::Large(size) => {
                 let payload = self.payload(*size);
                 let heap = message_heap(&self.budget, &payload);
                 let pushed = self.outbox.push_message(heap, Opcode::Binary);
-                self.check_pressure(pushed);
+                self.check_pressure(pushed, None);
             }
             Operation::Control => {
                 let payload = (self.pings.len() as u32).to_be_bytes().to_vec();
-                let pushed = self.outbox.push_control(&frame_of(Opcode::Ping, &payload));
-                self.check_pressure(pushed);
+                let frame = frame_of(Opcode::Ping, &payload);
+                let pushed = self.outbox.push_control(&frame);
+                self.check_pressure(pushed, Some(frame.len()));
                 // While a send is under way it is not known how much of that will have gone before.
                 let behind = self.under_way.is_none().then(|| self.wire.len() + BEFORE_CONTROL_BYTES_MAX);
                 self.pings.push((payload, behind));
@@ -257,6 +265,9 @@ impl<'a> Rig<'a> {
         let here = self.wire.len();
         for (_, behind) in &mut self.pings {
             behind.get_or_insert(here + BEFORE_CONTROL_BYTES_MAX);
+        }
+        if self.outbox.bytes <= LOW_WATER_BYTES {
+            self.own_bytes = 0;
         }
         let relieved = self.pressed && self.outbox.bytes <= LOW_WATER_BYTES;
         assert_eq!(self.outbox.poll_relief(), relieved);
@@ -382,8 +393,9 @@ fn pressure_begins_above_the_high_water_mark_and_ends_at_the_low_one() {
     let bytes = |count: usize| Chunk::Heap(Heap::from(vec![0; count]));
     assert_eq!(outbox.push(bytes(HIGH_WATER_BYTES)), Pushed::Queued);
     assert!(!outbox.poll_relief(), "nobody was stopped");
-    assert_eq!(outbox.push_control(&[0]), Pushed::UnderPressure);
-    let mut left = HIGH_WATER_BYTES + 1;
+    assert_eq!(outbox.push_control(&[0]), Pushed::Queued, "a ping is answered whatever the peer has queued");
+    assert_eq!(outbox.push(bytes(1)), Pushed::UnderPressure);
+    let mut left = HIGH_WATER_BYTES + 2;
     let mut take = |outbox: &mut Outbox, down_to: usize| {
         while left > down_to {
             let outgoing = outbox.poll_send().unwrap();

@@ -1,0 +1,120 @@
+//! The program as it is used: a scenario over real sockets against the reference relay.
+
+use serde_json::Value;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_coralmux-loadtest");
+
+struct Reference {
+    child: Child,
+    port: u16,
+}
+
+impl Reference {
+    fn start() -> Self {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        let child = Command::new(PROGRAM).args(["reference", &port.to_string()]).spawn().unwrap();
+        let begun = Instant::now();
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "the reference does not listen");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Self { child, port }
+    }
+
+    /// The scenario's JSON result against this.
+    fn load(&self, arguments: &[&str]) -> Value {
+        let url = format!("ws://127.0.0.1:{}/ws", self.port);
+        let output =
+            Command::new(PROGRAM).args(arguments).args(["--url", &url]).stderr(Stdio::inherit()).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", output.status);
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+}
+
+impl Drop for Reference {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn figure(result: &Value, name: &str) -> f64 {
+    result["figures"][name].as_f64().unwrap_or_else(|| panic!("{name} in {result}"))
+}
+
+#[test]
+fn pingpong_counts_what_the_relay_forwarded_and_what_it_cost() {
+    let reference = Reference::start();
+    let result = reference.load(&["pingpong", "--pairs", "10", "--depth", "3", "--seconds", "1", "--warm-up", "0.1"]);
+    assert_eq!(result["errors"], serde_json::json!({}));
+    assert!(figure(&result, "messages_per_second") > 100.0);
+    assert!(figure(&result, "server_cpu_us_per_message") > 0.1);
+    let latency = &result["latency_us"]["message"];
+    assert!(latency["p50"].as_f64() <= latency["p99"].as_f64() && latency["p99"].as_f64() <= latency["max"].as_f64());
+    assert!(latency["count"].as_u64().unwrap() > 100);
+}
+
+#[test]
+fn a_rate_is_kept_and_large_messages_arrive_whole() {
+    let reference = Reference::start();
+    let timing = ["--seconds", "1", "--warm-up", "0.1"];
+    let rate = [&["pingpong", "--pairs", "5", "--rate", "400", "--sleep"][..], &timing].concat();
+    let per_second = figure(&reference.load(&rate), "messages_per_second");
+    assert!((300.0..500.0).contains(&per_second), "{per_second}");
+    let large = [&["pingpong", "--pairs", "2", "--bytes", "700000"][..], &timing].concat();
+    let result = reference.load(&large);
+    assert!(figure(&result, "messages_per_second") >= 1.0);
+    assert_eq!(result["errors"], serde_json::json!({}));
+}
+
+#[test]
+fn chats_are_answered_piece_by_piece_and_everybody_comes_back_after_a_storm() {
+    let reference = Reference::start();
+    let chat = ["chat", "--pairs", "10", "--rate", "20", "--pieces", "5", "--piece-rate", "50", "--seconds", "1"];
+    let result = reference.load(&chat);
+    assert_eq!(result["errors"], serde_json::json!({}));
+    assert!(figure(&result, "chats_completed_per_second") > 10.0);
+    assert!(result["latency_us"]["first piece"]["count"].as_u64().unwrap() >= 10);
+    let result = reference.load(&["storm", "--pairs", "50", "--herd", "100"]);
+    assert_eq!(result["latency_us"]["come back"]["count"], 100);
+    assert!(figure(&result, "connections_per_second") > 10.0);
+}
+
+#[test]
+fn two_relays_are_compared_and_the_report_stands_alone() {
+    let (one, two) = (Reference::start(), Reference::start());
+    let html = std::env::temp_dir().join(format!("coralmux-loadtest-{}.html", std::process::id()));
+    let compare = format!("ws://127.0.0.1:{}/ws", two.port);
+    let result = one.load(&[
+        "pingpong",
+        "--pairs",
+        "2",
+        "--seconds",
+        "0.3",
+        "--warm-up",
+        "0.1",
+        "--rounds",
+        "2",
+        "--compare",
+        &compare,
+        "--html",
+        html.to_str().unwrap(),
+    ]);
+    assert_eq!(result["ratio"]["server_cpu_us_per_message"]["each"].as_array().unwrap().len(), 2);
+    let report = std::fs::read_to_string(&html).unwrap();
+    std::fs::remove_file(&html).unwrap();
+    assert!(report.contains("<polyline") && report.contains("Ratios"));
+    for outside in ["src=", "href=", "@import", "url("] {
+        assert!(!report.contains(outside), "{outside}");
+    }
+}
+
+#[test]
+fn a_relay_that_is_not_there_is_named() {
+    let output = Command::new(PROGRAM).args(["pingpong", "--url", "ws://127.0.0.1:1/ws"]).output().unwrap();
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("ws://127.0.0.1:1/ws"));
+}
