@@ -1,9 +1,12 @@
 # make run    builds the relay, starts it with a store in ./data, and prints how a phone reaches an agent
 # make test   everything: Rust, Python, Node, conformance, short fuzz runs
 # make lint   formatting, clippy, licences
+# make bench  instructions of the paths that each message takes, against benches/baseline.json (benches/README.md);
+#             bench-check fails where one grew by more than 10%, bench-accept writes the baseline
 # make bench-relay   what the relay costs more than the least a relay can cost (BENCH_FLAGS=--reference=path, --only=text)
 #
-# Needs Rust (1.88 or newer), a C compiler and C++ compiler, Python 3.11 or newer with venv, and Node 18 or newer.
+# Needs Rust (1.88 or newer), a C compiler and C++ compiler, Python 3.11 or newer with venv, and Node 18 or newer; the
+# benches need valgrind.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -18,7 +21,8 @@ FUZZ_SECONDS ?= 5
 CORALMUX_RELAY ?= $(abspath $(TARGET_DIR)/debug/coralmux-relay)
 export CORALMUX_RELAY
 
-.PHONY: run bench-relay test test-rust test-python test-node test-conformance test-fuzz lint clean
+.PHONY: run test test-rust test-python test-node test-conformance test-fuzz lint
+.PHONY: bench bench-check bench-accept bench-relay clean
 
 run:
 	cargo build --release
@@ -30,6 +34,7 @@ test-rust:
 	cargo build
 	cargo test
 	cargo test -p coralmux-loadtest
+	cargo test -p coralmux-instructions
 
 test-python: test-rust $(VENV)/installed
 	$(VENV)/bin/python -m pytest -q -c tests/interop/pytest.ini tests/interop
@@ -47,11 +52,23 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --all-targets -- -D warnings
 	cargo clippy -p coralmux-loadtest --all-targets -- -D warnings
+	cargo clippy -p coralmux-instructions --all-targets -- -D warnings
 	if cargo deny --version >/dev/null 2>&1; then \
 		cargo deny --offline check bans licenses sources; \
 	else \
 		echo "cargo-deny is not installed: licences and sources are not checked"; \
 	fi
+
+INSTRUCTIONS := cargo run --profile bench -p coralmux-instructions --
+
+bench:
+	$(INSTRUCTIONS)
+
+bench-check:
+	$(INSTRUCTIONS) --check
+
+bench-accept:
+	$(INSTRUCTIONS) --accept
 
 # Needs two cores, and minutes in which nothing else uses them.
 bench-relay:

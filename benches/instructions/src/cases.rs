@@ -1,0 +1,256 @@
+//! What is counted: fixed inputs, made before the count begins, and a look at the result after it.
+
+use coralmux::http::{Action, Gate, GateOptions, Parsed};
+use coralmux::proto::bucket::{Bucket, Rate};
+use coralmux::proto::envelope::{self, Kind};
+use coralmux::proto::frame::{self, Opcode};
+use coralmux::proto::limits::Limits;
+use coralmux::proto::owner::owner;
+use coralmux::proto::quota::Used;
+use coralmux::proto::token::{Role, TokenHash, TokenKey, token_text};
+use coralmux::session::message::{Ids, RelayMessage};
+use coralmux::session::policy::Policy;
+use coralmux::session::{Session, Verdict};
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// A path whose instructions are counted.
+pub(crate) struct Case {
+    /// The name in the table and the baseline.
+    pub(crate) name: &'static str,
+    /// How many times `run` does it: the count is divided by this.
+    pub(crate) operations: u64,
+    /// Prepares, counts, looks at the result.
+    pub(crate) run: fn(),
+}
+
+/// Often enough for what happens once not to show.
+const OFTEN: u64 = 1000;
+/// For what takes hundreds of instructions, or its own memory each time.
+const SELDOM: u64 = 64;
+
+const fn case(name: &'static str, operations: u64, run: fn()) -> Case {
+    Case { name, operations, run }
+}
+
+/// All of them.
+pub(crate) const CASES: &[Case] = &[
+    case("bucket.take", OFTEN, bucket_take),
+    case("envelope.peek.256b", SELDOM, || envelope_peek(SELDOM, 256, CHAT)),
+    case("envelope.peek.4kib", SELDOM, || envelope_peek(SELDOM, 4 << 10, CHAT)),
+    case("envelope.peek.5mib", 1, || envelope_peek(1, 5 << 20, IMAGE)),
+    case("frame.rehead.256b", SELDOM, || frame_rehead(1, 256)),
+    case("frame.rehead.16x256b", SELDOM, || frame_rehead(16, 256)),
+    case("frame.rehead.4kib", SELDOM, || frame_rehead(1, 4 << 10)),
+    case("http.upgrade", SELDOM, http_upgrade),
+    case("quota.charge", OFTEN, quota_charge),
+    case("session.forward", OFTEN, session_forward),
+    case("session.refuse", SELDOM, session_refuse),
+    case("token.hash", SELDOM, token_hash),
+    case("token.owner", OFTEN, token_owner),
+];
+
+/// Where counting begins and ends: callgrind is told this function's name.
+#[inline(never)]
+pub(crate) fn under_callgrind<T>(work: impl FnOnce() -> T) -> T {
+    black_box(work())
+}
+
+/// 2024-02-29 12:00 UTC: neither the day nor the month is about to end.
+const NOON: u64 = 1_709_208_000_000;
+const START: Duration = Duration::from_secs(1000);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What people and models write: words, an escape here and there, a letter that is not ASCII.
+const CHAT: &str = r#"The caf\u00e9 opens at 8.\nHe said: \"I'll be there, très tôt\", and went back to reading. "#;
+/// A picture in base64 is one long run.
+const IMAGE: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg";
+
+/// An envelope of so many bytes whose payload repeats `text`.
+fn envelope_of(bytes: usize, text: &str) -> Vec<u8> {
+    let mut envelope =
+        br#"{"v":1,"type":"chat.send","id":"0d9488f7-0a41-4f3f-8f34-000000000001","ts":1709208000000,"payload":{"text":""#
+            .to_vec();
+    let end = br#""}}"#;
+    while envelope.len() + text.len() + end.len() <= bytes {
+        envelope.extend_from_slice(text.as_bytes());
+    }
+    envelope.resize(bytes - end.len(), b'.');
+    envelope.extend_from_slice(end);
+    envelope
+}
+
+fn envelope_peek(operations: u64, bytes: usize, text: &str) {
+    let message = envelope_of(bytes, text);
+    let others = under_callgrind(|| {
+        let peek = || envelope::peek(black_box(&message)).is_ok_and(|it| it.kind == Kind::Other && it.id.is_some());
+        (0..operations).filter(|_| peek()).count()
+    });
+    assert_eq!(others as u64, operations);
+}
+
+const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// So many frames as a client sends them, one after the other.
+fn masked_frames(count: usize, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0; frame::HEADER_BYTES_MAX];
+    let header_bytes = frame::write_header(&mut frame, true, Opcode::Text, payload.len() as u64);
+    frame.truncate(header_bytes);
+    frame[1] |= 0x80;
+    frame.extend_from_slice(&KEY);
+    frame.extend(payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key));
+    frame.repeat(count)
+}
+
+/// As a shard does it: each frame loses its mask and moves down to the one before, under a server's header. Where the
+/// run begins and ends.
+fn rehead(bytes: &mut [u8]) -> (usize, usize) {
+    let (mut at, mut begin, mut end) = (0, 0, 0);
+    while let Ok(Some(header)) = frame::parse_header(&bytes[at..]) {
+        let payload = at + header.header_bytes..at + header.header_bytes + header.payload_bytes as usize;
+        at = payload.end;
+        let start = match end {
+            0 => payload.start,
+            end => end + frame::header_bytes(header.payload_bytes),
+        };
+        let length = payload.len();
+        frame::unmask_shift(bytes, payload, start, header.key);
+        let header_start = start - frame::header_bytes(header.payload_bytes);
+        frame::write_header(&mut bytes[header_start..], true, header.opcode, header.payload_bytes);
+        begin = if end == 0 { header_start } else { begin };
+        end = start + length;
+    }
+    (begin, end)
+}
+
+fn frame_rehead(count: usize, payload_bytes: usize) {
+    let payload = envelope_of(payload_bytes, CHAT);
+    let mut buffers = vec![masked_frames(count, &payload); SELDOM as usize];
+    let (begin, end) =
+        under_callgrind(|| buffers.iter_mut().fold((0, 0), |_, buffer| rehead(black_box(buffer.as_mut_slice()))));
+    let mut bare = vec![0x81, 126];
+    bare.extend_from_slice(&(payload_bytes as u16).to_be_bytes());
+    bare.extend_from_slice(&payload);
+    assert!(buffers.iter().all(|buffer| buffer[begin..end] == bare.repeat(count)));
+}
+
+/// A request as a browser sends it through a proxy.
+const UPGRADE: &[u8] = b"GET /ws HTTP/1.1\r\n\
+    Host: relay.example.com\r\n\
+    Connection: Upgrade\r\n\
+    Pragma: no-cache\r\n\
+    Cache-Control: no-cache\r\n\
+    User-Agent: Mozilla/5.0 (Linux; Android 14; Pixel 8) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Mobile\r\n\
+    Upgrade: websocket\r\n\
+    Origin: https://app.example.com\r\n\
+    Sec-WebSocket-Version: 13\r\n\
+    Accept-Encoding: gzip, deflate, br\r\n\
+    Accept-Language: en-US,en;q=0.9\r\n\
+    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\
+    X-Forwarded-For: 203.0.113.5\r\n\
+    \r\n";
+
+fn http_upgrade() {
+    let proxy = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+    let gate = Gate::new(GateOptions {
+        admin_key: "an admin key of the usual length",
+        trusted_proxies: "10.0.0.0/8".parse().into_iter().collect(),
+        allowed_origins: Some(vec!["https://app.example.com".to_owned()]),
+        registration: true,
+        any_path: false,
+    });
+    let upgrades = under_callgrind(|| {
+        let is_upgrade = || match gate.parse(NOON / 1000, black_box(UPGRADE), black_box(proxy)) {
+            Ok(Parsed::Request { action: Action::Upgrade { .. }, client, .. }) => client != proxy,
+            _ => false,
+        };
+        (0..SELDOM).filter(|_| is_upgrade()).count()
+    });
+    assert_eq!(upgrades as u64, SELDOM);
+}
+
+/// When the operations happen, so that nobody has to work it out while counting.
+fn moments(step: Duration) -> Vec<Duration> {
+    (0..OFTEN as u32).map(|n| START + step * n).collect()
+}
+
+fn bucket_take() {
+    let Some(rate) = Rate::per(100, SECOND, 200) else { unreachable!("100 is a limit") };
+    let mut bucket = Bucket::default();
+    let moments = moments(SECOND / 100);
+    let taken =
+        under_callgrind(|| moments.iter().filter(|&&now| bucket.try_take(now, black_box(&rate)).is_ok()).count());
+    assert_eq!(taken as u64, OFTEN);
+}
+
+fn quota_charge() {
+    let mut used = Used::default();
+    used.roll(NOON);
+    let charged = under_callgrind(|| {
+        let mut charge = |n| used.try_charge(NOON + n, black_box(256), black_box(500 << 20), black_box(10 << 30));
+        (0..OFTEN).filter(|&n| charge(n).is_ok()).count()
+    });
+    assert_eq!((charged as u64, used.month_bytes), (OFTEN, 256 * OFTEN));
+}
+
+/// A session whose two are there, with all limits on.
+fn paired(phone_per_minute: u64) -> Session<u32> {
+    let policy = Policy::new(Limits { phone_per_minute, ..Limits::default() });
+    let mut session = Session::new(Rc::new(policy), Used::default());
+    let _ = session.join(Role::Phone, 1);
+    let _ = session.join(Role::Agent, 2);
+    let _ = session.used(NOON);
+    session
+}
+
+fn session_forward() {
+    let mut session = paired(60_000);
+    let moments = moments(SECOND / 1000);
+    let forwarded = under_callgrind(|| {
+        let mut handle =
+            |now| session.handle_message(now, NOON, black_box(Role::Phone), black_box(Kind::Other), black_box(256));
+        moments.iter().filter(|&&now| matches!(handle(now), Verdict::Forward(2))).count()
+    });
+    assert_eq!((forwarded as u64, session.take_unreported()), (OFTEN, 256 * OFTEN));
+}
+
+fn session_refuse() {
+    let mut session = paired(1);
+    let mut ids = Ids::new(0x0123_4567_89ab_cdef);
+    assert_eq!(session.handle_message(START, NOON, Role::Phone, Kind::Other, 256), Verdict::Forward(2));
+    let frame_bytes = under_callgrind(|| {
+        let mut refuse = || {
+            let role = black_box(Role::Phone);
+            let Verdict::Refuse(refusal) = session.handle_message(START, NOON, role, black_box(Kind::Other), 256)
+            else {
+                return 0;
+            };
+            let message = RelayMessage::Error {
+                code: refusal.code,
+                message: refusal.message,
+                retry_after_ms: refusal.retry_after_ms,
+                reference: black_box(Some(r#""0d9488f7-0a41-4f3f-8f34-000000000001""#)),
+            };
+            black_box(message.to_frame(&mut ids, NOON)).len()
+        };
+        (0..SELDOM).map(|_| refuse()).min()
+    });
+    assert!(frame_bytes.is_some_and(|bytes| bytes > 200), "{frame_bytes:?}");
+}
+
+fn token_hash() {
+    let tokens: Vec<String> = (0..SELDOM).map(|n| token_text(u128::from(n).to_be_bytes())).collect();
+    let sum = under_callgrind(|| tokens.iter().fold(0, |sum, token| sum ^ TokenHash::of(black_box(token)).key().0));
+    assert_ne!(sum, 0);
+}
+
+fn token_owner() {
+    // Odd, so that no two are the same: keys as evenly spread as those of tokens.
+    let keys: Vec<TokenKey> =
+        (1..=OFTEN).map(|n| TokenKey(u128::from(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)))).collect();
+    let far = under_callgrind(|| keys.iter().filter(|&&key| owner(black_box(key), black_box(8)) > 0).count());
+    assert!((800..950).contains(&far), "{far}");
+}
