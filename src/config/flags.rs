@@ -1,7 +1,7 @@
 //! The command line as people type it. Values stay texts here: they are checked together with those of the environment
 //! and the file, so that each is told wrong in the same words.
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches, Parser};
 use std::collections::HashSet;
 use std::ffi::OsString;
 
@@ -131,7 +131,12 @@ impl Flags {
 
     /// Reads a command line, program name first. The error is clap's: also `--help` and `--version`.
     pub(super) fn read(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        Self::try_parse_from(with_two_dashes(args))
+        // A number below 0 is a value like another, which its reader then refuses by the flag's name.
+        let command = Self::command().mut_args(|arg| match arg.get_action().takes_values() {
+            true => arg.allow_negative_numbers(true),
+            false => arg,
+        });
+        Self::from_arg_matches(&command.try_get_matches_from(with_two_dashes(args))?)
     }
 }
 

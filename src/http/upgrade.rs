@@ -35,11 +35,11 @@ pub(super) fn accept(head: &Head<'_>) -> Result<[u8; 28], Problem> {
             "UPGRADE_REQUIRED",
             "this is a WebSocket endpoint: connect with a WebSocket client (ws:// or wss://)",
         )
-        .with_header("Upgrade: websocket\r\nConnection: Upgrade\r\n"));
+        .with_header("Upgrade: websocket\r\n"));
     }
     if head.websocket_version != Some(b"13") {
         return Err(Problem::fixed(426, "UPGRADE_REQUIRED", "the relay speaks WebSocket version 13")
-            .with_header("Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"));
+            .with_header("Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"));
     }
     match head.websocket_key {
         Some(key) if is_key(key) => Ok(accept_key(key)),

@@ -10,6 +10,7 @@ pub mod buffers;
 pub mod chunk;
 mod inflight;
 pub mod probe;
+pub mod queue;
 mod wake;
 
 use self::buffers::{Pool, Slice};

@@ -1,13 +1,14 @@
 //! The process's resource limits: raised as far as they go, and what follows from them.
 
+use crate::shard::bounds::TURNED_AWAY_MAX;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// File descriptors that are no connections: standard streams, log, store with its journal, signals, and room for what
 /// a library opens for a moment.
 const RESERVED: u64 = 64;
 /// As [`RESERVED`], for each shard: listeners, glommio's three rings and its eventfds, the data ring and its eventfd,
-/// the mailbox, and a connection or two accepted only to be told that there is no room.
-const RESERVED_PER_SHARD: u64 = 32;
+/// the mailbox, and [`TURNED_AWAY_MAX`] connections accepted only to be told that there is no room.
+const RESERVED_PER_SHARD: u64 = 32 + TURNED_AWAY_MAX as u64;
 
 /// A soft limit before and after raising it; `u64::MAX` is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +48,7 @@ mod tests {
 
     #[test]
     fn capacity_leaves_room_for_the_relay_itself() {
-        assert_eq!(connection_capacity(1024, 2), 1024 - 64 - 64);
+        assert_eq!(connection_capacity(1024, 2), 1024 - 64 - 2 * (32 + 64));
         assert_eq!(connection_capacity(96, 1), 0);
         assert_eq!(connection_capacity(10, u16::MAX), 0);
         assert!(connection_capacity(u64::MAX, 128) > 1 << 60);

@@ -1,7 +1,7 @@
 //! New connections: caps, addresses, and the first receive.
 
 use super::Shard;
-use super::bounds::TURNED_AWAY_MAX;
+use super::bounds::{TURNED_AWAY_FOR, TURNED_AWAY_MAX};
 use super::connection::{Connection, Early, NONE, Pauses, Phase, Receiving};
 use super::mail::Listener;
 use super::shared::try_count;
@@ -89,8 +89,12 @@ impl Shard {
             self.accepting.turned_away += 1;
         }
         let conn = self.insert_connection(socket, address, (counted && !trusted).then_some(address), echo);
-        if let Some(early) = &mut self.connections[conn as usize].early {
-            early.turned_away = !counted;
+        if !counted {
+            let due = self.clock.tick_after(TURNED_AWAY_FOR);
+            self.wheel.arm(conn, due);
+            if let Some(early) = &mut self.connections[conn as usize].early {
+                early.turned_away = true;
+            }
         }
         self.arm(conn);
     }

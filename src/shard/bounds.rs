@@ -49,7 +49,9 @@ pub(super) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(300);
 pub(super) const LINGER: Duration = Duration::from_secs(3);
 
 /// Connections over the cap that a shard keeps at a time to tell them so; further ones are closed without a word.
-pub(super) const TURNED_AWAY_MAX: usize = 256;
+pub const TURNED_AWAY_MAX: usize = 64;
+/// How long they have to ask for what they are then refused.
+pub(super) const TURNED_AWAY_FOR: Duration = Duration::from_secs(2);
 
 /// What comes into a mailbox and is not taken out yet.
 pub(super) const MAILBOX_MAX: usize = 4096;

@@ -6,6 +6,7 @@ use super::connection::{NONE, Pauses, Phase};
 use super::outbox::{Outbox, Pushed};
 use crate::proto::frame::Opcode;
 use crate::ring::chunk::{Chunk, Heap, Outgoing};
+use crate::ring::queue::unacknowledged_bytes;
 use rustix::io::Errno;
 use rustix::net::Shutdown;
 use std::io;
@@ -162,6 +163,7 @@ impl Shard {
         outbox.blocked = sent < length;
         if outbox.blocked {
             outbox.write_due = self.clock.tick_after(self.settings.write_timeout);
+            outbox.unacknowledged_bytes = unacknowledged_bytes(connection.socket.as_fd()).unwrap_or(0);
             let due = outbox.write_due;
             self.watch(conn, due);
         }

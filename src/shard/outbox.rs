@@ -45,6 +45,8 @@ pub(super) struct Outbox {
     pub(super) blocked: bool,
     /// The tick at which a blocked send has taken too long.
     pub(super) write_due: u32,
+    /// What the peer had not acknowledged when `write_due` was set: with less by then, it is slow but takes something.
+    pub(super) unacknowledged_bytes: u32,
     /// This outbox is on the list of those to be flushed.
     pub(super) dirty: bool,
     /// Nothing will be queued any more; when all is sent, the write side is shut.

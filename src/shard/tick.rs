@@ -5,9 +5,11 @@ use super::bounds::{FINE_TICK, TICK};
 use super::close::CloseReason;
 use super::connection::{NONE, Pauses, Phase};
 use crate::proto::frame::Opcode;
+use crate::ring::queue::unacknowledged_bytes;
 use crate::session::message::frame_of;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A shard's time, read once a turn.
@@ -174,7 +176,13 @@ impl Shard {
             && outbox.blocked
         {
             if outbox.write_due <= tick {
-                return self.end(conn, CloseReason::SlowConsumer);
+                let unacknowledged = unacknowledged_bytes(connection.socket.as_fd()).unwrap_or(u32::MAX);
+                if unacknowledged >= outbox.unacknowledged_bytes {
+                    return self.end(conn, CloseReason::SlowConsumer);
+                }
+                // The kernel asks for more only when a good part of its queue is free: the peer has taken some of it.
+                outbox.unacknowledged_bytes = unacknowledged;
+                outbox.write_due = self.clock.tick_after(self.settings.write_timeout);
             }
             next = next.min(outbox.write_due);
         }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub(super) struct StoreLock {
     _file: File,
+    _store: Option<File>,
 }
 
 impl StoreLock {
@@ -31,18 +32,33 @@ impl StoreLock {
             .mode(0o600)
             .open(&lock)
             .map_err(|e| OpenError::of_system(&lock, &e))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut holder = String::new();
-                let _ = file.read_to_string(&mut holder);
-                return Err(OpenError::InUse { path: path.to_owned(), process: holder.trim().parse().ok() });
-            }
-            Err(errno) => return Err(OpenError::of_system(&lock, &errno.into())),
+        if !lock_alone(&file).map_err(|e| OpenError::of_system(&lock, &e))? {
+            let mut holder = String::new();
+            let _ = file.read_to_string(&mut holder);
+            return Err(OpenError::InUse { path: path.to_owned(), process: holder.trim().parse().ok() });
         }
+        // A hard link is another name without a path to follow, so the store itself is locked as well. SQLite's own locks
+        // are of another kind; they would go when this file is closed, which is after SQLite has closed its own.
+        let store = match File::open(&real) {
+            Ok(store) if !lock_alone(&store).map_err(|e| OpenError::of_system(path, &e))? => {
+                return Err(OpenError::InUse { path: path.to_owned(), process: None });
+            }
+            Ok(store) => Some(store),
+            // It is not there yet, and then nobody else has it; or SQLite will say better why it cannot be read.
+            Err(_) => None,
+        };
         // The number is a courtesy to whoever meets the lock; a full disk must not keep the relay from starting.
         let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Self { _file: file })
+        Ok(Self { _file: file, _store: store })
+    }
+}
+
+/// Whether the lock could be had.
+fn lock_alone(file: &File) -> std::io::Result<bool> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(errno) => Err(errno.into()),
     }
 }
 

@@ -1,0 +1,15 @@
+//! How much of what a socket was given its peer has not taken yet.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Bytes in the socket's send queue, sent or not, that the peer has not acknowledged (`SIOCOUTQ`, see tcp(7)).
+///
+/// # Errors
+/// What the kernel says, of a socket that is no TCP connection for one.
+pub fn unacknowledged_bytes(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request writes one int to the address that it is given, which is that of a live one.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(bytes.unsigned_abs()) }
+}
