@@ -84,9 +84,10 @@ impl Heap {
     /// An empty allocation with room for `capacity` bytes, the first `headroom` of them before its contents.
     #[must_use]
     pub fn with_headroom(headroom: usize, capacity: usize, reservation: Reservation) -> Self {
-        let mut bytes = Vec::with_capacity(headroom + capacity);
-        bytes.resize(headroom, 0);
-        Self { bytes, start: headroom, stop: headroom, reservation: Some(reservation) }
+        let mut heap =
+            Self { bytes: vec![0; headroom], start: headroom, stop: headroom, reservation: Some(reservation) };
+        heap.make_room(capacity);
+        heap
     }
 
     /// The bytes from `start` to `stop`.
@@ -293,7 +294,7 @@ struct Account {
 }
 
 /// Allocations from this size on are kept to be used again, the last one first: it is the one still in the cache.
-const SPARE_BYTES_MIN: usize = 64 << 10;
+const SPARE_BYTES_MIN: usize = 16 << 10;
 /// Bytes that are kept.
 const SPARES_BYTES_MAX: usize = 8 << 20;
 
