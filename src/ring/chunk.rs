@@ -302,7 +302,8 @@ impl Account {
     /// An empty allocation with room for `bytes`.
     fn take_spare(&self, bytes: usize) -> Vec<u8> {
         let mut spares = self.spares.borrow_mut();
-        match spares.iter().rposition(|spare| spare.capacity() >= bytes) {
+        // A much larger one is left for whom it fits.
+        match spares.iter().rposition(|spare| (bytes..=bytes.saturating_mul(4)).contains(&spare.capacity())) {
             Some(at) => spares.remove(at),
             // Sizes that differ a little share their spares.
             None => Vec::with_capacity(bytes.next_multiple_of(SPARE_BYTES_MIN)),
