@@ -17,6 +17,7 @@ pub mod mail;
 mod message;
 mod outbound;
 mod outbox;
+mod receive;
 mod request;
 pub mod shared;
 mod tick;

@@ -1,0 +1,135 @@
+//! Receiving: which receive a connection should have under way, and what each one brought.
+//!
+//! Before authentication single receives, so that there is nothing to cancel when a connection moves; then a multishot
+//! into the pool's buffers; and for what is still to come of a large message, receives straight into its allocation.
+
+use super::Shard;
+use super::bounds::{DIRECT_BYTES_MIN, FILLS_A_TURN, GLANCE_BYTES};
+use super::close::CloseReason;
+use super::connection::{Phase, Receiving};
+use super::inbox::Inbox;
+use crate::ring::buffers::Slice;
+use crate::ring::chunk::{Chunk, Heap};
+use rustix::io::Errno;
+use std::io;
+use std::os::fd::AsFd;
+
+impl Shard {
+    pub(super) fn handle_received(&mut self, conn: u32, data: io::Result<Option<Slice>>, more: bool) {
+        let connection = &mut self.connections[conn as usize];
+        if !more {
+            connection.receiving = Receiving::Idle;
+        }
+        match data {
+            Ok(Some(slice)) => self.handle_bytes(conn, Chunk::Slice(slice)),
+            Ok(None) => self.end(conn, CloseReason::Gone),
+            // Out of buffers, or cancelled: armed again below if it should be.
+            Err(error) if is_passing(&error) => {}
+            Err(_) => self.end(conn, CloseReason::Gone),
+        }
+        self.arm(conn);
+    }
+
+    pub(super) fn handle_filled(&mut self, conn: u32, heap: Heap, count: io::Result<usize>) {
+        let connection = &mut self.connections[conn as usize];
+        connection.receiving = Receiving::Idle;
+        connection.last_heard = self.clock.tick();
+        let checked = connection.phase != Phase::Echo;
+        match count {
+            Ok(0) => self.end(conn, CloseReason::Gone),
+            Ok(count) => {
+                if let Some(partial) = connection.inbox.as_mut().and_then(|inbox| inbox.partial.as_mut()) {
+                    partial.take_filled(heap, count, checked);
+                    self.after_piece(conn);
+                }
+            }
+            Err(error) if is_passing(&error) => {
+                if let Some(partial) = connection.inbox.as_mut().and_then(|inbox| inbox.partial.as_mut()) {
+                    partial.heap = Some(heap);
+                }
+            }
+            Err(_) => self.end(conn, CloseReason::Gone),
+        }
+        self.arm(conn);
+    }
+
+    /// Sees to it that the connection is being received from in the way that it should be.
+    pub(super) fn arm(&mut self, conn: u32) {
+        let Some(connection) = self.connections.get_mut(conn as usize) else { return };
+        let holds_back = connection.inbox.as_ref().is_some_and(|inbox| inbox.holds_back());
+        let reads = !connection.pauses.any() && !holds_back;
+        let direct = match &connection.inbox {
+            Some(inbox) if reads => inbox.direct_bytes(),
+            _ => None,
+        };
+        match connection.receiving {
+            Receiving::Multishot if !reads || direct.is_some() => {
+                connection.receiving = Receiving::Cancelling;
+                self.ring.cancel_receive(conn);
+            }
+            Receiving::Idle => match connection.phase {
+                Phase::Http | Phase::Auth | Phase::Closing if reads => {
+                    connection.receiving = Receiving::Once;
+                    self.ring.receive_once(connection.socket.as_fd(), conn, GLANCE_BYTES);
+                }
+                Phase::Open | Phase::Echo if reads => {
+                    if direct.is_some() {
+                        connection.receiving = Receiving::Queued;
+                        self.fills.push_back(conn);
+                    } else if connection.bulk {
+                        connection.receiving = Receiving::Once;
+                        self.ring.receive_once(connection.socket.as_fd(), conn, GLANCE_BYTES);
+                    } else {
+                        connection.receiving = Receiving::Multishot;
+                        self.ring.receive(connection.socket.as_fd(), conn);
+                    }
+                }
+                Phase::Moving => self.try_move(conn),
+                Phase::Dead => self.release(conn),
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+
+    /// Starts a turn's share of the receives that go straight into an allocation. Few at a time: each brings up to a whole
+    /// message, which is unmasked, checked and sent while it is in the cache.
+    pub(super) fn start_fills(&mut self) {
+        for _ in 0..FILLS_A_TURN {
+            let Some(conn) = self.fills.pop_front() else { return };
+            let Some(connection) = self.connections.get_mut(conn as usize) else { continue };
+            if connection.receiving != Receiving::Queued {
+                continue;
+            }
+            connection.receiving = Receiving::Idle;
+            let inbox = connection.inbox.as_mut().filter(|_| !connection.pauses.any());
+            if let Some(inbox) = inbox
+                && let Some(bytes_max) = inbox.direct_bytes()
+                && let Some(mut heap) = inbox.partial.as_mut().and_then(|partial| partial.heap.take())
+            {
+                heap.make_room(bytes_max);
+                connection.receiving = Receiving::Filling;
+                self.ring.fill(connection.socket.as_fd(), conn, heap, bytes_max);
+            } else {
+                self.arm(conn);
+            }
+        }
+    }
+}
+
+impl Inbox {
+    /// How many bytes can be received straight into the message under way; `None`: too few for that.
+    fn direct_bytes(&self) -> Option<usize> {
+        let partial = self.partial.as_ref().filter(|partial| !partial.too_large && self.head.is_empty())?;
+        let left = partial.frame?.left;
+        // Once begun, the message is received that way to its end.
+        let enough = left >= DIRECT_BYTES_MIN || (partial.direct && left > 0);
+        enough.then(|| usize::try_from(left).unwrap_or(usize::MAX))
+    }
+}
+
+/// Out of buffers, cancelled or interrupted: nothing is wrong with the connection.
+fn is_passing(error: &io::Error) -> bool {
+    let passing = [Errno::NOBUFS, Errno::CANCELED, Errno::INTR, Errno::AGAIN];
+    error.raw_os_error().is_some_and(|code| passing.iter().any(|errno| errno.raw_os_error() == code))
+}
