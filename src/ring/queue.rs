@@ -7,9 +7,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 ///
 /// # Errors
 /// What the kernel says, of a socket that is no TCP connection for one.
-pub fn unacknowledged_bytes(socket: BorrowedFd<'_>) -> io::Result<u32> {
+pub fn unacknowledged_bytes(socket: BorrowedFd<'_>) -> io::Result<usize> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: the request writes one int to the address that it is given, which is that of a live one.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(bytes.unsigned_abs()) }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(bytes.unsigned_abs() as usize) }
 }

@@ -48,6 +48,10 @@ pub(super) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a closed connection is read and thrown away, so that the close frame is not lost to a reset.
 pub(super) const LINGER: Duration = Duration::from_secs(3);
 
+/// A connection that takes less than this in the write timeout takes nothing: the kernel at its end may go on taking a few
+/// bytes for minutes though nobody reads.
+pub(super) const TAKEN_BYTES_MIN: usize = 16 << 10;
+
 /// Connections over the cap that a shard keeps at a time to tell them so; further ones are closed without a word.
 pub const TURNED_AWAY_MAX: usize = 64;
 /// How long they have to ask for what they are then refused.

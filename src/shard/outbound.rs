@@ -160,8 +160,10 @@ impl Shard {
             self.end(conn, CloseReason::Gone);
             return;
         }
-        outbox.blocked = sent < length;
-        if outbox.blocked {
+        let was_blocked = std::mem::replace(&mut outbox.blocked, sent < length);
+        if outbox.blocked && was_blocked {
+            outbox.unacknowledged_bytes += sent;
+        } else if outbox.blocked {
             outbox.write_due = self.clock.tick_after(self.settings.write_timeout);
             outbox.unacknowledged_bytes = unacknowledged_bytes(connection.socket.as_fd()).unwrap_or(0);
             let due = outbox.write_due;

@@ -45,8 +45,9 @@ pub(super) struct Outbox {
     pub(super) blocked: bool,
     /// The tick at which a blocked send has taken too long.
     pub(super) write_due: u32,
-    /// What the peer had not acknowledged when `write_due` was set: with less by then, it is slow but takes something.
-    pub(super) unacknowledged_bytes: u32,
+    /// What the peer had not acknowledged when `write_due` was set, and what the kernel has taken since: by as much less
+    /// as stands in its queue then, the peer has taken something.
+    pub(super) unacknowledged_bytes: usize,
     /// This outbox is on the list of those to be flushed.
     pub(super) dirty: bool,
     /// Nothing will be queued any more; when all is sent, the write side is shut.

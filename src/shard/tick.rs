@@ -1,7 +1,7 @@
 //! The shard's pulse: time, deadlines, pings, and what is done once a second.
 
 use super::Shard;
-use super::bounds::{FINE_TICK, TICK};
+use super::bounds::{FINE_TICK, TAKEN_BYTES_MIN, TICK};
 use super::close::CloseReason;
 use super::connection::{NONE, Pauses, Phase};
 use crate::proto::frame::Opcode;
@@ -176,11 +176,10 @@ impl Shard {
             && outbox.blocked
         {
             if outbox.write_due <= tick {
-                let unacknowledged = unacknowledged_bytes(connection.socket.as_fd()).unwrap_or(u32::MAX);
-                if unacknowledged >= outbox.unacknowledged_bytes {
+                let unacknowledged = unacknowledged_bytes(connection.socket.as_fd()).unwrap_or(usize::MAX);
+                if unacknowledged.saturating_add(TAKEN_BYTES_MIN) > outbox.unacknowledged_bytes {
                     return self.end(conn, CloseReason::SlowConsumer);
                 }
-                // The kernel asks for more only when a good part of its queue is free: the peer has taken some of it.
                 outbox.unacknowledged_bytes = unacknowledged;
                 outbox.write_due = self.clock.tick_after(self.settings.write_timeout);
             }
