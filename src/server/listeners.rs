@@ -9,8 +9,6 @@ use std::time::{Duration, Instant};
 
 /// Connections that wait to be accepted, for each shard.
 const BACKLOG: i32 = 4096;
-/// Bytes that the kernel takes for a client beyond what the network can carry now.
-const UNSENT_BYTES_MAX: u32 = 128 << 10;
 /// How long a port that is in use is waited for.
 const PORT_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -81,10 +79,8 @@ fn bind_one(addr: SocketAddr, shared: bool) -> io::Result<Socket> {
     if addr.is_ipv6() {
         socket.set_only_v6(false)?;
     }
-    // Accepted sockets have these from their listener, which spares calls for each. What the kernel holds unsent toward a
-    // slow client is bounded, so that a pong does not wait behind megabytes of it and progress is seen early.
+    // Accepted sockets have it from their listener, which spares a call for each.
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
     socket.bind(&addr.into())?;
     Ok(socket)
 }
