@@ -4,8 +4,9 @@ use super::index::entry_of;
 use super::json::{LABEL_CHARACTERS_MAX, RolesView, TokenView, UsageView, time};
 use super::message::{ApiAnswer, ApiCall, NewToken, Notice, Shards, TokenChange};
 use super::{StoreState, Worker};
+use crate::proto::quota::day_of;
 use crate::proto::token::{Role, TokenHash, TokenId, token_text};
-use crate::store::calendar::{LAST_SECOND, day_of_ms, month_of_day};
+use crate::store::calendar::{LAST_SECOND, month_of_day};
 use crate::store::{StoreError, TokenRow, UsageSums};
 use serde::Serialize;
 use std::net::IpAddr;
@@ -197,7 +198,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
 
     /// What a token used: from the directory while it admits, which the owner keeps up to date; else from the store.
     fn used(&mut self, row: &TokenRow, now_ms: u64) -> Result<UsageSums, ApiAnswer> {
-        let today = day_of_ms(now_ms);
+        let today = day_of(now_ms);
         let slot = self.control.index.slot(row.hash.key());
         if let Some(entry) = slot.and_then(|slot| self.control.directory.entry(slot)) {
             let (day, month) = (entry.day.load(Relaxed), entry.month.load(Relaxed));

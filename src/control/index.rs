@@ -1,8 +1,9 @@
 //! Control's own index of the tokens that admit: where each stands in the directory, and when it expires.
 
+use crate::proto::quota::day_of;
 use crate::proto::token::TokenKey;
 use crate::session::directory::{Directory, Slot, TokenEntry};
-use crate::store::calendar::{day_of_ms, month_of_day};
+use crate::store::calendar::month_of_day;
 use crate::store::{Store, StoreError, TokenRow, UsageSums};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
@@ -55,7 +56,7 @@ pub fn load(
 /// The directory entry of a token that used `sums` in the day and month of now.
 pub(super) fn entry_of(row: &TokenRow, sums: UsageSums, now_unix_ms: u64) -> TokenEntry {
     let entry = TokenEntry::new(row.hash.key(), row.expires_at, row.limits);
-    let today = day_of_ms(now_unix_ms);
+    let today = day_of(now_unix_ms);
     entry.day.store(today, Relaxed);
     entry.month.store(month_of_day(today), Relaxed);
     entry.day_bytes.store(sums.day_bytes, Relaxed);

@@ -1,16 +1,9 @@
 //! UTC days, months and written times. It knows no clock: every time is passed in.
 
-/// Milliseconds in a UTC day (Unix time has no leap seconds).
-const DAY_MS: u64 = 86_400_000;
+use crate::proto::quota::day_of;
 
 /// The last second that is written with four digits of year: 9999-12-31T23:59:59Z.
 pub const LAST_SECOND: u64 = 253_402_300_799;
-
-/// The UTC day (days since 1970-01-01) of a Unix time in milliseconds.
-#[must_use]
-pub fn day_of_ms(unix_ms: u64) -> u32 {
-    u32::try_from(unix_ms / DAY_MS).unwrap_or(u32::MAX)
-}
 
 /// The UTC month (year * 12 + month - 1) of a UTC day.
 #[must_use]
@@ -29,7 +22,7 @@ pub fn first_day_of_month(month: u32) -> u32 {
 #[must_use]
 pub fn write_rfc3339(unix: u64) -> String {
     let unix = unix.min(LAST_SECOND);
-    let (year, month, day) = civil(day_of_ms(unix * 1000));
+    let (year, month, day) = civil(day_of(unix * 1000));
     let second = unix % 86_400;
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
 }
@@ -157,7 +150,7 @@ mod tests {
         assert_eq!(write_rfc3339(1_707_422_400), "2024-02-08T20:00:00Z");
         assert_eq!(write_rfc3339(LAST_SECOND), "9999-12-31T23:59:59Z");
         assert_eq!(write_rfc3339(u64::MAX), "9999-12-31T23:59:59Z");
-        assert_eq!(month_of_day(day_of_ms(1_707_422_400_000)), 2024 * 12 + 1);
+        assert_eq!(month_of_day(day_of(1_707_422_400_000)), 2024 * 12 + 1);
         for same in ["2024-02-08T20:00:00Z", "2024-02-08t21:30:00.25+01:30", "2024-02-08T15:00:00-05:00"] {
             assert_eq!(read_rfc3339(same), Some(1_707_422_400), "{same}");
         }

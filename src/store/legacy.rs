@@ -1,7 +1,8 @@
 //! Takes over the file of the old Go relay, whose tokens stand in clear: `tokens(token TEXT PRIMARY KEY, created_at)`
 //! and `bandwidth(id, token, bytes, recorded_at)`, one row a message. Afterwards no token must stand in the file.
 
-use super::calendar::{day_of_ms, month_of_day, read_lenient};
+use super::calendar::{month_of_day, read_lenient};
+use crate::proto::quota::day_of;
 use crate::proto::token::TokenHash;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension};
@@ -78,7 +79,7 @@ fn import_tokens(connection: &Connection, now_unix_ms: u64, imported: &mut Impor
 }
 
 fn import_usage(connection: &Connection, now_unix_ms: u64, imported: &mut Imported) -> rusqlite::Result<()> {
-    let month = month_of_day(day_of_ms(now_unix_ms));
+    let month = month_of_day(day_of(now_unix_ms));
     let mut serials: HashMap<Vec<u8>, i64> = HashMap::new();
     let mut find = connection.prepare("SELECT hash, serial FROM token")?;
     let mut rows = find.query([])?;
@@ -94,7 +95,7 @@ fn import_usage(connection: &Connection, now_unix_ms: u64, imported: &mut Import
             imported.usage_skipped += 1;
             continue;
         };
-        let day = day_of_ms(unix.saturating_mul(1000));
+        let day = day_of(unix.saturating_mul(1000));
         // Usage of a token that was deleted counts for nobody.
         if let Some(&serial) = serials.get(hash.0.as_slice()).filter(|_| month_of_day(day) == month) {
             *sums.entry((serial, day)).or_default() += bytes;

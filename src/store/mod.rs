@@ -18,8 +18,9 @@ pub use legacy::Imported;
 pub use schema::Opened;
 
 use crate::proto::limits::LimitsOverride;
+use crate::proto::quota::day_of;
 use crate::proto::token::{TokenHash, TokenId, TokenKey};
-use calendar::{day_of_ms, first_day_of_month, month_of_day};
+use calendar::{first_day_of_month, month_of_day};
 use lock::StoreLock;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, TransactionBehavior};
 use std::fs::OpenOptions;
@@ -95,7 +96,7 @@ impl Store {
         connection.busy_timeout(BUSY_TIMEOUT).map_err(sqlite)?;
         let opened = schema::prepare(&mut connection, path, now_unix_ms)?;
         let store = Self { connection, path: path.to_owned(), opened, _lock: lock };
-        store.forget_usage_before(kept_from(day_of_ms(now_unix_ms))).map_err(sqlite)?;
+        store.forget_usage_before(kept_from(day_of(now_unix_ms))).map_err(sqlite)?;
         Ok(store)
     }
 
@@ -121,7 +122,7 @@ impl Store {
         now_unix_ms: u64,
         mut visit: impl FnMut(TokenRow, UsageSums),
     ) -> Result<(), StoreError> {
-        let today = day_of_ms(now_unix_ms);
+        let today = day_of(now_unix_ms);
         let first = first_day_of_month(month_of_day(today));
         let mut statement = self.connection.prepare(
             "SELECT serial, hash, label, created_at, expires_at, limits,
@@ -206,7 +207,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when reading fails.
     pub fn usage(&self, serial: u64, now_unix_ms: u64) -> Result<UsageSums, StoreError> {
-        let today = day_of_ms(now_unix_ms);
+        let today = day_of(now_unix_ms);
         let mut statement = self.connection.prepare_cached(
             "SELECT coalesce(sum(bytes) FILTER (WHERE day = ?3), 0), coalesce(sum(bytes), 0)
              FROM usage WHERE token = ?1 AND day BETWEEN ?2 AND ?3",
