@@ -5,8 +5,8 @@
 #             bench-check fails where one grew by more than 10%, bench-accept writes the baseline
 # make bench-relay   what the relay costs more than the least a relay can cost (BENCH_FLAGS=--reference=path, --only=text)
 #
-# Needs Rust (1.88 or newer), a C compiler and C++ compiler, Python 3.11 or newer with venv, and Node 18 or newer; the
-# benches need valgrind.
+# Needs Rust (1.88 or newer), a C compiler and C++ compiler, Python 3.11 or newer with venv, and Node 18 or newer; what
+# else the tests call is in tests/packages, and installed where it is missing and apt-get may be used.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -21,7 +21,7 @@ FUZZ_SECONDS ?= 5
 CORALMUX_RELAY ?= $(abspath $(TARGET_DIR)/debug/coralmux-relay)
 export CORALMUX_RELAY
 
-.PHONY: run test test-rust test-python test-node test-conformance test-fuzz lint
+.PHONY: run test test-tools test-rust test-python test-node test-conformance test-fuzz lint
 .PHONY: bench bench-check bench-accept bench-relay clean
 
 run:
@@ -30,7 +30,10 @@ run:
 
 test: test-rust test-python test-node test-conformance test-fuzz
 
-test-rust:
+test-tools:
+	tests/install.sh
+
+test-rust: test-tools
 	cargo build
 	cargo test
 	cargo test -p coralmux-loadtest
@@ -64,7 +67,7 @@ INSTRUCTIONS := cargo run --profile bench -p coralmux-instructions --
 bench:
 	$(INSTRUCTIONS)
 
-bench-check:
+bench-check: test-tools
 	$(INSTRUCTIONS) --check
 
 bench-accept:
