@@ -56,7 +56,7 @@ pub(super) struct Flags {
     /// Its key in base64url; better in the environment or the file [default: none]
     #[arg(long, value_name = "KEY", help_heading = "TLS")]
     pub(super) acme_eab_key: Option<String>,
-    /// Directory of the account's key and the certificates [default: beside the store, .acme behind]
+    /// Where the account's key and the certificates are kept [default: beside the store, .acme]
     #[arg(long, value_name = "DIRECTORY", help_heading = "TLS")]
     pub(super) acme_dir: Option<String>,
 
