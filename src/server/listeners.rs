@@ -51,7 +51,7 @@ fn bind_all(addr: SocketAddr, shards: u16, echo: bool, of_shards: &mut [Vec<List
     for listeners in of_shards.iter_mut().take(usize::from(shards)) {
         let socket = bind_one(bound, true)?;
         socket.listen(BACKLOG)?;
-        listeners.push(Listener { socket: socket.into(), echo });
+        listeners.push(Listener { socket: socket.into(), inherited: false, echo });
     }
     Ok(bound)
 }

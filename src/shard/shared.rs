@@ -4,7 +4,7 @@ use super::addresses::Addresses;
 use crate::http::Gate;
 use crate::session::directory::Directory;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 /// Caps over all shards; 0 lifts one.
@@ -36,6 +36,8 @@ pub struct Shared {
     pub started: Instant,
     /// How many shards there are.
     pub shards: u16,
+    /// The relay is on its way out: it takes nobody new.
+    pub draining: AtomicBool,
     /// Sockets.
     pub sockets: AtomicU64,
     /// Sockets that have not authenticated.
