@@ -26,6 +26,7 @@ use crate::shard::addresses::Addresses;
 use crate::shard::mail::Mail;
 use crate::shard::shared::{Caps, Shared};
 use crate::store::Store;
+use crate::telemetry::life::Life;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -83,6 +84,7 @@ fn start(config: &Config) -> Result<Running, Failure> {
         announce::admin_key(&key, path);
     }
     shards.listen(listeners);
+    shared.life.serve();
     Ok(Running { config: config.clone(), shared, shards, control, ordered })
 }
 
@@ -148,8 +150,8 @@ fn shared(config: &Config, key: &Secret, nofile: u64, health: Arc<StoreHealth>) 
             (!health.is_ok()).then(|| format!("{}: {}", health.state().name(), health.detail()))
         }),
         addresses: Addresses::default(),
+        life: Arc::new(Life::new(Instant::now(), config.shards)),
         started: Instant::now(),
-        draining: Default::default(),
         shards: config.shards,
         sockets: Default::default(),
         unauthenticated: Default::default(),

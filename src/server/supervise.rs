@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::control::message::Request;
 use crate::shard::mail::{DrainPlan, Mail};
 use crate::shard::shared::Shared;
+use crate::telemetry::life::Stage;
 use crossbeam_channel::Receiver;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -70,9 +71,10 @@ impl Running {
     }
 
     fn drain(&self, by: &str) {
-        if self.shared.draining.swap(true, Relaxed) {
+        if self.shared.life.stage() == Stage::Draining {
             return;
         }
+        self.shared.life.drain();
         let connections = self.shared.sockets.load(Relaxed);
         let (window, deadline) = (self.window(connections), self.config.drain_deadline);
         tracing::info!(

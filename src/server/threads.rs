@@ -12,6 +12,7 @@ use crate::shard::mail::{Mail, Mailboxes, channel};
 use crate::shard::shared::Shared;
 use crate::shard::{Links, Settings, Shard};
 use crate::store::Store;
+use crate::telemetry::life::Life;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use glommio::{LocalExecutorBuilder, Placement};
 use std::sync::Arc;
@@ -142,6 +143,7 @@ pub(super) fn start_control(
         directory: Arc::clone(&shared.directory),
         shards: shards.mailboxes.clone(),
         health,
+        life: Arc::clone(&shared.life),
         settings: control::Settings {
             register_per_hour: config.register_per_hour,
             registration: config.registration,
