@@ -12,7 +12,6 @@ use crate::shard::mail::{Mail, Mailboxes, channel};
 use crate::shard::shared::Shared;
 use crate::shard::{Links, Settings, Shard};
 use crate::store::Store;
-use crate::telemetry::life::Life;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use glommio::{LocalExecutorBuilder, Placement};
 use std::sync::Arc;
