@@ -2,7 +2,7 @@
 
 use crate::harness::{Client, DEADLINE, Raw, Relay, auth, sized, text, wait_until};
 use rustix::process::Signal;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,22 @@ const RESTART: (u16, &str) = (1012, "the relay restarts, come back soon");
 fn drain(relay: &Relay) {
     relay.signal(Signal::TERM);
     wait_until("the drain", || relay.log().contains("\"draining: "));
+}
+
+const HEALTH: &[u8] = b"GET /health HTTP/1.1\r\nHost: relay\r\n\r\n";
+
+/// A connection that the relay has accepted, for it has answered a request over it.
+fn accepted(relay: &Relay) -> TcpStream {
+    let mut stream = relay.connect();
+    stream.write_all(HEALTH).unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"}") {
+        let mut piece = [0; 4096];
+        let count = stream.read(&mut piece).unwrap();
+        assert_ne!(count, 0, "{:?}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&piece[..count]);
+    }
+    stream
 }
 
 fn assert_restart(closed: Option<(u16, String)>) {
@@ -58,8 +74,7 @@ fn who_authenticates_while_it_drains_is_told_to_come_back() {
     let mut relay = Relay::start(&["--drain-window", "4s"]);
     let token = relay.token();
     let mut waiting: Vec<Raw> = (0..6).map(|_| Raw::upgraded(&relay)).collect();
-    // One has only connected; the relay has accepted it, for it came before others that were answered.
-    let mut silent = Raw::new(relay.connect());
+    let mut silent = Raw::new(accepted(&relay));
     let address = silent.stream.peer_addr().unwrap();
     let mut pair = Client::authed(&relay, &token, "agent");
     drain(&relay);
@@ -106,9 +121,9 @@ fn what_is_queued_is_sent_before_the_close_frame() {
 #[test]
 fn a_call_that_is_under_way_is_answered_and_then_its_connection_ends() {
     let mut relay = Relay::start(&[]);
-    let mut idle = relay.connect();
+    let mut idle = accepted(&relay);
     drain(&relay);
-    std::io::Write::write_all(&mut idle, b"GET /health HTTP/1.1\r\nHost: relay\r\n\r\n").unwrap();
+    idle.write_all(HEALTH).unwrap();
     let mut answer = String::new();
     idle.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 ") && answer.contains("\r\n\r\n{"), "{answer}");
