@@ -112,7 +112,9 @@ Each flag is also an environment variable (--phone-rate: CORALMUX_PHONE_RATE) an
 (phone-rate = 30). A flag goes before the environment, the environment before the file. What is
 repeatable also takes several values with commas between them. One dash does as well as two.
 
-SIZE: bytes, or with KB, MB, GB (1000) or KiB, MiB, GiB (1024) behind. TIME: 500ms, 10s, 2m, 1h.";
+SIZE: bytes, or with KB, MB, GB (1000) or KiB, MiB, GiB (1024) behind. TIME: 500ms, 10s, 2m, 1h.
+
+coralmux-relay healthcheck: asks the relay that runs with the same settings; exit code 0 if all is well.";
 
 impl Flags {
     /// The names of all flags that take a value, without dashes.

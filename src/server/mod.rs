@@ -5,6 +5,7 @@
 
 mod announce;
 pub mod exit;
+pub mod healthcheck;
 mod listeners;
 pub mod preflight;
 pub mod rlimits;
