@@ -145,7 +145,7 @@ repeatable also takes several values with commas between them. One dash does as 
 
 SIZE: bytes, or with KB, MB, GB (1000) or KiB, MiB, GiB (1024) behind. TIME: 500ms, 10s, 2m, 1h.
 
-coralmux-relay healthcheck: asks the relay that runs with the same settings; exit code 0 if it is well.";
+coralmux-relay healthcheck: asks the relay that runs with these settings; exit code 0 if it is well.";
 
 impl Flags {
     /// The names of all flags that take a value, without dashes.
