@@ -5,7 +5,7 @@
 #             bench-check fails where one grew by more than 10%, bench-accept writes the baseline
 # make bench-relay   what the relay costs more than the least a relay can cost (BENCH_FLAGS=--reference=path, --only=text)
 #
-# Needs Rust (1.88 or newer), a C compiler and C++ compiler, Python 3.11 or newer with venv, and Node 18 or newer; what
+# Needs Rust (1.88 or newer), a C compiler and C++ compiler, Python 3.11 or newer with venv, and Node 20 or newer; what
 # else the tests call is in tests/packages, and installed where it is missing and apt-get may be used.
 
 SHELL := /bin/bash
