@@ -118,6 +118,8 @@ impl Gate {
             (_, Route::Phone(_)) if !self.phone => return Err(NOT_FOUND),
             ("GET", Route::Phone(asset)) => return Ok(Action::Respond(file(asset, head))),
             ("GET", Route::Health) => return Ok(Action::Health),
+            ("GET", Route::Live) => return Ok(Action::Respond(text("ok\n", head.keep_alive(), head.method == "HEAD"))),
+            ("GET", Route::Ready) => return Ok(Action::Ready),
             ("GET", Route::WebSocket) => {
                 let accept = upgrade::accept(head)?;
                 if !(self.phone && upgrade::is_own_page(head)) {
