@@ -28,6 +28,9 @@ pub(super) struct Flags {
     /// Browser origin to admit, such as https://app.example.com; repeatable [default: any]
     #[arg(long, value_name = "ORIGIN", help_heading = "Listening")]
     pub(super) allow_origin: Vec<String>,
+    /// Whether the phone in the browser is served at / [default: on]
+    #[arg(long, value_name = "on|off", help_heading = "Listening")]
+    pub(super) phone: Option<String>,
 
     /// Domain to get a certificate for, and to renew it; repeatable [default: none]
     #[arg(long, value_name = "NAME", help_heading = "TLS")]

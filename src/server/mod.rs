@@ -137,6 +137,7 @@ fn shared(config: &Config, key: &Secret, nofile: u64, health: Arc<StoreHealth>) 
                 Origins::Only(origins) => Some(origins.clone()),
             },
             registration: config.registration,
+            phone: config.phone && !any_path,
             any_path,
         })
     };
