@@ -173,28 +173,32 @@ fn json(body: &impl Serialize) -> String {
     serde_json::to_string(body).unwrap_or_default()
 }
 
-struct Response<'a> {
-    status: u16,
-    content_type: &'a str,
-    body: &'a [u8],
-    headers: &'a str,
-    retry_after: Option<u64>,
-    keep_alive: bool,
-    head_only: bool,
+pub(super) struct Response<'a> {
+    pub(super) status: u16,
+    pub(super) content_type: &'a str,
+    pub(super) body: &'a [u8],
+    /// Further header lines, each with its CRLF.
+    pub(super) headers: &'a str,
+    /// `headers` say how long it may be kept; otherwise it is not kept at all.
+    pub(super) cached: bool,
+    pub(super) retry_after: Option<u64>,
+    pub(super) keep_alive: bool,
+    pub(super) head_only: bool,
 }
 
 impl<'a> Response<'a> {
-    fn new(status: u16, body: &'a [u8], keep_alive: bool, head_only: bool) -> Self {
+    pub(super) fn new(status: u16, body: &'a [u8], keep_alive: bool, head_only: bool) -> Self {
         let content_type = "application/json";
-        Self { status, content_type, body, headers: "", retry_after: None, keep_alive, head_only }
+        Self { status, content_type, body, headers: "", cached: false, retry_after: None, keep_alive, head_only }
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub(super) fn bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(256 + self.headers.len() + self.body.len());
         // Writing to a Vec cannot fail.
         let _ = write!(out, "HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
-        // A 204 has no body, and says nothing about one (RFC 9110 section 8.6).
-        if self.status != 204 {
+        // A 204 and a 304 have no body, and say nothing about one (RFC 9110 section 8.6).
+        let has_body = !matches!(self.status, 204 | 304);
+        if has_body {
             if !self.body.is_empty() {
                 let _ = write!(out, "Content-Type: {}\r\n", self.content_type);
             }
@@ -203,11 +207,13 @@ impl<'a> Response<'a> {
         if let Some(seconds) = self.retry_after {
             let _ = write!(out, "Retry-After: {seconds}\r\n");
         }
-        out.extend_from_slice(b"Cache-Control: no-store\r\n");
+        if !self.cached {
+            out.extend_from_slice(b"Cache-Control: no-store\r\n");
+        }
         out.extend_from_slice(if self.keep_alive { b"Connection: keep-alive\r\n" } else { b"Connection: close\r\n" });
         out.extend_from_slice(self.headers.as_bytes());
         out.extend_from_slice(b"\r\n");
-        if !self.head_only && self.status != 204 {
+        if !self.head_only && has_body {
             out.extend_from_slice(self.body);
         }
         out
@@ -219,6 +225,7 @@ fn reason(status: u16) -> &'static str {
         200 => "OK",
         201 => "Created",
         204 => "No Content",
+        304 => "Not Modified",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",

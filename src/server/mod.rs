@@ -6,6 +6,7 @@
 mod announce;
 mod certificates;
 pub mod exit;
+pub mod healthcheck;
 mod listeners;
 pub mod preflight;
 pub mod rlimits;
@@ -148,6 +149,7 @@ fn shared(
                 Origins::Only(origins) => Some(origins.clone()),
             },
             registration: config.registration,
+            phone: config.phone && !any_path,
             any_path,
         })
     };
