@@ -14,7 +14,7 @@ mod signals;
 mod supervise;
 mod threads;
 
-use self::certificates::Keeper;
+use self::certificates::Prepared;
 use self::preflight::{ProbeError, Surroundings};
 use self::supervise::Running;
 use self::threads::{start_control, start_shards};
@@ -71,15 +71,16 @@ fn start(config: &Config) -> Result<Running, Failure> {
     let (orders, ordered) = crossbeam_channel::bounded(ORDERS_MAX);
     signals::listen(orders.clone()).map_err(|error| Failure::new(exit::FAILURE, error))?;
     let nofile = check_machine(config)?;
-    let keeper = Keeper::prepare(&config.tls)?;
     let store = Store::open(&config.db, unix_ms()).map_err(|error| Failure::new(exit::STORE, error))?;
     let (key, origin) =
         admin_key(config.admin_key.clone(), &config.db, random()).map_err(|error| Failure::new(exit::STORE, error))?;
     let listeners = listeners::bind(&config.listen, &config.echo_addrs, config.shards)?;
     let health = Arc::new(StoreHealth::default());
-    let all = keeper.as_ref().map(|keeper| Arc::clone(&keeper.certificates));
+    let prepared = Prepared::new(&config.tls)?;
+    let http_addrs = prepared.as_ref().map(Prepared::http_addrs).unwrap_or_default();
+    let all = prepared.as_ref().map(|prepared| Arc::clone(&prepared.certificates));
     let shared = Arc::new(shared(config, &key, nofile, Arc::clone(&health), all));
-    let kept = keeper.map(Keeper::start).transpose()?;
+    let kept = prepared.map(|prepared| prepared.start(&listeners.listen)).transpose()?;
     let (shards, control_requests) = start_shards(config, settings(config), &shared, &orders)?;
     let admit = |key, slot| {
         let owner = shards.mailboxes.owner(key);

@@ -3,8 +3,10 @@
 //! Nothing here reads a socket of a client: the shards do, with the settings that [`settings::server_config`] makes. A
 //! private key must never reach a log line, an error text or a file that others may read.
 
+pub mod acme;
 pub mod certificate;
 pub mod certificates;
 pub mod files;
+pub mod port80;
 pub mod settings;
 pub mod status;
