@@ -10,12 +10,12 @@ pub(super) const NONCE_BYTES: usize = 12;
 /// A tag's length.
 pub(super) const TAG_BYTES: usize = 16;
 
-/// A key, expanded. Wiped on drop.
-pub(super) struct Gcm(Aes256Gcm);
+/// A key, expanded: about 1 KiB. Wiped on drop, and boxed so that moving it leaves no copies behind.
+pub(super) struct Gcm(Box<Aes256Gcm>);
 
 impl Gcm {
     pub(super) fn new(key: &[u8; KEY_BYTES]) -> Self {
-        Self(Aes256Gcm::new(key.into()))
+        Self(Box::new(Aes256Gcm::new(key.into())))
     }
 
     /// Ciphertext and tag. That no nonce comes twice is for the caller to see to.
