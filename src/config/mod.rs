@@ -24,7 +24,7 @@ use crate::proto::limits::Limits;
 use flags::Flags;
 use source::Sources;
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 use tracing::level_filters::LevelFilter;
@@ -71,6 +71,20 @@ impl Origins {
     }
 }
 
+/// Where the metrics are served when nobody says: the port that exporters use by custom, seen by this machine alone.
+const METRICS_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
+
+/// Where the metrics are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsAddr {
+    /// Nowhere.
+    Off,
+    /// There, if it is free: nobody asked for it.
+    Default(SocketAddr),
+    /// There, as the operator said.
+    Given(SocketAddr),
+}
+
 /// The checked configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -113,6 +127,8 @@ pub struct Config {
     pub write_timeout: Duration,
     /// From the first signal to the end; zero: at once.
     pub shutdown_timeout: Duration,
+    /// Where to serve the metrics.
+    pub metrics: MetricsAddr,
     /// How log lines look.
     pub log_format: LogFormat,
     /// The least that is logged.
@@ -181,6 +197,7 @@ pub fn resolve_on(
         shutdown_timeout: {
             from.one("shutdown-timeout", &flags.shutdown_timeout, seconds(10), value::duration_or_none)?
         },
+        metrics: read_metrics_addr(from, flags)?,
         log_format: from.one("log-format", &flags.log_format, LogFormat::Auto, value::log_format)?,
         log_level: from.one("log-level", &flags.log_level, LevelFilter::INFO, value::log_level)?,
         config_file: from.file().map(PathBuf::from),
@@ -208,6 +225,13 @@ fn read_addrs(from: &Sources<'_>, flags: &Flags) -> Result<Vec<SocketAddr>, Conf
     let addrs = from.many("addr", &flags.addr, value::listen)?.concat();
     let everywhere = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 8080));
     Ok(if addrs.is_empty() { vec![everywhere] } else { addrs })
+}
+
+fn read_metrics_addr(from: &Sources<'_>, flags: &Flags) -> Result<MetricsAddr, ConfigError> {
+    let unsaid = MetricsAddr::Default(METRICS_ADDR);
+    from.one("metrics-addr", &flags.metrics_addr, unsaid, |text| {
+        value::metrics_addr(text).map(|addr| addr.map_or(MetricsAddr::Off, MetricsAddr::Given))
+    })
 }
 
 /// 0 means the hard bound.

@@ -5,11 +5,13 @@
 
 mod announce;
 pub mod exit;
+mod figures;
 mod listeners;
 pub mod preflight;
 pub mod rlimits;
 mod signals;
 mod threads;
+mod watch;
 
 use self::preflight::{ProbeError, Surroundings};
 use self::threads::{Running, start_control, start_shards};
@@ -62,9 +64,15 @@ fn start(config: &Config) -> Result<Running, Failure> {
     let (key, origin) =
         admin_key(config.admin_key.clone(), &config.db, random()).map_err(|error| Failure::new(exit::STORE, error))?;
     let listeners = listeners::bind(&config.addrs, &config.echo_addrs, config.shards)?;
+    let metrics = watch::bind(config.metrics)?;
     let health = Arc::new(StoreHealth::default());
     let shared = Arc::new(shared(config, &key, nofile, Arc::clone(&health)));
     let (shards, control_requests) = start_shards(config, settings(config), &shared)?;
+    if let Some(listener) = metrics {
+        announce::metrics(&listener);
+        let (shared, store) = (Arc::clone(&shared), Arc::clone(&health));
+        watch::start(listener, figures::Figures { shared, store, control: shards.control.clone() })?;
+    }
     let admit = |key, slot| {
         let owner = shards.mailboxes.owner(key);
         let _ = shards.mailboxes.post(owner, Mail::Notice(Notice::Admit { key, slot }));
@@ -144,6 +152,7 @@ fn shared(config: &Config, key: &Secret, nofile: u64, health: Arc<StoreHealth>) 
             (!health.is_ok()).then(|| format!("{}: {}", health.state().name(), health.detail()))
         }),
         addresses: Addresses::default(),
+        cells: (0..config.shards).map(|_| Default::default()).collect(),
         life: Arc::new(Life::new(Instant::now(), config.shards)),
         started: Instant::now(),
         shards: config.shards,
