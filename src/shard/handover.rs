@@ -1,6 +1,7 @@
 //! Hand-over: a connection's one move to the shard that owns its token, before `auth.ok`.
 
 use super::Shard;
+use super::close::CloseReason;
 use super::connection::{Early, NONE, Phase, Receiving};
 use super::mail::Mail;
 use crate::proto::token::{Role, TokenHash};
@@ -60,11 +61,12 @@ impl Shard {
         let Destination { shard, hash, role, rest } = *destination;
         let handover = HandOver { socket: connection.socket, address, counted, hash, role, since, rest };
         if let Err(Mail::HandOver(handover)) = self.mailboxes.try_post(shard, Mail::HandOver(Box::new(handover))) {
-            // The other shard's mailbox is full: the client is told to come back.
+            // The other shard's mailbox is full, or it has ended: the client is told to come back.
             self.cells.not_moved += 1;
             let HandOver { socket, address, counted, .. } = *handover;
             let conn = self.insert_connection(socket, address, counted, false);
-            self.close(conn, super::close::CloseReason::Busy);
+            self.connections[conn as usize].phase = Phase::Auth;
+            self.close(conn, if self.is_draining() { CloseReason::Restart } else { CloseReason::Busy });
             self.arm(conn);
         } else {
             self.cells.moved += 1;
@@ -75,13 +77,13 @@ impl Shard {
     pub(super) fn handle_handover(&mut self, handover: HandOver) {
         let HandOver { socket, address, counted, hash, role, since, rest } = handover;
         let conn = self.insert_connection(socket, address, counted, false);
+        self.connections[conn as usize].phase = Phase::Auth;
         if let Some(early) = &mut self.connections[conn as usize].early {
             early.since = since;
         }
-        if self.is_shutting_down() {
-            self.close(conn, super::close::CloseReason::GoingAway);
+        if self.is_draining() {
+            self.close(conn, CloseReason::Restart);
         } else {
-            self.connections[conn as usize].phase = Phase::Auth;
             self.admit(conn, hash, role);
             if !rest.is_empty() {
                 self.handle_bytes(conn, Chunk::Heap(Heap::from(rest)));
