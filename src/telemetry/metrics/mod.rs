@@ -174,4 +174,12 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn the_operators_table_has_each_metric_in_these_words() {
+        let operations = include_str!("../../../docs/OPERATIONS.md");
+        let row = |metric: &Metric| format!("| `{}` | {} | {} |", metric.name, metric.kind.name(), metric.help);
+        let rows: Vec<&str> = operations.lines().filter(|line| line.starts_with("| `coralmux_")).collect();
+        assert_eq!(rows, ALL.iter().map(row).collect::<Vec<_>>());
+    }
 }
