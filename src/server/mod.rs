@@ -4,8 +4,10 @@
 //! and the control thread, and then sleeps until a signal comes. Nothing here touches a connection.
 
 mod announce;
+mod certificates;
 pub mod exit;
 mod figures;
+pub mod healthcheck;
 mod listeners;
 pub mod preflight;
 pub mod rlimits;
@@ -14,6 +16,7 @@ mod supervise;
 mod threads;
 mod watch;
 
+use self::certificates::Keeper;
 use self::preflight::{ProbeError, Surroundings};
 use self::supervise::Running;
 use self::threads::{start_control, start_shards};
@@ -29,6 +32,7 @@ use crate::shard::mail::Mail;
 use crate::shard::shared::{Caps, Shared};
 use crate::store::Store;
 use crate::telemetry::life::Life;
+use crate::tls::certificates::Certificates;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -69,13 +73,16 @@ fn start(config: &Config) -> Result<Running, Failure> {
     let (orders, ordered) = crossbeam_channel::bounded(ORDERS_MAX);
     signals::listen(orders.clone()).map_err(|error| Failure::new(exit::FAILURE, error))?;
     let nofile = check_machine(config)?;
+    let keeper = Keeper::prepare(&config.tls)?;
     let store = Store::open(&config.db, unix_ms()).map_err(|error| Failure::new(exit::STORE, error))?;
     let (key, origin) =
         admin_key(config.admin_key.clone(), &config.db, random()).map_err(|error| Failure::new(exit::STORE, error))?;
     let listeners = listeners::bind(&config.listen, &config.echo_addrs, config.shards)?;
     let metrics = watch::bind(config.metrics)?;
     let health = Arc::new(StoreHealth::default());
-    let shared = Arc::new(shared(config, &key, nofile, Arc::clone(&health)));
+    let all = keeper.as_ref().map(|keeper| Arc::clone(&keeper.certificates));
+    let shared = Arc::new(shared(config, &key, nofile, Arc::clone(&health), all));
+    let kept = keeper.map(Keeper::start).transpose()?;
     let (shards, control_requests) = start_shards(config, settings(config), &shared, &orders)?;
     if let Some(listener) = metrics {
         announce::metrics(&listener);
@@ -94,9 +101,10 @@ fn start(config: &Config) -> Result<Running, Failure> {
     if let KeyOrigin::Made(path) = &origin {
         announce::admin_key(&key, path);
     }
-    shards.listen(listeners);
+    // The first client may ask whether it does.
     shared.life.serve();
-    Ok(Running { config: config.clone(), shared, shards, control, ordered })
+    shards.listen(listeners);
+    Ok(Running { config: config.clone(), shared, shards, control, kept, ordered })
 }
 
 /// Raises the limits, tries io_uring, and gives how many files may be open.
@@ -133,7 +141,13 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
-fn shared(config: &Config, key: &Secret, nofile: u64, health: Arc<StoreHealth>) -> Shared {
+fn shared(
+    config: &Config,
+    key: &Secret,
+    nofile: u64,
+    health: Arc<StoreHealth>,
+    certificates: Option<Arc<Certificates>>,
+) -> Shared {
     let capacity = rlimits::connection_capacity(nofile, config.shards);
     let gate = |any_path: bool| {
         Gate::new(GateOptions {
@@ -144,6 +158,7 @@ fn shared(config: &Config, key: &Secret, nofile: u64, health: Arc<StoreHealth>) 
                 Origins::Only(origins) => Some(origins.clone()),
             },
             registration: config.registration,
+            phone: config.phone && !any_path,
             any_path,
         })
     };
@@ -160,6 +175,7 @@ fn shared(config: &Config, key: &Secret, nofile: u64, health: Arc<StoreHealth>) 
         store_fault: Box::new(move || {
             (!health.is_ok()).then(|| format!("{}: {}", health.state().name(), health.detail()))
         }),
+        certificates,
         addresses: Addresses::default(),
         cells: (0..config.shards).map(|_| Default::default()).collect(),
         life: Arc::new(Life::new(Instant::now(), config.shards)),
