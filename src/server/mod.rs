@@ -5,14 +5,17 @@
 
 mod announce;
 pub mod exit;
+pub mod healthcheck;
 mod listeners;
 pub mod preflight;
 pub mod rlimits;
 mod signals;
+mod supervise;
 mod threads;
 
 use self::preflight::{ProbeError, Surroundings};
-use self::threads::{Running, start_control, start_shards};
+use self::supervise::Running;
+use self::threads::{start_control, start_shards};
 use crate::config::{Config, KeyOrigin, Origins, Secret, admin_key};
 use crate::control::message::{Notice, Shards as _};
 use crate::control::{self, StoreHealth};
@@ -24,9 +27,13 @@ use crate::shard::addresses::Addresses;
 use crate::shard::mail::Mail;
 use crate::shard::shared::{Caps, Shared};
 use crate::store::Store;
+use crate::telemetry::life::Life;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Orders that the main thread has not taken yet.
+const ORDERS_MAX: usize = 1024;
 
 /// What the process ends with, and the line that says why.
 struct Failure {
@@ -45,7 +52,7 @@ impl Failure {
 #[must_use]
 pub fn run(config: &Config) -> u8 {
     match start(config) {
-        Ok(running) => running.until_stopped(config.shutdown_timeout),
+        Ok(running) => running.until_stopped(),
         Err(failure) => {
             eprintln!("{}", failure.text.trim_end());
             failure.exit_code
@@ -54,16 +61,20 @@ pub fn run(config: &Config) -> u8 {
 }
 
 fn start(config: &Config) -> Result<Running, Failure> {
+    if config.listen.iter().any(|listen| listen.tls) {
+        return Err(Failure::new(exit::CONFIG, "TLS is not in this build yet"));
+    }
     // Before anything that lasts, so that a signal during the start is not lost.
-    let signals = signals::Signals::listen().map_err(|error| Failure::new(exit::FAILURE, error))?;
+    let (orders, ordered) = crossbeam_channel::bounded(ORDERS_MAX);
+    signals::listen(orders.clone()).map_err(|error| Failure::new(exit::FAILURE, error))?;
     let nofile = check_machine(config)?;
     let store = Store::open(&config.db, unix_ms()).map_err(|error| Failure::new(exit::STORE, error))?;
     let (key, origin) =
         admin_key(config.admin_key.clone(), &config.db, random()).map_err(|error| Failure::new(exit::STORE, error))?;
-    let listeners = listeners::bind(&config.addrs, &config.echo_addrs, config.shards)?;
+    let listeners = listeners::bind(&config.listen, &config.echo_addrs, config.shards)?;
     let health = Arc::new(StoreHealth::default());
     let shared = Arc::new(shared(config, &key, nofile, Arc::clone(&health)));
-    let (shards, control_requests) = start_shards(config, settings(config), &shared)?;
+    let (shards, control_requests) = start_shards(config, settings(config), &shared, &orders)?;
     let admit = |key, slot| {
         let owner = shards.mailboxes.owner(key);
         let _ = shards.mailboxes.post(owner, Mail::Notice(Notice::Admit { key, slot }));
@@ -77,7 +88,8 @@ fn start(config: &Config) -> Result<Running, Failure> {
         announce::admin_key(&key, path);
     }
     shards.listen(listeners);
-    Ok(Running::new(shards, control, signals))
+    shared.life.serve();
+    Ok(Running { config: config.clone(), shared, shards, control, ordered })
 }
 
 /// Raises the limits, tries io_uring, and gives how many files may be open.
@@ -125,6 +137,7 @@ fn shared(config: &Config, key: &Secret, nofile: u64, health: Arc<StoreHealth>) 
                 Origins::Only(origins) => Some(origins.clone()),
             },
             registration: config.registration,
+            phone: config.phone && !any_path,
             any_path,
         })
     };
@@ -142,6 +155,7 @@ fn shared(config: &Config, key: &Secret, nofile: u64, health: Arc<StoreHealth>) 
             (!health.is_ok()).then(|| format!("{}: {}", health.state().name(), health.detail()))
         }),
         addresses: Addresses::default(),
+        life: Arc::new(Life::new(Instant::now(), config.shards)),
         started: Instant::now(),
         shards: config.shards,
         sockets: Default::default(),
