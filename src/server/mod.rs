@@ -4,6 +4,7 @@
 //! and the control thread, and then sleeps until a signal comes. Nothing here touches a connection.
 
 mod announce;
+mod certificates;
 pub mod exit;
 pub mod healthcheck;
 mod listeners;
@@ -13,6 +14,7 @@ mod signals;
 mod supervise;
 mod threads;
 
+use self::certificates::Keeper;
 use self::preflight::{ProbeError, Surroundings};
 use self::supervise::Running;
 use self::threads::{start_control, start_shards};
@@ -28,6 +30,7 @@ use crate::shard::mail::Mail;
 use crate::shard::shared::{Caps, Shared};
 use crate::store::Store;
 use crate::telemetry::life::Life;
+use crate::tls::certificates::Certificates;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -68,12 +71,15 @@ fn start(config: &Config) -> Result<Running, Failure> {
     let (orders, ordered) = crossbeam_channel::bounded(ORDERS_MAX);
     signals::listen(orders.clone()).map_err(|error| Failure::new(exit::FAILURE, error))?;
     let nofile = check_machine(config)?;
+    let keeper = Keeper::prepare(&config.tls)?;
     let store = Store::open(&config.db, unix_ms()).map_err(|error| Failure::new(exit::STORE, error))?;
     let (key, origin) =
         admin_key(config.admin_key.clone(), &config.db, random()).map_err(|error| Failure::new(exit::STORE, error))?;
     let listeners = listeners::bind(&config.listen, &config.echo_addrs, config.shards)?;
     let health = Arc::new(StoreHealth::default());
-    let shared = Arc::new(shared(config, &key, nofile, Arc::clone(&health)));
+    let all = keeper.as_ref().map(|keeper| Arc::clone(&keeper.certificates));
+    let shared = Arc::new(shared(config, &key, nofile, Arc::clone(&health), all));
+    let kept = keeper.map(Keeper::start).transpose()?;
     let (shards, control_requests) = start_shards(config, settings(config), &shared, &orders)?;
     let admit = |key, slot| {
         let owner = shards.mailboxes.owner(key);
@@ -89,7 +95,7 @@ fn start(config: &Config) -> Result<Running, Failure> {
     }
     shards.listen(listeners);
     shared.life.serve();
-    Ok(Running { config: config.clone(), shared, shards, control, ordered })
+    Ok(Running { config: config.clone(), shared, shards, control, kept, ordered })
 }
 
 /// Raises the limits, tries io_uring, and gives how many files may be open.
@@ -126,7 +132,13 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
-fn shared(config: &Config, key: &Secret, nofile: u64, health: Arc<StoreHealth>) -> Shared {
+fn shared(
+    config: &Config,
+    key: &Secret,
+    nofile: u64,
+    health: Arc<StoreHealth>,
+    certificates: Option<Arc<Certificates>>,
+) -> Shared {
     let capacity = rlimits::connection_capacity(nofile, config.shards);
     let gate = |any_path: bool| {
         Gate::new(GateOptions {
@@ -154,6 +166,7 @@ fn shared(config: &Config, key: &Secret, nofile: u64, health: Arc<StoreHealth>) 
         store_fault: Box::new(move || {
             (!health.is_ok()).then(|| format!("{}: {}", health.state().name(), health.detail()))
         }),
+        certificates,
         addresses: Addresses::default(),
         life: Arc::new(Life::new(Instant::now(), config.shards)),
         started: Instant::now(),
