@@ -6,6 +6,7 @@
 mod announce;
 mod certificates;
 pub mod exit;
+mod figures;
 pub mod healthcheck;
 mod listeners;
 pub mod preflight;
@@ -13,6 +14,7 @@ pub mod rlimits;
 mod signals;
 mod supervise;
 mod threads;
+mod watch;
 
 use self::certificates::Prepared;
 use self::preflight::{ProbeError, Surroundings};
@@ -75,6 +77,7 @@ fn start(config: &Config) -> Result<Running, Failure> {
     let (key, origin) =
         admin_key(config.admin_key.clone(), &config.db, random()).map_err(|error| Failure::new(exit::STORE, error))?;
     let listeners = listeners::bind(&config.listen, &config.echo_addrs, config.shards)?;
+    let metrics = watch::bind(config.metrics)?;
     let health = Arc::new(StoreHealth::default());
     let prepared = Prepared::new(&config.tls)?;
     let http_addrs = prepared.as_ref().map(Prepared::http_addrs).unwrap_or_default();
@@ -82,6 +85,11 @@ fn start(config: &Config) -> Result<Running, Failure> {
     let shared = Arc::new(shared(config, &key, nofile, Arc::clone(&health), all));
     let kept = prepared.map(|prepared| prepared.start(&listeners.listen)).transpose()?;
     let (shards, control_requests) = start_shards(config, settings(config), &shared, &orders)?;
+    if let Some(listener) = metrics {
+        announce::metrics(&listener);
+        let (shared, store) = (Arc::clone(&shared), Arc::clone(&health));
+        watch::start(listener, figures::Figures { shared, store, control: shards.control.clone() })?;
+    }
     let admit = |key, slot| {
         let owner = shards.mailboxes.owner(key);
         let _ = shards.mailboxes.post(owner, Mail::Notice(Notice::Admit { key, slot }));
@@ -94,8 +102,9 @@ fn start(config: &Config) -> Result<Running, Failure> {
     if let KeyOrigin::Made(path) = &origin {
         announce::admin_key(&key, path);
     }
-    shards.listen(listeners);
+    // The first client may ask whether it does.
     shared.life.serve();
+    shards.listen(listeners);
     Ok(Running { config: config.clone(), shared, shards, control, kept, ordered })
 }
 
@@ -169,6 +178,7 @@ fn shared(
         }),
         certificates,
         addresses: Addresses::default(),
+        cells: (0..config.shards).map(|_| Default::default()).collect(),
         life: Arc::new(Life::new(Instant::now(), config.shards)),
         started: Instant::now(),
         shards: config.shards,
