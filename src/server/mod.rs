@@ -98,7 +98,7 @@ fn start(config: &Config) -> Result<Running, Failure> {
         control::load(&store, &shared.directory, unix_ms(), admit).map_err(|error| Failure::new(exit::STORE, error))?;
     let tokens = index.len();
     let control = start_control(config, store, index, health, &shared, &shards, control_requests)?;
-    announce::ready(config, &listeners, &shared.caps, tokens);
+    announce::ready(config, &listeners, &http_addrs, &shared.caps, tokens);
     if let KeyOrigin::Made(path) = &origin {
         announce::admin_key(&key, path);
     }

@@ -37,7 +37,7 @@ pub enum DiskError {
 
 /// The folder of one CA.
 #[derive(Clone, Debug)]
-pub struct Disk {
+pub(super) struct Disk {
     folder: PathBuf,
 }
 
@@ -46,7 +46,7 @@ impl Disk {
     ///
     /// # Errors
     /// [`DiskError`], also where others may enter a directory that was there.
-    pub fn open(dir: &Path, directory_url: &str) -> Result<Self, DiskError> {
+    pub(super) fn open(dir: &Path, directory_url: &str) -> Result<Self, DiskError> {
         let folder = dir.join(folder_name(directory_url));
         for path in [dir, &folder] {
             let failed = |error| DiskError::Io { path: path.to_owned(), verb: "written", error };
@@ -159,8 +159,9 @@ mod tests {
     #[test]
     fn each_directory_has_a_folder_of_its_own() {
         let outer = tempfile::tempdir().unwrap();
-        Disk::open(outer.path(), URL).unwrap().keep_account(b"{}").unwrap();
-        let other = Disk::open(outer.path(), "https://ca.example:14000/staging").unwrap();
+        let dir = outer.path().join("acme");
+        Disk::open(&dir, URL).unwrap().keep_account(b"{}").unwrap();
+        let other = Disk::open(&dir, "https://ca.example:14000/staging").unwrap();
         assert_eq!(other.account().unwrap(), None);
         assert!(folder_name(URL).starts_with("ca.example_14000-"), "{}", folder_name(URL));
         assert!(!folder_name("https://../../x").contains('/'));
@@ -169,12 +170,13 @@ mod tests {
     #[test]
     fn what_others_may_read_is_refused() {
         let outer = tempfile::tempdir().unwrap();
-        let disk = Disk::open(outer.path(), URL).unwrap();
+        let dir = outer.path().join("acme");
+        let disk = Disk::open(&dir, URL).unwrap();
         disk.keep_account(b"{}").unwrap();
         fs::set_permissions(disk.folder.join("account.json"), fs::Permissions::from_mode(0o640)).unwrap();
         let error = disk.account().unwrap_err().to_string();
         assert!(error.contains("640") && error.contains("chmod"), "{error}");
-        fs::set_permissions(outer.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        assert!(matches!(Disk::open(outer.path(), URL), Err(DiskError::Loose { mode: 0o755, .. })));
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(matches!(Disk::open(&dir, URL), Err(DiskError::Loose { mode: 0o755, .. })));
     }
 }
