@@ -6,7 +6,7 @@
 //! 2. [`shard`], [`control`], [`http`]: the pinned threads that own connections, the thread that owns the store, and
 //!    the HTTP that both speak.
 //! 3. [`session`]: what a token's two connections share, as a state machine without I/O.
-//! 4. [`ring`], [`store`], [`telemetry`], [`config`]: the kernel, the disk, the log, the flags.
+//! 4. [`ring`], [`tls`], [`store`], [`telemetry`], [`config`]: the kernel, certificates, the disk, the log, the flags.
 //! 5. [`proto`]: the wire: frames, envelopes, tokens, limits. Pure.
 //!
 //! [`proto`] and [`session`] compile without the `server` feature, on any system.

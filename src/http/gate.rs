@@ -112,6 +112,8 @@ impl Gate {
         let call = match (method, route) {
             ("GET", Route::Root) => return Ok(Action::Respond(text(HINT, head.keep_alive(), head.method == "HEAD"))),
             ("GET", Route::Health) => return Ok(Action::Health),
+            ("GET", Route::Live) => return Ok(Action::Respond(text("ok\n", head.keep_alive(), head.method == "HEAD"))),
+            ("GET", Route::Ready) => return Ok(Action::Ready),
             ("GET", Route::WebSocket) => {
                 let accept = upgrade::accept(head)?;
                 upgrade::check_origin(head.origin, self.allowed_origins.as_deref())?;

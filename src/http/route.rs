@@ -10,6 +10,8 @@ pub(super) enum Route {
     Root,
     WebSocket,
     Health,
+    Live,
+    Ready,
     Register,
     Pair,
     PairToken(TokenHash),
@@ -31,6 +33,8 @@ impl Route {
             "/" => Self::Root,
             "/ws" => Self::WebSocket,
             "/health" => Self::Health,
+            "/livez" => Self::Live,
+            "/readyz" => Self::Ready,
             "/api/v1/register" => Self::Register,
             "/api/v1/pair" => Self::Pair,
             "/api/v1/tokens" => Self::Tokens,
@@ -49,7 +53,7 @@ impl Route {
     /// The `Allow` line of a 405.
     pub(super) fn allow(self) -> &'static str {
         match self {
-            Self::Root | Self::Health | Self::Tokens => "Allow: GET, HEAD\r\n",
+            Self::Root | Self::Health | Self::Live | Self::Ready | Self::Tokens => "Allow: GET, HEAD\r\n",
             Self::WebSocket => "Allow: GET\r\n",
             Self::Register | Self::Pair => "Allow: POST\r\n",
             Self::PairToken(_) => "Allow: GET, HEAD, DELETE\r\n",
@@ -176,6 +180,8 @@ mod tests {
             ("/ws", Some(Route::WebSocket)),
             ("/%77%73", Some(Route::WebSocket)),
             ("/health", Some(Route::Health)),
+            ("/livez", Some(Route::Live)),
+            ("/readyz", Some(Route::Ready)),
             ("/api/v1/pair", Some(Route::Pair)),
             ("/api/v1/pair/oc_pair_00", Some(Route::PairToken(hash))),
             ("/api/v1/pair/oc%5Fpair%5f00", Some(Route::PairToken(hash))),

@@ -24,6 +24,7 @@ use crate::shard::addresses::Addresses;
 use crate::shard::mail::Mail;
 use crate::shard::shared::{Caps, Shared};
 use crate::store::Store;
+use crate::telemetry::life::Life;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -77,7 +78,8 @@ fn start(config: &Config) -> Result<Running, Failure> {
         announce::admin_key(&key, path);
     }
     shards.listen(listeners);
-    Ok(Running::new(shards, control, signals))
+    shared.life.serve();
+    Ok(Running::new(shards, control, signals, Arc::clone(&shared.life)))
 }
 
 /// Raises the limits, tries io_uring, and gives how many files may be open.
@@ -142,6 +144,7 @@ fn shared(config: &Config, key: &Secret, nofile: u64, health: Arc<StoreHealth>) 
             (!health.is_ok()).then(|| format!("{}: {}", health.state().name(), health.detail()))
         }),
         addresses: Addresses::default(),
+        life: Arc::new(Life::new(Instant::now(), config.shards)),
         started: Instant::now(),
         shards: config.shards,
         sockets: Default::default(),

@@ -12,6 +12,7 @@ use crate::shard::mail::{Mail, Mailboxes, channel};
 use crate::shard::shared::Shared;
 use crate::shard::{Links, Settings, Shard};
 use crate::store::Store;
+use crate::telemetry::life::Life;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use glommio::{LocalExecutorBuilder, Placement};
 use std::sync::Arc;
@@ -125,6 +126,7 @@ pub(super) fn start_control(
         directory: Arc::clone(&shared.directory),
         shards: shards.mailboxes.clone(),
         health,
+        life: Arc::clone(&shared.life),
         settings: control::Settings {
             register_per_hour: config.register_per_hour,
             registration: config.registration,
@@ -144,17 +146,19 @@ pub(super) struct Running {
     shards: Shards,
     control: JoinHandle<()>,
     signals: Signals,
+    life: Arc<Life>,
 }
 
 impl Running {
-    pub(super) fn new(shards: Shards, control: JoinHandle<()>, signals: Signals) -> Self {
-        Self { shards, control, signals }
+    pub(super) fn new(shards: Shards, control: JoinHandle<()>, signals: Signals, life: Arc<Life>) -> Self {
+        Self { shards, control, signals, life }
     }
 
     /// Waits for a signal, then ends everything in order: shards first, for they report their last usage to control.
     pub(super) fn until_stopped(mut self, within: Duration) -> u8 {
         let signal = self.signals.wait();
         tracing::info!(signal, "stopping; a second signal ends at once");
+        self.life.drain();
         give_up_after(within + LAST_WRITES);
         for shard in 0..self.shards.mailboxes.shards() {
             let _ = self.shards.mailboxes.post(shard, Mail::ShutDown { within });

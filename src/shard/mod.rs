@@ -172,6 +172,7 @@ impl Shard {
             glommio::yield_if_needed().await;
         }
         self.report_usage();
+        self.shared.life.beats.end_shard(self.id);
         Ok(())
     }
 

@@ -1,8 +1,9 @@
 //! What all shards count together: connections, sessions, and who is not authenticated yet.
 
 use super::addresses::Addresses;
-use crate::http::Gate;
+use crate::http::{Gate, HealthReport};
 use crate::session::directory::Directory;
+use crate::telemetry::life::{Life, Stage};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
@@ -32,6 +33,8 @@ pub struct Shared {
     pub store_fault: Box<dyn Fn() -> Option<String> + Send + Sync>,
     /// What each address is up to.
     pub addresses: Addresses,
+    /// Where the process is in its life, and its threads' signs of life.
+    pub life: Arc<Life>,
     /// When the relay started.
     pub started: Instant,
     /// How many shards there are.
@@ -44,6 +47,23 @@ pub struct Shared {
     pub connections: AtomicU64,
     /// Tokens with at least one authenticated connection.
     pub sessions: AtomicU64,
+}
+
+impl Shared {
+    /// What `/health` says.
+    #[must_use]
+    pub fn health_report(&self, now: Instant) -> HealthReport {
+        HealthReport {
+            connections: self.connections.load(Relaxed),
+            sessions: self.sessions.load(Relaxed),
+            uptime_sec: now.saturating_duration_since(self.started).as_secs(),
+            shards: self.shards,
+            beat_ages_ms: self.life.beats.shard_ages(now).map(|age| age.as_millis() as u64).collect(),
+            store_fault: (self.store_fault)(),
+            draining: self.life.stage() == Stage::Draining,
+            unready: self.life.unready(now),
+        }
+    }
 }
 
 /// Adds one to a counter unless that takes it over `max` (0: no maximum).

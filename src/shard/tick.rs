@@ -44,6 +44,11 @@ impl Clock {
         self.now
     }
 
+    /// As other threads count it.
+    pub(super) fn instant(&self) -> Instant {
+        self.started + self.now
+    }
+
     /// Milliseconds since 1970.
     pub(super) fn unix_ms(&self) -> u64 {
         (self.unix_at_start + self.now).as_millis() as u64
@@ -71,6 +76,7 @@ pub(super) struct Throttled {
 impl Shard {
     pub(super) fn handle_tick(&mut self) {
         self.clock.read_wall();
+        self.shared.life.beats.beat_shard(self.clock.instant(), self.id);
         self.meet_deadlines();
         self.end_throttles();
         self.retry_budget();

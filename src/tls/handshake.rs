@@ -4,6 +4,7 @@
 //! rustls is given one record at a time, so that what a client sends right behind its handshake is opened by
 //! [`Traffic`], where it lies, and not by rustls.
 
+use super::certificates::ACME_TLS;
 use super::fault::Fault;
 use super::record::{Kind, record_bytes};
 use super::traffic::Traffic;
@@ -14,8 +15,6 @@ use std::sync::Arc;
 
 /// Bytes of a handshake that are kept at the most; a long `ClientHello` has two KiB.
 const KEPT_BYTES_MAX: usize = 32 << 10;
-/// The ALPN protocol of challenges of a certificate authority (RFC 8737): the handshake is all there is to them.
-const CHALLENGE: &[u8] = b"acme-tls/1";
 
 /// Why a handshake came to nothing.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -128,8 +127,7 @@ impl Handshake {
         self.shown = self.next_record();
         self.begun = true;
         loop {
-            let UnbufferedStatus { discard, state } =
-                self.connection.process_tls_records(&mut self.kept[..self.shown]);
+            let UnbufferedStatus { discard, state } = self.connection.process_tls_records(&mut self.kept[..self.shown]);
             let goes_on = match state {
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
                     encode(&mut data, out);
@@ -181,7 +179,7 @@ impl Handshake {
     /// [`Fault::Internal`]: it is not done.
     pub fn finish(self) -> Result<(Traffic, Done, Vec<u8>), Fault> {
         let done = match (self.connection.alpn_protocol(), self.connection.handshake_kind()) {
-            (Some(CHALLENGE), _) => Done::Challenge,
+            (Some(ACME_TLS), _) => Done::Challenge,
             (_, Some(HandshakeKind::Resumed)) => Done::Resumed,
             _ => Done::Full,
         };

@@ -1,11 +1,16 @@
-//! TLS: handshakes, and records under the keys that they agree on.
+//! TLS: which certificate a client is shown, where certificates come from, handshakes, and records under the keys that
+//! they agree on.
 //!
-//! Nothing here reads a socket of a client: the shards do. A private key must never reach a log line, an error text or a
-//! file that others may read.
+//! Nothing here reads a socket of a client: the shards do, with the settings that [`settings::server_config`] makes. A
+//! private key must never reach a log line, an error text or a file that others may read.
 
+pub mod certificate;
+pub mod certificates;
 pub mod fault;
 pub mod handshake;
 pub mod record;
+pub mod settings;
+pub mod status;
 pub mod traffic;
 
 use self::handshake::Handshake;

@@ -159,7 +159,14 @@ impl Half {
         out.resize(at + plain.len() + behind_bytes + TAG_BYTES, 0);
         let (sealed, tail) = out[at..].split_at_mut(plain.len());
         self.key
-            .seal_out_of_place_scatter(nonce, Aad::from(&aad[..aad_bytes]), plain, sealed, &behind[..behind_bytes], tail)
+            .seal_out_of_place_scatter(
+                nonce,
+                Aad::from(&aad[..aad_bytes]),
+                plain,
+                sealed,
+                &behind[..behind_bytes],
+                tail,
+            )
             .map_err(|_| Fault::Internal)
     }
 
@@ -183,7 +190,12 @@ impl Half {
     }
 
     /// Writes what stands in front of a sealed record, and takes its number.
-    fn begin(&mut self, kind: Kind, length: usize, out: &mut Vec<u8>) -> Result<(Nonce, [u8; AAD12_BYTES], usize), Fault> {
+    fn begin(
+        &mut self,
+        kind: Kind,
+        length: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<(Nonce, [u8; AAD12_BYTES], usize), Fault> {
         if length > PLAINTEXT_BYTES_MAX || self.count == u64::MAX {
             return Err(Fault::Internal);
         }
