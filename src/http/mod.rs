@@ -18,7 +18,7 @@ mod tests;
 mod upgrade;
 
 pub use gate::{Gate, GateOptions};
-pub use response::{HealthReport, answer, error_body, health, ready, switching, unavailable};
+pub use response::{HealthReport, answer, error_body, health, ready, switching, tls_wanted, unavailable};
 
 use crate::control::message::ApiCall;
 use std::net::IpAddr;

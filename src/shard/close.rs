@@ -17,6 +17,8 @@ pub(super) enum CloseReason {
     NotUtf8,
     /// The first message did not admit (wire contract: 1008).
     Unauthorized,
+    /// No TLS handshake in time.
+    HandshakeTimeout,
     /// No first message in time.
     AuthTimeout,
     /// A message was under way for too long.
@@ -55,7 +57,7 @@ impl CloseReason {
             Self::Revoked => 4002,
             Self::GoingAway => 1001,
             Self::Busy => 1013,
-            Self::SlowConsumer | Self::Silent | Self::Gone | Self::Http => return None,
+            Self::HandshakeTimeout | Self::SlowConsumer | Self::Silent | Self::Gone | Self::Http => return None,
         })
     }
 
@@ -71,6 +73,7 @@ impl CloseReason {
             Self::Fragments => "fragments out of order",
             Self::NotUtf8 => "text is not UTF-8",
             Self::Unauthorized => "unauthorized",
+            Self::HandshakeTimeout => "no TLS handshake in time",
             Self::AuthTimeout => "no authentication in time",
             Self::MessageTimeout => "message took too long",
             Self::TooLarge => "message too large",

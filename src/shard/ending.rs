@@ -7,6 +7,7 @@ use super::connection::{Phase, Receiving};
 use crate::control::message::Request;
 use crate::proto::frame::{self, Opcode};
 use crate::session::message::frame_of;
+use crate::tls::outcome::Outcome;
 use rustix::net::Shutdown;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -19,7 +20,9 @@ impl Shard {
         if matches!(connection.phase, Phase::Closing | Phase::Dead) {
             return;
         }
-        let Some(code) = reason.code() else { return self.end(conn, reason) };
+        // In a handshake there is no way to say anything.
+        let code = reason.code().filter(|_| connection.phase != Phase::Handshake);
+        let Some(code) = code else { return self.end(conn, reason) };
         let is_websocket = !matches!(connection.phase, Phase::Http | Phase::Call) || connection.early.is_none();
         self.log_end(conn, reason);
         self.leave_session(conn);
@@ -55,6 +58,10 @@ impl Shard {
         if phase == Phase::Dead {
             return;
         }
+        if phase == Phase::Handshake {
+            let timed_out = reason == CloseReason::HandshakeTimeout;
+            self.shared.handshakes.count(if timed_out { Outcome::TimedOut } else { Outcome::Gone });
+        }
         if phase != Phase::Closing {
             self.log_end(conn, reason);
         }
@@ -63,6 +70,7 @@ impl Shard {
         let connection = &mut self.connections[conn as usize];
         connection.phase = Phase::Dead;
         connection.inbox = None;
+        self.secure.remove(&mut connection.tls);
         let counted = connection.early.as_ref().is_none_or(|early| !early.turned_away);
         if let Some(early) = connection.early.take() {
             self.calls.remove(&early.serial);
@@ -107,7 +115,7 @@ impl Shard {
         let all: Vec<u32> = self.connections.iter().map(|(index, _)| index as u32).collect();
         for conn in all {
             match self.connections[conn as usize].phase {
-                Phase::Http | Phase::Call => self.end(conn, CloseReason::Gone),
+                Phase::Handshake | Phase::Http | Phase::Call => self.end(conn, CloseReason::Gone),
                 _ => self.close(conn, CloseReason::GoingAway),
             }
         }

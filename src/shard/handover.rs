@@ -5,6 +5,7 @@ use super::connection::{Early, NONE, Phase, Receiving};
 use super::mail::Mail;
 use crate::proto::token::{Role, TokenHash};
 use crate::ring::chunk::{Chunk, Heap};
+use crate::tls::Tls;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
@@ -15,6 +16,7 @@ pub struct HandOver {
     counted: Option<IpAddr>,
     hash: TokenHash,
     role: Role,
+    tls: Option<Tls>,
     /// What the client sent behind its auth message.
     rest: Vec<u8>,
 }
@@ -48,17 +50,19 @@ impl Shard {
             return;
         }
         self.wheel.disarm(conn);
-        let connection = self.connections.remove(conn as usize);
+        let mut connection = self.connections.remove(conn as usize);
+        let tls = self.secure.remove(&mut connection.tls);
         let Some(Early { address, counted, moving: Some(destination), .. }) = connection.early.map(|early| *early)
         else {
             return;
         };
         let Destination { shard, hash, role, rest } = *destination;
-        let handover = HandOver { socket: connection.socket, address, counted, hash, role, rest };
+        let handover = HandOver { socket: connection.socket, address, counted, hash, role, tls, rest };
         if let Err(Mail::HandOver(handover)) = self.mailboxes.try_post(shard, Mail::HandOver(Box::new(handover))) {
             // The other shard's mailbox is full: the client is told to come back.
-            let HandOver { socket, address, counted, .. } = *handover;
+            let HandOver { socket, address, counted, tls, .. } = *handover;
             let conn = self.insert_connection(socket, address, counted, false);
+            self.keep_tls(conn, tls);
             self.close(conn, super::close::CloseReason::Busy);
             self.arm(conn);
         }
@@ -66,8 +70,9 @@ impl Shard {
 
     /// Takes in a connection of another shard.
     pub(super) fn handle_handover(&mut self, handover: HandOver) {
-        let HandOver { socket, address, counted, hash, role, rest } = handover;
+        let HandOver { socket, address, counted, hash, role, tls, rest } = handover;
         let conn = self.insert_connection(socket, address, counted, false);
+        self.keep_tls(conn, tls);
         if self.is_shutting_down() {
             self.close(conn, super::close::CloseReason::GoingAway);
         } else {
@@ -78,5 +83,11 @@ impl Shard {
             }
         }
         self.arm(conn);
+    }
+
+    fn keep_tls(&mut self, conn: u32, tls: Option<Tls>) {
+        if let Some(tls) = tls {
+            self.connections[conn as usize].tls = self.secure.insert(tls);
+        }
     }
 }

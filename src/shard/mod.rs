@@ -19,6 +19,7 @@ mod outbound;
 mod outbox;
 mod receive;
 mod request;
+mod secure;
 pub mod shared;
 mod tick;
 mod token;
@@ -29,6 +30,7 @@ use self::bounds::{MAILS_A_TURN, TICK};
 use self::connection::Connection;
 use self::mail::{Mail, Mailboxes};
 use self::outbound::Outboxes;
+use self::secure::Secure;
 use self::shared::Shared;
 use self::tick::{Clock, Throttled};
 use self::token::Tokens;
@@ -91,6 +93,7 @@ pub struct Shard {
     accepting: Accepting,
     connections: Slab<Connection>,
     outboxes: Outboxes,
+    secure: Secure,
     tokens: Tokens,
     wheel: Wheel,
     ids: Ids,
@@ -132,6 +135,7 @@ impl Shard {
             accepting: Accepting::default(),
             connections: Slab::new(),
             outboxes: Outboxes::default(),
+            secure: Secure::default(),
             tokens: Tokens::default(),
             wheel: Wheel::new(),
             ids: Ids::new(random),
@@ -160,14 +164,16 @@ impl Shard {
         while !self.has_ended() {
             self.start_fills();
             // Nothing else is to be done here, and whatever comes next comes through the ring: it may sleep.
-            let wait = self.fills.is_empty() && self.mailbox.is_empty();
+            let wait = self.fills.is_empty() && self.mailbox.is_empty() && self.secure.is_quiet();
             self.ring.turn(&mut completions, wait)?;
             self.clock.update();
+            let busy = !completions.is_empty();
             for completion in completions.drain(..) {
                 self.handle_completion(completion);
             }
             self.read_mail();
             self.resume_all();
+            self.step_handshakes(busy);
             self.flush();
             glommio::yield_if_needed().await;
         }

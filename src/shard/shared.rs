@@ -4,6 +4,8 @@ use super::addresses::Addresses;
 use crate::http::{Gate, HealthReport};
 use crate::session::directory::Directory;
 use crate::telemetry::life::{Life, Stage};
+use crate::tls::outcome::Outcomes;
+use rustls::ServerConfig;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
@@ -39,6 +41,10 @@ pub struct Shared {
     pub started: Instant,
     /// How many shards there are.
     pub shards: u16,
+    /// How TLS is spoken; `None`: nowhere.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// How TLS handshakes ended.
+    pub handshakes: Outcomes,
     /// Sockets.
     pub sockets: AtomicU64,
     /// Sockets that have not authenticated.

@@ -155,6 +155,7 @@ impl Shard {
             Phase::Open | Phase::Echo => self.look_after(conn),
             Phase::Auth | Phase::Moving => self.close(conn, CloseReason::AuthTimeout),
             Phase::Slowed => self.finish_refusal(conn),
+            Phase::Handshake => self.end(conn, CloseReason::HandshakeTimeout),
             Phase::Http | Phase::Call | Phase::Closing => self.end(conn, CloseReason::Gone),
             Phase::Dead => {}
         }

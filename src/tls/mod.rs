@@ -8,6 +8,7 @@ pub mod certificate;
 pub mod certificates;
 pub mod fault;
 pub mod handshake;
+pub mod outcome;
 pub mod record;
 pub mod settings;
 pub mod status;

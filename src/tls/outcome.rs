@@ -1,0 +1,74 @@
+//! How handshakes end, and how many ended so.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// How a handshake ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Outcome {
+    /// Well, with all there is to it.
+    Full,
+    /// Well: a session went on.
+    Resumed,
+    /// Well: it was a challenge of a certificate authority.
+    Challenge,
+    /// It was HTTP without TLS.
+    PlainHttp,
+    /// It was no TLS.
+    NotTls,
+    /// The client sent an alert.
+    Client,
+    /// The client offers or does what is not to be served.
+    Refused,
+    /// It took too long.
+    TimedOut,
+    /// The connection ended before.
+    Gone,
+}
+
+impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Full,
+        Self::Resumed,
+        Self::Challenge,
+        Self::PlainHttp,
+        Self::NotTls,
+        Self::Client,
+        Self::Refused,
+        Self::TimedOut,
+        Self::Gone,
+    ];
+
+    /// Its name in metrics and in the log.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Resumed => "resumed",
+            Self::Challenge => "challenge",
+            Self::PlainHttp => "plain_http",
+            Self::NotTls => "not_tls",
+            Self::Client => "client_alert",
+            Self::Refused => "refused",
+            Self::TimedOut => "timed_out",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+/// How many handshakes ended each way; shared by all shards, touched once for each handshake.
+#[derive(Debug, Default)]
+pub struct Outcomes([AtomicU64; Outcome::ALL.len()]);
+
+impl Outcomes {
+    /// Counts one.
+    pub fn count(&self, outcome: Outcome) {
+        self.0[outcome as usize].fetch_add(1, Relaxed);
+    }
+
+    /// All counts so far.
+    pub fn counts(&self) -> impl Iterator<Item = (Outcome, u64)> {
+        Outcome::ALL.into_iter().map(|outcome| (outcome, self.0[outcome as usize].load(Relaxed)))
+    }
+}
