@@ -11,6 +11,7 @@ mod secret;
 mod source;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod value;
 
 pub use admin_key::{AdminKeyError, KeyOrigin, admin_key};
@@ -18,6 +19,7 @@ pub use error::{ConfigError, Origin};
 pub use machine::Machine;
 pub use network::Network;
 pub use secret::Secret;
+pub use tls::{Acme, Binding, Listen, PairFiles, Tls};
 pub use value::{COUNT_MAX, LogFormat};
 
 use crate::proto::limits::Limits;
@@ -76,7 +78,9 @@ impl Origins {
 pub struct Config {
     /// Where to listen, at least one. `[::]` means every interface, IPv4 too (not `IPV6_V6ONLY`); on a machine without
     /// IPv6 it stands for `0.0.0.0`.
-    pub addrs: Vec<SocketAddr>,
+    pub listen: Vec<Listen>,
+    /// Certificates, and where HTTP is redirected.
+    pub tls: Tls,
     /// Where to echo; empty: nowhere.
     pub echo_addrs: Vec<SocketAddr>,
     /// Proxies whose `X-Forwarded-For` counts.
@@ -143,11 +147,6 @@ pub fn resolve_on(
 ) -> Result<Config, ConfigError> {
     let flags = &Flags::read(args)?;
     let from = &Sources::open(&flags.config, &env)?;
-    if let Some(given) = from.given("domain", flags.domain.as_slice()) {
-        let text =
-            "this version speaks no TLS of its own; put a proxy that does in front, name it with --trusted-proxy";
-        return Err(ConfigError::Conflict(format!("{}: {text}", given.origin)));
-    }
     let seconds = Duration::from_secs;
     let limits = read_limits(from, flags)?;
     let shards = from.one("shards", &flags.shards, machine.cores, value::shards)?;
@@ -155,13 +154,16 @@ pub fn resolve_on(
         (machine.memory_bytes / 4 / u64::from(shards)).max(MEMORY_BUDGET_MIN).max(limits.message_bytes_max);
     let max_connections = from.one("max-connections", &flags.max_connections, 0, value::count)?;
     let per_address = &flags.max_unauthenticated_per_address;
+    let db = from.one("db", &flags.db, PathBuf::from("relay.db"), value::store_path)?;
+    let tls = Tls::read(from, flags, &db)?;
     let config = Config {
-        addrs: read_addrs(from, flags)?,
+        listen: tls::read_listen(from, flags, &tls)?,
+        tls,
         echo_addrs: from.one("echo-addr", &flags.echo_addr, Vec::new(), value::listen)?,
         trusted_proxies: from.many("trusted-proxy", &flags.trusted_proxy, value::network)?,
         origins: Origins::of(from.many("allow-origin", &flags.allow_origin, value::origin)?),
         admin_key: read_admin_key(from, flags)?,
-        db: from.one("db", &flags.db, PathBuf::from("relay.db"), value::store_path)?,
+        db,
         registration: from.one("registration", &flags.registration, true, value::switch)?,
         register_per_hour: from.one("register-rate", &flags.register_rate, 5, value::count)?,
         limits,
@@ -204,12 +206,6 @@ fn read_limits(from: &Sources<'_>, flags: &Flags) -> Result<Limits, ConfigError>
     })
 }
 
-fn read_addrs(from: &Sources<'_>, flags: &Flags) -> Result<Vec<SocketAddr>, ConfigError> {
-    let addrs = from.many("addr", &flags.addr, value::listen)?.concat();
-    let everywhere = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 8080));
-    Ok(if addrs.is_empty() { vec![everywhere] } else { addrs })
-}
-
 /// 0 means the hard bound.
 fn read_max_message(text: &str) -> Result<u64, String> {
     let right = || "a size from 1KiB to 64MiB, such as 5MiB; 0 means 64MiB".to_owned();
@@ -224,8 +220,8 @@ fn read_admin_key(from: &Sources<'_>, flags: &Flags) -> Result<Option<Secret>, C
     let Some(given) = from.given("admin-key", flags.admin_key.as_slice()) else { return Ok(None) };
     let origin = given.origin;
     match given.texts.as_slice() {
-        [key] => Secret::new(key).map(Some).map_err(|problem| ConfigError::AdminKey { origin, problem }),
-        _ => Err(ConfigError::AdminKey { origin, problem: "there is one admin key; give one text" }),
+        [key] => Secret::new(key).map(Some).map_err(|problem| ConfigError::Secret { origin, problem }),
+        _ => Err(ConfigError::Secret { origin, problem: "there is one admin key; give one text" }),
     }
 }
 
@@ -247,9 +243,10 @@ impl Config {
             ));
         }
         let mut seen = Vec::new();
-        for addr in self.addrs.iter().chain(&self.echo_addrs) {
+        let listen = self.listen.iter().map(|listen| &listen.addr);
+        for addr in listen.chain(&self.echo_addrs).chain(&self.tls.http_addrs) {
             if addr.port() != 0 && seen.contains(&addr) {
-                return conflict(format!("--addr and --echo-addr: {addr} is named twice"));
+                return conflict(format!("--addr, --echo-addr and --http-addr: {addr} is named twice"));
             }
             seen.push(addr);
         }

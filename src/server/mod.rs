@@ -57,11 +57,14 @@ pub fn run(config: &Config) -> u8 {
 fn start(config: &Config) -> Result<Running, Failure> {
     // Before anything that lasts, so that a signal during the start is not lost.
     let signals = signals::Signals::listen().map_err(|error| Failure::new(exit::FAILURE, error))?;
+    if config.listen.iter().any(|listen| listen.tls) {
+        return Err(Failure::new(exit::CONFIG, "TLS is not in this build yet"));
+    }
     let nofile = check_machine(config)?;
     let store = Store::open(&config.db, unix_ms()).map_err(|error| Failure::new(exit::STORE, error))?;
     let (key, origin) =
         admin_key(config.admin_key.clone(), &config.db, random()).map_err(|error| Failure::new(exit::STORE, error))?;
-    let listeners = listeners::bind(&config.addrs, &config.echo_addrs, config.shards)?;
+    let listeners = listeners::bind(&config.listen, &config.echo_addrs, config.shards)?;
     let health = Arc::new(StoreHealth::default());
     let shared = Arc::new(shared(config, &key, nofile, Arc::clone(&health)));
     let (shards, control_requests) = start_shards(config, settings(config), &shared)?;
