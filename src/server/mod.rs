@@ -10,6 +10,7 @@ pub mod preflight;
 pub mod rlimits;
 mod signals;
 mod threads;
+mod tls;
 
 use self::preflight::{ProbeError, Surroundings};
 use self::threads::{Running, start_control, start_shards};
@@ -25,6 +26,7 @@ use crate::shard::mail::Mail;
 use crate::shard::shared::{Caps, Shared};
 use crate::store::Store;
 use crate::telemetry::life::Life;
+use rustls::ServerConfig;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -57,16 +59,14 @@ pub fn run(config: &Config) -> u8 {
 fn start(config: &Config) -> Result<Running, Failure> {
     // Before anything that lasts, so that a signal during the start is not lost.
     let signals = signals::Signals::listen().map_err(|error| Failure::new(exit::FAILURE, error))?;
-    if config.listen.iter().any(|listen| listen.tls) {
-        return Err(Failure::new(exit::CONFIG, "TLS is not in this build yet"));
-    }
+    let tls = tls::settings(&config.tls, unix_ms() / 1000)?;
     let nofile = check_machine(config)?;
     let store = Store::open(&config.db, unix_ms()).map_err(|error| Failure::new(exit::STORE, error))?;
     let (key, origin) =
         admin_key(config.admin_key.clone(), &config.db, random()).map_err(|error| Failure::new(exit::STORE, error))?;
     let listeners = listeners::bind(&config.listen, &config.echo_addrs, config.shards)?;
     let health = Arc::new(StoreHealth::default());
-    let shared = Arc::new(shared(config, &key, nofile, Arc::clone(&health)));
+    let shared = Arc::new(shared(config, &key, nofile, tls, Arc::clone(&health)));
     let (shards, control_requests) = start_shards(config, settings(config), &shared)?;
     let admit = |key, slot| {
         let owner = shards.mailboxes.owner(key);
@@ -119,7 +119,13 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
-fn shared(config: &Config, key: &Secret, nofile: u64, health: Arc<StoreHealth>) -> Shared {
+fn shared(
+    config: &Config,
+    key: &Secret,
+    nofile: u64,
+    tls: Option<Arc<ServerConfig>>,
+    health: Arc<StoreHealth>,
+) -> Shared {
     let capacity = rlimits::connection_capacity(nofile, config.shards);
     let gate = |any_path: bool| {
         Gate::new(GateOptions {
@@ -150,6 +156,8 @@ fn shared(config: &Config, key: &Secret, nofile: u64, health: Arc<StoreHealth>) 
         life: Arc::new(Life::new(Instant::now(), config.shards)),
         started: Instant::now(),
         shards: config.shards,
+        tls,
+        handshakes: Default::default(),
         sockets: Default::default(),
         unauthenticated: Default::default(),
         connections: Default::default(),

@@ -29,8 +29,6 @@ pub enum Mail {
 pub struct Listener {
     /// The socket, with `SO_REUSEPORT`.
     pub socket: OwnedFd,
-    /// Whether it speaks TLS.
-    pub tls: bool,
     /// Whether messages that come in on it are echoed.
     pub echo: bool,
     /// Whether TLS is spoken on it.
