@@ -95,12 +95,17 @@ impl Outbox {
         self.own_pressure()
     }
 
-    /// Queues records of TLS.
-    pub(super) fn push_sealed(&mut self, records: Heap) -> Pushed {
-        let length = records.as_slice().len();
-        self.bytes += length;
+    /// Queues records of TLS with what stood in the queue.
+    pub(super) fn push_sealed(&mut self, records: Heap) {
+        self.bytes += records.as_slice().len();
         self.sealed.push_back(Chunk::Heap(records));
-        self.pressure()
+    }
+
+    /// Queues records of TLS that the connection itself made the relay write.
+    pub(super) fn push_own_sealed(&mut self, records: Vec<u8>) -> Pushed {
+        self.own_bytes += records.len();
+        self.push_sealed(Heap::from(records));
+        self.own_pressure()
     }
 
     /// Takes the records of TLS that the next send is to carry, if there are any.

@@ -321,7 +321,7 @@ impl Shard {
 
     /// Queues bytes that are to leave as they are.
     fn push_sealed(&mut self, conn: u32, bytes: Vec<u8>) {
-        let pushed = self.filled(conn, |outbox| outbox.push_sealed(Heap::from(bytes)));
+        let pushed = self.filled(conn, |outbox| outbox.push_own_sealed(bytes));
         self.mind_pressure(conn, conn, pushed);
     }
 }

@@ -7,7 +7,7 @@ use super::fault::Fault;
 use super::record::{HEADER_BYTES, Half, Kind, OVERHEAD_BYTES_MAX, PLAINTEXT_BYTES_MAX, record_bytes};
 use rustls::kernel::KernelConnection;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
-use rustls::{ExtractedSecrets, ProtocolVersion};
+use rustls::{ExtractedSecrets, ProtocolVersion, SupportedCipherSuite};
 use std::ops::Range;
 
 /// Key updates that a peer may ask for without sending anything (the bound that rustls and BoringSSL have).
@@ -54,6 +54,8 @@ pub struct Traffic {
     kernel: KernelConnection<ServerConnectionData>,
     /// A record of which a part has come; no capacity while there is none.
     partial: Vec<u8>,
+    /// Records that may be sealed under one key.
+    pub(super) records_max: u64,
     updates_left: u8,
     warnings_left: u8,
     /// Our `close_notify` or a fatal alert has been sealed: nothing comes behind it.
@@ -68,12 +70,17 @@ impl Traffic {
     pub fn new(connection: UnbufferedServerConnection) -> Result<Self, Fault> {
         let taken = connection.dangerous_into_kernel_connection();
         let (ExtractedSecrets { tx, rx }, kernel) = taken.map_err(|_| Fault::Internal)?;
+        let records_max = match kernel.negotiated_cipher_suite() {
+            SupportedCipherSuite::Tls12(suite) => suite.common.confidentiality_limit,
+            SupportedCipherSuite::Tls13(suite) => suite.common.confidentiality_limit,
+        };
         let tls13 = kernel.protocol_version() == ProtocolVersion::TLSv1_3;
         Ok(Self {
             opener: Half::new(tls13, rx.0, &rx.1)?,
             sealer: Half::new(tls13, tx.0, &tx.1)?,
             kernel,
             partial: Vec::new(),
+            records_max,
             updates_left: IDLE_UPDATES_MAX,
             warnings_left: WARNINGS_MAX,
             over: false,
@@ -147,6 +154,14 @@ impl Traffic {
     /// # Errors
     /// [`Fault::Exhausted`] or [`Fault::Internal`].
     pub fn seal(&mut self, pieces: &[&[u8]], bytes_max: usize, out: &mut Vec<u8>) -> Result<usize, Fault> {
+        if let &[piece] = pieces {
+            let piece = &piece[..piece.len().min(bytes_max)];
+            for part in piece.chunks(PLAINTEXT_BYTES_MAX) {
+                self.mind_key(out)?;
+                self.sealer.seal(Kind::DATA, part, out)?;
+            }
+            return Ok(piece.len());
+        }
         let mut sealed = 0;
         let (mut gathered, mut gathered_bytes): (Vec<&[u8]>, usize) = (Vec::new(), 0);
         for &piece in pieces {
@@ -173,10 +188,7 @@ impl Traffic {
 
     fn seal_gathered(&mut self, pieces: &[&[u8]], out: &mut Vec<u8>) -> Result<(), Fault> {
         self.mind_key(out)?;
-        match pieces {
-            [piece] => self.sealer.seal(Kind::DATA, piece, out),
-            pieces => self.sealer.seal_all(Kind::DATA, pieces, out),
-        }
+        self.sealer.seal_all(Kind::DATA, pieces, out)
     }
 
     /// Renews our key where it has been used as often as is safe.
@@ -184,7 +196,7 @@ impl Traffic {
         if self.over {
             return Err(Fault::Internal);
         }
-        if self.sealer.count() < self.kernel.negotiated_cipher_suite().common_limit() {
+        if self.sealer.count() < self.records_max {
             return Ok(());
         }
         match self.sealer.is_tls13() {
@@ -250,19 +262,5 @@ impl Traffic {
         }
         self.over = true;
         out
-    }
-}
-
-trait ConfidentialityLimit {
-    /// Records that may be sealed under one key.
-    fn common_limit(&self) -> u64;
-}
-
-impl ConfidentialityLimit for rustls::SupportedCipherSuite {
-    fn common_limit(&self) -> u64 {
-        match self {
-            Self::Tls12(suite) => suite.common.confidentiality_limit,
-            Self::Tls13(suite) => suite.common.confidentiality_limit,
-        }
     }
 }
