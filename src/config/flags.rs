@@ -120,9 +120,12 @@ pub(super) struct Flags {
     /// How long a connection may take nothing of what waits for it [default: 30s]
     #[arg(long, value_name = "TIME", help_heading = "Times")]
     pub(super) write_timeout: Option<String>,
-    /// From SIGTERM to the end, at the latest [default: 10s]
+    /// On SIGTERM, the time over which clients are sent away [default: 1ms each, at most 10s]
     #[arg(long, value_name = "TIME", help_heading = "Times")]
-    pub(super) shutdown_timeout: Option<String>,
+    pub(super) drain_window: Option<String>,
+    /// From SIGTERM to the end, at the latest [default: 30s]
+    #[arg(long, value_name = "TIME", help_heading = "Times")]
+    pub(super) drain_deadline: Option<String>,
 
     /// TOML file with these flags as keys, without the dashes in front [default: none]
     #[arg(long, value_name = "FILE", help_heading = "Program")]

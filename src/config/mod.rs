@@ -115,8 +115,11 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// How long a connection may take nothing of what waits for it.
     pub write_timeout: Duration,
+    /// On the first signal, the time over which clients are sent away, at most `drain_deadline`; `None`: as long as
+    /// so many need.
+    pub drain_window: Option<Duration>,
     /// From the first signal to the end; zero: at once.
-    pub shutdown_timeout: Duration,
+    pub drain_deadline: Duration,
     /// How log lines look.
     pub log_format: LogFormat,
     /// The least that is logged.
@@ -180,9 +183,9 @@ pub fn resolve_on(
         ping_interval: from.one("ping-interval", &flags.ping_interval, seconds(30), value::duration)?,
         idle_timeout: from.one("idle-timeout", &flags.idle_timeout, seconds(60), value::duration)?,
         write_timeout: from.one("write-timeout", &flags.write_timeout, seconds(30), value::duration)?,
-        shutdown_timeout: {
-            from.one("shutdown-timeout", &flags.shutdown_timeout, seconds(10), value::duration_or_none)?
-        },
+        drain_window: from
+            .one("drain-window", &flags.drain_window, None, |text| value::duration_or_none(text).map(Some))?,
+        drain_deadline: from.one("drain-deadline", &flags.drain_deadline, seconds(30), value::duration_or_none)?,
         log_format: from.one("log-format", &flags.log_format, LogFormat::Auto, value::log_format)?,
         log_level: from.one("log-level", &flags.log_level, LevelFilter::INFO, value::log_level)?,
         config_file: from.file().map(PathBuf::from),
@@ -240,6 +243,13 @@ impl Config {
             return conflict(format!(
                 "--memory-budget ({} bytes for each shard) must have room for one message of --max-message ({} bytes)",
                 self.memory_budget_bytes, self.limits.message_bytes_max
+            ));
+        }
+        if let Some(window) = self.drain_window.filter(|&window| window > self.drain_deadline) {
+            return conflict(format!(
+                "--drain-window ({window:?}) must not be longer than --drain-deadline ({:?}): else the relay ends before \
+                 it has told all clients to go",
+                self.drain_deadline
             ));
         }
         let mut seen = Vec::new();

@@ -46,7 +46,7 @@ fn bind_all(listen: Listen, shards: u16, echo: bool, of_shards: &mut [Vec<Listen
     for listeners in of_shards.iter_mut().take(usize::from(shards)) {
         let socket = bind_one(bound, true)?;
         socket.listen(BACKLOG)?;
-        listeners.push(Listener { socket: socket.into(), echo, tls: listen.tls });
+        listeners.push(Listener { socket: socket.into(), inherited: false, echo, tls: listen.tls });
     }
     Ok(bound)
 }

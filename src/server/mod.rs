@@ -9,11 +9,13 @@ mod listeners;
 pub mod preflight;
 pub mod rlimits;
 mod signals;
+mod supervise;
 mod threads;
 mod tls;
 
 use self::preflight::{ProbeError, Surroundings};
-use self::threads::{Running, start_control, start_shards};
+use self::supervise::Running;
+use self::threads::{start_control, start_shards};
 use crate::config::{Config, KeyOrigin, Origins, Secret, admin_key};
 use crate::control::message::{Notice, Shards as _};
 use crate::control::{self, StoreHealth};
@@ -30,6 +32,9 @@ use rustls::ServerConfig;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Orders that the main thread has not taken yet.
+const ORDERS_MAX: usize = 1024;
 
 /// What the process ends with, and the line that says why.
 struct Failure {
@@ -48,7 +53,7 @@ impl Failure {
 #[must_use]
 pub fn run(config: &Config) -> u8 {
     match start(config) {
-        Ok(running) => running.until_stopped(config.shutdown_timeout),
+        Ok(running) => running.until_stopped(),
         Err(failure) => {
             eprintln!("{}", failure.text.trim_end());
             failure.exit_code
@@ -57,9 +62,10 @@ pub fn run(config: &Config) -> u8 {
 }
 
 fn start(config: &Config) -> Result<Running, Failure> {
-    // Before anything that lasts, so that a signal during the start is not lost.
-    let signals = signals::Signals::listen().map_err(|error| Failure::new(exit::FAILURE, error))?;
     let tls = tls::settings(&config.tls, unix_ms() / 1000)?;
+    // Before anything that lasts, so that a signal during the start is not lost.
+    let (orders, ordered) = crossbeam_channel::bounded(ORDERS_MAX);
+    signals::listen(orders.clone()).map_err(|error| Failure::new(exit::FAILURE, error))?;
     let nofile = check_machine(config)?;
     let store = Store::open(&config.db, unix_ms()).map_err(|error| Failure::new(exit::STORE, error))?;
     let (key, origin) =
@@ -67,7 +73,7 @@ fn start(config: &Config) -> Result<Running, Failure> {
     let listeners = listeners::bind(&config.listen, &config.echo_addrs, config.shards)?;
     let health = Arc::new(StoreHealth::default());
     let shared = Arc::new(shared(config, &key, nofile, tls, Arc::clone(&health)));
-    let (shards, control_requests) = start_shards(config, settings(config), &shared)?;
+    let (shards, control_requests) = start_shards(config, settings(config), &shared, &orders)?;
     let admit = |key, slot| {
         let owner = shards.mailboxes.owner(key);
         let _ = shards.mailboxes.post(owner, Mail::Notice(Notice::Admit { key, slot }));
@@ -82,7 +88,7 @@ fn start(config: &Config) -> Result<Running, Failure> {
     }
     shards.listen(listeners);
     shared.life.serve();
-    Ok(Running::new(shards, control, signals, Arc::clone(&shared.life)))
+    Ok(Running { config: config.clone(), shared, shards, control, ordered })
 }
 
 /// Raises the limits, tries io_uring, and gives how many files may be open.

@@ -1,6 +1,7 @@
 //! Hand-over: a connection's one move to the shard that owns its token, before `auth.ok`.
 
 use super::Shard;
+use super::close::CloseReason;
 use super::connection::{Early, NONE, Phase, Receiving};
 use super::mail::Mail;
 use crate::proto::token::{Role, TokenHash};
@@ -59,11 +60,12 @@ impl Shard {
         let Destination { shard, hash, role, rest } = *destination;
         let handover = HandOver { socket: connection.socket, address, counted, hash, role, tls, rest };
         if let Err(Mail::HandOver(handover)) = self.mailboxes.try_post(shard, Mail::HandOver(Box::new(handover))) {
-            // The other shard's mailbox is full: the client is told to come back.
+            // The other shard's mailbox is full, or it has ended: the client is told to come back.
             let HandOver { socket, address, counted, tls, .. } = *handover;
             let conn = self.insert_connection(socket, address, counted, false);
+            self.connections[conn as usize].phase = Phase::Auth;
             self.keep_tls(conn, tls);
-            self.close(conn, super::close::CloseReason::Busy);
+            self.close(conn, if self.is_draining() { CloseReason::Restart } else { CloseReason::Busy });
             self.arm(conn);
         }
     }
@@ -73,10 +75,10 @@ impl Shard {
         let HandOver { socket, address, counted, hash, role, tls, rest } = handover;
         let conn = self.insert_connection(socket, address, counted, false);
         self.keep_tls(conn, tls);
-        if self.is_shutting_down() {
-            self.close(conn, super::close::CloseReason::GoingAway);
+        self.connections[conn as usize].phase = Phase::Auth;
+        if self.is_draining() {
+            self.close(conn, CloseReason::Restart);
         } else {
-            self.connections[conn as usize].phase = Phase::Auth;
             self.admit(conn, hash, role);
             if !rest.is_empty() {
                 self.handle_bytes(conn, Chunk::Heap(Heap::from(rest)));

@@ -47,7 +47,7 @@ impl Shard {
                 Err(refusal) => return self.respond_last(conn, refusal.response),
                 Ok(Parsed::NeedMore) => break,
                 Ok(Parsed::Request { action, consumed, keep_alive, head_only, client }) => {
-                    (early.keep_alive, early.head_only) = (keep_alive, head_only);
+                    (early.keep_alive, early.head_only) = (keep_alive && self.drain.is_none(), head_only);
                     bytes = &bytes[consumed..];
                     if !self.count_client(conn, client) {
                         let text = "this address has too many connections that have not authenticated";

@@ -81,13 +81,14 @@ impl Shard {
         self.end_throttles();
         self.retry_budget();
         self.resume_listening();
+        self.drain_on();
         self.ring.pool().want_less();
         if self.clock.tick() >= self.clock.second_due {
             self.clock.second_due = self.clock.tick_after(Duration::from_secs(1));
             self.report_usage();
             self.forget_parted();
         }
-        let fine = !self.throttled.heap.is_empty() || !self.budget_waiters.is_empty();
+        let fine = !self.throttled.heap.is_empty() || !self.budget_waiters.is_empty() || self.is_draining();
         self.ring.tick_in(if fine { FINE_TICK } else { TICK });
     }
 
@@ -151,11 +152,14 @@ impl Shard {
     }
 
     fn handle_deadline(&mut self, conn: u32) {
-        match self.connections[conn as usize].phase {
+        let phase = self.connections[conn as usize].phase;
+        match phase {
             Phase::Open | Phase::Echo => self.look_after(conn),
+            Phase::Auth | Phase::Moving if self.is_draining() => self.close(conn, CloseReason::Restart),
             Phase::Auth | Phase::Moving => self.close(conn, CloseReason::AuthTimeout),
             Phase::Slowed => self.finish_refusal(conn),
             Phase::Handshake => self.end(conn, CloseReason::HandshakeTimeout),
+            Phase::Closing if self.keeps_until_sent(conn) => {}
             Phase::Http | Phase::Call | Phase::Closing => self.end(conn, CloseReason::Gone),
             Phase::Dead => {}
         }
