@@ -28,6 +28,9 @@ pub(super) struct Flags {
     /// Browser origin to admit, such as https://app.example.com; repeatable [default: any]
     #[arg(long, value_name = "ORIGIN", help_heading = "Listening")]
     pub(super) allow_origin: Vec<String>,
+    /// Whether the phone in the browser is served at / [default: on]
+    #[arg(long, value_name = "on|off", help_heading = "Listening")]
+    pub(super) phone: Option<String>,
 
     /// Domain to get a certificate for, and to renew it; repeatable [default: none]
     #[arg(long, value_name = "NAME", help_heading = "TLS")]
@@ -143,7 +146,9 @@ Each flag is also an environment variable (--phone-rate: CORALMUX_PHONE_RATE) an
 (phone-rate = 30). A flag goes before the environment, the environment before the file. What is
 repeatable also takes several values with commas between them. One dash does as well as two.
 
-SIZE: bytes, or with KB, MB, GB (1000) or KiB, MiB, GiB (1024) behind. TIME: 500ms, 10s, 2m, 1h.";
+SIZE: bytes, or with KB, MB, GB (1000) or KiB, MiB, GiB (1024) behind. TIME: 500ms, 10s, 2m, 1h.
+
+coralmux-relay healthcheck: asks the relay that runs with these settings; exit code 0 if it is well.";
 
 impl Flags {
     /// The names of all flags that take a value, without dashes.

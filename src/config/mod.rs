@@ -87,6 +87,8 @@ pub struct Config {
     pub trusted_proxies: Vec<Network>,
     /// Browser origins that may connect.
     pub origins: Origins,
+    /// Whether the phone in the browser is served.
+    pub phone: bool,
     /// The admin key as given; `None`: see [`admin_key`].
     pub admin_key: Option<Secret>,
     /// The store.
@@ -165,6 +167,7 @@ pub fn resolve_on(
         echo_addrs: from.one("echo-addr", &flags.echo_addr, Vec::new(), value::listen)?,
         trusted_proxies: from.many("trusted-proxy", &flags.trusted_proxy, value::network)?,
         origins: Origins::of(from.many("allow-origin", &flags.allow_origin, value::origin)?),
+        phone: from.one("phone", &flags.phone, true, value::switch)?,
         admin_key: read_admin_key(from, flags)?,
         db,
         registration: from.one("registration", &flags.registration, true, value::switch)?,

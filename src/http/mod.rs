@@ -11,6 +11,7 @@ mod body;
 mod forwarded;
 mod gate;
 mod head;
+mod phone;
 mod response;
 mod route;
 #[cfg(test)]

@@ -4,15 +4,17 @@
 //! and the control thread, and then sleeps until a signal comes. Nothing here touches a connection.
 
 mod announce;
+mod certificates;
 pub mod exit;
+pub mod healthcheck;
 mod listeners;
 pub mod preflight;
 pub mod rlimits;
 mod signals;
 mod supervise;
 mod threads;
-mod tls;
 
+use self::certificates::Keeper;
 use self::preflight::{ProbeError, Surroundings};
 use self::supervise::Running;
 use self::threads::{start_control, start_shards};
@@ -28,7 +30,8 @@ use crate::shard::mail::Mail;
 use crate::shard::shared::{Caps, Shared};
 use crate::store::Store;
 use crate::telemetry::life::Life;
-use rustls::ServerConfig;
+use crate::tls::certificates::Certificates;
+use crate::tls::settings::server_config;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -62,17 +65,19 @@ pub fn run(config: &Config) -> u8 {
 }
 
 fn start(config: &Config) -> Result<Running, Failure> {
-    let tls = tls::settings(&config.tls, unix_ms() / 1000)?;
     // Before anything that lasts, so that a signal during the start is not lost.
     let (orders, ordered) = crossbeam_channel::bounded(ORDERS_MAX);
     signals::listen(orders.clone()).map_err(|error| Failure::new(exit::FAILURE, error))?;
     let nofile = check_machine(config)?;
+    let keeper = Keeper::prepare(&config.tls)?;
     let store = Store::open(&config.db, unix_ms()).map_err(|error| Failure::new(exit::STORE, error))?;
     let (key, origin) =
         admin_key(config.admin_key.clone(), &config.db, random()).map_err(|error| Failure::new(exit::STORE, error))?;
     let listeners = listeners::bind(&config.listen, &config.echo_addrs, config.shards)?;
     let health = Arc::new(StoreHealth::default());
-    let shared = Arc::new(shared(config, &key, nofile, tls, Arc::clone(&health)));
+    let all = keeper.as_ref().map(|keeper| Arc::clone(&keeper.certificates));
+    let shared = Arc::new(shared(config, &key, nofile, Arc::clone(&health), all)?);
+    let kept = keeper.map(Keeper::start).transpose()?;
     let (shards, control_requests) = start_shards(config, settings(config), &shared, &orders)?;
     let admit = |key, slot| {
         let owner = shards.mailboxes.owner(key);
@@ -88,7 +93,7 @@ fn start(config: &Config) -> Result<Running, Failure> {
     }
     shards.listen(listeners);
     shared.life.serve();
-    Ok(Running { config: config.clone(), shared, shards, control, ordered })
+    Ok(Running { config: config.clone(), shared, shards, control, kept, ordered })
 }
 
 /// Raises the limits, tries io_uring, and gives how many files may be open.
@@ -129,9 +134,9 @@ fn shared(
     config: &Config,
     key: &Secret,
     nofile: u64,
-    tls: Option<Arc<ServerConfig>>,
     health: Arc<StoreHealth>,
-) -> Shared {
+    certificates: Option<Arc<Certificates>>,
+) -> Result<Shared, Failure> {
     let capacity = rlimits::connection_capacity(nofile, config.shards);
     let gate = |any_path: bool| {
         Gate::new(GateOptions {
@@ -142,10 +147,12 @@ fn shared(
                 Origins::Only(origins) => Some(origins.clone()),
             },
             registration: config.registration,
+            phone: config.phone && !any_path,
             any_path,
         })
     };
-    Shared {
+    let tls = certificates.clone().map(server_config).transpose();
+    Ok(Shared {
         caps: Caps {
             // A cap of more connections than there are descriptors would only fail later and less politely.
             connections_max: config.max_connections.filter(|&max| max != 0).unwrap_or(capacity).min(capacity),
@@ -158,17 +165,18 @@ fn shared(
         store_fault: Box::new(move || {
             (!health.is_ok()).then(|| format!("{}: {}", health.state().name(), health.detail()))
         }),
+        certificates,
         addresses: Addresses::default(),
         life: Arc::new(Life::new(Instant::now(), config.shards)),
         started: Instant::now(),
         shards: config.shards,
-        tls,
+        tls: tls.map_err(|error| Failure::new(exit::FAILURE, error))?,
         handshakes: Default::default(),
         sockets: Default::default(),
         unauthenticated: Default::default(),
         connections: Default::default(),
         sessions: Default::default(),
-    }
+    })
 }
 
 fn unix_ms() -> u64 {

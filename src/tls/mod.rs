@@ -7,6 +7,7 @@
 pub mod certificate;
 pub mod certificates;
 pub mod fault;
+pub mod files;
 pub mod handshake;
 pub mod outcome;
 pub mod record;
