@@ -6,6 +6,7 @@
 mod announce;
 mod certificates;
 pub mod exit;
+mod figures;
 pub mod healthcheck;
 mod listeners;
 pub mod preflight;
@@ -13,6 +14,7 @@ pub mod rlimits;
 mod signals;
 mod supervise;
 mod threads;
+mod watch;
 
 use self::certificates::Keeper;
 use self::preflight::{ProbeError, Surroundings};
@@ -74,11 +76,17 @@ fn start(config: &Config) -> Result<Running, Failure> {
     let (key, origin) =
         admin_key(config.admin_key.clone(), &config.db, random()).map_err(|error| Failure::new(exit::STORE, error))?;
     let listeners = listeners::bind(&config.listen, &config.echo_addrs, config.shards)?;
+    let metrics = watch::bind(config.metrics)?;
     let health = Arc::new(StoreHealth::default());
     let all = keeper.as_ref().map(|keeper| Arc::clone(&keeper.certificates));
     let shared = Arc::new(shared(config, &key, nofile, Arc::clone(&health), all)?);
     let kept = keeper.map(Keeper::start).transpose()?;
     let (shards, control_requests) = start_shards(config, settings(config), &shared, &orders)?;
+    if let Some(listener) = metrics {
+        announce::metrics(&listener);
+        let (shared, store) = (Arc::clone(&shared), Arc::clone(&health));
+        watch::start(listener, figures::Figures { shared, store, control: shards.control.clone() })?;
+    }
     let admit = |key, slot| {
         let owner = shards.mailboxes.owner(key);
         let _ = shards.mailboxes.post(owner, Mail::Notice(Notice::Admit { key, slot }));
@@ -91,8 +99,9 @@ fn start(config: &Config) -> Result<Running, Failure> {
     if let KeyOrigin::Made(path) = &origin {
         announce::admin_key(&key, path);
     }
-    shards.listen(listeners);
+    // The first client may ask whether it does.
     shared.life.serve();
+    shards.listen(listeners);
     Ok(Running { config: config.clone(), shared, shards, control, kept, ordered })
 }
 
@@ -167,11 +176,11 @@ fn shared(
         }),
         certificates,
         addresses: Addresses::default(),
+        cells: (0..config.shards).map(|_| Default::default()).collect(),
         life: Arc::new(Life::new(Instant::now(), config.shards)),
         started: Instant::now(),
         shards: config.shards,
         tls: tls.map_err(|error| Failure::new(exit::FAILURE, error))?,
-        handshakes: Default::default(),
         sockets: Default::default(),
         unauthenticated: Default::default(),
         connections: Default::default(),

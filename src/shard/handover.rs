@@ -9,6 +9,7 @@ use crate::ring::chunk::{Chunk, Heap};
 use crate::tls::Tls;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 /// A connection on its way to another shard.
 pub struct HandOver {
@@ -18,6 +19,8 @@ pub struct HandOver {
     hash: TokenHash,
     role: Role,
     tls: Option<Tls>,
+    /// When it was upgraded.
+    since: Instant,
     /// What the client sent behind its auth message.
     rest: Vec<u8>,
 }
@@ -53,29 +56,36 @@ impl Shard {
         self.wheel.disarm(conn);
         let mut connection = self.connections.remove(conn as usize);
         let tls = self.secure.remove(&mut connection.tls);
-        let Some(Early { address, counted, moving: Some(destination), .. }) = connection.early.map(|early| *early)
+        let Some(Early { address, counted, since, moving: Some(destination), .. }) =
+            connection.early.map(|early| *early)
         else {
             return;
         };
         let Destination { shard, hash, role, rest } = *destination;
-        let handover = HandOver { socket: connection.socket, address, counted, hash, role, tls, rest };
+        let handover = HandOver { socket: connection.socket, address, counted, hash, role, since, tls, rest };
         if let Err(Mail::HandOver(handover)) = self.mailboxes.try_post(shard, Mail::HandOver(Box::new(handover))) {
             // The other shard's mailbox is full, or it has ended: the client is told to come back.
+            self.cells.not_moved += 1;
             let HandOver { socket, address, counted, tls, .. } = *handover;
             let conn = self.insert_connection(socket, address, counted, false);
             self.connections[conn as usize].phase = Phase::Auth;
             self.keep_tls(conn, tls);
             self.close(conn, if self.is_draining() { CloseReason::Restart } else { CloseReason::Busy });
             self.arm(conn);
+        } else {
+            self.cells.moved += 1;
         }
     }
 
     /// Takes in a connection of another shard.
     pub(super) fn handle_handover(&mut self, handover: HandOver) {
-        let HandOver { socket, address, counted, hash, role, tls, rest } = handover;
+        let HandOver { socket, address, counted, hash, role, since, tls, rest } = handover;
         let conn = self.insert_connection(socket, address, counted, false);
         self.keep_tls(conn, tls);
         self.connections[conn as usize].phase = Phase::Auth;
+        if let Some(early) = &mut self.connections[conn as usize].early {
+            early.since = since;
+        }
         if self.is_draining() {
             self.close(conn, CloseReason::Restart);
         } else {

@@ -193,16 +193,11 @@ impl Shard {
                     Ok(_) => return,
                     Err(fault) => return self.fail_traffic(conn, fault),
                 },
-                Ok(Opened::Closed) => return self.leave_politely(conn),
+                // It sends nothing any more, and is told the same behind what is queued.
+                Ok(Opened::Closed) => return self.close_sealed(conn, CloseReason::Gone),
                 Err(fault) => return self.fail_traffic(conn, fault),
             }
         }
-    }
-
-    /// The client has said that it sends nothing any more: it is told the same, behind what is queued.
-    fn leave_politely(&mut self, conn: u32) {
-        self.leave_session(conn);
-        self.begin_closing(conn);
     }
 
     /// What came cannot be opened, or has no place: the client is told, and the connection ends.
@@ -211,12 +206,11 @@ impl Shard {
         tracing::debug!(%fault, "TLS connection failed");
         let Some(traffic) = self.secure.traffic(self.connections[conn as usize].tls) else { return };
         let alert = traffic.farewell(Some(fault));
-        self.leave_session(conn);
         if alert.is_empty() {
-            return self.end(conn, CloseReason::Gone);
+            return self.end(conn, CloseReason::Tls);
         }
         self.push_sealed(conn, alert);
-        self.begin_closing(conn);
+        self.close_sealed(conn, CloseReason::Tls);
     }
 
     fn handle_handshake_bytes(&mut self, conn: u32, bytes: &[u8]) {
@@ -283,14 +277,14 @@ impl Shard {
         };
         connection.tls = self.secure.insert(Tls::Traffic(Box::new(traffic)));
         connection.phase = Phase::Http;
-        self.shared.handshakes.count(match done {
+        self.count_handshake(match done {
             Done::Full => Outcome::Full,
             Done::Resumed => Outcome::Resumed,
             Done::Challenge => Outcome::Challenge,
         });
         if done == Done::Challenge {
             // RFC 8737, section 3: nothing is read from it.
-            return self.begin_closing(conn);
+            return self.close_sealed(conn, CloseReason::Gone);
         }
         if !rest.is_empty() {
             self.open_records(conn, Chunk::Heap(Heap::from(rest)));
@@ -300,7 +294,7 @@ impl Shard {
     /// A handshake has come to nothing: the client is told why, as far as there is a way.
     #[cold]
     fn fail_handshake(&mut self, conn: u32, failure: &Failure, alert: Vec<u8>) {
-        self.shared.handshakes.count(match failure {
+        self.count_handshake(match failure {
             Failure::PlainHttp => Outcome::PlainHttp,
             Failure::NotTls => Outcome::NotTls,
             Failure::Client(_) => Outcome::Client,
@@ -316,6 +310,18 @@ impl Shard {
         if !answer.is_empty() {
             self.push_sealed(conn, answer);
         }
+        self.close_sealed(conn, CloseReason::Handshake);
+    }
+
+    /// Counts how a handshake ended.
+    pub(super) fn count_handshake(&mut self, outcome: Outcome) {
+        self.cells.tls_handshakes.add(outcome.name(), 1);
+    }
+
+    /// Ends a connection behind what is queued, without a close frame.
+    fn close_sealed(&mut self, conn: u32, reason: CloseReason) {
+        self.log_end(conn, reason);
+        self.leave_session(conn);
         self.begin_closing(conn);
     }
 

@@ -1,14 +1,14 @@
 //! What all shards count together: connections, sessions, and who is not authenticated yet.
 
 use super::addresses::Addresses;
+use super::cells::Cells;
 use crate::http::{Gate, HealthReport};
 use crate::session::directory::Directory;
 use crate::telemetry::life::{Life, Stage};
 use crate::tls::certificates::Certificates;
-use crate::tls::outcome::Outcomes;
 use rustls::ServerConfig;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Caps over all shards; 0 lifts one.
@@ -38,6 +38,8 @@ pub struct Shared {
     pub certificates: Option<Arc<Certificates>>,
     /// What each address is up to.
     pub addresses: Addresses,
+    /// What each shard counted, as it last published it; a shard never waits for the lock.
+    pub cells: Box<[Mutex<Cells>]>,
     /// Where the process is in its life, and its threads' signs of life.
     pub life: Arc<Life>,
     /// When the relay started.
@@ -46,8 +48,6 @@ pub struct Shared {
     pub shards: u16,
     /// How TLS is spoken; `None`: nowhere.
     pub tls: Option<Arc<ServerConfig>>,
-    /// How TLS handshakes ended.
-    pub handshakes: Outcomes,
     /// Sockets.
     pub sockets: AtomicU64,
     /// Sockets that have not authenticated.

@@ -1,10 +1,7 @@
-//! How handshakes end, and how many ended so.
-
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+//! How handshakes end.
 
 /// How a handshake ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
 pub enum Outcome {
     /// Well, with all there is to it.
     Full,
@@ -54,21 +51,5 @@ impl Outcome {
             Self::TimedOut => "timed_out",
             Self::Gone => "gone",
         }
-    }
-}
-
-/// How many handshakes ended each way; shared by all shards, touched once for each handshake.
-#[derive(Debug, Default)]
-pub struct Outcomes([AtomicU64; Outcome::ALL.len()]);
-
-impl Outcomes {
-    /// Counts one.
-    pub fn count(&self, outcome: Outcome) {
-        self.0[outcome as usize].fetch_add(1, Relaxed);
-    }
-
-    /// All counts so far.
-    pub fn counts(&self) -> impl Iterator<Item = (Outcome, u64)> {
-        Outcome::ALL.into_iter().map(|outcome| (outcome, self.0[outcome as usize].load(Relaxed)))
     }
 }
