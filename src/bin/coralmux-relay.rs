@@ -5,6 +5,14 @@ use coralmux::{server, telemetry};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Before anything else opens a file.
+    let inherited = match server::Inherited::claim() {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            eprintln!("coralmux-relay: {error}");
+            return ExitCode::from(server::exit::CONFIG);
+        }
+    };
     let config = match config::resolve(std::env::args_os(), |name| std::env::var(name).ok()) {
         Ok(config) => config,
         Err(error) => {
@@ -20,5 +28,5 @@ fn main() -> ExitCode {
         eprintln!("coralmux-relay: {error}");
         return ExitCode::from(server::exit::CONFIG);
     }
-    ExitCode::from(server::run(&config))
+    ExitCode::from(server::run(&config, inherited))
 }

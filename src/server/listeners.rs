@@ -1,5 +1,6 @@
-//! The listening sockets: one for each address and shard, sharing the port.
+//! The listening sockets: one for each address and shard, sharing the port; or those that the service manager passed.
 
+use super::inherited::Inherited;
 use super::{Failure, exit};
 use crate::shard::mail::Listener;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -23,16 +24,30 @@ pub(super) struct Listeners {
 }
 
 /// Binds each address once for each shard. They accept nothing before they are handed to the shards.
-pub(super) fn bind(addrs: &[SocketAddr], echo_addrs: &[SocketAddr], shards: u16) -> Result<Listeners, Failure> {
+///
+/// An address that the service manager has passed sockets for is not bound: they serve it.
+pub(super) fn bind(
+    addrs: &[SocketAddr],
+    echo_addrs: &[SocketAddr],
+    shards: u16,
+    inherited: &mut Inherited,
+) -> Result<Listeners, Failure> {
     let mut listeners =
         Listeners { of_shards: (0..shards).map(|_| Vec::new()).collect(), addrs: Vec::new(), echo_addrs: Vec::new() };
     for (addrs, echo) in [(addrs, false), (echo_addrs, true)] {
         for &addr in addrs {
-            let bound =
-                bind_all(addr, shards, echo, &mut listeners.of_shards).map_err(|error| failure(addr, &error))?;
+            let failed = |error| failure(addr, &error);
+            let bound = match inherited.take(addr, shards, echo).map_err(failed)? {
+                Some(taken) => {
+                    listeners.of_shards.iter_mut().zip(taken).for_each(|(listeners, taken)| listeners.extend(taken));
+                    addr
+                }
+                None => bind_all(addr, shards, echo, &mut listeners.of_shards).map_err(failed)?,
+            };
             if echo { &mut listeners.echo_addrs } else { &mut listeners.addrs }.push(bound);
         }
     }
+    inherited.check_none_left()?;
     Ok(listeners)
 }
 

@@ -5,13 +5,18 @@
 
 mod announce;
 pub mod exit;
+mod inherited;
 mod listeners;
+mod notify;
 pub mod preflight;
 pub mod rlimits;
 mod signals;
 mod supervise;
 mod threads;
 
+pub use self::inherited::Inherited;
+
+use self::notify::Notify;
 use self::preflight::{ProbeError, Surroundings};
 use self::supervise::Running;
 use self::threads::{start_control, start_shards};
@@ -46,11 +51,11 @@ impl Failure {
     }
 }
 
-/// Runs the relay until it is told to stop; returns the process's exit code. What keeps it from starting goes to
+/// Runs the relay until it is told to stop, on the sockets of the service manager where it passed any; returns the process's exit code. What keeps it from starting goes to
 /// standard error in plain words.
 #[must_use]
-pub fn run(config: &Config) -> u8 {
-    match start(config) {
+pub fn run(config: &Config, inherited: Inherited) -> u8 {
+    match start(config, inherited) {
         Ok(running) => running.until_stopped(),
         Err(failure) => {
             eprintln!("{}", failure.text.trim_end());
@@ -59,7 +64,7 @@ pub fn run(config: &Config) -> u8 {
     }
 }
 
-fn start(config: &Config) -> Result<Running, Failure> {
+fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> {
     // Before anything that lasts, so that a signal during the start is not lost.
     let (orders, ordered) = crossbeam_channel::bounded(ORDERS_MAX);
     signals::listen(orders.clone()).map_err(|error| Failure::new(exit::FAILURE, error))?;
@@ -67,7 +72,7 @@ fn start(config: &Config) -> Result<Running, Failure> {
     let store = Store::open(&config.db, unix_ms()).map_err(|error| Failure::new(exit::STORE, error))?;
     let (key, origin) =
         admin_key(config.admin_key.clone(), &config.db, random()).map_err(|error| Failure::new(exit::STORE, error))?;
-    let listeners = listeners::bind(&config.addrs, &config.echo_addrs, config.shards)?;
+    let listeners = listeners::bind(&config.addrs, &config.echo_addrs, config.shards, &mut inherited)?;
     let health = Arc::new(StoreHealth::default());
     let shared = Arc::new(shared(config, &key, nofile, Arc::clone(&health)));
     let (shards, control_requests) = start_shards(config, settings(config), &shared, &orders)?;
@@ -85,7 +90,7 @@ fn start(config: &Config) -> Result<Running, Failure> {
     }
     shards.listen(listeners);
     shared.life.serve();
-    Ok(Running { config: config.clone(), shared, shards, control, ordered })
+    Ok(Running { config: config.clone(), shared, shards, control, ordered, notify: Notify::from_environment() })
 }
 
 /// Raises the limits, tries io_uring, and gives how many files may be open.
