@@ -12,6 +12,7 @@ mod secret;
 mod source;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod value;
 
 pub use admin_key::{AdminKeyError, KeyOrigin, admin_key};
@@ -19,13 +20,14 @@ pub use error::{ConfigError, Origin};
 pub use machine::Machine;
 pub use network::Network;
 pub use secret::Secret;
+pub use tls::{Acme, Binding, Listen, PairFiles, Tls};
 pub use value::{COUNT_MAX, LogFormat};
 
 use crate::proto::limits::Limits;
 use flags::Flags;
 use source::Sources;
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 use tracing::level_filters::LevelFilter;
@@ -72,18 +74,36 @@ impl Origins {
     }
 }
 
+/// Where the metrics are served when nobody says: the port that exporters use by custom, seen by this machine alone.
+const METRICS_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
+
+/// Where the metrics are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsAddr {
+    /// Nowhere.
+    Off,
+    /// There, if it is free: nobody asked for it.
+    Default(SocketAddr),
+    /// There, as the operator said.
+    Given(SocketAddr),
+}
+
 /// The checked configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where to listen, at least one. `[::]` means every interface, IPv4 too (not `IPV6_V6ONLY`); on a machine without
     /// IPv6 it stands for `0.0.0.0`.
-    pub addrs: Vec<SocketAddr>,
+    pub listen: Vec<Listen>,
+    /// Certificates, and where HTTP is redirected.
+    pub tls: Tls,
     /// Where to echo; empty: nowhere.
     pub echo_addrs: Vec<SocketAddr>,
     /// Proxies whose `X-Forwarded-For` counts.
     pub trusted_proxies: Vec<Network>,
     /// Browser origins that may connect.
     pub origins: Origins,
+    /// Whether the phone in the browser is served.
+    pub phone: bool,
     /// The admin key as given; `None`: see [`admin_key`].
     pub admin_key: Option<Secret>,
     /// The store.
@@ -117,6 +137,8 @@ pub struct Config {
     pub drain_window: Option<Duration>,
     /// From the first signal to the end; zero: at once.
     pub drain_deadline: Duration,
+    /// Where to serve the metrics.
+    pub metrics: MetricsAddr,
     /// How log lines look.
     pub log_format: LogFormat,
     /// The least that is logged.
@@ -147,11 +169,6 @@ pub fn resolve_on(
 ) -> Result<Config, ConfigError> {
     let flags = &Flags::read(args)?;
     let from = &Sources::open(&flags.config, &env)?;
-    if let Some(given) = from.given("domain", flags.domain.as_slice()) {
-        let text =
-            "this version speaks no TLS of its own; put a proxy that does in front, name it with --trusted-proxy";
-        return Err(ConfigError::Conflict(format!("{}: {text}", given.origin)));
-    }
     let seconds = Duration::from_secs;
     let limits = read_limits(from, flags)?;
     let shards = from.one("shards", &flags.shards, machine.cores, value::shards)?;
@@ -159,8 +176,11 @@ pub fn resolve_on(
         (machine.memory_bytes / 4 / u64::from(shards)).max(MEMORY_BUDGET_MIN).max(limits.message_bytes_max);
     let max_connections = from.one("max-connections", &flags.max_connections, 0, value::count)?;
     let per_address = &flags.max_unauthenticated_per_address;
+    let db = from.one("db", &flags.db, PathBuf::from("relay.db"), value::store_path)?;
+    let tls = Tls::read(from, flags, &db)?;
     let config = Config {
-        addrs: read_addrs(from, flags)?,
+        listen: tls::read_listen(from, flags, &tls)?,
+        tls,
         echo_addrs: from.one("echo-addr", &flags.echo_addr, Vec::new(), value::listen)?,
         trusted_proxies: from.many("trusted-proxy", &flags.trusted_proxy, value::network)?,
         origins: Origins::of(from.many("allow-origin", &flags.allow_origin, value::origin)?),
@@ -168,7 +188,8 @@ pub fn resolve_on(
             Some(key) => Some(key),
             None => credential::admin_key(&env)?,
         },
-        db: from.one("db", &flags.db, PathBuf::from("relay.db"), value::store_path)?,
+        phone: from.one("phone", &flags.phone, true, value::switch)?,
+        db,
         registration: from.one("registration", &flags.registration, true, value::switch)?,
         register_per_hour: from.one("register-rate", &flags.register_rate, 5, value::count)?,
         limits,
@@ -188,6 +209,7 @@ pub fn resolve_on(
         drain_window: from
             .one("drain-window", &flags.drain_window, None, |text| value::duration_or_none(text).map(Some))?,
         drain_deadline: from.one("drain-deadline", &flags.drain_deadline, seconds(30), value::duration_or_none)?,
+        metrics: read_metrics_addr(from, flags)?,
         log_format: from.one("log-format", &flags.log_format, LogFormat::Auto, value::log_format)?,
         log_level: from.one("log-level", &flags.log_level, LevelFilter::INFO, value::log_level)?,
         config_file: from.file().map(PathBuf::from),
@@ -211,10 +233,11 @@ fn read_limits(from: &Sources<'_>, flags: &Flags) -> Result<Limits, ConfigError>
     })
 }
 
-fn read_addrs(from: &Sources<'_>, flags: &Flags) -> Result<Vec<SocketAddr>, ConfigError> {
-    let addrs = from.many("addr", &flags.addr, value::listen)?.concat();
-    let everywhere = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 8080));
-    Ok(if addrs.is_empty() { vec![everywhere] } else { addrs })
+fn read_metrics_addr(from: &Sources<'_>, flags: &Flags) -> Result<MetricsAddr, ConfigError> {
+    let unsaid = MetricsAddr::Default(METRICS_ADDR);
+    from.one("metrics-addr", &flags.metrics_addr, unsaid, |text| {
+        value::metrics_addr(text).map(|addr| addr.map_or(MetricsAddr::Off, MetricsAddr::Given))
+    })
 }
 
 /// 0 means the hard bound.
@@ -231,8 +254,8 @@ fn read_admin_key(from: &Sources<'_>, flags: &Flags) -> Result<Option<Secret>, C
     let Some(given) = from.given("admin-key", flags.admin_key.as_slice()) else { return Ok(None) };
     let origin = given.origin;
     match given.texts.as_slice() {
-        [key] => Secret::new(key).map(Some).map_err(|problem| ConfigError::AdminKey { origin, problem }),
-        _ => Err(ConfigError::AdminKey { origin, problem: "there is one admin key; give one text" }),
+        [key] => Secret::new(key).map(Some).map_err(|problem| ConfigError::Secret { origin, problem }),
+        _ => Err(ConfigError::Secret { origin, problem: "there is one admin key; give one text" }),
     }
 }
 
@@ -261,9 +284,10 @@ impl Config {
             ));
         }
         let mut seen = Vec::new();
-        for addr in self.addrs.iter().chain(&self.echo_addrs) {
+        let listen = self.listen.iter().map(|listen| &listen.addr);
+        for addr in listen.chain(&self.echo_addrs).chain(&self.tls.http_addrs) {
             if addr.port() != 0 && seen.contains(&addr) {
-                return conflict(format!("--addr and --echo-addr: {addr} is named twice"));
+                return conflict(format!("--addr, --echo-addr and --http-addr: {addr} is named twice"));
             }
             seen.push(addr);
         }

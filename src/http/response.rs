@@ -21,6 +21,10 @@ pub struct HealthReport {
     pub beat_ages_ms: Vec<u64>,
     /// What is wrong with the store, if anything is: the relay then still forwards.
     pub store_fault: Option<String>,
+    /// Whether TLS is spoken.
+    pub tls: bool,
+    /// What is wrong with certificates, if anything is.
+    pub certificate_fault: Option<String>,
     /// Nobody new is taken.
     pub draining: bool,
     /// Why the relay is not ready for new traffic, if it is not.
@@ -34,7 +38,7 @@ impl HealthReport {
             Some(Unready::Starting) => "starting",
             Some(Unready::Draining) => "draining",
             Some(Unready::ShardStuck(_) | Unready::StoreStuck) => "stuck",
-            None if self.store_fault.is_some() => "degraded",
+            None if self.store_fault.is_some() || self.certificate_fault.is_some() => "degraded",
             None => "ok",
         }
     }
@@ -72,6 +76,8 @@ pub fn health(report: &HealthReport, keep_alive: bool, head_only: bool) -> Vec<u
         draining: bool,
         beat_ages_ms: &'a [u64],
         store: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        certificates: Option<&'a str>,
     }
     let body = json(&Body {
         status: report.status(),
@@ -84,6 +90,7 @@ pub fn health(report: &HealthReport, keep_alive: bool, head_only: bool) -> Vec<u
         draining: report.draining,
         beat_ages_ms: &report.beat_ages_ms,
         store: report.store_fault.as_deref().unwrap_or("ok"),
+        certificates: report.tls.then(|| report.certificate_fault.as_deref().unwrap_or("ok")),
     });
     Response::new(200, body.as_bytes(), keep_alive, head_only).bytes()
 }
@@ -126,9 +133,17 @@ pub fn error_body(code: &str, message: &str, retry_after_ms: Option<u64>) -> Str
 }
 
 /// A plain text for people.
-pub(super) fn text(body: &str, keep_alive: bool, head_only: bool) -> Vec<u8> {
+#[must_use]
+pub fn text(body: &str, keep_alive: bool, head_only: bool) -> Vec<u8> {
     let content_type = "text/plain; charset=utf-8";
     Response { content_type, ..Response::new(200, body.as_bytes(), keep_alive, head_only) }.bytes()
+}
+
+/// The metrics (Prometheus, text format 0.0.4); the connection is closed behind them.
+#[must_use]
+pub fn metrics(text: &str, head_only: bool) -> Vec<u8> {
+    let content_type = "text/plain; version=0.0.4; charset=utf-8";
+    Response { content_type, ..Response::new(200, text.as_bytes(), false, head_only) }.bytes()
 }
 
 /// What is wrong with a request, and the response to it.
@@ -166,28 +181,32 @@ fn json(body: &impl Serialize) -> String {
     serde_json::to_string(body).unwrap_or_default()
 }
 
-struct Response<'a> {
-    status: u16,
-    content_type: &'a str,
-    body: &'a [u8],
-    headers: &'a str,
-    retry_after: Option<u64>,
-    keep_alive: bool,
-    head_only: bool,
+pub(super) struct Response<'a> {
+    pub(super) status: u16,
+    pub(super) content_type: &'a str,
+    pub(super) body: &'a [u8],
+    /// Further header lines, each with its CRLF.
+    pub(super) headers: &'a str,
+    /// `headers` say how long it may be kept; otherwise it is not kept at all.
+    pub(super) cached: bool,
+    pub(super) retry_after: Option<u64>,
+    pub(super) keep_alive: bool,
+    pub(super) head_only: bool,
 }
 
 impl<'a> Response<'a> {
-    fn new(status: u16, body: &'a [u8], keep_alive: bool, head_only: bool) -> Self {
+    pub(super) fn new(status: u16, body: &'a [u8], keep_alive: bool, head_only: bool) -> Self {
         let content_type = "application/json";
-        Self { status, content_type, body, headers: "", retry_after: None, keep_alive, head_only }
+        Self { status, content_type, body, headers: "", cached: false, retry_after: None, keep_alive, head_only }
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub(super) fn bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(256 + self.headers.len() + self.body.len());
         // Writing to a Vec cannot fail.
         let _ = write!(out, "HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
-        // A 204 has no body, and says nothing about one (RFC 9110 section 8.6).
-        if self.status != 204 {
+        // A 204 and a 304 have no body, and say nothing about one (RFC 9110 section 8.6).
+        let has_body = !matches!(self.status, 204 | 304);
+        if has_body {
             if !self.body.is_empty() {
                 let _ = write!(out, "Content-Type: {}\r\n", self.content_type);
             }
@@ -196,11 +215,13 @@ impl<'a> Response<'a> {
         if let Some(seconds) = self.retry_after {
             let _ = write!(out, "Retry-After: {seconds}\r\n");
         }
-        out.extend_from_slice(b"Cache-Control: no-store\r\n");
+        if !self.cached {
+            out.extend_from_slice(b"Cache-Control: no-store\r\n");
+        }
         out.extend_from_slice(if self.keep_alive { b"Connection: keep-alive\r\n" } else { b"Connection: close\r\n" });
         out.extend_from_slice(self.headers.as_bytes());
         out.extend_from_slice(b"\r\n");
-        if !self.head_only && self.status != 204 {
+        if !self.head_only && has_body {
             out.extend_from_slice(self.body);
         }
         out
@@ -212,6 +233,7 @@ fn reason(status: u16) -> &'static str {
         200 => "OK",
         201 => "Created",
         204 => "No Content",
+        304 => "Not Modified",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",
@@ -288,6 +310,13 @@ mod tests {
         report.store_fault = Some("disk full".to_owned());
         let text = shown(health(&report, true, false));
         assert!(text.contains(r#"{"status":"degraded""#) && text.ends_with(r#","store":"disk full"}"#), "{text}");
+        report.store_fault = None;
+        report.tls = true;
+        let text = shown(health(&report, true, false));
+        assert!(text.contains(r#""status":"ok""#) && text.ends_with(r#","certificates":"ok"}"#), "{text}");
+        report.certificate_fault = Some("none yet".to_owned());
+        let text = shown(health(&report, true, false));
+        assert!(text.contains(r#""degraded""#) && text.ends_with(r#","certificates":"none yet"}"#), "{text}");
         report.unready = Some(Unready::ShardStuck(1));
         let text = shown(health(&report, true, false));
         assert!(text.contains(r#"{"status":"stuck""#) && text.contains(r#""ready":false"#), "{text}");

@@ -1,5 +1,6 @@
 //! The request target: which resource it names, and its query.
 
+use super::phone::{self, Asset};
 use super::response::Problem;
 use crate::proto::token::{TokenHash, TokenId};
 use std::borrow::Cow;
@@ -17,6 +18,8 @@ pub(super) enum Route {
     PairToken(TokenHash),
     Tokens,
     Token(TokenId),
+    /// A file of the phone in the browser; its page, at `/`, is [`Route::Root`].
+    Phone(&'static Asset),
 }
 
 impl Route {
@@ -43,6 +46,8 @@ impl Route {
                     Self::PairToken(TokenHash::of(token))
                 } else if let Some(id) = other.strip_prefix("/api/v1/tokens/").and_then(TokenId::parse) {
                     Self::Token(id)
+                } else if let Some(asset) = phone::asset(other) {
+                    Self::Phone(asset)
                 } else {
                     return Err(NOT_FOUND);
                 }
@@ -53,7 +58,9 @@ impl Route {
     /// The `Allow` line of a 405.
     pub(super) fn allow(self) -> &'static str {
         match self {
-            Self::Root | Self::Health | Self::Live | Self::Ready | Self::Tokens => "Allow: GET, HEAD\r\n",
+            Self::Root | Self::Health | Self::Live | Self::Ready | Self::Tokens | Self::Phone(_) => {
+                "Allow: GET, HEAD\r\n"
+            }
             Self::WebSocket => "Allow: GET\r\n",
             Self::Register | Self::Pair => "Allow: POST\r\n",
             Self::PairToken(_) => "Allow: GET, HEAD, DELETE\r\n",
@@ -62,7 +69,8 @@ impl Route {
     }
 }
 
-const NOT_FOUND: Problem = Problem::fixed(404, "NOT_FOUND", "there is nothing here; the API is under /api/v1");
+pub(super) const NOT_FOUND: Problem =
+    Problem::fixed(404, "NOT_FOUND", "there is nothing here; the API is under /api/v1");
 const BAD_ENCODING: Problem =
     Problem::fixed(400, "BAD_REQUEST", "the request target is not valid percent-encoded UTF-8");
 

@@ -3,15 +3,17 @@
 use super::listeners::Listeners;
 use crate::config::{Config, Secret};
 use crate::shard::shared::Caps;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
 /// The relay accepts connections from now on.
 pub(super) fn ready(config: &Config, listeners: &Listeners, caps: &Caps, tokens: usize) {
     let list = |addrs: &[SocketAddr]| addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let listen = |tls| listeners.listen.iter().filter(|l| l.tls == tls).map(|l| l.addr).collect::<Vec<_>>();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        listen = list(&listeners.addrs),
+        listen = list(&listen(false)),
+        tls = list(&listen(true)),
         shards = config.shards,
         connections_max = caps.connections_max,
         tokens,
@@ -20,6 +22,13 @@ pub(super) fn ready(config: &Config, listeners: &Listeners, caps: &Caps, tokens:
     );
     if !listeners.echo_addrs.is_empty() {
         tracing::warn!(listen = list(&listeners.echo_addrs), "echoing to anyone who connects");
+    }
+}
+
+/// Where the metrics are.
+pub(super) fn metrics(listener: &TcpListener) {
+    if let Ok(addr) = listener.local_addr() {
+        tracing::info!(listen = %addr, "serving /metrics, /health, /livez and /readyz");
     }
 }
 

@@ -2,6 +2,7 @@
 //! that it is bound to. The service manager keeps them when this process ends, so that who comes meanwhile waits.
 
 use super::{Failure, exit};
+use crate::config::Listen;
 use crate::ring::inherited::claim;
 use crate::shard::mail::Listener;
 use socket2::{Socket, Type};
@@ -39,7 +40,8 @@ impl Inherited {
 
     /// The sockets of an address, for all shards to accept on. One for each shard where there are enough of them; else
     /// several shards accept on the same one, and take turns.
-    pub(super) fn take(&mut self, addr: SocketAddr, shards: u16, echo: bool) -> io::Result<Option<Vec<Vec<Listener>>>> {
+    pub(super) fn take(&mut self, listen: Listen, shards: u16, echo: bool) -> io::Result<Option<Vec<Vec<Listener>>>> {
+        let addr = listen.addr;
         let is_it = |&mut (bound, _): &mut (SocketAddr, Socket)| {
             bound.port() == addr.port()
                 && (bound.ip() == addr.ip() || bound.ip().is_unspecified() && addr.ip().is_unspecified())
@@ -55,7 +57,7 @@ impl Inherited {
             // Accepted sockets have it from their listener.
             socket.set_tcp_nodelay(true)?;
             let socket = OwnedFd::from(socket.try_clone()?);
-            of_shards[turn % shards].push(Listener { socket, inherited: true, echo });
+            of_shards[turn % shards].push(Listener { socket, inherited: true, echo, tls: listen.tls });
         }
         Ok(Some(of_shards))
     }
@@ -83,6 +85,10 @@ mod tests {
         Inherited { sockets: listeners.iter().map(socket).collect() }
     }
 
+    fn on(addr: SocketAddr) -> Listen {
+        Listen { addr, tls: false }
+    }
+
     fn counts(of_shards: &[Vec<Listener>]) -> Vec<usize> {
         of_shards.iter().map(Vec::len).collect()
     }
@@ -95,7 +101,7 @@ mod tests {
             [(1, 3, vec![1, 1, 1]), (3, 3, vec![1, 1, 1]), (2, 3, vec![1, 1, 1]), (5, 2, vec![3, 2])]
         {
             let mut inherited = inherited(&vec![&listener; sockets]);
-            let of_shards = inherited.take(addr, shards, false).unwrap().unwrap();
+            let of_shards = inherited.take(on(addr), shards, false).unwrap().unwrap();
             assert_eq!(counts(&of_shards), dealt, "{sockets} sockets, {shards} shards");
             assert!(inherited.check_none_left().is_ok());
         }
@@ -105,8 +111,8 @@ mod tests {
     fn a_socket_that_no_address_names_is_an_error() {
         let (one, other) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
         let mut inherited = inherited(&[&one, &other]);
-        assert!(inherited.take("127.0.0.1:1".parse().unwrap(), 1, false).unwrap().is_none());
-        assert!(inherited.take(one.local_addr().unwrap(), 1, true).unwrap().unwrap()[0][0].echo);
+        assert!(inherited.take(on("127.0.0.1:1".parse().unwrap()), 1, false).unwrap().is_none());
+        assert!(inherited.take(on(one.local_addr().unwrap()), 1, true).unwrap().unwrap()[0][0].echo);
         let text = inherited.check_none_left().unwrap_err().text;
         assert!(text.contains(&other.local_addr().unwrap().to_string()), "{text}");
     }
@@ -116,7 +122,7 @@ mod tests {
         let listener = TcpListener::bind("0.0.0.0:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let mut inherited = inherited(&[&listener]);
-        assert!(inherited.take(SocketAddr::from(([127, 0, 0, 1], port)), 1, false).unwrap().is_none());
-        assert!(inherited.take(SocketAddr::from(([0u16; 8], port)), 1, false).unwrap().is_some());
+        assert!(inherited.take(on(SocketAddr::from(([127, 0, 0, 1], port))), 1, false).unwrap().is_none());
+        assert!(inherited.take(on(SocketAddr::from(([0u16; 8], port))), 1, false).unwrap().is_some());
     }
 }

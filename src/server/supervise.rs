@@ -1,5 +1,6 @@
 //! The main thread once the relay runs: it carries out orders, and ends everything in order.
 
+use super::certificates::Kept;
 use super::notify::Notify;
 use super::threads::Shards;
 use super::{exit, random};
@@ -29,6 +30,8 @@ pub(super) enum Order {
         /// Who asked.
         by: &'static str,
     },
+    /// Load certificates again.
+    Reload,
     /// A shard has ended: it may be the last one.
     LookForEnded,
 }
@@ -39,6 +42,7 @@ pub(super) struct Running {
     pub(super) shared: Arc<Shared>,
     pub(super) shards: Shards,
     pub(super) control: JoinHandle<()>,
+    pub(super) kept: Option<Kept>,
     pub(super) ordered: Receiver<Order>,
     pub(super) notify: Notify,
 }
@@ -61,6 +65,7 @@ impl Running {
             };
             match order {
                 Ok(Order::Drain { by }) => self.drain(by),
+                Ok(Order::Reload) => self.reload(),
                 Ok(Order::LookForEnded) | Err(RecvTimeoutError::Timeout) => {}
                 // The thread that listens for signals has an end of the channel, and lives as long as the process.
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -99,6 +104,13 @@ impl Running {
 
     fn have_ended(&self) -> bool {
         self.shards.ended.load(Relaxed) == self.shared.shards
+    }
+
+    fn reload(&self) {
+        match &self.kept {
+            Some(kept) => kept.reload(),
+            None => tracing::info!("SIGHUP: there are no certificates to load again"),
+        }
     }
 
     fn drain(&self, by: &str) {

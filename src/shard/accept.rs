@@ -75,7 +75,10 @@ impl Shard {
             Ok(socket) => self.take_connection(listener, socket),
             Err(_) if self.is_draining() => {}
             // Out of descriptors or memory: the backlog keeps who comes, and the next tick tries again.
-            Err(error) => tracing::warn!(%error, "cannot accept a connection"),
+            Err(error) => {
+                self.cells.accept_errors += 1;
+                tracing::warn!(%error, "cannot accept a connection");
+            }
         }
     }
 
@@ -83,6 +86,7 @@ impl Shard {
         let echo = self.accepting.listeners.get(listener as usize).is_some_and(|listener| listener.echo);
         // Fails when the client has gone already.
         let Ok(address) = peer_address(&socket) else { return };
+        self.cells.accepted += 1;
         let caps = self.shared.caps;
         let trusted = self.shared.gate.trusts(address);
         let admitted = try_count(&self.shared.sockets, caps.connections_max);
@@ -94,6 +98,7 @@ impl Shard {
             self.shared.unauthenticated.fetch_sub(1, Relaxed);
         }
         if !counted {
+            self.cells.turned_away();
             if admitted {
                 self.shared.sockets.fetch_sub(1, Relaxed);
             }
@@ -125,6 +130,7 @@ impl Shard {
         let due = self.clock.tick_after(self.settings.auth_timeout);
         let early = Early {
             serial: self.serial,
+            since: self.clock.instant(),
             address,
             counted,
             echo,

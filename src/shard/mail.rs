@@ -42,6 +42,8 @@ pub struct Listener {
     pub inherited: bool,
     /// Whether messages that come in on it are echoed.
     pub echo: bool,
+    /// Whether TLS is spoken on it.
+    pub tls: bool,
 }
 
 /// The channel of a mailbox, before anyone can be woken by it.
