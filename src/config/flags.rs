@@ -130,6 +130,9 @@ pub(super) struct Flags {
     #[arg(long, value_name = "TIME", help_heading = "Times")]
     pub(super) drain_deadline: Option<String>,
 
+    /// Where to serve /metrics and /health [default: 127.0.0.1:9464, if that is free]
+    #[arg(long, value_name = "HOST:PORT|off", help_heading = "Program")]
+    pub(super) metrics_addr: Option<String>,
     /// TOML file with these flags as keys, without the dashes in front [default: none]
     #[arg(long, value_name = "FILE", help_heading = "Program")]
     pub(super) config: Option<String>,
@@ -146,7 +149,9 @@ Each flag is also an environment variable (--phone-rate: CORALMUX_PHONE_RATE) an
 (phone-rate = 30). A flag goes before the environment, the environment before the file. What is
 repeatable also takes several values with commas between them. One dash does as well as two.
 
-SIZE: bytes, or with KB, MB, GB (1000) or KiB, MiB, GiB (1024) behind. TIME: 500ms, 10s, 2m, 1h.";
+SIZE: bytes, or with KB, MB, GB (1000) or KiB, MiB, GiB (1024) behind. TIME: 500ms, 10s, 2m, 1h.
+
+coralmux-relay healthcheck: asks the relay that runs with these settings; exit code 0 if it is well.";
 
 impl Flags {
     /// The names of all flags that take a value, without dashes.
