@@ -16,12 +16,12 @@ pub(crate) use envelope::{Role, Template};
 use crate::target::Target;
 use anyhow::{Context as _, Result, ensure};
 use frame::Incoming;
-use sealing::{Opened, Sealing};
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use rustix::process::{Resource, getrlimit};
+use sealing::{Opened, Sealing};
 use source::Sources;
 use std::rc::Rc;
 use std::time::Instant;
@@ -229,13 +229,7 @@ impl Net {
     }
 
     /// A message to a client that encrypts.
-    fn handle_sealed<H: Handler>(
-        &mut self,
-        handler: &mut H,
-        id: Id,
-        sealed: &[u8],
-        now: u64,
-    ) -> Result<(), String> {
+    fn handle_sealed<H: Handler>(&mut self, handler: &mut H, id: Id, sealed: &[u8], now: u64) -> Result<(), String> {
         let Some(sealing) = &mut self.connections[id].sealing else { return Ok(()) };
         match sealing.open(sealed)? {
             Opened::Message(text) => {

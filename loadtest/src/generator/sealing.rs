@@ -2,7 +2,7 @@
 //! peer, seals each message that it sends and opens each that it receives. What cannot be opened is an error.
 
 use super::envelope::Role;
-use coralmux::e2e::{End, PairingSecret, Protection, Reply};
+use coralmux::e2e::{End, PairingSecret, Reply};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -50,11 +50,6 @@ impl Sealing {
             Role::Agent => End::agent(token, secret, random),
         };
         Self { end, exchanges: 0 }
-    }
-
-    /// Whether messages can be sent.
-    pub(super) fn is_agreed(&self) -> bool {
-        self.end.protection() == Protection::Verified
     }
 
     /// The connection is authenticated: what is to be sent first.
