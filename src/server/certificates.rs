@@ -9,8 +9,6 @@ use crate::tls::acme::{self, BindingKey};
 use crate::tls::certificates::Certificates;
 use crate::tls::files::{LOOK_EVERY, Pair};
 use crate::tls::port80::{self, Tokens};
-use crate::tls::settings::server_config;
-use rustls::ServerConfig;
 use std::fmt::Display;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -28,9 +26,6 @@ pub(super) struct Prepared {
 
 /// The thread, running.
 pub(super) struct Kept {
-    /// The settings of all TLS connections.
-    #[expect(dead_code, reason = "until the shards speak TLS")]
-    pub(super) server_config: Arc<ServerConfig>,
     reloads: watch::Sender<()>,
 }
 
@@ -69,7 +64,6 @@ impl Prepared {
         };
         let ports = || listen.iter().filter(|listen| listen.tls).map(|listen| listen.addr.port());
         let tls_port = ports().find(|&port| port == 443).or_else(|| ports().next()).unwrap_or(443);
-        let server_config = server_config(Arc::clone(&self.certificates)).map_err(|error| failed(&error))?;
         let (reloads, reloaded) = watch::channel(());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| failed(&error))?;
@@ -77,7 +71,7 @@ impl Prepared {
             .name("certificates".to_owned())
             .spawn(move || runtime.block_on(self.keep(tls_port, reloaded)));
         spawned.map_err(|error| failed(&error))?;
-        Ok(Kept { server_config, reloads })
+        Ok(Kept { reloads })
     }
 
     /// Runs until the relay ends.

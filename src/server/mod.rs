@@ -8,7 +8,9 @@ mod certificates;
 pub mod exit;
 mod figures;
 pub mod healthcheck;
+mod inherited;
 mod listeners;
+mod notify;
 pub mod preflight;
 pub mod rlimits;
 mod signals;
@@ -16,7 +18,10 @@ mod supervise;
 mod threads;
 mod watch;
 
+pub use self::inherited::Inherited;
+
 use self::certificates::Prepared;
+use self::notify::Notify;
 use self::preflight::{ProbeError, Surroundings};
 use self::supervise::Running;
 use self::threads::{start_control, start_shards};
@@ -33,6 +38,7 @@ use crate::shard::shared::{Caps, Shared};
 use crate::store::Store;
 use crate::telemetry::life::Life;
 use crate::tls::certificates::Certificates;
+use crate::tls::settings::server_config;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -52,11 +58,11 @@ impl Failure {
     }
 }
 
-/// Runs the relay until it is told to stop; returns the process's exit code. What keeps it from starting goes to
-/// standard error in plain words.
+/// Runs the relay until it is told to stop, on the sockets of the service manager where it passed any; returns the
+/// process's exit code. What keeps it from starting goes to standard error in plain words.
 #[must_use]
-pub fn run(config: &Config) -> u8 {
-    match start(config) {
+pub fn run(config: &Config, inherited: Inherited) -> u8 {
+    match start(config, inherited) {
         Ok(running) => running.until_stopped(),
         Err(failure) => {
             eprintln!("{}", failure.text.trim_end());
@@ -65,10 +71,7 @@ pub fn run(config: &Config) -> u8 {
     }
 }
 
-fn start(config: &Config) -> Result<Running, Failure> {
-    if config.listen.iter().any(|listen| listen.tls) {
-        return Err(Failure::new(exit::CONFIG, "TLS is not in this build yet"));
-    }
+fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> {
     // Before anything that lasts, so that a signal during the start is not lost.
     let (orders, ordered) = crossbeam_channel::bounded(ORDERS_MAX);
     signals::listen(orders.clone()).map_err(|error| Failure::new(exit::FAILURE, error))?;
@@ -76,13 +79,13 @@ fn start(config: &Config) -> Result<Running, Failure> {
     let store = Store::open(&config.db, unix_ms()).map_err(|error| Failure::new(exit::STORE, error))?;
     let (key, origin) =
         admin_key(config.admin_key.clone(), &config.db, random()).map_err(|error| Failure::new(exit::STORE, error))?;
-    let listeners = listeners::bind(&config.listen, &config.echo_addrs, config.shards)?;
+    let listeners = listeners::bind(&config.listen, &config.echo_addrs, config.shards, &mut inherited)?;
     let metrics = watch::bind(config.metrics)?;
     let health = Arc::new(StoreHealth::default());
     let prepared = Prepared::new(&config.tls)?;
     let http_addrs = prepared.as_ref().map(Prepared::http_addrs).unwrap_or_default();
     let all = prepared.as_ref().map(|prepared| Arc::clone(&prepared.certificates));
-    let shared = Arc::new(shared(config, &key, nofile, Arc::clone(&health), all));
+    let shared = Arc::new(shared(config, &key, nofile, Arc::clone(&health), all)?);
     let kept = prepared.map(|prepared| prepared.start(&listeners.listen)).transpose()?;
     let (shards, control_requests) = start_shards(config, settings(config), &shared, &orders)?;
     if let Some(listener) = metrics {
@@ -105,7 +108,8 @@ fn start(config: &Config) -> Result<Running, Failure> {
     // The first client may ask whether it does.
     shared.life.serve();
     shards.listen(listeners);
-    Ok(Running { config: config.clone(), shared, shards, control, kept, ordered })
+    let notify = Notify::from_environment();
+    Ok(Running { config: config.clone(), shared, shards, control, kept, ordered, notify })
 }
 
 /// Raises the limits, tries io_uring, and gives how many files may be open.
@@ -148,7 +152,7 @@ fn shared(
     nofile: u64,
     health: Arc<StoreHealth>,
     certificates: Option<Arc<Certificates>>,
-) -> Shared {
+) -> Result<Shared, Failure> {
     let capacity = rlimits::connection_capacity(nofile, config.shards);
     let gate = |any_path: bool| {
         Gate::new(GateOptions {
@@ -163,7 +167,8 @@ fn shared(
             any_path,
         })
     };
-    Shared {
+    let tls = certificates.clone().map(server_config).transpose();
+    Ok(Shared {
         caps: Caps {
             // A cap of more connections than there are descriptors would only fail later and less politely.
             connections_max: config.max_connections.filter(|&max| max != 0).unwrap_or(capacity).min(capacity),
@@ -182,11 +187,12 @@ fn shared(
         life: Arc::new(Life::new(Instant::now(), config.shards)),
         started: Instant::now(),
         shards: config.shards,
+        tls: tls.map_err(|error| Failure::new(exit::FAILURE, error))?,
         sockets: Default::default(),
         unauthenticated: Default::default(),
         connections: Default::default(),
         sessions: Default::default(),
-    }
+    })
 }
 
 fn unix_ms() -> u64 {
