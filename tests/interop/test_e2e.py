@@ -308,6 +308,36 @@ async def test_what_was_tampered_with_replayed_or_cut_is_refused_and_the_rest_is
 
 # ---- Coming back ----
 
+
+@pytest.mark.parametrize("phone", MAKES["phone"])
+async def test_a_stream_is_read_on_while_the_phone_comes_back(relay, phone):
+    """An agent goes on with the old keys until it has answered a phone, and a phone reads them until then."""
+    token = await relay.token()
+    async with Middle(relay) as middle, two(middle.url, token, phone, "python") as (phone, agent):
+        await asyncio.gather(phone.secure(), agent.secure())
+        held = asyncio.Event()  # the opening after the loss is kept back until some of the stream has come
+
+        def hold(role, message):
+            async def later():
+                await held.wait()
+                return message
+
+            is_opening = role == "phone" and message["type"] == "key_exchange"
+            return [later() if is_opening else message]
+
+        middle.rewrite = hold
+        middle.cut("phone")
+        await agent.event("online")
+        for seq in range(5):
+            await agent.send("chat.stream", {"delta": WORD, "seq": seq})
+        for seq in range(5):
+            event = await phone.event("message", "refused")
+            assert event["event"] == "message" and event["payload"]["seq"] == seq, event
+        held.set()
+        await asyncio.gather(phone.secure(), agent.secure())
+        await talk(phone, agent, 1)
+
+
 RECONNECTS = 200
 
 
