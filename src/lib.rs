@@ -7,12 +7,16 @@
 //!    the HTTP that both speak.
 //! 3. [`session`]: what a token's two connections share, as a state machine without I/O.
 //! 4. [`ring`], [`tls`], [`store`], [`telemetry`], [`config`]: the kernel, certificates, the disk, the log, the flags.
-//! 5. [`proto`]: the wire: frames, envelopes, tokens, limits. Pure.
+//! 5. `e2e` (feature `e2e`): end-to-end encryption, for the ends; the relay has no use for it. Pure.
+//! 6. [`proto`]: the wire: frames, envelopes, tokens, limits. Pure.
 //!
-//! [`proto`] and [`session`] compile without the `server` feature, on any system.
+//! [`proto`], [`session`] and `e2e` compile without the `server` feature, on any system.
 
 pub mod proto;
 pub mod session;
+
+#[cfg(feature = "e2e")]
+pub mod e2e;
 
 #[cfg(feature = "server")]
 pub mod config;

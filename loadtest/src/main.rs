@@ -20,7 +20,7 @@ use report::html;
 use report::outcome::Outcome;
 use report::progress::Progress;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use scenario::{Relay, Run, chat, idle, pingpong, slow, storm, upload};
+use scenario::{Relay, Run, chat, hold, idle, pingpong, slow, storm, upload};
 use serde::Serialize;
 use server::{Process, find_listener};
 use std::path::Path;
@@ -68,6 +68,7 @@ fn run(command: Command) -> Result<()> {
         Command::Reference { port } => reference::serve(port),
         Command::Bench(args) => bench::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Hold(args) => hold::serve(&args),
     }
 }
 

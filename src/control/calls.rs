@@ -49,7 +49,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
                 expires_at: new.expires_at,
                 limits: new.limits,
             };
-            row.serial = match self.control.store.create(&row) {
+            row.serial = match self.gate.health().timed(|| self.control.store.create(&row)) {
                 Err(StoreError::Exists) => continue,
                 result => self.gate.handle_write(now_ms, result)?,
             };
@@ -86,7 +86,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     fn revoke(&mut self, hash: &TokenHash) -> Answer {
         let now_ms = self.now_ms();
         let written = self.gate.poll_open(now_ms).and_then(|()| {
-            let deleted = self.control.store.revoke(hash);
+            let deleted = self.gate.health().timed(|| self.control.store.revoke(hash));
             self.gate.handle_write(now_ms, deleted)
         });
         let admitted = self.shut_out(hash.key());
@@ -149,7 +149,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         let expiry = row.expires_at.filter(|_| row.expires_at != before.expires_at);
         check(row.label.as_deref(), expiry, now_ms)?;
         self.gate.poll_open(now_ms)?;
-        let updated = self.control.store.update(&row);
+        let updated = self.gate.health().timed(|| self.control.store.update(&row));
         if !self.gate.handle_write(now_ms, updated)? {
             return Err(not_found());
         }

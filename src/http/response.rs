@@ -21,6 +21,10 @@ pub struct HealthReport {
     pub beat_ages_ms: Vec<u64>,
     /// What is wrong with the store, if anything is: the relay then still forwards.
     pub store_fault: Option<String>,
+    /// Whether TLS is spoken.
+    pub tls: bool,
+    /// What is wrong with certificates, if anything is.
+    pub certificate_fault: Option<String>,
     /// Nobody new is taken.
     pub draining: bool,
     /// Why the relay is not ready for new traffic, if it is not.
@@ -34,7 +38,7 @@ impl HealthReport {
             Some(Unready::Starting) => "starting",
             Some(Unready::Draining) => "draining",
             Some(Unready::ShardStuck(_) | Unready::StoreStuck) => "stuck",
-            None if self.store_fault.is_some() => "degraded",
+            None if self.store_fault.is_some() || self.certificate_fault.is_some() => "degraded",
             None => "ok",
         }
     }
@@ -72,6 +76,8 @@ pub fn health(report: &HealthReport, keep_alive: bool, head_only: bool) -> Vec<u
         draining: bool,
         beat_ages_ms: &'a [u64],
         store: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        certificates: Option<&'a str>,
     }
     let body = json(&Body {
         status: report.status(),
@@ -84,6 +90,7 @@ pub fn health(report: &HealthReport, keep_alive: bool, head_only: bool) -> Vec<u
         draining: report.draining,
         beat_ages_ms: &report.beat_ages_ms,
         store: report.store_fault.as_deref().unwrap_or("ok"),
+        certificates: report.tls.then(|| report.certificate_fault.as_deref().unwrap_or("ok")),
     });
     Response::new(200, body.as_bytes(), keep_alive, head_only).bytes()
 }
@@ -126,9 +133,17 @@ pub fn error_body(code: &str, message: &str, retry_after_ms: Option<u64>) -> Str
 }
 
 /// A plain text for people.
-pub(super) fn text(body: &str, keep_alive: bool, head_only: bool) -> Vec<u8> {
+#[must_use]
+pub fn text(body: &str, keep_alive: bool, head_only: bool) -> Vec<u8> {
     let content_type = "text/plain; charset=utf-8";
     Response { content_type, ..Response::new(200, body.as_bytes(), keep_alive, head_only) }.bytes()
+}
+
+/// The metrics (Prometheus, text format 0.0.4); the connection is closed behind them.
+#[must_use]
+pub fn metrics(text: &str, head_only: bool) -> Vec<u8> {
+    let content_type = "text/plain; version=0.0.4; charset=utf-8";
+    Response { content_type, ..Response::new(200, text.as_bytes(), false, head_only) }.bytes()
 }
 
 /// What is wrong with a request, and the response to it.
@@ -295,6 +310,13 @@ mod tests {
         report.store_fault = Some("disk full".to_owned());
         let text = shown(health(&report, true, false));
         assert!(text.contains(r#"{"status":"degraded""#) && text.ends_with(r#","store":"disk full"}"#), "{text}");
+        report.store_fault = None;
+        report.tls = true;
+        let text = shown(health(&report, true, false));
+        assert!(text.contains(r#""status":"ok""#) && text.ends_with(r#","certificates":"ok"}"#), "{text}");
+        report.certificate_fault = Some("none yet".to_owned());
+        let text = shown(health(&report, true, false));
+        assert!(text.contains(r#""degraded""#) && text.ends_with(r#","certificates":"none yet"}"#), "{text}");
         report.unready = Some(Unready::ShardStuck(1));
         let text = shown(health(&report, true, false));
         assert!(text.contains(r#"{"status":"stuck""#) && text.contains(r#""ready":false"#), "{text}");

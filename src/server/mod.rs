@@ -4,15 +4,24 @@
 //! and the control thread, and then sleeps until a signal comes. Nothing here touches a connection.
 
 mod announce;
+mod certificates;
 pub mod exit;
+mod figures;
 pub mod healthcheck;
+mod inherited;
 mod listeners;
+mod notify;
 pub mod preflight;
 pub mod rlimits;
 mod signals;
 mod supervise;
 mod threads;
+mod watch;
 
+pub use self::inherited::Inherited;
+
+use self::certificates::Keeper;
+use self::notify::Notify;
 use self::preflight::{ProbeError, Surroundings};
 use self::supervise::Running;
 use self::threads::{start_control, start_shards};
@@ -28,6 +37,7 @@ use crate::shard::mail::Mail;
 use crate::shard::shared::{Caps, Shared};
 use crate::store::Store;
 use crate::telemetry::life::Life;
+use crate::tls::certificates::Certificates;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -47,11 +57,11 @@ impl Failure {
     }
 }
 
-/// Runs the relay until it is told to stop; returns the process's exit code. What keeps it from starting goes to
-/// standard error in plain words.
+/// Runs the relay until it is told to stop, on the sockets of the service manager where it passed any; returns the
+/// process's exit code. What keeps it from starting goes to standard error in plain words.
 #[must_use]
-pub fn run(config: &Config) -> u8 {
-    match start(config) {
+pub fn run(config: &Config, inherited: Inherited) -> u8 {
+    match start(config, inherited) {
         Ok(running) => running.until_stopped(),
         Err(failure) => {
             eprintln!("{}", failure.text.trim_end());
@@ -60,7 +70,7 @@ pub fn run(config: &Config) -> u8 {
     }
 }
 
-fn start(config: &Config) -> Result<Running, Failure> {
+fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> {
     if config.listen.iter().any(|listen| listen.tls) {
         return Err(Failure::new(exit::CONFIG, "TLS is not in this build yet"));
     }
@@ -68,13 +78,22 @@ fn start(config: &Config) -> Result<Running, Failure> {
     let (orders, ordered) = crossbeam_channel::bounded(ORDERS_MAX);
     signals::listen(orders.clone()).map_err(|error| Failure::new(exit::FAILURE, error))?;
     let nofile = check_machine(config)?;
+    let keeper = Keeper::prepare(&config.tls)?;
     let store = Store::open(&config.db, unix_ms()).map_err(|error| Failure::new(exit::STORE, error))?;
     let (key, origin) =
         admin_key(config.admin_key.clone(), &config.db, random()).map_err(|error| Failure::new(exit::STORE, error))?;
-    let listeners = listeners::bind(&config.listen, &config.echo_addrs, config.shards)?;
+    let listeners = listeners::bind(&config.listen, &config.echo_addrs, config.shards, &mut inherited)?;
+    let metrics = watch::bind(config.metrics)?;
     let health = Arc::new(StoreHealth::default());
-    let shared = Arc::new(shared(config, &key, nofile, Arc::clone(&health)));
+    let all = keeper.as_ref().map(|keeper| Arc::clone(&keeper.certificates));
+    let shared = Arc::new(shared(config, &key, nofile, Arc::clone(&health), all));
+    let kept = keeper.map(Keeper::start).transpose()?;
     let (shards, control_requests) = start_shards(config, settings(config), &shared, &orders)?;
+    if let Some(listener) = metrics {
+        announce::metrics(&listener);
+        let (shared, store) = (Arc::clone(&shared), Arc::clone(&health));
+        watch::start(listener, figures::Figures { shared, store, control: shards.control.clone() })?;
+    }
     let admit = |key, slot| {
         let owner = shards.mailboxes.owner(key);
         let _ = shards.mailboxes.post(owner, Mail::Notice(Notice::Admit { key, slot }));
@@ -87,9 +106,11 @@ fn start(config: &Config) -> Result<Running, Failure> {
     if let KeyOrigin::Made(path) = &origin {
         announce::admin_key(&key, path);
     }
-    shards.listen(listeners);
+    // The first client may ask whether it does.
     shared.life.serve();
-    Ok(Running { config: config.clone(), shared, shards, control, ordered })
+    shards.listen(listeners);
+    let notify = Notify::from_environment();
+    Ok(Running { config: config.clone(), shared, shards, control, kept, ordered, notify })
 }
 
 /// Raises the limits, tries io_uring, and gives how many files may be open.
@@ -126,7 +147,13 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
-fn shared(config: &Config, key: &Secret, nofile: u64, health: Arc<StoreHealth>) -> Shared {
+fn shared(
+    config: &Config,
+    key: &Secret,
+    nofile: u64,
+    health: Arc<StoreHealth>,
+    certificates: Option<Arc<Certificates>>,
+) -> Shared {
     let capacity = rlimits::connection_capacity(nofile, config.shards);
     let gate = |any_path: bool| {
         Gate::new(GateOptions {
@@ -154,7 +181,9 @@ fn shared(config: &Config, key: &Secret, nofile: u64, health: Arc<StoreHealth>) 
         store_fault: Box::new(move || {
             (!health.is_ok()).then(|| format!("{}: {}", health.state().name(), health.detail()))
         }),
+        certificates,
         addresses: Addresses::default(),
+        cells: (0..config.shards).map(|_| Default::default()).collect(),
         life: Arc::new(Life::new(Instant::now(), config.shards)),
         started: Instant::now(),
         shards: config.shards,

@@ -1,9 +1,10 @@
-//! Signals: the first one that ends asks for a drain, the second for an end at once.
+//! Signals: the first one that ends asks for a drain, the second for an end at once; SIGHUP loads
+//! certificates again.
 
 use super::exit;
 use super::supervise::Order;
 use crossbeam_channel::Sender;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use std::io;
@@ -19,10 +20,11 @@ pub(super) fn listen(orders: Sender<Order>) -> io::Result<()> {
         flag::register_conditional_shutdown(signal, i32::from(exit::FAILURE), Arc::clone(&second))?;
         flag::register(signal, Arc::clone(&second))?;
     }
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
             let order = match signal {
+                SIGHUP => Order::Reload,
                 SIGINT => Order::Drain { by: "SIGINT" },
                 _ => Order::Drain { by: "SIGTERM" },
             };

@@ -42,6 +42,47 @@ pub(super) enum CloseReason {
 }
 
 impl CloseReason {
+    /// The labels of the metrics, that of each reason once.
+    pub(super) const LABELS: [&'static str; 15] = [
+        "client",
+        "protocol",
+        "not_utf8",
+        "unauthorized",
+        "auth_timeout",
+        "message_timeout",
+        "too_large",
+        "replaced",
+        "revoked",
+        "restart",
+        "busy",
+        "slow_consumer",
+        "silent",
+        "gone",
+        "http",
+    ];
+
+    /// The label of the metrics.
+    #[must_use]
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Client(_) => "client",
+            Self::BadClose | Self::Protocol(_) | Self::Fragments => "protocol",
+            Self::NotUtf8 => "not_utf8",
+            Self::Unauthorized => "unauthorized",
+            Self::AuthTimeout => "auth_timeout",
+            Self::MessageTimeout => "message_timeout",
+            Self::TooLarge => "too_large",
+            Self::Replaced => "replaced",
+            Self::Revoked => "revoked",
+            Self::Restart => "restart",
+            Self::Busy => "busy",
+            Self::SlowConsumer => "slow_consumer",
+            Self::Silent => "silent",
+            Self::Gone => "gone",
+            Self::Http => "http",
+        }
+    }
+
     /// The close code; `None`: no close frame is sent.
     #[must_use]
     pub(super) fn code(self) -> Option<u16> {

@@ -5,6 +5,7 @@ use crate::control::message::Caller;
 use crate::proto::token::Role;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 /// No session, or no outbox.
 pub(super) const NONE: u32 = u32::MAX;
@@ -116,6 +117,8 @@ const _: () = assert!(size_of::<Connection>() <= 48, "an idle connection stays s
 pub(super) struct Early {
     /// Unique on this shard; names the connection to other threads.
     pub(super) serial: u64,
+    /// When it was accepted, and from the upgrade on, when that was.
+    pub(super) since: Instant,
     /// The client's address: the proxy's word for it, where a trusted proxy gave one.
     pub(super) address: IpAddr,
     /// The address that the per-address count was taken for. Given back on authentication or at the end.

@@ -38,6 +38,9 @@ impl Shard {
     pub(super) fn begin_closing(&mut self, conn: u32) {
         let due = self.clock.tick_after(LINGER);
         let connection = &mut self.connections[conn as usize];
+        if connection.phase != Phase::Closing {
+            self.cells.closing += 1;
+        }
         connection.phase = Phase::Closing;
         connection.due = due;
         connection.pauses = Default::default();
@@ -54,7 +57,9 @@ impl Shard {
         if phase == Phase::Dead {
             return;
         }
-        if phase != Phase::Closing {
+        if phase == Phase::Closing {
+            self.cells.closing -= 1;
+        } else {
             self.log_end(conn, reason);
         }
         self.leave_session(conn);
@@ -84,7 +89,8 @@ impl Shard {
         self.release(conn);
     }
 
-    fn log_end(&self, conn: u32, reason: CloseReason) {
+    fn log_end(&mut self, conn: u32, reason: CloseReason) {
+        self.cells.closed.add(reason.label(), 1);
         let connection = &self.connections[conn as usize];
         tracing::debug!(
             serial = connection.early.as_ref().map(|early| early.serial),

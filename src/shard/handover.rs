@@ -8,6 +8,7 @@ use crate::proto::token::{Role, TokenHash};
 use crate::ring::chunk::{Chunk, Heap};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 /// A connection on its way to another shard.
 pub struct HandOver {
@@ -16,6 +17,8 @@ pub struct HandOver {
     counted: Option<IpAddr>,
     hash: TokenHash,
     role: Role,
+    /// When it was upgraded.
+    since: Instant,
     /// What the client sent behind its auth message.
     rest: Vec<u8>,
 }
@@ -50,27 +53,34 @@ impl Shard {
         }
         self.wheel.disarm(conn);
         let connection = self.connections.remove(conn as usize);
-        let Some(Early { address, counted, moving: Some(destination), .. }) = connection.early.map(|early| *early)
+        let Some(Early { address, counted, since, moving: Some(destination), .. }) =
+            connection.early.map(|early| *early)
         else {
             return;
         };
         let Destination { shard, hash, role, rest } = *destination;
-        let handover = HandOver { socket: connection.socket, address, counted, hash, role, rest };
+        let handover = HandOver { socket: connection.socket, address, counted, hash, role, since, rest };
         if let Err(Mail::HandOver(handover)) = self.mailboxes.try_post(shard, Mail::HandOver(Box::new(handover))) {
             // The other shard's mailbox is full, or it has ended: the client is told to come back.
+            self.cells.not_moved += 1;
             let HandOver { socket, address, counted, .. } = *handover;
             let conn = self.insert_connection(socket, address, counted, false);
             self.connections[conn as usize].phase = Phase::Auth;
             self.close(conn, if self.is_draining() { CloseReason::Restart } else { CloseReason::Busy });
             self.arm(conn);
+        } else {
+            self.cells.moved += 1;
         }
     }
 
     /// Takes in a connection of another shard.
     pub(super) fn handle_handover(&mut self, handover: HandOver) {
-        let HandOver { socket, address, counted, hash, role, rest } = handover;
+        let HandOver { socket, address, counted, hash, role, since, rest } = handover;
         let conn = self.insert_connection(socket, address, counted, false);
         self.connections[conn as usize].phase = Phase::Auth;
+        if let Some(early) = &mut self.connections[conn as usize].early {
+            early.since = since;
+        }
         if self.is_draining() {
             self.close(conn, CloseReason::Restart);
         } else {

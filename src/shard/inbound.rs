@@ -164,6 +164,7 @@ impl Shard {
         }
         chunk.narrow(run);
         if let Some(to) = self.receiver(conn) {
+            self.count_queued(conn, to);
             let pushed = self.push(to, chunk);
             self.mind_pressure(conn, to, pushed);
         }
@@ -350,6 +351,7 @@ impl Shard {
         match self.handle_message(conn, opcode, heap.as_slice(), peek) {
             Step::Forward(opcode) => {
                 if let Some(to) = self.receiver(conn) {
+                    self.count_queued(conn, to);
                     let pushed = self.push_message(to, heap, opcode);
                     self.mind_pressure(conn, to, pushed);
                 }
@@ -409,6 +411,8 @@ impl Shard {
 
     fn wait_for_budget(&mut self, conn: u32) {
         self.connections[conn as usize].pauses.insert(Pauses::BUDGET);
+        // Who is let try again and has to go on waiting was counted before.
+        self.cells.budget_waits += u64::from(self.first_in_line != Some(conn));
         self.budget_waiters.push_back(conn);
     }
 }

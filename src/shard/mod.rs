@@ -7,6 +7,7 @@
 pub mod accept;
 pub mod addresses;
 pub mod bounds;
+pub mod cells;
 mod close;
 mod connection;
 mod drain;
@@ -27,6 +28,7 @@ mod wheel;
 
 use self::accept::Accepting;
 use self::bounds::{MAILS_A_TURN, TICK};
+use self::cells::Cells;
 use self::connection::Connection;
 use self::drain::Drain;
 use self::mail::{Mail, Mailboxes};
@@ -112,6 +114,7 @@ pub struct Shard {
     /// The waiter whose turn it is.
     first_in_line: Option<u32>,
     throttled: Throttled,
+    cells: Cells,
     /// The mailbox is being read: whoever is called from there does not read it again.
     reading_mail: bool,
     /// Under way, once it has begun.
@@ -146,6 +149,7 @@ impl Shard {
             budget_waiters: VecDeque::new(),
             first_in_line: None,
             throttled: Throttled::default(),
+            cells: Cells::default(),
             reading_mail: false,
             drain: None,
             settings,
@@ -164,7 +168,9 @@ impl Shard {
             // Nothing else is to be done here, and whatever comes next comes through the ring: it may sleep.
             let wait = self.fills.is_empty() && self.mailbox.is_empty();
             self.ring.turn(&mut completions, wait)?;
+            let before = self.clock.now();
             self.clock.update();
+            self.cells.end_turn(self.clock.now() - before);
             for completion in completions.drain(..) {
                 self.handle_completion(completion);
             }

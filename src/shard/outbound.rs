@@ -34,6 +34,12 @@ impl Outboxes {
         self.free.push(index);
     }
 
+    /// Bytes in all of them, and how many do not get rid of theirs.
+    pub(super) fn queued(&self) -> (u64, u64) {
+        let blocked = self.all.iter().filter(|outbox| outbox.blocked).count();
+        (self.all.iter().map(|outbox| outbox.bytes() as u64).sum(), blocked as u64)
+    }
+
     pub(super) fn get_mut(&mut self, index: u32) -> Option<&mut Outbox> {
         self.all.get_mut(index as usize)
     }
@@ -66,7 +72,10 @@ impl Shard {
     pub(super) fn mind_pressure(&mut self, conn: u32, to: u32, pushed: Pushed) {
         if pushed == Pushed::UnderPressure {
             let reason = if conn == to { Pauses::OWN } else { Pauses::PEER };
-            self.connections[conn as usize].pauses.insert(reason);
+            let pauses = &mut self.connections[conn as usize].pauses;
+            let before = *pauses;
+            pauses.insert(reason);
+            self.cells.high_water[usize::from(conn == to)] += u64::from(*pauses != before);
         }
     }
 

@@ -99,6 +99,12 @@ impl Outbox {
         *self = Self { queue, ..Self::default() };
     }
 
+    /// All bytes queued here and being sent.
+    #[must_use]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Whether nothing is queued or being sent.
     #[must_use]
     pub(super) fn is_empty(&self) -> bool {

@@ -90,6 +90,11 @@ impl Shard {
         let rest = rest.to_vec();
         let connection = &mut self.connections[conn as usize];
         let echo = connection.early.as_ref().is_some_and(|early| early.echo);
+        if let Some(early) = &mut connection.early {
+            let now = self.clock.instant();
+            self.cells.handshake.record(now.saturating_duration_since(early.since), 1);
+            early.since = now;
+        }
         connection.phase = if echo { Phase::Echo } else { Phase::Auth };
         if echo {
             connection.due = self.clock.tick_after(self.settings.ping_interval);
@@ -144,6 +149,7 @@ impl Shard {
     /// Responses go the way of control frames, in the order that they come in: a client that sends a ping right behind
     /// its request for an upgrade must not read the pong before the response.
     fn push_response(&mut self, conn: u32, response: &[u8]) {
+        self.cells.responded(response);
         self.push_control(conn, response);
     }
 

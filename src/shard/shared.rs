@@ -1,12 +1,14 @@
 //! What all shards count together: connections, sessions, and who is not authenticated yet.
 
 use super::addresses::Addresses;
+use super::cells::Cells;
 use crate::http::{Gate, HealthReport};
 use crate::session::directory::Directory;
 use crate::telemetry::life::{Life, Stage};
-use std::sync::Arc;
+use crate::tls::certificates::Certificates;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
+use std::sync::{Arc, Mutex};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Caps over all shards; 0 lifts one.
 #[derive(Clone, Copy, Debug)]
@@ -31,8 +33,12 @@ pub struct Shared {
     pub directory: Arc<Directory>,
     /// Why the store is degraded, if it is; shown by `/health`.
     pub store_fault: Box<dyn Fn() -> Option<String> + Send + Sync>,
+    /// The certificates and how they fare; `None`: no TLS is spoken.
+    pub certificates: Option<Arc<Certificates>>,
     /// What each address is up to.
     pub addresses: Addresses,
+    /// What each shard counted, as it last published it; a shard never waits for the lock.
+    pub cells: Box<[Mutex<Cells>]>,
     /// Where the process is in its life, and its threads' signs of life.
     pub life: Arc<Life>,
     /// When the relay started.
@@ -60,10 +66,16 @@ impl Shared {
             shards: self.shards,
             beat_ages_ms: self.life.beats.shard_ages(now).map(|age| age.as_millis() as u64).collect(),
             store_fault: (self.store_fault)(),
+            tls: self.certificates.is_some(),
+            certificate_fault: self.certificates.as_ref().and_then(|all| all.fault(unix_s())),
             draining: self.life.stage() == Stage::Draining,
             unready: self.life.unready(now),
         }
     }
+}
+
+fn unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Adds one to a counter unless that takes it over `max` (0: no maximum).

@@ -87,6 +87,7 @@ impl Shard {
             self.clock.second_due = self.clock.tick_after(Duration::from_secs(1));
             self.report_usage();
             self.forget_parted();
+            self.publish_cells();
         }
         let fine = !self.throttled.heap.is_empty() || !self.budget_waiters.is_empty() || self.is_draining();
         self.ring.tick_in(if fine { FINE_TICK } else { TICK });

@@ -5,5 +5,6 @@
 
 pub mod certificate;
 pub mod certificates;
+pub mod files;
 pub mod settings;
 pub mod status;

@@ -3,13 +3,14 @@ booted with its own systemd as PID 1 (systemd-nspawn)."""
 
 import os
 import pathlib
+import secrets
 import subprocess
 import time
 
 BOOT_TIMEOUT = 90
 COMMAND_TIMEOUT = 120
 # Of this machine, and not of the new one.
-FOREIGN = ("etc/machine-id", "etc/hostname", "usr/local/bin/coralmux-relay", "etc/coralmux")
+FOREIGN = ("etc/hostname", "usr/local/bin/coralmux-relay", "etc/coralmux")
 
 
 class Machine:
@@ -77,6 +78,8 @@ class Booted(Machine):
 
     def __enter__(self):
         super().__enter__()
+        # With an identity it is no machine that boots for the first time, which would turn on what Debian's presets say.
+        (self.root / "etc/machine-id").write_text(secrets.token_hex(16) + "\n")
         self.console = self.folder.with_name("console")
         # nspawn forbids io_uring as container engines do; a machine of its own would not.
         boot = [

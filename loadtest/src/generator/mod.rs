@@ -77,10 +77,15 @@ impl Net {
     ///
     /// Fails where this process may not have as many descriptors.
     pub(crate) fn new(target: Target, connections_max: usize) -> Result<Self> {
-        let files_max = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        Self::beside(target, 0, connections_max)
+    }
+
+    /// As [`Net::new`], beside so many connections that other processes of this test have.
+    pub(crate) fn beside(target: Target, connections_before: usize, connections_max: usize) -> Result<Self> {
+        let capacity = Self::capacity();
         ensure!(
-            (connections_max as u64).saturating_add(FILES_RESERVED) <= files_max,
-            "{connections_max} connections take as many descriptors, and this process may have {files_max} (ulimit -Hn)"
+            connections_max <= capacity,
+            "{connections_max} connections take as many descriptors, and this process may have {capacity} (ulimit -Hn)"
         );
         let upgrade = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
@@ -89,7 +94,7 @@ impl Net {
         );
         Ok(Self {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC).context("epoll")?,
-            sources: Sources::new(target.address, connections_max),
+            sources: Sources::new(target.address, connections_before, connections_max),
             target,
             upgrade: upgrade.into_bytes().into(),
             connections: Vec::with_capacity(connections_max),
@@ -99,6 +104,12 @@ impl Net {
             ready: 0,
             spins: false,
         })
+    }
+
+    /// How many connections this process may have.
+    pub(crate) fn capacity() -> usize {
+        let files_max = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        files_max.saturating_sub(FILES_RESERVED) as usize
     }
 
     /// Nanoseconds since this was made.
