@@ -87,6 +87,11 @@ restart() {
 	systemctl restart "$service"
 }
 
+# What the service has said last.
+last_words() {
+	journalctl -u "$service" -n 20 --no-pager -o cat 2>/dev/null || true
+}
+
 # Exchanges the program and the one before it.
 swap() {
 	mv -f "$bin" "$bin.new"
@@ -119,12 +124,13 @@ start() {
 	elif restart; then
 		say "it runs: systemctl status coralmux-relay"
 	elif [ "$upgraded" = yes ]; then
+		last_words >&2
 		swap
 		restart || say "the program before it does not start either"
-		die "the new program did not start, so the one before it is back; the new one is kept as $old:
-$(journalctl -u "$service" -n 20 --no-pager 2>/dev/null || true)"
+		die "the new program did not start, so the one before it is back; the new one is kept as $old"
 	else
-		die "it did not start: journalctl -u coralmux-relay"
+		last_words >&2
+		die "it did not start: journalctl -u coralmux-relay has more"
 	fi
 }
 
@@ -179,7 +185,7 @@ rollback() {
 	swap
 	say "$("$bin" --version) is $bin again; the other is kept as $old"
 	if systemd_runs; then
-		restart || die "it did not start: journalctl -u coralmux-relay"
+		restart || die "it did not start: journalctl -u coralmux-relay has more"
 	fi
 }
 

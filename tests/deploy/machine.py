@@ -13,6 +13,13 @@ COMMAND_TIMEOUT = 120
 FOREIGN = ("etc/hostname", "usr/local/bin/coralmux-relay", "etc/coralmux")
 
 
+def program_of(pid):
+    try:
+        return os.path.basename(os.readlink(f"/proc/{pid}/exe"))
+    except FileNotFoundError:
+        return None  # gone since it was listed
+
+
 class Machine:
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)
@@ -111,7 +118,7 @@ class Booted(Machine):
             assert self.process.poll() is None and time.monotonic() < deadline, self.console.read_text(errors="replace")
             children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
             for child in children:
-                if os.path.basename(os.readlink(f"/proc/{child}/exe")) == "systemd":
+                if program_of(child) == "systemd":
                     self.enter = ["nsenter", f"--target={child}", "--mount", "--pid", "--uts", "--ipc", "--cgroup"]
                     self.enter += ["--net", "--root", "--wd"]
                     state = self.run("systemctl", "is-system-running").stdout.strip()
