@@ -1,9 +1,11 @@
 """A machine to install things on: this machine's file tree under an overlay that is thrown away, entered by chroot, or
 booted with its own systemd as PID 1 (systemd-nspawn)."""
 
+import contextlib
 import os
 import pathlib
 import secrets
+import signal
 import subprocess
 import time
 
@@ -82,6 +84,7 @@ class Booted(Machine):
     def __init__(self, folder, private=False):
         super().__init__(folder)
         self.private = private
+        self.init = None
 
     def __enter__(self):
         super().__enter__()
@@ -119,6 +122,7 @@ class Booted(Machine):
             children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
             for child in children:
                 if program_of(child) == "systemd":
+                    self.init = int(child)
                     self.enter = ["nsenter", f"--target={child}", "--mount", "--pid", "--uts", "--ipc", "--cgroup"]
                     self.enter += ["--net", "--root", "--wd"]
                     state = self.run("systemctl", "is-system-running").stdout.strip()
@@ -127,8 +131,11 @@ class Booted(Machine):
             time.sleep(0.1)
 
     def __exit__(self, *_):
-        if self.process.poll() is None:
-            # nspawn ends its container in order on SIGTERM, and at once when it dies.
+        # The end of its PID 1 is the end of all that runs there, and then of nspawn; not the other way round.
+        if self.init is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.init, signal.SIGKILL)
+        else:
             self.process.kill()
-        self.process.wait()
+        self.process.wait(COMMAND_TIMEOUT)
         super().__exit__()
