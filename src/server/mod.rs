@@ -39,6 +39,7 @@ use crate::shard::shared::{Caps, Rules, Shared};
 use crate::store::Store;
 use crate::telemetry::life::Life;
 use crate::tls::certificates::Certificates;
+use crate::tls::settings::server_config;
 use arc_swap::ArcSwap;
 use std::fmt::Display;
 use std::sync::Arc;
@@ -73,9 +74,6 @@ pub fn run(config: &Config, inherited: Inherited) -> u8 {
 }
 
 fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> {
-    if config.listen.iter().any(|listen| listen.tls) {
-        return Err(Failure::new(exit::CONFIG, "TLS is not in this build yet"));
-    }
     // Before anything that lasts, so that a signal during the start is not lost.
     let (orders, ordered) = crossbeam_channel::bounded(ORDERS_MAX);
     signals::listen(orders.clone()).map_err(|error| Failure::new(exit::FAILURE, error))?;
@@ -88,7 +86,7 @@ fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> 
     let metrics = watch::bind(config.metrics)?;
     let health = Arc::new(StoreHealth::default());
     let all = keeper.as_ref().map(|keeper| Arc::clone(&keeper.certificates));
-    let shared = Arc::new(shared(config, &key, nofile, Arc::clone(&health), all));
+    let shared = Arc::new(shared(config, &key, nofile, Arc::clone(&health), all)?);
     let kept = keeper.map(Keeper::start).transpose()?;
     let (shards, control_requests) = start_shards(config, settings(config), &shared, &orders)?;
     if let Some(listener) = metrics {
@@ -163,8 +161,9 @@ fn shared(
     nofile: u64,
     health: Arc<StoreHealth>,
     certificates: Option<Arc<Certificates>>,
-) -> Shared {
-    Shared {
+) -> Result<Shared, Failure> {
+    let tls = certificates.clone().map(server_config).transpose();
+    Ok(Shared {
         rules: ArcSwap::from_pointee(rules(config, key, nofile)),
         directory: Arc::new(Directory::default()),
         store_fault: Box::new(move || {
@@ -176,11 +175,12 @@ fn shared(
         life: Arc::new(Life::new(Instant::now(), config.shards)),
         started: Instant::now(),
         shards: config.shards,
+        tls: tls.map_err(|error| Failure::new(exit::FAILURE, error))?,
         sockets: Default::default(),
         unauthenticated: Default::default(),
         connections: Default::default(),
         sessions: Default::default(),
-    }
+    })
 }
 
 fn rules(config: &Config, key: &Secret, nofile: u64) -> Rules {
