@@ -148,7 +148,7 @@ test('the relay restarts, and both come back by themselves', async () => {
   const phone = await Phone.open(browser, link(own, token, secret));
   await phone.shows('#presence-text', 'Offline');
   await own.halt();
-  await phone.shows('#presence-text', 'trying again in');
+  await phone.shows('#presence-text', 'Reconnecting in');
   await own.run();
   const agent = await Agent.connect(own.url, token, { secret });
   await phone.page.evaluate(() => dispatchEvent(new Event('online')));
@@ -172,7 +172,7 @@ test('the page is there while the relay is away, with the conversation', async (
   await own.stop();
   await phone.page.reload();
   await phone.shows('.message.agent', 'I do.');
-  await phone.shows('#presence-text', 'trying again in');
+  await phone.shows('#presence-text', 'Reconnecting in');
   await phone.close();
 });
 
