@@ -14,6 +14,10 @@
 pub mod proto;
 pub mod session;
 
+#[cfg(feature = "agent")]
+pub mod agent;
+#[cfg(feature = "client")]
+pub mod client;
 #[cfg(feature = "server")]
 pub mod config;
 #[cfg(feature = "server")]
