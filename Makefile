@@ -4,8 +4,10 @@
 # make bench  instructions of the paths that each message takes, against benches/baseline.json (benches/README.md);
 #             bench-check fails where one grew by more than 10%, bench-accept writes the baseline
 # make bench-relay   what the relay costs more than the least a relay can cost (BENCH_FLAGS=--reference=path, --only=text)
+# make build-all     release programs for x86-64 and 64-bit ARM, with checksums, in dist/ (deploy/build-all.sh)
+# make test-arm64    boots an ARM kernel in QEMU and passes messages through dist's relay there (tests/arm64/run.sh)
 #
-# Needs Rust (1.88 or newer), a C compiler and C++ compiler, Python 3.11 or newer with venv, and Node 18 or newer; what
+# Needs Rust (1.88 or newer), a C compiler and C++ compiler, Python 3.11 or newer with venv, and Node 20 or newer; what
 # else the tests call is in tests/packages, and installed where it is missing and apt-get may be used.
 
 SHELL := /bin/bash
@@ -21,14 +23,14 @@ FUZZ_SECONDS ?= 5
 CORALMUX_RELAY ?= $(abspath $(TARGET_DIR)/debug/coralmux-relay)
 export CORALMUX_RELAY
 
-.PHONY: run test test-tools test-rust test-python test-node test-conformance test-fuzz lint
-.PHONY: bench bench-check bench-accept bench-relay clean
+.PHONY: run test test-tools test-rust test-python test-node test-deploy test-conformance test-fuzz lint
+.PHONY: build-all test-arm64 bench bench-check bench-accept bench-relay clean
 
 run:
 	cargo build --release
 	exec clients/quickstart.sh $(TARGET_DIR)/release/coralmux-relay $(FLAGS)
 
-test: test-rust test-python test-node test-conformance test-fuzz
+test: test-rust test-python test-node test-deploy test-conformance test-fuzz
 
 test-tools:
 	tests/install.sh
@@ -45,11 +47,21 @@ test-python: test-rust $(VENV)/installed
 test-node: test-rust $(NODE_TESTS)/node_modules/.package-lock.json
 	cd $(NODE_TESTS) && node --test
 
+test-deploy: test-rust $(VENV)/installed
+	$(VENV)/bin/python -m pytest -q -c tests/deploy/pytest.ini tests/deploy
+
 test-conformance: test-rust $(VENV)/installed
 	$(VENV)/bin/python tests/conformance/run.py
 
 test-fuzz:
 	fuzz/run.sh $(FUZZ_SECONDS)
+
+# Minutes, for each instruction of the guest is translated.
+test-arm64:
+	tests/arm64/run.sh
+
+build-all:
+	deploy/build-all.sh
 
 lint:
 	cargo fmt --all --check
@@ -80,9 +92,9 @@ bench-relay:
 
 clean:
 	cargo clean
-	rm -rf $(VENV) $(NODE_TESTS)/node_modules tests/interop/.pytest_cache
+	rm -rf $(VENV) $(NODE_TESTS)/node_modules tests/*/.pytest_cache
 
-REQUIREMENTS := clients/python/requirements.txt tests/interop/requirements.txt tests/conformance/requirements.txt
+REQUIREMENTS := clients/python/requirements.txt $(addprefix tests/,$(addsuffix /requirements.txt,interop conformance deploy))
 
 $(VENV)/installed: $(REQUIREMENTS)
 	[ -x $(VENV)/bin/python ] || $(PYTHON) -m venv $(VENV)

@@ -6,10 +6,11 @@
 //! 2. [`shard`], [`control`], [`http`]: the pinned threads that own connections, the thread that owns the store, and
 //!    the HTTP that both speak.
 //! 3. [`session`]: what a token's two connections share, as a state machine without I/O.
-//! 4. [`ring`], [`store`], [`telemetry`], [`config`]: the kernel, the disk, the log, the flags.
-//! 5. [`proto`]: the wire: frames, envelopes, tokens, limits. Pure.
+//! 4. [`ring`], [`tls`], [`store`], [`telemetry`], [`config`]: the kernel, certificates, the disk, the log, the flags.
+//! 5. `e2e` (feature `e2e`): end-to-end encryption, for the ends; the relay has no use for it. Pure.
+//! 6. [`proto`]: the wire: frames, envelopes, tokens, limits. Pure.
 //!
-//! [`proto`] and [`session`] compile without the `server` feature, on any system.
+//! [`proto`], [`session`] and `e2e` compile without the `server` feature, on any system.
 
 pub mod proto;
 pub mod session;
@@ -18,6 +19,9 @@ pub mod session;
 pub mod agent;
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "e2e")]
+pub mod e2e;
+
 #[cfg(feature = "server")]
 pub mod config;
 #[cfg(feature = "server")]
@@ -34,3 +38,5 @@ pub mod shard;
 pub mod store;
 #[cfg(feature = "server")]
 pub mod telemetry;
+#[cfg(feature = "server")]
+pub mod tls;

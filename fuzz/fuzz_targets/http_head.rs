@@ -15,6 +15,7 @@ static GATE: LazyLock<Gate> = LazyLock::new(|| {
         trusted_proxies: "10.0.0.0/8".parse().into_iter().collect(),
         allowed_origins: Some(vec!["https://a.example".to_owned()]),
         registration: true,
+        phone: true,
         any_path: false,
     })
 });

@@ -161,8 +161,7 @@ impl Program {
 
     /// Starts the threads that write its input and read its outputs. They end with it.
     fn attend(&self, text: String, sender: &SyncSender<Told>) {
-        let (stdin, stdout, stderr) =
-            self.with(|child| (child.stdin.take(), child.stdout.take(), child.stderr.take()));
+        let (stdin, stdout, stderr) = self.with(|child| (child.stdin.take(), child.stdout.take(), child.stderr.take()));
         if let Some(mut stdin) = stdin {
             // A program that does not read its input closes it; that is its own business.
             thread::spawn(move || stdin.write_all(text.as_bytes()));

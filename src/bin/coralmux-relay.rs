@@ -5,7 +5,12 @@ use coralmux::{server, telemetry};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let config = match config::resolve(std::env::args_os(), |name| std::env::var(name).ok()) {
+    let mut args: Vec<_> = std::env::args_os().collect();
+    let healthcheck = args.get(1).is_some_and(|first| first == "healthcheck");
+    if healthcheck {
+        args.remove(1);
+    }
+    let config = match config::resolve(args, |name| std::env::var(name).ok()) {
         Ok(config) => config,
         Err(error) => {
             let exit_code = error.exit_code();
@@ -16,6 +21,9 @@ fn main() -> ExitCode {
             return ExitCode::from(exit_code);
         }
     };
+    if healthcheck {
+        return ExitCode::from(server::healthcheck::run(&config));
+    }
     if let Err(error) = telemetry::log::init(config.log_format, &config.log_level.to_string()) {
         eprintln!("coralmux-relay: {error}");
         return ExitCode::from(server::exit::CONFIG);

@@ -47,12 +47,7 @@ pub(super) struct Connection<'a> {
 }
 
 impl<'a> Connection<'a> {
-    pub(super) fn new(
-        options: &'a Options,
-        shared: &'a Shared,
-        socket: WebSocket<Stream>,
-        auth_by: Instant,
-    ) -> Self {
+    pub(super) fn new(options: &'a Options, shared: &'a Shared, socket: WebSocket<Stream>, auth_by: Instant) -> Self {
         let now = Instant::now();
         Self {
             options,

@@ -70,9 +70,7 @@ pub fn register(relay: &RelayUrl, trust: &Trust) -> Result<String, RegisterError
 ///
 /// # Errors
 /// The CA file cannot be read.
-pub fn http_agent(
-    trust: &Trust,
-) -> Result<ureq::config::ConfigBuilder<ureq::typestate::AgentScope>, TlsError> {
+pub fn http_agent(trust: &Trust) -> Result<ureq::config::ConfigBuilder<ureq::typestate::AgentScope>, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = TlsConfig::builder().unversioned_rustls_crypto_provider(provider);
     let tls = match trust {

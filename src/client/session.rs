@@ -250,11 +250,8 @@ impl Session {
             if let Some(mut entry) = error.about.as_deref().and_then(|id| self.take_recent(id)) {
                 entry.refusals += 1;
                 sent_again = entry.refusals <= RETRIES_MAX;
-                let action = if sent_again {
-                    Action::Again(entry)
-                } else {
-                    Action::Emit(Event::NotSent { id: entry.id }, 0)
-                };
+                let action =
+                    if sent_again { Action::Again(entry) } else { Action::Emit(Event::NotSent { id: entry.id }, 0) };
                 actions.push(action);
             }
         }

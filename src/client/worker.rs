@@ -19,7 +19,9 @@ pub(super) fn run(options: &Options, tls: Option<&Arc<ClientConfig>>, mut poll: 
         let started = Instant::now();
         let (failed, held) = match serve(options, tls, &mut poll, shared, started) {
             Ok((Ending::Last(event), _)) => return finish(shared, event),
-            Ok((Ending::Lost(reason), authed)) => (reason.into(), if authed { started.elapsed() } else { Duration::ZERO }),
+            Ok((Ending::Lost(reason), authed)) => {
+                (reason.into(), if authed { started.elapsed() } else { Duration::ZERO })
+            }
             Err(failed) => (failed, Duration::ZERO),
         };
         if shared.close_by().is_some() {
@@ -79,4 +81,3 @@ fn wait(options: &Options, poll: &mut Poll, shared: &Shared, until: Instant) -> 
         let _ = poll.poll(&mut events, next.map(|at| at.saturating_duration_since(now)));
     }
 }
-

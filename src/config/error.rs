@@ -51,9 +51,9 @@ pub enum ConfigError {
         /// What would be right.
         expected: String,
     },
-    /// The admin key is wrong; it is not repeated here.
+    /// A secret is wrong; it is not repeated here.
     #[error("{origin}: {problem}")]
-    AdminKey {
+    Secret {
         /// Where it stands.
         origin: Origin,
         /// What is wrong with it, and what to do.

@@ -16,7 +16,7 @@ use std::ffi::OsString;
     after_help = AFTER_HELP
 )]
 pub(super) struct Flags {
-    /// Where to listen; `:8080` means every interface, IPv4 and IPv6; repeatable [default: :8080]
+    /// Where to listen, such as `:8080`, with TLS as `tls://:443`; repeatable [default: :8080]
     #[arg(long, value_name = "HOST:PORT", help_heading = "Listening")]
     pub(super) addr: Vec<String>,
     /// Where to answer each WebSocket message with itself, for tests of a network [default: off]
@@ -28,9 +28,40 @@ pub(super) struct Flags {
     /// Browser origin to admit, such as https://app.example.com; repeatable [default: any]
     #[arg(long, value_name = "ORIGIN", help_heading = "Listening")]
     pub(super) allow_origin: Vec<String>,
-    /// Not in this version: put a proxy that speaks TLS in front.
-    #[arg(long, value_name = "NAME", hide = true)]
-    pub(super) domain: Option<String>,
+    /// Whether the phone in the browser is served at / [default: on]
+    #[arg(long, value_name = "on|off", help_heading = "Listening")]
+    pub(super) phone: Option<String>,
+
+    /// Domain to get a certificate for, and to renew it; repeatable [default: none]
+    #[arg(long, value_name = "NAME", help_heading = "TLS")]
+    pub(super) domain: Vec<String>,
+    /// Certificate chain of your own, PEM; repeatable, chosen by name [default: none]
+    #[arg(long, value_name = "FILE", help_heading = "TLS")]
+    pub(super) tls_cert: Vec<String>,
+    /// Its private key, PEM; repeatable, in the order of --tls-cert [default: none]
+    #[arg(long, value_name = "FILE", help_heading = "TLS")]
+    pub(super) tls_key: Vec<String>,
+    /// Where HTTP is redirected to https and answers the CA; or off [default: :80 with --domain]
+    #[arg(long, value_name = "HOST:PORT", help_heading = "TLS")]
+    pub(super) http_addr: Option<String>,
+    /// ACME directory that gives out the certificates [default: that of Let's Encrypt]
+    #[arg(long, value_name = "URL", help_heading = "TLS")]
+    pub(super) acme_directory: Option<String>,
+    /// Certificates that the directory's own TLS is checked against, PEM [default: the system's]
+    #[arg(long, value_name = "FILE", help_heading = "TLS")]
+    pub(super) acme_ca: Option<String>,
+    /// Address that the CA may write to [default: none]
+    #[arg(long, value_name = "EMAIL", help_heading = "TLS")]
+    pub(super) acme_email: Option<String>,
+    /// Key identifier for external account binding, where the CA asks for it [default: none]
+    #[arg(long, value_name = "ID", help_heading = "TLS")]
+    pub(super) acme_eab_kid: Option<String>,
+    /// Its key in base64url; better in the environment or the file [default: none]
+    #[arg(long, value_name = "KEY", help_heading = "TLS")]
+    pub(super) acme_eab_key: Option<String>,
+    /// Where the account's key and the certificates are kept [default: beside the store, .acme]
+    #[arg(long, value_name = "DIRECTORY", help_heading = "TLS")]
+    pub(super) acme_dir: Option<String>,
 
     /// Key of the admin API; also RELAY_ADMIN_KEY [default: made and kept beside the store]
     #[arg(long, value_name = "KEY", help_heading = "Tokens")]
@@ -92,9 +123,12 @@ pub(super) struct Flags {
     /// How long a connection may take nothing of what waits for it [default: 30s]
     #[arg(long, value_name = "TIME", help_heading = "Times")]
     pub(super) write_timeout: Option<String>,
-    /// From SIGTERM to the end, at the latest [default: 10s]
+    /// On SIGTERM, the time over which clients are sent away [default: 1ms each, at most 10s]
     #[arg(long, value_name = "TIME", help_heading = "Times")]
-    pub(super) shutdown_timeout: Option<String>,
+    pub(super) drain_window: Option<String>,
+    /// From SIGTERM to the end, at the latest [default: 30s]
+    #[arg(long, value_name = "TIME", help_heading = "Times")]
+    pub(super) drain_deadline: Option<String>,
 
     /// TOML file with these flags as keys, without the dashes in front [default: none]
     #[arg(long, value_name = "FILE", help_heading = "Program")]
@@ -112,7 +146,9 @@ Each flag is also an environment variable (--phone-rate: CORALMUX_PHONE_RATE) an
 (phone-rate = 30). A flag goes before the environment, the environment before the file. What is
 repeatable also takes several values with commas between them. One dash does as well as two.
 
-SIZE: bytes, or with KB, MB, GB (1000) or KiB, MiB, GiB (1024) behind. TIME: 500ms, 10s, 2m, 1h.";
+SIZE: bytes, or with KB, MB, GB (1000) or KiB, MiB, GiB (1024) behind. TIME: 500ms, 10s, 2m, 1h.
+
+coralmux-relay healthcheck: asks the relay that runs with these settings; exit code 0 if it is well.";
 
 impl Flags {
     /// The names of all flags that take a value, without dashes.
@@ -198,7 +234,7 @@ mod tests {
         for line in help.lines() {
             assert!(line.chars().count() <= 100, "{} columns: {line}", line.chars().count());
         }
-        for name in Flags::names().iter().filter(|name| *name != "domain") {
+        for name in Flags::names() {
             let at = help.find(&format!("--{name} <")).unwrap_or_else(|| panic!("--{name}"));
             let entry = help[at..].lines().nth(1).unwrap();
             assert!(entry.contains("[default: "), "--{name}: {entry}");

@@ -11,6 +11,7 @@ mod secret;
 mod source;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod value;
 
 pub use admin_key::{AdminKeyError, KeyOrigin, admin_key};
@@ -18,6 +19,7 @@ pub use error::{ConfigError, Origin};
 pub use machine::Machine;
 pub use network::Network;
 pub use secret::Secret;
+pub use tls::{Acme, Binding, Listen, PairFiles, Tls};
 pub use value::{COUNT_MAX, LogFormat};
 
 use crate::proto::limits::Limits;
@@ -76,13 +78,17 @@ impl Origins {
 pub struct Config {
     /// Where to listen, at least one. `[::]` means every interface, IPv4 too (not `IPV6_V6ONLY`); on a machine without
     /// IPv6 it stands for `0.0.0.0`.
-    pub addrs: Vec<SocketAddr>,
+    pub listen: Vec<Listen>,
+    /// Certificates, and where HTTP is redirected.
+    pub tls: Tls,
     /// Where to echo; empty: nowhere.
     pub echo_addrs: Vec<SocketAddr>,
     /// Proxies whose `X-Forwarded-For` counts.
     pub trusted_proxies: Vec<Network>,
     /// Browser origins that may connect.
     pub origins: Origins,
+    /// Whether the phone in the browser is served.
+    pub phone: bool,
     /// The admin key as given; `None`: see [`admin_key`].
     pub admin_key: Option<Secret>,
     /// The store.
@@ -111,8 +117,11 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// How long a connection may take nothing of what waits for it.
     pub write_timeout: Duration,
+    /// On the first signal, the time over which clients are sent away, at most `drain_deadline`; `None`: as long as
+    /// so many need.
+    pub drain_window: Option<Duration>,
     /// From the first signal to the end; zero: at once.
-    pub shutdown_timeout: Duration,
+    pub drain_deadline: Duration,
     /// How log lines look.
     pub log_format: LogFormat,
     /// The least that is logged.
@@ -143,11 +152,6 @@ pub fn resolve_on(
 ) -> Result<Config, ConfigError> {
     let flags = &Flags::read(args)?;
     let from = &Sources::open(&flags.config, &env)?;
-    if let Some(given) = from.given("domain", flags.domain.as_slice()) {
-        let text =
-            "this version speaks no TLS of its own; put a proxy that does in front, name it with --trusted-proxy";
-        return Err(ConfigError::Conflict(format!("{}: {text}", given.origin)));
-    }
     let seconds = Duration::from_secs;
     let limits = read_limits(from, flags)?;
     let shards = from.one("shards", &flags.shards, machine.cores, value::shards)?;
@@ -155,13 +159,17 @@ pub fn resolve_on(
         (machine.memory_bytes / 4 / u64::from(shards)).max(MEMORY_BUDGET_MIN).max(limits.message_bytes_max);
     let max_connections = from.one("max-connections", &flags.max_connections, 0, value::count)?;
     let per_address = &flags.max_unauthenticated_per_address;
+    let db = from.one("db", &flags.db, PathBuf::from("relay.db"), value::store_path)?;
+    let tls = Tls::read(from, flags, &db)?;
     let config = Config {
-        addrs: read_addrs(from, flags)?,
+        listen: tls::read_listen(from, flags, &tls)?,
+        tls,
         echo_addrs: from.one("echo-addr", &flags.echo_addr, Vec::new(), value::listen)?,
         trusted_proxies: from.many("trusted-proxy", &flags.trusted_proxy, value::network)?,
         origins: Origins::of(from.many("allow-origin", &flags.allow_origin, value::origin)?),
+        phone: from.one("phone", &flags.phone, true, value::switch)?,
         admin_key: read_admin_key(from, flags)?,
-        db: from.one("db", &flags.db, PathBuf::from("relay.db"), value::store_path)?,
+        db,
         registration: from.one("registration", &flags.registration, true, value::switch)?,
         register_per_hour: from.one("register-rate", &flags.register_rate, 5, value::count)?,
         limits,
@@ -178,9 +186,9 @@ pub fn resolve_on(
         ping_interval: from.one("ping-interval", &flags.ping_interval, seconds(30), value::duration)?,
         idle_timeout: from.one("idle-timeout", &flags.idle_timeout, seconds(60), value::duration)?,
         write_timeout: from.one("write-timeout", &flags.write_timeout, seconds(30), value::duration)?,
-        shutdown_timeout: {
-            from.one("shutdown-timeout", &flags.shutdown_timeout, seconds(10), value::duration_or_none)?
-        },
+        drain_window: from
+            .one("drain-window", &flags.drain_window, None, |text| value::duration_or_none(text).map(Some))?,
+        drain_deadline: from.one("drain-deadline", &flags.drain_deadline, seconds(30), value::duration_or_none)?,
         log_format: from.one("log-format", &flags.log_format, LogFormat::Auto, value::log_format)?,
         log_level: from.one("log-level", &flags.log_level, LevelFilter::INFO, value::log_level)?,
         config_file: from.file().map(PathBuf::from),
@@ -204,12 +212,6 @@ fn read_limits(from: &Sources<'_>, flags: &Flags) -> Result<Limits, ConfigError>
     })
 }
 
-fn read_addrs(from: &Sources<'_>, flags: &Flags) -> Result<Vec<SocketAddr>, ConfigError> {
-    let addrs = from.many("addr", &flags.addr, value::listen)?.concat();
-    let everywhere = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 8080));
-    Ok(if addrs.is_empty() { vec![everywhere] } else { addrs })
-}
-
 /// 0 means the hard bound.
 fn read_max_message(text: &str) -> Result<u64, String> {
     let right = || "a size from 1KiB to 64MiB, such as 5MiB; 0 means 64MiB".to_owned();
@@ -224,8 +226,8 @@ fn read_admin_key(from: &Sources<'_>, flags: &Flags) -> Result<Option<Secret>, C
     let Some(given) = from.given("admin-key", flags.admin_key.as_slice()) else { return Ok(None) };
     let origin = given.origin;
     match given.texts.as_slice() {
-        [key] => Secret::new(key).map(Some).map_err(|problem| ConfigError::AdminKey { origin, problem }),
-        _ => Err(ConfigError::AdminKey { origin, problem: "there is one admin key; give one text" }),
+        [key] => Secret::new(key).map(Some).map_err(|problem| ConfigError::Secret { origin, problem }),
+        _ => Err(ConfigError::Secret { origin, problem: "there is one admin key; give one text" }),
     }
 }
 
@@ -246,10 +248,18 @@ impl Config {
                 self.memory_budget_bytes, self.limits.message_bytes_max
             ));
         }
+        if let Some(window) = self.drain_window.filter(|&window| window > self.drain_deadline) {
+            return conflict(format!(
+                "--drain-window ({window:?}) must not be longer than --drain-deadline ({:?}): else the relay ends before \
+                 it has told all clients to go",
+                self.drain_deadline
+            ));
+        }
         let mut seen = Vec::new();
-        for addr in self.addrs.iter().chain(&self.echo_addrs) {
+        let listen = self.listen.iter().map(|listen| &listen.addr);
+        for addr in listen.chain(&self.echo_addrs).chain(&self.tls.http_addrs) {
             if addr.port() != 0 && seen.contains(&addr) {
-                return conflict(format!("--addr and --echo-addr: {addr} is named twice"));
+                return conflict(format!("--addr, --echo-addr and --http-addr: {addr} is named twice"));
             }
             seen.push(addr);
         }

@@ -38,7 +38,8 @@ fn wrong(args: &[&str], env: &[(&str, &str)], named: &[&str]) -> String {
 fn without_a_word_the_contracts_defaults_hold() {
     let config = config(&[]).unwrap();
     assert_eq!(config.limits, Limits::default());
-    assert_eq!(config.addrs, ["[::]:8080".parse().unwrap()]);
+    assert_eq!(config.listen, [Listen { addr: "[::]:8080".parse().unwrap(), tls: false }]);
+    assert!(!config.tls.is_on() && config.tls.http_addrs.is_empty());
     assert_eq!((config.db.to_str(), config.shards), (Some("relay.db"), 4));
     assert_eq!((config.register_per_hour, config.registration), (5, true));
     assert_eq!((config.max_unauthenticated, config.max_unauthenticated_per_address), (8192, 64));
@@ -53,11 +54,11 @@ fn without_a_word_the_contracts_defaults_hold() {
 fn the_command_line_that_people_already_type() {
     for args in [["-addr", ":8081", "-admin-key", "my-secret"], ["--addr", ":8081", "--admin-key", "my-secret"]] {
         let config = config(&args).unwrap();
-        assert_eq!(config.addrs, ["[::]:8081".parse().unwrap()]);
+        assert_eq!(config.listen, [Listen { addr: "[::]:8081".parse().unwrap(), tls: false }]);
         assert!(config.admin_key.unwrap().matches(b"my-secret"));
     }
     let config = config(&["-addr=127.0.0.1:1", "-db", "/x/y.db"]).unwrap();
-    assert_eq!((config.addrs[0].port(), config.db.to_str()), (1, Some("/x/y.db")));
+    assert_eq!((config.listen[0].addr.port(), config.db.to_str()), (1, Some("/x/y.db")));
 }
 
 #[test]
@@ -75,7 +76,7 @@ fn the_file_takes_numbers_texts_switches_and_lists() {
          admin-key = 'of the file'\ntrusted-proxy = '10.0.0.0/8, ::1'\n",
     );
     let config = config(&["--config", &path]).unwrap();
-    assert_eq!(config.addrs.len(), 2);
+    assert_eq!(config.listen.len(), 2);
     assert_eq!((config.limits.message_bytes_max, config.limits.daily_quota_bytes), (1 << 20, 1 << 30));
     assert!(!config.registration);
     assert!(config.admin_key.unwrap().matches(b"of the file"));
@@ -86,7 +87,7 @@ fn the_file_takes_numbers_texts_switches_and_lists() {
 #[test]
 fn each_flag_is_also_an_environment_variable_and_a_key_and_each_wrong_value_names_its_place() {
     // These take any text: wrong for them is no text.
-    let blank = ["admin-key", "db", "config", "domain"];
+    let blank = ["admin-key", "db", "config", "tls-cert", "tls-key", "acme-ca", "acme-dir", "acme-eab-kid"];
     for name in Flags::names() {
         let bad = if blank.contains(&name.as_str()) { "" } else { "@" };
         let variable = format!("CORALMUX_{}", name.replace('-', "_").to_uppercase());
@@ -169,8 +170,47 @@ fn values_that_are_wrong_together_are_named_together() {
     wrong(&["--idle-timeout", "30s"], &[], &["--idle-timeout", "--ping-interval"]);
     wrong(&["--memory-budget", "4MiB"], &[], &["--memory-budget", "--max-message"]);
     wrong(&["--addr", ":80", "--echo-addr", ":80"], &[], &["--echo-addr", "[::]:80"]);
-    wrong(&["-domain", "relay.example.com"], &[], &["--domain", "proxy"]);
+    wrong(&["--addr", "tls://:443"], &[], &["--addr", "--domain", "--tls-cert"]);
+    wrong(&["--http-addr", ":80"], &[], &["--http-addr", "--domain"]);
+    wrong(&["-domain", "a.example", "--addr", ":80"], &[], &["--http-addr", "[::]:80"]);
+    wrong(&["--tls-cert", "a.pem"], &[], &["--tls-cert", "--tls-key", "1 and 0"]);
+    wrong(&["--acme-email", "a@b.example"], &[], &["--acme-email", "--domain"]);
+    wrong(&["-domain", "a.example", "--acme-eab-kid", "k"], &[], &["--acme-eab-kid", "--acme-eab-key"]);
     assert!(config(&["--addr", "127.0.0.1:0", "--echo-addr", "127.0.0.1:0"]).is_ok());
+}
+
+#[test]
+fn a_domain_alone_makes_the_relay_listen_for_tls_and_for_the_ca() {
+    let all = config(&["-domain", "Relay.example.com", "-admin-key", "k", "-db", "/x/y.db"]).unwrap();
+    assert_eq!(all.listen, [Listen { addr: "[::]:443".parse().unwrap(), tls: true }]);
+    assert_eq!(all.tls.http_addrs, ["[::]:80".parse().unwrap()]);
+    let acme = all.tls.acme.unwrap();
+    assert_eq!((acme.domains, acme.dir.to_str()), (vec!["relay.example.com".to_owned()], Some("/x/y.db.acme")));
+    assert_eq!(acme.directory, tls::DEFAULT_DIRECTORY);
+}
+
+#[test]
+fn plain_and_tls_stand_side_by_side() {
+    let pair = ["--tls-cert", "a.pem", "--tls-cert", "b.pem", "--tls-key", "a.key,b.key"];
+    let with = |more: &[&str]| config(&[&pair, more].concat()).unwrap();
+    let all = with(&["--addr", "127.0.0.1:8080", "--addr", "tls://127.0.0.1:8443"]);
+    let [plain, tls] = all.listen.as_slice() else { panic!("{:?}", all.listen) };
+    assert_eq!((plain.tls, plain.addr.port(), tls.tls, tls.addr.port()), (false, 8080, true, 8443));
+    assert_eq!(all.tls.pairs[1], PairFiles { cert: "b.pem".into(), key: "b.key".into() });
+    assert!(all.tls.http_addrs.is_empty());
+    let all = with(&["--addr", "127.0.0.1:8080", "--http-addr", "127.0.0.1:80"]);
+    assert_eq!((all.listen.len(), all.listen[1].addr.port(), all.tls.http_addrs.len()), (2, 443, 1));
+    assert!(config(&["-domain", "a.example", "--http-addr", "off"]).unwrap().tls.http_addrs.is_empty());
+}
+
+#[test]
+fn the_binding_key_is_neither_in_debug_nor_in_errors() {
+    let args = ["-domain", "a.example", "--acme-eab-kid", "kid-1", "--acme-eab-key", "c2VjcmV0LXRleHQ"];
+    let all = config(&args).unwrap();
+    assert!(!format!("{all:?}").contains("secret"), "{all:?}");
+    assert_eq!(all.tls.acme.unwrap().binding.unwrap().key, b"secret-text");
+    let text = wrong(&["--acme-eab-key", "not base64: secret"], &[], &["--acme-eab-key", "base64url"]);
+    assert!(!text.contains("secret"), "{text}");
 }
 
 #[test]

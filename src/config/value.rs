@@ -135,6 +135,11 @@ pub(super) fn store_path(text: &str) -> Read<PathBuf> {
     Ok(PathBuf::from(text))
 }
 
+/// A path of a file or directory.
+pub(super) fn path(text: &str) -> Read<PathBuf> {
+    if text.trim().is_empty() { Err("a path".to_owned()) } else { Ok(PathBuf::from(text)) }
+}
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {

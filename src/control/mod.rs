@@ -21,12 +21,13 @@ use crate::proto::limits::Limits;
 use crate::proto::token::TokenKey;
 use crate::session::directory::Directory;
 use crate::store::Store;
+use crate::telemetry::life::Life;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use gate::{Gate, Unavailable};
 use message::{ApiAnswer, Caller, Notice, Request, Shards, Usage};
 use register::RegisterLimit;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use usage::PendingUsage;
 
 /// How long the thread sleeps at most: expiry and a store that failed are looked at this often.
@@ -62,6 +63,8 @@ pub struct Control<S, C, R> {
     pub shards: S,
     /// Where the store's health is shown.
     pub health: Arc<StoreHealth>,
+    /// Where the thread says that it lives.
+    pub life: Arc<Life>,
     /// What the operator decided.
     pub settings: Settings,
     /// The time in Unix milliseconds.
@@ -79,6 +82,7 @@ where
 {
     let mut worker = Worker::new(control);
     loop {
+        worker.control.life.beats.beat_control(Instant::now());
         let mut next = match requests.recv_timeout(worker.poll_timeout()) {
             Ok(request) => Some(request),
             Err(RecvTimeoutError::Timeout) => None,

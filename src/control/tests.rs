@@ -78,6 +78,7 @@ impl Desk {
             directory: Arc::clone(&directory),
             shards: posted.clone(),
             health: Arc::clone(&health),
+            life: Arc::new(Life::new(std::time::Instant::now(), 2)),
             settings,
             clock: Box::new(move || clock.get()) as Clock,
             random: Box::new(move || {

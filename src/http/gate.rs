@@ -3,8 +3,8 @@
 use super::forwarded;
 use super::head::Head;
 use super::response::{Problem, text};
-use super::route::{Route, page, split_target};
-use super::{Action, Parsed, Refusal, body, upgrade};
+use super::route::{NOT_FOUND, Route, page, split_target};
+use super::{Action, Parsed, Refusal, body, phone, upgrade};
 use crate::config::network::{Network, counted_as};
 use crate::control::message::ApiCall;
 use sha2::{Digest, Sha256};
@@ -22,6 +22,8 @@ pub struct GateOptions<'a> {
     pub allowed_origins: Option<Vec<String>>,
     /// Whether anybody may register a token.
     pub registration: bool,
+    /// Whether the phone in the browser is served.
+    pub phone: bool,
     /// Whether a WebSocket may be opened at any path, as on the echo listener.
     pub any_path: bool,
 }
@@ -34,6 +36,7 @@ pub struct Gate {
     /// Without a slash at the end, for an `Origin` has none.
     allowed_origins: Option<Vec<String>>,
     registration: bool,
+    phone: bool,
     any_path: bool,
 }
 
@@ -57,6 +60,7 @@ impl Gate {
             trusted_proxies: options.trusted_proxies,
             allowed_origins: options.allowed_origins.map(|all| all.into_iter().map(without_slash).collect()),
             registration: options.registration,
+            phone: options.phone,
             any_path: options.any_path,
         }
     }
@@ -110,11 +114,17 @@ impl Gate {
             method => method,
         };
         let call = match (method, route) {
-            ("GET", Route::Root) => return Ok(Action::Respond(text(HINT, head.keep_alive(), head.method == "HEAD"))),
+            ("GET", Route::Root) => return Ok(Action::Respond(self.root(head))),
+            (_, Route::Phone(_)) if !self.phone => return Err(NOT_FOUND),
+            ("GET", Route::Phone(asset)) => return Ok(Action::Respond(file(asset, head))),
             ("GET", Route::Health) => return Ok(Action::Health),
+            ("GET", Route::Live) => return Ok(Action::Respond(text("ok\n", head.keep_alive(), head.method == "HEAD"))),
+            ("GET", Route::Ready) => return Ok(Action::Ready),
             ("GET", Route::WebSocket) => {
                 let accept = upgrade::accept(head)?;
-                upgrade::check_origin(head.origin, self.allowed_origins.as_deref())?;
+                if !(self.phone && upgrade::is_own_page(head)) {
+                    upgrade::check_origin(head.origin, self.allowed_origins.as_deref())?;
+                }
                 return Ok(Action::Upgrade { accept });
             }
             ("POST", Route::Register) if !self.registration => {
@@ -155,6 +165,14 @@ impl Gate {
         Ok(Action::Call(call))
     }
 
+    /// What stands at `/`: the phone in the browser, or a word on where one is.
+    fn root(&self, head: &Head<'_>) -> Vec<u8> {
+        match phone::asset("/").filter(|_| self.phone) {
+            Some(page) => file(page, head),
+            None => text(HINT, head.keep_alive(), head.method == "HEAD"),
+        }
+    }
+
     /// The key comes in `X-Admin-Key` or as a bearer token. Hashes are compared, so that the time taken tells neither
     /// how much of a key is right nor how long the right one is.
     fn check_admin(&self, head: &Head<'_>) -> Result<(), Problem> {
@@ -169,6 +187,10 @@ impl Gate {
         let message = if given.is_some() { "this is not the admin key" } else { "this needs the X-Admin-Key header" };
         Err(Problem::fixed(401, "UNAUTHORIZED", message).with_header("WWW-Authenticate: Bearer\r\n"))
     }
+}
+
+fn file(asset: &phone::Asset, head: &Head<'_>) -> Vec<u8> {
+    asset.response(head.if_none_match, head.keep_alive(), head.method == "HEAD")
 }
 
 /// The token of `Authorization: Bearer …` (RFC 6750 section 2.1).

@@ -19,9 +19,10 @@ pub(super) struct Head<'a> {
     pub(super) authorization: Option<&'a [u8]>,
     pub(super) websocket_key: Option<&'a [u8]>,
     pub(super) websocket_version: Option<&'a [u8]>,
+    pub(super) if_none_match: Option<&'a [u8]>,
     /// Each `X-Forwarded-For` field, in order.
     pub(super) forwarded_for: Vec<&'a [u8]>,
-    host: Option<&'a [u8]>,
+    pub(super) host: Option<&'a [u8]>,
     expect: Option<&'a [u8]>,
     length_field: Option<&'a [u8]>,
     /// What the `Connection` and `Upgrade` lists name.
@@ -94,6 +95,9 @@ impl<'a> Head<'a> {
             once(&mut self.authorization, value, "Authorization")
         } else if is("x-forwarded-for") {
             self.forwarded_for.push(value);
+            Ok(())
+        } else if is("if-none-match") {
+            self.if_none_match = Some(value);
             Ok(())
         } else if is("expect") {
             once(&mut self.expect, value, "Expect")

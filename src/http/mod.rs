@@ -11,6 +11,7 @@ mod body;
 mod forwarded;
 mod gate;
 mod head;
+mod phone;
 mod response;
 mod route;
 #[cfg(test)]
@@ -18,7 +19,7 @@ mod tests;
 mod upgrade;
 
 pub use gate::{Gate, GateOptions};
-pub use response::{HealthReport, answer, error_body, health, switching, unavailable};
+pub use response::{HealthReport, answer, error_body, health, ready, switching, unavailable};
 
 use crate::control::message::ApiCall;
 use std::net::IpAddr;
@@ -62,6 +63,8 @@ pub enum Action {
     Call(ApiCall),
     /// `GET /health`: answer with [`health`].
     Health,
+    /// `GET /readyz`: answer with [`ready`].
+    Ready,
     /// A complete response that needs nobody, to be sent as it is.
     Respond(Vec<u8>),
 }

@@ -1,6 +1,7 @@
 //! Responses, written whole into one allocation.
 
 use crate::control::message::ApiAnswer;
+use crate::telemetry::life::Unready;
 use serde::Serialize;
 use std::borrow::Cow;
 use std::io::Write;
@@ -16,8 +17,31 @@ pub struct HealthReport {
     pub uptime_sec: u64,
     /// How many shards run.
     pub shards: u16,
+    /// Milliseconds since each shard's last sign of life, by shard.
+    pub beat_ages_ms: Vec<u64>,
     /// What is wrong with the store, if anything is: the relay then still forwards.
     pub store_fault: Option<String>,
+    /// Whether TLS is spoken.
+    pub tls: bool,
+    /// What is wrong with certificates, if anything is.
+    pub certificate_fault: Option<String>,
+    /// Nobody new is taken.
+    pub draining: bool,
+    /// Why the relay is not ready for new traffic, if it is not.
+    pub unready: Option<Unready>,
+}
+
+impl HealthReport {
+    /// In one word.
+    fn status(&self) -> &'static str {
+        match self.unready {
+            Some(Unready::Starting) => "starting",
+            Some(Unready::Draining) => "draining",
+            Some(Unready::ShardStuck(_) | Unready::StoreStuck) => "stuck",
+            None if self.store_fault.is_some() || self.certificate_fault.is_some() => "degraded",
+            None => "ok",
+        }
+    }
 }
 
 /// The 101 that makes a WebSocket of the connection (RFC 6455 section 4.2.2); `accept` is that of
@@ -48,19 +72,40 @@ pub fn health(report: &HealthReport, keep_alive: bool, head_only: bool) -> Vec<u
         uptime_sec: u64,
         shards: u16,
         version: &'a str,
+        ready: bool,
+        draining: bool,
+        beat_ages_ms: &'a [u64],
+        store: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
-        store: Option<&'a str>,
+        certificates: Option<&'a str>,
     }
     let body = json(&Body {
-        status: if report.store_fault.is_some() { "degraded" } else { "ok" },
+        status: report.status(),
         connections: report.connections,
         sessions: report.sessions,
         uptime_sec: report.uptime_sec,
         shards: report.shards,
         version: env!("CARGO_PKG_VERSION"),
-        store: report.store_fault.as_deref(),
+        ready: report.unready.is_none(),
+        draining: report.draining,
+        beat_ages_ms: &report.beat_ages_ms,
+        store: report.store_fault.as_deref().unwrap_or("ok"),
+        certificates: report.tls.then(|| report.certificate_fault.as_deref().unwrap_or("ok")),
     });
     Response::new(200, body.as_bytes(), keep_alive, head_only).bytes()
+}
+
+/// The response to `GET /readyz`: 200, or 503 with the reason.
+#[must_use]
+pub fn ready(unready: Option<Unready>, keep_alive: bool, head_only: bool) -> Vec<u8> {
+    match unready {
+        None => text("ok\n", keep_alive, head_only),
+        Some(unready) => {
+            let body = error_body("NOT_READY", &unready.to_string(), Some(1000));
+            let retry_after = Some(1);
+            Response { retry_after, ..Response::new(503, body.as_bytes(), keep_alive, head_only) }.bytes()
+        }
+    }
 }
 
 /// A 503 for a connection that finds no room: `Retry-After`, a JSON error, then the connection closes.
@@ -128,28 +173,32 @@ fn json(body: &impl Serialize) -> String {
     serde_json::to_string(body).unwrap_or_default()
 }
 
-struct Response<'a> {
-    status: u16,
-    content_type: &'a str,
-    body: &'a [u8],
-    headers: &'a str,
-    retry_after: Option<u64>,
-    keep_alive: bool,
-    head_only: bool,
+pub(super) struct Response<'a> {
+    pub(super) status: u16,
+    pub(super) content_type: &'a str,
+    pub(super) body: &'a [u8],
+    /// Further header lines, each with its CRLF.
+    pub(super) headers: &'a str,
+    /// `headers` say how long it may be kept; otherwise it is not kept at all.
+    pub(super) cached: bool,
+    pub(super) retry_after: Option<u64>,
+    pub(super) keep_alive: bool,
+    pub(super) head_only: bool,
 }
 
 impl<'a> Response<'a> {
-    fn new(status: u16, body: &'a [u8], keep_alive: bool, head_only: bool) -> Self {
+    pub(super) fn new(status: u16, body: &'a [u8], keep_alive: bool, head_only: bool) -> Self {
         let content_type = "application/json";
-        Self { status, content_type, body, headers: "", retry_after: None, keep_alive, head_only }
+        Self { status, content_type, body, headers: "", cached: false, retry_after: None, keep_alive, head_only }
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub(super) fn bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(256 + self.headers.len() + self.body.len());
         // Writing to a Vec cannot fail.
         let _ = write!(out, "HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
-        // A 204 has no body, and says nothing about one (RFC 9110 section 8.6).
-        if self.status != 204 {
+        // A 204 and a 304 have no body, and say nothing about one (RFC 9110 section 8.6).
+        let has_body = !matches!(self.status, 204 | 304);
+        if has_body {
             if !self.body.is_empty() {
                 let _ = write!(out, "Content-Type: {}\r\n", self.content_type);
             }
@@ -158,11 +207,13 @@ impl<'a> Response<'a> {
         if let Some(seconds) = self.retry_after {
             let _ = write!(out, "Retry-After: {seconds}\r\n");
         }
-        out.extend_from_slice(b"Cache-Control: no-store\r\n");
+        if !self.cached {
+            out.extend_from_slice(b"Cache-Control: no-store\r\n");
+        }
         out.extend_from_slice(if self.keep_alive { b"Connection: keep-alive\r\n" } else { b"Connection: close\r\n" });
         out.extend_from_slice(self.headers.as_bytes());
         out.extend_from_slice(b"\r\n");
-        if !self.head_only && self.status != 204 {
+        if !self.head_only && has_body {
             out.extend_from_slice(self.body);
         }
         out
@@ -174,6 +225,7 @@ fn reason(status: u16) -> &'static str {
         200 => "OK",
         201 => "Created",
         204 => "No Content",
+        304 => "Not Modified",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",
@@ -233,14 +285,41 @@ mod tests {
     }
 
     #[test]
-    fn health_names_the_stores_fault_only_when_there_is_one() {
-        let mut report = HealthReport { connections: 3, sessions: 1, uptime_sec: 60, shards: 2, store_fault: None };
+    fn health_names_the_stores_fault_and_what_keeps_the_relay_from_being_ready() {
+        let mut report = HealthReport {
+            connections: 3,
+            sessions: 1,
+            uptime_sec: 60,
+            shards: 2,
+            beat_ages_ms: vec![7, 90],
+            ..HealthReport::default()
+        };
         let begins = r#"{"status":"ok","connections":3,"sessions":1,"uptime_sec":60,"shards":2,"version":""#;
         let text = shown(health(&report, true, false));
-        assert!(text.contains(begins) && !text.contains(r#""store""#), "{text}");
+        assert!(text.contains(begins), "{text}");
+        let ends = r#","ready":true,"draining":false,"beat_ages_ms":[7,90],"store":"ok"}"#;
+        assert!(text.ends_with(ends), "{text}");
         report.store_fault = Some("disk full".to_owned());
         let text = shown(health(&report, true, false));
         assert!(text.contains(r#"{"status":"degraded""#) && text.ends_with(r#","store":"disk full"}"#), "{text}");
+        report.store_fault = None;
+        report.tls = true;
+        let text = shown(health(&report, true, false));
+        assert!(text.contains(r#""status":"ok""#) && text.ends_with(r#","certificates":"ok"}"#), "{text}");
+        report.certificate_fault = Some("none yet".to_owned());
+        let text = shown(health(&report, true, false));
+        assert!(text.contains(r#""degraded""#) && text.ends_with(r#","certificates":"none yet"}"#), "{text}");
+        report.unready = Some(Unready::ShardStuck(1));
+        let text = shown(health(&report, true, false));
+        assert!(text.contains(r#"{"status":"stuck""#) && text.contains(r#""ready":false"#), "{text}");
+    }
+
+    #[test]
+    fn not_ready_is_503_with_the_reason() {
+        assert!(shown(ready(None, true, false)).starts_with("HTTP/1.1 200 OK\r\n"));
+        let text = shown(ready(Some(Unready::Draining), true, false));
+        assert!(text.starts_with("HTTP/1.1 503 ") && text.contains("\r\nRetry-After: 1\r\n"), "{text}");
+        assert!(text.contains(r#""code":"NOT_READY","message":"the relay is draining""#), "{text}");
     }
 
     #[test]

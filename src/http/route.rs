@@ -1,5 +1,6 @@
 //! The request target: which resource it names, and its query.
 
+use super::phone::{self, Asset};
 use super::response::Problem;
 use crate::proto::token::{TokenHash, TokenId};
 use std::borrow::Cow;
@@ -10,11 +11,15 @@ pub(super) enum Route {
     Root,
     WebSocket,
     Health,
+    Live,
+    Ready,
     Register,
     Pair,
     PairToken(TokenHash),
     Tokens,
     Token(TokenId),
+    /// A file of the phone in the browser; its page, at `/`, is [`Route::Root`].
+    Phone(&'static Asset),
 }
 
 impl Route {
@@ -31,6 +36,8 @@ impl Route {
             "/" => Self::Root,
             "/ws" => Self::WebSocket,
             "/health" => Self::Health,
+            "/livez" => Self::Live,
+            "/readyz" => Self::Ready,
             "/api/v1/register" => Self::Register,
             "/api/v1/pair" => Self::Pair,
             "/api/v1/tokens" => Self::Tokens,
@@ -39,6 +46,8 @@ impl Route {
                     Self::PairToken(TokenHash::of(token))
                 } else if let Some(id) = other.strip_prefix("/api/v1/tokens/").and_then(TokenId::parse) {
                     Self::Token(id)
+                } else if let Some(asset) = phone::asset(other) {
+                    Self::Phone(asset)
                 } else {
                     return Err(NOT_FOUND);
                 }
@@ -49,7 +58,9 @@ impl Route {
     /// The `Allow` line of a 405.
     pub(super) fn allow(self) -> &'static str {
         match self {
-            Self::Root | Self::Health | Self::Tokens => "Allow: GET, HEAD\r\n",
+            Self::Root | Self::Health | Self::Live | Self::Ready | Self::Tokens | Self::Phone(_) => {
+                "Allow: GET, HEAD\r\n"
+            }
             Self::WebSocket => "Allow: GET\r\n",
             Self::Register | Self::Pair => "Allow: POST\r\n",
             Self::PairToken(_) => "Allow: GET, HEAD, DELETE\r\n",
@@ -58,7 +69,8 @@ impl Route {
     }
 }
 
-const NOT_FOUND: Problem = Problem::fixed(404, "NOT_FOUND", "there is nothing here; the API is under /api/v1");
+pub(super) const NOT_FOUND: Problem =
+    Problem::fixed(404, "NOT_FOUND", "there is nothing here; the API is under /api/v1");
 const BAD_ENCODING: Problem =
     Problem::fixed(400, "BAD_REQUEST", "the request target is not valid percent-encoded UTF-8");
 
@@ -176,6 +188,8 @@ mod tests {
             ("/ws", Some(Route::WebSocket)),
             ("/%77%73", Some(Route::WebSocket)),
             ("/health", Some(Route::Health)),
+            ("/livez", Some(Route::Live)),
+            ("/readyz", Some(Route::Ready)),
             ("/api/v1/pair", Some(Route::Pair)),
             ("/api/v1/pair/oc_pair_00", Some(Route::PairToken(hash))),
             ("/api/v1/pair/oc%5Fpair%5f00", Some(Route::PairToken(hash))),

@@ -19,6 +19,7 @@ fn options() -> GateOptions<'static> {
         trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
         allowed_origins: None,
         registration: true,
+        phone: true,
         any_path: false,
     }
 }
@@ -326,6 +327,38 @@ fn registration_can_be_turned_off() {
     let closed = Gate::new(GateOptions { registration: false, ..options() });
     let text = response(&closed, &request("POST /api/v1/register", "", ""));
     assert!(text.starts_with("HTTP/1.1 403 ") && text.contains("REGISTRATION_OFF"), "{text}");
+}
+
+#[test]
+fn the_page_of_the_relay_itself_may_connect_to_it() {
+    let from = |host: &str, origin: &str| format!("{}Origin: {origin}\r\n\r\n", UPGRADE.replace("relay.example", host));
+    let allowed_origins = || Some(vec!["https://app.example.com".to_owned()]);
+    let with_page = Gate::new(GateOptions { allowed_origins: allowed_origins(), ..options() });
+    let without = Gate::new(GateOptions { allowed_origins: allowed_origins(), phone: false, ..options() });
+    let upgrade = Action::Upgrade { accept: *ACCEPT };
+    for (host, origin, own) in [
+        ("relay.example", "https://relay.example", true),
+        ("Relay.example:8080", "http://relay.Example:8080", true),
+        ("relay.example", "https://relay.example:8443", false),
+        ("relay.example", "https://relay.example.evil", false),
+        ("relay.example", "relay.example", false),
+        ("relay.example", "null", false),
+    ] {
+        assert_eq!(action(&with_page, &from(host, origin)) == upgrade, own, "{host} {origin}");
+        assert_ne!(action(&without, &from(host, origin)), upgrade, "{host} {origin}");
+    }
+}
+
+#[test]
+fn the_phone_in_the_browser_can_be_turned_off() {
+    let off = Gate::new(GateOptions { phone: false, ..options() });
+    for path in ["/phone/app.js", "/sw.js"] {
+        assert!(response(&gate(), &request(&format!("GET {path}"), "", "")).starts_with("HTTP/1.1 200 "), "{path}");
+        assert!(response(&gate(), &request(&format!("POST {path}"), "", "")).starts_with("HTTP/1.1 405 "), "{path}");
+        assert!(response(&off, &request(&format!("GET {path}"), "", "")).starts_with("HTTP/1.1 404 "), "{path}");
+    }
+    assert!(response(&gate(), &request("GET /", "", "")).contains("<!doctype html>"));
+    assert!(response(&off, &request("GET /", "", "")).contains("CoralMux Relay: joins"));
 }
 
 #[test]

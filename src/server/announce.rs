@@ -9,9 +9,11 @@ use std::path::Path;
 /// The relay accepts connections from now on.
 pub(super) fn ready(config: &Config, listeners: &Listeners, caps: &Caps, tokens: usize) {
     let list = |addrs: &[SocketAddr]| addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let listen = |tls| listeners.listen.iter().filter(|l| l.tls == tls).map(|l| l.addr).collect::<Vec<_>>();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        listen = list(&listeners.addrs),
+        listen = list(&listen(false)),
+        tls = list(&listen(true)),
         shards = config.shards,
         connections_max = caps.connections_max,
         tokens,

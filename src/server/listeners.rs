@@ -1,6 +1,7 @@
 //! The listening sockets: one for each address and shard, sharing the port.
 
 use super::{Failure, exit};
+use crate::config::Listen;
 use crate::shard::mail::Listener;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -17,43 +18,50 @@ pub(super) struct Listeners {
     /// By shard.
     pub(super) of_shards: Vec<Vec<Listener>>,
     /// Where the relay listens, with the ports that the system chose.
-    pub(super) addrs: Vec<SocketAddr>,
+    pub(super) listen: Vec<Listen>,
     /// Where it echoes.
     pub(super) echo_addrs: Vec<SocketAddr>,
 }
 
 /// Binds each address once for each shard. They accept nothing before they are handed to the shards.
-pub(super) fn bind(addrs: &[SocketAddr], echo_addrs: &[SocketAddr], shards: u16) -> Result<Listeners, Failure> {
+pub(super) fn bind(listen: &[Listen], echo_addrs: &[SocketAddr], shards: u16) -> Result<Listeners, Failure> {
     let mut listeners =
-        Listeners { of_shards: (0..shards).map(|_| Vec::new()).collect(), addrs: Vec::new(), echo_addrs: Vec::new() };
-    for (addrs, echo) in [(addrs, false), (echo_addrs, true)] {
-        for &addr in addrs {
-            let bound =
-                bind_all(addr, shards, echo, &mut listeners.of_shards).map_err(|error| failure(addr, &error))?;
-            if echo { &mut listeners.echo_addrs } else { &mut listeners.addrs }.push(bound);
+        Listeners { of_shards: (0..shards).map(|_| Vec::new()).collect(), listen: Vec::new(), echo_addrs: Vec::new() };
+    let echo = echo_addrs.iter().map(|&addr| (Listen { addr, tls: false }, true));
+    for (listen, echo) in listen.iter().map(|&listen| (listen, false)).chain(echo) {
+        let bound = bind_all(listen, shards, echo, &mut listeners.of_shards)
+            .map_err(|error| failure(listen.addr, "--addr", &error))?;
+        match echo {
+            true => listeners.echo_addrs.push(bound),
+            false => listeners.listen.push(Listen { addr: bound, ..listen }),
         }
     }
     Ok(listeners)
 }
 
-fn bind_all(addr: SocketAddr, shards: u16, echo: bool, of_shards: &mut [Vec<Listener>]) -> io::Result<SocketAddr> {
-    let (alone, addr) = match bind_alone(addr) {
-        Ok(socket) => (socket, addr),
-        Err(error) if error.kind() != io::ErrorKind::AddrInUse && addr.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
-            // A machine without IPv6: every interface is then every IPv4 one.
-            let addr = SocketAddr::from((Ipv4Addr::UNSPECIFIED, addr.port()));
-            (bind_alone(addr)?, addr)
-        }
-        Err(error) => return Err(error),
-    };
+fn bind_all(listen: Listen, shards: u16, echo: bool, of_shards: &mut [Vec<Listener>]) -> io::Result<SocketAddr> {
+    let (alone, addr) = bind_anywhere(listen.addr)?;
     let bound = alone.local_addr()?.as_socket().unwrap_or(addr);
     drop(alone);
     for listeners in of_shards.iter_mut().take(usize::from(shards)) {
         let socket = bind_one(bound, true)?;
         socket.listen(BACKLOG)?;
-        listeners.push(Listener { socket: socket.into(), echo });
+        listeners.push(Listener { socket: socket.into(), inherited: false, echo, tls: listen.tls });
     }
     Ok(bound)
+}
+
+/// As [`bind_alone`], and with what it was bound to.
+fn bind_anywhere(addr: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
+    match bind_alone(addr) {
+        Ok(socket) => Ok((socket, addr)),
+        Err(error) if error.kind() != io::ErrorKind::AddrInUse && addr.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
+            // A machine without IPv6: every interface is then every IPv4 one.
+            let addr = SocketAddr::from((Ipv4Addr::UNSPECIFIED, addr.port()));
+            Ok((bind_alone(addr)?, addr))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Listens without sharing the port, for a second relay of the same user could share it unseen. A relay that was killed
@@ -85,13 +93,13 @@ fn bind_one(addr: SocketAddr, shared: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn failure(addr: SocketAddr, error: &io::Error) -> Failure {
+fn failure(addr: SocketAddr, flag: &str, error: &io::Error) -> Failure {
     let port = addr.port();
     match error.kind() {
         io::ErrorKind::AddrInUse => Failure::new(
             exit::ADDRESS_IN_USE,
             format_args!(
-                "{addr} is in use by another program; end it (see `ss -ltnp 'sport = :{port}'`) or give another --addr"
+                "{addr} is in use by another program; end it (see `ss -ltnp 'sport = :{port}'`) or give another {flag}"
             ),
         ),
         io::ErrorKind::PermissionDenied => Failure::new(
@@ -101,7 +109,7 @@ fn failure(addr: SocketAddr, error: &io::Error) -> Failure {
             ),
         ),
         io::ErrorKind::AddrNotAvailable => {
-            Failure::new(exit::FAILURE, format_args!("{addr}: this machine has no such address; give another --addr"))
+            Failure::new(exit::FAILURE, format_args!("{addr}: this machine has no such address; give another {flag}"))
         }
         _ => Failure::new(exit::FAILURE, format_args!("cannot listen on {addr}: {error}")),
     }

@@ -4,15 +4,20 @@
 //! and the control thread, and then sleeps until a signal comes. Nothing here touches a connection.
 
 mod announce;
+mod certificates;
 pub mod exit;
+pub mod healthcheck;
 mod listeners;
 pub mod preflight;
 pub mod rlimits;
 mod signals;
+mod supervise;
 mod threads;
 
+use self::certificates::Keeper;
 use self::preflight::{ProbeError, Surroundings};
-use self::threads::{Running, start_control, start_shards};
+use self::supervise::Running;
+use self::threads::{start_control, start_shards};
 use crate::config::{Config, KeyOrigin, Origins, Secret, admin_key};
 use crate::control::message::{Notice, Shards as _};
 use crate::control::{self, StoreHealth};
@@ -24,9 +29,14 @@ use crate::shard::addresses::Addresses;
 use crate::shard::mail::Mail;
 use crate::shard::shared::{Caps, Shared};
 use crate::store::Store;
+use crate::telemetry::life::Life;
+use crate::tls::certificates::Certificates;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Orders that the main thread has not taken yet.
+const ORDERS_MAX: usize = 1024;
 
 /// What the process ends with, and the line that says why.
 struct Failure {
@@ -45,7 +55,7 @@ impl Failure {
 #[must_use]
 pub fn run(config: &Config) -> u8 {
     match start(config) {
-        Ok(running) => running.until_stopped(config.shutdown_timeout),
+        Ok(running) => running.until_stopped(),
         Err(failure) => {
             eprintln!("{}", failure.text.trim_end());
             failure.exit_code
@@ -54,16 +64,23 @@ pub fn run(config: &Config) -> u8 {
 }
 
 fn start(config: &Config) -> Result<Running, Failure> {
+    if config.listen.iter().any(|listen| listen.tls) {
+        return Err(Failure::new(exit::CONFIG, "TLS is not in this build yet"));
+    }
     // Before anything that lasts, so that a signal during the start is not lost.
-    let signals = signals::Signals::listen().map_err(|error| Failure::new(exit::FAILURE, error))?;
+    let (orders, ordered) = crossbeam_channel::bounded(ORDERS_MAX);
+    signals::listen(orders.clone()).map_err(|error| Failure::new(exit::FAILURE, error))?;
     let nofile = check_machine(config)?;
+    let keeper = Keeper::prepare(&config.tls)?;
     let store = Store::open(&config.db, unix_ms()).map_err(|error| Failure::new(exit::STORE, error))?;
     let (key, origin) =
         admin_key(config.admin_key.clone(), &config.db, random()).map_err(|error| Failure::new(exit::STORE, error))?;
-    let listeners = listeners::bind(&config.addrs, &config.echo_addrs, config.shards)?;
+    let listeners = listeners::bind(&config.listen, &config.echo_addrs, config.shards)?;
     let health = Arc::new(StoreHealth::default());
-    let shared = Arc::new(shared(config, &key, nofile, Arc::clone(&health)));
-    let (shards, control_requests) = start_shards(config, settings(config), &shared)?;
+    let all = keeper.as_ref().map(|keeper| Arc::clone(&keeper.certificates));
+    let shared = Arc::new(shared(config, &key, nofile, Arc::clone(&health), all));
+    let kept = keeper.map(Keeper::start).transpose()?;
+    let (shards, control_requests) = start_shards(config, settings(config), &shared, &orders)?;
     let admit = |key, slot| {
         let owner = shards.mailboxes.owner(key);
         let _ = shards.mailboxes.post(owner, Mail::Notice(Notice::Admit { key, slot }));
@@ -77,7 +94,8 @@ fn start(config: &Config) -> Result<Running, Failure> {
         announce::admin_key(&key, path);
     }
     shards.listen(listeners);
-    Ok(Running::new(shards, control, signals))
+    shared.life.serve();
+    Ok(Running { config: config.clone(), shared, shards, control, kept, ordered })
 }
 
 /// Raises the limits, tries io_uring, and gives how many files may be open.
@@ -114,7 +132,13 @@ fn settings(config: &Config) -> Settings {
     }
 }
 
-fn shared(config: &Config, key: &Secret, nofile: u64, health: Arc<StoreHealth>) -> Shared {
+fn shared(
+    config: &Config,
+    key: &Secret,
+    nofile: u64,
+    health: Arc<StoreHealth>,
+    certificates: Option<Arc<Certificates>>,
+) -> Shared {
     let capacity = rlimits::connection_capacity(nofile, config.shards);
     let gate = |any_path: bool| {
         Gate::new(GateOptions {
@@ -125,6 +149,7 @@ fn shared(config: &Config, key: &Secret, nofile: u64, health: Arc<StoreHealth>) 
                 Origins::Only(origins) => Some(origins.clone()),
             },
             registration: config.registration,
+            phone: config.phone && !any_path,
             any_path,
         })
     };
@@ -141,7 +166,9 @@ fn shared(config: &Config, key: &Secret, nofile: u64, health: Arc<StoreHealth>) 
         store_fault: Box::new(move || {
             (!health.is_ok()).then(|| format!("{}: {}", health.state().name(), health.detail()))
         }),
+        certificates,
         addresses: Addresses::default(),
+        life: Arc::new(Life::new(Instant::now(), config.shards)),
         started: Instant::now(),
         shards: config.shards,
         sockets: Default::default(),

@@ -71,7 +71,7 @@ pub enum ProbeError {
     #[error("io_uring is not available here: the system call io_uring_setup does not exist (ENOSYS)")]
     Enosys,
     /// `EPERM` or `EACCES`, and no sysctl to explain it: most likely a seccomp filter.
-    #[error("io_uring is forbidden here: io_uring_setup was refused (EPERM), most likely by a seccomp filter")]
+    #[error("io_uring is forbidden here: the call was refused (EPERM), most likely by a seccomp filter")]
     Eperm,
     /// The sysctl forbids it.
     #[error("io_uring is turned off on this machine: the sysctl kernel.io_uring_disabled is {value}")]

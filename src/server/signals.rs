@@ -1,34 +1,36 @@
-//! Signals: the first asks for an orderly end, the second for an end at once.
+//! Signals: the first one that ends asks for a drain, the second for an end at once; SIGHUP loads
+//! certificates again.
 
 use super::exit;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use super::supervise::Order;
+use crossbeam_channel::Sender;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
+use signal_hook::iterator::Signals;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::thread;
 
-/// The signals that end the relay.
-pub(super) struct Signals {
-    signals: signal_hook::iterator::Signals,
-}
-
-impl Signals {
-    /// Listens from now on.
-    pub(super) fn listen() -> io::Result<Self> {
-        let second = Arc::new(AtomicBool::new(false));
-        for signal in [SIGTERM, SIGINT] {
-            // In this order: the first signal finds the flag unset and sets it, and the second one finds it set.
-            flag::register_conditional_shutdown(signal, i32::from(exit::FAILURE), Arc::clone(&second))?;
-            flag::register(signal, Arc::clone(&second))?;
-        }
-        Ok(Self { signals: signal_hook::iterator::Signals::new([SIGTERM, SIGINT])? })
+/// Listens from now on, and makes orders of what comes.
+pub(super) fn listen(orders: Sender<Order>) -> io::Result<()> {
+    let second = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        // In this order: the first signal finds the flag unset and sets it, and the second one finds it set.
+        flag::register_conditional_shutdown(signal, i32::from(exit::FAILURE), Arc::clone(&second))?;
+        flag::register(signal, Arc::clone(&second))?;
     }
-
-    /// Waits for the first one and gives its name.
-    pub(super) fn wait(&mut self) -> &'static str {
-        match self.signals.forever().next() {
-            Some(SIGINT) => "SIGINT",
-            _ => "SIGTERM",
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            let order = match signal {
+                SIGHUP => Order::Reload,
+                SIGINT => Order::Drain { by: "SIGINT" },
+                _ => Order::Drain { by: "SIGTERM" },
+            };
+            // Full, it holds the same orders already.
+            let _ = orders.try_send(order);
         }
-    }
+    })?;
+    Ok(())
 }

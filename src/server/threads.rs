@@ -1,7 +1,7 @@
 //! The shards' threads and the control thread: how they start, find each other, and end.
 
 use super::listeners::Listeners;
-use super::signals::Signals;
+use super::supervise::Order;
 use super::{Failure, exit, random, unix_ms};
 use crate::config::Config;
 use crate::config::machine::cpus::usable_cpus;
@@ -15,21 +15,20 @@ use crate::store::Store;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use glommio::{LocalExecutorBuilder, Placement};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 /// Requests of shards that control has not taken yet.
 const REQUESTS_MAX: usize = 16 * 1024;
 /// glommio's own buffers, which the relay does not use: the least it takes.
 const GLOMMIO_IO_MEMORY_BYTES: usize = 64 << 10;
-/// What the control thread has for its last writes, after the shards have ended.
-const LAST_WRITES: Duration = Duration::from_secs(5);
-
 type ShardThread = glommio::ExecutorJoinHandle<std::io::Result<()>>;
 
 /// The shards' threads.
 pub(super) struct Shards {
-    threads: Vec<ShardThread>,
+    /// How many have ended.
+    pub(super) ended: Arc<AtomicU16>,
+    pub(super) threads: Vec<ShardThread>,
     pub(super) mailboxes: Mailboxes,
     pub(super) control: Sender<Request>,
 }
@@ -43,15 +42,31 @@ impl Shards {
     }
 }
 
+/// Tells the main thread that a shard has ended, however it ended.
+struct Ended {
+    count: Arc<AtomicU16>,
+    orders: Sender<Order>,
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.count.fetch_add(1, Relaxed);
+        // Full, it holds orders enough to make the main thread look.
+        let _ = self.orders.try_send(Order::LookForEnded);
+    }
+}
+
 /// Starts one pinned thread a shard. Each builds its ring, says how it is woken, and waits to be told of the others.
 pub(super) fn start_shards(
     config: &Config,
     settings: Settings,
     shared: &Arc<Shared>,
+    orders: &Sender<Order>,
 ) -> Result<(Shards, Receiver<Request>), Failure> {
     let cpus = usable_cpus();
     let (control, requests) = bounded(REQUESTS_MAX);
     let (ready_sender, ready) = bounded::<Result<(u16, Waker), String>>(usize::from(config.shards));
+    let ended_count = Arc::new(AtomicU16::new(0));
     let mut threads = Vec::new();
     let mut senders = Vec::new();
     let mut starters = Vec::new();
@@ -62,6 +77,7 @@ pub(super) fn start_shards(
         starters.push(start_sender);
         let (control, shared, settings, ready) =
             (control.clone(), Arc::clone(shared), settings.clone(), ready_sender.clone());
+        let ended = Ended { count: Arc::clone(&ended_count), orders: orders.clone() };
         let placement = match cpus.len() {
             0 => Placement::Unbound,
             count => Placement::Fixed(cpus[usize::from(id) % count]),
@@ -70,6 +86,7 @@ pub(super) fn start_shards(
             .name(&format!("shard-{id}"))
             .io_memory(GLOMMIO_IO_MEMORY_BYTES)
             .spawn(move || async move {
+                let _ended = ended;
                 let ring = match Ring::new() {
                     Ok(ring) => ring,
                     Err(error) => {
@@ -106,7 +123,7 @@ pub(super) fn start_shards(
     for starter in starters {
         let _ = starter.send(mailboxes.clone());
     }
-    Ok((Shards { threads, mailboxes, control }, requests))
+    Ok((Shards { ended: ended_count, threads, mailboxes, control }, requests))
 }
 
 /// Starts the control thread.
@@ -125,6 +142,7 @@ pub(super) fn start_control(
         directory: Arc::clone(&shared.directory),
         shards: shards.mailboxes.clone(),
         health,
+        life: Arc::clone(&shared.life),
         settings: control::Settings {
             register_per_hour: config.register_per_hour,
             registration: config.registration,
@@ -137,47 +155,4 @@ pub(super) fn start_control(
         .name("control".to_owned())
         .spawn(move || control::run(control, &requests))
         .map_err(|error| Failure::new(exit::FAILURE, format_args!("cannot start the control thread: {error}")))
-}
-
-/// The relay, accepting.
-pub(super) struct Running {
-    shards: Shards,
-    control: JoinHandle<()>,
-    signals: Signals,
-}
-
-impl Running {
-    pub(super) fn new(shards: Shards, control: JoinHandle<()>, signals: Signals) -> Self {
-        Self { shards, control, signals }
-    }
-
-    /// Waits for a signal, then ends everything in order: shards first, for they report their last usage to control.
-    pub(super) fn until_stopped(mut self, within: Duration) -> u8 {
-        let signal = self.signals.wait();
-        tracing::info!(signal, "stopping; a second signal ends at once");
-        give_up_after(within + LAST_WRITES);
-        for shard in 0..self.shards.mailboxes.shards() {
-            let _ = self.shards.mailboxes.post(shard, Mail::ShutDown { within });
-        }
-        let mut exit_code = exit::OK;
-        for thread in self.shards.threads {
-            if !matches!(thread.join(), Ok(Ok(()))) {
-                exit_code = exit::FAILURE;
-            }
-        }
-        if self.shards.control.send(Request::Stop).is_err() || self.control.join().is_err() {
-            exit_code = exit::FAILURE;
-        }
-        tracing::info!("stopped");
-        exit_code
-    }
-}
-
-/// Ends the process when its threads have not ended by then: a disk that hangs must not keep it.
-fn give_up_after(within: Duration) {
-    thread::spawn(move || {
-        thread::sleep(within);
-        tracing::error!("the threads did not end in time");
-        std::process::exit(i32::from(exit::FAILURE));
-    });
 }

@@ -30,14 +30,17 @@ impl Shard {
         }
     }
 
-    /// Accepts no more, and gives the port back.
+    /// Accepts no more, and gives the port back, unless it is the service manager's.
     pub(super) fn stop_listening(&mut self) {
         for index in 0..self.accepting.listeners.len() {
             self.ring.cancel_accept(index as u32);
         }
         for listener in self.accepting.listeners.drain(..) {
-            // Shut down, a listening socket refuses at once, even while the ring still holds a reference to it.
-            let _ = rustix::net::shutdown(&listener.socket, rustix::net::Shutdown::Both);
+            // Shut down, a listening socket refuses at once, even while the ring still holds a reference to it. One that
+            // the next process goes on with must not.
+            if !listener.inherited {
+                let _ = rustix::net::shutdown(&listener.socket, rustix::net::Shutdown::Both);
+            }
         }
         self.accepting.stalled.clear();
     }
@@ -52,14 +55,13 @@ impl Shard {
     }
 
     pub(super) fn handle_accepted(&mut self, listener: u32, socket: io::Result<OwnedFd>, more: bool) {
-        if self.is_shutting_down() {
-            return;
-        }
-        if !more {
+        // While draining, what the kernel accepted before it heard of that is still served: told to come back.
+        if !more && !self.is_draining() {
             self.accepting.stalled.push(listener);
         }
         match socket {
             Ok(socket) => self.take_connection(listener, socket),
+            Err(_) if self.is_draining() => {}
             // Out of descriptors or memory: the backlog keeps who comes, and the next tick tries again.
             Err(error) => tracing::warn!(%error, "cannot accept a connection"),
         }
@@ -136,6 +138,7 @@ impl Shard {
             early: Some(Box::new(early)),
         }) as u32;
         self.wheel.arm(conn, due);
+        self.note_late_comer(conn);
         conn
     }
 

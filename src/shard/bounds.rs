@@ -48,6 +48,9 @@ pub(super) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a closed connection is read and thrown away, so that the close frame is not lost to a reset.
 pub(super) const LINGER: Duration = Duration::from_secs(3);
 
+/// What a connection that has not authenticated has, while draining, to do so and be told to come back.
+pub(super) const LATE_COMER_GRACE: Duration = Duration::from_secs(1);
+
 /// A connection that takes less than this in the write timeout takes nothing: the kernel at its end may go on taking a few
 /// bytes for minutes though nobody reads.
 pub(super) const TAKEN_BYTES_MIN: usize = 16 << 10;

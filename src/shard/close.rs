@@ -27,8 +27,8 @@ pub(super) enum CloseReason {
     Replaced,
     /// The token admits no more (wire contract: 4002).
     Revoked,
-    /// The relay is stopping (1001).
-    GoingAway,
+    /// The relay is draining (wire contract: 1012).
+    Restart,
     /// The relay cannot take the connection now (1013).
     Busy,
     /// The client took nothing for the write timeout.
@@ -53,7 +53,7 @@ impl CloseReason {
             Self::TooLarge => 1009,
             Self::Replaced => 4001,
             Self::Revoked => 4002,
-            Self::GoingAway => 1001,
+            Self::Restart => 1012,
             Self::Busy => 1013,
             Self::SlowConsumer | Self::Silent | Self::Gone | Self::Http => return None,
         })
@@ -76,7 +76,7 @@ impl CloseReason {
             Self::TooLarge => "message too large",
             Self::Replaced => "replaced",
             Self::Revoked => "revoked",
-            Self::GoingAway => "the relay is stopping",
+            Self::Restart => "the relay restarts, come back soon",
             Self::Busy => "the relay is busy, try again later",
             Self::SlowConsumer => "slow consumer",
             Self::Silent => "silent",

@@ -1,4 +1,4 @@
-//! How connections end: politely with a close frame, or at once; and how a shard shuts down.
+//! How connections end: politely with a close frame, or at once.
 
 use super::Shard;
 use super::bounds::LINGER;
@@ -9,7 +9,6 @@ use crate::proto::frame::{self, Opcode};
 use crate::session::message::frame_of;
 use rustix::net::Shutdown;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
 impl Shard {
     /// Ends a connection with a close frame behind what is queued. Its session is left now; what still comes is read
@@ -23,7 +22,7 @@ impl Shard {
         let is_websocket = !matches!(connection.phase, Phase::Http | Phase::Call) || connection.early.is_none();
         self.log_end(conn, reason);
         self.leave_session(conn);
-        if is_websocket || reason == CloseReason::Busy {
+        if is_websocket {
             // A close without a code is answered without one (RFC 6455, section 5.5.1).
             let payload = match reason {
                 CloseReason::Client(None) => Vec::new(),
@@ -94,23 +93,6 @@ impl Shard {
             code = reason.code(),
             "closed"
         );
-    }
-
-    /// Accepts no more, tells all connections to go away, and ends when they have or when the time is up.
-    pub(super) fn shut_down(&mut self, within: Duration) {
-        if self.is_shutting_down() {
-            return;
-        }
-        self.ends_at = Some(self.clock.now() + within);
-        self.stop_listening();
-        self.report_usage();
-        let all: Vec<u32> = self.connections.iter().map(|(index, _)| index as u32).collect();
-        for conn in all {
-            match self.connections[conn as usize].phase {
-                Phase::Http | Phase::Call => self.end(conn, CloseReason::Gone),
-                _ => self.close(conn, CloseReason::GoingAway),
-            }
-        }
     }
 
     /// Hands a request to control, or gives `false` when it cannot take it.

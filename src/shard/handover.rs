@@ -1,6 +1,7 @@
 //! Hand-over: a connection's one move to the shard that owns its token, before `auth.ok`.
 
 use super::Shard;
+use super::close::CloseReason;
 use super::connection::{Early, NONE, Phase, Receiving};
 use super::mail::Mail;
 use crate::proto::token::{Role, TokenHash};
@@ -56,10 +57,11 @@ impl Shard {
         let Destination { shard, hash, role, rest } = *destination;
         let handover = HandOver { socket: connection.socket, address, counted, hash, role, rest };
         if let Err(Mail::HandOver(handover)) = self.mailboxes.try_post(shard, Mail::HandOver(Box::new(handover))) {
-            // The other shard's mailbox is full: the client is told to come back.
+            // The other shard's mailbox is full, or it has ended: the client is told to come back.
             let HandOver { socket, address, counted, .. } = *handover;
             let conn = self.insert_connection(socket, address, counted, false);
-            self.close(conn, super::close::CloseReason::Busy);
+            self.connections[conn as usize].phase = Phase::Auth;
+            self.close(conn, if self.is_draining() { CloseReason::Restart } else { CloseReason::Busy });
             self.arm(conn);
         }
     }
@@ -68,10 +70,10 @@ impl Shard {
     pub(super) fn handle_handover(&mut self, handover: HandOver) {
         let HandOver { socket, address, counted, hash, role, rest } = handover;
         let conn = self.insert_connection(socket, address, counted, false);
-        if self.is_shutting_down() {
-            self.close(conn, super::close::CloseReason::GoingAway);
+        self.connections[conn as usize].phase = Phase::Auth;
+        if self.is_draining() {
+            self.close(conn, CloseReason::Restart);
         } else {
-            self.connections[conn as usize].phase = Phase::Auth;
             self.admit(conn, hash, role);
             if !rest.is_empty() {
                 self.handle_bytes(conn, Chunk::Heap(Heap::from(rest)));

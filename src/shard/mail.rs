@@ -18,19 +18,32 @@ pub enum Mail {
     HandOver(Box<HandOver>),
     /// Start accepting on these sockets.
     Listen(Vec<Listener>),
-    /// Accept no more, tell all connections to go away, end when they have or when the time is up.
-    ShutDown {
-        /// How long the connections have.
-        within: Duration,
-    },
+    /// Accept no more, send all connections away, end when they have gone or when the time is up.
+    Drain(DrainPlan),
+}
+
+/// How connections are sent away.
+#[derive(Clone, Copy, Debug)]
+pub struct DrainPlan {
+    /// Over this time, each at a moment of its own.
+    pub window: Duration,
+    /// By then it is over.
+    pub deadline: Duration,
+    /// Random: what the moments are drawn from.
+    pub seed: u64,
 }
 
 /// A listening socket of one shard.
 pub struct Listener {
-    /// The socket, with `SO_REUSEPORT`.
+    /// The socket. All shards have one for each address: sockets of their own that share the port, or descriptors of
+    /// the same socket where `inherited`.
     pub socket: OwnedFd,
+    /// It came from the service manager, which keeps it when this process ends: who comes then waits in its backlog.
+    pub inherited: bool,
     /// Whether messages that come in on it are echoed.
     pub echo: bool,
+    /// Whether TLS is spoken on it.
+    pub tls: bool,
 }
 
 /// The channel of a mailbox, before anyone can be woken by it.

@@ -9,6 +9,7 @@ pub mod addresses;
 pub mod bounds;
 mod close;
 mod connection;
+mod drain;
 mod ending;
 pub mod handover;
 mod inbound;
@@ -27,6 +28,7 @@ mod wheel;
 use self::accept::Accepting;
 use self::bounds::{MAILS_A_TURN, TICK};
 use self::connection::Connection;
+use self::drain::Drain;
 use self::mail::{Mail, Mailboxes};
 use self::outbound::Outboxes;
 use self::shared::Shared;
@@ -112,8 +114,8 @@ pub struct Shard {
     throttled: Throttled,
     /// The mailbox is being read: whoever is called from there does not read it again.
     reading_mail: bool,
-    /// When everything ends, once shutting down.
-    ends_at: Option<Duration>,
+    /// Under way, once it has begun.
+    drain: Option<Drain>,
 }
 
 impl Shard {
@@ -145,12 +147,12 @@ impl Shard {
             first_in_line: None,
             throttled: Throttled::default(),
             reading_mail: false,
-            ends_at: None,
+            drain: None,
             settings,
         }
     }
 
-    /// Serves until a [`Mail::ShutDown`] has been carried out.
+    /// Serves until a [`Mail::Drain`] has been carried out.
     ///
     /// # Errors
     /// The ring has become unusable.
@@ -172,6 +174,7 @@ impl Shard {
             glommio::yield_if_needed().await;
         }
         self.report_usage();
+        self.shared.life.beats.end_shard(self.id);
         Ok(())
     }
 
@@ -196,7 +199,7 @@ impl Shard {
                 Mail::Notice(notice) => self.handle_notice(notice),
                 Mail::HandOver(handover) => self.handle_handover(*handover),
                 Mail::Listen(listeners) => self.listen(listeners),
-                Mail::ShutDown { within } => self.shut_down(within),
+                Mail::Drain(plan) => self.drain(plan),
             }
         }
         self.reading_mail = false;
@@ -206,13 +209,5 @@ impl Shard {
     fn tell(&mut self, conn: u32, message: RelayMessage<'_>) {
         let frame = message.to_frame(&mut self.ids, self.clock.unix_ms());
         self.push_own(conn, frame);
-    }
-
-    fn is_shutting_down(&self) -> bool {
-        self.ends_at.is_some()
-    }
-
-    fn has_ended(&self) -> bool {
-        self.ends_at.is_some_and(|ends_at| self.connections.is_empty() || self.clock.now() >= ends_at)
     }
 }

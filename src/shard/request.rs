@@ -4,10 +4,9 @@ use super::Shard;
 use super::close::CloseReason;
 use super::connection::Phase;
 use crate::control::message::{ApiAnswer, ApiCall, Request};
-use crate::http::{self, Action, HealthReport, Parsed};
+use crate::http::{self, Action, Parsed};
 use crate::ring::chunk::{Chunk, Heap};
 use std::net::IpAddr;
-use std::sync::atomic::Ordering::Relaxed;
 
 /// When a client that met a cap should come back, in seconds.
 const RETRY_AFTER_SEC: u64 = 10;
@@ -48,7 +47,7 @@ impl Shard {
                 Err(refusal) => return self.respond_last(conn, refusal.response),
                 Ok(Parsed::NeedMore) => break,
                 Ok(Parsed::Request { action, consumed, keep_alive, head_only, client }) => {
-                    (early.keep_alive, early.head_only) = (keep_alive, head_only);
+                    (early.keep_alive, early.head_only) = (keep_alive && self.drain.is_none(), head_only);
                     bytes = &bytes[consumed..];
                     if !self.count_client(conn, client) {
                         let text = "this address has too many connections that have not authenticated";
@@ -108,8 +107,12 @@ impl Shard {
         match action {
             Action::Respond(response) => self.respond(conn, response),
             Action::Health => {
-                let report = self.health_report();
+                let report = self.shared.health_report(self.clock.instant());
                 self.respond(conn, http::health(&report, keep_alive, head_only));
+            }
+            Action::Ready => {
+                let unready = self.shared.life.unready(self.clock.instant());
+                self.respond(conn, http::ready(unready, keep_alive, head_only));
             }
             Action::Call(call) => {
                 let request = Request::Call { from: early.caller(self.id), call: with_client(call, early.address) };
@@ -123,17 +126,6 @@ impl Shard {
                 }
             }
             Action::Upgrade { .. } => {}
-        }
-    }
-
-    fn health_report(&self) -> HealthReport {
-        let shared = &self.shared;
-        HealthReport {
-            connections: shared.connections.load(Relaxed),
-            sessions: shared.sessions.load(Relaxed),
-            uptime_sec: shared.started.elapsed().as_secs(),
-            shards: shared.shards,
-            store_fault: (shared.store_fault)(),
         }
     }
 

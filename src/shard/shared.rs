@@ -1,11 +1,13 @@
 //! What all shards count together: connections, sessions, and who is not authenticated yet.
 
 use super::addresses::Addresses;
-use crate::http::Gate;
+use crate::http::{Gate, HealthReport};
 use crate::session::directory::Directory;
+use crate::telemetry::life::{Life, Stage};
+use crate::tls::certificates::Certificates;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Caps over all shards; 0 lifts one.
 #[derive(Clone, Copy, Debug)]
@@ -30,8 +32,12 @@ pub struct Shared {
     pub directory: Arc<Directory>,
     /// Why the store is degraded, if it is; shown by `/health`.
     pub store_fault: Box<dyn Fn() -> Option<String> + Send + Sync>,
+    /// The certificates and how they fare; `None`: no TLS is spoken.
+    pub certificates: Option<Arc<Certificates>>,
     /// What each address is up to.
     pub addresses: Addresses,
+    /// Where the process is in its life, and its threads' signs of life.
+    pub life: Arc<Life>,
     /// When the relay started.
     pub started: Instant,
     /// How many shards there are.
@@ -44,6 +50,29 @@ pub struct Shared {
     pub connections: AtomicU64,
     /// Tokens with at least one authenticated connection.
     pub sessions: AtomicU64,
+}
+
+impl Shared {
+    /// What `/health` says.
+    #[must_use]
+    pub fn health_report(&self, now: Instant) -> HealthReport {
+        HealthReport {
+            connections: self.connections.load(Relaxed),
+            sessions: self.sessions.load(Relaxed),
+            uptime_sec: now.saturating_duration_since(self.started).as_secs(),
+            shards: self.shards,
+            beat_ages_ms: self.life.beats.shard_ages(now).map(|age| age.as_millis() as u64).collect(),
+            store_fault: (self.store_fault)(),
+            tls: self.certificates.is_some(),
+            certificate_fault: self.certificates.as_ref().and_then(|all| all.fault(unix_s())),
+            draining: self.life.stage() == Stage::Draining,
+            unready: self.life.unready(now),
+        }
+    }
+}
+
+fn unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Adds one to a counter unless that takes it over `max` (0: no maximum).

@@ -44,6 +44,11 @@ impl Clock {
         self.now
     }
 
+    /// As other threads count it.
+    pub(super) fn instant(&self) -> Instant {
+        self.started + self.now
+    }
+
     /// Milliseconds since 1970.
     pub(super) fn unix_ms(&self) -> u64 {
         (self.unix_at_start + self.now).as_millis() as u64
@@ -71,17 +76,19 @@ pub(super) struct Throttled {
 impl Shard {
     pub(super) fn handle_tick(&mut self) {
         self.clock.read_wall();
+        self.shared.life.beats.beat_shard(self.clock.instant(), self.id);
         self.meet_deadlines();
         self.end_throttles();
         self.retry_budget();
         self.resume_listening();
+        self.drain_on();
         self.ring.pool().want_less();
         if self.clock.tick() >= self.clock.second_due {
             self.clock.second_due = self.clock.tick_after(Duration::from_secs(1));
             self.report_usage();
             self.forget_parted();
         }
-        let fine = !self.throttled.heap.is_empty() || !self.budget_waiters.is_empty();
+        let fine = !self.throttled.heap.is_empty() || !self.budget_waiters.is_empty() || self.is_draining();
         self.ring.tick_in(if fine { FINE_TICK } else { TICK });
     }
 
@@ -145,10 +152,13 @@ impl Shard {
     }
 
     fn handle_deadline(&mut self, conn: u32) {
-        match self.connections[conn as usize].phase {
+        let phase = self.connections[conn as usize].phase;
+        match phase {
             Phase::Open | Phase::Echo => self.look_after(conn),
+            Phase::Auth | Phase::Moving if self.is_draining() => self.close(conn, CloseReason::Restart),
             Phase::Auth | Phase::Moving => self.close(conn, CloseReason::AuthTimeout),
             Phase::Slowed => self.finish_refusal(conn),
+            Phase::Closing if self.keeps_until_sent(conn) => {}
             Phase::Http | Phase::Call | Phase::Closing => self.end(conn, CloseReason::Gone),
             Phase::Dead => {}
         }

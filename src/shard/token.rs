@@ -127,6 +127,9 @@ impl Shard {
         let Some(role) = Role::parse(&payload.role) else {
             return self.refuse_auth(conn, "the role must be phone or agent");
         };
+        if self.is_draining() {
+            return self.close(conn, CloseReason::Restart);
+        }
         let hash = TokenHash::of(&payload.token);
         let owner = owner(hash.key(), self.mailboxes.shards());
         if owner == self.id {

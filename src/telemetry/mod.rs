@@ -1,4 +1,6 @@
 //! What the relay tells its operator.
 
+pub mod beats;
+pub mod life;
 pub mod log;
 pub mod summed;

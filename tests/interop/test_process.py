@@ -131,13 +131,13 @@ def test_a_store_that_cannot_be_opened_is_exit_code_4(start_relay, tmp_path, wha
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-async def test_a_signal_closes_clients_with_1001_and_exits_0(start_relay, name):
-    """SIGTERM/SIGINT: tell the connected with close 1001, flush usage, exit 0."""
+async def test_a_signal_closes_clients_with_1012_and_exits_0(start_relay, name):
+    """SIGTERM/SIGINT: tell the connected with close 1012, flush usage, exit 0."""
     relay = start_relay()
     async with pair(relay) as (agent, phone), await Client.open(relay) as waiting:
         relay.process.send_signal(getattr(signal, name))
-        assert (await agent.closed())[0] == 1001
-        assert (await phone.closed())[0] == 1001
+        assert (await agent.closed())[0] == 1012
+        assert (await phone.closed())[0] == 1012
         await waiting.closed()
         assert relay.wait() == 0, relay.log()
 
@@ -148,7 +148,7 @@ async def test_after_a_signal_nobody_new_is_taken(start_relay):
     token = await relay.token()
     async with await raw.RawSocket.authed(relay, token, "agent") as agent:
         relay.process.send_signal(signal.SIGTERM)
-        assert (await agent.closed()).code == 1001
+        assert (await agent.closed()).code == 1012
         with pytest.raises((OSError, raw.Refused, raw.Closed, AssertionError)):
             async with await raw.RawSocket.authed(relay, token, "phone"):
                 pass
@@ -160,7 +160,7 @@ async def test_a_second_signal_ends_at_once(start_relay):
     relay = start_relay()
     async with await raw.RawSocket.authed(relay, await relay.token(), "agent") as agent:
         relay.process.send_signal(signal.SIGTERM)
-        assert (await agent.closed()).code == 1001
+        assert (await agent.closed()).code == 1012
         started = time.monotonic()
         relay.process.send_signal(signal.SIGTERM)
         relay.wait()

@@ -1,5 +1,6 @@
 //! Tests over the whole library: one binary, a module for each behaviour.
 
+mod drain;
 mod gone;
 mod harness;
 mod large;

@@ -15,7 +15,7 @@ fn raise_nofile() {
 #[test]
 fn sigterm_tells_500_connections_to_go_and_ends_in_time() {
     raise_nofile();
-    let mut relay = Relay::start(&["--shutdown-timeout", "30s"]);
+    let mut relay = Relay::start(&["--drain-deadline", "30s"]);
     let mut clients = Vec::new();
     for _ in 0..250 {
         let token = relay.token();
@@ -37,7 +37,7 @@ fn sigterm_tells_500_connections_to_go_and_ends_in_time() {
     relay.signal(Signal::TERM);
     for client in &mut clients {
         let (code, reason) = client.closed().unwrap();
-        assert_eq!(code, 1001, "{reason}");
+        assert_eq!((code, reason.as_str()), (1012, "the relay restarts, come back soon"));
     }
     assert_eq!(std::io::Read::read(&mut idle, &mut [0; 10]).unwrap(), 0);
     drop(clients);
@@ -50,7 +50,7 @@ fn sigterm_tells_500_connections_to_go_and_ends_in_time() {
 
 #[test]
 fn sigterm_does_not_wait_longer_than_the_deadline_for_those_who_do_not_go() {
-    let mut relay = Relay::start(&["--shutdown-timeout", "1s"]);
+    let mut relay = Relay::start(&["--drain-deadline", "1s"]);
     let token = relay.token();
     let _stays = Raw::authed(&relay, &token, "agent");
     relay.signal(Signal::TERM);

@@ -160,6 +160,7 @@ fn http_upgrade() {
         trusted_proxies: "10.0.0.0/8".parse().into_iter().collect(),
         allowed_origins: Some(vec!["https://app.example.com".to_owned()]),
         registration: true,
+        phone: true,
         any_path: false,
     });
     let upgrades = under_callgrind(|| {

@@ -44,10 +44,8 @@ fn output_comes_as_it_is_printed_and_characters_are_whole() {
     // The second half of the character comes only after the first piece was taken.
     let folder = tempfile::tempdir().unwrap();
     let go = folder.path().join("go");
-    let command = format!(
-        "printf 'a\\303'; while [ ! -e {go} ]; do sleep 0.01; done; printf '\\244b'",
-        go = go.display()
-    );
+    let command =
+        format!("printf 'a\\303'; while [ ! -e {go} ]; do sleep 0.01; done; printf '\\244b'", go = go.display());
     struct Going(String, std::path::PathBuf);
     impl Output for Going {
         fn push(&mut self, text: &str) -> Result<(), BackendError> {

@@ -147,7 +147,11 @@ impl OpenAi {
             })?;
         }
         // Some servers say only that the answer is finished, others only `[DONE]`.
-        if is_complete { Ok(()) } else { Err(BackendError::failed("the AI server stopped in the middle of its answer")) }
+        if is_complete {
+            Ok(())
+        } else {
+            Err(BackendError::failed("the AI server stopped in the middle of its answer"))
+        }
     }
 
     fn broken(&self, error: &std::io::Error) -> BackendError {

@@ -175,11 +175,11 @@ describe('the wire contract', { timeout: 240_000 }, () => {
   });
 });
 
-test('SIGTERM closes clients with 1001, and the relay exits 0', { timeout: 60_000 }, async () => {
+test('SIGTERM closes clients with 1012, and the relay exits 0', { timeout: 60_000 }, async () => {
   const relay = await Relay.start();
   const { agent, phone } = await pair(relay);
   const stopped = relay.stop();
-  assert.equal((await agent.closed)[0], 1001);
-  assert.equal((await phone.closed)[0], 1001);
+  assert.equal((await agent.closed)[0], 1012);
+  assert.equal((await phone.closed)[0], 1012);
   await stopped;
 });

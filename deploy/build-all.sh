@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Builds what a release consists of into dist/: the programs for x86-64 and 64-bit ARM, the units, install.sh, and
+# SHA256SUMS over all of it. `make build-all` calls it.
+#
+#   deploy/build-all.sh [TARGET...]     x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu, if none is named
+#
+# For each target it needs a Rust standard library and a C compiler:
+#
+#   rustup target add aarch64-unknown-linux-gnu; apt install gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+#
+# or, where rustup can fetch nothing, a Rust of Debian's:
+#
+#   dpkg --add-architecture arm64; apt update
+#   apt install --no-install-recommends rustc-web libstd-rust-web-dev:arm64 gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+#
+# RUSTC names another compiler, CARGO_BUILD_JOBS bounds how many run at once, DIST is another folder than dist.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+dist=${DIST:-dist}
+target_dir=${CARGO_TARGET_DIR:-target}
+# The oldest C library that the programs must run with: that of Ubuntu 22.04 is 2.35, of Oracle Linux 9 2.34.
+glibc_max=2.34
+
+die() {
+	echo "build-all: $*" >&2
+	exit 1
+}
+
+# The first compiler that has a standard library for the target.
+rustc_for() {
+	local candidate libdir
+	for candidate in ${RUSTC:+"$RUSTC"} rustc /usr/bin/rustc; do
+		libdir=$("$candidate" --print target-libdir --target "$1" 2>/dev/null) || continue
+		if compgen -G "$libdir/libstd-*.rlib" >/dev/null; then
+			command -v "$candidate"
+			return
+		fi
+	done
+	die "no Rust standard library for $1 here; the head of $0 says how to get one"
+}
+
+# The C compiler for the target, and the prefix of its tools.
+tools_for() {
+	local triple=${1/-unknown/}
+	if [[ $1 == "$(uname -m)"-* ]]; then
+		echo ""
+	elif command -v "$triple-gcc" >/dev/null; then
+		echo "$triple-"
+	else
+		die "no C compiler for $1 here (${triple}-gcc); the head of $0 says how to get one"
+	fi
+}
+
+# Programs that this source tree has, as arguments of cargo build.
+packages=(-p coralmux-relay --bin coralmux-relay -p coralmux-loadtest --bin coralmux-loadtest)
+programs=(coralmux-relay coralmux-loadtest)
+if [[ -e src/bin/coralmux-agent.rs || -e src/bin/coralmux-agent/main.rs ]]; then
+	packages+=(--bin coralmux-agent)
+	programs+=(coralmux-agent)
+fi
+
+build() {
+	local target=$1 rustc tools upper
+	rustc=$(rustc_for "$target")
+	tools=$(tools_for "$target")
+	upper=${target//-/_}
+	echo "$target: $("$rustc" --version), ${tools}gcc $("${tools}gcc" -dumpfullversion)"
+	# Nobody's folders belong into a program: the paths in its messages start at the crate.
+	env RUSTC="$rustc" \
+		RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo --remap-path-prefix=$PWD=/coralmux" \
+		CARGO_PROFILE_RELEASE_STRIP=debuginfo \
+		"CC_$upper=${tools}gcc" "CARGO_TARGET_${upper^^}_LINKER=${tools}gcc" \
+		cargo build --release --locked --target "$target" "${packages[@]}"
+	local arch=${target%%-*} program needed
+	for program in "${programs[@]}"; do
+		install -m 755 "$target_dir/$target/release/$program" "$dist/$program-linux-$arch"
+		needed=$("${tools}objdump" -T "$dist/$program-linux-$arch" | grep -o 'GLIBC_[0-9.]*' | sort -uV | tail -1)
+		echo "$dist/$program-linux-$arch: $(stat -c %s "$dist/$program-linux-$arch") bytes, needs ${needed/_/ }"
+		[[ $(printf '%s\n' "${needed#GLIBC_}" "$glibc_max" | sort -V | tail -1) == "$glibc_max" ]] ||
+			die "$program for $target needs $needed, newer than $glibc_max: build it on an older system"
+	done
+}
+
+targets=("$@")
+[[ ${#targets[@]} -gt 0 ]] || targets=(x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu)
+mkdir -p "$dist"
+for target in "${targets[@]}"; do
+	build "$target"
+done

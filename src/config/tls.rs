@@ -1,0 +1,292 @@
+//! The settings of TLS: certificates from files, certificates that the relay gets itself, and where it listens.
+
+use super::error::ConfigError;
+use super::flags::Flags;
+use super::source::{Given, Sources};
+use super::value;
+use base64::Engine;
+use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
+use std::fmt;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// The directory that is asked for certificates unless another one is named: Let's Encrypt.
+pub(super) const DEFAULT_DIRECTORY: &str = "https://acme-v02.api.letsencrypt.org/directory";
+/// Domains that one relay can be asked to get certificates for.
+const DOMAINS_MAX: usize = 100;
+
+/// A place to listen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// The address. `[::]` means every interface, IPv4 too.
+    pub addr: SocketAddr,
+    /// Whether TLS is spoken there; there is a certificate then, or one will be got.
+    pub tls: bool,
+}
+
+/// A certificate that the operator keeps in files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PairFiles {
+    /// The chain, PEM.
+    pub cert: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+}
+
+/// How certificates are got by ACME (RFC 8555).
+#[derive(Clone, Debug)]
+pub struct Acme {
+    /// At least one name, in lower case. Each gets a certificate of its own.
+    pub domains: Vec<String>,
+    /// The directory's https URL.
+    pub directory: String,
+    /// Certificates (PEM) that the directory's own TLS is checked against; `None`: the system's.
+    pub ca: Option<PathBuf>,
+    /// Whom the CA may write to.
+    pub email: Option<String>,
+    /// The account at the CA that this one is bound to (RFC 8555 section 7.3.4).
+    pub binding: Option<Binding>,
+    /// Where the account's key and the certificates are kept.
+    pub dir: PathBuf,
+}
+
+/// External account binding.
+#[derive(Clone)]
+pub struct Binding {
+    /// The key's identifier.
+    pub kid: String,
+    /// The key itself, decoded.
+    pub key: Vec<u8>,
+}
+
+impl fmt::Debug for Binding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Binding").field("kid", &self.kid).field("key", &"***").finish()
+    }
+}
+
+/// All of it.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// Certificates in files, in the order in which they were named.
+    pub pairs: Vec<PairFiles>,
+    /// Certificates to get.
+    pub acme: Option<Acme>,
+    /// Where HTTP is answered with redirects to https, and with HTTP-01 challenges; empty: nowhere.
+    pub http_addrs: Vec<SocketAddr>,
+}
+
+impl Tls {
+    /// Whether TLS is spoken at all.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.acme.is_some() || !self.pairs.is_empty()
+    }
+
+    pub(super) fn read(from: &Sources<'_>, flags: &Flags, db: &Path) -> Result<Self, ConfigError> {
+        let pairs = read_pairs(from, flags)?;
+        let acme = read_acme(from, flags, db)?;
+        let standard = if acme.is_some() { vec![everywhere(80)] } else { Vec::new() };
+        let http_addrs = from.one("http-addr", &flags.http_addr, standard, http_addr)?;
+        if !http_addrs.is_empty() && acme.is_none() && pairs.is_empty() {
+            let text = "--http-addr redirects to https, for which a certificate is needed: give --domain, or --tls-cert \
+                        and --tls-key";
+            return Err(ConfigError::Conflict(text.to_owned()));
+        }
+        Ok(Self { pairs, acme, http_addrs })
+    }
+}
+
+/// Where to listen: what `--addr` says; and on port 443 where there are certificates and no address is said to be for
+/// them; and on port 8080 where nothing is said at all.
+pub(super) fn read_listen(from: &Sources<'_>, flags: &Flags, tls: &Tls) -> Result<Vec<Listen>, ConfigError> {
+    let mut listen = from.many("addr", &flags.addr, listen_addr)?.concat();
+    let has_tls = listen.iter().any(|listen| listen.tls);
+    if has_tls && !tls.is_on() {
+        let text = "--addr with tls:// needs a certificate: give --domain to have one got, or --tls-cert and --tls-key";
+        return Err(ConfigError::Conflict(text.to_owned()));
+    }
+    if tls.is_on() && !has_tls {
+        listen.push(Listen { addr: everywhere(443), tls: true });
+    }
+    if listen.is_empty() {
+        listen.push(Listen { addr: everywhere(8080), tls: false });
+    }
+    Ok(listen)
+}
+
+fn everywhere(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
+}
+
+fn listen_addr(text: &str) -> Result<Vec<Listen>, String> {
+    let (tls, addr) = match text.strip_prefix("tls://") {
+        Some(addr) => (true, addr),
+        None => (false, text),
+    };
+    let addrs = value::listen(addr).map_err(|right| format!("{right}; or the same with tls:// in front, for TLS"))?;
+    Ok(addrs.into_iter().map(|addr| Listen { addr, tls }).collect())
+}
+
+fn http_addr(text: &str) -> Result<Vec<SocketAddr>, String> {
+    match text {
+        "off" => Ok(Vec::new()),
+        text => value::listen(text).map_err(|right| format!("{right}; or off")),
+    }
+}
+
+fn read_pairs(from: &Sources<'_>, flags: &Flags) -> Result<Vec<PairFiles>, ConfigError> {
+    let certs = from.many("tls-cert", &flags.tls_cert, value::path)?;
+    let keys = from.many("tls-key", &flags.tls_key, value::path)?;
+    if certs.len() != keys.len() {
+        return Err(ConfigError::Conflict(format!(
+            "--tls-cert and --tls-key go together, first to first, second to second: here are {} and {}",
+            certs.len(),
+            keys.len()
+        )));
+    }
+    Ok(certs.into_iter().zip(keys).map(|(cert, key)| PairFiles { cert, key }).collect())
+}
+
+fn read_acme(from: &Sources<'_>, flags: &Flags, db: &Path) -> Result<Option<Acme>, ConfigError> {
+    let mut domains = Vec::new();
+    for domain in from.many("domain", &flags.domain, domain)? {
+        if !domains.contains(&domain) {
+            domains.push(domain);
+        }
+    }
+    let default_dir = {
+        let mut name = db.as_os_str().to_owned();
+        name.push(".acme");
+        PathBuf::from(name)
+    };
+    // Read also where there is no domain, so that a wrong value is told.
+    let acme = Acme {
+        directory: from.one("acme-directory", &flags.acme_directory, DEFAULT_DIRECTORY.to_owned(), directory)?,
+        ca: from.one("acme-ca", &flags.acme_ca, None, |text| value::path(text).map(Some))?,
+        email: from.one("acme-email", &flags.acme_email, None, |text| email(text).map(Some))?,
+        binding: read_binding(from, flags)?,
+        dir: from.one("acme-dir", &flags.acme_dir, default_dir, value::path)?,
+        domains,
+    };
+    if acme.domains.len() > DOMAINS_MAX {
+        return Err(ConfigError::Conflict(format!("--domain: at most {DOMAINS_MAX} names")));
+    }
+    if !acme.domains.is_empty() {
+        return Ok(Some(acme));
+    }
+    for (name, flag) in [
+        ("acme-directory", &flags.acme_directory),
+        ("acme-ca", &flags.acme_ca),
+        ("acme-email", &flags.acme_email),
+        ("acme-eab-kid", &flags.acme_eab_kid),
+        ("acme-dir", &flags.acme_dir),
+    ] {
+        if let Some(given) = from.given(name, flag.as_slice()) {
+            let text = "there is no --domain to get a certificate for; give one";
+            return Err(ConfigError::Conflict(format!("{}: {text}", given.origin)));
+        }
+    }
+    Ok(None)
+}
+
+fn read_binding(from: &Sources<'_>, flags: &Flags) -> Result<Option<Binding>, ConfigError> {
+    let kid = from.one("acme-eab-kid", &flags.acme_eab_kid, None, |text| kid(text).map(Some))?;
+    let key = from.given("acme-eab-key", flags.acme_eab_key.as_slice()).map(read_binding_key).transpose()?;
+    match (kid, key) {
+        (Some(kid), Some(key)) => Ok(Some(Binding { kid, key })),
+        (None, None) => Ok(None),
+        _ => {
+            let text = "--acme-eab-kid and --acme-eab-key go together: the CA gives out both";
+            Err(ConfigError::Conflict(text.to_owned()))
+        }
+    }
+}
+
+/// The key is secret: it is in no error.
+fn read_binding_key(given: Given) -> Result<Vec<u8>, ConfigError> {
+    let problem = "this is no key for external account binding; it takes the CA's HMAC key in base64url";
+    let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).or_else(|_| URL_SAFE.decode(text)).ok();
+    match given.texts.as_slice() {
+        [text] => decode(text.trim()).filter(|key| !key.is_empty()),
+        _ => None,
+    }
+    .ok_or(ConfigError::Secret { origin: given.origin, problem })
+}
+
+/// A DNS name of at least two labels, in lower case.
+fn domain(text: &str) -> Result<String, String> {
+    let right = "a DNS name such as relay.example.com";
+    if text.starts_with("*.") {
+        return Err(format!("{right}; a wildcard certificate has to come from files (--tls-cert, --tls-key)"));
+    }
+    if !text.is_ascii() {
+        return Err(format!("{right}, one with other letters in its xn-- form"));
+    }
+    let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let is_address = name.rsplit('.').next().is_none_or(|last| last.bytes().all(|b| b.is_ascii_digit()));
+    let well = name.len() <= 253 && name.contains('.') && name.split('.').all(label) && !is_address;
+    if well { Ok(name) } else { Err(right.to_owned()) }
+}
+
+fn directory(text: &str) -> Result<String, String> {
+    let host = text.strip_prefix("https://").and_then(|rest| rest.split('/').next());
+    match host {
+        Some(host) if !host.is_empty() && !text.contains(char::is_whitespace) => Ok(text.to_owned()),
+        _ => Err(format!("the https URL of an ACME directory, such as {DEFAULT_DIRECTORY}")),
+    }
+}
+
+fn email(text: &str) -> Result<String, String> {
+    let well = |(user, host): (&str, &str)| !user.is_empty() && !host.is_empty();
+    let right = || "one e-mail address, such as admin@example.com".to_owned();
+    let plain = !text.contains(|c: char| c.is_whitespace() || c == ',' || c == '?');
+    text.split_once('@').filter(|parts| well(*parts) && plain).map(|_| text.to_owned()).ok_or_else(right)
+}
+
+fn kid(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("the key identifier that the CA gave out".to_owned()),
+        kid => Ok(kid.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn domains_are_dns_names() {
+        assert_eq!(domain("Relay.Example.COM."), Ok("relay.example.com".to_owned()));
+        assert_eq!(domain("xn--bcher-kva.example"), Ok("xn--bcher-kva.example".to_owned()));
+        let long = "a".repeat(64) + ".example";
+        for bad in ["", "relay", "192.0.2.1", "::1", "a..b", "-a.b", "a_b.c", "https://a.b", "a.b:443", "a.b/", &long] {
+            assert!(domain(bad).is_err(), "{bad}");
+        }
+        assert!(domain("*.example.com").unwrap_err().contains("--tls-cert"));
+        assert!(domain("bücher.example").unwrap_err().contains("xn--"));
+    }
+
+    #[test]
+    fn directories_addresses_and_emails() {
+        assert!(directory(DEFAULT_DIRECTORY).is_ok() && directory("https://localhost:14000/dir").is_ok());
+        for bad in ["", "http://ca.example/dir", "https://", "https:///dir", "ca.example", "https://a b/"] {
+            assert!(directory(bad).is_err(), "{bad}");
+        }
+        assert!(email("admin@example.com").is_ok());
+        for bad in ["", "admin", "@example.com", "admin@", "a@b, c@d", "mailto:a@b?x", "a b@c"] {
+            assert!(email(bad).is_err(), "{bad}");
+        }
+        let one = |text: &str| listen_addr(text).unwrap()[0];
+        assert_eq!(one("tls://:443"), Listen { addr: "[::]:443".parse().unwrap(), tls: true });
+        assert_eq!(one("127.0.0.1:80"), Listen { addr: "127.0.0.1:80".parse().unwrap(), tls: false });
+        assert!(listen_addr("https://:443").is_err() && listen_addr("tls://").is_err());
+        assert_eq!(http_addr("off"), Ok(Vec::new()));
+    }
+}

@@ -1,0 +1,47 @@
+//! The agent's side of a key exchange: it announces itself, and answers.
+
+use super::{End, Keys, Reply, Step};
+use crate::e2e::error::ExchangeError;
+use crate::e2e::payload::{Exchange, received};
+use crate::e2e::{draw, v1, v2};
+use serde_json::value::RawValue;
+
+impl End {
+    /// A new announcement. In version 1 the old key goes with the old pair; in version 2 the old keys stay until a
+    /// phone has opened, for they still reach one that only lost its connection.
+    pub(super) fn announce(&mut self) -> Reply {
+        if self.secret.is_some() {
+            let filler = draw(&mut *self.random);
+            return Reply::exchange(&Exchange::announcing(&filler, Some(2)));
+        }
+        let pair = v1::KeyPair::generate(&mut *self.random);
+        let reply = Reply::exchange(&Exchange::announcing(pair.public(), None));
+        (self.keys, self.pair, self.clear) = (None, Some(pair), false);
+        reply
+    }
+
+    pub(super) fn handle_opening(
+        &mut self,
+        id: Option<&str>,
+        payload: Option<&RawValue>,
+    ) -> Result<Step, ExchangeError> {
+        let theirs = received(payload)?;
+        let Some(secret) = &self.secret else {
+            if theirs.noise.is_some() {
+                return Err(ExchangeError::Unexpected);
+            }
+            // A phone that speaks before the announcement gets a pair, too, and the announcement makes it a new one.
+            let pair = self.pair.take().unwrap_or_else(|| v1::KeyPair::generate(&mut *self.random));
+            let agreed = self.agree(&pair, &theirs.pubkey);
+            self.pair = Some(pair);
+            return agreed.map(|()| Step { reply: None, agreed: true });
+        };
+        let message = theirs.noise.filter(|_| theirs.verified).ok_or(ExchangeError::NotVerified)?;
+        let ephemeral = draw(&mut *self.random);
+        let (session, message) = v2::answer(&self.token, secret, ephemeral, &message)?;
+        self.keys = Some(Keys::Verified(session));
+        let filler = draw(&mut *self.random);
+        let exchange = Exchange { re: id, ..Exchange::announcing(&filler, Some(2)).with_noise(&message) };
+        Ok(Step { reply: Some(Reply::exchange(&exchange)), agreed: true })
+    }
+}

@@ -1,0 +1,181 @@
+//! Version 2: a Noise handshake with the pairing secret, then counted messages that are bound to their type.
+//!
+//! `snow` does the handshake. Its transport messages are not used: they end at 65,535 bytes and have no associated
+//! data. The two keys of Noise's `Split()` go into AES-256-GCM directly.
+
+use super::error::{ExchangeError, OpenError, SealError};
+use super::gcm::{Gcm, NONCE_BYTES};
+use super::payload::{Sealed, enclose};
+use super::v1::as_json;
+use super::{MESSAGES_MAX, PAYLOAD_BYTES_MAX, PairingSecret};
+use serde_json::value::RawValue;
+use snow::params::{CipherChoice, DHChoice, HashChoice, NoiseParams};
+use snow::resolvers::{CryptoResolver, DefaultResolver};
+use snow::types::{Cipher, Dh, Hash};
+use snow::{Builder, HandshakeState};
+use zeroize::Zeroizing;
+
+const NAME: &str = "Noise_NNpsk0_25519_AESGCM_SHA256";
+const PROLOGUE: &str = "coralmux-relay-e2e-v2:";
+/// Each handshake message: a public key and the tag of an empty payload.
+pub(super) const HANDSHAKE_BYTES: usize = 48;
+
+/// The phone's handshake between its message and the answer.
+pub(super) struct Opening(HandshakeState);
+
+impl Opening {
+    /// Begins a handshake: its message 1. `ephemeral` is 32 random bytes, used for nothing else.
+    pub(super) fn new(token: &str, secret: &PairingSecret, ephemeral: [u8; 32]) -> (Self, [u8; HANDSHAKE_BYTES]) {
+        let mut state = handshake(token, secret, ephemeral, true);
+        let message = write(&mut state);
+        (Self(state), message)
+    }
+
+    /// Ends it with the agent's message 2. A message that does not fit leaves it as it was.
+    pub(super) fn finish(&mut self, message: &[u8]) -> Result<Session, ExchangeError> {
+        read(&mut self.0, message)?;
+        Ok(Session::of_split(&mut self.0, true))
+    }
+}
+
+/// The agent's side of a handshake: takes message 1, gives message 2.
+pub(super) fn answer(
+    token: &str,
+    secret: &PairingSecret,
+    ephemeral: [u8; 32],
+    message: &[u8],
+) -> Result<(Session, [u8; HANDSHAKE_BYTES]), ExchangeError> {
+    let mut state = handshake(token, secret, ephemeral, false);
+    read(&mut state, message)?;
+    let message = write(&mut state);
+    Ok((Session::of_split(&mut state, false), message))
+}
+
+fn handshake(token: &str, secret: &PairingSecret, ephemeral: [u8; 32], initiator: bool) -> HandshakeState {
+    let prologue = format!("{PROLOGUE}{token}");
+    let parameters: NoiseParams = NAME.parse().expect("the name is a constant that snow knows");
+    let builder = Builder::with_resolver(parameters, Box::new(Drawn(Zeroizing::new(ephemeral))));
+    let build = |builder: Builder<'_>| if initiator { builder.build_initiator() } else { builder.build_responder() };
+    // What can be wrong here are pattern, primitives and lengths, all of them constants.
+    let psk = secret.as_bytes();
+    builder.psk(0, psk).and_then(|b| b.prologue(prologue.as_bytes())).and_then(build).expect("NNpsk0 needs a psk alone")
+}
+
+fn write(state: &mut HandshakeState) -> [u8; HANDSHAKE_BYTES] {
+    let mut message = [0; HANDSHAKE_BYTES];
+    // Both callers write when it is their turn, and the buffer has the length of an empty payload's message.
+    state.write_message(b"", &mut message).expect("an ephemeral key and a tag fit");
+    message
+}
+
+fn read(state: &mut HandshakeState, message: &[u8]) -> Result<(), ExchangeError> {
+    if message.len() != HANDSHAKE_BYTES {
+        return Err(ExchangeError::Malformed);
+    }
+    state.read_message(message, &mut [0; HANDSHAKE_BYTES]).map_err(|_| ExchangeError::WrongSecret)?;
+    Ok(())
+}
+
+/// snow's primitives, with randomness that was drawn beforehand.
+struct Drawn(Zeroizing<[u8; 32]>);
+
+impl CryptoResolver for Drawn {
+    fn resolve_rng(&self) -> Option<Box<dyn snow::types::Random>> {
+        Some(Box::new(Once(Some(self.0.clone()))))
+    }
+
+    fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
+        DefaultResolver.resolve_dh(choice)
+    }
+
+    fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
+        DefaultResolver.resolve_hash(choice)
+    }
+
+    fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
+        DefaultResolver.resolve_cipher(choice)
+    }
+}
+
+/// 32 bytes, given out once: NN draws one ephemeral key.
+struct Once(Option<Zeroizing<[u8; 32]>>);
+
+impl snow::types::Random for Once {
+    fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), snow::Error> {
+        let bytes = self.0.take().filter(|bytes| bytes.len() == out.len()).ok_or(snow::Error::Rng)?;
+        out.copy_from_slice(&*bytes);
+        Ok(())
+    }
+}
+
+/// The keys of a finished handshake. Wiped on drop.
+pub(super) struct Session {
+    send: Gcm,
+    receive: Gcm,
+    /// The counter of the next message that is sealed: at most [`MESSAGES_MAX`].
+    sent: u64,
+    /// The lowest counter that is taken.
+    expected: u64,
+    /// Counters below `expected` whose message never came.
+    missed: u64,
+}
+
+impl Session {
+    fn of_split(state: &mut HandshakeState, phone: bool) -> Self {
+        let (from_phone, from_agent) = state.dangerously_get_raw_split();
+        let (from_phone, from_agent) = (Zeroizing::new(from_phone), Zeroizing::new(from_agent));
+        let (send, receive) = if phone { (from_phone, from_agent) } else { (from_agent, from_phone) };
+        Self { send: Gcm::new(&send), receive: Gcm::new(&receive), sent: 0, expected: 0, missed: 0 }
+    }
+
+    pub(super) fn seal(&mut self, kind: &str, payload: &RawValue) -> Result<Box<RawValue>, SealError> {
+        let bytes = payload.get().len();
+        if bytes > PAYLOAD_BYTES_MAX {
+            return Err(SealError::TooLong { bytes });
+        }
+        if self.sent >= MESSAGES_MAX {
+            return Err(SealError::Exhausted);
+        }
+        let nonce = nonce_of(self.sent);
+        self.sent += 1;
+        Ok(enclose(&nonce, &self.send.seal(&nonce, kind.as_bytes(), payload.get().as_bytes())))
+    }
+
+    /// The payload, and how many messages before it never came.
+    pub(super) fn open(&mut self, kind: &str, sealed: Sealed) -> Result<(Box<RawValue>, u64), OpenError> {
+        let counter = counter_of(sealed.nonce).ok_or(OpenError::Nonce)?;
+        let expected = self.expected;
+        if counter < expected {
+            return Err(OpenError::Replayed { counter, expected });
+        }
+        let opened = self.receive.open(&sealed.nonce, kind.as_bytes(), sealed.ciphertext);
+        let payload = as_json(opened.ok_or(OpenError::Forged)?)?;
+        let missed = counter - expected;
+        self.expected = counter + 1;
+        self.missed += missed;
+        Ok((payload, missed))
+    }
+
+    pub(super) fn missed(&self) -> u64 {
+        self.missed
+    }
+
+    #[cfg(test)]
+    pub(super) fn skip_to(&mut self, counter: u64) {
+        // Either direction's counter, as after as many messages.
+        (self.sent, self.expected) = (counter, counter);
+    }
+}
+
+/// Noise's AESGCM nonce: four zero bytes, and the counter with its highest byte first.
+fn nonce_of(counter: u64) -> [u8; NONCE_BYTES] {
+    let mut nonce = [0; NONCE_BYTES];
+    nonce[4..].copy_from_slice(&counter.to_be_bytes());
+    nonce
+}
+
+fn counter_of(nonce: [u8; NONCE_BYTES]) -> Option<u64> {
+    let (zeros, counter) = nonce.split_first_chunk::<4>()?;
+    let counter = u64::from_be_bytes(counter.try_into().ok()?);
+    (*zeros == [0; 4] && counter < MESSAGES_MAX).then_some(counter)
+}

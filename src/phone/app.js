@@ -1,0 +1,666 @@
+// The page: puts link, channel, conversation and history together. State lives here and in `Channel`; the elements only
+// show it.
+
+import { Channel } from './channel.js';
+import { readSecret, support, toBase64 } from './e2e.js';
+import { History } from './history.js';
+import { IMAGES_MAX, shrink } from './images.js';
+import { LinkError, isSamePairing, loadPairing, pairingName, readFragment, readLink, savePairing, socketUrl } from './link.js';
+import { Conversation } from './messages.js';
+import { newId } from './relay.js';
+import { canScan, scan } from './scan.js';
+import { ENDED, errorText, presence, security } from './words.js';
+
+const $ = (id) => document.getElementById(id);
+
+// How many messages wait for the agent at most.
+const WAITING_MAX = 10;
+// How often an answer under way is written to the history.
+const KEEP_EVERY_MS = 2_000;
+// Of an answer, this much is read out by a screen reader at once; the rest stands in the conversation.
+const SPOKEN_CHARACTERS_MAX = 1_500;
+// A rate limit is waited for by itself if it is not longer than this.
+const PATIENCE_MS = 90_000;
+
+const conversation = new Conversation($('scroller'), $('log'), {
+  retry: (message) => resend(message),
+  follow: (isAtEnd) => ($('to-end').hidden = isAtEnd),
+});
+
+let pairing = null;
+let channel = null;
+let history = null;
+let abilities = 'ok';
+// The answer that is coming in.
+let answer = null;
+let keptAt = 0;
+// Messages of the user that could not go out yet, and those that went out on this connection: id to message.
+let waiting = [];
+const sent = new Map();
+let attached = [];
+
+// ---- Pairing ----
+
+async function begin() {
+  abilities = await support();
+  pairing = loadPairing();
+  const linked = fromAddressBar();
+  if (linked) await adopt(linked);
+  if (pairing) await openChat();
+  else await welcome();
+}
+
+// The pairing in the page's own address, which is taken out of it: an address is shown, kept and shared.
+function fromAddressBar() {
+  const { hash } = location;
+  if (!hash) return null;
+  try {
+    return readFragment(hash);
+  } catch (error) {
+    showLinkError(error);
+    return null;
+  } finally {
+    window.history.replaceState(null, '', location.pathname + location.search);
+  }
+}
+
+// Takes a pairing, after asking where another one would be lost: a link may come from anybody.
+async function adopt(linked) {
+  if (pairing && isSamePairing(pairing, linked)) return true;
+  if (pairing) {
+    const same = pairing.token === linked.token;
+    const text = same
+      ? 'This link is for the agent that this browser is paired with, with another key. Take it only if it comes from your own agent.'
+      : 'This browser is paired with another agent. Its conversation will be removed from this browser.';
+    if (!(await confirm('Use this new link?', text, 'Use it'))) return false;
+    await forgetPairing({ andConversation: !same });
+  }
+  pairing = linked;
+  savePairing(pairing);
+  return true;
+}
+
+async function pair(text) {
+  try {
+    const linked = readLink(text, location.href);
+    $('link').value = '';
+    showLinkError(null);
+    if (await adopt(linked)) await openChat();
+    return true;
+  } catch (error) {
+    showLinkError(error);
+    return false;
+  }
+}
+
+function showLinkError(error) {
+  if (error && !(error instanceof LinkError)) throw error;
+  $('link-error').textContent = error?.message ?? '';
+  $('link').setAttribute('aria-invalid', String(Boolean(error)));
+}
+
+async function welcome() {
+  $('chat').hidden = true;
+  $('welcome').hidden = false;
+  const { text } = security({ name: 'refused', why: abilities });
+  $('welcome-note').hidden = abilities === 'ok';
+  $('welcome-note').textContent = text ?? '';
+  $('scan').hidden = !(await canScan());
+  if (matchMedia('(pointer: fine)').matches) $('link').focus();
+}
+
+// ---- The chat ----
+
+async function openChat() {
+  leaveChat();
+  $('welcome').hidden = true;
+  $('chat').hidden = false;
+  history = await History.open(await pairingName(pairing));
+  for (const message of await history.load()) {
+    // What was under way when the page was closed did not come to an end.
+    if (message.state === 'streaming') message.state = 'cut';
+    if (message.state === 'waiting' || message.state === 'sending') Object.assign(message, { state: 'failed', error: 'Not sent' });
+    conversation.show(message);
+    lastAgentMessage = message.role === 'agent' ? message : null;
+  }
+  const secret = pairing.k ? readSecret(pairing.k) : null;
+  channel = new Channel(socketUrl(location.href), { ...pairing, secret }, abilities, {
+    change: () => refresh(),
+    message: (type, payload) => receive(type, payload),
+    error: (payload) => receiveError(payload),
+    unreadable: (reason) => note(`A message could not be read and was dropped: ${reason}.`),
+  });
+  channel.start();
+  refresh();
+  $('text').focus({ preventScroll: true });
+}
+
+// Leaves the chat; the pairing and its conversation stay in the browser.
+function leaveChat() {
+  channel?.stop();
+  channel = null;
+  history?.close();
+  history = null;
+  conversation.clear();
+  answer = null;
+  lastAgentMessage = null;
+  waiting = [];
+  sent.clear();
+  detachAll();
+}
+
+async function forgetPairing({ andConversation }) {
+  leaveChat();
+  if (andConversation) {
+    const kept = await History.open(await pairingName(pairing));
+    await kept.load();
+    await kept.clear();
+    kept.close();
+  }
+  pairing = null;
+  savePairing(null);
+}
+
+async function keep(message) {
+  keptAt = Date.now();
+  await history?.put(message);
+}
+
+function show(message) {
+  conversation.show(message);
+  $('empty').hidden = true;
+}
+
+function note(text) {
+  const message = { role: 'note', text, time: Date.now(), state: 'done' };
+  show(message);
+  announce(text);
+}
+
+let announced = '';
+function announce(text) {
+  // The same words twice would not be read out twice.
+  announced = text === announced ? `${text}\u00a0` : text;
+  $('announcer').textContent = announced;
+}
+
+// ---- What the user sends ----
+
+async function submit() {
+  const text = $('text').value.trim();
+  if ((!text && !attached.length) || !channel || $('send').disabled) return;
+  if (waiting.length >= WAITING_MAX) return showComposerError('Enough messages wait for the agent already.');
+  const images = attached.map(({ blob }) => blob);
+  const message = { role: 'me', text, images, time: Date.now(), state: 'sending' };
+  $('text').value = '';
+  detachAll();
+  showComposerError('');
+  fitComposer();
+  lastAgentMessage = null;
+  waiting.push(message);
+  show(message);
+  await keep(message);
+  await flush();
+}
+
+async function resend(message) {
+  if (waiting.includes(message)) return;
+  waiting.push(message);
+  delete message.error;
+  await flush();
+}
+
+let flushing = false;
+// Sends what waits, in order, while the channel is ready.
+async function flush() {
+  if (flushing) return;
+  flushing = true;
+  try {
+    while (waiting.length && channel?.ready) {
+      const [message] = waiting;
+      setState(message, 'sending');
+      const id = newId();
+      sent.set(id, message);
+      const payload = await payloadOf(message);
+      // The chat may have been closed, or the channel lost, meanwhile.
+      if (!(await channel?.send('chat.send', payload, id))) {
+        sent.delete(id);
+        if (!channel?.ready) break;
+        continue;
+      }
+      waiting.shift();
+      setState(message, 'sent');
+      keep(message);
+      expectAnswer();
+    }
+  } finally {
+    flushing = false;
+  }
+  for (const message of waiting) setState(message, 'waiting');
+}
+
+async function payloadOf({ text, images }) {
+  if (!images?.length) return { text };
+  const encoded = images.map(async (blob) => ({
+    mime: blob.type,
+    data: toBase64(new Uint8Array(await blob.arrayBuffer())),
+  }));
+  return { text, images: await Promise.all(encoded) };
+}
+
+function setState(message, state, error) {
+  message.state = state;
+  if (error) message.error = error;
+  show(message);
+}
+
+// ---- What the agent sends ----
+
+let lastAgentMessage = null;
+
+function startAnswer() {
+  answer = { role: 'agent', text: '', time: Date.now(), state: 'streaming', security: channel.security.name };
+  lastAgentMessage = answer;
+  return answer;
+}
+
+// The agent thinks: three dots until its first word.
+function expectAnswer() {
+  if (answer && !answer.text) return;
+  if (answer) endAnswer('done');
+  show(startAnswer());
+  announce('The agent is answering');
+}
+
+function endAnswer(state, error) {
+  if (!answer) return;
+  const ended = answer;
+  answer = null;
+  delete ended.doing;
+  if (error) ended.error = error;
+  ended.state = state;
+  show(ended);
+  if (ended.text || error) keep(ended);
+  if (state === 'done') announce(`Agent: ${ended.text.slice(0, SPOKEN_CHARACTERS_MAX)}`);
+}
+
+function receive(type, payload) {
+  switch (type) {
+    case 'chat.stream':
+      return receiveDelta(payload);
+    case 'chat.done':
+      return receiveDone(payload);
+    case 'chat.tool_status':
+      return receiveToolStatus(payload);
+    case 'chat.error':
+      return receiveError(payload);
+    default:
+      // Types of other apps: nothing that a chat could show.
+      return undefined;
+  }
+}
+
+function receiveDelta({ delta, seq }) {
+  if (typeof delta !== 'string') return;
+  // An answer begins at 1: the one before it ended without a word, for the user had sent something else.
+  if (answer?.text && seq === 1) endAnswer('done');
+  if (!answer) startAnswer();
+  answer.text += delta;
+  delete answer.doing;
+  show(answer);
+  if (Date.now() - keptAt > KEEP_EVERY_MS) keep(answer);
+}
+
+function receiveDone({ full_text: whole }) {
+  // An answer that broke off here may come to its end after all: the whole text mends it.
+  if (!answer && lastAgentMessage?.state === 'cut' && typeof whole === 'string') answer = lastAgentMessage;
+  if (!answer && typeof whole === 'string') startAnswer();
+  if (!answer) return;
+  if (typeof whole === 'string' && whole) answer.text = whole;
+  delete answer.error;
+  endAnswer('done');
+}
+
+function receiveToolStatus(payload) {
+  if (!answer) startAnswer();
+  const text = payload.message ?? payload.status ?? payload.tool ?? payload.name;
+  answer.doing = typeof text === 'string' ? text : 'Working…';
+  show(answer);
+}
+
+function receiveError(payload) {
+  const message = sent.get(payload.ref);
+  const text = errorText(payload);
+  if (message) return receiveRefusal(message, payload, text);
+  // An agent's key that met nobody, and the like: nothing the user did.
+  if (payload.code === 'PEER_OFFLINE') return;
+  announce(text);
+  if (answer) endAnswer('cut', text);
+  else if (channel.security.name !== 'refused') note(text);
+}
+
+// The relay did not deliver a message.
+function receiveRefusal(message, { ref, code, retry_after_ms: retryAfterMs }, text) {
+  sent.delete(ref);
+  if (answer && !answer.text) dropAnswer();
+  if (code === 'PEER_OFFLINE') {
+    // It goes out when the agent is back.
+    waiting.push(message);
+    return setState(message, 'waiting');
+  }
+  setState(message, 'failed', text);
+  keep(message);
+  announce(text);
+  if (code === 'RATE_LIMITED' && retryAfterMs > 0 && retryAfterMs <= PATIENCE_MS) {
+    setTimeout(() => message.state === 'failed' && resend(message), retryAfterMs);
+  }
+}
+
+// The dots of an answer that will not come.
+function dropAnswer() {
+  conversation.remove(answer);
+  answer = null;
+}
+
+// ---- State ----
+
+let said = '';
+
+function refresh() {
+  if (!channel) return;
+  const { connection, agentOnline } = channel;
+  const safety = security(channel.security);
+  const text = presence(connection, agentOnline);
+  $('presence-text').textContent = text;
+  document.querySelector('.dot').dataset.level = presenceLevel(connection, agentOnline);
+  $('security').dataset.level = safety.level;
+  $('security-label').textContent = safety.label;
+  $('security').querySelector('use').setAttribute('href', safety.level === 'bad' ? '#i-open' : '#i-lock');
+  $('about-label').textContent = safety.label;
+  $('about-label').parentElement.dataset.level = safety.level;
+  $('about-text').textContent = safety.text;
+  $('fingerprint').hidden = !channel.security.fingerprint;
+  $('fingerprint').textContent = channel.security.fingerprint ?? '';
+  $('empty').hidden = !conversation.isEmpty;
+  $('empty-text').textContent = emptyText(connection, agentOnline, safety);
+  showBanner(connection, safety);
+  if (channel.security.name === 'unverified' && pairing.plainAllowed) {
+    // An agent that encrypts has not to be believed when it says that it does not.
+    pairing.plainAllowed = false;
+    savePairing(pairing);
+  }
+  const plain = channel.security.name === 'plain' && !pairing.plainAllowed;
+  $('send').disabled = connection.name === 'ended' || channel.security.name === 'refused' || plain;
+  // A screen reader hears of changes, not of each second that is counted down.
+  const spoken = connection.name === 'open' ? `The agent is ${agentOnline ? 'online' : 'offline'}. ${safety.label}` : 'No connection';
+  if (connection.name !== 'connecting' && channel.security.name !== 'pending' && spoken !== said) announce((said = spoken));
+  if (!agentOnline) interrupt();
+  clearTimeout(countdown);
+  if (connection.name === 'waiting') countdown = setTimeout(refresh, 1000);
+  if (channel.ready) flush();
+  else for (const message of waiting) setState(message, 'waiting');
+}
+
+let countdown = 0;
+
+function presenceLevel(connection, agentOnline) {
+  if (connection.name === 'open') return agentOnline ? 'good' : 'idle';
+  return connection.name === 'connecting' || connection.name === 'waiting' ? 'busy' : 'bad';
+}
+
+function emptyText(connection, agentOnline, safety) {
+  if (connection.name === 'open' && !agentOnline) return 'Your agent is not connected. What you write now is sent when it comes.';
+  if (safety.level === 'good') return 'Your agent is there. Only the two of you can read this chat.';
+  return 'Your messages and the agent’s answers appear here.';
+}
+
+// The agent or the connection is gone: no more of the answer comes, or it comes whole later.
+function interrupt() {
+  if (!answer) return;
+  if (answer.text) endAnswer('cut', 'The connection to the agent broke off');
+  else dropAnswer();
+}
+
+let bannerAction = null;
+
+function showBanner(connection, safety) {
+  const { name } = channel.security;
+  let banner = null;
+  if (connection.name === 'ended') {
+    const ended = ENDED[connection.why];
+    banner = { ...ended, act: connection.why === 'replaced' ? () => channel.start() : () => unpair() };
+  } else if (name === 'refused') {
+    banner = { title: safety.label, text: safety.text, action: 'Pair again', act: () => unpair() };
+  } else if (name === 'plain' && !pairing.plainAllowed) {
+    banner = { title: safety.label, text: safety.text, action: 'Chat anyway', act: () => allowPlain() };
+  }
+  $('banner').hidden = !banner;
+  bannerAction = banner?.act;
+  if (!banner || $('banner-title').textContent + $('banner-text').textContent === banner.title + banner.text) return;
+  $('banner-title').textContent = banner.title;
+  $('banner-text').textContent = banner.text;
+  $('banner-action').textContent = banner.action;
+}
+
+function allowPlain() {
+  pairing.plainAllowed = true;
+  savePairing(pairing);
+  channel.allowPlain();
+  $('text').focus();
+}
+
+// Goes to the pairing page, and keeps the present pairing until another one is taken.
+async function unpair() {
+  leaveChat();
+  await welcome();
+}
+
+// ---- Composer ----
+
+function showComposerError(text) {
+  $('composer-error').textContent = text;
+}
+
+// Grows with its text where the browser does not do it by itself.
+function fitComposer() {
+  if (CSS.supports('field-sizing', 'content')) return;
+  $('text').style.height = 'auto';
+  $('text').style.height = `${$('text').scrollHeight}px`;
+}
+
+async function attach(files) {
+  showComposerError('');
+  for (const file of files) {
+    if (attached.length >= IMAGES_MAX) return showComposerError(`At most ${IMAGES_MAX} images go into a message.`);
+    try {
+      const blob = await shrink(file);
+      attached.push({ blob, url: URL.createObjectURL(blob) });
+    } catch {
+      showComposerError(`${file.name || 'This file'} cannot be read as an image.`);
+    }
+    showAttached();
+  }
+}
+
+function showAttached() {
+  $('attached').hidden = !attached.length;
+  $('attached').replaceChildren(
+    ...attached.map((one, index) => {
+      const item = document.createElement('li');
+      const image = document.createElement('img');
+      image.src = one.url;
+      image.alt = `Image ${index + 1}`;
+      const remove = document.createElement('button');
+      remove.type = 'button';
+      remove.className = 'icon';
+      remove.setAttribute('aria-label', `Remove image ${index + 1}`);
+      remove.append($('attach').querySelector('svg').cloneNode(true));
+      remove.querySelector('use').setAttribute('href', '#i-close');
+      remove.onclick = () => {
+        URL.revokeObjectURL(one.url);
+        attached = attached.filter((other) => other !== one);
+        showAttached();
+        $('text').focus();
+      };
+      item.append(image, remove);
+      return item;
+    }),
+  );
+}
+
+function detachAll() {
+  for (const { url } of attached) URL.revokeObjectURL(url);
+  attached = [];
+  showAttached();
+}
+
+// ---- Dialogs ----
+
+function confirm(title, text, yes) {
+  $('confirm-title').textContent = title;
+  $('confirm-text').textContent = text;
+  $('confirm-yes').textContent = yes;
+  const dialog = $('confirm');
+  dialog.returnValue = '';
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener('close', () => resolve(dialog.returnValue === 'yes'), { once: true });
+  });
+}
+
+async function scanCode() {
+  const dialog = $('camera');
+  const abort = new AbortController();
+  dialog.addEventListener('close', () => abort.abort(), { once: true });
+  dialog.showModal();
+  let text = null;
+  const accept = (found) => {
+    try {
+      readLink(found, location.href);
+    } catch (error) {
+      $('camera-note').textContent = error.message;
+      return false;
+    }
+    text = found;
+    return true;
+  };
+  try {
+    await scan($('video'), accept, abort.signal);
+    dialog.close();
+    if (text) await pair(text);
+  } catch {
+    $('camera-note').textContent = 'The camera cannot be used. Allow it for this page, or paste the link.';
+  }
+}
+
+function setTheme(theme) {
+  if (theme === 'auto') delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = theme;
+  for (const meta of document.querySelectorAll('meta[name="theme-color"]')) {
+    meta.dataset.own ??= meta.content;
+    const shown = theme === 'auto' ? meta.dataset.own : getComputedStyle(document.documentElement).backgroundColor;
+    meta.content = shown;
+  }
+}
+
+// What the browser refuses to keep is not kept; the page goes on.
+const settings = {
+  get theme() {
+    try {
+      return localStorage.getItem('coralmux.theme') ?? 'auto';
+    } catch {
+      return 'auto';
+    }
+  },
+  set theme(value) {
+    try {
+      localStorage.setItem('coralmux.theme', value);
+    } catch {}
+  },
+};
+
+// ---- Events ----
+
+setTheme(settings.theme);
+
+$('pair').onsubmit = (event) => {
+  event.preventDefault();
+  pair($('link').value);
+};
+$('scan').onclick = () => scanCode();
+$('composer').onsubmit = (event) => {
+  event.preventDefault();
+  submit();
+};
+$('text').oninput = () => fitComposer();
+$('text').onkeydown = (event) => {
+  // On a touch keyboard the key makes a new line; there is a button to send.
+  if (event.key !== 'Enter' || event.shiftKey || event.isComposing || matchMedia('(pointer: coarse)').matches) return;
+  event.preventDefault();
+  submit();
+};
+$('text').onpaste = (event) => {
+  const images = [...event.clipboardData.files].filter((file) => file.type.startsWith('image/'));
+  if (!images.length) return;
+  event.preventDefault();
+  attach(images);
+};
+$('attach').onclick = () => $('file').click();
+$('file').onchange = async () => {
+  await attach([...$('file').files]);
+  $('file').value = '';
+  $('text').focus();
+};
+$('to-end').onclick = () => conversation.toEnd();
+$('banner-action').onclick = () => bannerAction?.();
+for (const id of ['security', 'more']) {
+  $(id).onclick = () => {
+    document.querySelector(`input[name="theme"][value="${settings.theme}"]`).checked = true;
+    $('about').showModal();
+  };
+}
+$('about').onchange = (event) => {
+  if (event.target.name !== 'theme') return;
+  settings.theme = event.target.value;
+  setTheme(event.target.value);
+};
+$('clear').onclick = async () => {
+  $('about').close();
+  if (!(await confirm('Clear the conversation?', 'It is removed from this browser. Your agent may remember it.', 'Clear'))) return;
+  interrupt();
+  await history.clear();
+  conversation.clear();
+  lastAgentMessage = null;
+  refresh();
+};
+$('forget').onclick = async () => {
+  $('about').close();
+  const text = 'The conversation and the key are removed from this browser. To chat again you need the link that your agent shows.';
+  if (!(await confirm('Forget this pairing?', text, 'Forget'))) return;
+  await forgetPairing({ andConversation: true });
+  await welcome();
+};
+for (const dialog of document.querySelectorAll('dialog')) {
+  // A click beside a dialog closes it.
+  dialog.addEventListener('click', (event) => event.target === dialog && dialog.close());
+}
+addEventListener('hashchange', async () => {
+  const linked = fromAddressBar();
+  if (linked && (await adopt(linked))) await openChat();
+});
+addEventListener('online', () => channel?.wake());
+document.addEventListener('visibilitychange', () => {
+  if (document.visibilityState === 'visible') channel?.wake();
+  else if (answer) keep(answer);
+});
+addEventListener('beforeinstallprompt', (event) => {
+  event.preventDefault();
+  $('install').hidden = false;
+  $('install').onclick = async () => {
+    $('install').hidden = true;
+    await event.prompt();
+  };
+});
+navigator.serviceWorker?.register('/sw.js').catch((error) => console.warn('no offline page:', error));
+
+begin();

@@ -1,0 +1,223 @@
+// What stands between the chat and the connection: whether the agent is there, which keys hold, what is encrypted with
+// them. With a pairing secret it speaks version 2 of the encryption or nothing; without one, version 1; in clear only
+// where the agent has no encryption and the user has said yes to that.
+
+import { Handshake, Refused, Version1, fromBase64, isSealed, makeKeyPair, randomBytes, toBase64 } from './e2e.js';
+import { Relay, envelope, newId } from './relay.js';
+
+// An agent that is there and encrypts sends its key at once; after this time it is taken for one that does not.
+const KEY_WAIT_MS = 4_000;
+
+// `security` is one of
+//   { name: 'none' }                     no agent, so nobody to have keys with
+//   { name: 'pending' }                  keys are being agreed upon
+//   { name: 'verified' }                 version 2
+//   { name: 'unverified', fingerprint }  version 1
+//   { name: 'plain', why }               no encryption: 'agent' (it has none), 'insecure' or 'old' (this browser)
+//   { name: 'refused', why }             nothing is sent: 'version1', 'mismatch', 'tampered', 'secret', 'insecure', 'old'
+export class Channel {
+  #pairing;
+  #support;
+  #handlers;
+  #relay;
+  #session = null;
+  #opening = null;
+  #plainTimer = null;
+  // Messages are opened and sealed one after the other, in the order in which they came and were sent.
+  #incoming = Promise.resolve();
+  #outgoing = Promise.resolve();
+  // Grows with each connection: what belongs to an older one is dropped.
+  #connection = 0;
+
+  // pairing: { token, secret? (32 bytes), plainAllowed }; support: see e2e.js
+  // handlers: change(), message(type, payload, id), error(payload), unreadable(reason)
+  constructor(url, pairing, support, handlers) {
+    this.#pairing = pairing;
+    this.#support = support;
+    this.#handlers = handlers;
+    this.agentOnline = false;
+    this.security = { name: 'none' };
+    this.#relay = new Relay(url, pairing.token, {
+      state: (state) => this.#handleState(state),
+      message: (message) => this.#queue(message),
+    });
+  }
+
+  get connection() {
+    return this.#relay.state;
+  }
+
+  // Whether a message can be sent now.
+  get ready() {
+    if (this.#relay.state.name !== 'open' || !this.agentOnline) return false;
+    const { name } = this.security;
+    return name === 'verified' || name === 'unverified' || (name === 'plain' && this.#pairing.plainAllowed);
+  }
+
+  start() {
+    this.#relay.start();
+  }
+
+  stop() {
+    clearTimeout(this.#plainTimer);
+    this.#relay.stop();
+  }
+
+  wake() {
+    this.#relay.wake();
+  }
+
+  // The user has read that nothing is encrypted, and wants to chat all the same.
+  allowPlain() {
+    this.#pairing.plainAllowed = true;
+    this.#handlers.change();
+  }
+
+  // Resolves to whether the message went out; it is for the caller to try again when `ready` comes back.
+  send(type, payload, id = newId()) {
+    const sent = this.#outgoing.then(() => this.#seal(type, payload, id));
+    this.#outgoing = sent.catch(() => {});
+    return sent;
+  }
+
+  async #seal(type, payload, id) {
+    if (!this.ready) return false;
+    const session = this.security.name === 'plain' ? null : this.#session;
+    if (session?.exhausted) {
+      await this.#open();
+      return false;
+    }
+    const sealed = session ? await session.seal(type, payload) : payload;
+    // The keys may have changed meanwhile.
+    if (!this.ready || (session && session !== this.#session)) return false;
+    return this.#relay.send(envelope(type, sealed, id));
+  }
+
+  #secure(security) {
+    clearTimeout(this.#plainTimer);
+    this.security = security;
+    this.#handlers.change();
+  }
+
+  #handleState(state) {
+    this.#connection += 1;
+    this.#opening = null;
+    this.#session = null;
+    this.agentOnline = false;
+    if (state.name === 'open' && state.paired) this.#agentCame();
+    else this.#secure({ name: 'none' });
+  }
+
+  // The agent, or another one in its place, sends its key now; until then the old key is good for reading only.
+  #agentCame() {
+    this.agentOnline = true;
+    if (this.#pairing.secret) {
+      this.#secure(this.#support === 'ok' ? { name: 'pending' } : { name: 'refused', why: this.#support });
+    } else if (this.#support === 'ok') {
+      this.#session = null;
+      this.#secure({ name: 'pending' });
+      this.#plainTimer = setTimeout(() => this.#secure({ name: 'plain', why: 'agent' }), KEY_WAIT_MS);
+    } else {
+      this.#secure({ name: 'plain', why: this.#support });
+    }
+  }
+
+  #queue(message) {
+    const connection = this.#connection;
+    this.#incoming = this.#incoming
+      .then(() => (connection === this.#connection ? this.#handle(message) : undefined))
+      .catch((error) => {
+        if (!(error instanceof Refused)) throw error;
+        this.#handlers.unreadable(error.message);
+      })
+      .catch((error) => console.error(error));
+  }
+
+  async #handle({ type, payload, id }) {
+    if (type === 'status') return this.#handleStatus(payload?.peer);
+    if (type === 'key_exchange') return this.#handleKeyExchange(payload ?? {});
+    // In clear it is the relay's own word, or that of an agent which has no keys to encrypt it with.
+    if (type === 'chat.error' && !isSealed(payload)) return this.#handleError(payload ?? {});
+    const connection = this.#connection;
+    const opened = await this.#unseal(type, payload);
+    if (connection === this.#connection) this.#handlers.message(type, opened ?? {}, id);
+  }
+
+  #handleStatus(peer) {
+    if (peer === 'online') return this.#agentCame();
+    this.agentOnline = false;
+    this.#session = null;
+    this.#opening = null;
+    this.#secure({ name: 'none' });
+  }
+
+  #handleError(payload) {
+    if (payload.code === 'DECRYPTION_FAILED' && this.#opening && this.security.name !== 'verified') {
+      this.#opening = null;
+      this.#secure({ name: 'refused', why: 'mismatch' });
+    }
+    this.#handlers.error(payload);
+  }
+
+  #unseal(type, payload) {
+    if (this.#session) return this.#session.open(type, payload);
+    if (isSealed(payload)) throw new Refused('there is no key for this message');
+    if (this.#pairing.secret || this.security.name !== 'plain') throw new Refused('the message is not encrypted');
+    return payload;
+  }
+
+  #handleKeyExchange(payload) {
+    if (this.#support !== 'ok') return undefined;
+    if (this.#pairing.secret) return this.#handleVersion2(payload);
+    // This agent has a secret and will take nothing that is not encrypted with it.
+    if (payload.e2e === 2) return this.#secure({ name: 'refused', why: 'secret' });
+    return this.#handleVersion1(payload);
+  }
+
+  async #handleVersion1(payload) {
+    const theirs = fromBase64(payload.pubkey);
+    const connection = this.#connection;
+    const pair = await makeKeyPair();
+    const session = await Version1.agree(pair, theirs);
+    if (connection !== this.#connection) return;
+    this.#relay.send(envelope('key_exchange', { pubkey: toBase64(pair.publicKey) }));
+    this.#session = session;
+    this.#pairing.plainAllowed = false;
+    this.agentOnline = true;
+    this.#secure({ name: 'unverified', fingerprint: session.fingerprint });
+  }
+
+  async #handleVersion2(payload) {
+    if (payload.e2e !== 2) {
+      this.#session = null;
+      this.#opening = null;
+      return this.#secure({ name: 'refused', why: 'version1' });
+    }
+    if (payload.noise === undefined) return this.#open();
+    const opening = this.#opening;
+    // An answer to an opening that a newer one has replaced.
+    if (payload.re !== opening?.id) return undefined;
+    const session = await opening.handshake.finish(fromBase64(payload.noise)).catch((error) => {
+      if (opening === this.#opening) this.#secure({ name: 'refused', why: 'tampered' });
+      throw error;
+    });
+    if (opening !== this.#opening) return undefined;
+    this.#opening = null;
+    this.#session = session;
+    this.agentOnline = true;
+    return this.#secure({ name: 'verified' });
+  }
+
+  // Opens a handshake; its answer brings new keys.
+  async #open() {
+    const connection = this.#connection;
+    const handshake = await Handshake.start(this.#pairing.secret, this.#pairing.token);
+    if (connection !== this.#connection) return;
+    const noise = toBase64(handshake.opening);
+    const message = envelope('key_exchange', { pubkey: toBase64(randomBytes(32)), e2e: 2, noise });
+    this.#opening = { id: message.id, handshake };
+    this.agentOnline = true;
+    this.#secure({ name: 'pending' });
+    this.#relay.send(message);
+  }
+}

@@ -1,0 +1,44 @@
+// Images to send: made small enough for a message of 5 MiB, which grows by 16/9 on its way into base64, encryption and
+// base64 again.
+
+export const IMAGES_MAX = 4;
+// All images of a message together, before base64.
+const BYTES_MAX = 2_400_000;
+const SIDES = [1600, 1280, 1024, 768, 512];
+const QUALITIES = [0.85, 0.7];
+
+// A JPEG of at most `bytesMax`, or the file as it is where it is small already.
+// Rejects where the browser cannot read the file as an image.
+export async function shrink(file, bytesMax = BYTES_MAX / IMAGES_MAX) {
+  const image = await createImageBitmap(file, { imageOrientation: 'from-image' });
+  try {
+    const side = Math.max(image.width, image.height);
+    const asIs = ['image/png', 'image/jpeg', 'image/webp'].includes(file.type);
+    // A photo is drawn anew in any case: that leaves behind where it was taken.
+    if (asIs && file.type === 'image/png' && file.size <= bytesMax / 2 && side <= SIDES[0]) return file;
+    for (const largest of SIDES) {
+      for (const quality of QUALITIES) {
+        const blob = await draw(image, Math.min(1, largest / side), quality);
+        if (blob.size <= bytesMax) return blob;
+      }
+    }
+    throw new Error('the image stays too large');
+  } finally {
+    image.close();
+  }
+}
+
+async function draw(image, scale, quality) {
+  const canvas = document.createElement('canvas');
+  canvas.width = Math.max(1, Math.round(image.width * scale));
+  canvas.height = Math.max(1, Math.round(image.height * scale));
+  const context = canvas.getContext('2d');
+  // JPEG has no transparency: what was see-through becomes white, not black.
+  context.fillStyle = '#fff';
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.imageSmoothingQuality = 'high';
+  context.drawImage(image, 0, 0, canvas.width, canvas.height);
+  return new Promise((resolve, reject) => {
+    canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error('no image'))), 'image/jpeg', quality);
+  });
+}

@@ -1,0 +1,166 @@
+// The conversation on the screen.
+
+import { render } from './markdown.js';
+
+const NEAR_END_PX = 80;
+
+const clock = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' });
+const calendar = new Intl.DateTimeFormat(undefined, { weekday: 'long', day: 'numeric', month: 'long' });
+
+function element(name, className, text = '') {
+  const made = document.createElement(name);
+  if (className) made.className = className;
+  if (text) made.textContent = text;
+  return made;
+}
+
+function dayOf(time) {
+  return new Date(time).toDateString();
+}
+
+function dayName(time) {
+  const today = new Date();
+  if (dayOf(time) === today.toDateString()) return 'Today';
+  today.setDate(today.getDate() - 1);
+  return dayOf(time) === today.toDateString() ? 'Yesterday' : calendar.format(time);
+}
+
+// What stands under a message, beside its time.
+function stateOf(message) {
+  switch (message.state) {
+    case 'waiting':
+      return { text: 'Waits for the agent' };
+    case 'sending':
+      return { text: 'Sending…' };
+    case 'failed':
+      return { text: message.error ?? 'Not sent', bad: true, retry: message.role === 'me' };
+    case 'cut':
+      return { text: message.error ?? 'The answer broke off', bad: true };
+    default:
+      return { text: '' };
+  }
+}
+
+export class Conversation {
+  #scroller;
+  #log;
+  #items = new Map();
+  #dirty = new Set();
+  #handlers;
+  #lastDay = '';
+  #following = true;
+
+  // handlers: retry(message), follow(isAtEnd)
+  constructor(scroller, log, handlers) {
+    this.#scroller = scroller;
+    this.#log = log;
+    this.#handlers = handlers;
+    scroller.addEventListener('scroll', () => this.#scrolled(), { passive: true });
+    new ResizeObserver(() => this.#following && this.toEnd()).observe(scroller);
+  }
+
+  get isEmpty() {
+    return this.#items.size === 0;
+  }
+
+  clear() {
+    this.#items.clear();
+    this.#dirty.clear();
+    this.#log.replaceChildren();
+    this.#lastDay = '';
+  }
+
+  // Shows a message, new or changed. Changes within a frame are drawn once.
+  show(message) {
+    if (!this.#items.has(message)) this.#add(message);
+    if (!this.#dirty.size) requestAnimationFrame(() => this.#draw());
+    this.#dirty.add(message);
+  }
+
+  remove(message) {
+    this.#items.get(message)?.item.remove();
+    this.#items.delete(message);
+  }
+
+  toEnd() {
+    this.#scroller.scrollTop = this.#scroller.scrollHeight;
+  }
+
+  #scrolled() {
+    const { scrollTop, clientHeight, scrollHeight } = this.#scroller;
+    const following = scrollHeight - scrollTop - clientHeight < NEAR_END_PX;
+    if (following !== this.#following) this.#handlers.follow((this.#following = following));
+  }
+
+  #add(message) {
+    if (dayOf(message.time) !== this.#lastDay) {
+      this.#lastDay = dayOf(message.time);
+      this.#log.append(element('li', 'day', dayName(message.time)));
+    }
+    const item = element('li', `message ${message.role}`);
+    item.append(element('span', 'sr-only', { me: 'You', agent: 'Agent' }[message.role]));
+    if (message.images?.length) item.append(pictures(message.images));
+    const body = element('div', 'body');
+    const meta = element('div', 'meta');
+    item.append(body, meta);
+    this.#items.set(message, { item, body, meta });
+    this.#log.append(item);
+    if (message.role === 'me') this.#following = true;
+  }
+
+  #draw() {
+    for (const message of this.#dirty) {
+      const shown = this.#items.get(message);
+      if (shown) this.#fill(message, shown);
+    }
+    this.#dirty.clear();
+    if (this.#following) this.toEnd();
+  }
+
+  #fill(message, { item, body, meta }) {
+    item.dataset.state = message.state;
+    if (message.role === 'agent') {
+      render(body, message.text);
+      const thinking = message.state === 'streaming' && !message.text;
+      if (thinking) body.replaceChildren(dots(message.doing));
+      else if (message.state === 'streaming' && message.doing) body.append(element('p', 'doing', message.doing));
+    } else {
+      body.textContent = message.text;
+    }
+    body.hidden = !body.hasChildNodes();
+    this.#fillMeta(message, meta);
+  }
+
+  #fillMeta(message, meta) {
+    const { text, bad, retry } = stateOf(message);
+    const time = element('time', '', clock.format(message.time));
+    time.dateTime = new Date(message.time).toISOString();
+    meta.replaceChildren(time);
+    if (text) meta.append(element('span', bad ? 'bad' : '', text));
+    if (retry) {
+      const button = element('button', 'link', 'Send again');
+      button.type = 'button';
+      button.onclick = () => this.#handlers.retry(message);
+      meta.append(button);
+    }
+  }
+}
+
+function dots(doing) {
+  const line = element('p', 'thinking');
+  line.append(element('span'), element('span'), element('span'));
+  if (doing) line.append(element('em', '', doing));
+  return line;
+}
+
+function pictures(blobs) {
+  const row = element('div', 'pictures');
+  for (const [index, blob] of blobs.entries()) {
+    const image = element('img');
+    image.src = URL.createObjectURL(blob);
+    image.alt = `Image ${index + 1} of ${blobs.length}, sent by you`;
+    image.onload = () => URL.revokeObjectURL(image.src);
+    row.append(image);
+  }
+  return row;
+}

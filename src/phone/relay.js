@@ -1,0 +1,165 @@
+// The connection to the relay: authentication, a sign of life, and coming back. It knows nothing of encryption or of
+// what the messages mean.
+
+const AUTH_MS = 15_000;
+const PING_EVERY_MS = 25_000;
+const PONG_MS = 10_000;
+const DELAY_MIN_MS = 1_000;
+const DELAY_MAX_MS = 60_000;
+// A relay that is full or has no time for newcomers closes with 1013.
+const BUSY_DELAY_MS = 5_000;
+// A connection that lasted this long counts as good: the next delay is the shortest again.
+const GOOD_MS = 30_000;
+
+// Why there will be no further try by itself.
+const ENDINGS = { 4001: 'replaced', 4002: 'revoked' };
+
+export function envelope(type, payload = {}, id = newId()) {
+  return { v: 1, type, id, ts: Date.now(), payload };
+}
+
+// A UUID, version 4. `crypto.randomUUID` is missing where the page came over plain http.
+export function newId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  bytes[6] = (bytes[6] & 0x0f) | 0x40;
+  bytes[8] = (bytes[8] & 0x3f) | 0x80;
+  const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
+}
+
+// How long to wait before the next try: twice as long after each failure, and never in step with others.
+export function retryDelay(failures, { busy = false, atLeast = 0, random = Math.random } = {}) {
+  const doubled = (busy ? BUSY_DELAY_MS : DELAY_MIN_MS) * 2 ** Math.min(failures, 10);
+  const delay = Math.min(DELAY_MAX_MS, doubled) * (0.5 + random() / 2);
+  return Math.max(delay, atLeast);
+}
+
+// `state` is one of
+//   { name: 'connecting' }
+//   { name: 'open', paired }            authenticated; `paired`: the agent was there then
+//   { name: 'waiting', until }          Unix milliseconds of the next try
+//   { name: 'ended', why }              'replaced', 'revoked' or 'refused': only `start` begins anew
+//   { name: 'stopped' }
+export class Relay {
+  #url;
+  #token;
+  #handlers;
+  #socket = null;
+  #timer = null;
+  #lifeTimer = null;
+  #failures = 0;
+  #openedAt = 0;
+  #retryAfterMs = 0;
+
+  // handlers: state(state), message(envelope)
+  constructor(url, token, handlers) {
+    this.#url = url;
+    this.#token = token;
+    this.#handlers = handlers;
+    this.state = { name: 'stopped' };
+  }
+
+  start() {
+    this.#failures = 0;
+    this.#connect();
+  }
+
+  stop() {
+    this.#drop();
+    this.#change({ name: 'stopped' });
+  }
+
+  // The network is back, or the page is looked at again: no more waiting, and no trust in an old connection.
+  wake() {
+    if (this.state.name === 'waiting') this.#connect();
+    else if (this.state.name === 'open') this.#ping();
+  }
+
+  // Whether the message was handed to the socket.
+  send(message) {
+    if (this.state.name !== 'open') return false;
+    this.#socket.send(JSON.stringify(message));
+    return true;
+  }
+
+  #change(state) {
+    this.state = state;
+    this.#handlers.state(state);
+  }
+
+  #connect() {
+    this.#drop();
+    this.#change({ name: 'connecting' });
+    this.#retryAfterMs = 0;
+    this.#openedAt = 0;
+    const socket = new WebSocket(this.#url);
+    this.#socket = socket;
+    // Events of a socket that has been given up are nobody's business.
+    const current = (handle) => (event) => socket === this.#socket && handle(event);
+    socket.onopen = current(() => {
+      socket.send(JSON.stringify(envelope('auth', { token: this.#token, role: 'phone' })));
+    });
+    socket.onmessage = current((event) => this.#receive(event.data));
+    socket.onclose = current((event) => this.#closed(event.code));
+    this.#timer = setTimeout(() => this.#closed(0), AUTH_MS);
+  }
+
+  // Lets go of socket and timers.
+  #drop() {
+    clearTimeout(this.#timer);
+    clearTimeout(this.#lifeTimer);
+    const socket = this.#socket;
+    this.#socket = null;
+    socket?.close();
+  }
+
+  #receive(text) {
+    let message;
+    try {
+      message = JSON.parse(text);
+    } catch {
+      return;
+    }
+    if (message === null || typeof message !== 'object' || typeof message.type !== 'string') return;
+    if (this.state.name === 'open') this.#expectLife();
+    if (message.type === 'pong') return;
+    if (message.type === 'auth.ok') return this.#opened(message.payload?.paired === true);
+    if (message.type === 'auth.fail') return this.#end('refused');
+    if (this.state.name === 'open') return this.#handlers.message(message);
+    // An error about the first message: the relay closes, and may say when to come back.
+    this.#retryAfterMs = Number(message.payload?.retry_after_ms) || 0;
+  }
+
+  #opened(paired) {
+    clearTimeout(this.#timer);
+    this.#openedAt = Date.now();
+    this.#change({ name: 'open', paired });
+    this.#expectLife();
+  }
+
+  // Nothing for a while: asks; still nothing: the connection is dead, whatever the browser believes.
+  #expectLife() {
+    clearTimeout(this.#lifeTimer);
+    this.#lifeTimer = setTimeout(() => this.#ping(), PING_EVERY_MS);
+  }
+
+  #ping() {
+    clearTimeout(this.#lifeTimer);
+    this.send(envelope('ping'));
+    this.#lifeTimer = setTimeout(() => this.#closed(0), PONG_MS);
+  }
+
+  #end(why) {
+    this.#drop();
+    this.#change({ name: 'ended', why });
+  }
+
+  #closed(code) {
+    if (ENDINGS[code]) return this.#end(ENDINGS[code]);
+    this.#drop();
+    if (this.#openedAt && Date.now() - this.#openedAt > GOOD_MS) this.#failures = 0;
+    const delay = retryDelay(this.#failures++, { busy: code === 1013, atLeast: this.#retryAfterMs });
+    this.#timer = setTimeout(() => this.#connect(), delay);
+    this.#change({ name: 'waiting', until: Date.now() + delay });
+  }
+}

@@ -1,0 +1,100 @@
+// What the page says about its state. One place, so that it says the same everywhere, and nothing that is not so.
+
+// A short line for the header.
+export function presence(connection, agentOnline, now = Date.now()) {
+  switch (connection.name) {
+    case 'open':
+      return agentOnline ? 'Online' : 'Offline';
+    case 'connecting':
+      return 'Connecting…';
+    case 'waiting':
+      return `No connection, trying again in ${Math.max(1, Math.ceil((connection.until - now) / 1000))} s`;
+    default:
+      return 'Not connected';
+  }
+}
+
+// What the encryption is worth: { label, level: 'good' | 'fair' | 'bad' | 'idle', text }
+export function security({ name, why }) {
+  switch (name) {
+    case 'verified':
+      return {
+        label: 'Encrypted, verified',
+        level: 'good',
+        text: 'Only this browser and your agent can read what you write. The key came with the pairing link and never went through the relay, so nobody can sit in between.',
+      };
+    case 'unverified':
+      return {
+        label: 'Encrypted, not verified',
+        level: 'fair',
+        text: 'What you write is encrypted, but nothing proves yet that the other end is your agent. Compare this number with the one your agent shows. If they are the same, nobody sits in between.',
+      };
+    case 'plain':
+      return { label: 'Not encrypted', level: 'bad', text: PLAIN[why] };
+    case 'refused':
+      return { label: 'Not secure', level: 'bad', text: REFUSED[why] };
+    case 'pending':
+      return { label: 'Agreeing on keys', level: 'idle', text: 'This browser and your agent are agreeing on keys.' };
+    default:
+      return { label: 'No keys yet', level: 'idle', text: 'Keys are agreed upon when the agent is online.' };
+  }
+}
+
+const INSECURE =
+  'This page was opened over http://, and there browsers offer no encryption. Open it over https://, or as http://localhost on the relay’s own computer.';
+const OLD = 'This browser lacks the encryption that is needed (X25519). Chrome 133, Firefox 130 and Safari 17 have it, and newer ones.';
+
+const PLAIN = {
+  agent: 'This agent does not encrypt. The relay, and whoever runs it, can read this chat.',
+  insecure: `${INSECURE} Until then the relay, and whoever listens on the way, can read this chat.`,
+  old: `${OLD} Until then the relay, and whoever runs it, can read this chat.`,
+};
+
+const REFUSED = {
+  version1:
+    'The agent offers only encryption that is not verified, although this browser was paired with a secret key. Nothing is sent. Update the agent, or pair again if it is a different one.',
+  mismatch: 'The agent has another pairing key than this browser. Nothing is sent. Open the newest link that your agent shows.',
+  tampered: 'Somebody on the way changed the agreement on keys, or it was damaged. Nothing is sent.',
+  secret: 'This agent takes only messages that are encrypted with its pairing key, and the link you opened has none. Open the whole link that your agent shows.',
+  insecure: INSECURE,
+  old: OLD,
+};
+
+// Why there is no connection any more, for a banner: { title, text, action }
+export const ENDED = {
+  replaced: {
+    title: 'The chat is open elsewhere',
+    text: 'Another tab or device took over. There is one phone for each pairing at a time.',
+    action: 'Use it here',
+  },
+  revoked: {
+    title: 'This pairing was revoked',
+    text: 'The operator of the relay ended it. Start your agent anew and open the link it shows.',
+    action: 'Pair again',
+  },
+  refused: {
+    title: 'The relay does not know this pairing',
+    text: 'It has expired or was removed. Open the newest link that your agent shows.',
+    action: 'Pair again',
+  },
+};
+
+// What an error code means for the one who wrote the message.
+export function errorText({ code, message, retry_after_ms: retryAfterMs }) {
+  const known = {
+    PEER_OFFLINE: 'The agent is offline.',
+    RATE_LIMITED: 'Too many messages.',
+    DAILY_QUOTA_EXCEEDED: 'This pairing has used up its data for today.',
+    MONTHLY_QUOTA_EXCEEDED: 'This pairing has used up its data for this month.',
+    MESSAGE_TOO_LARGE: 'The message is too large for this relay.',
+  }[code];
+  const text = known ?? (typeof message === 'string' && message ? message : 'Something went wrong at the agent.');
+  return retryAfterMs > 0 && known ? `${text} Try again in ${duration(retryAfterMs)}.` : text;
+}
+
+function duration(ms) {
+  const seconds = Math.ceil(ms / 1000);
+  if (seconds < 90) return `${seconds} s`;
+  const minutes = Math.ceil(seconds / 60);
+  return minutes < 90 ? `${minutes} minutes` : `${Math.ceil(minutes / 60)} hours`;
+}

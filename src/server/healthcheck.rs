@@ -1,0 +1,76 @@
+//! `coralmux-relay healthcheck`: asks the relay that runs with the same settings how it is, for containers without a
+//! shell. It reads no store and starts nothing.
+
+use super::exit;
+use crate::config::Config;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use ureq::tls::TlsConfig;
+
+/// How long an answer may take. A container's own time-out for the check has to be longer.
+const TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Asks at an address of `config`, a plain one if there is one, and says on standard error what is wrong; the exit code
+/// is 0 where nothing is, else 1, the only two that Docker knows.
+#[must_use]
+pub fn run(config: &Config) -> u8 {
+    let Some(listen) = config.listen.iter().min_by_key(|listen| listen.tls) else { return exit::FAILURE };
+    let url = format!("{}://{}/health", if listen.tls { "https" } else { "http" }, reachable(listen.addr));
+    match ask(&url) {
+        Ok(()) => exit::OK,
+        Err(what) => {
+            eprintln!("coralmux-relay: {url}: {what}");
+            exit::FAILURE
+        }
+    }
+}
+
+fn ask(url: &str) -> Result<(), String> {
+    // The question is whether the relay lives, and it is asked on this machine: the name in the certificate is another.
+    let tls = TlsConfig::builder()
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .disable_verification(true)
+        .build();
+    let agent = ureq::Agent::config_builder()
+        .timeout_global(Some(TIMEOUT))
+        .http_status_as_error(false)
+        .tls_config(tls)
+        // The environment's proxy is for elsewhere.
+        .proxy(None)
+        .build()
+        .new_agent();
+    let answer = agent.get(url).call().map_err(|error| error.to_string())?;
+    match answer.status().as_u16() {
+        200 => Ok(()),
+        status => Err(format!("the relay answers {status}")),
+    }
+}
+
+/// Where a relay that listens on `addr` can be reached from the same machine.
+fn reachable(mut addr: SocketAddr) -> SocketAddr {
+    match addr.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => addr.set_ip(Ipv4Addr::LOCALHOST.into()),
+        // Where there is no IPv6, such an address stands for all of IPv4; where there is, it stands for both.
+        IpAddr::V6(ip) if ip.is_unspecified() => addr.set_ip(Ipv4Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    addr
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_interface_is_asked_on_this_machine() {
+        for (listens, asked) in [
+            ("0.0.0.0:80", "127.0.0.1:80"),
+            ("[::]:8080", "127.0.0.1:8080"),
+            ("[::1]:8080", "[::1]:8080"),
+            ("192.0.2.7:8080", "192.0.2.7:8080"),
+        ] {
+            assert_eq!(reachable(listens.parse().unwrap()).to_string(), asked);
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The main thread once the relay runs: it carries out orders, and ends everything in order.
+
+use super::certificates::Kept;
+use super::threads::Shards;
+use super::{exit, random};
+use crate::config::Config;
+use crate::control::message::Request;
+use crate::shard::mail::{DrainPlan, Mail};
+use crate::shard::shared::Shared;
+use crate::telemetry::life::Stage;
+use crossbeam_channel::Receiver;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// What the control thread has for its last writes, after the shards have ended.
+const LAST_WRITES: Duration = Duration::from_secs(5);
+/// The window of a drain that has none set: so much for each connection, that is 1,000 reconnects a second.
+const WINDOW_A_CONNECTION: Duration = Duration::from_millis(1);
+/// It is not longer than this, however many there are: 100,000 come back at 10,000 a second.
+const WINDOW_MAX: Duration = Duration::from_secs(10);
+
+/// What the main thread is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// End in order.
+    Drain {
+        /// Who asked.
+        by: &'static str,
+    },
+    /// Load certificates again.
+    Reload,
+    /// A shard has ended: it may be the last one.
+    LookForEnded,
+}
+
+/// The relay, accepting.
+pub(super) struct Running {
+    pub(super) config: Config,
+    pub(super) shared: Arc<Shared>,
+    pub(super) shards: Shards,
+    pub(super) control: JoinHandle<()>,
+    pub(super) kept: Option<Kept>,
+    pub(super) ordered: Receiver<Order>,
+}
+
+impl Running {
+    /// Carries out orders until all shards have ended, then ends control: shards first, for they report their last
+    /// usage to it.
+    pub(super) fn until_stopped(self) -> u8 {
+        while !self.have_ended() {
+            match self.ordered.recv() {
+                Ok(Order::Drain { by }) => self.drain(by),
+                Ok(Order::Reload) => self.reload(),
+                Ok(Order::LookForEnded) => {}
+                // The thread that listens for signals has an end of the channel, and lives as long as the process.
+                Err(_) => break,
+            }
+        }
+        let mut exit_code = exit::OK;
+        for thread in self.shards.threads {
+            if !matches!(thread.join(), Ok(Ok(()))) {
+                exit_code = exit::FAILURE;
+            }
+        }
+        if self.shards.control.send(Request::Stop).is_err() || self.control.join().is_err() {
+            exit_code = exit::FAILURE;
+        }
+        tracing::info!("stopped");
+        exit_code
+    }
+
+    fn have_ended(&self) -> bool {
+        self.shards.ended.load(Relaxed) == self.shared.shards
+    }
+
+    fn reload(&self) {
+        match &self.kept {
+            Some(kept) => kept.reload(),
+            None => tracing::info!("SIGHUP: there are no certificates to load again"),
+        }
+    }
+
+    fn drain(&self, by: &str) {
+        if self.shared.life.stage() == Stage::Draining {
+            return;
+        }
+        self.shared.life.drain();
+        let connections = self.shared.sockets.load(Relaxed);
+        let (window, deadline) = (self.window(connections), self.config.drain_deadline);
+        tracing::info!(
+            by,
+            connections,
+            window_ms = window.as_millis() as u64,
+            deadline_ms = deadline.as_millis() as u64,
+            "draining: nobody new, clients are told to come back; a second signal ends at once"
+        );
+        give_up_after(deadline + LAST_WRITES);
+        for shard in 0..self.shards.mailboxes.shards() {
+            let seed = u64::from_ne_bytes(random());
+            let _ = self.shards.mailboxes.post(shard, Mail::Drain(DrainPlan { window, deadline, seed }));
+        }
+    }
+
+    fn window(&self, connections: u64) -> Duration {
+        self.config.drain_window.unwrap_or_else(|| {
+            let needed = WINDOW_A_CONNECTION.saturating_mul(u32::try_from(connections).unwrap_or(u32::MAX));
+            // The last ones to be told have time to answer.
+            needed.min(WINDOW_MAX).min(self.config.drain_deadline / 2)
+        })
+    }
+}
+
+/// Ends the process when its threads have not ended by then: a disk that hangs must not keep it.
+fn give_up_after(within: Duration) {
+    thread::spawn(move || {
+        thread::sleep(within);
+        tracing::error!("the threads did not end in time");
+        std::process::exit(i32::from(exit::FAILURE));
+    });
+}

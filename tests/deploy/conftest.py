@@ -1,0 +1,16 @@
+"""What is put on a server is tried out as it would be there. Namespaces and chroots need root."""
+
+import os
+
+import pytest
+
+
+def pytest_collection_modifyitems(items):
+    if os.geteuid() != 0:
+        for item in items:
+            if "needs_root" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs root, for namespaces and chroots"))
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "needs_root: makes namespaces or chroots")
