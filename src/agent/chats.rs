@@ -12,26 +12,26 @@ use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Backends at work at once, those that have not noticed yet that they were cancelled among them.
-pub const ANSWERS_MAX: usize = 16;
+pub(super) const ANSWERS_MAX: usize = 16;
 
 /// The longest name of a conversation, in bytes.
 const CHAT_BYTES_MAX: usize = 256;
 
 /// A question as it came.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub(super) struct Asked {
     /// The message's id: the answer's messages repeat it as `ref`.
-    pub id: String,
+    pub(super) id: String,
     /// Its `chat_id`, if it had one.
-    pub chat: Option<String>,
+    pub(super) chat: Option<String>,
     /// Its text.
-    pub text: String,
+    pub(super) text: String,
     /// Its images.
-    pub images: Vec<Image>,
+    pub(super) images: Vec<Image>,
 }
 
 /// See the module.
-pub struct Chats {
+pub(super) struct Chats {
     client: Client,
     backend: Arc<dyn Backend>,
     /// Turns that the backend is told.
@@ -65,7 +65,7 @@ pub(super) fn now_ms() -> u64 {
 
 impl Chats {
     /// No answer is under way.
-    pub fn new(client: Client, backend: Arc<dyn Backend>, context_turns: usize) -> Self {
+    pub(super) fn new(client: Client, backend: Arc<dyn Backend>, context_turns: usize) -> Self {
         Self {
             client,
             backend,
@@ -77,7 +77,7 @@ impl Chats {
     }
 
     /// Starts an answer; one that is under way in the same conversation ends where it is.
-    pub fn ask(&mut self, asked: Asked) {
+    pub(super) fn ask(&mut self, asked: Asked) {
         let chat = asked.chat.clone().unwrap_or_default();
         self.cancel(&chat);
         self.running.retain(|_, running| !running.answer.has_ended());
@@ -114,7 +114,7 @@ impl Chats {
     }
 
     /// Ends the answer of this conversation where it is, if one is under way.
-    pub fn cancel(&mut self, chat: &str) {
+    pub(super) fn cancel(&mut self, chat: &str) {
         let Some(running) = self.running.remove(chat) else { return };
         running.cancel.cancel();
         if let Some(stream) = running.answer.take() {
@@ -123,7 +123,7 @@ impl Chats {
     }
 
     /// Ends all answers where they are.
-    pub fn cancel_all(&mut self) {
+    pub(super) fn cancel_all(&mut self) {
         for chat in self.running.keys().cloned().collect::<Vec<_>>() {
             self.cancel(&chat);
         }
@@ -131,18 +131,18 @@ impl Chats {
 
     /// How many answers are under way.
     #[must_use]
-    pub fn running(&self) -> usize {
+    pub(super) fn running(&self) -> usize {
         self.running.values().filter(|running| !running.answer.has_ended()).count()
     }
 
     /// The last turns of a conversation, as `chat.history.result` has them.
     #[must_use]
-    pub fn history(&self, chat: &str, limit: usize) -> Value {
+    pub(super) fn history(&self, chat: &str, limit: usize) -> Value {
         lock(&self.history).to_json(chat, limit)
     }
 
     /// Tells the phone that its question is not answered.
-    pub fn refuse(&self, asked: &Asked, message: &str) {
+    pub(super) fn refuse(&self, asked: &Asked, message: &str) {
         send_error(&self.client, fields(asked), message, None);
     }
 }

@@ -24,7 +24,7 @@ const WAIT_STEP: Duration = Duration::from_millis(10);
 
 /// See the module.
 #[derive(Debug)]
-pub struct Exec {
+pub(super) struct Exec {
     command: String,
     timeout: Duration,
 }
@@ -41,7 +41,7 @@ enum Told {
 impl Exec {
     /// A backend that runs `command` for each question, for at most `timeout`.
     #[must_use]
-    pub fn new(command: String, timeout: Duration) -> Self {
+    pub(super) fn new(command: String, timeout: Duration) -> Self {
         Self { command, timeout }
     }
 

@@ -9,7 +9,7 @@ pub mod cancel;
 mod chats;
 pub mod echo;
 mod exec;
-mod history;
+pub mod history;
 mod openai;
 mod options;
 pub mod pairing;

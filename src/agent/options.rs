@@ -2,7 +2,7 @@
 
 use super::pairing::Codes;
 use crate::client::RelayUrl;
-use clap::{Args, Parser, ValueEnum};
+use clap::{ArgGroup, Args, Parser, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,74 +12,75 @@ use std::time::Duration;
     name = "coralmux-agent",
     version,
     about = "Puts an AI server, or any program, at the other end of a phone, through a CoralMux relay.",
-    after_help = AFTER_HELP
+    after_help = AFTER_HELP,
+    group(ArgGroup::new("what_answers").required(true).args(["echo", "openai", "exec"]))
 )]
-pub struct Options {
+pub(super) struct Options {
     /// The relay, such as wss://relay.example.com
     #[arg(long, value_name = "URL", env = "CORALMUX_AGENT_RELAY")]
-    pub relay: RelayUrl,
+    pub(super) relay: RelayUrl,
     /// The pairing token [default: the one that is kept, or a new one from the relay]
     #[arg(long, value_name = "TOKEN", env = "CORALMUX_AGENT_TOKEN", hide_env_values = true)]
-    pub token: Option<String>,
+    pub(super) token: Option<String>,
     /// Where token and pairing secret are kept [default: a file for each relay in ~/.local/state/coralmux-agent]
     #[arg(long, value_name = "FILE")]
-    pub state: Option<PathBuf>,
+    pub(super) state: Option<PathBuf>,
     /// Forget what is kept, and pair anew
     #[arg(long)]
-    pub new: bool,
+    pub(super) new: bool,
     /// End-to-end encryption: 2 is verified by the link's secret; 1 is for phones that know no other
     #[arg(long, value_name = "VERSION", default_value = "2")]
     pub e2e: E2e,
     /// Which QR codes to show
     #[arg(long, value_name = "WHICH", default_value = "both")]
-    pub qr: Qr,
+    pub(super) qr: Qr,
     /// The agent's name, for the phone
     #[arg(long, value_name = "NAME", default_value = "CoralMux agent")]
-    pub name: String,
+    pub(super) name: String,
     #[command(flatten)]
-    pub backend: BackendOptions,
+    pub(super) backend: BackendOptions,
     /// For the relay and the AI server: trust the certificates of this PEM file, too
     #[arg(long, value_name = "FILE", help_heading = "TLS")]
-    pub ca_file: Option<PathBuf>,
+    pub(super) ca_file: Option<PathBuf>,
     /// Trust any certificate: for tests; whoever sits between can be the relay
     #[arg(long, conflicts_with = "ca_file", help_heading = "TLS")]
-    pub insecure_any_certificate: bool,
+    pub(super) insecure_any_certificate: bool,
     /// How long answers under way may take after SIGTERM or Ctrl-C, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "20", value_parser = seconds)]
-    pub shutdown_timeout: Duration,
+    pub(super) shutdown_timeout: Duration,
 }
 
 /// What answers.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false, id = "what_answers", args = ["echo", "openai", "exec"])]
-pub struct BackendOptions {
+#[group(skip)]
+pub(super) struct BackendOptions {
     /// Say again what the phone says
     #[arg(long, help_heading = "What answers (one of three)")]
-    pub echo: bool,
+    pub(super) echo: bool,
     /// An AI server with OpenAI's chat API, such as http://localhost:11434/v1 for Ollama
     #[arg(long, value_name = "URL", requires = "model", help_heading = "What answers (one of three)")]
-    pub openai: Option<String>,
+    pub(super) openai: Option<String>,
     /// A program, run by the shell for each message: text on its standard input, its output is the answer
     #[arg(long, value_name = "COMMAND", help_heading = "What answers (one of three)")]
-    pub exec: Option<String>,
+    pub(super) exec: Option<String>,
     /// The model's name
     #[arg(long, value_name = "MODEL", help_heading = "AI server")]
-    pub model: Option<String>,
+    pub(super) model: Option<String>,
     /// Variable of the environment that has the API key
     #[arg(long, value_name = "NAME", default_value = "OPENAI_API_KEY", help_heading = "AI server")]
-    pub api_key_env: String,
+    pub(super) api_key_env: String,
     /// File that has the API key
     #[arg(long, value_name = "FILE", help_heading = "AI server")]
-    pub api_key_file: Option<PathBuf>,
+    pub(super) api_key_file: Option<PathBuf>,
     /// Said to the model before the conversation
     #[arg(long, value_name = "TEXT", help_heading = "AI server")]
-    pub system: Option<String>,
+    pub(super) system: Option<String>,
     /// Turns of the conversation that the model is told
     #[arg(long, value_name = "COUNT", default_value = "40", value_parser = turns, help_heading = "AI server")]
-    pub context: usize,
+    pub(super) context: usize,
     /// How long the AI server may say nothing, or the program may take, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = seconds)]
-    pub timeout: Duration,
+    pub(super) timeout: Duration,
 }
 
 const AFTER_HELP: &str = "\
@@ -91,7 +92,7 @@ Exit codes: 0 stopped, 1 failed, 2 wrong command line, 3 the token is refused or
 
 /// Versions of the end-to-end encryption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum E2e {
+pub(super) enum E2e {
     /// Version 1.
     #[value(name = "1")]
     Version1,
@@ -102,7 +103,7 @@ pub enum E2e {
 
 /// QR codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Qr {
+pub(super) enum Qr {
     /// For phone apps.
     App,
     /// For a phone's camera.

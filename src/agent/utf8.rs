@@ -2,14 +2,14 @@
 
 /// Keeps the start of a character until the rest has come.
 #[derive(Debug, Default)]
-pub struct Decoder {
+pub(super) struct Decoder {
     /// The bytes of a character that is not whole: at most 3.
     pending: Vec<u8>,
 }
 
 impl Decoder {
     /// The text of `bytes`, with what was kept in front. What is not UTF-8 becomes U+FFFD.
-    pub fn feed(&mut self, bytes: &[u8]) -> String {
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> String {
         self.pending.extend_from_slice(bytes);
         let mut text = String::with_capacity(self.pending.len());
         let mut kept = 0;
@@ -31,7 +31,7 @@ impl Decoder {
     }
 
     /// What is left at the end of all bytes: nothing, or one U+FFFD.
-    pub fn finish(&mut self) -> &'static str {
+    pub(super) fn finish(&mut self) -> &'static str {
         if std::mem::take(&mut self.pending).is_empty() { "" } else { "\u{fffd}" }
     }
 }

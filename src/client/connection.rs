@@ -155,19 +155,17 @@ impl<'a> Connection<'a> {
     }
 
     fn act(&mut self) -> Result<(), Ending> {
-        let mut again = Vec::new();
         let mut actions = std::mem::take(&mut self.actions);
         for action in actions.drain(..) {
             match action {
                 Action::Send(text) => self.send(text)?,
                 Action::Emit(event, bytes) => self.shared.emit(event, bytes),
-                Action::Again(entry) => again.push(entry),
+                Action::Again(entry) => self.shared.put_back(entry),
                 Action::Lost(reason) => return Err(Ending::Lost(reason)),
                 Action::End(event) => return Err(Ending::Last(event)),
             }
         }
         self.actions = actions;
-        self.shared.put_back(again.into_iter());
         Ok(())
     }
 
@@ -178,24 +176,22 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Sends what waits, as far as the socket, the relay and the rate of pieces allow. When to go on, if a piece has
-    /// to wait.
+    /// Sends what waits, as far as the socket, the relay and the rate of pieces allow. When to go on, if the first
+    /// that waits has to.
     fn write(&mut self, now: Instant) -> Result<Option<Instant>, Ending> {
-        if !self.session.is_open(now) || self.closing {
-            return Ok(None);
-        }
-        while !self.is_stuck {
-            let mut piece_waits = false;
+        while self.session.can_reach_peer() && !self.is_stuck && !self.closing {
+            let mut wait = None;
             let entry = self.shared.pop_if(|entry| {
-                piece_waits = entry.is_piece() && now < self.next_piece;
-                !piece_waits
+                let piece_at = Some(self.next_piece).filter(|at| entry.is_piece() && *at > now);
+                wait = piece_at.or_else(|| self.session.poll_wait(now, entry));
+                wait.is_none()
             });
-            let Some(entry) = entry else { return Ok(piece_waits.then_some(self.next_piece)) };
+            let Some(entry) = entry else { return Ok(wait) };
             if entry.is_piece() {
                 self.next_piece = now + PIECE_INTERVAL;
             }
             let id = entry.id.clone();
-            match self.session.write(entry) {
+            match self.session.write(now, entry) {
                 Some(text) => self.send(text)?,
                 None => self.shared.emit(Event::NotSent { id }, 0),
             }

@@ -59,8 +59,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
+/// What encryption adds to a payload: AES-GCM's tag.
+const TAG_BYTES: usize = 16;
 /// What an envelope has beside type and payload, encryption's own fields among them, is not longer.
-const ENVELOPE_BYTES: usize = 512;
+const ENVELOPE_BYTES: usize = 1024;
 
 /// Why a client cannot start.
 #[derive(Debug, Error)]
@@ -147,7 +149,7 @@ impl Client {
 
     fn send_raw(&self, id: &str, kind: &str, payload: Box<RawValue>) -> Result<(), SendError> {
         let plain = payload.get().len() + kind.len();
-        let bytes = if self.is_encrypted { plain.div_ceil(3) * 4 } else { plain } + ENVELOPE_BYTES;
+        let bytes = if self.is_encrypted { (plain + TAG_BYTES).div_ceil(3) * 4 } else { plain } + ENVELOPE_BYTES;
         if bytes > MESSAGE_BYTES_MAX {
             return Err(SendError::TooLarge { bytes, max: MESSAGE_BYTES_MAX });
         }

@@ -3,7 +3,7 @@
 
 use super::envelope::{self, Received};
 use super::event::{Event, Message, PeerError, Reason};
-use super::options::{Options, RECENT_BYTES_MAX, RECENT_MAX, RETRIES_MAX, RETRY_AFTER_MAX};
+use super::options::{Options, PACED_FOR, RECENT_BYTES_MAX, RECENT_MAX, RETRIES_MAX, RETRY_AFTER_MAX};
 use super::secure::{Refusal, Secure, Step, empty};
 use super::shared::Entry;
 use crate::e2e::DECRYPTION_FAILED;
@@ -20,7 +20,7 @@ pub(super) enum Action {
     Send(String),
     /// Tell the owner; the number of bytes that the event holds.
     Emit(Event, usize),
-    /// Sent later again: in front of all that waits.
+    /// To be sent again, later.
     Again(Entry),
     /// The connection is over, for this reason.
     Lost(Reason),
@@ -67,8 +67,10 @@ pub(super) struct Session {
     recent: VecDeque<Entry>,
     /// Sum of `recent`'s bytes, at most [`RECENT_BYTES_MAX`] but for a single one.
     recent_bytes: usize,
-    /// The relay wants nothing before then.
-    paused_until: Option<Instant>,
+    /// When the next message that is no piece may leave; `None`: at once.
+    message_at: Option<Instant>,
+    /// The time between two such messages, and until when it holds: the relay has refused some.
+    pace: Option<(Duration, Instant)>,
 }
 
 impl Session {
@@ -81,7 +83,8 @@ impl Session {
             key_exchange_at: None,
             recent: VecDeque::new(),
             recent_bytes: 0,
-            paused_until: None,
+            message_at: None,
+            pace: None,
         }
     }
 
@@ -96,24 +99,24 @@ impl Session {
         self.authed
     }
 
-    /// Messages may leave now.
-    pub(super) fn is_open(&self, now: Instant) -> bool {
-        self.can_reach_peer() && self.paused_until.is_none_or(|until| until <= now)
-    }
-
     /// There is a peer, and keys for it.
     pub(super) fn can_reach_peer(&self) -> bool {
         self.authed && self.peer_online && self.secure.is_ready()
     }
 
+    /// When an entry may leave, as far as the relay's refusals go; `None`: now. Pieces are not among what it refuses.
+    pub(super) fn poll_wait(&self, now: Instant, entry: &Entry) -> Option<Instant> {
+        self.message_at.filter(|at| *at > now && !entry.is_piece())
+    }
+
     /// When to look again, even if nothing happens.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        [self.paused_until, self.key_exchange_at].into_iter().flatten().min()
+        self.key_exchange_at
     }
 
     /// What is due.
     pub(super) fn handle_time(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        self.paused_until.take_if(|until| *until <= now);
+        self.pace.take_if(|(_, until)| *until <= now);
         if self.key_exchange_at.take_if(|at| *at <= now).is_some() {
             let step = self.secure.retry();
             self.handle_step(step, None, actions);
@@ -121,10 +124,11 @@ impl Session {
     }
 
     /// The text of an entry, sealed; keeps the entry in case it is refused. `None`: it cannot be sealed (any more).
-    pub(super) fn write(&mut self, entry: Entry) -> Option<String> {
+    pub(super) fn write(&mut self, now: Instant, entry: Entry) -> Option<String> {
         let payload = self.secure.seal(entry.kind(), entry.payload())?;
         let text = envelope::write(entry.kind(), &entry.id, &payload);
         if !entry.is_piece() {
+            self.message_at = self.pace.map(|(interval, _)| now + interval);
             self.recent_bytes += entry.bytes();
             self.recent.push_back(entry);
             while self.recent.len() > RECENT_MAX || self.recent_bytes > RECENT_BYTES_MAX && self.recent.len() > 1 {
@@ -241,10 +245,12 @@ impl Session {
         let is_key_exchange = self.key_exchange.is_some() && error.about == self.key_exchange;
         let mut sent_again = false;
         if let Some(after) = soon.filter(|_| !authenticated) {
-            let until = now + after;
-            self.paused_until = Some(self.paused_until.map_or(until, |before| before.max(until)));
+            let until = self.message_at.unwrap_or(now).max(now + after);
+            let interval = self.pace.map_or(after, |(before, _)| before.max(after));
+            self.pace = Some((interval, now + PACED_FOR));
+            self.message_at = Some(until);
             if is_key_exchange {
-                self.key_exchange_at = self.paused_until;
+                self.key_exchange_at = Some(until);
                 return;
             }
             if let Some(mut entry) = error.about.as_deref().and_then(|id| self.take_recent(id)) {

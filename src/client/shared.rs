@@ -27,11 +27,13 @@ pub(super) struct Entry {
     pub(super) queued: Instant,
     /// How often it was refused for its rate.
     pub(super) refusals: u32,
+    /// Its place among all that were queued, given by the queue.
+    order: u64,
 }
 
 impl Entry {
     pub(super) fn message(now: Instant, id: String, kind: &str, payload: Box<RawValue>) -> Self {
-        Self { id, content: Content::Message { kind: kind.to_owned(), payload }, queued: now, refusals: 0 }
+        Self { id, content: Content::Message { kind: kind.to_owned(), payload }, queued: now, refusals: 0, order: 0 }
     }
 
     /// Memory it takes, roughly.
@@ -77,7 +79,10 @@ pub(super) enum Full {
 
 #[derive(Debug, Default)]
 struct Outgoing {
+    /// By their `order`.
     entries: VecDeque<Entry>,
+    /// How many were queued so far.
+    queued: u64,
     /// Sum of the entries' bytes.
     bytes: usize,
     /// Nothing more is taken.
@@ -130,10 +135,7 @@ impl Shared {
 
     /// Queues an entry, waiting for room until `deadline`.
     pub(super) fn push(&self, entry: Entry, deadline: Instant) -> Result<(), Full> {
-        let mut outgoing = self.room_for(entry.bytes(), deadline)?;
-        outgoing.bytes += entry.bytes();
-        outgoing.entries.push_back(entry);
-        drop(outgoing);
+        self.room_for(entry.bytes(), deadline)?.push(entry);
         self.wake();
         Ok(())
     }
@@ -158,9 +160,8 @@ impl Shared {
             return Ok(false);
         }
         let content = Content::Piece { stream, seq, fields: Arc::clone(fields), text: text.to_owned() };
-        let entry = Entry { id: envelope::new_id(), content, queued: Instant::now(), refusals: 0 };
-        outgoing.bytes += entry.bytes();
-        outgoing.entries.push_back(entry);
+        let entry = Entry { id: envelope::new_id(), content, queued: Instant::now(), refusals: 0, order: 0 };
+        outgoing.push(entry);
         drop(outgoing);
         self.wake();
         Ok(true)
@@ -253,13 +254,12 @@ impl Shared {
         Some(entry)
     }
 
-    /// Puts entries back in front, in their order: they were refused or not sent. Bounded by what was popped before.
-    pub(super) fn put_back(&self, entries: impl DoubleEndedIterator<Item = Entry>) {
+    /// Puts an entry that was refused back where it was in the order. Bounded by what was popped before.
+    pub(super) fn put_back(&self, entry: Entry) {
         let mut outgoing = lock(&self.outgoing);
-        for entry in entries.rev() {
-            outgoing.bytes += entry.bytes();
-            outgoing.entries.push_front(entry);
-        }
+        outgoing.bytes += entry.bytes();
+        let at = outgoing.entries.partition_point(|other| other.order < entry.order);
+        outgoing.entries.insert(at, entry);
     }
 
     /// When the oldest entry was queued.
@@ -287,6 +287,15 @@ impl Shared {
         self.room.notify_all();
         lock(&self.incoming).ended = true;
         self.arrived.notify_all();
+    }
+}
+
+impl Outgoing {
+    fn push(&mut self, mut entry: Entry) {
+        entry.order = self.queued;
+        self.queued += 1;
+        self.bytes += entry.bytes();
+        self.entries.push_back(entry);
     }
 }
 
@@ -349,6 +358,21 @@ mod tests {
             shared.close(Instant::now());
             assert_eq!(waiting.join().unwrap(), Err(Full::Ended));
         });
+    }
+
+    #[test]
+    fn what_is_put_back_finds_its_place() {
+        let (_poll, shared) = shared();
+        let payload = RawValue::from_string("{}".to_owned()).unwrap();
+        for id in ["1", "2", "3"] {
+            let entry = Entry::message(Instant::now(), id.to_owned(), "chat.send", payload.clone());
+            assert_eq!(shared.push(entry, soon()), Ok(()));
+        }
+        let (first, second) = (shared.pop_if(|_| true).unwrap(), shared.pop_if(|_| true).unwrap());
+        shared.put_back(first);
+        shared.put_back(second);
+        let ids: Vec<String> = std::iter::from_fn(|| shared.pop_if(|_| true)).map(|entry| entry.id).collect();
+        assert_eq!(ids, ["1", "2", "3"]);
     }
 
     #[test]

@@ -30,23 +30,23 @@ const WORDS_MAX: usize = 300;
 
 /// Where the AI server is and what it is asked for.
 #[derive(Clone)]
-pub struct Settings {
+pub(super) struct Settings {
     /// Its address, up to and with `/v1`; without any path `/v1` is added.
-    pub url: String,
+    pub(super) url: String,
     /// The model's name.
-    pub model: String,
+    pub(super) model: String,
     /// Sent as a bearer token, where there is one.
-    pub api_key: Option<String>,
+    pub(super) api_key: Option<String>,
     /// Said to the model first.
-    pub system: Option<String>,
+    pub(super) system: Option<String>,
     /// How long the server may say nothing, before its first word and between two.
-    pub timeout: Duration,
+    pub(super) timeout: Duration,
     /// Whom to believe over TLS.
-    pub trust: Trust,
+    pub(super) trust: Trust,
 }
 
 /// See the module.
-pub struct OpenAi {
+pub(super) struct OpenAi {
     settings: Settings,
     agent: ureq::Agent,
     endpoint: String,
@@ -88,7 +88,7 @@ impl OpenAi {
     ///
     /// # Errors
     /// The CA file cannot be read.
-    pub fn new(settings: Settings) -> Result<Self, TlsError> {
+    pub(super) fn new(settings: Settings) -> Result<Self, TlsError> {
         let agent = http_agent(&settings.trust)?
             .timeout_resolve(Some(CONNECT_TIMEOUT))
             .timeout_connect(Some(CONNECT_TIMEOUT))

@@ -46,7 +46,7 @@ impl Played {
 
     fn writes(&mut self, kind: &str, id: &str) -> Option<String> {
         let payload = raw(&json!({"n": 1}));
-        self.session.write(Entry::message(self.now, id.to_owned(), kind, payload))
+        self.session.write(self.now, Entry::message(self.now, id.to_owned(), kind, payload))
     }
 
     fn refused(&mut self, id: &str, code: &str, retry_after_ms: u64) -> Vec<Action> {
@@ -71,11 +71,11 @@ fn auth_fail_ends_all_and_anything_else_first_is_no_relay() {
 #[test]
 fn a_message_leaves_only_while_there_is_a_peer() {
     let mut played = Played::authed(Role::Agent, Encryption::Off, false);
-    assert!(!played.session.is_open(played.now));
+    assert!(!played.session.can_reach_peer());
     assert_eq!(played.events("status", json!({"peer": "online"})), [Event::PeerOnline]);
-    assert!(played.session.is_open(played.now));
+    assert!(played.session.can_reach_peer());
     assert_eq!(played.events("status", json!({"peer": "offline"})), [Event::PeerOffline]);
-    assert!(!played.session.is_open(played.now));
+    assert!(!played.session.can_reach_peer());
 }
 
 #[test]
@@ -102,39 +102,28 @@ fn messages_are_told_and_missing_payloads_are_empty_ones() {
 #[test]
 fn what_was_refused_for_its_rate_is_sent_again_after_the_wait_but_not_forever() {
     let mut played = Played::authed(Role::Agent, Encryption::Off, true);
-    for round in 1..=RETRIES_MAX + 1 {
-        let text = played.writes("chat.done", "mine").unwrap();
-        assert!(text.contains(r#""payload":{"n":1}"#), "{text}");
+    let text = played.writes("chat.done", "mine").unwrap();
+    assert!(text.contains(r#""payload":{"n":1}"#), "{text}");
+    for round in 1..=RETRIES_MAX {
         let mut actions = played.refused("mine", "RATE_LIMITED", 500);
-        assert!(!played.session.is_open(played.now), "it waits");
-        let told =
-            matches!(&actions[1], Action::Emit(Event::Error(error), _) if error.sent_again == (round <= RETRIES_MAX));
-        assert!(told, "{round}: {actions:?}");
-        match actions.swap_remove(0) {
-            Action::Again(entry) => {
-                assert_eq!((entry.id.as_str(), entry.refusals), ("mine", round));
-                let mut due = Vec::new();
-                let until = played.session.poll_timeout().unwrap();
-                assert_eq!(until, played.now + Duration::from_millis(500));
-                played.now = until;
-                played.session.handle_time(played.now, &mut due);
-                assert!(due.is_empty() && played.session.is_open(played.now));
-                // `writes` makes a new entry: this one's refusals go on.
-                assert!(played.session.write(entry).is_some());
-                if round <= RETRIES_MAX {
-                    played.session.recent.pop_back();
-                    played.session.recent_bytes = 0;
-                    let payload = raw(&json!({"n": 1}));
-                    let mut again = Entry::message(played.now, "mine".to_owned(), "chat.done", payload);
-                    again.refusals = round;
-                    played.session.recent.push_front(again);
-                    played.session.recent_bytes = played.session.recent[0].bytes();
-                }
-            }
-            Action::Emit(Event::NotSent { id }, _) => assert_eq!((id.as_str(), round), ("mine", RETRIES_MAX + 1)),
-            other => panic!("{round}: {other:?}"),
-        }
+        assert!(matches!(&actions[1], Action::Emit(Event::Error(error), _) if error.sent_again), "{actions:?}");
+        let Action::Again(entry) = actions.swap_remove(0) else { panic!("{actions:?}") };
+        assert_eq!((entry.id.as_str(), entry.refusals), ("mine", round));
+        let until = played.session.poll_wait(played.now, &entry).unwrap();
+        assert_eq!(until, played.now + Duration::from_millis(500));
+        played.now = until;
+        assert_eq!(played.session.poll_wait(played.now, &entry), None);
+        assert!(played.session.write(played.now, entry.clone()).is_some());
+        let next = played.session.poll_wait(played.now, &entry);
+        assert_eq!(next, Some(played.now + Duration::from_millis(500)), "no faster than the relay said");
     }
+    let actions = played.refused("mine", "RATE_LIMITED", 500);
+    assert!(matches!(&actions[0], Action::Emit(Event::NotSent { id }, _) if id == "mine"), "{actions:?}");
+    assert!(matches!(&actions[1], Action::Emit(Event::Error(error), _) if !error.sent_again), "{actions:?}");
+    played.now += PACED_FOR;
+    played.session.handle_time(played.now, &mut Vec::new());
+    played.writes("chat.done", "mine").unwrap();
+    assert_eq!(played.session.message_at, None);
 }
 
 #[test]
@@ -144,7 +133,7 @@ fn a_quota_is_told_and_not_waited_for() {
     let actions = played.refused("mine", "DAILY_QUOTA_EXCEEDED", 3_600_000);
     let [Action::Emit(Event::Error(error), _)] = &actions[..] else { panic!("{actions:?}") };
     assert_eq!((error.retry_after, error.sent_again), (Some(Duration::from_secs(3600)), false));
-    assert!(played.session.is_open(played.now));
+    assert!(played.session.can_reach_peer());
 }
 
 #[test]
@@ -204,7 +193,7 @@ fn both_versions_agree_and_seal() {
         assert_eq!(secured.len(), 2, "{events:?}");
         assert_eq!(secured[0], secured[1]);
         assert_eq!((secured[0].0, secured[0].1.is_some()), (version, version == 1));
-        assert!(phone.session.is_open(phone.now) && agent.session.is_open(agent.now));
+        assert!(phone.session.can_reach_peer() && agent.session.can_reach_peer());
         let text = phone.writes("chat.send", "mine").unwrap();
         assert!(text.contains(r#""enc":true"#), "{text}");
         let actions = agent.hears_text(&text);
@@ -214,7 +203,7 @@ fn both_versions_agree_and_seal() {
         );
         // A phone that comes anew has no keys: nothing leaves until it has.
         agent.hears("status", json!({"peer": "online"}));
-        assert!(!agent.session.is_open(agent.now));
+        assert!(!agent.session.can_reach_peer());
     }
 }
 
@@ -223,7 +212,7 @@ fn an_agent_with_a_secret_refuses_what_comes_without() {
     let secret = Encryption::Version2(PairingSecret::from_bytes([9; 32]));
     let (_, mut agent, events) = pair(Encryption::Version1, secret.clone());
     assert!(events.iter().any(|event| matches!(event, Event::Error(error) if error.code == DECRYPTION_FAILED)));
-    assert!(!agent.session.is_open(agent.now));
+    assert!(!agent.session.can_reach_peer());
     let actions = agent.hears("chat.send", json!({"text": "hello"}));
     assert!(
         matches!(&actions[..], [Action::Send(text), Action::Emit(Event::Error(_), _)] if text.contains(DECRYPTION_FAILED)),
