@@ -36,6 +36,9 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Measure this machine for a minute or two and say how much a relay on it can carry
     Plan(PlanArgs),
+    /// Hold idle pairs for another process of this program, whose descriptors do not suffice
+    #[command(hide = true)]
+    Hold(HoldArgs),
 }
 
 /// Which relay, and how the result is shown.
@@ -63,6 +66,10 @@ pub(crate) struct Common {
     /// Tokens, one a line, instead of new ones
     #[arg(long, value_name = "FILE")]
     pub(crate) tokens: Option<PathBuf>,
+    /// Encrypt end to end (version 2): each pair agrees on keys, and each message is sealed and opened for real. The
+    /// size of messages is then that of the envelope in clear
+    #[arg(long)]
+    pub(crate) e2e: bool,
     /// Connections that are opened at the same time
     #[arg(long, value_name = "COUNT", default_value_t = 64)]
     pub(crate) concurrency: usize,
@@ -177,6 +184,10 @@ pub(crate) struct StormArgs {
     /// How long each of the two may take
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
     seconds: f64,
+    /// A shell command that restarts the relay; everybody comes back from that [default: all clients leave by
+    /// themselves, and come back]
+    #[arg(long, value_name = "COMMAND")]
+    restart: Option<String>,
     #[command(flatten)]
     pub(crate) common: Common,
 }
@@ -253,6 +264,19 @@ pub(crate) struct BenchArgs {
     pub(crate) json: Option<PathBuf>,
 }
 
+/// What a process is told that holds pairs. Their tokens come through standard input, one a line.
+#[derive(Debug, Args)]
+pub(crate) struct HoldArgs {
+    /// The relay
+    pub(crate) url: String,
+    /// Connections of the processes before this one
+    pub(crate) connections_before: usize,
+    /// Pairs to hold
+    pub(crate) pairs: usize,
+    /// Connections that are opened at the same time
+    pub(crate) concurrency: usize,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
     /// The relay's binary
@@ -300,7 +324,7 @@ impl ChatArgs {
 
 impl StormArgs {
     pub(crate) fn plan(&self) -> storm::Plan {
-        storm::Plan { pairs: self.pairs, herd: self.herd.max(1), seconds: self.seconds }
+        storm::Plan { pairs: self.pairs, herd: self.herd.max(1), seconds: self.seconds, restart: self.restart.clone() }
     }
 }
 

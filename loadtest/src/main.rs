@@ -20,7 +20,7 @@ use report::html;
 use report::outcome::Outcome;
 use report::progress::Progress;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use scenario::{Relay, Run, chat, idle, pingpong, slow, storm, upload};
+use scenario::{Relay, Run, chat, hold, idle, pingpong, slow, storm, upload};
 use serde::Serialize;
 use server::{Process, find_listener};
 use std::path::Path;
@@ -68,13 +68,14 @@ fn run(command: Command) -> Result<()> {
         Command::Reference { port } => reference::serve(port),
         Command::Bench(args) => bench::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Hold(args) => hold::serve(&args),
     }
 }
 
 /// Runs a scenario against the relay, or in turn against two, and shows the result.
 fn measure(common: &Common, pairs: usize, scenario: impl Fn(Run<'_>) -> Result<Outcome>) -> Result<()> {
     let prepare = |url: &str, pid: Option<u32>| {
-        let target = Target::resolve(url)?;
+        let target = Target { e2e: common.e2e, ..Target::resolve(url)? };
         let process = pid.map(|pid| Process { pid }).or_else(|| find_listener(target.address));
         let memory_at_start = process.map(Process::memory).transpose()?;
         let tokens = match &common.tokens {

@@ -113,6 +113,44 @@ fn two_relays_are_compared_and_the_report_stands_alone() {
 }
 
 #[test]
+fn clients_that_encrypt_agree_on_keys_and_open_what_the_other_sealed() {
+    let reference = Reference::start();
+    let timing = ["--e2e", "--seconds", "1", "--warm-up", "0.1"];
+    for scenario in [
+        &["pingpong", "--pairs", "4", "--depth", "3"][..],
+        &["pingpong", "--pairs", "2", "--bytes", "300000"],
+        &["chat", "--pairs", "4", "--rate", "20", "--pieces", "5", "--piece-rate", "50"],
+    ] {
+        let result = reference.load(&[scenario, &timing].concat());
+        assert_eq!(result["errors"], serde_json::json!({}), "{scenario:?}");
+        assert!(result["counted"] != "messages" || figure(&result, "messages_per_second") > 1.0, "{scenario:?}");
+    }
+}
+
+#[test]
+fn what_one_process_has_no_descriptors_for_others_hold() {
+    let reference = Reference::start();
+    let url = format!("ws://127.0.0.1:{}/ws", reference.port);
+    // The limit is this shell's and its children's: 100 descriptors, and 120 connections at the relay.
+    let command = format!("ulimit -n 100 && exec {PROGRAM} idle --pairs 60 --seconds 1 --url {url}");
+    let output = Command::new("sh").args(["-c", &command]).stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success());
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&result["settings"]["generator_processes"], &result["settings"]["pairs"]), (&2.into(), &60.into()));
+    assert_eq!(result["errors"], serde_json::json!({}));
+}
+
+#[test]
+fn everybody_comes_back_to_a_relay_that_was_restarted() {
+    let reference = Reference::start();
+    let (pid, port) = (reference.child.id(), reference.port);
+    let restart = format!("kill {pid}; exec timeout 20 {PROGRAM} reference {port} >/dev/null 2>&1 & sleep 0.2");
+    let result = reference.load(&["storm", "--pairs", "20", "--restart", &restart]);
+    assert_eq!(result["latency_us"]["come back"]["count"], 40);
+    assert!(figure(&result, "all_back_seconds") > 0.0);
+}
+
+#[test]
 fn a_relay_that_is_not_there_is_named() {
     let output = Command::new(PROGRAM).args(["pingpong", "--url", "ws://127.0.0.1:1/ws"]).output().unwrap();
     assert!(!output.status.success());

@@ -130,6 +130,9 @@ pub(super) struct Flags {
     #[arg(long, value_name = "TIME", help_heading = "Times")]
     pub(super) drain_deadline: Option<String>,
 
+    /// Where to serve /metrics and /health [default: 127.0.0.1:9464, if that is free]
+    #[arg(long, value_name = "HOST:PORT|off", help_heading = "Program")]
+    pub(super) metrics_addr: Option<String>,
     /// TOML file with these flags as keys, without the dashes in front [default: none]
     #[arg(long, value_name = "FILE", help_heading = "Program")]
     pub(super) config: Option<String>,

@@ -3,6 +3,7 @@
 //! It must never print the admin key, and never guess where a value is wrong: it says which, and what would be right.
 
 mod admin_key;
+mod credential;
 mod error;
 mod flags;
 pub mod machine;
@@ -26,7 +27,7 @@ use crate::proto::limits::Limits;
 use flags::Flags;
 use source::Sources;
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 use tracing::level_filters::LevelFilter;
@@ -71,6 +72,20 @@ impl Origins {
             Self::Only(origins) => origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)),
         }
     }
+}
+
+/// Where the metrics are served when nobody says: the port that exporters use by custom, seen by this machine alone.
+const METRICS_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
+
+/// Where the metrics are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsAddr {
+    /// Nowhere.
+    Off,
+    /// There, if it is free: nobody asked for it.
+    Default(SocketAddr),
+    /// There, as the operator said.
+    Given(SocketAddr),
 }
 
 /// The checked configuration.
@@ -122,6 +137,8 @@ pub struct Config {
     pub drain_window: Option<Duration>,
     /// From the first signal to the end; zero: at once.
     pub drain_deadline: Duration,
+    /// Where to serve the metrics.
+    pub metrics: MetricsAddr,
     /// How log lines look.
     pub log_format: LogFormat,
     /// The least that is logged.
@@ -139,6 +156,12 @@ pub fn resolve(
     env: impl Fn(&str) -> Option<String>,
 ) -> Result<Config, ConfigError> {
     resolve_on(Machine::ask(), args, env)
+}
+
+/// The names of all flags that take a value, without dashes.
+#[must_use]
+pub fn flag_names() -> Vec<String> {
+    Flags::names()
 }
 
 /// As [`resolve`], for a given machine.
@@ -167,8 +190,11 @@ pub fn resolve_on(
         echo_addrs: from.one("echo-addr", &flags.echo_addr, Vec::new(), value::listen)?,
         trusted_proxies: from.many("trusted-proxy", &flags.trusted_proxy, value::network)?,
         origins: Origins::of(from.many("allow-origin", &flags.allow_origin, value::origin)?),
+        admin_key: match read_admin_key(from, flags)? {
+            Some(key) => Some(key),
+            None => credential::admin_key(&env)?,
+        },
         phone: from.one("phone", &flags.phone, true, value::switch)?,
-        admin_key: read_admin_key(from, flags)?,
         db,
         registration: from.one("registration", &flags.registration, true, value::switch)?,
         register_per_hour: from.one("register-rate", &flags.register_rate, 5, value::count)?,
@@ -189,6 +215,7 @@ pub fn resolve_on(
         drain_window: from
             .one("drain-window", &flags.drain_window, None, |text| value::duration_or_none(text).map(Some))?,
         drain_deadline: from.one("drain-deadline", &flags.drain_deadline, seconds(30), value::duration_or_none)?,
+        metrics: read_metrics_addr(from, flags)?,
         log_format: from.one("log-format", &flags.log_format, LogFormat::Auto, value::log_format)?,
         log_level: from.one("log-level", &flags.log_level, LevelFilter::INFO, value::log_level)?,
         config_file: from.file().map(PathBuf::from),
@@ -209,6 +236,13 @@ fn read_limits(from: &Sources<'_>, flags: &Flags) -> Result<Limits, ConfigError>
         stream_per_second: from.one("stream-rate", &flags.stream_rate, default.stream_per_second, value::count)?,
         daily_quota_bytes: from.one("daily-quota", &flags.daily_quota, day, value::size)?,
         monthly_quota_bytes: from.one("monthly-quota", &flags.monthly_quota, month, value::size)?,
+    })
+}
+
+fn read_metrics_addr(from: &Sources<'_>, flags: &Flags) -> Result<MetricsAddr, ConfigError> {
+    let unsaid = MetricsAddr::Default(METRICS_ADDR);
+    from.one("metrics-addr", &flags.metrics_addr, unsaid, |text| {
+        value::metrics_addr(text).map(|addr| addr.map_or(MetricsAddr::Off, MetricsAddr::Given))
     })
 }
 

@@ -109,6 +109,15 @@ pub(super) fn listen(text: &str) -> Read<Vec<SocketAddr>> {
     Ok(found.collect())
 }
 
+/// One address to listen on, or `off`.
+pub(super) fn metrics_addr(text: &str) -> Read<Option<SocketAddr>> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let all = listen(text).map_err(|right| format!("off, or {right}"))?;
+    Ok(all.first().copied())
+}
+
 /// An IP address, or a network in CIDR notation.
 pub(super) fn network(text: &str) -> Read<Network> {
     let right = || "an IP address or a network, such as 10.0.0.1, 10.0.0.0/8 or fd00::/8".to_owned();

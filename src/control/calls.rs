@@ -49,7 +49,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
                 expires_at: new.expires_at,
                 limits: new.limits,
             };
-            row.serial = match self.control.store.create(&row) {
+            row.serial = match self.gate.health().timed(|| self.control.store.create(&row)) {
                 Err(StoreError::Exists) => continue,
                 result => self.gate.handle_write(now_ms, result)?,
             };
@@ -86,7 +86,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     fn revoke(&mut self, hash: &TokenHash) -> Answer {
         let now_ms = self.now_ms();
         let written = self.gate.poll_open(now_ms).and_then(|()| {
-            let deleted = self.control.store.revoke(hash);
+            let deleted = self.gate.health().timed(|| self.control.store.revoke(hash));
             self.gate.handle_write(now_ms, deleted)
         });
         let admitted = self.shut_out(hash.key());
@@ -149,7 +149,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         let expiry = row.expires_at.filter(|_| row.expires_at != before.expires_at);
         check(row.label.as_deref(), expiry, now_ms)?;
         self.gate.poll_open(now_ms)?;
-        let updated = self.control.store.update(&row);
+        let updated = self.gate.health().timed(|| self.control.store.update(&row));
         if !self.gate.handle_write(now_ms, updated)? {
             return Err(not_found());
         }
@@ -162,7 +162,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     }
 
     /// Puts a token's entry into the directory, in the place of one that it had, and tells its owner.
-    fn admit(&mut self, row: &TokenRow, sums: UsageSums, now_ms: u64) -> Result<(), ApiAnswer> {
+    pub(super) fn admit(&mut self, row: &TokenRow, sums: UsageSums, now_ms: u64) -> Result<(), ApiAnswer> {
         let key = row.hash.key();
         let entry = entry_of(row, sums, now_ms);
         if let Some(old) = self.control.index.slot(key).and_then(|slot| self.control.directory.entry(slot)) {
@@ -182,7 +182,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     }
 
     /// Reading works where only writing fails, but waits in vain for another program's lock.
-    fn poll_readable(&self, now_ms: u64) -> Result<(), ApiAnswer> {
+    pub(super) fn poll_readable(&self, now_ms: u64) -> Result<(), ApiAnswer> {
         if self.gate.health().state() == StoreState::Locked {
             self.gate.poll_open(now_ms)?;
         }
@@ -197,7 +197,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     }
 
     /// What a token used: from the directory while it admits, which the owner keeps up to date; else from the store.
-    fn used(&mut self, row: &TokenRow, now_ms: u64) -> Result<UsageSums, ApiAnswer> {
+    pub(super) fn used(&mut self, row: &TokenRow, now_ms: u64) -> Result<UsageSums, ApiAnswer> {
         let today = day_of(now_ms);
         let slot = self.control.index.slot(row.hash.key());
         if let Some(entry) = slot.and_then(|slot| self.control.directory.entry(slot)) {

@@ -62,6 +62,7 @@ impl Gate {
 
     fn handle_failure(&mut self, now_ms: u64, error: &StoreError) -> Unavailable {
         let state = StoreState::of(error);
+        self.health.add_error(state);
         if self.health.is_ok() {
             self.pause_ms = PAUSE_MS_MIN;
         }

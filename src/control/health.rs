@@ -1,8 +1,10 @@
 //! How the store fares, for `/health` and the metrics: written by the control thread, read by anyone.
 
 use crate::store::StoreError;
+use crate::telemetry::metrics::Histogram;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 /// The state of the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +61,11 @@ pub struct StoreHealth {
     usage_waiting: AtomicU64,
     /// Bytes of usage that were let go because too many waited.
     usage_dropped_bytes: AtomicU64,
+    /// Since when, in Unix milliseconds, usage has waited; 0 while none does.
+    usage_since_ms: AtomicU64,
+    /// By `StoreState as usize`.
+    errors: [AtomicU64; StoreState::ALL.len()],
+    writes: Mutex<Histogram>,
     detail: Mutex<String>,
 }
 
@@ -94,12 +101,51 @@ impl StoreHealth {
         self.usage_dropped_bytes.load(Relaxed)
     }
 
+    /// How long the oldest usage that is not in the store has waited.
+    #[must_use]
+    pub fn usage_lag(&self, now_unix_ms: u64) -> Duration {
+        match self.usage_since_ms.load(Relaxed) {
+            0 => Duration::ZERO,
+            since => Duration::from_millis(now_unix_ms.saturating_sub(since)),
+        }
+    }
+
+    /// Failures so far, by kind.
+    pub fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let all = StoreState::ALL.into_iter().zip(&self.errors);
+        all.filter(|(state, _)| *state != StoreState::Ok).map(|(state, count)| (state.name(), count.load(Relaxed)))
+    }
+
+    /// How long writes took.
+    #[must_use]
+    pub fn writes(&self) -> Histogram {
+        *self.writes.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Carries out a write and notes how long it took.
+    pub(super) fn timed<T>(&self, write: impl FnOnce() -> T) -> T {
+        let begun = Instant::now();
+        let written = write();
+        self.writes.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).record(begun.elapsed(), 1);
+        written
+    }
+
+    pub(super) fn add_error(&self, state: StoreState) {
+        self.errors[state as usize].fetch_add(1, Relaxed);
+    }
+
     pub(super) fn set(&self, state: StoreState, detail: String) {
         *self.detail.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = detail;
         self.state.store(state as u8, Relaxed);
     }
 
-    pub(super) fn set_usage_waiting(&self, records: u64) {
+    pub(super) fn set_usage_waiting(&self, now_unix_ms: u64, records: u64) {
+        let since = match (records, self.usage_since_ms.load(Relaxed)) {
+            (0, _) => 0,
+            (_, 0) => now_unix_ms,
+            (_, since) => since,
+        };
+        self.usage_since_ms.store(since, Relaxed);
         self.usage_waiting.store(records, Relaxed);
     }
 

@@ -10,6 +10,7 @@ mod index;
 pub mod json;
 pub mod message;
 mod register;
+mod reload;
 #[cfg(test)]
 mod tests;
 mod usage;
@@ -92,6 +93,7 @@ where
         while let Some(request) = next {
             match request {
                 Request::Stop => return worker.stop(),
+                Request::Reload(settings) => worker.reload(settings),
                 Request::Usage(usage) => worker.handle_usage(&usage),
                 Request::Call { from, call } => {
                     let answer = worker.handle_call(call);
@@ -172,12 +174,12 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     fn flush(&mut self, now_ms: u64) {
         if self.pending.len() != 0 && self.gate.poll_open(now_ms).is_ok() {
             let batch = self.pending.batch(USAGE_A_TRANSACTION);
-            let written = self.control.store.record_usage(&batch);
+            let written = self.gate.health().timed(|| self.control.store.record_usage(&batch));
             if self.gate.handle_write(now_ms, written).is_ok() {
                 self.pending.remove(&batch);
             }
         }
-        self.gate.health().set_usage_waiting(self.pending.len() as u64);
+        self.gate.health().set_usage_waiting(now_ms, self.pending.len() as u64);
     }
 
     /// The token admits no more: out of the directory, and its owner closes what is open. Whether it did admit.
@@ -194,7 +196,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         while self.pending.len() != 0 {
             // Tried even where a pause is due: there is no later.
             let batch = self.pending.batch(USAGE_A_TRANSACTION);
-            let written = self.control.store.record_usage(&batch);
+            let written = self.gate.health().timed(|| self.control.store.record_usage(&batch));
             if self.gate.handle_write(now_ms, written).is_err() {
                 tracing::error!(records = self.pending.len(), "usage is lost: the store could not be written");
                 break;

@@ -17,9 +17,13 @@ mod route;
 #[cfg(test)]
 mod tests;
 mod upgrade;
+mod watch;
 
 pub use gate::{Gate, GateOptions};
-pub use response::{HealthReport, answer, error_body, health, ready, switching, unavailable};
+pub use response::{
+    HealthReport, answer, error_body, health, metrics, ready, switching, text, tls_wanted, unavailable,
+};
+pub use watch::{Watched, watch};
 
 use crate::control::message::ApiCall;
 use std::net::IpAddr;

@@ -115,6 +115,13 @@ pub fn unavailable(code: &str, message: &str, retry_after_sec: u64) -> Vec<u8> {
     Response { retry_after: Some(retry_after_sec), ..Response::new(503, body.as_bytes(), false, false) }.bytes()
 }
 
+/// The response to whoever speaks HTTP without TLS where TLS is spoken; the connection closes.
+#[must_use]
+pub fn tls_wanted() -> Vec<u8> {
+    let body = error_body("TLS_REQUIRED", "this port speaks TLS: connect with https:// or wss://", None);
+    Response::new(400, body.as_bytes(), false, false).bytes()
+}
+
 /// The JSON of every error of the HTTP API: `{"error":{"code":…,"message":…,"retry_after_ms":…}}`.
 #[must_use]
 pub fn error_body(code: &str, message: &str, retry_after_ms: Option<u64>) -> String {
@@ -133,9 +140,17 @@ pub fn error_body(code: &str, message: &str, retry_after_ms: Option<u64>) -> Str
 }
 
 /// A plain text for people.
-pub(super) fn text(body: &str, keep_alive: bool, head_only: bool) -> Vec<u8> {
+#[must_use]
+pub fn text(body: &str, keep_alive: bool, head_only: bool) -> Vec<u8> {
     let content_type = "text/plain; charset=utf-8";
     Response { content_type, ..Response::new(200, body.as_bytes(), keep_alive, head_only) }.bytes()
+}
+
+/// The metrics (Prometheus, text format 0.0.4); the connection is closed behind them.
+#[must_use]
+pub fn metrics(text: &str, head_only: bool) -> Vec<u8> {
+    let content_type = "text/plain; version=0.0.4; charset=utf-8";
+    Response { content_type, ..Response::new(200, text.as_bytes(), false, head_only) }.bytes()
 }
 
 /// What is wrong with a request, and the response to it.

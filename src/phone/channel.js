@@ -102,10 +102,15 @@ export class Channel {
   #handleState(state) {
     this.#connection += 1;
     this.#opening = null;
-    this.#session = null;
+    this.#forgetKeys();
     this.agentOnline = false;
     if (state.name === 'open' && state.paired) this.#agentCame();
     else this.#secure({ name: 'none' });
+  }
+
+  // An agent of version 2 goes on with the old keys until it has answered: they are good for reading until then.
+  #forgetKeys() {
+    if (!this.#pairing.secret) this.#session = null;
   }
 
   // The agent, or another one in its place, sends its key now; until then the old key is good for reading only.
@@ -146,7 +151,7 @@ export class Channel {
   #handleStatus(peer) {
     if (peer === 'online') return this.#agentCame();
     this.agentOnline = false;
-    this.#session = null;
+    this.#forgetKeys();
     this.#opening = null;
     this.#secure({ name: 'none' });
   }

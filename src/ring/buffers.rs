@@ -173,6 +173,18 @@ impl Pool {
         self.free.borrow().len()
     }
 
+    /// Buffers that the kernel may write into.
+    #[must_use]
+    pub fn provided(&self) -> usize {
+        usize::from(self.provided.get())
+    }
+
+    /// All buffers.
+    #[must_use]
+    pub fn buffers(&self) -> usize {
+        self.states.len()
+    }
+
     /// The size of one buffer: no slice is longer.
     #[must_use]
     pub fn buffer_bytes(&self) -> usize {

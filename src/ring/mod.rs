@@ -9,6 +9,7 @@
 pub mod buffers;
 pub mod chunk;
 mod inflight;
+pub mod inherited;
 pub mod probe;
 pub mod queue;
 mod wake;
@@ -89,8 +90,24 @@ pub enum Completion {
     Tick,
 }
 
+/// What a ring has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Kernel entries.
+    pub enters: u64,
+    /// Operations that the kernel took.
+    pub submissions: u64,
+    /// Completions that the kernel gave.
+    pub completions: u64,
+    /// Kernel entries before which the completion queue had overflowed: the kernel keeps aside what found no room.
+    pub overflows: u64,
+    /// Receives that found no buffer.
+    pub shortages: u64,
+}
+
 /// A shard's data ring.
 pub struct Ring {
+    counts: Counts,
     uring: IoUring,
     pool: Rc<Pool>,
     inflight: Inflight,
@@ -113,6 +130,7 @@ impl Ring {
             .build(SUBMISSIONS)?;
         let pool = Pool::register(&uring.submitter())?;
         let mut ring = Self {
+            counts: Counts::default(),
             uring,
             pool,
             inflight: Inflight::default(),
@@ -130,10 +148,24 @@ impl Ring {
         self.waker.clone()
     }
 
+    /// What it has done so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
     /// The pool of receive buffers.
     #[must_use]
     pub fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// Accepts one connection on `listener`. Rings that wait on the same socket this way take turns, for each goes to
+    /// the end of the socket's queue when it asks again; with [`Ring::accept`] the first one would have them all.
+    pub fn accept_once(&mut self, listener: BorrowedFd<'_>, index: u32) {
+        let entry = opcode::Accept::new(types::Fd(listener.as_raw_fd()), std::ptr::null_mut(), std::ptr::null_mut());
+        let entry = entry.flags(libc::SOCK_CLOEXEC).build();
+        self.push(entry.user_data(ACCEPT | u64::from(index)));
     }
 
     /// Accepts connections on `listener` until a completion says that it does no more.
@@ -221,15 +253,23 @@ impl Ring {
     }
 
     fn enter(&mut self, min_complete: u32) -> io::Result<usize> {
-        let to_submit = self.uring.submission().len() as u32;
+        let submission = self.uring.submission();
+        let to_submit = submission.len() as u32;
+        self.counts.overflows += u64::from(submission.cq_overflow());
+        drop(submission);
+        self.counts.enters += 1;
         // SAFETY: all that the entries point to is owned by `inflight`, `pool`, `wake_count` or `tick_after`, which live
         // until the completions have been taken (or are leaked when the ring is dropped before, see `Drop`).
-        unsafe { self.uring.submitter().enter::<libc::sigset_t>(to_submit, min_complete, ENTER_GETEVENTS, None) }
+        let taken =
+            unsafe { self.uring.submitter().enter::<libc::sigset_t>(to_submit, min_complete, ENTER_GETEVENTS, None) };
+        self.counts.submissions += *taken.as_ref().unwrap_or(&0) as u64;
+        taken
     }
 
     fn reap(&mut self, completions: &mut Vec<Completion>) {
         let mut woken = false;
         for entry in self.uring.completion().take(COMPLETIONS_A_TURN) {
+            self.counts.completions += 1;
             let (tag, result, flags) = (entry.user_data(), entry.result(), entry.flags());
             let index = tag as u32;
             match tag & KIND {
@@ -244,6 +284,7 @@ impl Ring {
                         None => outcome(result).map(|_| None),
                     };
                     if result == -libc::ENOBUFS {
+                        self.counts.shortages += 1;
                         self.pool.want_more();
                     }
                     completions.push(Completion::Received { conn: index, data, more: cqueue::more(flags) });

@@ -3,7 +3,7 @@
 use super::listeners::Listeners;
 use crate::config::{Config, Secret};
 use crate::shard::shared::Caps;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
 /// The relay accepts connections from now on.
@@ -22,6 +22,13 @@ pub(super) fn ready(config: &Config, listeners: &Listeners, caps: &Caps, tokens:
     );
     if !listeners.echo_addrs.is_empty() {
         tracing::warn!(listen = list(&listeners.echo_addrs), "echoing to anyone who connects");
+    }
+}
+
+/// Where the metrics are.
+pub(super) fn metrics(listener: &TcpListener) {
+    if let Ok(addr) = listener.local_addr() {
+        tracing::info!(listen = %addr, "serving /metrics, /health, /livez and /readyz");
     }
 }
 

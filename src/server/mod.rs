@@ -6,15 +6,23 @@
 mod announce;
 mod certificates;
 pub mod exit;
+mod figures;
 pub mod healthcheck;
+mod inherited;
 mod listeners;
+mod notify;
 pub mod preflight;
+mod reload;
 pub mod rlimits;
 mod signals;
 mod supervise;
 mod threads;
+mod watch;
+
+pub use self::inherited::Inherited;
 
 use self::certificates::Keeper;
+use self::notify::Notify;
 use self::preflight::{ProbeError, Surroundings};
 use self::supervise::Running;
 use self::threads::{start_control, start_shards};
@@ -27,10 +35,12 @@ use crate::session::directory::Directory;
 use crate::shard::Settings;
 use crate::shard::addresses::Addresses;
 use crate::shard::mail::Mail;
-use crate::shard::shared::{Caps, Shared};
+use crate::shard::shared::{Caps, Rules, Shared};
 use crate::store::Store;
 use crate::telemetry::life::Life;
 use crate::tls::certificates::Certificates;
+use crate::tls::settings::server_config;
+use arc_swap::ArcSwap;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -50,11 +60,11 @@ impl Failure {
     }
 }
 
-/// Runs the relay until it is told to stop; returns the process's exit code. What keeps it from starting goes to
-/// standard error in plain words.
+/// Runs the relay until it is told to stop, on the sockets of the service manager where it passed any; returns the
+/// process's exit code. What keeps it from starting goes to standard error in plain words.
 #[must_use]
-pub fn run(config: &Config) -> u8 {
-    match start(config) {
+pub fn run(config: &Config, inherited: Inherited) -> u8 {
+    match start(config, inherited) {
         Ok(running) => running.until_stopped(),
         Err(failure) => {
             eprintln!("{}", failure.text.trim_end());
@@ -63,10 +73,7 @@ pub fn run(config: &Config) -> u8 {
     }
 }
 
-fn start(config: &Config) -> Result<Running, Failure> {
-    if config.listen.iter().any(|listen| listen.tls) {
-        return Err(Failure::new(exit::CONFIG, "TLS is not in this build yet"));
-    }
+fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> {
     // Before anything that lasts, so that a signal during the start is not lost.
     let (orders, ordered) = crossbeam_channel::bounded(ORDERS_MAX);
     signals::listen(orders.clone()).map_err(|error| Failure::new(exit::FAILURE, error))?;
@@ -75,12 +82,18 @@ fn start(config: &Config) -> Result<Running, Failure> {
     let store = Store::open(&config.db, unix_ms()).map_err(|error| Failure::new(exit::STORE, error))?;
     let (key, origin) =
         admin_key(config.admin_key.clone(), &config.db, random()).map_err(|error| Failure::new(exit::STORE, error))?;
-    let listeners = listeners::bind(&config.listen, &config.echo_addrs, config.shards)?;
+    let listeners = listeners::bind(&config.listen, &config.echo_addrs, config.shards, &mut inherited)?;
+    let metrics = watch::bind(config.metrics)?;
     let health = Arc::new(StoreHealth::default());
     let all = keeper.as_ref().map(|keeper| Arc::clone(&keeper.certificates));
-    let shared = Arc::new(shared(config, &key, nofile, Arc::clone(&health), all));
+    let shared = Arc::new(shared(config, &key, nofile, Arc::clone(&health), all)?);
     let kept = keeper.map(Keeper::start).transpose()?;
     let (shards, control_requests) = start_shards(config, settings(config), &shared, &orders)?;
+    if let Some(listener) = metrics {
+        announce::metrics(&listener);
+        let (shared, store) = (Arc::clone(&shared), Arc::clone(&health));
+        watch::start(listener, figures::Figures { shared, store, control: shards.control.clone() })?;
+    }
     let admit = |key, slot| {
         let owner = shards.mailboxes.owner(key);
         let _ = shards.mailboxes.post(owner, Mail::Notice(Notice::Admit { key, slot }));
@@ -89,13 +102,15 @@ fn start(config: &Config) -> Result<Running, Failure> {
         control::load(&store, &shared.directory, unix_ms(), admit).map_err(|error| Failure::new(exit::STORE, error))?;
     let tokens = index.len();
     let control = start_control(config, store, index, health, &shared, &shards, control_requests)?;
-    announce::ready(config, &listeners, &shared.caps, tokens);
+    announce::ready(config, &listeners, &shared.rules.load().caps, tokens);
     if let KeyOrigin::Made(path) = &origin {
         announce::admin_key(&key, path);
     }
-    shards.listen(listeners);
+    // The first client may ask whether it does.
     shared.life.serve();
-    Ok(Running { config: config.clone(), shared, shards, control, kept, ordered })
+    shards.listen(listeners);
+    let notify = Notify::from_environment();
+    Ok(Running { config: config.clone(), key, nofile, shared, shards, control, kept, ordered, notify })
 }
 
 /// Raises the limits, tries io_uring, and gives how many files may be open.
@@ -121,6 +136,14 @@ fn check_machine(config: &Config) -> Result<u64, Failure> {
     Ok(nofile.now)
 }
 
+fn control_settings(config: &Config) -> control::Settings {
+    control::Settings {
+        register_per_hour: config.register_per_hour,
+        registration: config.registration,
+        limits: config.limits,
+    }
+}
+
 fn settings(config: &Config) -> Settings {
     Settings {
         limits: config.limits,
@@ -138,7 +161,29 @@ fn shared(
     nofile: u64,
     health: Arc<StoreHealth>,
     certificates: Option<Arc<Certificates>>,
-) -> Shared {
+) -> Result<Shared, Failure> {
+    let tls = certificates.clone().map(server_config).transpose();
+    Ok(Shared {
+        rules: ArcSwap::from_pointee(rules(config, key, nofile)),
+        directory: Arc::new(Directory::default()),
+        store_fault: Box::new(move || {
+            (!health.is_ok()).then(|| format!("{}: {}", health.state().name(), health.detail()))
+        }),
+        certificates,
+        addresses: Addresses::default(),
+        cells: (0..config.shards).map(|_| Default::default()).collect(),
+        life: Arc::new(Life::new(Instant::now(), config.shards)),
+        started: Instant::now(),
+        shards: config.shards,
+        tls: tls.map_err(|error| Failure::new(exit::FAILURE, error))?,
+        sockets: Default::default(),
+        unauthenticated: Default::default(),
+        connections: Default::default(),
+        sessions: Default::default(),
+    })
+}
+
+fn rules(config: &Config, key: &Secret, nofile: u64) -> Rules {
     let capacity = rlimits::connection_capacity(nofile, config.shards);
     let gate = |any_path: bool| {
         Gate::new(GateOptions {
@@ -153,7 +198,7 @@ fn shared(
             any_path,
         })
     };
-    Shared {
+    Rules {
         caps: Caps {
             // A cap of more connections than there are descriptors would only fail later and less politely.
             connections_max: config.max_connections.filter(|&max| max != 0).unwrap_or(capacity).min(capacity),
@@ -162,19 +207,6 @@ fn shared(
         },
         gate: gate(false),
         echo_gate: gate(true),
-        directory: Arc::new(Directory::default()),
-        store_fault: Box::new(move || {
-            (!health.is_ok()).then(|| format!("{}: {}", health.state().name(), health.detail()))
-        }),
-        certificates,
-        addresses: Addresses::default(),
-        life: Arc::new(Life::new(Instant::now(), config.shards)),
-        started: Instant::now(),
-        shards: config.shards,
-        sockets: Default::default(),
-        unauthenticated: Default::default(),
-        connections: Default::default(),
-        sessions: Default::default(),
     }
 }
 

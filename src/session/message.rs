@@ -27,6 +27,33 @@ pub enum ErrorCode {
     InvalidMessage,
 }
 
+impl ErrorCode {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Unauthorized,
+        Self::PeerOffline,
+        Self::RateLimited,
+        Self::DailyQuotaExceeded,
+        Self::MonthlyQuotaExceeded,
+        Self::MessageTooLarge,
+        Self::InvalidMessage,
+    ];
+
+    /// As it stands on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unauthorized => "UNAUTHORIZED",
+            Self::PeerOffline => "PEER_OFFLINE",
+            Self::RateLimited => "RATE_LIMITED",
+            Self::DailyQuotaExceeded => "DAILY_QUOTA_EXCEEDED",
+            Self::MonthlyQuotaExceeded => "MONTHLY_QUOTA_EXCEEDED",
+            Self::MessageTooLarge => "MESSAGE_TOO_LARGE",
+            Self::InvalidMessage => "INVALID_MESSAGE",
+        }
+    }
+}
+
 /// The random half of the ids that a shard gives to its own messages, and their count.
 #[derive(Debug)]
 pub struct Ids {

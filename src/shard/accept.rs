@@ -2,6 +2,7 @@
 
 use super::Shard;
 use super::bounds::{TURNED_AWAY_FOR, TURNED_AWAY_MAX};
+use super::close::CloseReason;
 use super::connection::{Connection, Early, NONE, Pauses, Phase, Receiving};
 use super::mail::Listener;
 use super::shared::try_count;
@@ -25,8 +26,17 @@ pub struct Accepting {
 impl Shard {
     pub(super) fn listen(&mut self, listeners: Vec<Listener>) {
         self.accepting.listeners.extend(listeners);
-        for (index, listener) in self.accepting.listeners.iter().enumerate() {
-            self.ring.accept(listener.socket.as_fd(), index as u32);
+        for index in 0..self.accepting.listeners.len() {
+            self.arm_listener(index as u32);
+        }
+    }
+
+    fn arm_listener(&mut self, index: u32) {
+        let Some(listener) = self.accepting.listeners.get(index as usize) else { return };
+        if listener.inherited {
+            self.ring.accept_once(listener.socket.as_fd(), index);
+        } else {
+            self.ring.accept(listener.socket.as_fd(), index);
         }
     }
 
@@ -48,31 +58,39 @@ impl Shard {
     /// Arms listeners again that failed to accept, after a pause.
     pub(super) fn resume_listening(&mut self) {
         for index in std::mem::take(&mut self.accepting.stalled) {
-            if let Some(listener) = self.accepting.listeners.get(index as usize) {
-                self.ring.accept(listener.socket.as_fd(), index);
-            }
+            self.arm_listener(index);
         }
     }
 
     pub(super) fn handle_accepted(&mut self, listener: u32, socket: io::Result<OwnedFd>, more: bool) {
         // While draining, what the kernel accepted before it heard of that is still served: told to come back.
         if !more && !self.is_draining() {
-            self.accepting.stalled.push(listener);
+            let one_by_one = self.accepting.listeners.get(listener as usize).is_some_and(|listener| listener.inherited);
+            if one_by_one && socket.is_ok() {
+                self.arm_listener(listener);
+            } else {
+                self.accepting.stalled.push(listener);
+            }
         }
         match socket {
             Ok(socket) => self.take_connection(listener, socket),
             Err(_) if self.is_draining() => {}
             // Out of descriptors or memory: the backlog keeps who comes, and the next tick tries again.
-            Err(error) => tracing::warn!(%error, "cannot accept a connection"),
+            Err(error) => {
+                self.cells.accept_errors += 1;
+                tracing::warn!(%error, "cannot accept a connection");
+            }
         }
     }
 
     fn take_connection(&mut self, listener: u32, socket: OwnedFd) {
-        let echo = self.accepting.listeners.get(listener as usize).is_some_and(|listener| listener.echo);
+        let Some(listener) = self.accepting.listeners.get(listener as usize) else { return };
+        let (echo, tls) = (listener.echo, listener.tls);
         // Fails when the client has gone already.
         let Ok(address) = peer_address(&socket) else { return };
-        let caps = self.shared.caps;
-        let trusted = self.shared.gate.trusts(address);
+        self.cells.accepted += 1;
+        let rules = self.shared.rules.load();
+        let (caps, trusted) = (rules.caps, rules.gate.trusts(address));
         let admitted = try_count(&self.shared.sockets, caps.connections_max);
         let quiet = admitted && try_count(&self.shared.unauthenticated, caps.unauthenticated_max);
         // Who comes through a trusted proxy is counted when the request has named the client.
@@ -82,10 +100,12 @@ impl Shard {
             self.shared.unauthenticated.fetch_sub(1, Relaxed);
         }
         if !counted {
+            self.cells.turned_away();
             if admitted {
                 self.shared.sockets.fetch_sub(1, Relaxed);
             }
-            if self.accepting.turned_away >= TURNED_AWAY_MAX {
+            // Over TLS a handshake would come before a word could be said: that is more than a flood is worth.
+            if tls || self.accepting.turned_away >= TURNED_AWAY_MAX {
                 return;
             }
             self.accepting.turned_away += 1;
@@ -97,6 +117,9 @@ impl Shard {
             if let Some(early) = &mut self.connections[conn as usize].early {
                 early.turned_away = true;
             }
+        }
+        if tls && !self.begin_handshake(conn) {
+            return self.end(conn, CloseReason::Gone);
         }
         self.arm(conn);
     }
@@ -113,6 +136,7 @@ impl Shard {
         let due = self.clock.tick_after(self.settings.auth_timeout);
         let early = Early {
             serial: self.serial,
+            since: self.clock.instant(),
             address,
             counted,
             echo,
@@ -127,6 +151,7 @@ impl Shard {
             socket,
             session: NONE,
             outbox: NONE,
+            tls: NONE,
             last_heard: self.clock.tick(),
             due,
             phase: Phase::Http,

@@ -5,13 +5,16 @@ use crate::control::message::Caller;
 use crate::proto::token::Role;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
-/// No session, or no outbox.
+/// No session, no outbox, or no TLS.
 pub(super) const NONE: u32 = u32::MAX;
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// The TLS handshake is under way.
+    Handshake,
     /// HTTP requests are read.
     Http,
     /// An HTTP call is with the control thread.
@@ -90,6 +93,8 @@ pub(super) struct Connection {
     pub(super) session: u32,
     /// Index of its outbox; [`NONE`] while nothing is queued.
     pub(super) outbox: u32,
+    /// Index of its TLS; [`NONE`] where there is none.
+    pub(super) tls: u32,
     /// The tick at which something was last heard.
     pub(super) last_heard: u32,
     /// The tick at which the next ping is due, or at which the phase has taken too long.
@@ -116,6 +121,8 @@ const _: () = assert!(size_of::<Connection>() <= 48, "an idle connection stays s
 pub(super) struct Early {
     /// Unique on this shard; names the connection to other threads.
     pub(super) serial: u64,
+    /// When it was accepted, and from the upgrade on, when that was.
+    pub(super) since: Instant,
     /// The client's address: the proxy's word for it, where a trusted proxy gave one.
     pub(super) address: IpAddr,
     /// The address that the per-address count was taken for. Given back on authentication or at the end.

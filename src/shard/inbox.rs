@@ -1,7 +1,7 @@
 //! What a connection has sent that could not be passed on yet: a part of a frame, a message under way, or bytes that
 //! wait because reading is paused.
 
-use super::bounds::{PREFIX_BYTES_MAX, STEP_BYTES};
+use super::bounds::{GLANCE_BYTES, PREFIX_BYTES_MAX, STEP_BYTES};
 use crate::proto::envelope::{Invalid, Scanner};
 use crate::proto::frame::{self, Header, Opcode};
 use crate::ring::chunk::Heap;
@@ -75,11 +75,16 @@ impl Partial {
     pub(super) fn take(&mut self, piece: &mut [u8], checked: bool) {
         let checked = checked && !self.too_large;
         self.unmask_and_check(piece, checked);
+        let left = self.frame.map_or(0, |frame| frame.left) as usize;
         let Some(heap) = &mut self.heap else { return };
         let kept = match self.too_large {
             true => piece.len().min(PREFIX_BYTES_MAX.saturating_sub(heap.as_slice().len())),
             false => piece.len(),
         };
+        if !self.too_large && piece.len() > GLANCE_BYTES as usize {
+            // More than a glance has come, so the rest is close: all of the frame gets its room at once.
+            heap.make_room(piece.len() + left);
+        }
         heap.extend(&piece[..kept]);
     }
 

@@ -1,6 +1,7 @@
 //! What becomes of a message: the session decides, the shard carries it out.
 
 use super::Shard;
+use super::cells::Outcome;
 use super::close::CloseReason;
 use super::connection::Phase;
 use crate::proto::envelope::{self, Envelope, Invalid};
@@ -62,17 +63,23 @@ impl Shard {
         match live.session.handle_message(now, unix_ms, role, envelope.kind, message.len() as u64) {
             Verdict::Forward(_) => {
                 let session = connection.session;
+                self.cells.forwarded(role, message.len());
                 self.tokens.note_use(session);
                 Step::Forward(Opcode::Text)
             }
             Verdict::Pong => {
+                self.cells.count(role, Outcome::Answered, message.len());
                 self.tell(conn, RelayMessage::Pong);
                 Step::Done
             }
-            Verdict::Ignore => Step::Done,
+            Verdict::Ignore => {
+                self.cells.count(role, Outcome::Answered, message.len());
+                Step::Done
+            }
             Verdict::Later(wait) => Step::Wait(wait),
-            Verdict::Refuse(Refusal { code, message, retry_after_ms }) => {
-                self.tell(conn, RelayMessage::Error { code, message, retry_after_ms, reference: envelope.id });
+            Verdict::Refuse(Refusal { code, message: text, retry_after_ms }) => {
+                self.cells.message_refused(role, code, message.len());
+                self.tell(conn, RelayMessage::Error { code, message: text, retry_after_ms, reference: envelope.id });
                 Step::Done
             }
         }
@@ -80,6 +87,8 @@ impl Shard {
 
     #[cold]
     fn refuse_invalid(&mut self, conn: u32, invalid: Invalid, message: &[u8]) {
+        let role = self.connections[conn as usize].role;
+        self.cells.message_refused(role, ErrorCode::InvalidMessage, message.len());
         let error = RelayMessage::Error {
             code: ErrorCode::InvalidMessage,
             message: &invalid.to_string(),
@@ -92,6 +101,7 @@ impl Shard {
     pub(super) fn refuse_too_large(&mut self, conn: u32, reference: Option<&str>) {
         let connection = &self.connections[conn as usize];
         let Some(live) = self.tokens.session(connection.session) else { return };
+        self.cells.message_refused(connection.role, ErrorCode::MessageTooLarge, 0);
         let limit = live.session.policy().limits.message_bytes_max;
         let error = RelayMessage::Error {
             code: ErrorCode::MessageTooLarge,

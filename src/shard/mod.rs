@@ -7,6 +7,7 @@
 pub mod accept;
 pub mod addresses;
 pub mod bounds;
+pub mod cells;
 mod close;
 mod connection;
 mod drain;
@@ -20,6 +21,7 @@ mod outbound;
 mod outbox;
 mod receive;
 mod request;
+mod secure;
 pub mod shared;
 mod tick;
 mod token;
@@ -27,10 +29,12 @@ mod wheel;
 
 use self::accept::Accepting;
 use self::bounds::{MAILS_A_TURN, TICK};
+use self::cells::Cells;
 use self::connection::Connection;
 use self::drain::Drain;
 use self::mail::{Mail, Mailboxes};
 use self::outbound::Outboxes;
+use self::secure::Secure;
 use self::shared::Shared;
 use self::tick::{Clock, Throttled};
 use self::token::Tokens;
@@ -93,6 +97,7 @@ pub struct Shard {
     accepting: Accepting,
     connections: Slab<Connection>,
     outboxes: Outboxes,
+    secure: Secure,
     tokens: Tokens,
     wheel: Wheel,
     ids: Ids,
@@ -112,6 +117,7 @@ pub struct Shard {
     /// The waiter whose turn it is.
     first_in_line: Option<u32>,
     throttled: Throttled,
+    cells: Cells,
     /// The mailbox is being read: whoever is called from there does not read it again.
     reading_mail: bool,
     /// Under way, once it has begun.
@@ -134,6 +140,7 @@ impl Shard {
             accepting: Accepting::default(),
             connections: Slab::new(),
             outboxes: Outboxes::default(),
+            secure: Secure::default(),
             tokens: Tokens::default(),
             wheel: Wheel::new(),
             ids: Ids::new(random),
@@ -146,6 +153,7 @@ impl Shard {
             budget_waiters: VecDeque::new(),
             first_in_line: None,
             throttled: Throttled::default(),
+            cells: Cells::default(),
             reading_mail: false,
             drain: None,
             settings,
@@ -162,14 +170,18 @@ impl Shard {
         while !self.has_ended() {
             self.start_fills();
             // Nothing else is to be done here, and whatever comes next comes through the ring: it may sleep.
-            let wait = self.fills.is_empty() && self.mailbox.is_empty();
+            let wait = self.fills.is_empty() && self.mailbox.is_empty() && self.secure.is_quiet();
             self.ring.turn(&mut completions, wait)?;
+            let before = self.clock.now();
             self.clock.update();
+            let busy = !completions.is_empty();
+            self.cells.end_turn(self.clock.now() - before);
             for completion in completions.drain(..) {
                 self.handle_completion(completion);
             }
             self.read_mail();
             self.resume_all();
+            self.step_handshakes(busy);
             self.flush();
             glommio::yield_if_needed().await;
         }
@@ -199,6 +211,7 @@ impl Shard {
                 Mail::Notice(notice) => self.handle_notice(notice),
                 Mail::HandOver(handover) => self.handle_handover(*handover),
                 Mail::Listen(listeners) => self.listen(listeners),
+                Mail::Settings(settings) => self.change_settings(*settings),
                 Mail::Drain(plan) => self.drain(plan),
             }
         }

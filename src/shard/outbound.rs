@@ -34,6 +34,12 @@ impl Outboxes {
         self.free.push(index);
     }
 
+    /// Bytes in all of them, and how many do not get rid of theirs.
+    pub(super) fn queued(&self) -> (u64, u64) {
+        let blocked = self.all.iter().filter(|outbox| outbox.blocked).count();
+        (self.all.iter().map(|outbox| outbox.bytes() as u64).sum(), blocked as u64)
+    }
+
     pub(super) fn get_mut(&mut self, index: u32) -> Option<&mut Outbox> {
         self.all.get_mut(index as usize)
     }
@@ -66,11 +72,14 @@ impl Shard {
     pub(super) fn mind_pressure(&mut self, conn: u32, to: u32, pushed: Pushed) {
         if pushed == Pushed::UnderPressure {
             let reason = if conn == to { Pauses::OWN } else { Pauses::PEER };
-            self.connections[conn as usize].pauses.insert(reason);
+            let pauses = &mut self.connections[conn as usize].pauses;
+            let before = *pauses;
+            pauses.insert(reason);
+            self.cells.high_water[usize::from(conn == to)] += u64::from(*pauses != before);
         }
     }
 
-    fn filled(&mut self, conn: u32, fill: impl FnOnce(&mut Outbox) -> Pushed) -> Pushed {
+    pub(super) fn filled(&mut self, conn: u32, fill: impl FnOnce(&mut Outbox) -> Pushed) -> Pushed {
         let connection = &mut self.connections[conn as usize];
         if connection.outbox == NONE {
             connection.outbox = self.outboxes.take();
@@ -121,7 +130,17 @@ impl Shard {
         if outbox.sending || connection.phase == Phase::Dead {
             return;
         }
-        if let Some(outgoing) = outbox.poll_send() {
+        let outgoing = match connection.tls {
+            NONE => outbox.poll_send(),
+            tls => match self.secure.poll_send(tls, outbox, &self.budget) {
+                Ok(outgoing) => outgoing,
+                Err(fault) => {
+                    tracing::debug!(%fault, "nothing can be sealed any more");
+                    return self.end(conn, CloseReason::Tls);
+                }
+            },
+        };
+        if let Some(outgoing) = outgoing {
             outbox.sending = true;
             let wait = outbox.blocked;
             self.ring.send(connection.socket.as_fd(), conn, outgoing, wait);

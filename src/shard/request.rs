@@ -42,7 +42,8 @@ impl Shard {
                 break;
             }
             let Some(early) = &mut self.connections[conn as usize].early else { return };
-            let gate = if early.echo { &self.shared.echo_gate } else { &self.shared.gate };
+            let rules = self.shared.rules.load();
+            let gate = if early.echo { &rules.echo_gate } else { &rules.gate };
             match gate.parse(self.clock.unix_ms() / 1000, bytes, early.address) {
                 Err(refusal) => return self.respond_last(conn, refusal.response),
                 Ok(Parsed::NeedMore) => break,
@@ -74,7 +75,7 @@ impl Shard {
 
     /// Counts a client that a trusted proxy named, once. `false`: it has too many connections.
     fn count_client(&mut self, conn: u32, client: IpAddr) -> bool {
-        let max = self.shared.caps.unauthenticated_per_address_max;
+        let max = self.shared.rules.load().caps.unauthenticated_per_address_max;
         let Some(early) = &mut self.connections[conn as usize].early else { return true };
         if early.counted.is_none() {
             if !self.shared.addresses.try_enter(client, max) {
@@ -90,6 +91,11 @@ impl Shard {
         let rest = rest.to_vec();
         let connection = &mut self.connections[conn as usize];
         let echo = connection.early.as_ref().is_some_and(|early| early.echo);
+        if let Some(early) = &mut connection.early {
+            let now = self.clock.instant();
+            self.cells.handshake.record(now.saturating_duration_since(early.since), 1);
+            early.since = now;
+        }
         connection.phase = if echo { Phase::Echo } else { Phase::Auth };
         if echo {
             connection.due = self.clock.tick_after(self.settings.ping_interval);
@@ -144,6 +150,7 @@ impl Shard {
     /// Responses go the way of control frames, in the order that they come in: a client that sends a ping right behind
     /// its request for an upgrade must not read the pong before the response.
     fn push_response(&mut self, conn: u32, response: &[u8]) {
+        self.cells.responded(response);
         self.push_control(conn, response);
     }
 

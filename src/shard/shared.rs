@@ -1,12 +1,15 @@
 //! What all shards count together: connections, sessions, and who is not authenticated yet.
 
 use super::addresses::Addresses;
+use super::cells::Cells;
 use crate::http::{Gate, HealthReport};
 use crate::session::directory::Directory;
 use crate::telemetry::life::{Life, Stage};
 use crate::tls::certificates::Certificates;
-use std::sync::Arc;
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Caps over all shards; 0 lifts one.
@@ -20,14 +23,20 @@ pub struct Caps {
     pub unauthenticated_per_address_max: u64,
 }
 
-/// What all threads share. Written when connections come, authenticate and go; never for a message.
-pub struct Shared {
+/// What newcomers and requests are measured by; replaced as a whole when the configuration is read again.
+pub struct Rules {
     /// The caps.
     pub caps: Caps,
     /// What HTTP requests are checked against on the relay's listeners.
     pub gate: Gate,
     /// The same on the echo listener.
     pub echo_gate: Gate,
+}
+
+/// What all threads share. Written when connections come, authenticate and go; never for a message.
+pub struct Shared {
+    /// What holds until the configuration is read again.
+    pub rules: ArcSwap<Rules>,
     /// The tokens.
     pub directory: Arc<Directory>,
     /// Why the store is degraded, if it is; shown by `/health`.
@@ -36,12 +45,16 @@ pub struct Shared {
     pub certificates: Option<Arc<Certificates>>,
     /// What each address is up to.
     pub addresses: Addresses,
+    /// What each shard counted, as it last published it; a shard never waits for the lock.
+    pub cells: Box<[Mutex<Cells>]>,
     /// Where the process is in its life, and its threads' signs of life.
     pub life: Arc<Life>,
     /// When the relay started.
     pub started: Instant,
     /// How many shards there are.
     pub shards: u16,
+    /// How TLS is spoken; `None`: nowhere.
+    pub tls: Option<Arc<ServerConfig>>,
     /// Sockets.
     pub sockets: AtomicU64,
     /// Sockets that have not authenticated.

@@ -1,10 +1,10 @@
 //! The tokens that a shard owns, their sessions, and how connections join and leave them.
 
-use super::Shard;
 use super::close::CloseReason;
 use super::connection::{NONE, Pauses, Phase};
 use super::handover::Destination;
 use super::inbox::Inbox;
+use super::{Settings, Shard};
 use crate::control::message::{Notice, Request, Usage};
 use crate::proto::envelope;
 use crate::proto::limits::LimitsOverride;
@@ -12,7 +12,7 @@ use crate::proto::owner::owner;
 use crate::proto::quota::{Used, day_of};
 use crate::proto::token::{Role, TokenHash, TokenKey};
 use crate::session::directory::{Slot, TokenEntry};
-use crate::session::message::RelayMessage;
+use crate::session::message::{ErrorCode, RelayMessage};
 use crate::session::policy::Policy;
 use crate::session::{Joined, Left, Session};
 use serde::Deserialize;
@@ -171,11 +171,13 @@ impl Shard {
             self.shared.sessions.fetch_add(1, Relaxed);
         }
         self.shared.connections.fetch_add(1, Relaxed);
+        self.cells.joined(role, replaced.is_some(), peer.is_some());
         let due = self.clock.tick_after(self.settings.ping_interval);
         let connection = &mut self.connections[conn as usize];
         (connection.session, connection.role, connection.phase, connection.due) = (session, role, Phase::Open, due);
         if let Some(early) = connection.early.take() {
             tracing::debug!(conn = early.serial, token = %key.id(), role = role.name(), address = %early.address, "authenticated");
+            self.cells.auth.record(self.clock.instant().saturating_duration_since(early.since), 1);
             self.leave_unauthenticated(&early);
         }
         self.wheel.arm(conn, due);
@@ -234,6 +236,7 @@ impl Shard {
     /// Sends the refusal that [`Shard::refuse_auth`] began.
     pub(super) fn finish_refusal(&mut self, conn: u32) {
         let message = self.connections[conn as usize].early.as_ref().map_or("", |early| early.refusal);
+        self.cells.refused.add(ErrorCode::Unauthorized.name(), 1);
         self.tell(conn, RelayMessage::AuthFail { message });
         self.close(conn, CloseReason::Unauthorized);
         self.arm(conn);
@@ -245,8 +248,10 @@ impl Shard {
         let (role, session) = (connection.role, std::mem::replace(&mut connection.session, NONE));
         let Some(live) = self.tokens.sessions.get_mut(session as usize) else { return };
         self.shared.connections.fetch_sub(1, Relaxed);
+        self.cells.open[role as usize] -= 1;
         let peer_to_relieve = live.session.connection(role.peer());
         if let Some(Left { peer }) = live.session.leave(role, conn) {
+            self.cells.parted(peer.is_some());
             if let Some(entry) = self.shared.directory.entry(live.slot) {
                 entry.set_online(role, None);
             }
@@ -322,6 +327,18 @@ impl Shard {
             entry.set_online(role, live.session.connection(role).map(|_| unix_sec as u32));
         }
         write_usage(&entry, live.session.used(self.clock.unix_ms()));
+    }
+
+    /// Other settings hold from now on: for newcomers, and for the sessions that live without limits of their own.
+    pub(super) fn change_settings(&mut self, settings: Settings) {
+        self.settings = Settings { budget_bytes: self.settings.budget_bytes, ..settings };
+        self.policy = Rc::new(Policy::new(self.settings.limits));
+        for (_, live) in &mut self.tokens.sessions {
+            // Of a token that was revoked there is no entry any more, and its connections are on their way out.
+            if let Some(entry) = self.shared.directory.entry(live.slot) {
+                live.session.set_policy(policy_of(entry.limits.as_deref(), &self.policy));
+            }
+        }
     }
 
     fn handle_revoke(&mut self, key: TokenKey) {

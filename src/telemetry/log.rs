@@ -53,6 +53,12 @@ fn filter(level: &str) -> Result<EnvFilter, LogError> {
     EnvFilter::try_new(level).map_err(|_| LogError::Level(level.to_owned()))
 }
 
+/// Lines that were let go.
+#[must_use]
+pub fn dropped() -> u64 {
+    0
+}
+
 type Lines<W> = SubscriberBuilder<
     tracing_subscriber::fmt::format::DefaultFields,
     tracing_subscriber::fmt::format::Format,

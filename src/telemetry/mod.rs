@@ -3,4 +3,6 @@
 pub mod beats;
 pub mod life;
 pub mod log;
+pub mod metrics;
+pub mod process;
 pub mod summed;

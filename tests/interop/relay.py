@@ -54,6 +54,9 @@ class Relay:
         key_flags = [] if admin_key is None else ["-admin-key", admin_key]
         self.command = [binary(), "-addr", f"127.0.0.1:{self.port}", *key_flags, "-db", str(self.db), "--shards", "2"]
         self.command += [str(flag) for flag in flags]
+        if "--metrics-addr" not in self.command:
+            # Many relays at a time would take the default port from each other.
+            self.command += ["--metrics-addr", "off"]
         self.environment = {k: v for k, v in os.environ.items() if k not in ("RELAY_ADMIN_KEY", "RUST_LOG")} | (
             env or {}
         )

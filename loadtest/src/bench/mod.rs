@@ -145,7 +145,7 @@ impl Bench<'_> {
         }
         let (_one, relay) = Server::relay(&self.binaries, &[self.args.server_core], PAIRS_MANY)?;
         let (_other, reference) = Server::reference(&self.binaries, self.args.server_core, PAIRS_MANY)?;
-        let plan = storm::Plan { pairs: PAIRS_MANY, herd: 1000, seconds: 60.0 };
+        let plan = storm::Plan { pairs: PAIRS_MANY, herd: 1000, seconds: 60.0, restart: None };
         let result = self.in_turn(&relay, &reference, |run| storm::run(run, &plan))?;
         self.table.put(Row::ratio(name, Bound::AtLeast(0.9), ratio(&result, "connections_per_second")?, "/s"));
         Ok(())

@@ -11,6 +11,9 @@ use std::time::Duration;
 /// The range that Linux uses unless told otherwise.
 const PORTS_DEFAULT: usize = 28_232;
 
+/// Source addresses, 127.0.0.1 and the next ones.
+const ADDRESSES_MAX: usize = 250;
+
 /// Gives each new connection its source address in turn.
 #[derive(Debug)]
 pub(super) struct Sources {
@@ -20,15 +23,16 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    /// Enough addresses for `connections_max` to `target`: more than one only where the target is on 127.0.0.0/8, all
-    /// of which is this machine.
-    pub(super) fn new(target: SocketAddr, connections_max: usize) -> Self {
+    /// Enough addresses for `connections_max` to `target`, behind those that `connections_before` of other processes
+    /// take: more than one only where the target is on 127.0.0.0/8, all of which is this machine.
+    pub(super) fn new(target: SocketAddr, connections_before: usize, connections_max: usize) -> Self {
         // Half of the ports: others have connections too, and closed ones keep their port for a while.
-        let count = connections_max.div_ceil(ports() / 2);
+        let each = ports() / 2;
+        let (first, end) = (connections_before.div_ceil(each), (connections_before + connections_max).div_ceil(each));
         let addresses = match target.ip() {
-            IpAddr::V4(ip) if ip.is_loopback() && count > 1 => {
-                (1..=count.min(250)).map(|last| SocketAddr::from((Ipv4Addr::new(127, 0, 0, last as u8), 0))).collect()
-            }
+            IpAddr::V4(ip) if ip.is_loopback() && end > 1 => (first..end.max(first + 1))
+                .map(|number| SocketAddr::from((Ipv4Addr::new(127, 0, 0, (number % ADDRESSES_MAX) as u8 + 1), 0)))
+                .collect(),
             _ => Vec::new(),
         };
         Self { addresses, next: 0 }

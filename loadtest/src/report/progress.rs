@@ -20,6 +20,11 @@ impl Progress {
         Self { bar, prefix: prefix.into() }
     }
 
+    /// One that nobody sees.
+    pub(crate) fn hidden() -> Self {
+        Self { bar: ProgressBar::hidden(), prefix: String::new() }
+    }
+
     /// Begins something of `total` steps.
     pub(crate) fn begin(&self, what: &str, total: u64) {
         self.bar.reset();

@@ -2,9 +2,10 @@
 
 use super::Run;
 use super::connect::{add_pairs, connect_pairs, open_all};
+use super::hold::Holders;
 use super::measure::{Load as _, measure, warm_up};
 use super::traffic::Pingpong;
-use crate::generator::{Net, Template};
+use crate::generator::{Net, SECOND, Template};
 use crate::report::outcome::Outcome;
 use crate::server::{Memory, kernel_slab};
 use anyhow::Result;
@@ -31,13 +32,18 @@ pub(crate) fn run(run: Run<'_>, plan: &Plan) -> Result<Outcome> {
     let relay = run.relay;
     drop(connect_pairs(run, plan.pairs.min(FIRST_PAIRS))?);
     std::thread::sleep(SETTLING);
-    let mut net = Net::new(relay.target.clone(), plan.pairs * 2)?;
-    add_pairs(&mut net, relay, plan.pairs);
+    // What this process has no descriptors for, others hold.
+    let own_pairs = plan.pairs.min(Net::capacity() / 2);
+    let mut net = Net::new(relay.target.clone(), own_pairs * 2)?;
+    add_pairs(&mut net, relay, own_pairs);
     let memory = || relay.process.map(|process| process.memory()).transpose();
     let (before, slab_before) = (memory()?, kernel_slab()?);
-    let connect_seconds = open_all(run, &mut net)?;
+    let begun = net.now();
+    open_all(run, &mut net)?;
+    let holders = Holders::start(run, own_pairs..plan.pairs)?;
+    let connect_seconds = (net.now() - begun) as f64 / SECOND as f64;
     let template = |kind| Template::envelope(kind, plan.bytes, 1);
-    let active = plan.active.min(plan.pairs);
+    let active = plan.active.min(own_pairs);
     let mut game = Pingpong::new(template("chat.send")?, template("chat.done")?, net.len(), 0..active);
     game.start(&mut net, 1);
     warm_up(run, &mut net, &mut game, AFTER_CONNECTING)?;
@@ -46,7 +52,7 @@ pub(crate) fn run(run: Run<'_>, plan: &Plan) -> Result<Outcome> {
     let measured = measure(run, &mut net, &mut game, plan.seconds, |_, _| false)?;
     let after = [first, memory()?].into_iter().flatten().max_by_key(|memory| memory.rss);
 
-    let connections = net.len() as f64;
+    let connections = (plan.pairs * 2) as f64;
     let growth = |of: fn(&Memory) -> u64, since: Option<Memory>| {
         let (after, before) = (after.as_ref().map(of)?, since.as_ref().map(of)?);
         Some((after as f64 - before as f64) / connections)
@@ -54,6 +60,7 @@ pub(crate) fn run(run: Run<'_>, plan: &Plan) -> Result<Outcome> {
     let mut outcome = Outcome::new("idle", &relay.target.url, "messages", measured)
         .setting("pairs", plan.pairs)
         .setting("active_pairs", active)
+        .setting("generator_processes", 1 + holders.processes())
         .setting("bytes", plan.bytes)
         .figure("connect_seconds", connect_seconds)
         // Both ends of each connection, where the relay is on this machine; and whatever else the machine did.
@@ -68,5 +75,6 @@ pub(crate) fn run(run: Run<'_>, plan: &Plan) -> Result<Outcome> {
         outcome = outcome.figure("messages", count as f64);
     }
     outcome.errors = game.errors;
+    holders.end()?;
     Ok(outcome)
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod chat;
 pub(crate) mod connect;
+pub(crate) mod hold;
 pub(crate) mod idle;
 pub(crate) mod measure;
 pub(crate) mod pace;
@@ -18,7 +19,7 @@ use crate::target::Target;
 use std::time::Duration;
 
 /// A relay that is ready to be tested.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Relay {
     pub(crate) target: Target,
     /// Its process, where it is on this machine.

@@ -1,14 +1,16 @@
-//! `storm`: everybody connects as fast as it goes, and then everybody comes back at once, as after a restart.
+//! `storm`: everybody connects as fast as it goes, and then everybody comes back at once: because all clients left
+//! together, or because the relay was restarted under them.
 
-use super::Run;
 use super::connect::add_pairs;
 use super::measure::{Load, Measured, measure};
+use super::{Relay, Run};
 use crate::generator::{Handler, Id, Net, SECOND};
 use crate::report::latency::Recorder;
 use crate::report::outcome::Outcome;
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::process::{Command, Stdio};
 
 /// A client that was turned away comes back after this, twice as long each time.
 const BACKOFF: u64 = SECOND / 10;
@@ -17,13 +19,15 @@ const BACKOFF_DOUBLINGS: u32 = 5;
 const CALM: f64 = 0.5;
 
 /// What is asked for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) pairs: usize,
     /// Connections that are on their way at the same time when everybody comes back.
     pub(crate) herd: usize,
     /// How long each storm may take.
     pub(crate) seconds: f64,
+    /// What restarts the relay.
+    pub(crate) restart: Option<String>,
 }
 
 /// Opens all connections and keeps at it until all are authenticated.
@@ -37,6 +41,8 @@ struct Storm {
     authenticated: u64,
     latency: Recorder,
     errors: BTreeMap<String, u64>,
+    /// The relay is being restarted: how many of the connections it had it has closed.
+    closed: Option<u64>,
 }
 
 impl Storm {
@@ -49,7 +55,18 @@ impl Storm {
             authenticated: 0,
             latency: Recorder::default(),
             errors: BTreeMap::new(),
+            closed: None,
         }
+    }
+
+    /// All connections are there, and the relay is about to be restarted.
+    fn under_restart(connections: usize, concurrency: usize) -> Self {
+        Self { next: connections, closed: Some(0), ..Self::new(connections, concurrency) }
+    }
+
+    fn is_over(&self, net: &Net) -> bool {
+        let all_closed = self.closed.is_none_or(|closed| closed == net.len() as u64);
+        all_closed && net.ready() == net.len()
     }
 
     fn retry(&mut self, id: Id, now: u64, why: String) {
@@ -75,6 +92,15 @@ impl Handler for Storm {
     fn handle_message(&mut self, _net: &mut Net, _id: Id, _bytes: u64, _head: &[u8], _now: u64) {}
 
     fn handle_closed(&mut self, net: &mut Net, id: Id, why: String) {
+        if let Some(closed) = &mut self.closed
+            && self.tries[id] == 0
+        {
+            // That is what a restart does, and no error.
+            *closed += 1;
+            self.tries[id] = 1;
+            self.again.push(Reverse((net.now() + BACKOFF, id)));
+            return;
+        }
         self.retry(id, net.now(), why);
     }
 
@@ -108,13 +134,36 @@ impl Load for Storm {
 }
 
 /// One storm, and what it was like.
-fn storm(run: Run<'_>, net: &mut Net, plan: &Plan, concurrency: usize) -> Result<(Storm, Measured)> {
-    let mut storm = Storm::new(net.len(), concurrency);
-    let measured = measure(run, net, &mut storm, plan.seconds, |net, _| net.ready() == net.len())?;
-    if net.ready() < net.len() {
-        bail!("{} of {} connections authenticated in time; {:?}", net.ready(), net.len(), storm.errors);
+fn weather(run: Run<'_>, net: &mut Net, plan: &Plan, mut storm: Storm) -> Result<(Storm, Measured)> {
+    let measured = measure(run, net, &mut storm, plan.seconds, |net, storm| storm.is_over(net))?;
+    if !storm.is_over(net) {
+        let closed = storm.closed.map_or(String::new(), |closed| format!("{closed} were closed by the relay; "));
+        bail!("{closed}{} of {} connections authenticated in time; {:?}", net.ready(), net.len(), storm.errors);
     }
     Ok((storm, measured))
+}
+
+/// Everybody is gone and comes back.
+fn come_back(run: Run<'_>, net: &mut Net, plan: &Plan) -> Result<(Storm, Measured)> {
+    let Some(command) = &plan.restart else {
+        (0..net.len()).for_each(|id| net.close(id));
+        std::thread::sleep(std::time::Duration::from_secs_f64(CALM));
+        let storm = Storm::new(net.len(), plan.herd);
+        return weather(run, net, plan, storm);
+    };
+    let mut restart = Command::new("sh")
+        .args(["-c", command])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .context("cannot run the restart command")?;
+    // The process that was measured is not the one that they come back to.
+    let relay = Relay { process: None, ..run.relay.clone() };
+    let storm = Storm::under_restart(net.len(), plan.herd);
+    let result = weather(Run { relay: &relay, ..run }, net, plan, storm);
+    let status = restart.wait()?;
+    ensure!(status.success(), "the restart command {command:?} failed: {status}");
+    result
 }
 
 /// Runs it once.
@@ -122,17 +171,16 @@ pub(crate) fn run(run: Run<'_>, plan: &Plan) -> Result<Outcome> {
     ensure!(plan.pairs > 0, "a storm takes at least one pair");
     let mut net = Net::new(run.relay.target.clone(), plan.pairs * 2)?;
     add_pairs(&mut net, run.relay, plan.pairs);
-    let (first, measured) = storm(run, &mut net, plan, run.opening.concurrency)?;
+    let storm = Storm::new(net.len(), run.opening.concurrency);
+    let (first, measured) = weather(run, &mut net, plan, storm)?;
     let authenticated = measured.count;
-
-    (0..net.len()).for_each(|id| net.close(id));
-    std::thread::sleep(std::time::Duration::from_secs_f64(CALM));
-    let (back, again) = storm(run, &mut net, plan, plan.herd)?;
+    let (back, again) = come_back(run, &mut net, plan)?;
     let back_cost = again.usage.server_cpu_us.map(|us| us / again.count as f64);
     let mut outcome = Outcome::new("storm", &run.relay.target.url, "connections", measured)
         .setting("pairs", plan.pairs)
         .setting("concurrency", run.opening.concurrency)
         .setting("herd", plan.herd)
+        .setting("restart", plan.restart.clone())
         .throughput("connections_per_second", "server_cpu_us_per_connection", authenticated)
         .figure("all_back_seconds", again.usage.seconds)
         .figure_if("server_cpu_us_per_return", back_cost)

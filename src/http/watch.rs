@@ -1,0 +1,67 @@
+//! Requests on the metrics listener: what an operator's tools look at, and nothing that changes anything.
+
+use super::Refusal;
+use super::head::Head;
+use super::response::Problem;
+use super::route::split_target;
+
+/// What is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watched {
+    /// `GET /metrics`.
+    Metrics,
+    /// `GET /health`.
+    Health,
+    /// `GET /livez`.
+    Live,
+    /// `GET /readyz`.
+    Ready,
+}
+
+/// Reads a request at the beginning of `bytes`: what it looks at, and whether it wants the head of the answer alone.
+/// `None`: it is incomplete. The connection is closed after the answer.
+///
+/// # Errors
+/// [`Refusal`] for everything else.
+pub fn watch(bytes: &[u8]) -> Result<Option<(Watched, bool)>, Refusal> {
+    let refusal = |problem: Problem| Refusal { response: problem.response(false, false) };
+    let Some(head) = Head::read(bytes).map_err(refusal)? else { return Ok(None) };
+    if !matches!(head.method, "GET" | "HEAD") {
+        let text = "there is only something to look at here";
+        return Err(refusal(Problem::fixed(405, "METHOD_NOT_ALLOWED", text).with_header("Allow: GET, HEAD\r\n")));
+    }
+    let watched = match split_target(head.target).map_err(refusal)?.0 {
+        "/metrics" => Watched::Metrics,
+        "/health" => Watched::Health,
+        "/livez" => Watched::Live,
+        "/readyz" => Watched::Ready,
+        _ => {
+            let text = "here are /metrics, /health, /livez and /readyz";
+            return Err(refusal(Problem::fixed(404, "NOT_FOUND", text)));
+        }
+    };
+    Ok(Some((watched, head.method == "HEAD")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(request: &str) -> String {
+        match watch(request.as_bytes()) {
+            Ok(watched) => format!("{watched:?}"),
+            Err(refusal) => String::from_utf8_lossy(&refusal.response[9..12]).into_owned(),
+        }
+    }
+
+    #[test]
+    fn there_is_something_to_look_at_and_nothing_to_change() {
+        let request = |line: &str| format!("{line} HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(status(&request("GET /metrics?a=b")), "Some((Metrics, false))");
+        assert_eq!(status(&request("HEAD /readyz")), "Some((Ready, true))");
+        assert_eq!(status(&request("GET /api/v1/tokens")), "404");
+        assert_eq!(status(&request("POST /metrics")), "405");
+        assert_eq!(status("GET /metrics HTTP/1.1\r\nHost:"), "None");
+        assert_eq!(status("nonsense\r\n\r\n"), "400");
+    }
+}

@@ -1,0 +1,302 @@
+//! What a shard counts: plain cells of its own, published once a second for whoever scrapes.
+//!
+//! Nothing here is shared while it is counted: no atomic and no lock on the way of a message. What only changes when a
+//! connection comes or goes is counted there; the rest is looked at when it is published.
+
+use super::Shard;
+use super::close::CloseReason;
+use crate::proto::token::Role;
+use crate::ring::Counts;
+use crate::session::message::ErrorCode;
+use crate::telemetry::metrics::{Histogram, Tally};
+use crate::telemetry::process::thread_cpu;
+use crate::tls;
+use std::time::Duration;
+
+/// The code under which connections that find no room are counted.
+const FULL: &str = "FULL";
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It went to the peer.
+    Forwarded,
+    /// Its sender was told why not.
+    Refused,
+    /// It was for the relay: a ping or a pong.
+    Answered,
+}
+
+impl Outcome {
+    /// All, by `Outcome as usize`, with the label of the metrics.
+    pub const ALL: [(Self, &str); 3] =
+        [(Self::Forwarded, "forwarded"), (Self::Refused, "refused"), (Self::Answered, "answered")];
+}
+
+/// Messages and their bytes, by [`Outcome`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Flow {
+    /// Messages.
+    pub messages: [u64; 3],
+    /// Payload bytes.
+    pub bytes: [u64; 3],
+}
+
+/// A shard's counts and, where it says so, what was found when they were published.
+#[derive(Clone, Copy, Debug)]
+pub struct Cells {
+    /// By `Role as usize` of the sender.
+    pub flows: [Flow; 2],
+    /// Forwarded behind others, because the receiver's socket was full. As above.
+    pub delayed: [u64; 2],
+    /// Forwarded in this turn and not queued yet.
+    fresh: u64,
+    /// Queued in this turn toward sockets that take it at once.
+    turn: u64,
+    /// Of all messages queued toward sockets that take them at once.
+    pub forward: Histogram,
+    /// From accepted to upgraded.
+    pub handshake: Histogram,
+    /// From upgraded to authenticated.
+    pub auth: Histogram,
+    /// Refusals by code.
+    pub refused: Tally<12>,
+    /// Ended connections by reason.
+    pub closed: Tally<32>,
+    /// TLS handshakes by how they ended.
+    pub tls_handshakes: Tally<10>,
+    /// HTTP responses by class of status.
+    pub responses: Tally<6>,
+    /// Accepted connections.
+    pub accepted: u64,
+    /// Failures to accept.
+    pub accept_errors: u64,
+    /// Authenticated connections, by `Role as usize`.
+    pub authenticated: [u64; 2],
+    /// Connections moved to another shard.
+    pub moved: u64,
+    /// Connections that should have been moved to a shard whose mailbox was full.
+    pub not_moved: u64,
+    /// Pauses because of the peer's outbox, and because of the connection's own.
+    pub high_water: [u64; 2],
+    /// Messages that had to wait for memory.
+    pub budget_waits: u64,
+    /// Open connections now, by `Role as usize`.
+    pub open: [u64; 2],
+    /// Closing connections now.
+    pub closing: u64,
+    /// Sessions now in which both are there.
+    pub paired: u64,
+    /// Sessions now in which one waits for the other.
+    pub waiting: u64,
+    /// Found when published: everything in the slab.
+    pub sockets: u64,
+    /// Found when published: bytes in all outboxes.
+    pub outbox_bytes: u64,
+    /// Found when published: outboxes whose socket does not take them.
+    pub outboxes_blocked: u64,
+    /// Found when published: reserved memory.
+    pub budget_bytes: u64,
+    /// Found when published: all that can be reserved.
+    pub budget_bytes_max: u64,
+    /// Found when published: connections that wait for memory.
+    pub budget_waiting: u64,
+    /// Found when published: receive buffers that the kernel may write into, and those that nobody uses.
+    pub buffers: (u64, u64),
+    /// Found when published: all receive buffers.
+    pub buffers_all: u64,
+    /// Found when published: mails in the mailbox.
+    pub mails: u64,
+    /// Found when published: what the ring counted.
+    pub ring: Counts,
+    /// Found when published: CPU time of the thread.
+    pub cpu: Duration,
+}
+
+impl Default for Cells {
+    fn default() -> Self {
+        let codes = ErrorCode::ALL.map(ErrorCode::name);
+        let mut refused = Tally::new(&codes);
+        refused.add(FULL, 0);
+        Self {
+            flows: Default::default(),
+            delayed: [0; 2],
+            fresh: 0,
+            turn: 0,
+            forward: Histogram::default(),
+            handshake: Histogram::default(),
+            auth: Histogram::default(),
+            refused,
+            closed: Tally::new(&CloseReason::LABELS),
+            tls_handshakes: Tally::new(&tls::outcome::Outcome::ALL.map(tls::outcome::Outcome::name)),
+            responses: Tally::new(&["1xx", "2xx", "3xx", "4xx", "5xx"]),
+            accepted: 0,
+            accept_errors: 0,
+            authenticated: [0; 2],
+            moved: 0,
+            not_moved: 0,
+            high_water: [0; 2],
+            budget_waits: 0,
+            open: [0; 2],
+            closing: 0,
+            paired: 0,
+            waiting: 0,
+            sockets: 0,
+            outbox_bytes: 0,
+            outboxes_blocked: 0,
+            budget_bytes: 0,
+            budget_bytes_max: 0,
+            budget_waiting: 0,
+            buffers: (0, 0),
+            buffers_all: 0,
+            mails: 0,
+            ring: Counts::default(),
+            cpu: Duration::ZERO,
+        }
+    }
+}
+
+impl Cells {
+    /// A message went to the peer, or will when the run that it is in is queued.
+    #[inline]
+    pub(super) fn forwarded(&mut self, role: Role, bytes: usize) {
+        let flow = &mut self.flows[role as usize];
+        flow.messages[Outcome::Forwarded as usize] += 1;
+        flow.bytes[Outcome::Forwarded as usize] += bytes as u64;
+        self.fresh += 1;
+    }
+
+    /// What was forwarded is queued now; `behind`: behind others, for the socket is full.
+    #[inline]
+    pub(super) fn queued(&mut self, role: Role, behind: bool) {
+        let fresh = std::mem::take(&mut self.fresh);
+        if behind {
+            self.delayed[role as usize] += fresh;
+        } else {
+            self.turn += fresh;
+        }
+    }
+
+    /// The kernel has taken what the turn queued; `elapsed` since it handed over what came.
+    #[inline]
+    pub(super) fn end_turn(&mut self, elapsed: Duration) {
+        if self.turn != 0 {
+            self.forward.record(elapsed, std::mem::take(&mut self.turn));
+        }
+    }
+
+    /// A message was refused.
+    pub(super) fn message_refused(&mut self, role: Role, code: ErrorCode, bytes: usize) {
+        self.count(role, Outcome::Refused, bytes);
+        self.refused.add(code.name(), 1);
+    }
+
+    /// A message did not go to the peer.
+    pub(super) fn count(&mut self, role: Role, outcome: Outcome, bytes: usize) {
+        let flow = &mut self.flows[role as usize];
+        flow.messages[outcome as usize] += 1;
+        flow.bytes[outcome as usize] += bytes as u64;
+    }
+
+    /// A connection found no room.
+    pub(super) fn turned_away(&mut self) {
+        self.refused.add(FULL, 1);
+    }
+
+    /// A response is queued; its status line begins with `HTTP/1.1 `.
+    pub(super) fn responded(&mut self, response: &[u8]) {
+        let class = match response.get(9) {
+            Some(b'1') => "1xx",
+            Some(b'2') => "2xx",
+            Some(b'3') => "3xx",
+            Some(b'4') => "4xx",
+            _ => "5xx",
+        };
+        self.responses.add(class, 1);
+    }
+
+    /// Somebody joined a session; `replaced`: in the place of another, `peer`: whom they found there.
+    pub(super) fn joined(&mut self, role: Role, replaced: bool, peer: bool) {
+        self.open[role as usize] += 1;
+        self.authenticated[role as usize] += 1;
+        match (replaced, peer) {
+            (true, _) => {}
+            (false, true) => {
+                self.waiting -= 1;
+                self.paired += 1;
+            }
+            (false, false) => self.waiting += 1,
+        }
+    }
+
+    /// A session's connection left it; `peer`: who stays.
+    pub(super) fn parted(&mut self, peer: bool) {
+        if peer {
+            self.paired -= 1;
+            self.waiting += 1;
+        } else {
+            self.waiting -= 1;
+        }
+    }
+}
+
+impl Shard {
+    /// Shows the cells to whoever scrapes; not now, where they are being looked at.
+    pub(super) fn publish_cells(&mut self) {
+        let Some(Ok(mut shown)) = self.shared.cells.get(usize::from(self.id)).map(|cells| cells.try_lock()) else {
+            return;
+        };
+        let cells = &mut self.cells;
+        cells.sockets = self.connections.len() as u64;
+        (cells.outbox_bytes, cells.outboxes_blocked) = self.outboxes.queued();
+        cells.budget_bytes = self.budget.used_bytes() as u64;
+        cells.budget_bytes_max = self.settings.budget_bytes as u64;
+        cells.budget_waiting = self.budget_waiters.len() as u64;
+        let pool = self.ring.pool();
+        cells.buffers = (pool.provided() as u64, pool.free() as u64);
+        cells.buffers_all = pool.buffers() as u64;
+        cells.mails = self.mailbox.len() as u64;
+        cells.ring = self.ring.counts();
+        cells.cpu = thread_cpu();
+        *shown = *cells;
+    }
+
+    /// What was forwarded by `conn` is about to be queued toward `to`.
+    pub(super) fn count_queued(&mut self, conn: u32, to: u32) {
+        let outbox = self.connections[to as usize].outbox;
+        let behind = self.outboxes.get_mut(outbox).is_some_and(|outbox| outbox.sending);
+        self.cells.queued(self.connections[conn as usize].role, behind);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_counts_for_each_message_that_left_in_it() {
+        let mut cells = Cells::default();
+        cells.forwarded(Role::Phone, 100);
+        cells.forwarded(Role::Phone, 50);
+        cells.queued(Role::Phone, false);
+        cells.forwarded(Role::Agent, 7);
+        cells.queued(Role::Agent, true);
+        cells.end_turn(Duration::from_micros(20));
+        cells.end_turn(Duration::from_secs(1));
+        assert_eq!((cells.forward.count(), cells.delayed), (2, [0, 1]));
+        assert_eq!((cells.flows[0].messages[0], cells.flows[0].bytes[0]), (2, 150));
+    }
+
+    #[test]
+    fn sessions_are_paired_while_both_are_there() {
+        let mut cells = Cells::default();
+        cells.joined(Role::Agent, false, false);
+        cells.joined(Role::Phone, false, true);
+        cells.joined(Role::Phone, true, true);
+        assert_eq!((cells.paired, cells.waiting), (1, 0));
+        cells.parted(true);
+        assert_eq!((cells.paired, cells.waiting), (0, 1));
+        cells.parted(false);
+        assert_eq!((cells.paired, cells.waiting), (0, 0));
+    }
+}
