@@ -95,8 +95,10 @@ impl History {
 
     /// Takes the last turn back where it was the person's: it was not answered.
     pub fn forget_question(&mut self, chat: &str) {
-        if let Some(chat) = self.chats.get_mut(chat) {
-            chat.turns.pop_back_if(|turn| turn.speaker == Speaker::User);
+        if let Some(chat) = self.chats.get_mut(chat)
+            && chat.turns.back().is_some_and(|turn| turn.speaker == Speaker::User)
+        {
+            chat.turns.pop_back();
         }
     }
 

@@ -76,7 +76,11 @@ impl Stream {
 
 /// The longest start of `text` that has at most `bytes_max` bytes, which are at least 4, and the rest.
 fn split_at_most(text: &str, bytes_max: usize) -> (&str, &str) {
-    text.split_at(text.floor_char_boundary(bytes_max))
+    let mut end = bytes_max.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.split_at(end)
 }
 
 #[cfg(test)]
