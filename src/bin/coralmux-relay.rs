@@ -28,5 +28,7 @@ fn main() -> ExitCode {
         eprintln!("coralmux-relay: {error}");
         return ExitCode::from(server::exit::CONFIG);
     }
-    ExitCode::from(server::run(&config))
+    let exit_code = server::run(&config);
+    telemetry::log::flush();
+    ExitCode::from(exit_code)
 }

@@ -88,7 +88,7 @@ impl Gate {
             Some(1..) if head.wants_websocket() => {
                 return Err(Problem::fixed(400, "BAD_REQUEST", "a request for an upgrade has no body"));
             }
-            None if head.method == "PATCH" => {
+            None if matches!(head.method, "PATCH" | "PUT") => {
                 return Err(Problem::fixed(411, "LENGTH_REQUIRED", "send the length of the body in Content-Length"));
             }
             length => length.unwrap_or(0),
@@ -139,6 +139,14 @@ impl Gate {
             ("DELETE", Route::PairToken(hash)) => {
                 self.check_admin(head)?;
                 ApiCall::Revoke(hash)
+            }
+            ("GET", Route::LogLevel) => {
+                self.check_admin(head)?;
+                ApiCall::LogLevel(None)
+            }
+            ("PUT", Route::LogLevel) => {
+                self.check_admin(head)?;
+                ApiCall::LogLevel(Some(body::log_level(body)?))
             }
             ("GET", Route::Tokens) => {
                 self.check_admin(head)?;

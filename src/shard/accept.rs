@@ -12,6 +12,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 
+/// The label of connections that are closed without a word.
+const TURNED_AWAY: &str = "turned_away";
+
 /// The listeners, and who was let in only to be turned away.
 #[derive(Default)]
 pub struct Accepting {
@@ -65,7 +68,7 @@ impl Shard {
             // Out of descriptors or memory: the backlog keeps who comes, and the next tick tries again.
             Err(error) => {
                 self.cells.accept_errors += 1;
-                tracing::warn!(%error, "cannot accept a connection");
+                self.log_accept_error(&error);
             }
         }
     }
@@ -91,6 +94,7 @@ impl Shard {
                 self.shared.sockets.fetch_sub(1, Relaxed);
             }
             if self.accepting.turned_away >= TURNED_AWAY_MAX {
+                self.cells.closed.add(TURNED_AWAY, 1);
                 return;
             }
             self.accepting.turned_away += 1;
