@@ -1,18 +1,15 @@
 """A small phone: it sends one chat message and prints the answer while it streams in.
 
+    python clients/python/phone.py 'openclaw://pair?token=...&relay=...&k=...' "hello"
     python clients/python/phone.py ws://127.0.0.1:8080/ws oc_pair_... "hello"
 
 Exit code 0 after the answer's end, 1 where there is none; the reason goes to standard error.
 """
 
 import asyncio
-import json
 import sys
-import time
-import uuid
 
-from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidHandshake, WebSocketException
+from coralmux import Client, Link, LinkError, Protection, Refused
 
 HELP = {
     "PEER_OFFLINE": "No agent is connected with this token. Start clients/python/agent.py first.",
@@ -22,43 +19,41 @@ HELP = {
 }
 
 
-def message(kind, **payload):
-    now_ms = int(time.time() * 1000)
-    return json.dumps({"v": 1, "type": kind, "id": str(uuid.uuid4()), "ts": now_ms, "payload": payload})
-
-
-async def ask(ws, token, text):
-    await ws.send(message("auth", token=token, role="phone"))
-    reply = json.loads(await ws.recv())
-    if reply["type"] == "auth.fail":
-        sys.exit(f"The relay refused the token: {reply['payload']['message']}")
-    await ws.send(message("chat.send", text=text))
-    async for frame in ws:
-        received = json.loads(frame)
-        payload = received.get("payload") or {}
-        if received["type"] == "chat.stream":
+async def ask(client, text):
+    async for event in client:
+        payload = event.payload
+        if event.type == "client.connected":
+            if not client.paired:
+                sys.exit(HELP["PEER_OFFLINE"])
+            sending = asyncio.create_task(client.send("chat.send", {"text": text}))  # it waits for the keys
+            sending.add_done_callback(lambda sent: sent.cancelled() or sent.exception())
+        elif event.type == "client.agreed" and event.protection is not Protection.VERIFIED:
+            print(f"Encrypted, {event.protection.value}: the agent shows {client.fingerprint}?", file=sys.stderr)
+        elif event.type == "chat.stream":
             print(payload.get("delta", ""), end="", flush=True)
-        elif received["type"] == "chat.done":
+        elif event.type == "chat.done":
             print()
             return
-        elif received["type"] == "chat.error":
+        elif event.type == "chat.error":
             wait = payload.get("retry_after_ms")
             hint = f" Try again in {-(-wait // 1000)} s." if wait else ""
             sys.exit(HELP.get(payload["code"], f"{payload['code']}: {payload.get('message')}") + hint)
-        elif received["type"] == "status" and payload.get("peer") == "offline":
+        elif event.type in ("client.refused", "client.lost"):
+            sys.exit(payload["message"])
+        elif event.type == "status" and payload["peer"] == "offline":
             sys.exit("The agent went away before its answer was complete.")
-    sys.exit(f"The relay closed the connection: {ws.close_code} {ws.close_reason}")
 
 
-async def main(url, token, text):
-    try:
-        async with connect(url, ping_interval=30, ping_timeout=10, max_size=5 * 1024 * 1024) as ws:
-            await ask(ws, token, text)
-    except (OSError, InvalidHandshake, WebSocketException) as error:
-        sys.exit(f"No connection to {url}: {error}")
+async def main(link, text):
+    async with Client("phone", link) as client:
+        await ask(client, text)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 4:
-        sys.exit(f'usage: {sys.argv[0]} ws://HOST:PORT/ws TOKEN "TEXT"')
-    asyncio.run(main(*sys.argv[1:]))
+    if len(sys.argv) not in (3, 4):
+        sys.exit(f'usage: {sys.argv[0]} LINK "TEXT", or ws://HOST:PORT/ws TOKEN "TEXT"')
+    *where, what = sys.argv[1:]
+    try:
+        asyncio.run(main(Link(where[1], where[0]) if len(where) == 2 else Link.parse(where[0]), what))
+    except (LinkError, Refused) as error:
+        sys.exit(str(error))

@@ -7,6 +7,8 @@ import time
 import urllib.error
 import urllib.request
 
+from coralmux import Link, new_secret
+
 WAIT_SECONDS = 30
 
 
@@ -34,15 +36,16 @@ def main(base, python, relay_pid):
         token = call(request)["token"]
     except urllib.error.HTTPError as error:
         sys.exit(f"No token: {error.code} {error.read().decode(errors='replace')}")
-    url = base.replace("http://", "ws://") + "/ws"
+    link = Link(token, base.replace("http://", "ws://") + "/ws", new_secret()).for_apps()
     print(
         f"""
 The relay runs at {base}. Its newest pairing token is
     {token}
 
-Start an agent in a second terminal, then send it a message from a third:
-    {python} clients/python/agent.py {url} {token}
-    {python} clients/python/phone.py {url} {token} "hello"
+Start an agent in a second terminal, then send it a message from a third. The link holds the key of their encryption,
+which the relay does not know:
+    {python} clients/python/agent.py '{link}'
+    {python} clients/python/phone.py '{link}' "hello"
 
 Ctrl-C stops the relay.
 """,

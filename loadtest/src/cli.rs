@@ -66,6 +66,10 @@ pub(crate) struct Common {
     /// Tokens, one a line, instead of new ones
     #[arg(long, value_name = "FILE")]
     pub(crate) tokens: Option<PathBuf>,
+    /// Encrypt end to end (version 2): each pair agrees on keys, and each message is sealed and opened for real. The
+    /// size of messages is then that of the envelope in clear
+    #[arg(long)]
+    pub(crate) e2e: bool,
     /// Connections that are opened at the same time
     #[arg(long, value_name = "COUNT", default_value_t = 64)]
     pub(crate) concurrency: usize,

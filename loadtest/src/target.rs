@@ -13,6 +13,8 @@ pub(crate) struct Target {
     /// Path and query of the endpoint.
     pub(crate) path: String,
     pub(crate) address: SocketAddr,
+    /// Whether the clients encrypt what they say to each other.
+    pub(crate) e2e: bool,
 }
 
 impl Target {
@@ -36,7 +38,7 @@ impl Target {
             with_port.to_socket_addrs().with_context(|| format!("{url}: cannot find {authority}"))?.collect();
         let address = addresses.iter().find(|a| a.is_ipv4()).or(addresses.first());
         let address = *address.with_context(|| format!("{url}: {authority} has no address"))?;
-        Ok(Self { url: url.to_owned(), authority: authority.to_owned(), path, address })
+        Ok(Self { url: url.to_owned(), authority: authority.to_owned(), path, address, e2e: false })
     }
 }
 

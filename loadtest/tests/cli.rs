@@ -113,6 +113,21 @@ fn two_relays_are_compared_and_the_report_stands_alone() {
 }
 
 #[test]
+fn clients_that_encrypt_agree_on_keys_and_open_what_the_other_sealed() {
+    let reference = Reference::start();
+    let timing = ["--e2e", "--seconds", "1", "--warm-up", "0.1"];
+    for scenario in [
+        &["pingpong", "--pairs", "4", "--depth", "3"][..],
+        &["pingpong", "--pairs", "2", "--bytes", "300000"],
+        &["chat", "--pairs", "4", "--rate", "20", "--pieces", "5", "--piece-rate", "50"],
+    ] {
+        let result = reference.load(&[scenario, &timing].concat());
+        assert_eq!(result["errors"], serde_json::json!({}), "{scenario:?}");
+        assert!(result["counted"] != "messages" || figure(&result, "messages_per_second") > 1.0, "{scenario:?}");
+    }
+}
+
+#[test]
 fn what_one_process_has_no_descriptors_for_others_hold() {
     let reference = Reference::start();
     let url = format!("ws://127.0.0.1:{}/ws", reference.port);

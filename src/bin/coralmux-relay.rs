@@ -5,6 +5,14 @@ use coralmux::{server, telemetry};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Before anything else opens a file.
+    let inherited = match server::Inherited::claim() {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            eprintln!("coralmux-relay: {error}");
+            return ExitCode::from(server::exit::CONFIG);
+        }
+    };
     let mut args: Vec<_> = std::env::args_os().collect();
     let healthcheck = args.get(1).is_some_and(|first| first == "healthcheck");
     if healthcheck {
@@ -28,7 +36,7 @@ fn main() -> ExitCode {
         eprintln!("coralmux-relay: {error}");
         return ExitCode::from(server::exit::CONFIG);
     }
-    let exit_code = server::run(&config);
+    let exit_code = server::run(&config, inherited);
     telemetry::log::flush();
     ExitCode::from(exit_code)
 }

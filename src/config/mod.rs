@@ -3,6 +3,7 @@
 //! It must never print the admin key, and never guess where a value is wrong: it says which, and what would be right.
 
 mod admin_key;
+mod credential;
 mod error;
 mod flags;
 pub mod machine;
@@ -183,8 +184,11 @@ pub fn resolve_on(
         echo_addrs: from.one("echo-addr", &flags.echo_addr, Vec::new(), value::listen)?,
         trusted_proxies: from.many("trusted-proxy", &flags.trusted_proxy, value::network)?,
         origins: Origins::of(from.many("allow-origin", &flags.allow_origin, value::origin)?),
+        admin_key: match read_admin_key(from, flags)? {
+            Some(key) => Some(key),
+            None => credential::admin_key(&env)?,
+        },
         phone: from.one("phone", &flags.phone, true, value::switch)?,
-        admin_key: read_admin_key(from, flags)?,
         db,
         registration: from.one("registration", &flags.registration, true, value::switch)?,
         register_per_hour: from.one("register-rate", &flags.register_rate, 5, value::count)?,

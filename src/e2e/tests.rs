@@ -1,5 +1,8 @@
 //! Two ends that talk to each other, and what sits between them.
 
+mod known;
+mod random;
+
 use super::*;
 use serde_json::value::RawValue;
 

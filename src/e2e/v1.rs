@@ -10,7 +10,7 @@ use hkdf::Hkdf;
 use serde_json::value::RawValue;
 use sha2::Sha256;
 use std::fmt;
-use x25519_dalek::{PublicKey, StaticSecret};
+use x25519_dalek::{PublicKey, SharedSecret, StaticSecret};
 use zeroize::Zeroizing;
 
 const SALT: &[u8] = b"openclaw-relay-e2e-v1";
@@ -46,12 +46,14 @@ impl KeyPair {
     /// # Errors
     /// The public key is not 32 bytes, or a point of low order.
     pub fn agree(&self, theirs: &[u8]) -> Result<Key, KeyError> {
+        let key = derive(self.shared(theirs)?.as_bytes());
+        Ok(Key { gcm: Gcm::new(&key), sealed: 0, newest: None })
+    }
+
+    pub(super) fn shared(&self, theirs: &[u8]) -> Result<SharedSecret, KeyError> {
         let theirs: [u8; 32] = theirs.try_into().map_err(|_| KeyError::Length(theirs.len()))?;
         let shared = self.private.diffie_hellman(&PublicKey::from(theirs));
-        if !shared.was_contributory() {
-            return Err(KeyError::LowOrder);
-        }
-        Ok(Key::of_shared(shared.as_bytes()))
+        if shared.was_contributory() { Ok(shared) } else { Err(KeyError::LowOrder) }
     }
 }
 
@@ -71,11 +73,6 @@ pub struct Key {
 }
 
 impl Key {
-    fn of_shared(shared: &[u8; 32]) -> Self {
-        let key = derive(shared);
-        Self { gcm: Gcm::new(&key), sealed: 0, newest: None }
-    }
-
     /// Encrypts a payload; the result stands in its place.
     ///
     /// # Errors

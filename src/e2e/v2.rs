@@ -26,7 +26,7 @@ pub(super) struct Opening(HandshakeState);
 impl Opening {
     /// Begins a handshake: its message 1. `ephemeral` is 32 random bytes, used for nothing else.
     pub(super) fn new(token: &str, secret: &PairingSecret, ephemeral: [u8; 32]) -> (Self, [u8; HANDSHAKE_BYTES]) {
-        let mut state = handshake(token, secret, ephemeral, true);
+        let mut state = handshake(&prologue(token), secret, ephemeral, true);
         let message = write(&mut state);
         (Self(state), message)
     }
@@ -45,20 +45,28 @@ pub(super) fn answer(
     ephemeral: [u8; 32],
     message: &[u8],
 ) -> Result<(Session, [u8; HANDSHAKE_BYTES]), ExchangeError> {
-    let mut state = handshake(token, secret, ephemeral, false);
+    let mut state = handshake(&prologue(token), secret, ephemeral, false);
     read(&mut state, message)?;
     let message = write(&mut state);
     Ok((Session::of_split(&mut state, false), message))
 }
 
-fn handshake(token: &str, secret: &PairingSecret, ephemeral: [u8; 32], initiator: bool) -> HandshakeState {
-    let prologue = format!("{PROLOGUE}{token}");
+fn prologue(token: &str) -> Vec<u8> {
+    format!("{PROLOGUE}{token}").into_bytes()
+}
+
+pub(super) fn handshake(
+    prologue: &[u8],
+    secret: &PairingSecret,
+    ephemeral: [u8; 32],
+    initiator: bool,
+) -> HandshakeState {
     let parameters: NoiseParams = NAME.parse().expect("the name is a constant that snow knows");
     let builder = Builder::with_resolver(parameters, Box::new(Drawn(Zeroizing::new(ephemeral))));
     let build = |builder: Builder<'_>| if initiator { builder.build_initiator() } else { builder.build_responder() };
     // What can be wrong here are pattern, primitives and lengths, all of them constants.
     let psk = secret.as_bytes();
-    builder.psk(0, psk).and_then(|b| b.prologue(prologue.as_bytes())).and_then(build).expect("NNpsk0 needs a psk alone")
+    builder.psk(0, psk).and_then(|b| b.prologue(prologue)).and_then(build).expect("NNpsk0 needs a psk alone")
 }
 
 fn write(state: &mut HandshakeState) -> [u8; HANDSHAKE_BYTES] {
@@ -168,7 +176,7 @@ impl Session {
 }
 
 /// Noise's AESGCM nonce: four zero bytes, and the counter with its highest byte first.
-fn nonce_of(counter: u64) -> [u8; NONCE_BYTES] {
+pub(super) fn nonce_of(counter: u64) -> [u8; NONCE_BYTES] {
     let mut nonce = [0; NONCE_BYTES];
     nonce[4..].copy_from_slice(&counter.to_be_bytes());
     nonce

@@ -17,6 +17,8 @@ function blocksOf(text) {
   const blocks = [];
   const lines = text.replaceAll('\r\n', '\n').split('\n');
   let at = 0;
+  // The page has a heading of level 1.
+  let level = 1;
   const take = (matches) => {
     const from = at;
     while (at < lines.length && matches(lines[at])) at += 1;
@@ -34,7 +36,10 @@ function blocksOf(text) {
       blocks.push({ kind: 'code', language: fence[2], code: code.join('\n'), source: `\`\`\`${fence[2]}\n${code.join('\n')}` });
     } else if (HEADING.test(line)) {
       at += 1;
-      blocks.push({ kind: 'heading', level: line.match(HEADING)[1].length, text: line.match(HEADING)[2], source: line });
+      const [, marks, heading] = line.match(HEADING);
+      // No level is left out on the way down: those who go from heading to heading count on it.
+      level = Math.min(level + 1, marks.length + 1, 6);
+      blocks.push({ kind: 'heading', level, text: heading, source: `${level} ${line}` });
     } else if (RULE.test(line)) {
       at += 1;
       blocks.push({ kind: 'rule', source: line });
@@ -136,8 +141,7 @@ function build(block) {
     case 'code':
       return codeBlock(block);
     case 'heading':
-      // The page has headings of its own above level 3.
-      return element(`h${Math.min(6, block.level + 2)}`, ...inline(block.text));
+      return element(`h${block.level}`, ...inline(block.text));
     case 'rule':
       return element('hr');
     case 'quote':

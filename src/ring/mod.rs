@@ -9,6 +9,7 @@
 pub mod buffers;
 pub mod chunk;
 mod inflight;
+pub mod inherited;
 pub mod probe;
 pub mod queue;
 mod wake;
@@ -157,6 +158,14 @@ impl Ring {
     #[must_use]
     pub fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// Accepts one connection on `listener`. Rings that wait on the same socket this way take turns, for each goes to
+    /// the end of the socket's queue when it asks again; with [`Ring::accept`] the first one would have them all.
+    pub fn accept_once(&mut self, listener: BorrowedFd<'_>, index: u32) {
+        let entry = opcode::Accept::new(types::Fd(listener.as_raw_fd()), std::ptr::null_mut(), std::ptr::null_mut());
+        let entry = entry.flags(libc::SOCK_CLOEXEC).build();
+        self.push(entry.user_data(ACCEPT | u64::from(index)));
     }
 
     /// Accepts connections on `listener` until a completion says that it does no more.

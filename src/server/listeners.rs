@@ -1,5 +1,6 @@
-//! The listening sockets: one for each address and shard, sharing the port.
+//! The listening sockets: one for each address and shard, sharing the port; or those that the service manager passed.
 
+use super::inherited::Inherited;
 use super::{Failure, exit};
 use crate::config::Listen;
 use crate::shard::mail::Listener;
@@ -24,18 +25,32 @@ pub(super) struct Listeners {
 }
 
 /// Binds each address once for each shard. They accept nothing before they are handed to the shards.
-pub(super) fn bind(listen: &[Listen], echo_addrs: &[SocketAddr], shards: u16) -> Result<Listeners, Failure> {
+///
+/// An address that the service manager has passed sockets for is not bound: they serve it.
+pub(super) fn bind(
+    listen: &[Listen],
+    echo_addrs: &[SocketAddr],
+    shards: u16,
+    inherited: &mut Inherited,
+) -> Result<Listeners, Failure> {
     let mut listeners =
         Listeners { of_shards: (0..shards).map(|_| Vec::new()).collect(), listen: Vec::new(), echo_addrs: Vec::new() };
     let echo = echo_addrs.iter().map(|&addr| (Listen { addr, tls: false }, true));
     for (listen, echo) in listen.iter().map(|&listen| (listen, false)).chain(echo) {
-        let bound = bind_all(listen, shards, echo, &mut listeners.of_shards)
-            .map_err(|error| failure(listen.addr, "--addr", &error))?;
+        let failed = |error| failure(listen.addr, "--addr", &error);
+        let bound = match inherited.take(listen, shards, echo).map_err(failed)? {
+            Some(taken) => {
+                listeners.of_shards.iter_mut().zip(taken).for_each(|(listeners, taken)| listeners.extend(taken));
+                listen.addr
+            }
+            None => bind_all(listen, shards, echo, &mut listeners.of_shards).map_err(failed)?,
+        };
         match echo {
             true => listeners.echo_addrs.push(bound),
             false => listeners.listen.push(Listen { addr: bound, ..listen }),
         }
     }
+    inherited.check_none_left()?;
     Ok(listeners)
 }
 

@@ -8,7 +8,9 @@ mod certificates;
 pub mod exit;
 mod figures;
 pub mod healthcheck;
+mod inherited;
 mod listeners;
+mod notify;
 pub mod preflight;
 pub mod rlimits;
 mod signals;
@@ -16,7 +18,10 @@ mod supervise;
 mod threads;
 mod watch;
 
+pub use self::inherited::Inherited;
+
 use self::certificates::Keeper;
+use self::notify::Notify;
 use self::preflight::{ProbeError, Surroundings};
 use self::supervise::Running;
 use self::threads::{start_control, start_shards};
@@ -52,11 +57,11 @@ impl Failure {
     }
 }
 
-/// Runs the relay until it is told to stop; returns the process's exit code. What keeps it from starting goes to
-/// standard error in plain words.
+/// Runs the relay until it is told to stop, on the sockets of the service manager where it passed any; returns the
+/// process's exit code. What keeps it from starting goes to standard error in plain words.
 #[must_use]
-pub fn run(config: &Config) -> u8 {
-    match start(config) {
+pub fn run(config: &Config, inherited: Inherited) -> u8 {
+    match start(config, inherited) {
         Ok(running) => running.until_stopped(),
         Err(failure) => {
             eprintln!("{}", failure.text.trim_end());
@@ -65,7 +70,7 @@ pub fn run(config: &Config) -> u8 {
     }
 }
 
-fn start(config: &Config) -> Result<Running, Failure> {
+fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> {
     if config.listen.iter().any(|listen| listen.tls) {
         return Err(Failure::new(exit::CONFIG, "TLS is not in this build yet"));
     }
@@ -77,7 +82,7 @@ fn start(config: &Config) -> Result<Running, Failure> {
     let store = Store::open(&config.db, unix_ms()).map_err(|error| Failure::new(exit::STORE, error))?;
     let (key, origin) =
         admin_key(config.admin_key.clone(), &config.db, random()).map_err(|error| Failure::new(exit::STORE, error))?;
-    let listeners = listeners::bind(&config.listen, &config.echo_addrs, config.shards)?;
+    let listeners = listeners::bind(&config.listen, &config.echo_addrs, config.shards, &mut inherited)?;
     let metrics = watch::bind(config.metrics)?;
     let health = Arc::new(StoreHealth::default());
     let all = keeper.as_ref().map(|keeper| Arc::clone(&keeper.certificates));
@@ -104,7 +109,8 @@ fn start(config: &Config) -> Result<Running, Failure> {
     // The first client may ask whether it does.
     shared.life.serve();
     shards.listen(listeners);
-    Ok(Running { config: config.clone(), shared, shards, control, kept, ordered })
+    let notify = Notify::from_environment();
+    Ok(Running { config: config.clone(), shared, shards, control, kept, ordered, notify })
 }
 
 /// Raises the limits, tries io_uring, and gives how many files may be open.

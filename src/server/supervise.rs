@@ -1,18 +1,19 @@
 //! The main thread once the relay runs: it carries out orders, and ends everything in order.
 
 use super::certificates::Kept;
+use super::notify::Notify;
 use super::threads::Shards;
 use super::{exit, random};
 use crate::config::Config;
 use crate::control::message::Request;
 use crate::shard::mail::{DrainPlan, Mail};
 use crate::shard::shared::Shared;
-use crate::telemetry::life::Stage;
-use crossbeam_channel::Receiver;
+use crate::telemetry::life::{SHARD_STUCK_AFTER, Stage};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What the control thread has for its last writes, after the shards have ended.
 const LAST_WRITES: Duration = Duration::from_secs(5);
@@ -43,19 +44,31 @@ pub(super) struct Running {
     pub(super) control: JoinHandle<()>,
     pub(super) kept: Option<Kept>,
     pub(super) ordered: Receiver<Order>,
+    pub(super) notify: Notify,
 }
 
 impl Running {
     /// Carries out orders until all shards have ended, then ends control: shards first, for they report their last
     /// usage to it.
     pub(super) fn until_stopped(self) -> u8 {
+        self.notify.ready(&self.status());
+        let mut look_at = Instant::now();
         while !self.have_ended() {
-            match self.ordered.recv() {
+            let now = Instant::now();
+            if self.notify.period().is_some() && look_at <= now {
+                look_at = now + self.notify.period().unwrap_or_default();
+                self.look_after(now);
+            }
+            let order = match self.notify.period() {
+                Some(_) => self.ordered.recv_deadline(look_at),
+                None => self.ordered.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match order {
                 Ok(Order::Drain { by }) => self.drain(by),
                 Ok(Order::Reload) => self.reload(),
-                Ok(Order::LookForEnded) => {}
+                Ok(Order::LookForEnded) | Err(RecvTimeoutError::Timeout) => {}
                 // The thread that listens for signals has an end of the channel, and lives as long as the process.
-                Err(_) => break,
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
         let mut exit_code = exit::OK;
@@ -69,6 +82,24 @@ impl Running {
         }
         tracing::info!("stopped");
         exit_code
+    }
+
+    /// Tells the service manager that the relay lives, as long as all its shards do. A store that hangs is no reason to
+    /// be killed for: messages are forwarded all the same.
+    fn look_after(&self, now: Instant) {
+        match self.shared.life.beats.stuck(now, SHARD_STUCK_AFTER) {
+            None => self.notify.alive(&self.status()),
+            Some(shard) => {
+                tracing::error!(shard, "the shard is stuck, so the watchdog is not fed");
+                self.notify.status(&format!("shard {shard} is stuck"));
+            }
+        }
+    }
+
+    fn status(&self) -> String {
+        let what = if self.shared.life.stage() == Stage::Draining { "draining" } else { "serving" };
+        let connections = self.shared.connections.load(Relaxed);
+        format!("{what} {connections} connections in {} sessions", self.shared.sessions.load(Relaxed))
     }
 
     fn have_ended(&self) -> bool {
@@ -96,6 +127,7 @@ impl Running {
             deadline_ms = deadline.as_millis() as u64,
             "draining: nobody new, clients are told to come back; a second signal ends at once"
         );
+        self.notify.stopping(&self.status());
         give_up_after(deadline + LAST_WRITES);
         for shard in 0..self.shards.mailboxes.shards() {
             let seed = u64::from_ne_bytes(random());

@@ -28,8 +28,17 @@ pub struct Accepting {
 impl Shard {
     pub(super) fn listen(&mut self, listeners: Vec<Listener>) {
         self.accepting.listeners.extend(listeners);
-        for (index, listener) in self.accepting.listeners.iter().enumerate() {
-            self.ring.accept(listener.socket.as_fd(), index as u32);
+        for index in 0..self.accepting.listeners.len() {
+            self.arm_listener(index as u32);
+        }
+    }
+
+    fn arm_listener(&mut self, index: u32) {
+        let Some(listener) = self.accepting.listeners.get(index as usize) else { return };
+        if listener.inherited {
+            self.ring.accept_once(listener.socket.as_fd(), index);
+        } else {
+            self.ring.accept(listener.socket.as_fd(), index);
         }
     }
 
@@ -51,16 +60,19 @@ impl Shard {
     /// Arms listeners again that failed to accept, after a pause.
     pub(super) fn resume_listening(&mut self) {
         for index in std::mem::take(&mut self.accepting.stalled) {
-            if let Some(listener) = self.accepting.listeners.get(index as usize) {
-                self.ring.accept(listener.socket.as_fd(), index);
-            }
+            self.arm_listener(index);
         }
     }
 
     pub(super) fn handle_accepted(&mut self, listener: u32, socket: io::Result<OwnedFd>, more: bool) {
         // While draining, what the kernel accepted before it heard of that is still served: told to come back.
         if !more && !self.is_draining() {
-            self.accepting.stalled.push(listener);
+            let one_by_one = self.accepting.listeners.get(listener as usize).is_some_and(|listener| listener.inherited);
+            if one_by_one && socket.is_ok() {
+                self.arm_listener(listener);
+            } else {
+                self.accepting.stalled.push(listener);
+            }
         }
         match socket {
             Ok(socket) => self.take_connection(listener, socket),

@@ -1,6 +1,7 @@
 //! One client connection: how far it has come, what waits to be sent.
 
 use super::frame::FrameReader;
+use super::sealing::Sealing;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
@@ -40,27 +41,33 @@ pub(super) struct Connection {
     /// Whether incoming bytes are left in the socket.
     pub(super) paused: bool,
     pub(super) receive_buffer_bytes: Option<usize>,
+    /// Where the client encrypts: its end of the pair, across reconnects.
+    pub(super) sealing: Option<Box<Sealing>>,
+    /// Whether it can send: authenticated and, where it encrypts, agreed with its peer.
+    pub(super) usable: bool,
 }
 
 impl Connection {
-    pub(super) fn new(auth: Rc<[u8]>) -> Self {
+    pub(super) fn new(auth: Rc<[u8]>, sealing: Option<Box<Sealing>>) -> Self {
         Self {
             socket: None,
             stage: Stage::Closed,
             opened_at: 0,
-            reader: FrameReader::default(),
+            reader: if sealing.is_some() { FrameReader::whole() } else { FrameReader::default() },
             answer: Vec::new(),
             outbox: VecDeque::new(),
             auth,
             paused: false,
             receive_buffer_bytes: None,
+            sealing,
+            usable: false,
         }
     }
 
     /// Forgets all about the socket, and closes it.
     pub(super) fn reset(&mut self) {
         let receive_buffer_bytes = self.receive_buffer_bytes;
-        *self = Self { receive_buffer_bytes, ..Self::new(self.auth.clone()) };
+        *self = Self { receive_buffer_bytes, ..Self::new(self.auth.clone(), self.sealing.take()) };
     }
 
     /// Whether all that was sent is in the kernel's hands.

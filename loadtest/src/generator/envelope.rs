@@ -2,6 +2,7 @@
 
 use super::frame;
 use anyhow::{Result, ensure};
+use serde_json::value::RawValue;
 use std::rc::Rc;
 
 /// Every frame of the generator is masked with this key: what a mask is for, no test relay needs.
@@ -45,6 +46,9 @@ pub(crate) struct Template {
     /// The beginning of the payload, by which the receiver knows the message.
     head: Rc<[u8]>,
     payload_bytes: u64,
+    /// For clients that encrypt: the type, and the payload in clear.
+    kind: &'static str,
+    clear: Rc<RawValue>,
 }
 
 /// The memory that one template's frames may take; a single frame may take more.
@@ -54,17 +58,13 @@ impl Template {
     /// An envelope of exactly `bytes` bytes and of type `kind`; at most `copies_max` of it go in one call.
     ///
     /// Fails where an envelope of that type does not fit into `bytes`.
-    pub(crate) fn envelope(kind: &str, bytes: usize, copies_max: usize) -> Result<Self> {
-        let start = format!(
-            r#"{{"v":1,"type":"{kind}","id":"5f0c1c0e-58a4-4b7e-9d9d-0c9f2f6f7a11","ts":1707451200000,"payload":{{"content":""#
-        );
-        let end = r#""}}"#;
-        let least = start.len() + end.len();
+    pub(crate) fn envelope(kind: &'static str, bytes: usize, copies_max: usize) -> Result<Self> {
+        let least = text_of(kind, r#"{"content":""}"#).len();
         ensure!(bytes >= least, "a {kind} message takes at least {least} bytes, not {bytes}");
         let words = "The quick brown fox jumps over the lazy dog, and the relay carries every word of it. ";
-        let mut payload = start.into_bytes();
-        payload.extend(words.bytes().cycle().take(bytes - least));
-        payload.extend_from_slice(end.as_bytes());
+        let content: String = words.chars().cycle().take(bytes - least).collect();
+        let clear = format!(r#"{{"content":"{content}"}}"#);
+        let payload = text_of(kind, &clear);
         let frame = frame::text_frame(&payload, KEY);
         let copies = copies_max.clamp(1, (TEMPLATE_BYTES_MAX / frame.len()).max(1));
         Ok(Self {
@@ -72,7 +72,14 @@ impl Template {
             frame_bytes: frame.len(),
             head: payload[..payload.len().min(48)].into(),
             payload_bytes: payload.len() as u64,
+            kind,
+            clear: RawValue::from_string(clear)?.into(),
         })
+    }
+
+    /// The type, and the payload in clear.
+    pub(super) fn clear(&self) -> (&'static str, &Rc<RawValue>) {
+        (self.kind, &self.clear)
     }
 
     /// Whether a received message is this one.
@@ -84,6 +91,19 @@ impl Template {
     pub(crate) fn frames(&self) -> (&Rc<[u8]>, usize) {
         (&self.frames, self.frame_bytes)
     }
+}
+
+/// A whole envelope. Its id and time stand in for those of a real one.
+pub(super) fn text_of(kind: &str, payload: &str) -> Vec<u8> {
+    format!(
+        r#"{{"v":1,"type":"{kind}","id":"5f0c1c0e-58a4-4b7e-9d9d-0c9f2f6f7a11","ts":1707451200000,"payload":{payload}}}"#
+    )
+    .into_bytes()
+}
+
+/// The masked frame of a whole envelope.
+pub(super) fn frame_of(text: &[u8]) -> Rc<[u8]> {
+    frame::text_frame(text, KEY).into()
 }
 
 /// The `type` of an envelope of which `head` is the beginning, and the error code if it is an error.

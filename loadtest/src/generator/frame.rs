@@ -1,7 +1,7 @@
 //! WebSocket frames as a client sees them (RFC 6455, section 5): masked frames out, unmasked frames in.
 //!
-//! The reader keeps no message: of each it hands on the length and the first [`HEAD_BYTES`] bytes, which say what the
-//! message is, and it takes messages in as many fragments and reads as the relay likes.
+//! The reader keeps no message unless told to: of each it hands on the length and the first [`HEAD_BYTES`] bytes, which
+//! say what the message is, and it takes messages in as many fragments and reads as the relay likes.
 
 /// How much of a message the reader hands on.
 pub(crate) const HEAD_BYTES: usize = 256;
@@ -27,7 +27,7 @@ pub(crate) enum FrameError {
 /// One complete message or control frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Incoming<'a> {
-    /// A message: its length in bytes, and its beginning, at most [`HEAD_BYTES`] of it.
+    /// A message: its length in bytes, and its beginning, at most [`HEAD_BYTES`] of it unless all is wanted.
     Message { bytes: u64, head: &'a [u8] },
     /// A ping and its payload.
     Ping(&'a [u8]),
@@ -81,9 +81,16 @@ pub(crate) struct FrameReader {
     /// The beginning of a message, or all of a control frame, where one read did not bring all of it.
     head: Vec<u8>,
     control: Vec<u8>,
+    /// Whether messages are handed on whole.
+    whole: bool,
 }
 
 impl FrameReader {
+    /// One that hands messages on whole.
+    pub(crate) fn whole() -> Self {
+        Self { whole: true, ..Self::default() }
+    }
+
     /// The next complete message or control frame out of `data`, which shrinks by what was taken; `None` when `data`
     /// has been taken in full and more is needed.
     pub(crate) fn poll<'a, 'd: 'a>(&'a mut self, data: &mut &'d [u8]) -> Result<Option<Incoming<'a>>, FrameError> {
@@ -111,14 +118,15 @@ impl FrameReader {
                 }
                 return Ok(None);
             }
+            let head_bytes_max = if self.whole { usize::MAX } else { HEAD_BYTES };
             let whole_message = frame_done && first & 0x80 != 0;
             let bytes = self.message_bytes + chunk.len() as u64;
             if whole_message && self.message_bytes == 0 {
                 self.in_message = false;
-                return Ok(Some(Incoming::Message { bytes, head: &chunk[..chunk.len().min(HEAD_BYTES)] }));
+                return Ok(Some(Incoming::Message { bytes, head: &chunk[..chunk.len().min(head_bytes_max)] }));
             }
             self.message_bytes = bytes;
-            let room = HEAD_BYTES - self.head.len();
+            let room = head_bytes_max - self.head.len();
             self.head.extend_from_slice(&chunk[..chunk.len().min(room)]);
             if whole_message {
                 self.in_message = false;

@@ -7,6 +7,7 @@
 mod connection;
 pub(crate) mod envelope;
 pub(crate) mod frame;
+mod sealing;
 mod source;
 
 use connection::{Connection, Stage};
@@ -20,6 +21,7 @@ use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use rustix::process::{Resource, getrlimit};
+use sealing::{Opened, Sealing};
 use source::Sources;
 use std::rc::Rc;
 use std::time::Instant;
@@ -125,7 +127,8 @@ impl Net {
 
     /// Adds a connection that will authenticate with this token and role. It is closed until [`Net::open`].
     pub(crate) fn add(&mut self, token: &str, role: Role) -> Id {
-        self.connections.push(Connection::new(envelope::auth_frame(token, role).into()));
+        let sealing = self.target.e2e.then(|| Box::new(Sealing::new(token, role)));
+        self.connections.push(Connection::new(envelope::auth_frame(token, role).into(), sealing));
         self.connections.len() - 1
     }
 
@@ -163,10 +166,10 @@ impl Net {
     pub(crate) fn close(&mut self, id: Id) {
         let connection = &mut self.connections[id];
         match connection.stage {
-            Stage::Closed => {}
-            Stage::Ready => self.ready -= 1,
+            Stage::Closed | Stage::Ready => {}
             _ => self.opening -= 1,
         }
+        self.ready -= usize::from(connection.usable);
         connection.reset();
     }
 
@@ -175,7 +178,7 @@ impl Net {
         self.opening
     }
 
-    /// Connections that are authenticated.
+    /// Connections that are authenticated and, where clients encrypt, agreed with their peer.
     pub(crate) fn ready(&self) -> usize {
         self.ready
     }
@@ -187,6 +190,9 @@ impl Net {
 
     /// Sends `count` copies of a message. A connection that is over by this is noticed by its next read.
     pub(crate) fn send(&mut self, id: Id, template: &Template, mut count: usize) {
+        if self.connections[id].sealing.is_some() {
+            return self.send_sealed(id, template, count);
+        }
         let (frames, frame_bytes) = template.frames();
         let copies = frames.len() / frame_bytes;
         while count > 0 {
@@ -195,6 +201,49 @@ impl Net {
             let _ = self.connections[id].send(frames, 0..now * frame_bytes);
             count -= now;
         }
+    }
+
+    /// Each copy is encrypted by itself. While a peer that came back agrees on keys, nothing is sent.
+    fn send_sealed(&mut self, id: Id, template: &Template, count: usize) {
+        let (kind, clear) = template.clear();
+        for _ in 0..count {
+            let sealing = self.connections[id].sealing.as_mut();
+            let Some(text) = sealing.and_then(|sealing| sealing.seal(kind, clear)) else { return };
+            self.send_text(id, &text);
+        }
+    }
+
+    fn send_text(&mut self, id: Id, text: &[u8]) {
+        let frame = envelope::frame_of(text);
+        let length = frame.len();
+        // As above: the next read tells of errors.
+        let _ = self.connections[id].send(&frame, 0..length);
+    }
+
+    /// The connection can send from now on.
+    fn handle_usable<H: Handler>(&mut self, handler: &mut H, id: Id, now: u64) {
+        if !std::mem::replace(&mut self.connections[id].usable, true) {
+            self.ready += 1;
+            handler.handle_ready(self, id, now);
+        }
+    }
+
+    /// A message to a client that encrypts.
+    fn handle_sealed<H: Handler>(&mut self, handler: &mut H, id: Id, sealed: &[u8], now: u64) -> Result<(), String> {
+        let Some(sealing) = &mut self.connections[id].sealing else { return Ok(()) };
+        match sealing.open(sealed)? {
+            Opened::Message(text) => {
+                let head = &text[..text.len().min(frame::HEAD_BYTES)];
+                handler.handle_message(self, id, text.len() as u64, head, now);
+            }
+            Opened::Clear => handler.handle_message(self, id, sealed.len() as u64, sealed, now),
+            Opened::Dealt(reply) => reply.iter().for_each(|text| self.send_text(id, text)),
+            Opened::Agreed(reply) => {
+                reply.iter().for_each(|text| self.send_text(id, text));
+                self.handle_usable(handler, id, now);
+            }
+        }
+        Ok(())
     }
 
     /// Runs until `until`, in nanoseconds of [`Net::now`], or until `done` says so after a turn.
@@ -310,17 +359,27 @@ impl Net {
             match reader.poll(&mut data) {
                 Ok(None) => break Ok(()),
                 Ok(Some(Incoming::Message { bytes, head })) if self.connections[id].stage == Stage::Ready => {
-                    handler.handle_message(self, id, bytes, head, now);
+                    if self.connections[id].sealing.is_none() {
+                        handler.handle_message(self, id, bytes, head, now);
+                    } else if let Err(why) = self.handle_sealed(handler, id, head, now) {
+                        break Err(why);
+                    }
                 }
                 Ok(Some(Incoming::Message { head, .. })) => {
                     let kind = envelope::describe(head);
                     if kind != "auth.ok" {
                         break Err(format!("auth: {kind}"));
                     }
-                    self.connections[id].stage = Stage::Ready;
+                    let connection = &mut self.connections[id];
+                    connection.stage = Stage::Ready;
                     self.opening -= 1;
-                    self.ready += 1;
-                    handler.handle_ready(self, id, now);
+                    match &mut connection.sealing {
+                        None => self.handle_usable(handler, id, now),
+                        Some(sealing) => {
+                            let first = sealing.handle_ready();
+                            first.iter().for_each(|text| self.send_text(id, text));
+                        }
+                    }
                 }
                 Ok(Some(Incoming::Ping(payload))) => {
                     let pong: Rc<[u8]> = envelope::pong_frame(payload).into();

@@ -168,9 +168,19 @@ impl Reference {
         }
         let connection = self.connections[fd].as_mut()?;
         (connection.role, connection.peer, connection.token) = (Some(role), peer, token.to_owned());
-        const AUTH_OK: &[u8] = br#"{"v":1,"type":"auth.ok","id":"0","ts":0,"payload":{"paired":false}}"#;
-        self.send(fd, &[&[0x81, AUTH_OK.len() as u8], AUTH_OK].concat());
+        const ALONE: &[u8] = br#"{"v":1,"type":"auth.ok","id":"0","ts":0,"payload":{"paired":false}}"#;
+        const PAIRED: &[u8] = br#"{"v":1,"type":"auth.ok","id":"0","ts":0,"payload":{"paired":true}}"#;
+        const ONLINE: &[u8] = br#"{"v":1,"type":"status","id":"0","ts":0,"payload":{"peer":"online"}}"#;
+        self.send_text(fd, if peer.is_some() { PAIRED } else { ALONE });
+        if let Some(peer) = peer {
+            self.send_text(peer, ONLINE);
+        }
         Some(())
+    }
+
+    /// Sends a message of the relay's own, which has less than 126 bytes.
+    fn send_text(&mut self, fd: Fd, text: &[u8]) {
+        self.send(fd, &[&[0x81, text.len() as u8], text].concat());
     }
 
     /// Sends, and has epoll tell when there is room again for what the socket did not take.

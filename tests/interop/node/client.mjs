@@ -17,7 +17,7 @@ export function sized(type, size, id = 'sized') {
   return JSON.stringify(envelope(type, { text: 'x'.repeat(size - empty.length) }, { id }));
 }
 
-function within(promise, what) {
+export function within(promise, what) {
   let timer;
   const late = new Promise((_, fail) => (timer = setTimeout(() => fail(new Error(`no ${what}`)), TIMEOUT_MS)));
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
@@ -54,9 +54,14 @@ export class Client {
     return message.id;
   }
 
-  receiveText() {
+  // The next message, however long it takes.
+  receiveAny() {
     if (this.#queue.length) return Promise.resolve(this.#queue.shift());
-    return within(new Promise((done) => this.#waiting.push(done)), 'message');
+    return new Promise((done) => this.#waiting.push(done));
+  }
+
+  receiveText() {
+    return within(this.receiveAny(), 'message');
   }
 
   async receive() {

@@ -34,22 +34,26 @@ export class Relay {
     const relay = new Relay();
     relay.port = await freePort();
     relay.directory = mkdtempSync(join(tmpdir(), 'coralmux-node-'));
-    const address = `127.0.0.1:${relay.port}`;
-    const database = join(relay.directory, 'relay.db');
-    const all = ['-addr', address, '-admin-key', ADMIN_KEY, '-db', database, '--shards', '2', ...flags];
+    relay.flags = flags;
     relay.log = '';
-    relay.process = spawn(binary(), all, { cwd: relay.directory, stdio: ['ignore', 'pipe', 'pipe'] });
-    relay.ended = new Promise((done) => relay.process.once('exit', (code, signal) => done(code ?? signal)));
-    for (const stream of [relay.process.stdout, relay.process.stderr]) stream.on('data', (text) => (relay.log += text));
+    await relay.run();
+    return relay;
+  }
+
+  // Starts the process, also again after `halt`: same port, same store.
+  async run() {
+    const address = `127.0.0.1:${this.port}`;
+    const database = join(this.directory, 'relay.db');
+    const all = ['-addr', address, '-admin-key', ADMIN_KEY, '-db', database, '--shards', '2', ...this.flags];
+    this.process = spawn(binary(), all, { cwd: this.directory, stdio: ['ignore', 'pipe', 'pipe'] });
+    this.ended = new Promise((done) => this.process.once('exit', (code, signal) => done(code ?? signal)));
+    for (const stream of [this.process.stdout, this.process.stderr]) stream.on('data', (text) => (this.log += text));
     const deadline = Date.now() + START_MS;
     for (;;) {
       const answer = await fetch(`http://${address}/health`).catch(() => null);
-      if (answer?.status === 200) {
-        await answer.arrayBuffer();
-        return relay;
-      }
-      if (relay.process.exitCode !== null) throw new Error(`the relay ended with ${relay.process.exitCode}:\n${relay.log}`);
-      if (Date.now() > deadline) throw new Error(`the relay did not answer /health:\n${relay.log}`);
+      if (answer?.status === 200) return answer.arrayBuffer();
+      if (this.process.exitCode !== null) throw new Error(`the relay ended with ${this.process.exitCode}:\n${this.log}`);
+      if (Date.now() > deadline) throw new Error(`the relay did not answer /health:\n${this.log}`);
       await delay(20);
     }
   }
@@ -68,10 +72,17 @@ export class Relay {
     return (await answer.json()).token;
   }
 
-  async stop() {
+  async halt() {
     this.process.kill('SIGTERM');
     const code = await this.ended;
-    rmSync(this.directory, { recursive: true, force: true });
     if (code !== 0) throw new Error(`exit ${code} after SIGTERM:\n${this.log}`);
+  }
+
+  async stop() {
+    try {
+      await this.halt();
+    } finally {
+      rmSync(this.directory, { recursive: true, force: true });
+    }
   }
 }

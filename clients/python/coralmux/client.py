@@ -1,0 +1,256 @@
+"""A connection to the relay that stays: it authenticates, comes back after a loss, agrees keys and yields events."""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import time
+import uuid
+from dataclasses import dataclass, field
+
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, WebSocketException
+
+from .end import End, ExchangeError, OpenError, Protection, Waiting
+
+MAX_SIZE = 5 * 1024 * 1024
+AUTH_TIMEOUT = 10
+DELAYS = 1, 60  # seconds before the second try, and at most
+EVENTS_MAX = 256
+# How long a phone without a secret waits for the agent's key before it speaks in clear to an agent that has none.
+CLEAR_AFTER = 2
+FINAL = {4001: "another connection has taken this role", 4002: "the token was revoked"}
+
+
+class Refused(Exception):
+    """The relay does not want this client back: the token is unknown or revoked, or another one took its place."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """A message of the peer or of the relay, or one of the client's own making:
+
+    - `client.connected`: authenticated; the payload is that of `auth.ok`
+    - `client.agreed`: new keys are in use; `protection` says of what kind
+    - `client.refused`: something was refused; the payload has `reason` and `message`
+    - `client.lost`: the connection is gone and tried again; the payload has `message`
+    """
+
+    type: str
+    payload: dict
+    id: str | None = None
+    protection: Protection = Protection.CLEAR
+    missed: int = field(default=0)
+
+
+class Client:
+    """Use it as a context manager, and iterate over its events.
+
+    `role` is "phone" or "agent". `clear_after`: seconds until a phone without a secret speaks in clear to an agent
+    that agrees no keys; None: never. Other options go to `websockets.connect`.
+    """
+
+    def __init__(self, role, link, *, clear_after=CLEAR_AFTER, delays=DELAYS, **options):
+        self.role, self.link, self.clear_after, self.delays = role, link, clear_after, delays
+        self.end = End(role, link.token, link.secret, os.urandom)
+        self.options = {"ping_interval": 30, "ping_timeout": 10, "max_size": MAX_SIZE} | options
+        self.paired = False
+        self._ws = None
+        self._events = asyncio.Queue(EVENTS_MAX)
+        self._changed = asyncio.Condition()
+        self._exchanges = set()  # ids of our own, on this connection
+        self._ended = None
+        self._clear_timer = None
+
+    async def __aenter__(self):
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(self, *_):
+        for task in filter(None, (self._task, self._clear_timer)):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        event = await self._events.get()
+        if event is None:
+            self._events.put_nowait(None)
+            raise self._ended
+        return event
+
+    @property
+    def protection(self):
+        return self.end.protection
+
+    @property
+    def fingerprint(self):
+        return self.end.fingerprint
+
+    async def send(self, kind, payload=None, timeout=30):
+        """Sends a message to the peer, encrypted if keys are agreed; waits for connection and keys. Returns its id.
+
+        A message that the relay refuses comes back as the event `chat.error` whose payload has this id as `ref`.
+        """
+        async with asyncio.timeout(timeout), self._changed:
+            while not self._ended:
+                if self._ws:
+                    # Sealed and sent under one lock: counters go up on the wire, and no key is used before its answer.
+                    with contextlib.suppress(Waiting, ConnectionClosed):
+                        return await self._put(kind, self.end.seal(kind, payload))
+                await self._changed.wait()
+        raise self._ended
+
+    async def disconnect(self):
+        """Cuts the connection, as a network would: the client comes back by itself."""
+        if self._ws:
+            self._ws.transport.abort()
+
+    async def _run(self):
+        delay, delay_max = self.delays
+        while True:
+            started = time.monotonic()
+            try:
+                async with connect(self.link.relay, **self.options) as ws:
+                    await self._serve(ws)
+                reason = f"closed by the relay ({ws.close_code} {ws.close_reason})"
+                final = FINAL.get(ws.close_code)
+            except Refused as refused:
+                final = str(refused)
+            except (OSError, TimeoutError, InvalidHandshake, WebSocketException) as error:
+                rcvd = getattr(error, "rcvd", None)
+                reason, final = str(error), FINAL.get(rcvd.code if rcvd else None)
+            self._ended = Refused(final) if final else None
+            await self._set_connection(None)
+            if final:
+                await self._events.put(None)
+                return
+            await self._tell("client.lost", {"message": reason})
+            if time.monotonic() - started > delay_max:
+                delay = self.delays[0]
+            await asyncio.sleep(delay * random.uniform(0.8, 1.2))
+            delay = min(delay * 2, delay_max)
+
+    async def _serve(self, ws):
+        """One connection, from `auth` to its end."""
+        await ws.send(self._envelope("auth", {"token": self.link.token, "role": self.role})[0])
+        reply = json.loads(await asyncio.wait_for(ws.recv(), AUTH_TIMEOUT))
+        payload = reply.get("payload") or {}
+        if reply["type"] == "auth.fail":
+            raise Refused(payload.get("message", "the relay refused the token"))
+        if reply["type"] != "auth.ok":
+            return
+        self._exchanges.clear()
+        self.paired = payload["paired"]
+        await self._tell("client.connected", payload)
+        await self._set_connection(ws)
+        await self._online()
+        async for text in ws:
+            message = json.loads(text)
+            if message.get("payload") is None:
+                message["payload"] = {}
+            await self._handle(message)
+
+    async def _online(self):
+        """Keys are agreed anew."""
+        async with self._changed:
+            if announcement := self.end.handle_online():
+                await self._exchange(announcement)
+        if self._clear_timer:
+            self._clear_timer.cancel()
+        if self.role == "phone" and self.clear_after is not None and self.paired:
+            self._clear_timer = asyncio.create_task(self._allow_clear())
+
+    async def _allow_clear(self):
+        await asyncio.sleep(self.clear_after)
+        if self.end.protection is Protection.WAITING and self.end.allow_clear():
+            await self._notify()
+
+    async def _handle(self, message):
+        kind, payload, message_id = message["type"], message["payload"], message.get("id")
+        if kind in ("ping", "pong"):
+            return
+        if kind == "status":
+            self.paired = payload.get("peer") == "online"
+            await self._tell(kind, payload)
+            if self.paired:
+                await self._online()
+        elif kind == "key_exchange":
+            await self._handle_key_exchange(message_id, payload)
+        elif kind == "chat.error" and payload.get("ref") in self._exchanges:
+            await self._handle_unsaid(payload)
+        else:
+            await self._handle_message(kind, payload, message_id)
+
+    async def _handle_key_exchange(self, message_id, payload):
+        reply_id = str(uuid.uuid4())
+        try:
+            async with self._changed:
+                step = self.end.handle_key_exchange(message_id, payload, reply_id)
+                if step.reply:
+                    await self._exchange(step.reply, reply_id)
+                self._changed.notify_all()
+        except ExchangeError as error:
+            await self._refuse(error)
+            return
+        if step.agreed:
+            await self._tell("client.agreed", {}, protection=self.end.protection)
+
+    async def _handle_message(self, kind, payload, message_id):
+        try:
+            opened = self.end.open(kind, payload)
+        except OpenError as error:
+            await self._refuse(error)
+            return
+        await self._tell(kind, opened.payload, message_id, opened.protection, opened.missed)
+        await self._notify()  # an agent may have learned that its phone speaks in clear
+
+    async def _handle_unsaid(self, error):
+        """The relay refused a key exchange of ours. That nobody is there is normal; else it is said again."""
+        if error.get("code") == "PEER_OFFLINE":
+            return
+        await asyncio.sleep(error.get("retry_after_ms", 1000) / 1000)
+        reply_id = str(uuid.uuid4())
+        async with self._changed:
+            if again := self.end.retry(reply_id):
+                await self._exchange(again, reply_id)
+
+    async def _refuse(self, error):
+        await self._tell("client.refused", {"reason": error.reason, "message": str(error)})
+        if complaint := self.end.complaint(error):
+            async with self._changed:
+                await self._put(*complaint)
+
+    async def _exchange(self, message, message_id=None):
+        message_id = message_id or str(uuid.uuid4())
+        self._exchanges.add(message_id)
+        await self._put(*message, message_id=message_id)
+
+    async def _put(self, kind, payload, message_id=None):
+        """Under the lock, and while there is a connection."""
+        text, message_id = self._envelope(kind, payload, message_id)
+        await self._ws.send(text)
+        return message_id
+
+    @staticmethod
+    def _envelope(kind, payload, message_id=None):
+        message_id = message_id or str(uuid.uuid4())
+        now_ms = int(time.time() * 1000)
+        message = {"v": 1, "type": kind, "id": message_id, "ts": now_ms, "payload": payload}
+        return json.dumps(message, ensure_ascii=False), message_id
+
+    async def _set_connection(self, ws):
+        self._ws = ws
+        await self._notify()
+
+    async def _notify(self):
+        """Wakes those who wait to send."""
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _tell(self, kind, payload, message_id=None, protection=Protection.CLEAR, missed=0):
+        await self._events.put(Event(kind, payload, message_id, protection, missed))

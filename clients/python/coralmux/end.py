@@ -1,0 +1,322 @@
+"""One end of a pair, without any I/O: what it announces and answers, and how it seals and opens payloads.
+
+It is driven in the same way for both roles:
+
+- after `auth.ok`, and on `status` `online`: `handle_online`; send what it returns;
+- a `key_exchange` comes: `handle_key_exchange`; send the reply that it returns;
+- the relay refused one of one's own (rate limit): later `retry`; send what it returns;
+- any other forwarded message comes: `open`;
+- such a message is to be sent: `seal`; after `Waiting` keep it until `handle_key_exchange` says `agreed`;
+- `open` or `handle_key_exchange` raises: send the `complaint`.
+
+The relay's own messages do not pass through here, but for its `chat.error`, which comes in clear.
+"""
+
+import enum
+import json
+import os
+from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from . import crypto
+from .noise import Handshake, HandshakeError, nonce_of
+
+MESSAGES_MAX = 1 << 32
+HANDSHAKE_BYTES = 48
+
+
+class Protection(enum.Enum):
+    WAITING = "waiting"  # nothing is agreed, nothing is sent
+    CLEAR = "clear"  # the relay can read it, and write it
+    UNVERIFIED = "unverified"  # version 1: nobody vouches for the keys
+    VERIFIED = "verified"  # version 2: only somebody with the pairing secret has the keys
+
+
+class Waiting(Exception):
+    """Keys are being agreed: nothing may be sent now."""
+
+
+class Exhausted(Exception):
+    """The key has sealed as many messages as it may: `retry` makes a new one."""
+
+
+class ExchangeError(Exception):
+    """A key exchange is refused; `reason` is one of the names that the tests and PROTOCOL.md use."""
+
+    TEXTS = {
+        "malformed": "the key exchange is malformed",
+        "bad_key": "the public key is not an X25519 key",
+        "downgrade": "the agent does not offer verified encryption, although this phone has its pairing secret",
+        "secret_missing": "the agent asks for its pairing secret: pair again with its link",
+        "not_verified": "this agent takes messages only with its pairing secret: pair again with its link",
+        "unexpected": "this agent has no pairing secret: pair again with its link",
+        "wrong_secret": "the pairing secret does not match: pair again",
+    }
+
+    def __init__(self, reason):
+        super().__init__(self.TEXTS[reason])
+        self.reason = reason
+
+
+class OpenError(Exception):
+    """A message is refused, and moved nothing."""
+
+    TEXTS = {
+        "in_clear": "the message is not encrypted with the pairing secret",
+        "no_key": "the message is encrypted and no key is agreed",
+        "malformed": "the encrypted message is malformed",
+        "nonce": "the message's nonce is not one of this key's",
+        "replayed": "the message was replayed or came out of order",
+        "forged": "the message could not be decrypted",
+        "not_json": "the decrypted message is not JSON",
+    }
+
+    def __init__(self, reason):
+        super().__init__(self.TEXTS[reason])
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a key exchange led to: a message to send at once, and whether new keys are in use after it."""
+
+    reply: tuple[str, dict] | None = None
+    agreed: bool = False
+
+
+@dataclass(frozen=True)
+class Opened:
+    payload: object
+    protection: Protection
+    missed: int = 0  # version 2: messages before this one that never came
+
+
+class Version1:
+    """The key of a pair of version 1, for both directions."""
+
+    protection = Protection.UNVERIFIED
+
+    def __init__(self, private, public, random):
+        self.key = crypto.key_of_v1(private, public)
+        self.publics = crypto.public_of(private), public
+        self.random, self.newest, self.sealed, self.missed = random, None, 0, 0
+
+    def seal(self, _kind, plaintext):
+        nonce = self.random(crypto.NONCE_BYTES)
+        if nonce == self.newest:
+            raise RuntimeError("the source of randomness repeats itself")
+        if self.sealed >= MESSAGES_MAX:
+            raise Exhausted
+        self.newest, self.sealed = nonce, self.sealed + 1
+        return crypto.enclose(nonce, AESGCM(self.key).encrypt(nonce, plaintext, b""))
+
+    def open(self, _kind, nonce, ciphertext):
+        plaintext = crypto.decrypt(self.key, nonce, ciphertext, b"")
+        return parsed(plaintext), 0
+
+
+class Version2:
+    """The keys of a finished handshake and the counters of both directions."""
+
+    protection = Protection.VERIFIED
+
+    def __init__(self, send, receive):
+        self.send, self.receive = send, receive
+        self.sent = self.expected = self.missed = 0
+
+    def seal(self, kind, plaintext):
+        if self.sent >= MESSAGES_MAX:
+            raise Exhausted
+        nonce = nonce_of(self.sent)
+        self.sent += 1
+        return crypto.enclose(nonce, AESGCM(self.send).encrypt(nonce, plaintext, kind.encode()))
+
+    def open(self, kind, nonce, ciphertext):
+        counter = int.from_bytes(nonce[4:], "big")
+        if nonce[:4] != bytes(4) or counter >= MESSAGES_MAX:
+            raise OpenError("nonce")
+        if counter < self.expected:
+            raise OpenError("replayed")
+        payload = parsed(crypto.decrypt(self.receive, nonce, ciphertext, kind.encode()))
+        missed, self.expected = counter - self.expected, counter + 1
+        self.missed += missed
+        return payload, missed
+
+
+def parsed(plaintext):
+    if plaintext is None:
+        raise OpenError("forged")
+    try:
+        return json.loads(plaintext.decode())
+    except ValueError:
+        raise OpenError("not_json") from None
+
+
+class End:
+    """One end. `secret` is the pairing secret's 32 bytes: with it the end takes version 2 alone."""
+
+    def __init__(self, role, token, secret=None, random=os.urandom):
+        if role not in ("phone", "agent"):
+            raise ValueError(f"no such role: {role}")
+        if secret is not None and len(secret) != 32:
+            raise ValueError("a pairing secret has 32 bytes")
+        self.role, self.token, self.secret, self.random = role, token, secret, random
+        self.keys = None  # for opening, and for sealing unless `waiting`
+        self.waiting = role == "phone"
+        self.clear = False
+        self.private = None  # agent, version 1: of the announced pair
+        self.opening = None  # phone, version 2: the id of the newest opening, and its handshake
+        self.announced = False  # phone: the agent's newest announcement was of version 2
+
+    def handle_online(self):
+        """The connection is authenticated, or the peer has come."""
+        if self.role == "agent":
+            return self._announce()
+        self.waiting, self.clear = True, False
+        return None
+
+    def handle_key_exchange(self, message_id, payload, reply_id):
+        """Takes a key exchange in. `reply_id` is the `id` that the reply will be sent with. Raises ExchangeError."""
+        if not isinstance(payload, dict):
+            raise ExchangeError("malformed")
+        try:
+            pubkey = crypto.unb64(payload.get("pubkey", ""))
+            noise = crypto.unb64(payload["noise"]) if "noise" in payload else None
+        except ValueError:
+            raise ExchangeError("malformed") from None
+        verified = payload.get("e2e") == 2
+        if self.role == "agent":
+            return self._handle_opening(message_id, pubkey, noise, verified)
+        return self._handle_announcement(pubkey, noise, verified, payload.get("re"), reply_id)
+
+    def retry(self, reply_id):
+        """Says again what the relay has refused; also after Exhausted."""
+        return self._announce() if self.role == "agent" else self._reopen(reply_id)
+
+    def seal(self, kind, payload=None):
+        """The payload to send in place of this one. Raises Waiting or Exhausted."""
+        payload = {} if payload is None else payload
+        if self.keys and not self.waiting:
+            plaintext = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+            return self.keys.seal(kind, plaintext)
+        if self.keys is None and self.clear:
+            return payload
+        raise Waiting
+
+    def open(self, kind, payload):
+        """The payload in clear. Raises OpenError: then the message is not to be acted on."""
+        if not crypto.is_enclosed(payload):
+            return self._open_clear(kind, payload)
+        try:
+            nonce, ciphertext = crypto.enclosed(payload)
+        except ValueError:
+            raise OpenError("malformed") from None
+        if self.keys is None:
+            raise OpenError("no_key")
+        payload, missed = self.keys.open(kind, nonce, ciphertext)
+        return Opened(payload, self.keys.protection, missed)
+
+    def allow_clear(self):
+        """Lets a phone without a secret speak in clear to an agent that agrees no keys; whether it may."""
+        self.clear = self.secret is None and self.keys is None
+        return self.clear
+
+    def complaint(self, error):
+        """By which an agent says why it refused something; phones only show it."""
+        if self.role == "phone":
+            return None
+        return "chat.error", {"code": "DECRYPTION_FAILED", "message": str(error)}
+
+    @property
+    def protection(self):
+        if self.keys and not self.waiting:
+            return self.keys.protection
+        return Protection.CLEAR if self.keys is None and self.clear else Protection.WAITING
+
+    @property
+    def fingerprint(self):
+        """Version 1: what people compare."""
+        return crypto.fingerprint(*self.keys.publics) if isinstance(self.keys, Version1) else None
+
+    @property
+    def missed(self):
+        return self.keys.missed if self.keys else 0
+
+    def _exchange(self, public, **more):
+        return "key_exchange", {"pubkey": crypto.b64(public)} | more
+
+    def _announce(self):
+        if self.secret:
+            return self._exchange(self.random(32), e2e=2)
+        self.private, self.keys, self.clear = self.random(32), None, False
+        return self._exchange(crypto.public_of(self.private))
+
+    def _handle_opening(self, message_id, pubkey, noise, verified):
+        if self.secret is None:
+            if noise is not None:
+                raise ExchangeError("unexpected")
+            self.private = self.private or self.random(32)
+            self._agree_v1(self.private, pubkey)
+            return Step(agreed=True)
+        if noise is None or not verified:
+            raise ExchangeError("not_verified")
+        if len(noise) != HANDSHAKE_BYTES:
+            raise ExchangeError("malformed")
+        handshake = Handshake.of_pair(self.token, self.secret, self.random(32))
+        try:
+            handshake.read_1(noise)
+            message = handshake.write_2()
+        except HandshakeError:
+            raise ExchangeError("wrong_secret") from None
+        receive, send = handshake.split()
+        self.keys = Version2(send, receive)
+        more = {} if message_id is None else {"re": message_id}
+        return Step(self._exchange(self.random(32), e2e=2, noise=crypto.b64(message), **more), agreed=True)
+
+    def _handle_announcement(self, pubkey, noise, verified, re, reply_id):
+        if self.secret and not verified:
+            raise ExchangeError("downgrade")
+        if not self.secret and verified:
+            raise ExchangeError("secret_missing")
+        if not self.secret:
+            private = self.random(32)
+            self._agree_v1(private, pubkey)
+            return Step(self._exchange(crypto.public_of(private)), agreed=True)
+        if noise is None:
+            self.announced = True
+            return Step(self._reopen(reply_id))
+        if self.opening is None or self.opening[0] != re:
+            return Step()  # the answer to an older opening
+        handshake = self.opening[1]
+        if len(noise) != HANDSHAKE_BYTES:
+            raise ExchangeError("malformed")
+        try:
+            handshake.read_2(noise)
+        except HandshakeError:
+            raise ExchangeError("wrong_secret") from None
+        send, receive = handshake.split()
+        self.keys, self.opening, self.waiting = Version2(send, receive), None, False
+        return Step(agreed=True)
+
+    def _reopen(self, reply_id):
+        if not (self.secret and self.announced):
+            return None
+        handshake = Handshake.of_pair(self.token, self.secret, self.random(32))
+        self.opening, self.waiting = (reply_id, handshake), True
+        return self._exchange(self.random(32), e2e=2, noise=crypto.b64(handshake.write_1()))
+
+    def _agree_v1(self, private, public):
+        try:
+            self.keys = Version1(private, public, self.random)
+        except ValueError:
+            raise ExchangeError("bad_key") from None
+        self.waiting = self.clear = False
+
+    def _open_clear(self, kind, payload):
+        relays = kind == "chat.error"  # which the relay says, too
+        if self.secret and not relays:
+            raise OpenError("in_clear")
+        if self.role == "agent" and self.keys is None and not relays:
+            self.clear = True  # it is answered as it spoke
+        return Opened({} if payload is None else payload, Protection.CLEAR)

@@ -1,0 +1,87 @@
+"""The pairing link: `openclaw://pair?...` for apps, `https://.../#...` for the page that the relay serves."""
+
+import base64
+import binascii
+import os
+import re
+from dataclasses import dataclass, field
+from urllib.parse import quote, unquote, urlsplit
+
+SECRET_BYTES = 32
+LINK_BYTES_MAX = 4096
+
+
+class LinkError(ValueError):
+    """The text is no pairing link, or a part of it is damaged."""
+
+
+def new_secret():
+    """A pairing secret: 32 random bytes."""
+    return os.urandom(SECRET_BYTES)
+
+
+def secret_text(secret):
+    """A secret as links have it: 43 characters of base64url without padding."""
+    return base64.urlsafe_b64encode(secret).decode().rstrip("=")
+
+
+def secret_of(text):
+    if not re.fullmatch(r"[A-Za-z0-9_-]{43}", text):
+        raise LinkError("the pairing link's secret is damaged: copy the whole link")
+    try:
+        secret = base64.b64decode(text + "=", altchars=b"-_", validate=True)
+    except binascii.Error:
+        secret = b""
+    if secret_text(secret) != text:  # bits that stand for nothing
+        raise LinkError("the pairing link's secret is damaged: copy the whole link")
+    return secret
+
+
+@dataclass(frozen=True)
+class Link:
+    """What a phone needs to reach its agent. `secret` is None for version 1."""
+
+    token: str
+    relay: str
+    secret: bytes | None = field(default=None, repr=False)
+
+    @classmethod
+    def parse(cls, text):
+        text = text.strip()
+        if len(text.encode()) > LINK_BYTES_MAX:
+            raise LinkError("too long for a pairing link")
+        if text.startswith("openclaw://pair?"):
+            return cls._of_fields(text.removeprefix("openclaw://pair?"), None)
+        parts = urlsplit(text)
+        if parts.scheme not in ("http", "https") or "#" not in text:
+            raise LinkError("not a pairing link: it begins neither with openclaw://pair? nor with http")
+        scheme = "wss" if parts.scheme == "https" else "ws"
+        return cls._of_fields(parts.fragment, f"{scheme}://{parts.netloc}/ws")
+
+    @classmethod
+    def _of_fields(cls, fields, relay):
+        token = secret = None
+        for part in fields.split("&"):
+            name, _, value = part.partition("=")
+            if name == "token":
+                token = unquote(value)
+            elif name == "relay":
+                relay = unquote(value)
+            elif name == "k":
+                secret = secret_of(value)
+        if not re.fullmatch(r"wss?://[^/?#]+.*", relay or ""):
+            raise LinkError("the pairing link has no relay address that begins with ws:// or wss://")
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", token or ""):
+            raise LinkError("the pairing link has no token")
+        return cls(token, relay, secret)
+
+    def for_apps(self):
+        return f"openclaw://pair?token={self.token}&relay={quote(self.relay, safe='')}{self._secret_field()}"
+
+    def for_browsers(self):
+        """None where the relay's address is not ws(s)://HOST/ws: the page would look for it there."""
+        matched = re.fullmatch(r"ws(s?)://([^/?#]+)/ws", self.relay)
+        return matched and f"http{matched[1]}://{matched[2]}/#token={self.token}{self._secret_field()}"
+
+    def _secret_field(self):
+        return f"&k={secret_text(self.secret)}" if self.secret else ""

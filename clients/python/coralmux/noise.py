@@ -1,0 +1,120 @@
+"""Noise_NNpsk0_25519_AESGCM_SHA256: the handshake of version 2 (noiseprotocol.org, revision 34).
+
+    phone:  -> psk, e
+    agent:  <- e, ee
+"""
+
+import hashlib
+import hmac
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from . import crypto
+
+NAME = b"Noise_NNpsk0_25519_AESGCM_SHA256"
+PROLOGUE = b"coralmux-relay-e2e-v2:"
+KEY_BYTES = 32
+
+
+class HandshakeError(Exception):
+    """The other end has another secret or token, or the message was altered."""
+
+
+def nonce_of(counter):
+    """Noise's AESGCM nonce: four zero bytes and the counter, its highest byte first."""
+    return bytes(4) + counter.to_bytes(8, "big")
+
+
+def hkdf(chaining_key, material, outputs):
+    """HKDF of the Noise specification, section 4.3."""
+    secret, blocks, block = hmac.digest(chaining_key, material, "sha256"), [], b""
+    for number in range(1, outputs + 1):
+        block = hmac.digest(secret, block + bytes([number]), "sha256")
+        blocks.append(block)
+    return blocks
+
+
+class Handshake:
+    """One side of one handshake. `private` is the ephemeral key: 32 random bytes, for this handshake alone."""
+
+    def __init__(self, psk, prologue, private):
+        self.private, self.public = private, crypto.public_of(private)
+        self.hash = self.chaining_key = NAME  # it has just the length of a hash
+        self.key, self.counter = None, 0
+        self._mix_hash(prologue)
+        self._mix_key_and_hash(psk)
+
+    @classmethod
+    def of_pair(cls, token, secret, private):
+        return cls(secret, PROLOGUE + token.encode("ascii"), private)
+
+    def write_1(self, payload=b""):
+        """The phone's message."""
+        self._mix_public(self.public)
+        return self.public + self._encrypt(payload)
+
+    def read_1(self, message):
+        """The agent takes it; its payload."""
+        self.remote = message[:KEY_BYTES]
+        self._mix_public(self.remote)
+        return self._decrypt(message[KEY_BYTES:])
+
+    def write_2(self, payload=b""):
+        """The agent's message."""
+        self._mix_public(self.public)
+        self._mix_shared(self.remote)
+        return self.public + self._encrypt(payload)
+
+    def read_2(self, message):
+        """The phone takes it; its payload. A message that does not fit leaves the handshake as it was."""
+        before = self.hash, self.chaining_key, self.key, self.counter
+        try:
+            self._mix_public(message[:KEY_BYTES])
+            self._mix_shared(message[:KEY_BYTES])
+            return self._decrypt(message[KEY_BYTES:])
+        except HandshakeError:
+            self.hash, self.chaining_key, self.key, self.counter = before
+            raise
+
+    def split(self):
+        """The key from phone to agent, and the one from agent to phone."""
+        return tuple(hkdf(self.chaining_key, b"", 2))
+
+    def _mix_hash(self, data):
+        self.hash = hashlib.sha256(self.hash + data).digest()
+
+    def _mix_key(self, material):
+        self.chaining_key, self.key = hkdf(self.chaining_key, material, 2)
+        self.counter = 0
+
+    def _mix_key_and_hash(self, material):
+        self.chaining_key, data, self.key = hkdf(self.chaining_key, material, 3)
+        self.counter = 0
+        self._mix_hash(data)
+
+    def _mix_public(self, public):
+        """An ephemeral key goes into hash and key where a psk is in play (section 9.2)."""
+        self._mix_hash(public)
+        self._mix_key(public)
+
+    def _mix_shared(self, public):
+        try:
+            self._mix_key(crypto.diffie_hellman(self.private, public))
+        except ValueError as error:
+            raise HandshakeError(str(error)) from None
+
+    def _encrypt(self, plaintext):
+        sealed = AESGCM(self.key).encrypt(nonce_of(self.counter), plaintext, self.hash)
+        self.counter += 1
+        self._mix_hash(sealed)
+        return sealed
+
+    def _decrypt(self, sealed):
+        try:
+            plaintext = AESGCM(self.key).decrypt(nonce_of(self.counter), sealed, self.hash)
+        except (InvalidTag, ValueError):
+            raise HandshakeError("the handshake message does not authenticate") from None
+        self.counter += 1
+        self._mix_hash(sealed)
+        return plaintext

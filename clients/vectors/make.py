@@ -1,0 +1,295 @@
+"""Makes e2e_v1.json and e2e_v2.json: the test vectors of both versions of the end-to-end encryption.
+
+    python clients/vectors/make.py            writes them
+    python clients/vectors/make.py --check    exit code 1 where they differ from those that are there
+
+It needs `cryptography` alone, and shares no code with the clients: it is written from the text of PROTOCOL.md and of
+the Noise specification (revision 34), so that a fault of theirs cannot hide in it. All keys are fixed.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import pathlib
+import sys
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
+
+FOLDER = pathlib.Path(__file__).resolve().parent
+TOKEN = "oc_pair_0123456789abcdef0123456789abcdef"
+PAYLOADS = [
+    ("chat.send", "{}"),
+    ("chat.send", '{"text":"hello"}'),
+    ("chat.stream", '{"delta":"h\u00e4llo \u6f22\u5b57 \U0001f40b","seq":1}'),
+    ("file.put", json.dumps({"data": "x" * 300}, separators=(",", ":"))),
+]
+
+
+def fixed(name):
+    """32 bytes that anybody can make again."""
+    return hashlib.sha256(b"coralmux test vector: " + name.encode()).digest()
+
+
+def b64(data):
+    return base64.b64encode(data).decode()
+
+
+def public(private):
+    return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+
+
+def dh(private, other):
+    return X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(other))
+
+
+def sealed(key, nonce, text, associated=b""):
+    ciphertext = AESGCM(key).encrypt(nonce, text.encode(), associated)
+    return {"enc": True, "ciphertext": b64(ciphertext), "nonce": b64(nonce)}
+
+
+def refused_alike(good):
+    """What either version refuses, made from a good payload."""
+    data = base64.b64decode(good["ciphertext"])
+    return [
+        ("a bit of the ciphertext is another", good | {"ciphertext": b64(bytes([data[0] ^ 1]) + data[1:])}),
+        ("a bit of the tag is another", good | {"ciphertext": b64(data[:-1] + bytes([data[-1] ^ 1]))}),
+        ("the last byte is missing", good | {"ciphertext": b64(data[:-1])}),
+        ("shorter than a tag", good | {"ciphertext": b64(bytes(15))}),
+        ("nothing but zeros of a tag's length", good | {"ciphertext": b64(bytes(16))}),
+        ("no ciphertext", {"enc": True, "nonce": good["nonce"]}),
+        ("no nonce", {"enc": True, "ciphertext": good["ciphertext"]}),
+        ("the nonce has 11 bytes", good | {"nonce": b64(bytes(11))}),
+        ("the nonce has 13 bytes", good | {"nonce": b64(bytes(13))}),
+        ("the ciphertext is not base64", good | {"ciphertext": "!" + good["ciphertext"][1:]}),
+        ("the ciphertext is not a string", good | {"ciphertext": 7}),
+    ]
+
+
+# ---- Version 1 ----
+
+
+def fingerprint(one, other):
+    keys = min(one, other) + max(one, other)
+    digest = PBKDF2HMAC(hashes.SHA256(), 16, b"coralmux-fingerprint-v1", 10_000).derive(keys)
+    groups = [int.from_bytes(digest[at : at + 4], "big") % 100_000 for at in (0, 4, 8, 12)]
+    return " ".join(f"{group:05}" for group in groups)
+
+
+def pair_v1(number):
+    phone, agent = fixed(f"v1 phone {number}"), fixed(f"v1 agent {number}")
+    shared = dh(phone, public(agent))
+    key = HKDF(hashes.SHA256(), 32, b"openclaw-relay-e2e-v1", b"chat-encryption").derive(shared)
+    return key, {
+        "phone_private": phone.hex(),
+        "phone_public": public(phone).hex(),
+        "agent_private": agent.hex(),
+        "agent_public": public(agent).hex(),
+        "shared": shared.hex(),
+        "key": key.hex(),
+        "fingerprint": fingerprint(public(phone), public(agent)),
+        "key_exchange": {"phone": {"pubkey": b64(public(phone))}, "agent": {"pubkey": b64(public(agent))}},
+    }
+
+
+def version_1():
+    key, first = pair_v1(1)
+    messages = []
+    for number, (kind, text) in enumerate(PAYLOADS):
+        nonce = fixed(f"v1 nonce {number}")[:12]
+        messages.append({"type": kind, "nonce": nonce.hex(), "plaintext": text, "payload": sealed(key, nonce, text)})
+    refused = refused_alike(messages[1]["payload"]) + [
+        ("made with associated data", sealed(key, fixed("v1 nonce 9")[:12], "{}", b"chat.send")),
+        ("not JSON", sealed(key, fixed("v1 nonce 10")[:12], "{")),
+        ("the key of another pair", sealed(pair_v1(2)[0], fixed("v1 nonce 11")[:12], "{}")),
+    ]
+    prime = 2**255 - 19
+    low_order = [
+        (0).to_bytes(32, "little"),
+        (1).to_bytes(32, "little"),
+        bytes.fromhex("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800"),
+        bytes.fromhex("5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157"),
+        (prime - 1).to_bytes(32, "little"),
+        prime.to_bytes(32, "little"),
+        (prime + 1).to_bytes(32, "little"),
+    ]
+    wrong_length = [b"", bytes([9] * 31), bytes([9] * 33)]
+    return {
+        "about": "End-to-end encryption, version 1. Hex, unless it is a payload. The messages are of the first pair.",
+        "pairs": [first, pair_v1(2)[1], pair_v1(3)[1]],
+        "messages": messages,
+        "refused": [{"why": why, "payload": payload} for why, payload in refused],
+        "refused_public_keys": [b64(key) for key in low_order + wrong_length],
+    }
+
+
+# ---- Version 2: Noise_NNpsk0_25519_AESGCM_SHA256 ----
+
+
+def noise_hkdf(chaining_key, material, count):
+    secret = hmac.new(chaining_key, material, hashlib.sha256).digest()
+    outputs, last = [], b""
+    for number in range(count):
+        last = hmac.new(secret, last + bytes([number + 1]), hashlib.sha256).digest()
+        outputs.append(last)
+    return outputs
+
+
+def handshake(psk, prologue, phone, agent):
+    """Both messages, the handshake's hash and the two keys, computed from both private keys at once."""
+    ck = h = b"Noise_NNpsk0_25519_AESGCM_SHA256"
+    h = hashlib.sha256(h + prologue).digest()
+    # -> psk, e
+    ck, extra, key = noise_hkdf(ck, psk, 3)
+    h = hashlib.sha256(h + extra).digest()
+    h = hashlib.sha256(h + public(phone)).digest()
+    ck, key = noise_hkdf(ck, public(phone), 2)
+    tag = AESGCM(key).encrypt(bytes(12), b"", h)
+    h = hashlib.sha256(h + tag).digest()
+    message_1 = public(phone) + tag
+    # <- e, ee
+    h = hashlib.sha256(h + public(agent)).digest()
+    ck, key = noise_hkdf(ck, public(agent), 2)
+    ck, key = noise_hkdf(ck, dh(agent, public(phone)), 2)
+    tag = AESGCM(key).encrypt(bytes(12), b"", h)
+    h = hashlib.sha256(h + tag).digest()
+    message_2 = public(agent) + tag
+    return message_1, message_2, h, noise_hkdf(ck, b"", 2)
+
+
+def counter(number):
+    return bytes(4) + number.to_bytes(8, "big")
+
+
+def arrivals(key, back):
+    """What reaches the agent after the handshake, in this order, and what it makes of it."""
+
+    def from_phone(number, text="{}", kind="chat.send"):
+        return sealed(key, counter(number), text, kind.encode())
+
+    def good(payload, opens, missed=0, kind="chat.send"):
+        return {"type": kind, "payload": payload, "opens": opens, "missed": missed}
+
+    def bad(why, payload, kind="chat.send"):
+        return {"type": kind, "payload": payload, "opens": None, "why": why}
+
+    first = from_phone(0, '{"text":"hello"}')
+    return [
+        bad("in clear", {"text": "hi"}),
+        *(bad(why, payload) for why, payload in refused_alike(first)),
+        bad("of another type", first, kind="chat.stream"),
+        bad("without associated data", sealed(key, counter(0), "{}")),
+        bad("the key of the other direction", sealed(back, counter(0), "{}", b"chat.send")),
+        bad("the nonce does not begin with zeros", sealed(key, b"\1" + counter(0)[1:], "{}", b"chat.send")),
+        good(first, '{"text":"hello"}'),
+        bad("replayed", first),
+        good(from_phone(1), "{}"),
+        good(from_phone(4, '{"n":4}'), '{"n":4}', missed=2),
+        bad("out of order", from_phone(3)),
+        bad("replayed", from_phone(1)),
+        bad("another counter than it was made with", from_phone(7) | {"nonce": b64(counter(8))}),
+        bad("not JSON", from_phone(5, "{")),
+        good(from_phone(5), "{}"),
+        good(from_phone(6, '{"x":1}', "made.up"), '{"x":1}', kind="made.up"),
+        bad("in clear", {}),
+        good({"code": "PEER_OFFLINE", "message": "."}, '{"code":"PEER_OFFLINE","message":"."}', kind="chat.error"),
+        good(from_phone(7, '{"code":"X"}', "chat.error"), '{"code":"X"}', kind="chat.error"),
+        bad("beyond the last counter", from_phone(2**32)),
+        bad("beyond the last counter", from_phone(2**64 - 1)),
+        good(from_phone(2**32 - 1), "{}", missed=2**32 - 9),
+        bad("replayed", from_phone(2**32 - 1)),
+    ]
+
+
+def refused_handshakes(psk, prologue, phone, agent):
+    """For each of the two messages: others that must not be taken for it."""
+    good = handshake(psk, prologue, phone, agent)
+    of_another_secret = handshake(fixed("another secret"), prologue, phone, agent)
+    of_another_token = handshake(psk, prologue[:-1] + b"0", phone, agent)
+    without_prologue = handshake(psk, b"", phone, agent)
+    return [
+        [
+            {"why": why, "noise": b64(message)}
+            for why, message in [
+                ("another secret", of_another_secret[index]),
+                ("another token", of_another_token[index]),
+                ("no prologue", without_prologue[index]),
+                ("a bit of the key is another", bytes([good[index][0] ^ 1]) + good[index][1:]),
+                ("a bit of the tag is another", good[index][:-1] + bytes([good[index][-1] ^ 1])),
+                ("cut short", good[index][:-1]),
+                ("too long", good[index] + b"\0"),
+                ("no tag", good[index][:32]),
+                ("empty", b""),
+                ("the other message", good[1 - index]),
+            ]
+        ]
+        for index in (0, 1)
+    ]
+
+
+def version_2():
+    psk = fixed("v2 pairing secret")
+    phone, agent = fixed("v2 phone ephemeral"), fixed("v2 agent ephemeral")
+    prologue = f"coralmux-relay-e2e-v2:{TOKEN}".encode()
+    message_1, message_2, digest, (to_agent, to_phone) = handshake(psk, prologue, phone, agent)
+    fillers = {name: fixed(f"v2 filler {name}") for name in ("announcement", "opening", "answer")}
+    opening_id = "550e8400-e29b-41d4-a716-446655440000"
+    k = base64.urlsafe_b64encode(psk).decode().rstrip("=")
+    messages = []
+    for role, key in (("phone", to_agent), ("agent", to_phone)):
+        for number, (kind, text) in enumerate(PAYLOADS):
+            payload = sealed(key, counter(number), text, kind.encode())
+            messages.append({"from": role, "type": kind, "counter": number, "plaintext": text, "payload": payload})
+    refused = refused_handshakes(psk, prologue, phone, agent)
+    return {
+        "about": "End-to-end encryption, version 2: Noise_NNpsk0_25519_AESGCM_SHA256. Hex, unless it is a payload.",
+        "token": TOKEN,
+        "secret": psk.hex(),
+        "prologue": prologue.decode(),
+        "links": {
+            "relay": "wss://relay.example/ws",
+            "for_apps": f"openclaw://pair?token={TOKEN}&relay=wss%3A%2F%2Frelay.example%2Fws&k={k}",
+            "for_browsers": f"https://relay.example/#token={TOKEN}&k={k}",
+        },
+        "phone_ephemeral_private": phone.hex(),
+        "phone_ephemeral_public": public(phone).hex(),
+        "agent_ephemeral_private": agent.hex(),
+        "agent_ephemeral_public": public(agent).hex(),
+        "message_1": message_1.hex(),
+        "message_2": message_2.hex(),
+        "handshake_hash": digest.hex(),
+        "key_phone_to_agent": to_agent.hex(),
+        "key_agent_to_phone": to_phone.hex(),
+        "fillers": {name: filler.hex() for name, filler in fillers.items()},
+        "opening_id": opening_id,
+        "key_exchange": {
+            "announcement": {"pubkey": b64(fillers["announcement"]), "e2e": 2},
+            "opening": {"pubkey": b64(fillers["opening"]), "e2e": 2, "noise": b64(message_1)},
+            "answer": {"pubkey": b64(fillers["answer"]), "e2e": 2, "noise": b64(message_2), "re": opening_id},
+        },
+        "messages": messages,
+        "arrivals": arrivals(to_agent, to_phone),
+        "refused_message_1": refused[0],
+        "refused_message_2": refused[1],
+    }
+
+
+def main(check):
+    differ = []
+    for name, vectors in (("e2e_v1.json", version_1()), ("e2e_v2.json", version_2())):
+        path, text = FOLDER / name, json.dumps(vectors, indent=2) + "\n"
+        if check:
+            if not path.exists() or path.read_text() != text:
+                differ.append(name)
+        else:
+            path.write_text(text)
+    if differ:
+        sys.exit(f"made anew, they differ: {', '.join(differ)}")
+
+
+if __name__ == "__main__":
+    main("--check" in sys.argv[1:])

@@ -1,0 +1,44 @@
+//! The admin key as a credential of the service manager (systemd's `LoadCredential=`): a file that no other user and no
+//! other service can read, in the directory that `CREDENTIALS_DIRECTORY` names.
+
+use super::error::ConfigError;
+use super::secret::Secret;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// The credential's name.
+const ADMIN_KEY: &str = "admin-key";
+
+/// The admin key among the credentials, if there is one.
+pub(super) fn admin_key(env: impl Fn(&str) -> Option<String>) -> Result<Option<Secret>, ConfigError> {
+    let Some(directory) = env("CREDENTIALS_DIRECTORY") else { return Ok(None) };
+    let path = Path::new(&directory).join(ADMIN_KEY);
+    match fs::read_to_string(&path) {
+        Ok(text) => match Secret::new(text.trim_end_matches(['\r', '\n'])) {
+            Ok(key) => Ok(Some(key)),
+            Err(problem) => Err(ConfigError::File { path, detail: problem.to_owned() }),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(ConfigError::File { path, detail: error.to_string() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_is_the_key_without_its_line_end_and_an_empty_one_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let name = directory.path().to_str().unwrap().to_owned();
+        let env = |variable: &str| (variable == "CREDENTIALS_DIRECTORY").then(|| name.clone());
+        assert!(admin_key(env).unwrap().is_none(), "no such credential");
+        fs::write(directory.path().join(ADMIN_KEY), "of the manager\n").unwrap();
+        assert!(admin_key(env).unwrap().unwrap().matches(b"of the manager"));
+        fs::write(directory.path().join(ADMIN_KEY), "\n").unwrap();
+        let text = admin_key(env).unwrap_err().to_string();
+        assert!(text.contains(ADMIN_KEY) && text.contains("empty"), "{text}");
+        assert!(admin_key(|_| None).unwrap().is_none());
+    }
+}

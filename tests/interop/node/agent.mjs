@@ -1,0 +1,186 @@
+// An agent of both versions of the encryption, on Node's own cryptography: the independent other side of src/phone/e2e.js.
+import * as node from 'node:crypto';
+import { Client, within } from './client.mjs';
+
+const X25519_SPKI = Buffer.from('302a300506032b656e032100', 'hex');
+const sha256 = (...data) => node.createHash('sha256').update(Buffer.concat(data)).digest();
+const hmac = (key, ...data) => node.createHmac('sha256', key).update(Buffer.concat(data)).digest();
+
+function keyPair() {
+  const { privateKey, publicKey } = node.generateKeyPairSync('x25519');
+  return { privateKey, publicKey: publicKey.export({ format: 'der', type: 'spki' }).subarray(-32) };
+}
+
+function agree(privateKey, theirs) {
+  const publicKey = node.createPublicKey({ key: Buffer.concat([X25519_SPKI, theirs]), format: 'der', type: 'spki' });
+  return node.diffieHellman({ privateKey, publicKey });
+}
+
+function hkdf(chainingKey, material, count) {
+  const temporary = hmac(chainingKey, material);
+  const keys = [];
+  for (let number = 1; number <= count; number++) {
+    keys.push(hmac(temporary, keys.at(-1) ?? Buffer.alloc(0), Buffer.of(number)));
+  }
+  return keys;
+}
+
+export function seal(key, nonce, plaintext, aad = Buffer.alloc(0)) {
+  const cipher = node.createCipheriv('aes-256-gcm', key, nonce).setAAD(aad);
+  return Buffer.concat([cipher.update(plaintext), cipher.final(), cipher.getAuthTag()]);
+}
+
+export function open(key, nonce, sealed, aad = Buffer.alloc(0)) {
+  const decipher = node.createDecipheriv('aes-256-gcm', key, nonce).setAAD(aad);
+  decipher.setAuthTag(sealed.subarray(-16));
+  return Buffer.concat([decipher.update(sealed.subarray(0, -16)), decipher.final()]);
+}
+
+function counterNonce(counter) {
+  const nonce = Buffer.alloc(12);
+  nonce.writeBigUInt64BE(BigInt(counter), 4);
+  return nonce;
+}
+
+// Answers the first message of Noise_NNpsk0_25519_AESGCM_SHA256: { answer, receiving, sending }. Throws where it was not
+// made with this secret.
+export function respond(secret, token, message) {
+  const zero = Buffer.alloc(12);
+  let chainingKey = Buffer.from('Noise_NNpsk0_25519_AESGCM_SHA256');
+  let hash = sha256(chainingKey, Buffer.from(`coralmux-relay-e2e-v2:${token}`));
+  let key;
+  const theirs = message.subarray(0, 32);
+  let mixed;
+  [chainingKey, mixed, key] = hkdf(chainingKey, secret, 3);
+  hash = sha256(sha256(hash, mixed), theirs);
+  [chainingKey, key] = hkdf(chainingKey, theirs, 2);
+  open(key, zero, message.subarray(32), hash);
+  hash = sha256(hash, message.subarray(32));
+  const mine = keyPair();
+  hash = sha256(hash, mine.publicKey);
+  [chainingKey, key] = hkdf(chainingKey, mine.publicKey, 2);
+  [chainingKey, key] = hkdf(chainingKey, agree(mine.privateKey, theirs), 2);
+  const tag = seal(key, zero, Buffer.alloc(0), hash);
+  const [receiving, sending] = hkdf(chainingKey, Buffer.alloc(0), 2);
+  return { answer: Buffer.concat([mine.publicKey, tag]), receiving, sending };
+}
+
+export function fingerprint(one, other) {
+  const keys = Buffer.concat([one, other].sort(Buffer.compare));
+  const bytes = node.pbkdf2Sync(keys, 'coralmux-fingerprint-v1', 10_000, 16, 'sha256');
+  return [0, 4, 8, 12].map((at) => String(bytes.readUInt32BE(at) % 100_000).padStart(5, '0')).join(' ');
+}
+
+// Connects as the agent of a token. With `secret` (32 bytes) it speaks version 2, with `plain` nothing is encrypted,
+// otherwise version 1. `chats` has the payload of each chat.send that it could read.
+export class Agent {
+  chats = [];
+  refused = [];
+  #waiting = [];
+  #v1 = null;
+  #v1Key = null;
+  #v2 = null;
+
+  static async connect(url, token, options = {}) {
+    const agent = new Agent();
+    Object.assign(agent, { token, ...options });
+    agent.client = await Client.authed(url, token, 'agent');
+    agent.#announce();
+    agent.running = agent.#run().catch((error) => (agent.error = error));
+    return agent;
+  }
+
+  #announce() {
+    this.#v1 = keyPair();
+    const pubkey = this.#v1.publicKey.toString('base64');
+    if (this.secret) this.client.send('key_exchange', { pubkey, e2e: 2 });
+    else if (!this.plain) this.client.send('key_exchange', { pubkey });
+  }
+
+  async #run() {
+    while (!this.closed) {
+      const message = JSON.parse(await Promise.race([this.client.receiveAny(), this.client.closed.then(() => '{}')]));
+      const payload = message.payload ?? {};
+      if (!message.type) return;
+      if (message.type === 'status' && payload.peer === 'online') this.#announce();
+      else if (message.type === 'key_exchange') this.#agree(message.id, payload);
+      else if (message.type === 'chat.send') this.#chat(payload);
+    }
+  }
+
+  #agree(id, payload) {
+    if (!this.secret) {
+      const theirs = Buffer.from(payload.pubkey, 'base64');
+      const shared = agree(this.#v1.privateKey, theirs);
+      this.#v1Key = Buffer.from(node.hkdfSync('sha256', shared, 'openclaw-relay-e2e-v1', 'chat-encryption', 32));
+      this.fingerprint = fingerprint(this.#v1.publicKey, theirs);
+      return;
+    }
+    try {
+      const { answer, receiving, sending } = respond(this.secret, this.token, Buffer.from(payload.noise, 'base64'));
+      this.#v2 = { receiving, sending, next: 0, sent: 0 };
+      const noise = answer.toString('base64');
+      this.client.send('key_exchange', { pubkey: node.randomBytes(32).toString('base64'), e2e: 2, noise, re: id });
+    } catch {
+      const text = 'the pairing secret does not match: pair again';
+      this.client.send('chat.error', { code: 'DECRYPTION_FAILED', message: text });
+    }
+  }
+
+  #chat(payload) {
+    try {
+      this.chats.push(this.plain ? payload : JSON.parse(this.#open('chat.send', payload)));
+      this.#waiting.shift()?.(this.chats.at(-1));
+    } catch (error) {
+      this.refused.push(payload);
+    }
+  }
+
+  #open(type, { ciphertext, nonce }) {
+    const iv = Buffer.from(nonce, 'base64');
+    const sealed = Buffer.from(ciphertext, 'base64');
+    if (!this.secret) return open(this.#v1Key, iv, sealed);
+    if (Number(iv.readBigUInt64BE(4)) < this.#v2.next) throw new Error('replayed');
+    this.#v2.next = Number(iv.readBigUInt64BE(4)) + 1;
+    return open(this.#v2.receiving, iv, sealed, Buffer.from(type));
+  }
+
+  // What goes to the phone in place of `payload`.
+  sealed(type, payload) {
+    if (this.plain) return payload;
+    const nonce = this.secret ? counterNonce(this.#v2.sent++) : node.randomBytes(12);
+    const key = this.secret ? this.#v2.sending : this.#v1Key;
+    const aad = this.secret ? Buffer.from(type) : undefined;
+    const ciphertext = seal(key, nonce, Buffer.from(JSON.stringify(payload)), aad);
+    return { enc: true, ciphertext: ciphertext.toString('base64'), nonce: nonce.toString('base64') };
+  }
+
+  say(type, payload) {
+    return this.client.send(type, this.sealed(type, payload));
+  }
+
+  // A whole answer, piece by piece.
+  answer(text, size = 7) {
+    this.stream(text, size);
+    this.say('chat.done', { full_text: text });
+  }
+
+  stream(text, size = 7) {
+    for (let at = 0, seq = 1; at < text.length; at += size) {
+      this.say('chat.stream', { delta: text.slice(at, at + size), seq: seq++ });
+    }
+  }
+
+  // The next chat.send that can be read.
+  chat() {
+    const next = new Promise((resolve) => this.#waiting.push(resolve));
+    return within(next, 'chat.send');
+  }
+
+  async close() {
+    this.closed = true;
+    await this.client.close();
+    await this.running;
+    if (this.error) throw this.error;
+  }
+}

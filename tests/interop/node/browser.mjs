@@ -1,0 +1,64 @@
+// The phone in the browser, in headless Chromium: opens the page with a pairing link and reads what is on it.
+import { chromium } from 'playwright-core';
+
+export const PHONE = { width: 360, height: 740 };
+
+export async function launch() {
+  const options = { args: ['--no-sandbox', '--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream'] };
+  const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium';
+  return chromium.launch({ ...options, executablePath });
+}
+
+export function link(relay, token, secret) {
+  const key = secret ? `&k=${secret.toString('base64url')}` : '';
+  return `http://127.0.0.1:${relay.port}/#token=${token}${key}`;
+}
+
+// A browser profile of its own. Everything that the page complains about is kept in `faults`.
+export class Phone {
+  faults = [];
+  // The addresses that the page asked for.
+  requests = [];
+
+  static async open(browser, address, options = {}) {
+    const phone = new Phone();
+    phone.context = await browser.newContext({ viewport: PHONE, hasTouch: false, ...options });
+    phone.page = await phone.context.newPage();
+    phone.page.setDefaultTimeout(15_000);
+    phone.page.on('pageerror', (error) => phone.faults.push(String(error)));
+    phone.page.on('console', (message) => {
+      // A relay that is away is no fault of the page, and the browser reports it as one.
+      if (message.type() === 'error' && !/ERR_CONNECTION_REFUSED|WebSocket connection/.test(message.text())) {
+        phone.faults.push(message.text());
+      }
+    });
+    phone.page.on('request', (request) => phone.requests.push(request.url()));
+    phone.page.on('websocket', (socket) => phone.requests.push(socket.url()));
+    await phone.page.goto(address);
+    return phone;
+  }
+
+  // Waits until the element has this text.
+  async shows(selector, text) {
+    await this.page.locator(selector, { hasText: text }).first().waitFor();
+  }
+
+  secure(text) {
+    return this.shows('#security-label', text);
+  }
+
+  async say(text) {
+    await this.page.fill('#text', text);
+    await this.page.press('#text', 'Enter');
+  }
+
+  // The texts of the agent's messages, and those of the user.
+  messages(role) {
+    return this.page.locator(`.message.${role} .body`).allInnerTexts();
+  }
+
+  async close() {
+    await this.context.close();
+    if (this.faults.length) throw new Error(`the page complained: ${this.faults.join('\n')}`);
+  }
+}

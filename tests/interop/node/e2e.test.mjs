@@ -1,0 +1,118 @@
+// The encryption of the phone in the browser, against Node's own cryptography and the test vectors.
+import assert from 'node:assert/strict';
+import { randomBytes, webcrypto } from 'node:crypto';
+import { existsSync, readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { fingerprint, open, respond, seal } from './agent.mjs';
+import * as e2e from '../../../src/phone/e2e.js';
+
+const TOKEN = `oc_pair_${'0123456789abcdef'.repeat(2)}`;
+const base64 = (bytes) => Buffer.from(bytes).toString('base64');
+const bytes = (text) => new Uint8Array(Buffer.from(text, 'base64'));
+
+async function paired(secret = randomBytes(32)) {
+  const handshake = await e2e.Handshake.start(secret, TOKEN);
+  const agent = respond(secret, TOKEN, Buffer.from(handshake.opening));
+  return { phone: await handshake.finish(new Uint8Array(agent.answer)), agent };
+}
+
+function fromAgent(agent, type, payload, counter) {
+  const nonce = Buffer.alloc(12);
+  nonce.writeBigUInt64BE(BigInt(counter), 4);
+  const ciphertext = seal(agent.sending, nonce, Buffer.from(JSON.stringify(payload)), Buffer.from(type));
+  return { enc: true, ciphertext: base64(ciphertext), nonce: base64(nonce) };
+}
+
+test('version 2: both ends of a handshake read each other', async () => {
+  const { phone, agent } = await paired();
+  for (const [counter, payload] of [{ text: 'hello' }, {}, { text: 'ä€😀', n: 1 }].entries()) {
+    const sealed = await phone.seal('chat.send', payload);
+    const nonce = Buffer.from(sealed.nonce, 'base64');
+    assert.equal(nonce.readUInt32BE(0), 0);
+    assert.equal(nonce.readBigUInt64BE(4), BigInt(counter), 'the counter begins at 0 and grows by 1');
+    const plain = open(agent.receiving, nonce, Buffer.from(sealed.ciphertext, 'base64'), Buffer.from('chat.send'));
+    assert.deepEqual(JSON.parse(plain), payload);
+    assert.deepEqual(await phone.open('chat.stream', fromAgent(agent, 'chat.stream', payload, counter)), payload);
+  }
+});
+
+test('version 2: what is replayed, late, altered or of another type is refused and moves nothing', async () => {
+  const { phone, agent } = await paired();
+  const message = (counter, type = 'chat.stream') => fromAgent(agent, type, { counter }, counter);
+  await phone.open('chat.stream', message(0));
+  await assert.rejects(phone.open('chat.stream', message(0)), e2e.Refused);
+  await assert.rejects(phone.open('chat.done', message(1)), e2e.Refused, 'another type');
+  const altered = message(1);
+  altered.ciphertext = base64(Buffer.from(altered.ciphertext, 'base64').map((byte, at) => (at ? byte : byte ^ 1)));
+  await assert.rejects(phone.open('chat.stream', altered), e2e.Refused);
+  const odd = message(1);
+  odd.nonce = base64(Buffer.from(odd.nonce, 'base64').map((byte, at) => (at ? byte : 1)));
+  await assert.rejects(phone.open('chat.stream', odd), e2e.Refused, 'four zero bytes');
+  const forged = { ...message(1), nonce: message(9).nonce };
+  await assert.rejects(phone.open('chat.stream', forged), e2e.Refused);
+  for (const broken of [{}, null, { enc: true }, { ...message(1), nonce: 'AAAA' }, { ...message(1), ciphertext: 'AAAA' }, { ...message(1), ciphertext: '!' }]) {
+    await assert.rejects(phone.open('chat.stream', broken), e2e.Refused, JSON.stringify(broken));
+  }
+  assert.deepEqual(await phone.open('chat.stream', message(1)), { counter: 1 });
+  assert.equal(phone.missed, 0);
+  assert.deepEqual(await phone.open('chat.stream', message(4)), { counter: 4 }, 'a gap is accepted');
+  assert.equal(phone.missed, 2);
+  await assert.rejects(phone.open('chat.stream', message(3)), e2e.Refused, 'late');
+});
+
+test('version 2: another secret, another token or an altered answer make no session', async () => {
+  const secret = randomBytes(32);
+  const handshake = await e2e.Handshake.start(secret, TOKEN);
+  const opening = Buffer.from(handshake.opening);
+  assert.equal(opening.length, 48);
+  assert.throws(() => respond(randomBytes(32), TOKEN, opening));
+  assert.throws(() => respond(secret, `${TOKEN}0`, opening));
+  const { answer } = respond(secret, TOKEN, opening);
+  for (const at of [0, 31, 32, 47]) {
+    const altered = new Uint8Array(answer);
+    altered[at] ^= 1;
+    await assert.rejects(handshake.finish(altered), e2e.Refused, `byte ${at}`);
+  }
+  await assert.rejects(handshake.finish(new Uint8Array(answer.subarray(1))), e2e.Refused);
+  await assert.rejects(handshake.finish(new Uint8Array(48)), e2e.Refused, 'a point of low order');
+  assert.ok(await handshake.finish(new Uint8Array(answer)), 'and the right one still counts');
+});
+
+test('version 1: both ends have the same key and the same number to compare', async () => {
+  const [phone, agent] = [await e2e.makeKeyPair(), await e2e.makeKeyPair()];
+  const one = await e2e.Version1.agree(phone, agent.publicKey);
+  const other = await e2e.Version1.agree(agent, phone.publicKey);
+  assert.equal(one.fingerprint, other.fingerprint);
+  assert.match(one.fingerprint, /^\d{5} \d{5} \d{5} \d{5}$/);
+  assert.equal(one.fingerprint, fingerprint(Buffer.from(phone.publicKey), Buffer.from(agent.publicKey)));
+  assert.deepEqual(await other.open('chat.send', await one.seal('chat.send', { text: 'hello' })), { text: 'hello' });
+  const sealed = await one.seal('chat.send', { text: 'hello' });
+  sealed.ciphertext = `A${sealed.ciphertext.slice(1)}` === sealed.ciphertext ? `B${sealed.ciphertext.slice(1)}` : `A${sealed.ciphertext.slice(1)}`;
+  await assert.rejects(other.open('chat.send', sealed), e2e.Refused);
+});
+
+test('version 1: short keys and points of low order are refused', async () => {
+  const pair = await e2e.makeKeyPair();
+  const one = new Uint8Array(32);
+  one[0] = 1;
+  for (const key of [new Uint8Array(32), one, new Uint8Array(31), new Uint8Array(33), new Uint8Array()]) {
+    await assert.rejects(e2e.Version1.agree(pair, key), e2e.Refused);
+  }
+});
+
+test('a pairing secret is 43 characters of base64url', () => {
+  const secret = randomBytes(32);
+  assert.deepEqual(Buffer.from(e2e.readSecret(secret.toString('base64url'))), secret);
+  for (const text of ['', 'A'.repeat(42), 'A'.repeat(44), `${'A'.repeat(42)}=`, `${'A'.repeat(42)}+`]) {
+    assert.throws(() => e2e.readSecret(text), e2e.Refused, text);
+  }
+});
+
+test('base64 is taken in its one form', () => {
+  for (const text of ['A', 'AA', 'AA=', 'A===', 'AAAA\n', ' AAAA', 'AA-_', 7, null, undefined]) {
+    assert.throws(() => e2e.fromBase64(text), e2e.Refused, String(text));
+  }
+  const large = randomBytes(100_001);
+  assert.equal(e2e.toBase64(new Uint8Array(large)), large.toString('base64'));
+  assert.deepEqual(Buffer.from(e2e.fromBase64(large.toString('base64'))), large);
+});
