@@ -20,7 +20,9 @@ mod upgrade;
 mod watch;
 
 pub use gate::{Gate, GateOptions};
-pub use response::{HealthReport, answer, error_body, health, metrics, ready, switching, text, unavailable};
+pub use response::{
+    HealthReport, answer, error_body, health, metrics, ready, switching, text, tls_wanted, unavailable,
+};
 pub use watch::{Watched, watch};
 
 use crate::control::message::ApiCall;

@@ -115,6 +115,13 @@ pub fn unavailable(code: &str, message: &str, retry_after_sec: u64) -> Vec<u8> {
     Response { retry_after: Some(retry_after_sec), ..Response::new(503, body.as_bytes(), false, false) }.bytes()
 }
 
+/// The response to whoever speaks HTTP without TLS where TLS is spoken; the connection closes.
+#[must_use]
+pub fn tls_wanted() -> Vec<u8> {
+    let body = error_body("TLS_REQUIRED", "this port speaks TLS: connect with https:// or wss://", None);
+    Response::new(400, body.as_bytes(), false, false).bytes()
+}
+
 /// The JSON of every error of the HTTP API: `{"error":{"code":…,"message":…,"retry_after_ms":…}}`.
 #[must_use]
 pub fn error_body(code: &str, message: &str, retry_after_ms: Option<u64>) -> String {

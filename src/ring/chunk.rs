@@ -109,6 +109,14 @@ impl Heap {
         self.stop = self.bytes.len();
     }
 
+    /// Lets `write` append to the bytes; it must take none away.
+    pub fn append_with<R>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+        debug_assert_eq!(self.stop, self.bytes.len());
+        let result = write(&mut self.bytes);
+        self.stop = self.bytes.len();
+        result
+    }
+
     /// Bytes that are neither sent nor within [`Heap::as_slice`]: what [`Heap::reveal`] can still show.
     #[must_use]
     pub fn hidden(&self) -> usize {

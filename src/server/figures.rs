@@ -161,6 +161,7 @@ fn of_all_shards(sheet: &mut Sheet, cells: &[Cells]) {
     }
     tallied(sheet, table::REFUSALS, "code", cells.iter().map(|one| &one.refused));
     tallied(sheet, table::CLOSED, "reason", cells.iter().map(|one| &one.closed));
+    tallied(sheet, table::TLS_HANDSHAKES, "outcome", cells.iter().map(|one| &one.tls_handshakes));
     tallied(sheet, table::HTTP_RESPONSES, "status", cells.iter().map(|one| &one.responses));
     merged(sheet, table::HANDSHAKE_SECONDS, cells.iter().map(|one| &one.handshake));
     merged(sheet, table::AUTH_SECONDS, cells.iter().map(|one| &one.auth));

@@ -38,6 +38,7 @@ use crate::shard::shared::{Caps, Shared};
 use crate::store::Store;
 use crate::telemetry::life::Life;
 use crate::tls::certificates::Certificates;
+use crate::tls::settings::server_config;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -71,9 +72,6 @@ pub fn run(config: &Config, inherited: Inherited) -> u8 {
 }
 
 fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> {
-    if config.listen.iter().any(|listen| listen.tls) {
-        return Err(Failure::new(exit::CONFIG, "TLS is not in this build yet"));
-    }
     // Before anything that lasts, so that a signal during the start is not lost.
     let (orders, ordered) = crossbeam_channel::bounded(ORDERS_MAX);
     signals::listen(orders.clone()).map_err(|error| Failure::new(exit::FAILURE, error))?;
@@ -86,7 +84,7 @@ fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> 
     let metrics = watch::bind(config.metrics)?;
     let health = Arc::new(StoreHealth::default());
     let all = keeper.as_ref().map(|keeper| Arc::clone(&keeper.certificates));
-    let shared = Arc::new(shared(config, &key, nofile, Arc::clone(&health), all));
+    let shared = Arc::new(shared(config, &key, nofile, Arc::clone(&health), all)?);
     let kept = keeper.map(Keeper::start).transpose()?;
     let (shards, control_requests) = start_shards(config, settings(config), &shared, &orders)?;
     if let Some(listener) = metrics {
@@ -153,7 +151,7 @@ fn shared(
     nofile: u64,
     health: Arc<StoreHealth>,
     certificates: Option<Arc<Certificates>>,
-) -> Shared {
+) -> Result<Shared, Failure> {
     let capacity = rlimits::connection_capacity(nofile, config.shards);
     let gate = |any_path: bool| {
         Gate::new(GateOptions {
@@ -168,7 +166,8 @@ fn shared(
             any_path,
         })
     };
-    Shared {
+    let tls = certificates.clone().map(server_config).transpose();
+    Ok(Shared {
         caps: Caps {
             // A cap of more connections than there are descriptors would only fail later and less politely.
             connections_max: config.max_connections.filter(|&max| max != 0).unwrap_or(capacity).min(capacity),
@@ -187,11 +186,12 @@ fn shared(
         life: Arc::new(Life::new(Instant::now(), config.shards)),
         started: Instant::now(),
         shards: config.shards,
+        tls: tls.map_err(|error| Failure::new(exit::FAILURE, error))?,
         sockets: Default::default(),
         unauthenticated: Default::default(),
         connections: Default::default(),
         sessions: Default::default(),
-    }
+    })
 }
 
 fn unix_ms() -> u64 {

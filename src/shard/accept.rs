@@ -2,6 +2,7 @@
 
 use super::Shard;
 use super::bounds::{TURNED_AWAY_FOR, TURNED_AWAY_MAX};
+use super::close::CloseReason;
 use super::connection::{Connection, Early, NONE, Pauses, Phase, Receiving};
 use super::mail::Listener;
 use super::shared::try_count;
@@ -86,7 +87,8 @@ impl Shard {
     }
 
     fn take_connection(&mut self, listener: u32, socket: OwnedFd) {
-        let echo = self.accepting.listeners.get(listener as usize).is_some_and(|listener| listener.echo);
+        let Some(listener) = self.accepting.listeners.get(listener as usize) else { return };
+        let (echo, tls) = (listener.echo, listener.tls);
         // Fails when the client has gone already.
         let Ok(address) = peer_address(&socket) else { return };
         self.cells.accepted += 1;
@@ -105,7 +107,8 @@ impl Shard {
             if admitted {
                 self.shared.sockets.fetch_sub(1, Relaxed);
             }
-            if self.accepting.turned_away >= TURNED_AWAY_MAX {
+            // Over TLS a handshake would come before a word could be said: that is more than a flood is worth.
+            if tls || self.accepting.turned_away >= TURNED_AWAY_MAX {
                 self.cells.closed.add(TURNED_AWAY, 1);
                 return;
             }
@@ -118,6 +121,9 @@ impl Shard {
             if let Some(early) = &mut self.connections[conn as usize].early {
                 early.turned_away = true;
             }
+        }
+        if tls && !self.begin_handshake(conn) {
+            return self.end(conn, CloseReason::Gone);
         }
         self.arm(conn);
     }
@@ -149,6 +155,7 @@ impl Shard {
             socket,
             session: NONE,
             outbox: NONE,
+            tls: NONE,
             last_heard: self.clock.tick(),
             due,
             phase: Phase::Http,

@@ -2,7 +2,8 @@
 //!
 //! The worst that one authenticated connection can hold: an outbox of [`HIGH_WATER_BYTES`] and one message (5 MiB by
 //! default), of which what exceeds a few KiB is reserved from the shard's memory budget; one message under way
-//! (reserved); and what the kernel delivered before reading stopped: some receive buffers (not counted).
+//! (reserved); and what the kernel delivered before reading stopped: some receive buffers (not counted). Over TLS also a part
+//! of a record, of 16 KiB (not counted), and [`SEAL_BYTES_MAX`] of its outbox once more, sealed (counted).
 
 use std::time::Duration;
 
@@ -28,6 +29,13 @@ pub(super) const GLANCE_BYTES: u32 = 4 << 10;
 /// Receives straight into an allocation that one turn starts: all that come in at once leave the cache again before
 /// they are looked at.
 pub(super) const FILLS_A_TURN: usize = 1;
+
+/// Bytes of an outbox that are sealed for one send over TLS, for as long as that send takes: a second copy, still in the
+/// cache when the kernel reads it.
+pub(super) const SEAL_BYTES_MAX: usize = 128 << 10;
+
+/// Turns with something else to do that put a step of a TLS handshake off, at the most.
+pub(super) const BUSY_TURNS_A_HANDSHAKE: u32 = 4;
 
 /// Of a message that is not longer, a part that has come is kept even when the memory budget is used up: a chat goes on
 /// while images wait.

@@ -10,6 +10,7 @@ use crate::ring::Counts;
 use crate::session::message::ErrorCode;
 use crate::telemetry::metrics::{Histogram, Tally};
 use crate::telemetry::process::thread_cpu;
+use crate::tls;
 use std::time::Duration;
 
 /// The code under which connections that find no room are counted.
@@ -62,6 +63,8 @@ pub struct Cells {
     pub refused: Tally<12>,
     /// Ended connections by reason.
     pub closed: Tally<32>,
+    /// TLS handshakes by how they ended.
+    pub tls_handshakes: Tally<10>,
     /// HTTP responses by class of status.
     pub responses: Tally<6>,
     /// Accepted connections.
@@ -125,6 +128,7 @@ impl Default for Cells {
             auth: Histogram::default(),
             refused,
             closed: Tally::new(&CloseReason::LABELS),
+            tls_handshakes: Tally::new(&tls::outcome::Outcome::ALL.map(tls::outcome::Outcome::name)),
             responses: Tally::new(&["1xx", "2xx", "3xx", "4xx", "5xx"]),
             accepted: 0,
             accept_errors: 0,

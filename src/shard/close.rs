@@ -17,6 +17,10 @@ pub(super) enum CloseReason {
     NotUtf8,
     /// The first message did not admit (wire contract: 1008).
     Unauthorized,
+    /// No TLS handshake, or not in time; the metrics of handshakes tell more.
+    Handshake,
+    /// A record of TLS that was broken, or had no place.
+    Tls,
     /// No first message in time.
     AuthTimeout,
     /// A message was under way for too long.
@@ -43,11 +47,13 @@ pub(super) enum CloseReason {
 
 impl CloseReason {
     /// The labels of the metrics: that of each reason once, and that of who is not even told why.
-    pub(super) const LABELS: [&'static str; 16] = [
+    pub(super) const LABELS: [&'static str; 18] = [
         "client",
         "protocol",
         "not_utf8",
         "unauthorized",
+        "handshake",
+        "tls",
         "auth_timeout",
         "message_timeout",
         "too_large",
@@ -70,6 +76,8 @@ impl CloseReason {
             Self::BadClose | Self::Protocol(_) | Self::Fragments => "protocol",
             Self::NotUtf8 => "not_utf8",
             Self::Unauthorized => "unauthorized",
+            Self::Handshake => "handshake",
+            Self::Tls => "tls",
             Self::AuthTimeout => "auth_timeout",
             Self::MessageTimeout => "message_timeout",
             Self::TooLarge => "too_large",
@@ -97,7 +105,7 @@ impl CloseReason {
             Self::Revoked => 4002,
             Self::Restart => 1012,
             Self::Busy => 1013,
-            Self::SlowConsumer | Self::Silent | Self::Gone | Self::Http => return None,
+            Self::Handshake | Self::Tls | Self::SlowConsumer | Self::Silent | Self::Gone | Self::Http => return None,
         })
     }
 
@@ -113,6 +121,8 @@ impl CloseReason {
             Self::Fragments => "fragments out of order",
             Self::NotUtf8 => "text is not UTF-8",
             Self::Unauthorized => "unauthorized",
+            Self::Handshake => "no TLS handshake",
+            Self::Tls => "TLS failed",
             Self::AuthTimeout => "no authentication in time",
             Self::MessageTimeout => "message took too long",
             Self::TooLarge => "message too large",

@@ -7,12 +7,14 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-/// No session, or no outbox.
+/// No session, no outbox, or no TLS.
 pub(super) const NONE: u32 = u32::MAX;
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// The TLS handshake is under way.
+    Handshake,
     /// HTTP requests are read.
     Http,
     /// An HTTP call is with the control thread.
@@ -91,6 +93,8 @@ pub(super) struct Connection {
     pub(super) session: u32,
     /// Index of its outbox; [`NONE`] while nothing is queued.
     pub(super) outbox: u32,
+    /// Index of its TLS; [`NONE`] where there is none.
+    pub(super) tls: u32,
     /// The tick at which something was last heard.
     pub(super) last_heard: u32,
     /// The tick at which the next ping is due, or at which the phase has taken too long.

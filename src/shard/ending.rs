@@ -7,6 +7,7 @@ use super::connection::{Phase, Receiving};
 use crate::control::message::Request;
 use crate::proto::frame::{self, Opcode};
 use crate::session::message::frame_of;
+use crate::tls::outcome::Outcome;
 use rustix::net::Shutdown;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -18,7 +19,9 @@ impl Shard {
         if matches!(connection.phase, Phase::Closing | Phase::Dead) {
             return;
         }
-        let Some(code) = reason.code() else { return self.end(conn, reason) };
+        // In a handshake there is no way to say anything.
+        let code = reason.code().filter(|_| connection.phase != Phase::Handshake);
+        let Some(code) = code else { return self.end(conn, reason) };
         let is_websocket = !matches!(connection.phase, Phase::Http | Phase::Call) || connection.early.is_none();
         self.log_end(conn, reason);
         self.leave_session(conn);
@@ -57,6 +60,9 @@ impl Shard {
         if phase == Phase::Dead {
             return;
         }
+        if phase == Phase::Handshake && reason != CloseReason::Handshake {
+            self.count_handshake(Outcome::Gone);
+        }
         if phase == Phase::Closing {
             self.cells.closing -= 1;
         } else {
@@ -67,6 +73,7 @@ impl Shard {
         let connection = &mut self.connections[conn as usize];
         connection.phase = Phase::Dead;
         connection.inbox = None;
+        self.secure.remove(&mut connection.tls);
         let counted = connection.early.as_ref().is_none_or(|early| !early.turned_away);
         if let Some(early) = connection.early.take() {
             self.calls.remove(&early.serial);

@@ -6,6 +6,7 @@ use super::connection::{Early, NONE, Phase, Receiving};
 use super::mail::Mail;
 use crate::proto::token::{Role, TokenHash};
 use crate::ring::chunk::{Chunk, Heap};
+use crate::tls::Tls;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
@@ -17,6 +18,7 @@ pub struct HandOver {
     counted: Option<IpAddr>,
     hash: TokenHash,
     role: Role,
+    tls: Option<Tls>,
     /// When it was upgraded.
     since: Instant,
     /// What the client sent behind its auth message.
@@ -52,20 +54,22 @@ impl Shard {
             return;
         }
         self.wheel.disarm(conn);
-        let connection = self.connections.remove(conn as usize);
+        let mut connection = self.connections.remove(conn as usize);
+        let tls = self.secure.remove(&mut connection.tls);
         let Some(Early { address, counted, since, moving: Some(destination), .. }) =
             connection.early.map(|early| *early)
         else {
             return;
         };
         let Destination { shard, hash, role, rest } = *destination;
-        let handover = HandOver { socket: connection.socket, address, counted, hash, role, since, rest };
+        let handover = HandOver { socket: connection.socket, address, counted, hash, role, since, tls, rest };
         if let Err(Mail::HandOver(handover)) = self.mailboxes.try_post(shard, Mail::HandOver(Box::new(handover))) {
             // The other shard's mailbox is full, or it has ended: the client is told to come back.
             self.cells.not_moved += 1;
-            let HandOver { socket, address, counted, .. } = *handover;
+            let HandOver { socket, address, counted, tls, .. } = *handover;
             let conn = self.insert_connection(socket, address, counted, false);
             self.connections[conn as usize].phase = Phase::Auth;
+            self.keep_tls(conn, tls);
             self.close(conn, if self.is_draining() { CloseReason::Restart } else { CloseReason::Busy });
             self.arm(conn);
         } else {
@@ -75,8 +79,9 @@ impl Shard {
 
     /// Takes in a connection of another shard.
     pub(super) fn handle_handover(&mut self, handover: HandOver) {
-        let HandOver { socket, address, counted, hash, role, since, rest } = handover;
+        let HandOver { socket, address, counted, hash, role, since, tls, rest } = handover;
         let conn = self.insert_connection(socket, address, counted, false);
+        self.keep_tls(conn, tls);
         self.connections[conn as usize].phase = Phase::Auth;
         if let Some(early) = &mut self.connections[conn as usize].early {
             early.since = since;
@@ -90,5 +95,11 @@ impl Shard {
             }
         }
         self.arm(conn);
+    }
+
+    fn keep_tls(&mut self, conn: u32, tls: Option<Tls>) {
+        if let Some(tls) = tls {
+            self.connections[conn as usize].tls = self.secure.insert(tls);
+        }
     }
 }

@@ -35,7 +35,7 @@ impl Shard {
         connection.last_heard = self.clock.tick();
         match connection.phase {
             Phase::Http | Phase::Call => self.handle_request_bytes(conn, chunk),
-            Phase::Closing | Phase::Slowed | Phase::Dead => {}
+            Phase::Handshake | Phase::Closing | Phase::Slowed | Phase::Dead => {}
             Phase::Auth | Phase::Moving | Phase::Open | Phase::Echo => match &connection.inbox {
                 // Reading may go on, but what waits comes first.
                 Some(inbox) if inbox.holds_back() => self.keep_waiting(conn, chunk.as_slice()),
@@ -280,10 +280,9 @@ impl Shard {
         };
         // What is received straight into the allocation gets its room when its turn comes: until then it would only be
         // so much more memory to go through.
-        let capacity = match (too_large, header.payload_bytes >= DIRECT_BYTES_MIN + u64::from(GLANCE_BYTES)) {
-            (false, false) => header.payload_bytes as usize,
-            _ => 0,
-        };
+        let direct = self.connections[conn as usize].tls == NONE
+            && header.payload_bytes >= DIRECT_BYTES_MIN + u64::from(GLANCE_BYTES);
+        let capacity = if too_large || direct { 0 } else { header.payload_bytes as usize };
         let due = self.clock.tick_after(super::bounds::MESSAGE_TIMEOUT);
         self.inbox(conn).partial = Some(Partial {
             opcode: header.opcode,

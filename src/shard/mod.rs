@@ -22,6 +22,7 @@ mod outbound;
 mod outbox;
 mod receive;
 mod request;
+mod secure;
 pub mod shared;
 mod tick;
 mod token;
@@ -35,6 +36,7 @@ use self::drain::Drain;
 use self::lives::Lives;
 use self::mail::{Mail, Mailboxes};
 use self::outbound::Outboxes;
+use self::secure::Secure;
 use self::shared::Shared;
 use self::tick::{Clock, Throttled};
 use self::token::Tokens;
@@ -97,6 +99,7 @@ pub struct Shard {
     accepting: Accepting,
     connections: Slab<Connection>,
     outboxes: Outboxes,
+    secure: Secure,
     tokens: Tokens,
     wheel: Wheel,
     ids: Ids,
@@ -140,6 +143,7 @@ impl Shard {
             accepting: Accepting::default(),
             connections: Slab::new(),
             outboxes: Outboxes::default(),
+            secure: Secure::default(),
             tokens: Tokens::default(),
             wheel: Wheel::new(),
             ids: Ids::new(random),
@@ -170,16 +174,18 @@ impl Shard {
         while !self.has_ended() {
             self.start_fills();
             // Nothing else is to be done here, and whatever comes next comes through the ring: it may sleep.
-            let wait = self.fills.is_empty() && self.mailbox.is_empty();
+            let wait = self.fills.is_empty() && self.mailbox.is_empty() && self.secure.is_quiet();
             self.ring.turn(&mut completions, wait)?;
             let before = self.clock.now();
             self.clock.update();
+            let busy = !completions.is_empty();
             self.cells.end_turn(self.clock.now() - before);
             for completion in completions.drain(..) {
                 self.handle_completion(completion);
             }
             self.read_mail();
             self.resume_all();
+            self.step_handshakes(busy);
             self.flush();
             glommio::yield_if_needed().await;
         }

@@ -79,7 +79,7 @@ impl Shard {
         }
     }
 
-    fn filled(&mut self, conn: u32, fill: impl FnOnce(&mut Outbox) -> Pushed) -> Pushed {
+    pub(super) fn filled(&mut self, conn: u32, fill: impl FnOnce(&mut Outbox) -> Pushed) -> Pushed {
         let connection = &mut self.connections[conn as usize];
         if connection.outbox == NONE {
             connection.outbox = self.outboxes.take();
@@ -130,7 +130,17 @@ impl Shard {
         if outbox.sending || connection.phase == Phase::Dead {
             return;
         }
-        if let Some(outgoing) = outbox.poll_send() {
+        let outgoing = match connection.tls {
+            NONE => outbox.poll_send(),
+            tls => match self.secure.poll_send(tls, outbox, &self.budget) {
+                Ok(outgoing) => outgoing,
+                Err(fault) => {
+                    tracing::debug!(%fault, "nothing can be sealed any more");
+                    return self.end(conn, CloseReason::Tls);
+                }
+            },
+        };
+        if let Some(outgoing) = outgoing {
             outbox.sending = true;
             let wait = outbox.blocked;
             self.ring.send(connection.socket.as_fd(), conn, outgoing, wait);

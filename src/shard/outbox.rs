@@ -28,6 +28,10 @@ pub(super) struct Outbox {
     queue: VecDeque<Chunk>,
     /// Control frames, which go before the next frame of the queue.
     urgent: Vec<u8>,
+    /// Records of TLS, which leave as they are and before the queue.
+    sealed: VecDeque<Chunk>,
+    /// The send under way is of those.
+    carries_sealed: bool,
     /// All bytes queued here and being sent, hidden fragments included.
     bytes: usize,
     /// Of those, what the connection itself made the relay write, since the outbox was low. What its peer sends it does
@@ -89,6 +93,27 @@ impl Outbox {
         self.own_bytes += frame.len();
         self.urgent.extend_from_slice(frame);
         self.own_pressure()
+    }
+
+    /// Queues records of TLS with what stood in the queue.
+    pub(super) fn push_sealed(&mut self, records: Heap) {
+        self.bytes += records.as_slice().len();
+        self.sealed.push_back(Chunk::Heap(records));
+    }
+
+    /// Queues records of TLS that the connection itself made the relay write.
+    pub(super) fn push_own_sealed(&mut self, records: Vec<u8>) -> Pushed {
+        self.own_bytes += records.len();
+        self.push_sealed(Heap::from(records));
+        self.own_pressure()
+    }
+
+    /// Takes the records of TLS that the next send is to carry, if there are any.
+    pub(super) fn poll_sealed(&mut self) -> Option<Outgoing> {
+        debug_assert!(!self.sending);
+        let sealed = self.sealed.pop_front()?;
+        self.carries_sealed = true;
+        Some(Outgoing::One(sealed))
     }
 
     /// Makes it as new, with the capacity that it has.
@@ -194,6 +219,21 @@ impl Outbox {
     /// The kernel took `count` bytes of `outgoing`; the rest goes back to the front of the queue.
     pub(super) fn handle_sent(&mut self, outgoing: Outgoing, count: usize) {
         self.sending = false;
+        if !std::mem::take(&mut self.carries_sealed) {
+            return self.take_sent(outgoing, count);
+        }
+        self.bytes -= count;
+        if let Outgoing::One(mut chunk) = outgoing
+            && count < chunk.len()
+        {
+            let length = chunk.len();
+            chunk.narrow(count..length);
+            self.sealed.push_front(chunk);
+        }
+    }
+
+    /// `count` bytes of what [`Outbox::poll_send`] gave are on their way; the rest goes back to the front of the queue.
+    pub(super) fn take_sent(&mut self, outgoing: Outgoing, count: usize) {
         self.bytes -= count;
         let urgent_at = self.carries_urgent.then_some(usize::from(self.mid_frame));
         let mut count = count;

@@ -6,7 +6,7 @@
 use super::Shard;
 use super::bounds::{DIRECT_BYTES_MIN, FILLS_A_TURN, GLANCE_BYTES};
 use super::close::CloseReason;
-use super::connection::{Phase, Receiving};
+use super::connection::{NONE, Phase, Receiving};
 use super::inbox::Inbox;
 use crate::ring::buffers::Slice;
 use crate::ring::chunk::{Chunk, Heap};
@@ -21,7 +21,8 @@ impl Shard {
             connection.receiving = Receiving::Idle;
         }
         match data {
-            Ok(Some(slice)) => self.handle_bytes(conn, Chunk::Slice(slice)),
+            Ok(Some(slice)) if connection.tls == NONE => self.handle_bytes(conn, Chunk::Slice(slice)),
+            Ok(Some(slice)) => self.handle_sealed(conn, Chunk::Slice(slice)),
             Ok(None) => self.end(conn, CloseReason::Gone),
             // Out of buffers, or cancelled: armed again below if it should be.
             Err(error) if is_passing(&error) => {}
@@ -59,7 +60,8 @@ impl Shard {
         let holds_back = connection.inbox.as_ref().is_some_and(|inbox| inbox.holds_back());
         let reads = !connection.pauses.any() && !holds_back;
         let direct = match &connection.inbox {
-            Some(inbox) if reads => inbox.direct_bytes(),
+            // Records have to be opened before anything of a message can be kept.
+            Some(inbox) if reads && connection.tls == NONE => inbox.direct_bytes(),
             _ => None,
         };
         match connection.receiving {
@@ -68,7 +70,8 @@ impl Shard {
                 self.ring.cancel_receive(conn);
             }
             Receiving::Idle => match connection.phase {
-                Phase::Http | Phase::Auth | Phase::Closing if reads => {
+                Phase::Handshake if self.secure.is_ready(connection.tls) => {}
+                Phase::Handshake | Phase::Http | Phase::Auth | Phase::Closing if reads => {
                     connection.receiving = Receiving::Once;
                     self.ring.receive_once(connection.socket.as_fd(), conn, GLANCE_BYTES);
                 }

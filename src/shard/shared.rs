@@ -6,6 +6,7 @@ use crate::http::{Gate, HealthReport};
 use crate::session::directory::Directory;
 use crate::telemetry::life::{Life, Stage};
 use crate::tls::certificates::Certificates;
+use rustls::ServerConfig;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -45,6 +46,8 @@ pub struct Shared {
     pub started: Instant,
     /// How many shards there are.
     pub shards: u16,
+    /// How TLS is spoken; `None`: nowhere.
+    pub tls: Option<Arc<ServerConfig>>,
     /// Sockets.
     pub sockets: AtomicU64,
     /// Sockets that have not authenticated.

@@ -7,6 +7,7 @@ use super::connection::{NONE, Pauses, Phase};
 use crate::proto::frame::Opcode;
 use crate::ring::queue::unacknowledged_bytes;
 use crate::session::message::frame_of;
+use crate::tls::outcome::Outcome;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::os::fd::AsFd;
@@ -160,6 +161,10 @@ impl Shard {
             Phase::Auth | Phase::Moving if self.is_draining() => self.close(conn, CloseReason::Restart),
             Phase::Auth | Phase::Moving => self.close(conn, CloseReason::AuthTimeout),
             Phase::Slowed => self.finish_refusal(conn),
+            Phase::Handshake => {
+                self.count_handshake(Outcome::TimedOut);
+                self.end(conn, CloseReason::Handshake);
+            }
             Phase::Closing if self.keeps_until_sent(conn) => {}
             Phase::Http | Phase::Call | Phase::Closing => self.end(conn, CloseReason::Gone),
             Phase::Dead => {}

@@ -1,10 +1,30 @@
-//! TLS: which certificate a client is shown, and where certificates come from.
+//! TLS: which certificate a client is shown, where certificates come from, handshakes, and records under the keys that
+//! they agree on.
 //!
 //! Nothing here reads a socket of a client: the shards do, with the settings that [`settings::server_config`] makes. A
 //! private key must never reach a log line, an error text or a file that others may read.
 
 pub mod certificate;
 pub mod certificates;
+pub mod fault;
 pub mod files;
+pub mod handshake;
+pub mod outcome;
+pub mod record;
 pub mod settings;
 pub mod status;
+pub mod traffic;
+
+use self::handshake::Handshake;
+use self::traffic::Traffic;
+
+/// TLS on one connection.
+pub enum Tls {
+    /// The handshake is under way.
+    Handshake(Box<Handshake>),
+    /// Behind it.
+    Traffic(Box<Traffic>),
+}
+
+#[cfg(test)]
+mod tests;

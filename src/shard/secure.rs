@@ -1,0 +1,333 @@
+//! TLS on the shard's connections: handshakes, a few at a time; records in, opened in the memory that they were received
+//! into; records out, sealed from the outbox straight into what is sent.
+//!
+//! Everything else of the shard sees plaintext only: received bytes come through [`Shard::handle_sealed`], and an outbox
+//! is emptied through [`Secure::poll_send`].
+
+use super::Shard;
+use super::bounds::{BUSY_TURNS_A_HANDSHAKE, SEAL_BYTES_MAX};
+use super::close::CloseReason;
+use super::connection::{NONE, Phase};
+use super::outbox::Outbox;
+use crate::http;
+use crate::ring::chunk::{Budget, Chunk, Heap, Outgoing};
+use crate::tls::Tls;
+use crate::tls::fault::Fault;
+use crate::tls::handshake::{Done, Failure, Handshake, Progress};
+use crate::tls::outcome::Outcome;
+use crate::tls::traffic::{Opened, Traffic};
+use slab::Slab;
+use std::collections::VecDeque;
+
+/// From this size on, sealed bytes stand in memory that is used again and is counted.
+const COUNTED_BYTES_MIN: usize = 16 << 10;
+
+/// The TLS of those connections that have it.
+#[derive(Default)]
+pub(super) struct Secure {
+    all: Slab<Tls>,
+    /// Connections with a step of their handshake to do: those that have begun before those that have not. Some may
+    /// have ended.
+    waiting: VecDeque<u32>,
+    /// Turns with something else to do since the last step.
+    busy_turns: u32,
+}
+
+impl Secure {
+    /// Keeps the TLS of a connection; gives its index.
+    #[must_use]
+    pub(super) fn insert(&mut self, tls: Tls) -> u32 {
+        self.all.insert(tls) as u32
+    }
+
+    /// Takes the TLS of a connection out.
+    pub(super) fn remove(&mut self, index: &mut u32) -> Option<Tls> {
+        self.all.try_remove(std::mem::replace(index, NONE) as usize)
+    }
+
+    /// Whether no handshake waits for its turn.
+    #[must_use]
+    pub(super) fn is_quiet(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Whether the handshake has something to do before more is read.
+    #[must_use]
+    pub(super) fn is_ready(&self, index: u32) -> bool {
+        matches!(self.all.get(index as usize), Some(Tls::Handshake(handshake)) if handshake.is_ready())
+    }
+
+    fn handshake(&mut self, index: u32) -> Option<&mut Handshake> {
+        match self.all.get_mut(index as usize) {
+            Some(Tls::Handshake(handshake)) => Some(handshake),
+            _ => None,
+        }
+    }
+
+    fn traffic(&mut self, index: u32) -> Option<&mut Traffic> {
+        match self.all.get_mut(index as usize) {
+            Some(Tls::Traffic(traffic)) => Some(traffic),
+            _ => None,
+        }
+    }
+
+    fn queue(&mut self, conn: u32, has_begun: bool) {
+        // The costly part comes first in a handshake, so that who has it behind him does not wait long.
+        match has_begun {
+            true => self.waiting.push_front(conn),
+            false => self.waiting.push_back(conn),
+        }
+    }
+
+    /// What is to be sent next: what is sealed already, or else a piece of what is queued, or at the end our last record.
+    ///
+    /// # Errors
+    /// The connection cannot go on.
+    pub(super) fn poll_send(
+        &mut self,
+        index: u32,
+        outbox: &mut Outbox,
+        budget: &Budget,
+    ) -> Result<Option<Outgoing>, Fault> {
+        if let Some(sealed) = outbox.poll_sealed() {
+            return Ok(Some(sealed));
+        }
+        let Some(traffic) = self.traffic(index) else { return Ok(None) };
+        if let Some(plain) = outbox.poll_send() {
+            let (sealed, count) = seal(traffic, &plain, budget)?;
+            outbox.take_sent(plain, count);
+            outbox.push_sealed(sealed);
+        } else if outbox.finish {
+            let farewell = traffic.farewell(None);
+            if !farewell.is_empty() {
+                outbox.push_sealed(farewell.into());
+            }
+        }
+        Ok(outbox.poll_sealed())
+    }
+}
+
+/// Seals a piece of `plain`; how many of its bytes that was.
+fn seal(traffic: &mut Traffic, plain: &Outgoing, budget: &Budget) -> Result<(Heap, usize), Fault> {
+    let bytes = plain.len().min(SEAL_BYTES_MAX);
+    let capacity = Traffic::sealed_bytes_max(bytes);
+    let mut sealed = match capacity < COUNTED_BYTES_MIN {
+        true => Heap::from(Vec::with_capacity(capacity)),
+        false => Heap::with_headroom(0, capacity, budget.charge(capacity)),
+    };
+    let count = sealed.append_with(|out| match plain {
+        Outgoing::One(chunk) => traffic.seal(&[chunk.as_slice()], bytes, out),
+        Outgoing::Many(batch) => {
+            let pieces: Vec<&[u8]> = batch.chunks.iter().map(Chunk::as_slice).collect();
+            traffic.seal(&pieces, bytes, out)
+        }
+    })?;
+    Ok((sealed, count))
+}
+
+impl Shard {
+    /// Begins TLS on a connection that has just come; `false`: it cannot.
+    #[must_use]
+    pub(super) fn begin_handshake(&mut self, conn: u32) -> bool {
+        let Some(config) = self.shared.tls.clone() else { return false };
+        let Ok(handshake) = Handshake::new(config) else { return false };
+        let connection = &mut self.connections[conn as usize];
+        connection.tls = self.secure.insert(Tls::Handshake(Box::new(handshake)));
+        connection.phase = Phase::Handshake;
+        true
+    }
+
+    /// Takes in what has been received on a connection with TLS.
+    pub(super) fn handle_sealed(&mut self, conn: u32, chunk: Chunk) {
+        match self.connections[conn as usize].phase {
+            Phase::Handshake => self.handle_handshake_bytes(conn, chunk.as_slice()),
+            _ => self.open_records(conn, chunk),
+        }
+    }
+
+    /// Opens record after record, and hands on what is in them.
+    fn open_records(&mut self, conn: u32, mut chunk: Chunk) {
+        loop {
+            let Some(connection) = self.connections.get(conn as usize) else { return };
+            // What comes in these is not looked at, and there is nothing behind them.
+            if matches!(connection.phase, Phase::Closing | Phase::Slowed | Phase::Dead) {
+                return;
+            }
+            let Some(traffic) = self.secure.traffic(connection.tls) else { return };
+            let keeps = traffic.keeps();
+            if keeps {
+                match traffic.keep(chunk.as_slice()) {
+                    Ok(used) => {
+                        let length = chunk.len();
+                        chunk.narrow(used..length);
+                    }
+                    Err(fault) => return self.fail_traffic(conn, fault),
+                }
+            }
+            let Some(traffic) = self.secure.traffic(self.connections[conn as usize].tls) else { return };
+            let mut record = match keeps {
+                true => match traffic.take_kept() {
+                    Some(record) => Chunk::Heap(Heap::from(record)),
+                    None => return,
+                },
+                false if chunk.is_empty() => return,
+                false => std::mem::replace(&mut chunk, Chunk::Heap(Heap::from(Vec::new()))),
+            };
+            match traffic.open(record.as_mut_slice()) {
+                Ok(Opened::Data { plain, used }) => {
+                    if used < record.len() {
+                        chunk = record.split_off(used);
+                    }
+                    record.narrow(plain);
+                    self.handle_bytes(conn, record);
+                }
+                Ok(Opened::Handled { reply, used }) => {
+                    if used < record.len() {
+                        chunk = record.split_off(used);
+                    }
+                    if !reply.is_empty() {
+                        self.push_sealed(conn, reply);
+                    }
+                }
+                Ok(Opened::NeedMore) => match traffic.keep(record.as_slice()) {
+                    Ok(_) => return,
+                    Err(fault) => return self.fail_traffic(conn, fault),
+                },
+                // It sends nothing any more, and is told the same behind what is queued.
+                Ok(Opened::Closed) => return self.close_sealed(conn, CloseReason::Gone),
+                Err(fault) => return self.fail_traffic(conn, fault),
+            }
+        }
+    }
+
+    /// What came cannot be opened, or has no place: the client is told, and the connection ends.
+    #[cold]
+    fn fail_traffic(&mut self, conn: u32, fault: Fault) {
+        tracing::debug!(%fault, "TLS connection failed");
+        let Some(traffic) = self.secure.traffic(self.connections[conn as usize].tls) else { return };
+        let alert = traffic.farewell(Some(fault));
+        if alert.is_empty() {
+            return self.end(conn, CloseReason::Tls);
+        }
+        self.push_sealed(conn, alert);
+        self.close_sealed(conn, CloseReason::Tls);
+    }
+
+    fn handle_handshake_bytes(&mut self, conn: u32, bytes: &[u8]) {
+        let connection = &mut self.connections[conn as usize];
+        connection.last_heard = self.clock.tick();
+        let Some(handshake) = self.secure.handshake(connection.tls) else { return };
+        match handshake.take(bytes) {
+            Err(failure) => self.fail_handshake(conn, &failure, Vec::new()),
+            Ok(()) if handshake.is_ready() => {
+                let has_begun = handshake.has_begun();
+                self.secure.queue(conn, has_begun);
+            }
+            Ok(()) => {}
+        }
+    }
+
+    /// Does one step of one handshake, when nothing else is to be done or when it has been put off often enough: what
+    /// established connections send waits for one step at the most.
+    pub(super) fn step_handshakes(&mut self, busy: bool) {
+        if self.secure.waiting.is_empty() {
+            return;
+        }
+        if busy && self.secure.busy_turns < BUSY_TURNS_A_HANDSHAKE {
+            self.secure.busy_turns += 1;
+            return;
+        }
+        self.secure.busy_turns = 0;
+        while let Some(conn) = self.secure.waiting.pop_front() {
+            let Some(connection) = self.connections.get(conn as usize) else { continue };
+            if connection.phase == Phase::Handshake && self.secure.is_ready(connection.tls) {
+                self.step_handshake(conn);
+                return self.arm(conn);
+            }
+        }
+    }
+
+    fn step_handshake(&mut self, conn: u32) {
+        let index = self.connections[conn as usize].tls;
+        let Some(handshake) = self.secure.handshake(index) else { return };
+        let mut out = Vec::new();
+        let progress = handshake.step(&mut out);
+        if let Progress::Failed(failure) = progress {
+            return self.fail_handshake(conn, &failure, out);
+        }
+        if !out.is_empty() {
+            self.push_sealed(conn, out);
+        }
+        match progress {
+            Progress::More => self.secure.queue(conn, true),
+            Progress::Done => self.finish_handshake(conn),
+            Progress::NeedMore | Progress::Failed(_) => {}
+        }
+    }
+
+    fn finish_handshake(&mut self, conn: u32) {
+        let connection = &mut self.connections[conn as usize];
+        let Some(Tls::Handshake(handshake)) = self.secure.remove(&mut connection.tls) else { return };
+        let (traffic, done, rest) = match handshake.finish() {
+            Ok(finished) => finished,
+            Err(fault) => {
+                tracing::warn!(%fault, "a TLS handshake could not be finished");
+                return self.end(conn, CloseReason::Gone);
+            }
+        };
+        connection.tls = self.secure.insert(Tls::Traffic(Box::new(traffic)));
+        connection.phase = Phase::Http;
+        self.count_handshake(match done {
+            Done::Full => Outcome::Full,
+            Done::Resumed => Outcome::Resumed,
+            Done::Challenge => Outcome::Challenge,
+        });
+        if done == Done::Challenge {
+            // RFC 8737, section 3: nothing is read from it.
+            return self.close_sealed(conn, CloseReason::Gone);
+        }
+        if !rest.is_empty() {
+            self.open_records(conn, Chunk::Heap(Heap::from(rest)));
+        }
+    }
+
+    /// A handshake has come to nothing: the client is told why, as far as there is a way.
+    #[cold]
+    fn fail_handshake(&mut self, conn: u32, failure: &Failure, alert: Vec<u8>) {
+        self.count_handshake(match failure {
+            Failure::PlainHttp => Outcome::PlainHttp,
+            Failure::NotTls => Outcome::NotTls,
+            Failure::Client(_) => Outcome::Client,
+            Failure::Refused(_) => Outcome::Refused,
+        });
+        let connection = &mut self.connections[conn as usize];
+        let address = connection.early.as_ref().map(|early| early.address);
+        tracing::debug!(?address, %failure, "TLS handshake failed");
+        let answer = match failure {
+            Failure::PlainHttp => http::tls_wanted(),
+            _ => alert,
+        };
+        if !answer.is_empty() {
+            self.push_sealed(conn, answer);
+        }
+        self.close_sealed(conn, CloseReason::Handshake);
+    }
+
+    /// Counts how a handshake ended.
+    pub(super) fn count_handshake(&mut self, outcome: Outcome) {
+        self.cells.tls_handshakes.add(outcome.name(), 1);
+    }
+
+    /// Ends a connection behind what is queued, without a close frame.
+    fn close_sealed(&mut self, conn: u32, reason: CloseReason) {
+        self.log_end(conn, reason);
+        self.leave_session(conn);
+        self.begin_closing(conn);
+    }
+
+    /// Queues bytes that are to leave as they are.
+    fn push_sealed(&mut self, conn: u32, bytes: Vec<u8>) {
+        let pushed = self.filled(conn, |outbox| outbox.push_own_sealed(bytes));
+        self.mind_pressure(conn, conn, pushed);
+    }
+}
