@@ -88,7 +88,7 @@ impl Gate {
             Some(1..) if head.wants_websocket() => {
                 return Err(Problem::fixed(400, "BAD_REQUEST", "a request for an upgrade has no body"));
             }
-            None if matches!(head.method, "PATCH" | "PUT") => {
+            None if head.method == "PATCH" => {
                 return Err(Problem::fixed(411, "LENGTH_REQUIRED", "send the length of the body in Content-Length"));
             }
             length => length.unwrap_or(0),
