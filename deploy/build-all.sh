@@ -88,3 +88,13 @@ mkdir -p "$dist"
 for target in "${targets[@]}"; do
 	build "$target"
 done
+
+for file in deploy/install.sh deploy/oracle-cloud/setup.sh deploy/systemd/coralmux-relay.service deploy/systemd/coralmux-relay.socket; do
+	install -m "$(stat -c %a "$file")" "$file" "$dist/"
+done
+(
+	cd "$dist"
+	rm -f SHA256SUMS
+	sha256sum coralmux-* install.sh setup.sh >SHA256SUMS
+	cat SHA256SUMS
+)

@@ -158,6 +158,12 @@ pub fn resolve(
     resolve_on(Machine::ask(), args, env)
 }
 
+/// The names of all flags that take a value, without dashes.
+#[must_use]
+pub fn flag_names() -> Vec<String> {
+    Flags::names()
+}
+
 /// As [`resolve`], for a given machine.
 ///
 /// # Errors

@@ -34,7 +34,7 @@ pub struct PairFiles {
 }
 
 /// How certificates are got by ACME (RFC 8555).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acme {
     /// At least one name, in lower case. Each gets a certificate of its own.
     pub domains: Vec<String>,
@@ -51,7 +51,7 @@ pub struct Acme {
 }
 
 /// External account binding.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Binding {
     /// The key's identifier.
     pub kid: String,
@@ -66,7 +66,7 @@ impl fmt::Debug for Binding {
 }
 
 /// All of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
     /// Certificates in files, in the order in which they were named.
     pub pairs: Vec<PairFiles>,

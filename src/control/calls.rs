@@ -164,7 +164,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     }
 
     /// Puts a token's entry into the directory, in the place of one that it had, and tells its owner.
-    fn admit(&mut self, row: &TokenRow, sums: UsageSums, now_ms: u64) -> Result<(), ApiAnswer> {
+    pub(super) fn admit(&mut self, row: &TokenRow, sums: UsageSums, now_ms: u64) -> Result<(), ApiAnswer> {
         let key = row.hash.key();
         let entry = entry_of(row, sums, now_ms);
         if let Some(old) = self.control.index.slot(key).and_then(|slot| self.control.directory.entry(slot)) {
@@ -184,7 +184,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     }
 
     /// Reading works where only writing fails, but waits in vain for another program's lock.
-    fn poll_readable(&self, now_ms: u64) -> Result<(), ApiAnswer> {
+    pub(super) fn poll_readable(&self, now_ms: u64) -> Result<(), ApiAnswer> {
         if self.gate.health().state() == StoreState::Locked {
             self.gate.poll_open(now_ms)?;
         }
@@ -199,7 +199,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     }
 
     /// What a token used: from the directory while it admits, which the owner keeps up to date; else from the store.
-    fn used(&mut self, row: &TokenRow, now_ms: u64) -> Result<UsageSums, ApiAnswer> {
+    pub(super) fn used(&mut self, row: &TokenRow, now_ms: u64) -> Result<UsageSums, ApiAnswer> {
         let today = day_of(now_ms);
         let slot = self.control.index.slot(row.hash.key());
         if let Some(entry) = slot.and_then(|slot| self.control.directory.entry(slot)) {

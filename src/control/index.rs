@@ -83,6 +83,11 @@ impl Index {
         self.tokens.get(&key).map(|place| place.slot)
     }
 
+    /// All tokens that admit, and where each stands.
+    pub(super) fn slots(&self) -> impl Iterator<Item = (TokenKey, Slot)> + '_ {
+        self.tokens.iter().map(|(&key, place)| (key, place.slot))
+    }
+
     /// Takes a token in; returns the slot that it had before.
     pub(super) fn insert(&mut self, key: TokenKey, slot: Slot, expires_at: Option<u64>) -> Option<Slot> {
         let before = self.remove(key);

@@ -1,5 +1,6 @@
 //! What shards and the control thread say to each other. Never a frame.
 
+use super::Settings;
 use crate::proto::limits::LimitsOverride;
 use crate::proto::token::{TokenHash, TokenId, TokenKey};
 use crate::session::directory::Slot;
@@ -19,6 +20,8 @@ pub enum Request {
     },
     /// What a shard's tokens used since it last said so; handed over once a second.
     Usage(Vec<Usage>),
+    /// The operator has decided anew: these hold from now on, and tokens are as they stand in the store now.
+    Reload(Settings),
     /// End: record what is queued, close the store, return.
     Stop,
 }

@@ -10,6 +10,7 @@ mod index;
 pub mod json;
 pub mod message;
 mod register;
+mod reload;
 #[cfg(test)]
 mod tests;
 mod usage;
@@ -92,6 +93,7 @@ where
         while let Some(request) = next {
             match request {
                 Request::Stop => return worker.stop(),
+                Request::Reload(settings) => worker.reload(settings),
                 Request::Usage(usage) => worker.handle_usage(&usage),
                 Request::Call { from, call } => {
                     let answer = worker.handle_call(call);

@@ -42,6 +42,11 @@ impl RegisterLimit {
         Self { per_hour, windows: HashMap::new(), swept_ms: 0 }
     }
 
+    /// Another limit holds from now on; what was counted stays.
+    pub(super) fn set_per_hour(&mut self, per_hour: u64) {
+        self.per_hour = per_hour;
+    }
+
     /// Counts a registration.
     ///
     /// # Errors

@@ -50,7 +50,7 @@ impl Figures {
         }
         sheet.gauge(table::BEAT_AGE, &[("thread", "control")], life.beats.control_age(now).as_secs_f64());
         sheet.gauge(table::READY, &[], f64::from(u8::from(life.unready(now).is_none())));
-        sheet.gauge(table::CONNECTIONS_MAX, &[], self.shared.caps.connections_max as f64);
+        sheet.gauge(table::CONNECTIONS_MAX, &[], self.shared.rules.load().caps.connections_max as f64);
         sheet.count(table::LOG_DROPPED, &[], crate::telemetry::log::dropped());
     }
 

@@ -16,7 +16,7 @@ const TIMEOUT: Duration = Duration::from_secs(4);
 #[must_use]
 pub fn run(config: &Config) -> u8 {
     let Some(listen) = config.listen.iter().min_by_key(|listen| listen.tls) else { return exit::FAILURE };
-    let url = format!("{}://{}/health", if listen.tls { "https" } else { "http" }, reachable(listen.addr));
+    let url = format!("{}://{}/readyz", if listen.tls { "https" } else { "http" }, reachable(listen.addr));
     match ask(&url) {
         Ok(()) => exit::OK,
         Err(what) => {

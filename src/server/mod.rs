@@ -12,6 +12,7 @@ mod inherited;
 mod listeners;
 mod notify;
 pub mod preflight;
+mod reload;
 pub mod rlimits;
 mod signals;
 mod supervise;
@@ -34,11 +35,12 @@ use crate::session::directory::Directory;
 use crate::shard::Settings;
 use crate::shard::addresses::Addresses;
 use crate::shard::mail::Mail;
-use crate::shard::shared::{Caps, Shared};
+use crate::shard::shared::{Caps, Rules, Shared};
 use crate::store::Store;
 use crate::telemetry::life::Life;
 use crate::tls::certificates::Certificates;
 use crate::tls::settings::server_config;
+use arc_swap::ArcSwap;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -103,7 +105,7 @@ fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> 
         control::load(&store, &shared.directory, unix_ms(), admit).map_err(|error| Failure::new(exit::STORE, error))?;
     let tokens = index.len();
     let control = start_control(config, store, index, health, &shared, &shards, control_requests)?;
-    announce::ready(config, &listeners, &shared.caps, tokens);
+    announce::ready(config, &listeners, &shared.rules.load().caps, tokens);
     if let KeyOrigin::Made(path) = &origin {
         announce::admin_key(&key, path);
     }
@@ -111,7 +113,7 @@ fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> 
     shared.life.serve();
     shards.listen(listeners);
     let notify = Notify::from_environment();
-    Ok(Running { config: config.clone(), shared, shards, control, kept, ordered, notify })
+    Ok(Running { config: config.clone(), key, nofile, shared, shards, control, kept, ordered, notify })
 }
 
 /// Raises the limits, tries io_uring, and gives how many files may be open.
@@ -137,6 +139,14 @@ fn check_machine(config: &Config) -> Result<u64, Failure> {
     Ok(nofile.now)
 }
 
+fn control_settings(config: &Config) -> control::Settings {
+    control::Settings {
+        register_per_hour: config.register_per_hour,
+        registration: config.registration,
+        limits: config.limits,
+    }
+}
+
 fn settings(config: &Config) -> Settings {
     Settings {
         limits: config.limits,
@@ -155,30 +165,9 @@ fn shared(
     health: Arc<StoreHealth>,
     certificates: Option<Arc<Certificates>>,
 ) -> Result<Shared, Failure> {
-    let capacity = rlimits::connection_capacity(nofile, config.shards);
-    let gate = |any_path: bool| {
-        Gate::new(GateOptions {
-            admin_key: key.expose(),
-            trusted_proxies: config.trusted_proxies.clone(),
-            allowed_origins: match &config.origins {
-                Origins::Any => None,
-                Origins::Only(origins) => Some(origins.clone()),
-            },
-            registration: config.registration,
-            phone: config.phone && !any_path,
-            any_path,
-        })
-    };
     let tls = certificates.clone().map(server_config).transpose();
     Ok(Shared {
-        caps: Caps {
-            // A cap of more connections than there are descriptors would only fail later and less politely.
-            connections_max: config.max_connections.filter(|&max| max != 0).unwrap_or(capacity).min(capacity),
-            unauthenticated_max: config.max_unauthenticated,
-            unauthenticated_per_address_max: config.max_unauthenticated_per_address,
-        },
-        gate: gate(false),
-        echo_gate: gate(true),
+        rules: ArcSwap::from_pointee(rules(config, key, nofile)),
         directory: Arc::new(Directory::default()),
         store_fault: Box::new(move || {
             (!health.is_ok()).then(|| format!("{}: {}", health.state().name(), health.detail()))
@@ -195,6 +184,33 @@ fn shared(
         connections: Default::default(),
         sessions: Default::default(),
     })
+}
+
+fn rules(config: &Config, key: &Secret, nofile: u64) -> Rules {
+    let capacity = rlimits::connection_capacity(nofile, config.shards);
+    let gate = |any_path: bool| {
+        Gate::new(GateOptions {
+            admin_key: key.expose(),
+            trusted_proxies: config.trusted_proxies.clone(),
+            allowed_origins: match &config.origins {
+                Origins::Any => None,
+                Origins::Only(origins) => Some(origins.clone()),
+            },
+            registration: config.registration,
+            phone: config.phone && !any_path,
+            any_path,
+        })
+    };
+    Rules {
+        caps: Caps {
+            // A cap of more connections than there are descriptors would only fail later and less politely.
+            connections_max: config.max_connections.filter(|&max| max != 0).unwrap_or(capacity).min(capacity),
+            unauthenticated_max: config.max_unauthenticated,
+            unauthenticated_per_address_max: config.max_unauthenticated_per_address,
+        },
+        gate: gate(false),
+        echo_gate: gate(true),
+    }
 }
 
 fn unix_ms() -> u64 {

@@ -31,6 +31,14 @@ impl Notify {
         self.say(&[NotifyState::Ready, NotifyState::Status(status)]);
     }
 
+    /// The configuration is being read again; [`Self::ready`] ends it.
+    pub(super) fn reloading(&self) {
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => self.say(&[NotifyState::Reloading, now]),
+            Err(_) => self.say(&[NotifyState::Reloading]),
+        }
+    }
+
     pub(super) fn stopping(&self, status: &str) {
         self.say(&[NotifyState::Stopping, NotifyState::Status(status)]);
     }

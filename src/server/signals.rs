@@ -1,10 +1,10 @@
-//! Signals: the first one that ends asks for a drain, the second for an end at once; SIGHUP loads
-//! certificates again.
+//! Signals: the first one that ends asks for a drain, the second for an end at once; SIGHUP and SIGUSR2
+//! have the configuration and the certificates read again.
 
 use super::exit;
 use super::supervise::Order;
 use crossbeam_channel::Sender;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use std::io;
@@ -20,11 +20,11 @@ pub(super) fn listen(orders: Sender<Order>) -> io::Result<()> {
         flag::register_conditional_shutdown(signal, i32::from(exit::FAILURE), Arc::clone(&second))?;
         flag::register(signal, Arc::clone(&second))?;
     }
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR2])?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
             let order = match signal {
-                SIGHUP => Order::Reload,
+                SIGHUP | SIGUSR2 => Order::Reload,
                 SIGINT => Order::Drain { by: "SIGINT" },
                 _ => Order::Drain { by: "SIGTERM" },
             };

@@ -4,7 +4,7 @@ use super::certificates::Kept;
 use super::notify::Notify;
 use super::threads::Shards;
 use super::{exit, random};
-use crate::config::Config;
+use crate::config::{Config, Secret};
 use crate::control::message::Request;
 use crate::shard::mail::{DrainPlan, Mail};
 use crate::shard::shared::Shared;
@@ -30,7 +30,7 @@ pub(super) enum Order {
         /// Who asked.
         by: &'static str,
     },
-    /// Load certificates again.
+    /// Read the configuration and the certificates again.
     Reload,
     /// A shard has ended: it may be the last one.
     LookForEnded,
@@ -39,6 +39,10 @@ pub(super) enum Order {
 /// The relay, accepting.
 pub(super) struct Running {
     pub(super) config: Config,
+    /// The admin key in force.
+    pub(super) key: Secret,
+    /// How many files may be open.
+    pub(super) nofile: u64,
     pub(super) shared: Arc<Shared>,
     pub(super) shards: Shards,
     pub(super) control: JoinHandle<()>,
@@ -50,7 +54,7 @@ pub(super) struct Running {
 impl Running {
     /// Carries out orders until all shards have ended, then ends control: shards first, for they report their last
     /// usage to it.
-    pub(super) fn until_stopped(self) -> u8 {
+    pub(super) fn until_stopped(mut self) -> u8 {
         self.notify.ready(&self.status());
         let mut look_at = Instant::now();
         while !self.have_ended() {
@@ -96,7 +100,7 @@ impl Running {
         }
     }
 
-    fn status(&self) -> String {
+    pub(super) fn status(&self) -> String {
         let what = if self.shared.life.stage() == Stage::Draining { "draining" } else { "serving" };
         let connections = self.shared.connections.load(Relaxed);
         format!("{what} {connections} connections in {} sessions", self.shared.sessions.load(Relaxed))
@@ -104,13 +108,6 @@ impl Running {
 
     fn have_ended(&self) -> bool {
         self.shards.ended.load(Relaxed) == self.shared.shards
-    }
-
-    fn reload(&self) {
-        match &self.kept {
-            Some(kept) => kept.reload(),
-            None => tracing::info!("SIGHUP: there are no certificates to load again"),
-        }
     }
 
     fn drain(&self, by: &str) {

@@ -2,7 +2,7 @@
 
 use super::listeners::Listeners;
 use super::supervise::Order;
-use super::{Failure, exit, random, unix_ms};
+use super::{Failure, control_settings, exit, random, unix_ms};
 use crate::config::Config;
 use crate::config::machine::cpus::usable_cpus;
 use crate::control::message::Request;
@@ -144,11 +144,7 @@ pub(super) fn start_control(
         shards: shards.mailboxes.clone(),
         health,
         life: Arc::clone(&shared.life),
-        settings: control::Settings {
-            register_per_hour: config.register_per_hour,
-            registration: config.registration,
-            limits: config.limits,
-        },
+        settings: control_settings(config),
         clock: unix_ms,
         random: random::<16>,
     };

@@ -92,8 +92,8 @@ impl Shard {
         // Fails when the client has gone already.
         let Ok(address) = peer_address(&socket) else { return };
         self.cells.accepted += 1;
-        let caps = self.shared.caps;
-        let trusted = self.shared.gate.trusts(address);
+        let rules = self.shared.rules.load();
+        let (caps, trusted) = (rules.caps, rules.gate.trusts(address));
         let admitted = try_count(&self.shared.sockets, caps.connections_max);
         let quiet = admitted && try_count(&self.shared.unauthenticated, caps.unauthenticated_max);
         // Who comes through a trusted proxy is counted when the request has named the client.

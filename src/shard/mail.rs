@@ -1,5 +1,6 @@
 //! What comes into a shard's mailbox from other threads. Never a frame.
 
+use super::Settings;
 use super::bounds::MAILBOX_MAX;
 use super::handover::HandOver;
 use crate::control::message::{Notice, Shards};
@@ -18,6 +19,8 @@ pub enum Mail {
     HandOver(Box<HandOver>),
     /// Start accepting on these sockets.
     Listen(Vec<Listener>),
+    /// Other settings hold from now on; the memory budget stays as it is.
+    Settings(Box<Settings>),
     /// Accept no more, send all connections away, end when they have gone or when the time is up.
     Drain(DrainPlan),
 }

@@ -215,6 +215,7 @@ impl Shard {
                 Mail::Notice(notice) => self.handle_notice(notice),
                 Mail::HandOver(handover) => self.handle_handover(*handover),
                 Mail::Listen(listeners) => self.listen(listeners),
+                Mail::Settings(settings) => self.change_settings(*settings),
                 Mail::Drain(plan) => self.drain(plan),
             }
         }

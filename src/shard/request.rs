@@ -42,7 +42,8 @@ impl Shard {
                 break;
             }
             let Some(early) = &mut self.connections[conn as usize].early else { return };
-            let gate = if early.echo { &self.shared.echo_gate } else { &self.shared.gate };
+            let rules = self.shared.rules.load();
+            let gate = if early.echo { &rules.echo_gate } else { &rules.gate };
             match gate.parse(self.clock.unix_ms() / 1000, bytes, early.address) {
                 Err(refusal) => return self.respond_last(conn, refusal.response),
                 Ok(Parsed::NeedMore) => break,
@@ -74,7 +75,7 @@ impl Shard {
 
     /// Counts a client that a trusted proxy named, once. `false`: it has too many connections.
     fn count_client(&mut self, conn: u32, client: IpAddr) -> bool {
-        let max = self.shared.caps.unauthenticated_per_address_max;
+        let max = self.shared.rules.load().caps.unauthenticated_per_address_max;
         let Some(early) = &mut self.connections[conn as usize].early else { return true };
         if early.counted.is_none() {
             if !self.shared.addresses.try_enter(client, max) {

@@ -6,6 +6,7 @@ use crate::http::{Gate, HealthReport};
 use crate::session::directory::Directory;
 use crate::telemetry::life::{Life, Stage};
 use crate::tls::certificates::Certificates;
+use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -22,14 +23,20 @@ pub struct Caps {
     pub unauthenticated_per_address_max: u64,
 }
 
-/// What all threads share. Written when connections come, authenticate and go; never for a message.
-pub struct Shared {
+/// What newcomers and requests are measured by; replaced as a whole when the configuration is read again.
+pub struct Rules {
     /// The caps.
     pub caps: Caps,
     /// What HTTP requests are checked against on the relay's listeners.
     pub gate: Gate,
     /// The same on the echo listener.
     pub echo_gate: Gate,
+}
+
+/// What all threads share. Written when connections come, authenticate and go; never for a message.
+pub struct Shared {
+    /// What holds until the configuration is read again.
+    pub rules: ArcSwap<Rules>,
     /// The tokens.
     pub directory: Arc<Directory>,
     /// Why the store is degraded, if it is; shown by `/health`.

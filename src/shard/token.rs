@@ -1,11 +1,11 @@
 //! The tokens that a shard owns, their sessions, and how connections join and leave them.
 
-use super::Shard;
 use super::close::CloseReason;
 use super::connection::{NONE, Pauses, Phase};
 use super::handover::Destination;
 use super::inbox::Inbox;
 use super::lives::Life;
+use super::{Settings, Shard};
 use crate::control::message::{Notice, Request, Usage};
 use crate::proto::envelope;
 use crate::proto::limits::LimitsOverride;
@@ -354,6 +354,18 @@ impl Shard {
             entry.set_online(role, live.session.connection(role).map(|_| unix_sec as u32));
         }
         write_usage(&entry, live.session.used(self.clock.unix_ms()));
+    }
+
+    /// Other settings hold from now on: for newcomers, and for the sessions that live without limits of their own.
+    pub(super) fn change_settings(&mut self, settings: Settings) {
+        self.settings = Settings { budget_bytes: self.settings.budget_bytes, ..settings };
+        self.policy = Rc::new(Policy::new(self.settings.limits));
+        for (_, live) in &mut self.tokens.sessions {
+            // Of a token that was revoked there is no entry any more, and its connections are on their way out.
+            if let Some(entry) = self.shared.directory.entry(live.slot) {
+                live.session.set_policy(policy_of(entry.limits.as_deref(), &self.policy));
+            }
+        }
     }
 
     fn handle_revoke(&mut self, key: TokenKey) {

@@ -98,7 +98,7 @@ def test_the_compose_file_sets_what_the_relay_needs_and_takes_the_rest_away(imag
     assert f"seccomp={(DOCKER / 'seccomp.json').name}" in relay["security_opt"]
     assert "no-new-privileges:true" in relay["security_opt"]
     assert relay["cap_drop"] == ["ALL"] and relay["read_only"] is True
-    assert relay["ulimits"] == {"nofile": 1048576, "memlock": 8388608}
+    assert relay["ulimits"] == {"nofile": 1048576, "memlock": 67108864}
     assert (DOCKER / relay["build"]["context"] / relay["build"]["dockerfile"]).resolve() == images.DOCKERFILE
     assert [volume.split(":")[1] for volume in relay["volumes"]] == image.volumes == ["/data"]
     assert [port.split(":")[-1] + "/tcp" for port in relay["ports"]] == image.exposed

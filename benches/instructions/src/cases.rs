@@ -1,5 +1,6 @@
 //! What is counted: fixed inputs, made before the count begins, and a look at the result after it.
 
+use coralmux::e2e::{End, PairingSecret, v1};
 use coralmux::http::{Action, Gate, GateOptions, Parsed};
 use coralmux::proto::bucket::{Bucket, Rate};
 use coralmux::proto::envelope::{self, Kind};
@@ -11,6 +12,7 @@ use coralmux::proto::token::{Role, TokenHash, TokenKey, token_text};
 use coralmux::session::message::{Ids, RelayMessage};
 use coralmux::session::policy::Policy;
 use coralmux::session::{Session, Verdict};
+use serde_json::value::RawValue;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
@@ -38,6 +40,11 @@ const fn case(name: &'static str, operations: u64, run: fn()) -> Case {
 /// All of them.
 pub(crate) const CASES: &[Case] = &[
     case("bucket.take", OFTEN, bucket_take),
+    case("e2e.open.256b", SELDOM, || e2e_open(256)),
+    case("e2e.open.4kib", SELDOM, || e2e_open(4 << 10)),
+    case("e2e.open.v1.256b", SELDOM, || e2e_open_v1(256)),
+    case("e2e.seal.256b", SELDOM, || e2e_seal(256)),
+    case("e2e.seal.4kib", SELDOM, || e2e_seal(4 << 10)),
     case("envelope.peek.256b", SELDOM, || envelope_peek(SELDOM, 256, CHAT)),
     case("envelope.peek.4kib", SELDOM, || envelope_peek(SELDOM, 4 << 10, CHAT)),
     case("envelope.peek.5mib", 1, || envelope_peek(1, 5 << 20, IMAGE)),
@@ -254,4 +261,62 @@ fn token_owner() {
         (1..=OFTEN).map(|n| TokenKey(u128::from(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)))).collect();
     let far = under_callgrind(|| keys.iter().filter(|&&key| owner(black_box(key), black_box(8)) > 0).count());
     assert!((800..950).contains(&far), "{far}");
+}
+
+/// Random enough to be told apart, and the same in each run.
+fn counting(bytes: &mut [u8]) {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    for byte in bytes {
+        *byte = (NEXT.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8;
+    }
+}
+
+/// A payload of so many bytes of JSON.
+fn payload_of(bytes: usize) -> Box<RawValue> {
+    let text = format!("{{\"delta\":\"{}\"}}", "a".repeat(bytes - 12));
+    RawValue::from_string(text).unwrap_or_default()
+}
+
+/// Phone and agent after a handshake of version 2.
+fn verified() -> Option<(End, End)> {
+    let secret = Some(PairingSecret::from_bytes([7; 32]));
+    let (mut phone, mut agent) = (End::phone("t", secret.clone(), counting), End::agent("t", secret, counting));
+    let announcement = agent.handle_online()?.payload;
+    let opening = phone.handle_key_exchange(None, Some(&announcement), "p").ok()?.reply?.payload;
+    let answer = agent.handle_key_exchange(Some("p"), Some(&opening), "").ok()?.reply?.payload;
+    phone.handle_key_exchange(None, Some(&answer), "").ok().filter(|step| step.agreed)?;
+    Some((phone, agent))
+}
+
+fn e2e_seal(bytes: usize) {
+    let Some((_, mut agent)) = verified() else { unreachable!("both have the same secret") };
+    let payload = payload_of(bytes);
+    let sealed = under_callgrind(|| {
+        let mut seal = || agent.seal(black_box("chat.stream"), Some(black_box(&payload))).is_ok();
+        (0..SELDOM).filter(|_| seal()).count()
+    });
+    assert_eq!(sealed as u64, SELDOM);
+}
+
+fn e2e_open(bytes: usize) {
+    let Some((mut phone, mut agent)) = verified() else { unreachable!("both have the same secret") };
+    let payload = payload_of(bytes);
+    let sealed: Vec<_> = (0..SELDOM).filter_map(|_| agent.seal("chat.stream", Some(&payload)).ok()).collect();
+    let opened = under_callgrind(|| {
+        let mut open = |sealed| phone.open(black_box("chat.stream"), Some(black_box(sealed))).is_ok();
+        sealed.iter().filter(|sealed| open(sealed)).count()
+    });
+    assert_eq!((opened as u64, phone.missed()), (SELDOM, 0));
+}
+
+fn e2e_open_v1(bytes: usize) {
+    let (own, other) = (v1::KeyPair::from_private([1; 32]), v1::KeyPair::from_private([2; 32]));
+    let Ok(mut key) = own.agree(other.public()) else { unreachable!("the keys are good") };
+    let Ok(sealed) = key.seal(&mut counting, &payload_of(bytes)) else { unreachable!("it is short") };
+    let opened = under_callgrind(|| {
+        let open = || key.open(black_box(&sealed)).is_ok_and(|opened| opened.is_some());
+        (0..SELDOM).filter(|_| open()).count()
+    });
+    assert_eq!(opened as u64, SELDOM);
 }

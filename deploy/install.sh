@@ -1,0 +1,244 @@
+#!/bin/sh
+# Installs the relay on this machine, or upgrades it, or takes it away again. Run it again as often as you like.
+#
+#   install.sh [--from SOURCE] [--no-start]     install or upgrade
+#   install.sh --rollback                       back to the program that was there before, and once more: forth again
+#   install.sh --uninstall [--purge]            with --purge the store and the settings too
+#
+# SOURCE is a folder such as dist/, or an https URL under which the files of a release are; without it, the folder of
+# this script if a release is in it, else the newest release. What is taken from there is checked against its SHA256SUMS.
+#
+# It needs root, sha256sum, and curl or wget for a URL. Where systemd runs, the service is started, or restarted if
+# something has changed; a new program that does not start is taken back at once.
+set -eu
+
+release_url=https://github.com/coralmux/coralmux-relay/releases/latest/download
+bin=/usr/local/bin/coralmux-relay
+old=$bin.old
+# For units that are not a distribution's. What /etc/systemd/system has, drop-ins included, goes before it.
+units=/usr/local/lib/systemd/system
+service=coralmux-relay.service
+unit_files="coralmux-relay.service coralmux-relay.socket"
+settings=/etc/coralmux
+
+say() {
+	echo "install: $*"
+}
+
+die() {
+	echo "install: $*" >&2
+	exit 1
+}
+
+systemd_runs() {
+	[ -d /run/systemd/system ] && command -v systemctl >/dev/null
+}
+
+architecture() {
+	case $(uname -m) in
+	x86_64 | amd64) echo x86_64 ;;
+	aarch64 | arm64) echo aarch64 ;;
+	*) die "there is no release for $(uname -m), only for x86-64 and 64-bit ARM" ;;
+	esac
+}
+
+# Whether this kernel is 6.1 or newer. The relay finds out itself what is missing, and says more about it.
+kernel_is_new_enough() {
+	kernel=$(uname -r)
+	major=${kernel%%.*}
+	minor=${kernel#*.}
+	minor=${minor%%[!0-9]*}
+	[ "$major" -gt 6 ] || { [ "$major" -eq 6 ] && [ "$minor" -ge 1 ]; }
+}
+
+# fetch NAME: puts the source's file into the folder $work.
+fetch() {
+	case $from in
+	https://* | http://127.0.0.1[:/]*)
+		if command -v curl >/dev/null; then
+			curl -fsSL --retry 3 --proto '=https,http' --proto-redir '=https' -o "$work/$1" "$from/$1"
+		elif command -v wget >/dev/null; then
+			wget -q -O "$work/$1" "$from/$1"
+		else
+			die "neither curl nor wget is here to fetch $from/$1"
+		fi
+		;;
+	*://*) die "$from is not fetched: only https is safe" ;;
+	*) cp "$from/$1" "$work/$1" ;;
+	esac || die "$from/$1 could not be had; nothing has been changed"
+}
+
+# check NAME: compares the file with the line of SHA256SUMS that is about it.
+check() {
+	grep -E "^[0-9a-f]{64} [ *]$1\$" "$work/SHA256SUMS" >"$work/line" || die "SHA256SUMS has no line about $1"
+	(cd "$work" && sha256sum -c line >/dev/null 2>&1) ||
+		die "$1 is not what SHA256SUMS says: the copy is damaged or somebody has changed it; nothing has been changed"
+}
+
+# place MODE FROM TO: a file takes its place at once or not at all, also while the old one is in use.
+place() {
+	cp "$2" "$3.new"
+	chmod "$1" "$3.new"
+	mv -f "$3.new" "$3"
+}
+
+restart() {
+	systemctl daemon-reload
+	systemctl restart "$service"
+}
+
+# What the service has said last.
+last_words() {
+	journalctl -u "$service" -n 20 --no-pager -o cat 2>/dev/null || true
+}
+
+# Exchanges the program and the one before it.
+swap() {
+	mv -f "$bin" "$bin.new"
+	mv -f "$old" "$bin"
+	mv -f "$bin.new" "$old"
+}
+
+# Settings to begin with; those that are there stay as they are.
+lay_settings() {
+	[ ! -e "$settings/environment" ] || return 0
+	mkdir -p "$settings"
+	(
+		umask 077
+		cat >"$settings/environment" <<-'END'
+			# Settings of the relay, read when it starts: each flag of `coralmux-relay --help` is CORALMUX_ and its name.
+			#CORALMUX_ADDR=:8080
+			#CORALMUX_TRUSTED_PROXY=127.0.0.1
+			#CORALMUX_DOMAIN=relay.example.com
+			#CORALMUX_REGISTRATION=off
+		END
+	)
+	say "settings go into $settings/environment"
+}
+
+start() {
+	systemctl daemon-reload
+	systemctl enable --quiet "$service"
+	if [ "$changed" = no ] && systemctl is-active --quiet "$service"; then
+		say "nothing has changed, and it runs"
+	elif restart; then
+		say "it runs: systemctl status coralmux-relay"
+	elif [ "$upgraded" = yes ]; then
+		last_words >&2
+		swap
+		restart || say "the program before it does not start either"
+		die "the new program did not start, so the one before it is back; the new one is kept as $old"
+	else
+		last_words >&2
+		die "it did not start: journalctl -u coralmux-relay has more"
+	fi
+}
+
+install_relay() {
+	program=coralmux-relay-linux-$(architecture)
+	work=$(mktemp -d)
+	trap 'rm -rf "$work"' EXIT
+	trap 'exit 1' HUP INT TERM
+	say "from $from"
+	for name in SHA256SUMS "$program" $unit_files; do
+		fetch "$name"
+		[ "$name" = SHA256SUMS ] || check "$name"
+	done
+	chmod 755 "$work/$program"
+	version=$("$work/$program" --version) || die "$program does not run on this machine; nothing has been changed"
+	kernel_is_new_enough || say "this kernel is $(uname -r), and the relay will want 6.1 or newer"
+
+	changed=no upgraded=no
+	mkdir -p "${bin%/*}" "$units"
+	if [ ! -e "$bin" ]; then
+		changed=yes
+		place 755 "$work/$program" "$bin"
+		say "$version is $bin"
+	elif ! cmp -s "$work/$program" "$bin"; then
+		changed=yes upgraded=yes
+		cp -p "$bin" "$old.new"
+		mv -f "$old.new" "$old"
+		place 755 "$work/$program" "$bin"
+		say "$version is $bin; the one before it is kept as $old"
+	else
+		say "$version is $bin already"
+	fi
+	for name in $unit_files; do
+		if ! cmp -s "$work/$name" "$units/$name"; then
+			changed=yes
+			place 644 "$work/$name" "$units/$name"
+		fi
+	done
+	lay_settings
+	if ! systemd_runs; then
+		say "systemd does not run here: start $bin by what does"
+	elif [ "$begin" = yes ]; then
+		start
+	else
+		systemctl daemon-reload
+		say "not started: systemctl enable --now coralmux-relay"
+	fi
+}
+
+rollback() {
+	[ -e "$old" ] || die "there is no $old to go back to"
+	swap
+	say "$("$bin" --version) is $bin again; the other is kept as $old"
+	if systemd_runs; then
+		restart || die "it did not start: journalctl -u coralmux-relay has more"
+	fi
+}
+
+uninstall() {
+	if systemd_runs; then
+		for name in $unit_files; do
+			systemctl disable --quiet --now "$name" 2>/dev/null || true
+		done
+	fi
+	rm -f "$bin" "$old"
+	for name in $unit_files; do
+		rm -f "$units/$name"
+	done
+	! systemd_runs || systemctl daemon-reload
+	if [ "$purge" = yes ]; then
+		# With DynamicUser= the store stands under private, and lib/coralmux is a link to it.
+		rm -rf "$settings" /var/lib/coralmux /var/lib/private/coralmux
+		say "the relay, its settings and its store are gone"
+	else
+		say "the relay is gone; its store (/var/lib/coralmux) and settings ($settings) stay"
+	fi
+}
+
+action=install from='' begin=yes purge=no
+while [ $# -gt 0 ]; do
+	case $1 in
+	--from)
+		[ $# -ge 2 ] || die "--from needs a folder or a URL"
+		from=${2%/}
+		shift
+		;;
+	--no-start) begin=no ;;
+	--rollback) action=rollback ;;
+	--uninstall) action=uninstall ;;
+	--purge) purge=yes ;;
+	-h | --help)
+		sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "$0"
+		exit 0
+		;;
+	*) die "unknown: $1 (--help tells what there is)" ;;
+	esac
+	shift
+done
+if [ -z "$from" ]; then
+	here=$(dirname "$0")
+	from=$release_url
+	[ ! -e "$here/SHA256SUMS" ] || from=$here
+fi
+[ "$purge" = no ] || [ "$action" = uninstall ] || die "--purge goes with --uninstall"
+[ "$(id -u)" -eq 0 ] || die "this needs root: sudo $0"
+
+case $action in
+install) install_relay ;;
+rollback) rollback ;;
+uninstall) uninstall ;;
+esac

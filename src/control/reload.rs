@@ -1,0 +1,56 @@
+//! Reading the operator's decisions again: settings, and what another program has changed in the store's tokens.
+
+use super::message::{ApiAnswer, Shards};
+use super::{Settings, Worker};
+use crate::proto::token::TokenKey;
+use crate::store::{TokenRow, UsageSums};
+use std::collections::HashSet;
+
+impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
+    /// Puts other settings in force and takes the tokens as the store has them now. Where it cannot be read, the tokens
+    /// stay as they were.
+    pub(super) fn reload(&mut self, settings: Settings) {
+        self.registrations.set_per_hour(settings.register_per_hour);
+        self.control.settings = settings;
+        match self.read_tokens() {
+            Ok((admitted, changed, shut_out)) => {
+                tracing::info!(tokens = self.control.index.len(), admitted, changed, shut_out, "tokens read again");
+            }
+            Err(_) => tracing::warn!("the tokens stay as they were: the store cannot be read"),
+        }
+    }
+
+    /// How many are new, changed, and gone.
+    fn read_tokens(&mut self) -> Result<(u64, u64, u64), ApiAnswer> {
+        let now_ms = self.now_ms();
+        self.poll_readable(now_ms)?;
+        let mut standing: HashSet<TokenKey> = HashSet::new();
+        let mut differing: Vec<(TokenRow, UsageSums)> = Vec::new();
+        let read = self.control.store.for_each_token(now_ms, |row, sums| {
+            standing.insert(row.hash.key());
+            let slot = self.control.index.slot(row.hash.key());
+            let same = slot.and_then(|slot| self.control.directory.entry(slot)).is_some_and(|entry| {
+                entry.expires_at == row.expires_at && entry.limits.as_deref().copied().unwrap_or_default() == row.limits
+            });
+            if !same {
+                differing.push((row, sums));
+            }
+        });
+        self.gate.handle_read(now_ms, read)?;
+        let gone: Vec<TokenKey> =
+            self.control.index.slots().map(|(key, _)| key).filter(|key| !standing.contains(key)).collect();
+        let (mut admitted, mut changed) = (0, 0);
+        for (row, stored) in &differing {
+            let is_new = self.control.index.slot(row.hash.key()).is_none();
+            // The directory knows what a token that admits has used up to this second; the store, up to the last one.
+            let sums = if is_new { *stored } else { self.used(row, now_ms)? };
+            self.admit(row, sums, now_ms)?;
+            *(if is_new { &mut admitted } else { &mut changed }) += 1;
+        }
+        let shut_out = gone.len() as u64;
+        for key in gone {
+            self.shut_out(key);
+        }
+        Ok((admitted, changed, shut_out))
+    }
+}

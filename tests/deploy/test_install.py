@@ -1,0 +1,228 @@
+"""deploy/install.sh on a machine: first without an init, then with systemd as its PID 1."""
+
+import functools
+import http.server
+import shutil
+import subprocess
+import threading
+
+import pytest
+
+import http1
+from image import ROOT
+from machine import Booted, Machine
+from relay import free_port
+from release import PROGRAM, UNIT_FILES, release
+
+pytestmark = pytest.mark.needs_root
+
+BIN = "/usr/local/bin/coralmux-relay"
+OLD = BIN + ".old"
+UNITS = "/usr/local/lib/systemd/system"
+SETTINGS = "/etc/coralmux/environment"
+
+
+@pytest.fixture
+def machine(tmp_path):
+    folder = tmp_path / "machine"
+    folder.mkdir()
+    with Machine(folder) as machine:
+        yield machine.with_devices()
+
+
+@pytest.fixture
+def first(machine):
+    """A release on the machine, and the path of its install.sh there."""
+    release(machine.path("/tmp/first"))
+    return "/tmp/first/install.sh"
+
+
+def state(machine):
+    """What could have been changed: names, contents and times."""
+    files = {}
+    for folder in ("/usr/local/bin", UNITS, "/etc/coralmux"):
+        root = machine.path(folder)
+        for path in sorted(root.glob("*")) if root.exists() else ():
+            if path.is_file() and "coralmux" in str(path):
+                files[str(path)] = (path.read_bytes(), path.stat().st_mtime_ns)
+    return files
+
+
+def test_it_installs_the_program_its_units_and_settings_to_begin_with(machine, first):
+    said = machine.must(first)
+    assert machine.must(BIN, "--version").startswith("coralmux-relay ")
+    assert machine.path(BIN).read_bytes() == machine.path(f"/tmp/first/{PROGRAM}").read_bytes()
+    for name in UNIT_FILES:
+        assert machine.path(f"{UNITS}/{name}").read_text() == (ROOT / "deploy/systemd" / name).read_text()
+    assert machine.path(SETTINGS).stat().st_mode & 0o777 == 0o600
+    assert all(line.startswith("#") for line in machine.path(SETTINGS).read_text().splitlines())
+    assert "systemd does not run here" in said
+    assert not machine.path(OLD).exists()
+
+
+def test_a_second_time_it_changes_nothing(machine, first):
+    machine.must(first)
+    before = state(machine)
+    assert "already" in machine.must(first)
+    assert state(machine) == before
+
+
+def test_an_upgrade_keeps_the_program_before_it_and_the_settings_and_can_be_taken_back(machine, first):
+    machine.must(first)
+    machine.path(SETTINGS).write_text("CORALMUX_PHONE_RATE=60\n")
+    release(machine.path("/tmp/second"), more=b"second")
+    machine.must(first, "--from", "/tmp/second/")
+    old, new = (machine.path(f"/tmp/{name}/{PROGRAM}").read_bytes() for name in ("first", "second"))
+    assert (machine.path(BIN).read_bytes(), machine.path(OLD).read_bytes()) == (new, old)
+    assert machine.path(SETTINGS).read_text() == "CORALMUX_PHONE_RATE=60\n"
+    machine.must(first, "--rollback")
+    assert (machine.path(BIN).read_bytes(), machine.path(OLD).read_bytes()) == (old, new)
+    machine.must(first, "--rollback")
+    assert machine.path(BIN).read_bytes() == new
+
+
+def damage(folder, name):
+    data = bytearray((folder / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / name).write_bytes(data)
+
+
+def forget(folder, name):
+    sums = folder / "SHA256SUMS"
+    sums.write_text("".join(line for line in sums.read_text().splitlines(True) if not line.endswith(f"{name}\n")))
+
+
+@pytest.mark.parametrize("name", [PROGRAM, UNIT_FILES[0]])
+@pytest.mark.parametrize("how, says", [(damage, "is not what SHA256SUMS says"), (forget, "has no line about")])
+def test_what_the_checksums_do_not_vouch_for_is_not_installed(machine, first, name, how, says):
+    machine.must(first)
+    before = state(machine)
+    bad = release(machine.path("/tmp/bad"), more=b"bad")
+    how(bad, name)
+    done = machine.run(first, "--from", "/tmp/bad")
+    assert done.returncode == 1 and says in done.stdout, done.stdout
+    assert state(machine) == before
+
+
+def test_a_program_that_does_not_run_here_is_not_installed(machine, first):
+    release(machine.path("/tmp/other"), program="\x7fELF of another machine")
+    done = machine.run(first, "--from", "/tmp/other")
+    assert done.returncode == 1 and "does not run on this machine" in done.stdout
+    assert not machine.path(BIN).exists()
+
+
+def test_an_architecture_without_a_release_is_named(machine, first):
+    done = machine.run("setarch", "i686", first)
+    assert done.returncode == 1 and "there is no release for i686" in done.stdout
+    assert not machine.path(BIN).exists()
+
+
+def test_a_release_is_fetched_from_a_url(machine, first):
+    machine.path("/tmp/script").mkdir()
+    alone = "/tmp/script/install.sh"
+    shutil.copy(machine.path(first), machine.path(alone))
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=machine.path("/tmp/first"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        absent = machine.run(alone, "--from", f"{url}/elsewhere")
+        assert absent.returncode == 1 and "nothing has been changed" in absent.stdout
+        assert not machine.path(BIN).exists()
+        machine.must(alone, "--from", url)
+        server.shutdown()
+    assert machine.path(BIN).read_bytes() == machine.path(f"/tmp/first/{PROGRAM}").read_bytes()
+    unsafe = machine.run(alone, "--from", "http://example.com/coralmux")
+    assert unsafe.returncode == 1 and "only https is safe" in unsafe.stdout
+
+
+def test_uninstalling_leaves_the_store_unless_told_to_purge(machine, first):
+    machine.must(first)
+    machine.path("/var/lib/coralmux").mkdir(parents=True, exist_ok=True)
+    store = machine.path("/var/lib/coralmux/relay.db")
+    store.write_text("tokens")
+    assert "stay" in machine.must(first, "--uninstall")
+    assert not any("bin" in name or "systemd" in name for name in state(machine))
+    assert store.exists() and machine.path(SETTINGS).exists()
+    machine.must(first, "--uninstall", "--purge")
+    assert not store.exists() and not machine.path("/etc/coralmux").exists()
+    machine.must(first, "--uninstall")
+
+
+def test_it_needs_root_and_known_arguments(machine, first):
+    done = machine.run("setpriv", "--reuid=65534", "--clear-groups", first)
+    assert done.returncode == 1 and "this needs root" in done.stdout
+    for wrong in (["--form", "/tmp/first"], ["--from"], ["--purge"]):
+        assert machine.run(first, *wrong).returncode == 1
+    assert "--rollback" in machine.must(first, "--help")
+    assert not machine.path(BIN).exists()
+
+
+@pytest.fixture
+def booted(tmp_path):
+    folder = tmp_path / "machine"
+    folder.mkdir()
+    with Booted(folder) as machine:
+        yield machine
+
+
+def get(port, path="/health"):
+    return http1.get_blocking(port, path).split(b"\r\n")[0]
+
+
+async def test_under_systemd_it_starts_upgrades_takes_back_what_fails_and_ends(booted):
+    """One machine through its life, for each boot takes seconds."""
+    port = free_port()
+    for name, more in (("first", b""), ("second", b"second")):
+        release(booted.path(f"/opt/{name}"), more=more)
+    booted.path("/etc/coralmux").mkdir()
+    booted.path(SETTINGS).write_text(f"CORALMUX_ADDR=127.0.0.1:{port}\nCORALMUX_SHARDS=2\nRELAY_ADMIN_KEY=key\n")
+    booted.must("/opt/first/install.sh")
+    assert get(port) == b"HTTP/1.1 200 OK"
+    assert booted.must("systemctl", "is-enabled", "coralmux-relay").strip() == "enabled"
+    answer = await http1.request(port, "POST", "/api/v1/pair", headers=[("X-Admin-Key", "key")])
+    assert answer.status == 201
+    token = answer.json()["token"]
+
+    def pid():
+        return booted.must("systemctl", "show", "--property=MainPID", "--value", "coralmux-relay").strip()
+
+    # Nothing new: nobody is disturbed.
+    before = pid()
+    assert "nothing has changed" in booted.must("/opt/first/install.sh")
+    assert pid() == before
+
+    booted.must("/opt/second/install.sh")
+    assert pid() != before and get(port) == b"HTTP/1.1 200 OK"
+    path = f"/api/v1/pair/{token}"
+    known = await http1.request(port, "GET", path, headers=[("X-Admin-Key", "key")])
+    assert known.status == 200, "the store survives the upgrade"
+
+    # It says its version, and ends when it is started.
+    broken = '#!/bin/sh\n[ "$1" != --version ] || { echo coralmux-relay 9.9.9; exit 0; }\nexit 3\n'
+    release(booted.path("/opt/broken"), program=broken)
+    done = booted.run("/opt/broken/install.sh")
+    assert done.returncode == 1 and "the one before it is back" in done.stdout, done.stdout
+    assert booted.path(BIN).read_bytes() == booted.path(f"/opt/second/{PROGRAM}").read_bytes()
+    assert booted.path(OLD).read_text() == broken
+    assert get(port) == b"HTTP/1.1 200 OK"
+
+    booted.must("/opt/second/install.sh", "--uninstall")
+    with pytest.raises(OSError):
+        get(port)
+    assert not booted.path(f"{UNITS}/coralmux-relay.service").exists()
+    assert booted.path("/var/lib/private/coralmux/relay.db").exists()
+
+
+def test_a_build_without_a_standard_library_for_the_target_says_how_to_get_one(tmp_path):
+    build = [ROOT / "deploy/build-all.sh", "riscv64gc-unknown-linux-gnu"]
+    done = subprocess.run(build, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "DIST": str(tmp_path)})
+    assert done.returncode == 1 and "no Rust standard library for riscv64gc" in done.stderr, done.stderr
+
+
+SCRIPTS = [*(ROOT / "deploy").rglob("*.sh"), ROOT / "tests/arm64/run.sh", ROOT / "tests/install.sh"]
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS), ids=lambda path: path.name)
+def test_shellcheck_has_nothing_to_say(script):
+    done = subprocess.run(["shellcheck", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,47 @@
+// The browser's phone without its page, for tests/interop/ends.py: messages to send come as lines of JSON, what happens
+// is told in the same way. Ends with its standard input.
+import { createInterface } from 'node:readline';
+import { WebSocket } from 'ws';
+import { Channel } from '../../../src/phone/channel.js';
+import { support } from '../../../src/phone/e2e.js';
+import { readSecret } from '../../../src/phone/e2e.js';
+import { readFragment, socketUrl } from '../../../src/phone/link.js';
+
+globalThis.WebSocket = WebSocket; // Node has one of its own only from version 22 on
+
+const page = process.argv[2];
+const { token, k } = readFragment(new URL(page).hash);
+const tell = (event, more = {}) => process.stdout.write(`${JSON.stringify({ event, ...more })}\n`);
+const waiting = [];
+let security;
+
+const channel = new Channel(socketUrl(page), { token, secret: k && readSecret(k) }, await support(), {
+  change() {
+    if (channel.security !== security) {
+      security = channel.security;
+      const versions = { verified: 2, unverified: 1 };
+      if (versions[security.name]) tell('secure', { version: versions[security.name], fingerprint: security.fingerprint });
+      else tell(security.name, { message: security.why });
+    }
+    flush();
+  },
+  message: (type, payload) => tell('message', { type, payload }),
+  error: (payload) => tell('error', payload),
+  unreadable: (message) => tell('refused', { message }),
+});
+
+let flushing = false;
+async function flush() {
+  if (flushing) return;
+  flushing = true;
+  while (waiting.length && channel.ready && (await channel.send(waiting[0].type, waiting[0].payload))) waiting.shift();
+  flushing = false;
+}
+
+createInterface({ input: process.stdin })
+  .on('line', (line) => {
+    waiting.push(JSON.parse(line));
+    flush();
+  })
+  .on('close', () => process.exit(0));
+channel.start();
