@@ -135,6 +135,7 @@ pub(super) fn start_control(
     shared: &Arc<Shared>,
     shards: &Shards,
     requests: Receiver<Request>,
+    orders: Sender<Order>,
 ) -> Result<JoinHandle<()>, Failure> {
     let control = Control {
         store,
@@ -144,6 +145,10 @@ pub(super) fn start_control(
         health,
         life: Arc::clone(&shared.life),
         settings: control_settings(config),
+        drain: Box::new(move || {
+            // Full, it holds orders enough, and who asked can ask again.
+            let _ = orders.try_send(Order::Drain { by: "the admin API" });
+        }),
         clock: unix_ms,
         random: random::<16>,
     };
