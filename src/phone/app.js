@@ -15,6 +15,8 @@ const $ = (id) => document.getElementById(id);
 
 // How many messages wait for the agent at most.
 const WAITING_MAX = 10;
+// Of so many sent messages it is known which one an error is about.
+const SENT_MAX = 50;
 // How often an answer under way is written to the history.
 const KEEP_EVERY_MS = 2_000;
 // Of an answer, this much is read out by a screen reader at once; the rest stands in the conversation.
@@ -33,6 +35,8 @@ let history = null;
 let abilities = 'ok';
 // The answer that is coming in.
 let answer = null;
+// How many questions have no whole answer yet.
+let asked = 0;
 let keptAt = 0;
 // Messages of the user that could not go out yet, and those that went out on this connection: id to message.
 let waiting = [];
@@ -143,6 +147,7 @@ function leaveChat() {
   history = null;
   conversation.clear();
   answer = null;
+  asked = 0;
   lastAgentMessage = null;
   waiting = [];
   sent.clear();
@@ -221,6 +226,7 @@ async function flush() {
       setState(message, 'sending');
       const id = newId();
       sent.set(id, message);
+      if (sent.size > SENT_MAX) sent.delete(sent.keys().next().value);
       const payload = await payloadOf(message);
       // The chat may have been closed, or the channel lost, meanwhile.
       if (!(await channel?.send('chat.send', payload, id))) {
@@ -264,10 +270,11 @@ function startAnswer() {
   return answer;
 }
 
-// The agent thinks: three dots until its first word.
+// A question went out. Three dots show that the agent thinks, until its first word; an answer that is still under way
+// comes to its end first, for answers say nothing of what they answer but their order.
 function expectAnswer() {
-  if (answer && !answer.text) return;
-  if (answer) endAnswer('done');
+  asked += 1;
+  if (answer) return;
   show(startAnswer());
   announce('The agent is answering');
 }
@@ -276,12 +283,15 @@ function endAnswer(state, error) {
   if (!answer) return;
   const ended = answer;
   answer = null;
+  asked = Math.max(0, asked - 1);
   delete ended.doing;
   if (error) ended.error = error;
   ended.state = state;
   show(ended);
   if (ended.text || error) keep(ended);
-  if (state === 'done') announce(`Agent: ${ended.text.slice(0, SPOKEN_CHARACTERS_MAX)}`);
+  if (state !== 'done') return;
+  announce(`Agent: ${ended.text.slice(0, SPOKEN_CHARACTERS_MAX)}`);
+  if (asked > 0) show(startAnswer());
 }
 
 function receive(type, payload) {
@@ -302,7 +312,7 @@ function receive(type, payload) {
 
 function receiveDelta({ delta, seq }) {
   if (typeof delta !== 'string') return;
-  // An answer begins at 1: the one before it ended without a word, for the user had sent something else.
+  // An answer begins at 1: the one before it ended without a word.
   if (answer?.text && seq === 1) endAnswer('done');
   if (!answer) startAnswer();
   answer.text += delta;
@@ -342,7 +352,8 @@ function receiveError(payload) {
 // The relay did not deliver a message.
 function receiveRefusal(message, { ref, code, retry_after_ms: retryAfterMs }, text) {
   sent.delete(ref);
-  if (answer && !answer.text) dropAnswer();
+  asked = Math.max(0, asked - 1);
+  if (answer && !answer.text && !asked) dropAnswer();
   if (code === 'PEER_OFFLINE') {
     // It goes out when the agent is back.
     waiting.push(message);
@@ -373,6 +384,7 @@ function refresh() {
   const text = presence(connection, agentOnline);
   $('presence-text').textContent = text;
   document.querySelector('.dot').dataset.level = presenceLevel(connection, agentOnline);
+  $('security').hidden = channel.security.name === 'none';
   $('security').dataset.level = safety.level;
   $('security-label').textContent = safety.label;
   $('security').querySelector('use').setAttribute('href', safety.level === 'bad' ? '#i-open' : '#i-lock');
@@ -416,6 +428,7 @@ function emptyText(connection, agentOnline, safety) {
 
 // The agent or the connection is gone: no more of the answer comes, or it comes whole later.
 function interrupt() {
+  asked = 0;
   if (!answer) return;
   if (answer.text) endAnswer('cut', 'The connection to the agent broke off');
   else dropAnswer();

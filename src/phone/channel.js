@@ -22,6 +22,8 @@ export class Channel {
   #relay;
   #session = null;
   #opening = null;
+  // The newest key_exchange that was sent.
+  #exchange = null;
   #plainTimer = null;
   // Messages are opened and sealed one after the other, in the order in which they came and were sent.
   #incoming = Promise.resolve();
@@ -102,6 +104,7 @@ export class Channel {
   #handleState(state) {
     this.#connection += 1;
     this.#opening = null;
+    this.#exchange = null;
     this.#forgetKeys();
     this.agentOnline = false;
     if (state.name === 'open' && state.paired) this.#agentCame();
@@ -157,11 +160,19 @@ export class Channel {
   }
 
   #handleError(payload) {
+    if (this.#exchange && payload.ref === this.#exchange.id) return this.#exchangeAgain(payload.retry_after_ms);
     if (payload.code === 'DECRYPTION_FAILED' && this.#opening && this.security.name !== 'verified') {
       this.#opening = null;
       this.#secure({ name: 'refused', why: 'mismatch' });
     }
     this.#handlers.error(payload);
+  }
+
+  // The relay refused our part of the agreement on keys: too many messages for now. Without it no key is shared.
+  #exchangeAgain(retryAfterMs) {
+    if (!(retryAfterMs > 0)) return;
+    const exchange = this.#exchange;
+    setTimeout(() => exchange === this.#exchange && this.#relay.send(exchange), retryAfterMs);
   }
 
   #unseal(type, payload) {
@@ -185,7 +196,8 @@ export class Channel {
     const pair = await makeKeyPair();
     const session = await Version1.agree(pair, theirs);
     if (connection !== this.#connection) return;
-    this.#relay.send(envelope('key_exchange', { pubkey: toBase64(pair.publicKey) }));
+    this.#exchange = envelope('key_exchange', { pubkey: toBase64(pair.publicKey) });
+    this.#relay.send(this.#exchange);
     this.#session = session;
     this.#pairing.plainAllowed = false;
     this.agentOnline = true;
@@ -219,10 +231,10 @@ export class Channel {
     const handshake = await Handshake.start(this.#pairing.secret, this.#pairing.token);
     if (connection !== this.#connection) return;
     const noise = toBase64(handshake.opening);
-    const message = envelope('key_exchange', { pubkey: toBase64(randomBytes(32)), e2e: 2, noise });
-    this.#opening = { id: message.id, handshake };
+    this.#exchange = envelope('key_exchange', { pubkey: toBase64(randomBytes(32)), e2e: 2, noise });
+    this.#opening = { id: this.#exchange.id, handshake };
     this.agentOnline = true;
     this.#secure({ name: 'pending' });
-    this.#relay.send(message);
+    this.#relay.send(this.#exchange);
   }
 }

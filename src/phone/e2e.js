@@ -270,10 +270,11 @@ export class Version2 {
     const { nonce, ciphertext } = unbox(payload);
     const counter = counterOf(nonce);
     if (counter < this.#next) throw new Refused('a message came twice, or late');
-    const plaintext = await decrypt(aesOf(type, nonce), this.#receiving, ciphertext);
+    const opened = parsed(await decrypt(aesOf(type, nonce), this.#receiving, ciphertext));
+    // Only a message that is good in every way moves the counter.
     this.missed += counter - this.#next;
     this.#next = counter + 1;
-    return parsed(plaintext);
+    return opened;
   }
 }
 

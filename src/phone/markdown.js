@@ -121,7 +121,8 @@ function codeBlock({ code, language }) {
   pre.tabIndex = 0;
   pre.setAttribute('role', 'region');
   pre.setAttribute('aria-label', language ? `Code, ${language}` : 'Code');
-  block.append(pre);
+  const bar = element('div', element('span', language));
+  bar.className = 'bar';
   if (navigator.clipboard) {
     const copy = element('button', 'Copy');
     copy.type = 'button';
@@ -131,8 +132,10 @@ function codeBlock({ code, language }) {
       copy.textContent = 'Copied';
       setTimeout(() => (copy.textContent = 'Copy'), 1500);
     };
-    block.append(copy);
+    bar.append(copy);
   }
+  if (language || navigator.clipboard) block.append(bar);
+  block.append(pre);
   return block;
 }
 

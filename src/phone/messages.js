@@ -4,7 +4,7 @@ import { render } from './markdown.js';
 
 const NEAR_END_PX = 80;
 
-const clock = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' });
+const clock = new Intl.DateTimeFormat(undefined, { hour: 'numeric', minute: '2-digit' });
 const calendar = new Intl.DateTimeFormat(undefined, { weekday: 'long', day: 'numeric', month: 'long' });
 
 function element(name, className, text = '') {
@@ -49,6 +49,7 @@ export class Conversation {
   #handlers;
   #lastDay = '';
   #following = true;
+  #lastTop = 0;
 
   // handlers: retry(message), follow(isAtEnd)
   constructor(scroller, log, handlers) {
@@ -56,7 +57,10 @@ export class Conversation {
     this.#log = log;
     this.#handlers = handlers;
     scroller.addEventListener('scroll', () => this.#scrolled(), { passive: true });
-    new ResizeObserver(() => this.#following && this.toEnd()).observe(scroller);
+    // Images arrive, the keyboard opens: who was at the end stays there.
+    const observer = new ResizeObserver(() => this.#following && this.toEnd());
+    observer.observe(scroller);
+    observer.observe(log);
   }
 
   get isEmpty() {
@@ -83,12 +87,19 @@ export class Conversation {
   }
 
   toEnd() {
+    this.#follow(true);
     this.#scroller.scrollTop = this.#scroller.scrollHeight;
   }
 
   #scrolled() {
     const { scrollTop, clientHeight, scrollHeight } = this.#scroller;
-    const following = scrollHeight - scrollTop - clientHeight < NEAR_END_PX;
+    const atEnd = scrollHeight - scrollTop - clientHeight < NEAR_END_PX;
+    // Content that grows moves the end away; only people scroll up.
+    if (atEnd || scrollTop < this.#lastTop) this.#follow(atEnd);
+    this.#lastTop = scrollTop;
+  }
+
+  #follow(following) {
     if (following !== this.#following) this.#handlers.follow((this.#following = following));
   }
 
@@ -105,7 +116,7 @@ export class Conversation {
     item.append(body, meta);
     this.#items.set(message, { item, body, meta });
     this.#log.append(item);
-    if (message.role === 'me') this.#following = true;
+    if (message.role === 'me') this.#follow(true);
   }
 
   #draw() {

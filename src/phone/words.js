@@ -8,7 +8,7 @@ export function presence(connection, agentOnline, now = Date.now()) {
     case 'connecting':
       return 'Connecting…';
     case 'waiting':
-      return `No connection, trying again in ${Math.max(1, Math.ceil((connection.until - now) / 1000))} s`;
+      return `Reconnecting in ${Math.max(1, Math.ceil((connection.until - now) / 1000))} s`;
     default:
       return 'Not connected';
   }
@@ -34,7 +34,7 @@ export function security({ name, why }) {
     case 'refused':
       return { label: 'Not secure', level: 'bad', text: REFUSED[why] };
     case 'pending':
-      return { label: 'Agreeing on keys', level: 'idle', text: 'This browser and your agent are agreeing on keys.' };
+      return { label: 'Securing…', level: 'idle', text: 'This browser and your agent are agreeing on keys.' };
     default:
       return { label: 'No keys yet', level: 'idle', text: 'Keys are agreed upon when the agent is online.' };
   }

@@ -162,14 +162,14 @@ impl Handshake {
         }
     }
 
-    /// The alert with which rustls ends a handshake.
+    /// The alert with which rustls ends a handshake, if there is one. What it has to send it gives before it looks at
+    /// any bytes; shown none otherwise, after an error, it would panic where it remembers messages among them.
     fn take_alert(&mut self, out: &mut Vec<u8>) {
-        loop {
-            match self.connection.process_tls_records(&mut []).state {
-                Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, out),
-                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
-                _ => return,
-            }
+        if !self.connection.wants_write() {
+            return;
+        }
+        if let Ok(ConnectionState::EncodeTlsData(mut data)) = self.connection.process_tls_records(&mut []).state {
+            encode(&mut data, out);
         }
     }
 

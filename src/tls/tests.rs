@@ -9,6 +9,7 @@ use super::record::{HEADER_BYTES, PLAINTEXT_BYTES_MAX};
 use super::settings::server_config;
 use super::status::Source;
 use super::traffic::{Opened, Traffic};
+use proptest::prelude::*;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedCipherSuite};
@@ -328,4 +329,74 @@ fn what_is_no_tls_is_told_apart() {
     let mut endless = b"\x16\x03\x01\x40\x00\x01\x00\xff\xff".to_vec();
     endless.resize(40_000, 0);
     assert_eq!(begin(&endless), Err(Failure::NotTls));
+}
+
+/// Shows a handshake these bytes, whatever comes of it, as a client that does not listen.
+fn feed(server: &Arc<ServerConfig>, bytes: &[u8], piece: usize) -> Option<Progress> {
+    let mut handshake = Handshake::new(Arc::clone(server)).unwrap();
+    let mut last = None;
+    for piece in bytes.chunks(piece) {
+        if let Err(failure) = handshake.take(piece) {
+            return Some(Progress::Failed(failure));
+        }
+        while handshake.is_ready() {
+            last = Some(handshake.step(&mut Vec::new()));
+            if matches!(last, Some(Progress::Failed(_) | Progress::Done)) {
+                return last;
+            }
+        }
+    }
+    last
+}
+
+#[test]
+fn several_messages_in_a_record_of_which_the_first_is_wrong() {
+    let (server, _) = settings(TLS13);
+    let mut bytes = b"\x16\x03\x01\x00\x20".to_vec();
+    bytes.resize(bytes.len() + 32, 0);
+    assert!(matches!(feed(&server, &bytes, usize::MAX), Some(Progress::Failed(_))));
+}
+
+proptest! {
+    #[test]
+    fn nothing_that_a_client_sends_stops_the_shard(
+        changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 0..6),
+        twice in any::<bool>(),
+        cut in any::<proptest::sample::Index>(),
+        piece in 1usize..2000,
+        tls13 in any::<bool>(),
+    ) {
+        let (server, config) = settings(if tls13 { TLS13 } else { TLS12 });
+        let mut bytes = sent(&mut client(&config));
+        for (at, byte) in changes {
+            let at = at.index(bytes.len().min(120));
+            bytes[at] = byte;
+        }
+        if twice {
+            let again = bytes[cut.index(bytes.len())..].to_vec();
+            bytes.extend(again);
+        }
+        feed(&server, &bytes, piece);
+    }
+
+    #[test]
+    fn messages_of_any_kind_in_records_of_any_cut_are_survived(
+        messages in proptest::collection::vec((0u8..26, proptest::collection::vec(any::<u8>(), 0..20)), 1..6),
+        record in 1usize..60,
+        kind in prop_oneof![4 => Just(22u8), 1 => 20u8..24],
+        piece in 1usize..100,
+    ) {
+        let (server, _) = settings(TLS13);
+        let mut flight = Vec::new();
+        for (kind, body) in messages {
+            flight.extend([kind, 0, 0, body.len() as u8]);
+            flight.extend(body);
+        }
+        let mut bytes = Vec::new();
+        for (number, part) in flight.chunks(record).enumerate() {
+            bytes.extend([if number == 0 { 22 } else { kind }, 3, 1, 0, part.len() as u8]);
+            bytes.extend(part);
+        }
+        feed(&server, &bytes, piece);
+    }
 }

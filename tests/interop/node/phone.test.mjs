@@ -57,6 +57,25 @@ test('a link pairs, and leaves neither token nor key in the address', async () =
   await agent.close();
 });
 
+test('the policy holds: no script but its own, no word to anybody else', async () => {
+  const phone = await Phone.open(browser, `http://127.0.0.1:${relay.port}/`);
+  const violated = await phone.page.evaluate(async () => {
+    const seen = [];
+    addEventListener('securitypolicyviolation', (event) => seen.push(event.effectiveDirective));
+    const script = document.createElement('script');
+    script.textContent = 'globalThis.ran = true';
+    document.body.append(script);
+    await fetch('http://127.0.0.1:9/').catch(() => {});
+    const image = new Image();
+    await new Promise((done) => ((image.onerror = done), (image.src = 'http://127.0.0.1:9/x.png')));
+    return { seen, ran: globalThis.ran };
+  });
+  assert.deepEqual(violated, { seen: ['script-src-elem', 'connect-src', 'img-src'], ran: undefined });
+  assert.ok(phone.faults.length >= 3, 'a violation is a fault that every other test would see');
+  phone.faults.length = 0;
+  await phone.close();
+});
+
 test('an answer streams in, as text and never as HTML', async () => {
   const { phone, agent } = await pair();
   await phone.secure('Encrypted, verified');
@@ -148,7 +167,7 @@ test('the relay restarts, and both come back by themselves', async () => {
   const phone = await Phone.open(browser, link(own, token, secret));
   await phone.shows('#presence-text', 'Offline');
   await own.halt();
-  await phone.shows('#presence-text', 'trying again in');
+  await phone.shows('#presence-text', 'Reconnecting in');
   await own.run();
   const agent = await Agent.connect(own.url, token, { secret });
   await phone.page.evaluate(() => dispatchEvent(new Event('online')));
@@ -172,7 +191,7 @@ test('the page is there while the relay is away, with the conversation', async (
   await own.stop();
   await phone.page.reload();
   await phone.shows('.message.agent', 'I do.');
-  await phone.shows('#presence-text', 'trying again in');
+  await phone.shows('#presence-text', 'Reconnecting in');
   await phone.close();
 });
 
