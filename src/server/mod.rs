@@ -101,7 +101,7 @@ fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> 
     let index =
         control::load(&store, &shared.directory, unix_ms(), admit).map_err(|error| Failure::new(exit::STORE, error))?;
     let tokens = index.len();
-    let control = start_control(config, store, index, health, &shared, &shards, control_requests, orders)?;
+    let control = start_control(config, store, index, health, &shared, &shards, control_requests)?;
     announce::ready(config, &listeners, &shared.rules.load().caps, tokens);
     if let KeyOrigin::Made(path) = &origin {
         announce::admin_key(&key, path);

@@ -26,6 +26,8 @@ type ShardThread = glommio::ExecutorJoinHandle<std::io::Result<()>>;
 
 /// The shards' threads.
 pub(super) struct Shards {
+    /// The way to the main thread.
+    orders: Sender<Order>,
     /// How many have ended.
     pub(super) ended: Arc<AtomicU16>,
     pub(super) threads: Vec<ShardThread>,
@@ -123,7 +125,7 @@ pub(super) fn start_shards(
     for starter in starters {
         let _ = starter.send(mailboxes.clone());
     }
-    Ok((Shards { ended: ended_count, threads, mailboxes, control }, requests))
+    Ok((Shards { orders: orders.clone(), ended: ended_count, threads, mailboxes, control }, requests))
 }
 
 /// Starts the control thread.
@@ -135,8 +137,8 @@ pub(super) fn start_control(
     shared: &Arc<Shared>,
     shards: &Shards,
     requests: Receiver<Request>,
-    orders: Sender<Order>,
 ) -> Result<JoinHandle<()>, Failure> {
+    let orders = shards.orders.clone();
     let control = Control {
         store,
         index,
