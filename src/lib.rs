@@ -2,7 +2,7 @@
 //!
 //! The modules form layers, and imports point one way, down this list:
 //!
-//! 1. [`server`]: composition: preflight, threads, signals, drain.
+//! 1. [`cli`]: the subcommands beside the relay itself; [`server`]: composition: preflight, threads, signals, drain.
 //! 2. [`shard`], [`control`], [`http`]: the pinned threads that own connections, the thread that owns the store, and
 //!    the HTTP that both speak.
 //! 3. [`session`]: what a token's two connections share, as a state machine without I/O.
@@ -22,6 +22,8 @@ pub mod client;
 #[cfg(feature = "e2e")]
 pub mod e2e;
 
+#[cfg(feature = "server")]
+pub mod cli;
 #[cfg(feature = "server")]
 pub mod config;
 #[cfg(feature = "server")]

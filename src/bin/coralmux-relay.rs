@@ -1,7 +1,7 @@
 //! The relay's command line.
 
 use coralmux::config::{self, ConfigError};
-use coralmux::{server, telemetry};
+use coralmux::{cli, server, telemetry};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -14,6 +14,9 @@ fn main() -> ExitCode {
         }
     };
     let mut args: Vec<_> = std::env::args_os().collect();
+    if let Some(exit_code) = cli::run(&args) {
+        return ExitCode::from(exit_code);
+    }
     let healthcheck = args.get(1).is_some_and(|first| first == "healthcheck");
     if healthcheck {
         args.remove(1);
