@@ -76,7 +76,6 @@ impl Route {
             }
             Self::WebSocket => "Allow: GET\r\n",
             Self::LogLevel => "Allow: GET, HEAD, PUT\r\n",
-            Self::Register | Self::Pair => "Allow: POST\r\n",
             Self::TokenUsage(_) | Self::Sessions | Self::Usage => "Allow: GET, HEAD\r\n",
             Self::Backup => "Allow: GET, HEAD, POST\r\n",
             Self::Register | Self::Pair | Self::Drain => "Allow: POST\r\n",
