@@ -93,7 +93,10 @@ fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> 
     if let Some(listener) = metrics {
         announce::metrics(&listener);
         let (shared, store) = (Arc::clone(&shared), Arc::clone(&health));
-        watch::start(listener, figures::Figures { shared, store, control: shards.control.clone() })?;
+        watch::start(
+            listener,
+            figures::Figures { shared, store, control: shards.control.clone(), started: unix_ms() as f64 / 1000.0 },
+        )?;
     }
     let admit = |key, slot| {
         let owner = shards.mailboxes.owner(key);
@@ -206,6 +209,7 @@ fn rules(config: &Config, key: &Secret, nofile: u64) -> Rules {
             unauthenticated_max: config.max_unauthenticated,
             unauthenticated_per_address_max: config.max_unauthenticated_per_address,
         },
+        proxies: config.proxies.clone(),
         gate: gate(false),
         echo_gate: gate(true),
     }
