@@ -38,7 +38,6 @@ impl Figures {
         self.of_threads(&mut sheet);
         self.of_certificates(&mut sheet);
         self.of_store(&mut sheet);
-        self.of_certificates(&mut sheet);
         self.of_process(&mut sheet);
         sheet.render()
     }
@@ -77,15 +76,6 @@ impl Figures {
         sheet.gauge(table::USAGE_WAITING, &[], store.usage_waiting() as f64);
         sheet.gauge(table::USAGE_LAG, &[], store.usage_lag(unix_ms).as_secs_f64());
         sheet.count(table::USAGE_DROPPED, &[], store.usage_dropped_bytes());
-    }
-
-    fn of_certificates(&self, sheet: &mut Sheet) {
-        for status in self.shared.certificates.iter().flat_map(|all| all.statuses()) {
-            let name = ("certificate", status.name.as_str());
-            sheet.gauge(table::CERTIFICATE_NOT_AFTER, &[name], status.not_after.unwrap_or(0) as f64);
-            sheet.count(table::CERTIFICATE_LOADS, &[name, ("outcome", "ok")], status.loads);
-            sheet.count(table::CERTIFICATE_LOADS, &[name, ("outcome", "failed")], status.failures);
-        }
     }
 
     fn of_process(&self, sheet: &mut Sheet) {

@@ -63,6 +63,7 @@ class Pebble:
     def __init__(self, directory, tls_port, http_port, *, validity=3600, binding=None, environment=None):
         self.directory = pathlib.Path(directory)
         self.ca, cert, key = make_ca(directory)
+        self.https = (cert, key)
         self.port, self.management_port, self.dns_port, self.dns_management_port = free_ports(4)
         config = {
             "listenAddress": f"127.0.0.1:{self.port}",
@@ -81,12 +82,9 @@ class Pebble:
         self.config.write_text(json.dumps({"pebble": config}))
         # No pause before it validates; every authorization anew; and the refused nonces that it hands out otherwise stay.
         self.environment = os.environ | {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_AUTHZREUSE": "0"} | (environment or {})
+        self.directory_url = f"https://127.0.0.1:{self.port}/dir"
         self.log_path = self.directory / "pebble.log"
         self.processes = []
-
-    @property
-    def directory_url(self):
-        return f"https://127.0.0.1:{self.port}/dir"
 
     @property
     def flags(self):

@@ -1,18 +1,20 @@
 """Certificates from a real ACME CA (pebble), on loopback."""
 
 import asyncio
+import http.server
 import json
 import re
 import signal
 import socket
 import ssl
 import stat
+import threading
 import time
 
 import http1
 import pytest
 from pebble import Pebble, free_ports
-from relay import GENEROUS
+from relay import GENEROUS, api_time
 from secure import secure_pair, shown, talk, trusting, wait_for
 
 NAME = "relay.example.com"
@@ -230,3 +232,58 @@ def test_the_directory_of_the_acme_account_is_for_its_owner_alone(setup, tmp_pat
     relay = ca.relay("--acme-dir", loose, spawn_only=True)
     assert relay.wait() == 2
     assert re.search(r"--acme-dir.*loose.*755", relay.log()), relay.log()
+
+
+class Suggesting:
+    """A directory in front of pebble's that has what pebble's lacks: renewal windows (ARI, RFC 9773)."""
+
+    def __init__(self, pebble):
+        self.pebble, self.asked = pebble, []
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                if self.path == "/dir":
+                    own = json.loads(pebble.get(pebble.port, "/dir"))
+                    return self.answer(own | {"renewalInfo": f"https://127.0.0.1:{outer.port}/renewal-info"})
+                name = self.path.removeprefix("/renewal-info/")
+                outer.asked.append(name)
+                # The first certificate's window is over, those of all others are far away.
+                day = -1 if name == outer.asked[0] else 1
+                start = api_time(time.time() + day * 86400)
+                self.answer({"suggestedWindow": {"start": start, "end": start}})
+
+            def answer(self, value):
+                body = json.dumps(value).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Retry-After", "21600")
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*pebble.https)
+        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        pebble.directory_url = f"https://127.0.0.1:{self.port}/dir"
+
+
+def test_a_certificate_is_renewed_when_the_ca_suggests(setup):
+    # By its age it would be renewed after 400 seconds.
+    ca = setup(validity=600)
+    ca.pebble.start()
+    suggesting = Suggesting(ca.pebble)
+    relay = ca.relay()
+    ca.issued(relay, 2)
+    wait_for(relay.log, lambda: len(suggesting.asked) == 2)
+    first, second = suggesting.asked
+    assert first != second and len(first.split(".")) == 2
+    wait_for(relay.log, lambda: relay.log().count("the CA suggests when to renew") == 2)
+    assert len(issues(relay)) == 2
+    suggesting.server.shutdown()
