@@ -152,6 +152,35 @@ async def test_records_that_are_missing_or_come_twice_or_are_changed_end_the_con
         assert await agent.expect("status") == {"peer": "offline"}
 
 
+async def test_what_comes_right_behind_auth_moves_along(tls):
+    """In the same record, in further records, and in a half of one: to whichever shard the connection moves."""
+    for turn in range(6):
+        token = await tls.token()
+
+        def phone():
+            with Sealed(tls.port, tls.context()) as phone:
+                phone.shake()
+                behind = [raw.text(envelope("chat.send", {"n": number})) for number in range(5)]
+                auth = raw.text(raw.auth(token, "phone"))
+                data = phone.seal(raw.upgrade(tls.port) + auth + behind[0]) if turn % 2 else b""
+                if not data:
+                    data = phone.seal(raw.upgrade(tls.port)) + phone.seal(auth + behind[0])
+                data += phone.seal(behind[1]) + phone.seal(behind[2] + behind[3])
+                half = phone.seal(behind[4])
+                phone.socket.sendall(data + half[:20])
+                phone.until(b"\r\n\r\n")
+                assert '"auth.ok"' in phone.message()
+                phone.socket.sendall(half[20:])
+                phone.send(raw.text(envelope("ping")))
+                assert '"pong"' in phone.message()
+
+        async with await Client.authed(tls, token, "agent", ssl=tls.context()) as agent:
+            await in_thread(phone)
+            await agent.expect("status")
+            for number in range(5):
+                assert await agent.expect("chat.send") == {"n": number}
+
+
 async def test_a_peer_that_does_not_read_slows_the_other_and_loses_nothing(tls):
     token = await tls.token()
     texts = [sized("file.data", 500_000)[0]] * 60
