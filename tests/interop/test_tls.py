@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import pathlib
 import re
 import shutil
 import socket
@@ -14,7 +15,8 @@ import pytest
 
 import raw
 import sealed
-from client import Client, envelope, pair, sized
+from client import Client, envelope, sized
+from relay import ADMIN_KEY, binary
 from sealed import Sealed
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
@@ -418,6 +420,31 @@ async def test_a_storm_of_handshakes_ends_and_the_pair_talks_on(tls):
                 await phone.send("chat.send", {"n": number})
                 assert await agent.expect("chat.send") == {"n": number}
             await crowd
+
+
+LOADTEST = pathlib.Path(binary()).with_name("coralmux-loadtest")
+
+
+@pytest.mark.skipif(not LOADTEST.exists(), reason="cargo test -p coralmux-loadtest builds it")
+async def test_the_load_test_speaks_tls_and_checks_the_certificate(tls, tmp_path):
+    def load(*arguments):
+        url = ["--url", tls.url, "--admin-key", ADMIN_KEY]
+        return subprocess.run([LOADTEST, *arguments, *url], capture_output=True, text=True, timeout=60)
+
+    pingpong = ["pingpong", "--pairs", "5", "--bytes", "40000", "--seconds", "0.5", "--warm-up", "0.1", "--sleep"]
+    for check in (["--ca", tls.ca], ["--insecure"]):
+        done = await in_thread(load, *pingpong, *check)
+        result = json.loads(done.stdout)
+        assert result["errors"] == {} and result["figures"]["messages_per_second"] > 10, done
+    done = await in_thread(load, *pingpong)
+    assert done.returncode != 0 and "certificate" in done.stderr, done
+    before = (await tls.handshakes()).get("resumed", 0)
+    done = await in_thread(load, "storm", "--pairs", "20", "--herd", "20", "--insecure", "--resume")
+    assert json.loads(done.stdout)["latency_us"]["come back"]["count"] == 40
+    deadline = time.monotonic() + 10
+    while (await tls.handshakes()).get("resumed", 0) < before + 40:
+        assert time.monotonic() < deadline, await tls.handshakes()
+        await asyncio.sleep(0.1)
 
 
 @pytest.mark.skipif(not shutil.which("java"), reason="no Java here; tests/packages has it")
