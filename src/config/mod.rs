@@ -160,6 +160,20 @@ pub fn resolve(
     resolve_on(Machine::ask(), args, env)
 }
 
+/// The command line, for completions and the manual.
+#[must_use]
+pub fn command() -> clap::Command {
+    <Flags as clap::CommandFactory>::command()
+}
+
+/// Reads a size or a count as the flags take them.
+///
+/// # Errors
+/// What would be right.
+pub fn read_size(text: &str) -> Result<u64, String> {
+    value::size(text)
+}
+
 /// The names of all flags that take a value, without dashes.
 #[must_use]
 pub fn flag_names() -> Vec<String> {

@@ -286,6 +286,10 @@ impl Shard {
         let is_tls13 = traffic.is_tls13();
         connection.tls = self.secure.insert(Tls::Traffic(Box::new(traffic)));
         connection.phase = Phase::Http;
+        if let Some(early) = &connection.early {
+            let took = self.clock.instant().saturating_duration_since(early.since);
+            self.cells.tls_handshake.record(took, 1);
+        }
         self.count_handshake(match done {
             Done::Full => Outcome::Full,
             Done::Resumed => Outcome::Resumed,
