@@ -2,8 +2,8 @@
 //!
 //! The modules form layers, and imports point one way, down this list:
 //!
-//! 1. `demo` (features `server` and `agent`): a relay, an agent and a pairing link by one command.
-//! 1. [`server`]: composition: preflight, threads, signals, drain.
+//! 1. `demo` (features `server` and `agent`): a relay, an agent and a pairing link by one command; [`cli`]: the other
+//!    subcommands beside the relay itself; [`server`]: composition: preflight, threads, signals, drain.
 //! 2. [`shard`], [`control`], [`http`]: the pinned threads that own connections, the thread that owns the store, and
 //!    the HTTP that both speak.
 //! 3. [`session`]: what a token's two connections share, as a state machine without I/O.
@@ -26,6 +26,8 @@ pub mod client;
 #[cfg(feature = "e2e")]
 pub mod e2e;
 
+#[cfg(feature = "server")]
+pub mod cli;
 #[cfg(feature = "server")]
 pub mod config;
 #[cfg(feature = "server")]

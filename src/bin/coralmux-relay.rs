@@ -1,7 +1,7 @@
 //! The relay's command line.
 
 use coralmux::config::{self, ConfigError};
-use coralmux::{server, telemetry};
+use coralmux::{cli, server, telemetry};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -17,6 +17,9 @@ fn main() -> ExitCode {
     if args.get(1).is_some_and(|first| first == "demo") {
         args.remove(1);
         return demo(args, inherited);
+    }
+    if let Some(exit_code) = cli::run(&args) {
+        return ExitCode::from(exit_code);
     }
     let healthcheck = args.get(1).is_some_and(|first| first == "healthcheck");
     if healthcheck {
@@ -40,7 +43,9 @@ fn main() -> ExitCode {
         eprintln!("coralmux-relay: {error}");
         return ExitCode::from(server::exit::CONFIG);
     }
-    ExitCode::from(server::run(&config, inherited))
+    let exit_code = server::run(&config, inherited);
+    telemetry::log::flush();
+    ExitCode::from(exit_code)
 }
 
 #[cfg(feature = "agent")]
