@@ -41,7 +41,8 @@ test-rust: test-tools
 	cargo test -p coralmux-loadtest
 	cargo test -p coralmux-instructions
 
-test-python: test-rust $(VENV)/installed
+# Needs Node, too: for the browser's phone among the ends that talk to each other.
+test-python: test-rust $(VENV)/installed $(NODE_TESTS)/node_modules/.package-lock.json
 	$(VENV)/bin/python -m pytest -q -c tests/interop/pytest.ini tests/interop
 
 test-node: test-rust $(NODE_TESTS)/node_modules/.package-lock.json

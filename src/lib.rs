@@ -15,6 +15,10 @@
 pub mod proto;
 pub mod session;
 
+#[cfg(feature = "agent")]
+pub mod agent;
+#[cfg(feature = "client")]
+pub mod client;
 #[cfg(feature = "e2e")]
 pub mod e2e;
 

@@ -36,5 +36,7 @@ fn main() -> ExitCode {
         eprintln!("coralmux-relay: {error}");
         return ExitCode::from(server::exit::CONFIG);
     }
-    ExitCode::from(server::run(&config, inherited))
+    let exit_code = server::run(&config, inherited);
+    telemetry::log::flush();
+    ExitCode::from(exit_code)
 }

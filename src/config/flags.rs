@@ -136,8 +136,8 @@ pub(super) struct Flags {
     /// TOML file with these flags as keys, without the dashes in front [default: none]
     #[arg(long, value_name = "FILE", help_heading = "Program")]
     pub(super) config: Option<String>,
-    /// Lines for people or for programs; auto: for people on a terminal [default: auto]
-    #[arg(long, value_name = "auto|human|json", help_heading = "Program")]
+    /// Lines for people, programs or systemd; auto: what fits standard error [default: auto]
+    #[arg(long, value_name = "auto|human|json|journal", help_heading = "Program")]
     pub(super) log_format: Option<String>,
     /// The least that is logged: error, warn, info, debug or trace [default: info]
     #[arg(long, value_name = "LEVEL", help_heading = "Program")]

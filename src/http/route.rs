@@ -17,6 +17,7 @@ pub(super) enum Route {
     Pair,
     PairToken(TokenHash),
     Tokens,
+    LogLevel,
     Token(TokenId),
     /// A file of the phone in the browser; its page, at `/`, is [`Route::Root`].
     Phone(&'static Asset),
@@ -41,6 +42,7 @@ impl Route {
             "/api/v1/register" => Self::Register,
             "/api/v1/pair" => Self::Pair,
             "/api/v1/tokens" => Self::Tokens,
+            "/api/v1/log-level" => Self::LogLevel,
             other => {
                 if let Some(token) = other.strip_prefix("/api/v1/pair/").filter(|token| is_segment(token)) {
                     Self::PairToken(TokenHash::of(token))
@@ -62,6 +64,7 @@ impl Route {
                 "Allow: GET, HEAD\r\n"
             }
             Self::WebSocket => "Allow: GET\r\n",
+            Self::LogLevel => "Allow: GET, HEAD, PUT\r\n",
             Self::Register | Self::Pair => "Allow: POST\r\n",
             Self::PairToken(_) => "Allow: GET, HEAD, DELETE\r\n",
             Self::Token(_) => "Allow: GET, HEAD, PATCH, DELETE\r\n",

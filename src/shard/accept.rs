@@ -13,6 +13,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 
+/// The label of connections that are closed without a word.
+const TURNED_AWAY: &str = "turned_away";
+
 /// The listeners, and who was let in only to be turned away.
 #[derive(Default)]
 pub struct Accepting {
@@ -78,7 +81,7 @@ impl Shard {
             // Out of descriptors or memory: the backlog keeps who comes, and the next tick tries again.
             Err(error) => {
                 self.cells.accept_errors += 1;
-                tracing::warn!(%error, "cannot accept a connection");
+                self.log_accept_error(&error);
             }
         }
     }
@@ -106,6 +109,7 @@ impl Shard {
             }
             // Over TLS a handshake would come before a word could be said: that is more than a flood is worth.
             if tls || self.accepting.turned_away >= TURNED_AWAY_MAX {
+                self.cells.closed.add(TURNED_AWAY, 1);
                 return;
             }
             self.accepting.turned_away += 1;

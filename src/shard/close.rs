@@ -46,8 +46,8 @@ pub(super) enum CloseReason {
 }
 
 impl CloseReason {
-    /// The labels of the metrics, that of each reason once.
-    pub(super) const LABELS: [&'static str; 17] = [
+    /// The labels of the metrics: that of each reason once, and that of who is not even told why.
+    pub(super) const LABELS: [&'static str; 18] = [
         "client",
         "protocol",
         "not_utf8",
@@ -65,6 +65,7 @@ impl CloseReason {
         "silent",
         "gone",
         "http",
+        "turned_away",
     ];
 
     /// The label of the metrics.

@@ -96,18 +96,6 @@ impl Shard {
         self.release(conn);
     }
 
-    pub(super) fn log_end(&mut self, conn: u32, reason: CloseReason) {
-        self.cells.closed.add(reason.label(), 1);
-        let connection = &self.connections[conn as usize];
-        tracing::debug!(
-            serial = connection.early.as_ref().map(|early| early.serial),
-            role = connection.role.name(),
-            reason = reason.text(),
-            code = reason.code(),
-            "closed"
-        );
-    }
-
     /// Hands a request to control, or gives `false` when it cannot take it.
     pub(super) fn ask_control(&self, request: Request) -> bool {
         self.control.try_send(request).is_ok()

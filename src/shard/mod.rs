@@ -15,6 +15,7 @@ mod ending;
 pub mod handover;
 mod inbound;
 mod inbox;
+mod lives;
 pub mod mail;
 mod message;
 mod outbound;
@@ -32,6 +33,7 @@ use self::bounds::{MAILS_A_TURN, TICK};
 use self::cells::Cells;
 use self::connection::Connection;
 use self::drain::Drain;
+use self::lives::Lives;
 use self::mail::{Mail, Mailboxes};
 use self::outbound::Outboxes;
 use self::secure::Secure;
@@ -118,6 +120,7 @@ pub struct Shard {
     first_in_line: Option<u32>,
     throttled: Throttled,
     cells: Cells,
+    lives: Lives,
     /// The mailbox is being read: whoever is called from there does not read it again.
     reading_mail: bool,
     /// Under way, once it has begun.
@@ -154,6 +157,7 @@ impl Shard {
             first_in_line: None,
             throttled: Throttled::default(),
             cells: Cells::default(),
+            lives: Lives::default(),
             reading_mail: false,
             drain: None,
             settings,

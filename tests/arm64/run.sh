@@ -23,8 +23,8 @@ die() {
 for command in qemu-system-aarch64 cpio apt-get dpkg-deb; do
 	command -v "$command" >/dev/null || die "$command is not here; the head of $0 names the packages"
 done
-for program in coralmux-relay coralmux-loadtest; do
-	[[ -x $dist/$program-linux-aarch64 ]] || die "$dist/$program-linux-aarch64 is not there: make build-all"
+for file in coralmux-relay-linux-aarch64 coralmux-loadtest-linux-aarch64 SHA256SUMS; do
+	[[ -e $dist/$file ]] || die "$dist/$file is not there: make build-all"
 done
 
 # Packages of Debian's for arm64, unpacked where nobody runs them, and kept for the next time.
@@ -59,9 +59,9 @@ for library in ld-linux-aarch64.so.1 libc.so.6 libm.so.6 libgcc_s.so.1; do
 	find "$cache/libc6" "$cache/libgcc-s1" -name "$library" -exec cp -L {} "$tree/lib/" \; -quit
 	[[ -e $tree/lib/$library ]] || die "Debian's packages have no $library"
 done
-for program in coralmux-relay coralmux-loadtest; do
-	install -m 755 "$dist/$program-linux-aarch64" "$tree/bin/$program"
-done
+install -m 755 "$dist/coralmux-loadtest-linux-aarch64" "$tree/bin/coralmux-loadtest"
+mkdir "$tree/dist"
+cp "$dist"/{SHA256SUMS,install.sh,coralmux-relay-linux-aarch64,coralmux-relay.service,coralmux-relay.socket} "$tree/dist/"
 install -m 755 init "$tree/init"
 (cd "$tree" && find . | cpio --quiet -o -H newc -R 0:0 | gzip -1) >"$work/initramfs.gz"
 

@@ -213,7 +213,16 @@ async def test_under_systemd_it_starts_upgrades_takes_back_what_fails_and_ends(b
     assert booted.path("/var/lib/private/coralmux/relay.db").exists()
 
 
-@pytest.mark.parametrize("script", sorted((ROOT / "deploy").rglob("*.sh")), ids=lambda path: path.name)
+def test_a_build_without_a_standard_library_for_the_target_says_how_to_get_one(tmp_path):
+    build = [ROOT / "deploy/build-all.sh", "riscv64gc-unknown-linux-gnu"]
+    done = subprocess.run(build, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "DIST": str(tmp_path)})
+    assert done.returncode == 1 and "no Rust standard library for riscv64gc" in done.stderr, done.stderr
+
+
+SCRIPTS = [*(ROOT / "deploy").rglob("*.sh"), ROOT / "tests/arm64/run.sh", ROOT / "tests/install.sh"]
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS), ids=lambda path: path.name)
 def test_shellcheck_has_nothing_to_say(script):
     done = subprocess.run(["shellcheck", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

@@ -5,12 +5,14 @@ import contextlib
 import itertools
 import json
 import os
+import sys
 
 import pytest
 
 import coralmux
 from ends import MAKES, PythonEnd, end, missing
 from middle import Middle
+from relay import ROOT
 
 SECRET = bytes(range(32))
 PAIRS = list(itertools.product(MAKES["phone"], MAKES["agent"]))
@@ -383,3 +385,25 @@ async def test_two_hundred_reconnects_during_a_stream(relay, phone, agent):
         assert len(seqs) > RECONNECTS / 10
         await talk(phone, agent, 1)
         assert not any(WORD in text for _, text in middle.seen)
+
+
+async def test_the_example_of_the_clients_readme_works(relay, tmp_path):
+    text = (ROOT / "clients/python/README.md").read_text()
+    code = text.split("```python\n")[1].split("```")[0]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 30
+    (tmp_path / "example.py").write_text(code)
+    token = await relay.token()
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "clients/python"), "no_proxy": "*"}
+    command = [sys.executable, str(tmp_path / "example.py"), relay.url, token]
+    process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=asyncio.subprocess.PIPE)
+    try:
+        link = coralmux.Link.parse((await asyncio.wait_for(process.stdout.readline(), 20)).decode())
+        async with PythonEnd("phone", link) as phone:
+            assert (await phone.secure())[0] == 2
+            await phone.send("chat.send", {"text": "hello there"})
+            assert await phone.message("chat.stream") == {"delta": "HELLO ", "seq": 1}
+            assert await phone.message("chat.stream") == {"delta": "THERE ", "seq": 2}
+            assert await phone.message("chat.done") == {"full_text": "HELLO THERE"}
+    finally:
+        process.kill()
+        await process.wait()

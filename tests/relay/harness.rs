@@ -83,6 +83,11 @@ impl Relay {
         Self { child, address, directory, log }
     }
 
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Where it keeps its store.
     pub(crate) fn directory(&self) -> Arc<TempDir> {
         Arc::clone(&self.directory)

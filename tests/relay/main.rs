@@ -1,5 +1,7 @@
 //! Tests over the whole library: one binary, a module for each behaviour.
 
+mod agent;
+mod client;
 mod drain;
 mod gone;
 mod harness;

@@ -1,0 +1,87 @@
+//! What answers: a text goes in, an answer comes out while it is made.
+
+use super::cancel::Cancel;
+use super::history::Turn;
+use std::time::Duration;
+use thiserror::Error;
+
+/// An image that the phone sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Its media type: `image/png`, for example.
+    pub mime: String,
+    /// Its bytes in standard base64, as they came.
+    pub data: String,
+}
+
+/// What the phone asks.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// Which conversation it belongs to; empty where the phone keeps only one.
+    pub chat: String,
+    /// What was said before, oldest first, and what is asked now as the last turn.
+    pub turns: Vec<Turn>,
+}
+
+impl Question {
+    /// What is asked now. There is always one; an empty one stands in for it.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        self.turns.last().map_or("", |turn| turn.text.as_str())
+    }
+
+    /// The images that came with it.
+    #[must_use]
+    pub fn images(&self) -> &[Image] {
+        self.turns.last().map_or(&[], |turn| turn.images.as_slice())
+    }
+}
+
+/// Why there is no answer, or not all of it.
+#[derive(Debug, Error)]
+pub enum BackendError {
+    /// The answer is not wanted any more.
+    #[error("the answer was cancelled")]
+    Cancelled,
+    /// The backend failed; in words that the phone may show.
+    #[error("{message}")]
+    Failed {
+        /// What happened.
+        message: String,
+        /// When to try again, where the backend says so.
+        retry_after: Option<Duration>,
+    },
+}
+
+impl BackendError {
+    /// A failure without a time to try again.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::Failed { message: message.into(), retry_after: None }
+    }
+}
+
+/// Where an answer's text goes while it is made.
+pub trait Output {
+    /// Adds text to the answer.
+    ///
+    /// # Errors
+    /// The answer is not wanted any more, or has become too long: the backend ends.
+    fn push(&mut self, text: &str) -> Result<(), BackendError>;
+}
+
+/// Answers questions, several at once, each on a thread of its own.
+pub trait Backend: Send + Sync {
+    /// Answers, and returns when the answer is complete. Ends soon after it was cancelled.
+    ///
+    /// # Errors
+    /// Why there is no answer, or only the part of it that was pushed.
+    fn answer(&self, question: &Question, output: &mut dyn Output, cancel: &Cancel) -> Result<(), BackendError>;
+
+    /// What kind it is, in one word.
+    fn kind(&self) -> &'static str;
+
+    /// The model's name, where there is one.
+    fn model(&self) -> Option<&str> {
+        None
+    }
+}

@@ -1,0 +1,254 @@
+//! The answers under way: one for each conversation, several at once, cancelled by the next question.
+
+use super::backend::{Backend, BackendError, Image, Output, Question};
+use super::cancel::Cancel;
+use super::history::{History, Speaker, Turn};
+use crate::client::{Client, Stream};
+use serde_json::{Map, Value, json};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Backends at work at once, those that have not noticed yet that they were cancelled among them.
+pub(super) const ANSWERS_MAX: usize = 16;
+
+/// The longest name of a conversation, in bytes.
+const CHAT_BYTES_MAX: usize = 256;
+
+/// A question as it came.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    /// The message's id: the answer's messages repeat it as `ref`.
+    pub(super) id: String,
+    /// Its `chat_id`, if it had one.
+    pub(super) chat: Option<String>,
+    /// Its text.
+    pub(super) text: String,
+    /// Its images.
+    pub(super) images: Vec<Image>,
+}
+
+/// See the module.
+pub(super) struct Chats {
+    client: Client,
+    backend: Arc<dyn Backend>,
+    /// Turns that the backend is told.
+    context_turns: usize,
+    history: Arc<Mutex<History>>,
+    running: HashMap<String, Running>,
+    /// Threads of backends.
+    threads: Arc<AtomicUsize>,
+}
+
+/// An answer under way, for whoever cancels it.
+struct Running {
+    answer: Answer,
+    cancel: Cancel,
+}
+
+/// The answer's way to the phone; gone when the answer has ended, by whomever.
+#[derive(Clone)]
+struct Answer {
+    stream: Arc<Mutex<Option<Stream>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that holds one of these locks panics half-way.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+impl Chats {
+    /// No answer is under way.
+    pub(super) fn new(client: Client, backend: Arc<dyn Backend>, context_turns: usize) -> Self {
+        Self {
+            client,
+            backend,
+            context_turns,
+            history: Arc::default(),
+            running: HashMap::new(),
+            threads: Arc::default(),
+        }
+    }
+
+    /// Starts an answer; one that is under way in the same conversation ends where it is.
+    pub(super) fn ask(&mut self, asked: Asked) {
+        let chat = asked.chat.clone().unwrap_or_default();
+        self.cancel(&chat);
+        self.running.retain(|_, running| !running.answer.has_ended());
+        if chat.len() > CHAT_BYTES_MAX {
+            return self.refuse(&asked, "the chat_id is too long");
+        }
+        if self.threads.load(Ordering::Relaxed) >= ANSWERS_MAX {
+            return self.refuse(&asked, "the agent answers too many questions at once: try again in a while");
+        }
+        let turn = Turn::new(Speaker::User, asked.text.clone(), asked.images.clone(), now_ms());
+        let turns = {
+            let mut history = lock(&self.history);
+            history.push(&chat, turn);
+            history.context(&chat, self.context_turns)
+        };
+        let answer = Answer { stream: Arc::new(Mutex::new(Some(self.client.stream(fields(&asked))))) };
+        let cancel = Cancel::default();
+        let work = Work {
+            client: self.client.clone(),
+            backend: Arc::clone(&self.backend),
+            history: Arc::clone(&self.history),
+            question: Question { chat: chat.clone(), turns },
+            asked: asked.clone(),
+            answer: answer.clone(),
+            cancel: cancel.clone(),
+            _count: Count::one_more(&self.threads),
+        };
+        match thread::Builder::new().name("answer".to_owned()).spawn(move || work.run()) {
+            Ok(_) => {
+                self.running.insert(chat, Running { answer, cancel });
+            }
+            Err(error) => self.refuse(&asked, &format!("the agent has no thread for the answer: {error}")),
+        }
+    }
+
+    /// Ends the answer of this conversation where it is, if one is under way.
+    pub(super) fn cancel(&mut self, chat: &str) {
+        let Some(running) = self.running.remove(chat) else { return };
+        running.cancel.cancel();
+        if let Some(stream) = running.answer.take() {
+            end(stream, &self.history, chat, true);
+        }
+    }
+
+    /// Ends all answers where they are.
+    pub(super) fn cancel_all(&mut self) {
+        for chat in self.running.keys().cloned().collect::<Vec<_>>() {
+            self.cancel(&chat);
+        }
+    }
+
+    /// How many answers are under way.
+    #[must_use]
+    pub(super) fn running(&self) -> usize {
+        self.running.values().filter(|running| !running.answer.has_ended()).count()
+    }
+
+    /// The last turns of a conversation, as `chat.history.result` has them.
+    #[must_use]
+    pub(super) fn history(&self, chat: &str, limit: usize) -> Value {
+        lock(&self.history).to_json(chat, limit)
+    }
+
+    /// Tells the phone that its question is not answered.
+    pub(super) fn refuse(&self, asked: &Asked, message: &str) {
+        send_error(&self.client, fields(asked), message, None);
+    }
+}
+
+/// What stands beside the text in each message of an answer.
+fn fields(asked: &Asked) -> Map<String, Value> {
+    let mut fields = Map::new();
+    if let Some(chat) = &asked.chat {
+        fields.insert("chat_id".to_owned(), json!(chat));
+    }
+    if !asked.id.is_empty() {
+        fields.insert("ref".to_owned(), json!(asked.id));
+    }
+    fields
+}
+
+fn send_error(client: &Client, mut fields: Map<String, Value>, message: &str, retry_after_ms: Option<u64>) {
+    fields.insert("code".to_owned(), json!("BACKEND_ERROR"));
+    fields.insert("message".to_owned(), json!(message));
+    if let Some(ms) = retry_after_ms {
+        fields.insert("retry_after_ms".to_owned(), json!(ms));
+    }
+    // The client has ended, or nothing could be sent for long: there is nobody to tell.
+    let _ = client.send("chat.error", &fields);
+}
+
+/// Says that an answer is complete, or was cut short, and remembers it.
+fn end(stream: Stream, history: &Mutex<History>, chat: &str, cancelled: bool) {
+    let text = stream.text().to_owned();
+    let mut more = Map::new();
+    if cancelled {
+        more.insert("cancelled".to_owned(), json!(true));
+    }
+    if !text.is_empty() {
+        lock(history).push(chat, Turn::new(Speaker::Assistant, text, Vec::new(), now_ms()));
+    }
+    // As above. The phone can ask for the history.
+    let _ = stream.finish(more);
+}
+
+impl Answer {
+    fn take(&self) -> Option<Stream> {
+        lock(&self.stream).take()
+    }
+
+    fn has_ended(&self) -> bool {
+        lock(&self.stream).is_none()
+    }
+}
+
+impl Output for Answer {
+    fn push(&mut self, text: &str) -> Result<(), BackendError> {
+        let mut stream = lock(&self.stream);
+        let stream = stream.as_mut().ok_or(BackendError::Cancelled)?;
+        stream.push(text).map_err(|error| BackendError::failed(error.to_string()))
+    }
+}
+
+/// Counts a thread, until it is dropped.
+struct Count(Arc<AtomicUsize>);
+
+impl Count {
+    fn one_more(threads: &Arc<AtomicUsize>) -> Self {
+        threads.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(threads))
+    }
+}
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What the thread of an answer has.
+struct Work {
+    client: Client,
+    backend: Arc<dyn Backend>,
+    history: Arc<Mutex<History>>,
+    question: Question,
+    asked: Asked,
+    answer: Answer,
+    cancel: Cancel,
+    _count: Count,
+}
+
+impl Work {
+    fn run(mut self) {
+        let result = self.backend.answer(&self.question, &mut self.answer, &self.cancel);
+        // Gone where it was cancelled: then whoever did that has told the phone.
+        let Some(stream) = self.answer.take() else { return };
+        let chat = &self.question.chat;
+        match result {
+            Ok(()) => end(stream, &self.history, chat, false),
+            Err(BackendError::Cancelled) => end(stream, &self.history, chat, true),
+            Err(BackendError::Failed { message, retry_after }) => {
+                eprintln!("No answer: {message}");
+                if stream.text().is_empty() {
+                    lock(&self.history).forget_question(chat);
+                } else {
+                    let turn = Turn::new(Speaker::Assistant, stream.text().to_owned(), Vec::new(), now_ms());
+                    lock(&self.history).push(chat, turn);
+                }
+                let ms = retry_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
+                send_error(&self.client, fields(&self.asked), &message, ms);
+            }
+        }
+    }
+}

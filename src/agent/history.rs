@@ -1,0 +1,191 @@
+//! What was said, for the model's context and for `chat.history`. In memory, within bounds.
+
+use super::backend::Image;
+use serde_json::{Value, json};
+use std::collections::{HashMap, VecDeque};
+
+/// Conversations; the one that was quiet for the longest goes first.
+const CHATS_MAX: usize = 64;
+/// Turns of a conversation; the oldest go first.
+const TURNS_MAX: usize = 200;
+/// Bytes of a conversation, images too; the oldest turns go first.
+const BYTES_MAX: usize = 16 << 20;
+/// Turns, counted from the end, whose images are kept.
+const TURNS_WITH_IMAGES: usize = 6;
+
+/// Who said something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaker {
+    /// The person.
+    User,
+    /// The backend.
+    Assistant,
+}
+
+impl Speaker {
+    /// As chat APIs name it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Assistant => "assistant",
+        }
+    }
+}
+
+/// One thing that was said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// By whom.
+    pub speaker: Speaker,
+    /// The text.
+    pub text: String,
+    /// The images; those of old turns are forgotten.
+    pub images: Vec<Image>,
+    /// How many images there were.
+    pub image_count: usize,
+    /// When, in Unix milliseconds.
+    pub at_ms: u64,
+}
+
+impl Turn {
+    /// Something that is said now.
+    #[must_use]
+    pub fn new(speaker: Speaker, text: String, images: Vec<Image>, at_ms: u64) -> Self {
+        Self { speaker, text, image_count: images.len(), images, at_ms }
+    }
+
+    fn bytes(&self) -> usize {
+        64 + self.text.len() + self.images.iter().map(|image| image.data.len() + image.mime.len()).sum::<usize>()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Chat {
+    turns: VecDeque<Turn>,
+    /// When it was last spoken in, by `History::clock`.
+    touched: u64,
+}
+
+/// All conversations of a pairing.
+#[derive(Debug, Default)]
+pub struct History {
+    chats: HashMap<String, Chat>,
+    clock: u64,
+}
+
+impl History {
+    /// Adds what was said.
+    pub fn push(&mut self, chat: &str, turn: Turn) {
+        self.clock += 1;
+        if !self.chats.contains_key(chat) && self.chats.len() >= CHATS_MAX {
+            let oldest = self.chats.iter().min_by_key(|(_, chat)| chat.touched).map(|(name, _)| name.clone());
+            oldest.map(|name| self.chats.remove(&name));
+        }
+        let chat = self.chats.entry(chat.to_owned()).or_default();
+        chat.touched = self.clock;
+        chat.turns.push_back(turn);
+        let with_images = chat.turns.len().saturating_sub(TURNS_WITH_IMAGES);
+        chat.turns.iter_mut().take(with_images).for_each(|turn| turn.images.clear());
+        let mut bytes: usize = chat.turns.iter().map(Turn::bytes).sum();
+        while chat.turns.len() > TURNS_MAX || bytes > BYTES_MAX && chat.turns.len() > 1 {
+            bytes -= chat.turns.pop_front().map_or(0, |turn| turn.bytes());
+        }
+    }
+
+    /// Takes the last turn back where it was the person's: it was not answered.
+    pub fn forget_question(&mut self, chat: &str) {
+        if let Some(chat) = self.chats.get_mut(chat)
+            && chat.turns.back().is_some_and(|turn| turn.speaker == Speaker::User)
+        {
+            chat.turns.pop_back();
+        }
+    }
+
+    /// The last turns of a conversation, at most `turns_max`, oldest first; they begin with the person's.
+    #[must_use]
+    pub fn context(&self, chat: &str, turns_max: usize) -> Vec<Turn> {
+        let Some(chat) = self.chats.get(chat) else { return Vec::new() };
+        let skip = chat.turns.len().saturating_sub(turns_max.max(1));
+        chat.turns.iter().skip(skip).skip_while(|turn| turn.speaker == Speaker::Assistant).cloned().collect()
+    }
+
+    /// The last `limit` turns as `chat.history.result` has them.
+    #[must_use]
+    pub fn to_json(&self, chat: &str, limit: usize) -> Value {
+        let turns = self.chats.get(chat).map(|chat| &chat.turns);
+        let skip = turns.map_or(0, |turns| turns.len().saturating_sub(limit));
+        let messages = turns.into_iter().flatten().skip(skip).map(|turn| {
+            let mut message = json!({"role": turn.speaker.name(), "text": turn.text, "ts": turn.at_ms});
+            if turn.image_count != 0 {
+                message["images"] = json!(turn.image_count);
+            }
+            message
+        });
+        Value::Array(messages.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn turn(speaker: Speaker, text: &str) -> Turn {
+        let images = if text.contains("image") {
+            vec![Image { mime: "image/png".to_owned(), data: "AAAA".to_owned() }]
+        } else {
+            Vec::new()
+        };
+        Turn::new(speaker, text.to_owned(), images, 1)
+    }
+
+    #[test]
+    fn a_conversation_keeps_its_last_turns_and_the_images_of_the_newest() {
+        let mut history = History::default();
+        for number in 0..TURNS_MAX + 10 {
+            history.push("a", turn(Speaker::User, &format!("image {number}")));
+        }
+        let turns = history.context("a", usize::MAX);
+        assert_eq!((turns.len(), turns[0].text.as_str()), (TURNS_MAX, "image 10"));
+        assert_eq!(turns.iter().filter(|turn| !turn.images.is_empty()).count(), TURNS_WITH_IMAGES);
+        assert!(turns.iter().all(|turn| turn.image_count == 1));
+        assert_eq!(history.to_json("a", 1)[0]["images"], 1);
+        assert_eq!(history.to_json("b", 1), json!([]));
+    }
+
+    #[test]
+    fn a_conversation_is_bounded_in_bytes() {
+        let mut history = History::default();
+        for _ in 0..20 {
+            history.push("a", turn(Speaker::User, &"x".repeat(1 << 20)));
+        }
+        assert_eq!(history.context("a", usize::MAX).len(), 15);
+        history.push("a", turn(Speaker::User, &"x".repeat(BYTES_MAX + 1)));
+        assert_eq!(history.context("a", usize::MAX).len(), 1);
+    }
+
+    #[test]
+    fn the_conversation_that_was_quiet_for_the_longest_is_forgotten() {
+        let mut history = History::default();
+        for number in 0..CHATS_MAX {
+            history.push(&number.to_string(), turn(Speaker::User, "x"));
+        }
+        history.push("0", turn(Speaker::Assistant, "y"));
+        history.push("new", turn(Speaker::User, "z"));
+        assert_eq!(history.chats.len(), CHATS_MAX);
+        assert!(history.context("1", 9).is_empty() && history.context("0", 9).len() == 2);
+    }
+
+    #[test]
+    fn a_context_begins_with_the_person() {
+        let mut history = History::default();
+        for (speaker, text) in [(Speaker::User, "1"), (Speaker::Assistant, "2"), (Speaker::User, "3")] {
+            history.push("", turn(speaker, text));
+        }
+        let texts = |turns: Vec<Turn>| turns.into_iter().map(|turn| turn.text).collect::<Vec<_>>().join(" ");
+        assert_eq!(texts(history.context("", 2)), "3");
+        history.forget_question("");
+        history.forget_question("");
+        assert_eq!(texts(history.context("", 9)), "1 2");
+    }
+}

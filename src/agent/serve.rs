@@ -1,0 +1,243 @@
+//! The agent's life: takes what the phone sends to the backend, answers what it asks about the agent, and ends in
+//! order.
+
+use super::backend::{Backend, Image};
+use super::chats::{Asked, Chats};
+use crate::client::{Client, Event, Events, Message, PeerError};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How often it is looked at signals and at answers that have ended.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// For the last messages, when all answers have ended.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Images of one question.
+const IMAGES_MAX: usize = 16;
+/// Turns in `chat.history.result`, asked for or not.
+const HISTORY_MAX: usize = 200;
+
+/// What the agent says of itself, and how it works.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its name, for the phone.
+    pub name: String,
+    /// Turns of a conversation that the backend is told.
+    pub context_turns: usize,
+    /// For answers under way, once the agent is to end.
+    pub shutdown_timeout: Duration,
+}
+
+/// Why the agent has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It was asked to.
+    Stopped,
+    /// Another agent has this token's place.
+    Replaced,
+    /// The token was revoked.
+    Revoked,
+    /// The relay does not accept the token; in its words.
+    Refused(String),
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Ask {
+    text: Option<String>,
+    images: Vec<Picture>,
+    chat_id: Option<String>,
+    limit: Option<usize>,
+}
+
+#[derive(Deserialize)]
+struct Picture {
+    #[serde(default)]
+    mime: String,
+    data: String,
+}
+
+/// Serves until `stop` is set, or until there is no way on. `say` shows a line to whoever started the agent.
+pub fn serve(
+    client: &Client,
+    events: &Events,
+    backend: Arc<dyn Backend>,
+    settings: &Settings,
+    stop: &AtomicBool,
+    say: &dyn Fn(&str),
+) -> Ending {
+    let mut agent = Agent {
+        client,
+        chats: Chats::new(client.clone(), Arc::clone(&backend), settings.context_turns),
+        backend,
+        settings,
+        say,
+        started: Instant::now(),
+        stop_by: None,
+        closing: false,
+    };
+    loop {
+        match events.next_within(LOOK_INTERVAL) {
+            Ok(Some(event)) => {
+                if let Some(ending) = agent.handle(event) {
+                    agent.chats.cancel_all();
+                    return ending;
+                }
+            }
+            Ok(None) => {}
+            Err(_) => return Ending::Stopped,
+        }
+        agent.check_end(stop.load(Ordering::Relaxed));
+    }
+}
+
+struct Agent<'a> {
+    client: &'a Client,
+    chats: Chats,
+    backend: Arc<dyn Backend>,
+    settings: &'a Settings,
+    say: &'a dyn Fn(&str),
+    started: Instant,
+    /// By when answers under way have to end.
+    stop_by: Option<Instant>,
+    closing: bool,
+}
+
+impl Agent<'_> {
+    fn check_end(&mut self, stop: bool) {
+        if !stop || self.closing {
+            return;
+        }
+        let now = Instant::now();
+        let running = self.chats.running();
+        if self.stop_by.is_none() && running != 0 {
+            (self.say)(&format!("Stopping; {running} answer(s) under way. A second signal ends at once."));
+        }
+        let by = *self.stop_by.get_or_insert(now + self.settings.shutdown_timeout);
+        if running == 0 || now >= by {
+            self.chats.cancel_all();
+            self.client.close(CLOSE_TIMEOUT);
+            self.closing = true;
+        }
+    }
+
+    fn handle(&mut self, event: Event) -> Option<Ending> {
+        let say = self.say;
+        match event {
+            Event::Connected { paired, .. } => {
+                say(if paired { "Connected. The phone is online." } else { "Connected. Waiting for the phone." });
+            }
+            Event::PeerOnline => say("The phone is online."),
+            Event::PeerOffline => say("The phone is offline."),
+            Event::Secure { version: 2, .. } => say("Encrypted end to end, verified by the pairing secret."),
+            Event::Secure { fingerprint, .. } => {
+                say("Encrypted end to end, not verified. Compare with the phone:");
+                say(&format!("    {}", fingerprint.unwrap_or_default()));
+            }
+            Event::Message(message) => self.handle_message(message),
+            Event::Error(error) => self.handle_error(&error),
+            Event::NotSent { .. } => say("A message was not sent: the phone was away for too long."),
+            Event::Disconnected { reason, next_try } => {
+                say(&format!("No connection: {reason}. Trying again in {:.1} s.", next_try.as_secs_f64()));
+            }
+            Event::Replaced => return Some(Ending::Replaced),
+            Event::Revoked => return Some(Ending::Revoked),
+            Event::Refused { message, .. } => return Some(Ending::Refused(message)),
+            Event::Closed => return Some(Ending::Stopped),
+        }
+        None
+    }
+
+    fn handle_error(&self, error: &PeerError) {
+        // The phone left while something was on its way to it: said already, as its going offline.
+        if error.code != "PEER_OFFLINE" {
+            (self.say)(&format!("Error {}: {}", error.code, error.message));
+        }
+    }
+
+    fn handle_message(&mut self, message: Message) {
+        if message.missed != 0 {
+            (self.say)(&format!("{} message(s) of the phone never came.", message.missed));
+        }
+        match message.kind.as_str() {
+            "chat.send" => self.handle_question(message),
+            "chat.cancel" => {
+                let ask: Ask = serde_json::from_value(message.payload).unwrap_or_default();
+                self.chats.cancel(&ask.chat_id.unwrap_or_default());
+            }
+            "chat.history" => {
+                let ask: Ask = serde_json::from_value(message.payload).unwrap_or_default();
+                let limit = ask.limit.unwrap_or(HISTORY_MAX).min(HISTORY_MAX);
+                let messages = self.chats.history(ask.chat_id.as_deref().unwrap_or_default(), limit);
+                let mut result = json!({"messages": messages});
+                if let Some(chat) = ask.chat_id {
+                    result["chat_id"] = json!(chat);
+                }
+                self.reply("chat.history.result", result, &message.id);
+            }
+            "agent.list" => {
+                let agent = json!({
+                    "id": "default", "name": self.settings.name, "backend": self.backend.kind(),
+                    "model": self.backend.model(), "status": "online",
+                });
+                self.reply("agent.list.result", json!({"agents": [agent]}), &message.id);
+            }
+            "system.status" => {
+                let status = json!({
+                    "status": "ok", "name": self.settings.name, "version": env!("CARGO_PKG_VERSION"),
+                    "backend": self.backend.kind(), "model": self.backend.model(),
+                    "uptime_sec": self.started.elapsed().as_secs(), "running": self.chats.running(),
+                });
+                self.reply("system.status.result", status, &message.id);
+            }
+            // Types of other agents, or of times to come: nothing that this one could say to them.
+            _ => {}
+        }
+    }
+
+    fn handle_question(&mut self, message: Message) {
+        let ask = serde_json::from_value::<Ask>(message.payload);
+        let is_readable = ask.is_ok();
+        let ask = ask.unwrap_or_default();
+        let asked = Asked {
+            id: message.id,
+            chat: ask.chat_id,
+            text: ask.text.unwrap_or_default(),
+            images: ask.images.into_iter().map(image).collect(),
+        };
+        if self.stop_by.is_some() {
+            return self.chats.refuse(&asked, "the agent is stopping");
+        }
+        if !is_readable || asked.text.is_empty() && asked.images.is_empty() {
+            return self.chats.refuse(&asked, "the question has neither text nor images that can be read");
+        }
+        if asked.images.len() > IMAGES_MAX {
+            return self.chats.refuse(&asked, "the question has too many images");
+        }
+        if !asked.images.iter().all(is_sound) {
+            return self.chats.refuse(&asked, "an image of the question is not image data in base64");
+        }
+        self.chats.ask(asked);
+    }
+
+    fn reply(&self, kind: &str, mut payload: Value, about: &str) {
+        payload["ref"] = json!(about);
+        // The client has ended, or nothing could be sent for long: there is nobody to tell.
+        let _ = self.client.send(kind, &payload);
+    }
+}
+
+fn image(picture: Picture) -> Image {
+    let mime = if picture.mime.is_empty() { "image/jpeg".to_owned() } else { picture.mime };
+    Image { mime, data: picture.data }
+}
+
+/// Whether it can stand in a data URL without becoming anything else.
+fn is_sound(image: &Image) -> bool {
+    let is_name = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
+    let kind = image.mime.strip_prefix("image/").unwrap_or_default();
+    let is_base64 = |b: u8| b.is_ascii_alphanumeric() || b"+/=".contains(&b);
+    !kind.is_empty() && kind.len() <= 64 && kind.bytes().all(is_name) && image.data.bytes().all(is_base64)
+}

@@ -1,0 +1,7 @@
+//! The agent's command line.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(coralmux::agent::run(std::env::args_os()))
+}

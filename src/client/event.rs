@@ -1,0 +1,147 @@
+//! What a client hears.
+
+use serde_json::Value;
+use std::time::Duration;
+use thiserror::Error;
+
+/// What happened, in the order in which it happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The relay has let this end in. Told again after each reconnect.
+    Connected {
+        /// The other end is online now.
+        paired: bool,
+        /// Bytes a UTC day; 0: no quota.
+        daily_quota_bytes: u64,
+        /// Of these, used.
+        daily_used_bytes: u64,
+    },
+    /// The other end has come, or has come anew.
+    PeerOnline,
+    /// The other end has left.
+    PeerOffline,
+    /// Both ends have keys: what is sent from now on is encrypted.
+    Secure {
+        /// Of the encryption, 1 or 2.
+        version: u8,
+        /// Version 1: what both ends show so that people can compare. Version 2 needs none.
+        fingerprint: Option<String>,
+    },
+    /// A message of the peer.
+    Message(Message),
+    /// An error, of the relay or of the peer.
+    Error(PeerError),
+    /// A message was not sent: no connection, no peer or no keys for as long as it could wait, or refused too often.
+    NotSent {
+        /// Its id.
+        id: String,
+    },
+    /// The connection was lost, or did not come about.
+    Disconnected {
+        /// Why.
+        reason: Reason,
+        /// When it is tried again.
+        next_try: Duration,
+    },
+    /// Another connection has this end's place now (4001). The last event.
+    Replaced,
+    /// The token was revoked (4002). The last event.
+    Revoked,
+    /// The relay does not accept the token (`auth.fail`). The last event.
+    Refused {
+        /// The relay's code: `UNAUTHORIZED`.
+        code: String,
+        /// The relay's words.
+        message: String,
+    },
+    /// The client was closed by its owner. The last event.
+    Closed,
+}
+
+impl Event {
+    /// Whether nothing follows it.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        matches!(self, Self::Replaced | Self::Revoked | Self::Refused { .. } | Self::Closed)
+    }
+}
+
+/// A forwarded message, decrypted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message {
+    /// Its `type`: `chat.send`, and so on.
+    pub kind: String,
+    /// Its `id`; empty where it had none.
+    pub id: String,
+    /// Its payload; `{}` where it had none.
+    pub payload: Value,
+    /// Version 2: how many messages of the peer before this one never came.
+    pub missed: u64,
+}
+
+/// A `chat.error`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PeerError {
+    /// `PEER_OFFLINE`, `RATE_LIMITED`, `BACKEND_ERROR` and so on (PROTOCOL.md).
+    pub code: String,
+    /// In words.
+    pub message: String,
+    /// When it makes sense to try again.
+    pub retry_after: Option<Duration>,
+    /// The id of the message that it is about.
+    pub about: Option<String>,
+    /// Whether it came encrypted, so that it is the peer's word and not the relay's.
+    pub authenticated: bool,
+    /// Whether the client sends the message again by itself.
+    pub sent_again: bool,
+}
+
+/// Why there is no connection.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Reason {
+    /// The relay's name is not known.
+    #[error("the name {host} cannot be looked up: {text}")]
+    Name {
+        /// The name.
+        host: String,
+        /// The system's words.
+        text: String,
+    },
+    /// Nothing accepts connections there.
+    #[error("no connection to {host}: {text}")]
+    Connect {
+        /// The relay's host and port.
+        host: String,
+        /// The system's words.
+        text: String,
+    },
+    /// TLS failed: the certificate, mostly.
+    #[error("TLS: {0}")]
+    Tls(String),
+    /// It answered, but not as a WebSocket server.
+    #[error("the server answered {status} instead of opening a WebSocket")]
+    Http {
+        /// The HTTP status.
+        status: u16,
+    },
+    /// Nothing was heard for too long.
+    #[error("nothing was heard for too long")]
+    Silent,
+    /// No `auth.ok` within the time for connecting.
+    #[error("no answer within the time for connecting")]
+    TimedOut,
+    /// Closed by the relay with this code and reason.
+    #[error("closed by the relay ({code} {text})")]
+    Closed {
+        /// The close code; 1012: restart, 1013: full or busy.
+        code: u16,
+        /// The relay's words.
+        text: String,
+    },
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Broken(String),
+    /// The relay says what no relay says.
+    #[error("the server does not speak as a relay does: {0}")]
+    Protocol(&'static str),
+}

@@ -1,0 +1,86 @@
+//! A token of one's own from a relay that lets clients register (wire contract, HTTP API).
+
+use super::options::Trust;
+use super::tls::{self, TlsError};
+use super::url::RelayUrl;
+use serde::Deserialize;
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+/// From the look-up of the name to the end of the answer.
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// The longest answer.
+const ANSWER_BYTES_MAX: u64 = 64 << 10;
+
+/// Why there is no token.
+#[derive(Debug, Error)]
+pub enum RegisterError {
+    /// Too many registrations from this address.
+    #[error("the relay registers no more from this address for now")]
+    TooMany {
+        /// When to try again, where the relay says so.
+        retry_after: Option<Duration>,
+    },
+    /// The operator has turned registration off.
+    #[error("the relay does not let clients register: ask its operator for a token")]
+    Off,
+    /// The relay cannot do it now, or is no relay.
+    #[error("the relay answered {status}")]
+    Status {
+        /// The HTTP status.
+        status: u16,
+    },
+    /// No answer, or none that can be read.
+    #[error("{0}")]
+    Http(#[from] Box<ureq::Error>),
+    /// The trusted certificates cannot be read.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    token: String,
+}
+
+/// Asks the relay for a new token. Waits for up to 20 s.
+///
+/// # Errors
+/// Why there is none.
+pub fn register(relay: &RelayUrl, trust: &Trust) -> Result<String, RegisterError> {
+    let agent = http_agent(trust)?.timeout_global(Some(TIMEOUT)).max_redirects(0).build().new_agent();
+    let url = format!("{}/api/v1/register", relay.http());
+    let mut answer = agent.post(&url).send_empty().map_err(Box::new)?;
+    match answer.status().as_u16() {
+        201 => {}
+        403 => return Err(RegisterError::Off),
+        429 => {
+            let seconds = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
+            return Err(RegisterError::TooMany { retry_after: seconds.map(Duration::from_secs) });
+        }
+        status => return Err(RegisterError::Status { status }),
+    }
+    let body: Answer = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_json().map_err(Box::new)?;
+    Ok(body.token)
+}
+
+/// HTTP with the same trust as the WebSocket has. Statuses are no errors; nothing of the environment's proxies.
+///
+/// # Errors
+/// The CA file cannot be read.
+pub fn http_agent(trust: &Trust) -> Result<ureq::config::ConfigBuilder<ureq::typestate::AgentScope>, TlsError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = TlsConfig::builder().unversioned_rustls_crypto_provider(provider);
+    let tls = match trust {
+        Trust::PublicRoots => tls.root_certs(RootCerts::WebPki),
+        Trust::InsecureAnyCertificate => tls.disable_verification(true),
+        // ureq takes either the public roots or others: the relay with a CA of one's own is told by that CA.
+        Trust::PublicRootsAnd(path) => {
+            let roots = tls::ca_file(path)?.iter().map(|der| Certificate::from_der(der).to_owned()).collect::<Vec<_>>();
+            tls.root_certs(RootCerts::new_with_certs(&roots))
+        }
+    };
+    Ok(ureq::Agent::config_builder().http_status_as_error(false).proxy(None).tls_config(tls.build()))
+}

@@ -1,0 +1,140 @@
+//! What encryption asks of a client: what to send when, what to seal, what to refuse. The ciphers are `e2e`'s.
+
+use super::envelope::{new_id, random};
+use super::options::{Encryption, Options};
+use crate::e2e::{End, OpenError, Protection, Reply};
+use crate::proto::token::Role;
+use serde_json::value::RawValue;
+use std::fmt::Display;
+
+/// What follows from a signal or a `key_exchange`.
+#[derive(Debug, Default)]
+pub(super) struct Step {
+    /// The id of a `key_exchange` to send, and the message.
+    pub(super) send: Option<(String, Reply)>,
+    /// There are keys now: of this version, with this fingerprint.
+    pub(super) secured: Option<(u8, Option<String>)>,
+    /// The peer was refused.
+    pub(super) refused: Option<Refusal>,
+}
+
+/// Why the peer's message is not acted on.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) message: String,
+    /// What the peer is told, in clear.
+    pub(super) complaint: Option<Reply>,
+    /// Whether the owner is told.
+    pub(super) worth_telling: bool,
+}
+
+/// A message's payload in clear.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) payload: Box<RawValue>,
+    /// It was encrypted, so that it is the peer's word.
+    pub(super) authenticated: bool,
+    /// How many messages before it never came, as far as that can be known.
+    pub(super) missed: u64,
+}
+
+/// The state of one connection's encryption.
+#[derive(Debug)]
+pub(super) struct Secure {
+    role: Role,
+    /// `None`: everything goes in clear.
+    end: Option<End>,
+    /// The present peer has agreed to the keys; those of the last one are worth nothing to a new one.
+    agreed: bool,
+}
+
+impl Secure {
+    pub(super) fn new(options: &Options) -> Self {
+        let secret = match &options.encryption {
+            Encryption::Off => return Self { role: options.role, end: None, agreed: false },
+            Encryption::Version1 => None,
+            Encryption::Version2(secret) => Some(secret.clone()),
+        };
+        let fill = |bytes: &mut [u8]| random(bytes);
+        let end = match options.role {
+            Role::Phone => End::phone(&options.token, secret, fill),
+            Role::Agent => End::agent(&options.token, secret, fill),
+        };
+        Self { role: options.role, end: Some(end), agreed: false }
+    }
+
+    /// The relay has let this end in, or the peer has come, or has come anew.
+    pub(super) fn handle_peer(&mut self) -> Step {
+        self.agreed = false;
+        let reply = self.end.as_mut().and_then(End::handle_online);
+        Step { send: reply.map(|reply| (new_id(), reply)), ..Step::default() }
+    }
+
+    /// The newest `key_exchange` of this end did not reach the peer.
+    pub(super) fn retry(&mut self) -> Step {
+        let id = new_id();
+        let reply = self.end.as_mut().and_then(|end| end.retry(&id));
+        Step { send: reply.map(|reply| (id, reply)), ..Step::default() }
+    }
+
+    /// A `key_exchange` of the peer.
+    pub(super) fn handle_key_exchange(&mut self, id: Option<&str>, payload: Option<&RawValue>) -> Step {
+        let Some(end) = &mut self.end else { return Step::default() };
+        let reply_id = new_id();
+        match end.handle_key_exchange(id, payload, &reply_id) {
+            Ok(step) => {
+                self.agreed |= step.agreed;
+                let version = if end.protection() == Protection::Verified { 2 } else { 1 };
+                let secured = step.agreed.then(|| (version, end.fingerprint().map(|number| number.to_string())));
+                Step { send: step.reply.map(|reply| (reply_id, reply)), secured, refused: None }
+            }
+            Err(error) => Step { refused: Some(refusal(end, error)), ..Step::default() },
+        }
+    }
+
+    /// Whether messages can be sealed for the present peer, or need not be.
+    pub(super) fn is_ready(&self) -> bool {
+        self.end.as_ref().is_none_or(|end| match end.protection() {
+            Protection::Waiting => false,
+            Protection::Clear => true,
+            Protection::Unverified | Protection::Verified => self.agreed,
+        })
+    }
+
+    /// What is sent in place of `payload`. `None`: it cannot be sealed.
+    pub(super) fn seal(&mut self, kind: &str, payload: Box<RawValue>) -> Option<Box<RawValue>> {
+        match &mut self.end {
+            None => Some(payload),
+            Some(end) => end.seal(kind, Some(&payload)).ok(),
+        }
+    }
+
+    /// What the peer's `payload` says.
+    pub(super) fn open(&mut self, kind: &str, payload: Option<&RawValue>) -> Result<Opened, Refusal> {
+        let Some(end) = &mut self.end else {
+            let payload = payload.map_or_else(empty, ToOwned::to_owned);
+            return Ok(Opened { payload, authenticated: false, missed: 0 });
+        };
+        match end.open(kind, payload) {
+            Ok(opened) => Ok(Opened {
+                payload: opened.payload,
+                authenticated: opened.protection != Protection::Clear,
+                missed: opened.missed,
+            }),
+            // Meant for the phone's last run, or for its last connection.
+            Err(OpenError::NoKey) if self.role == Role::Phone => {
+                Err(Refusal { message: String::new(), complaint: None, worth_telling: false })
+            }
+            Err(error) => Err(refusal(end, error)),
+        }
+    }
+}
+
+fn refusal(end: &End, error: impl Display) -> Refusal {
+    Refusal { message: error.to_string(), complaint: end.complaint(&error), worth_telling: true }
+}
+
+/// The payload of a message that has none.
+pub(super) fn empty() -> Box<RawValue> {
+    RawValue::from_string("{}".to_owned()).expect("it is JSON")
+}

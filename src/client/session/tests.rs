@@ -1,0 +1,242 @@
+use super::*;
+use crate::client::options::Encryption;
+use crate::e2e::PairingSecret;
+use crate::proto::token::Role;
+
+fn options(role: Role, encryption: Encryption) -> Options {
+    Options { encryption, ..Options::new("ws://relay".parse().unwrap(), "oc_pair_00", role) }
+}
+
+/// A session that plays with `now` standing still unless told otherwise.
+struct Played {
+    session: Session,
+    now: Instant,
+}
+
+impl Played {
+    fn new(role: Role, encryption: Encryption) -> Self {
+        Self { session: Session::new(&options(role, encryption)), now: Instant::now() }
+    }
+
+    fn authed(role: Role, encryption: Encryption, paired: bool) -> Self {
+        let mut played = Self::new(role, encryption);
+        let actions = played.hears("auth.ok", json!({"paired": paired, "daily_quota_bytes": 5, "daily_used_bytes": 1}));
+        let connected = Event::Connected { paired, daily_quota_bytes: 5, daily_used_bytes: 1 };
+        assert!(matches!(&actions[0], Action::Emit(event, _) if *event == connected), "{actions:?}");
+        played
+    }
+
+    fn hears_text(&mut self, text: &str) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.session.handle_text(self.now, text, &mut actions);
+        actions
+    }
+
+    fn hears(&mut self, kind: &str, payload: Value) -> Vec<Action> {
+        self.hears_text(&json!({"type": kind, "id": "theirs", "payload": payload}).to_string())
+    }
+
+    fn events(&mut self, kind: &str, payload: Value) -> Vec<Event> {
+        let emitted = |action| match action {
+            Action::Emit(event, _) => Some(event),
+            _ => None,
+        };
+        self.hears(kind, payload).into_iter().filter_map(emitted).collect()
+    }
+
+    fn writes(&mut self, kind: &str, id: &str) -> Option<String> {
+        let payload = raw(&json!({"n": 1}));
+        self.session.write(self.now, Entry::message(self.now, id.to_owned(), kind, payload))
+    }
+
+    fn refused(&mut self, id: &str, code: &str, retry_after_ms: u64) -> Vec<Action> {
+        let payload = json!({"code": code, "message": "m", "retry_after_ms": retry_after_ms, "ref": id});
+        self.hears("chat.error", payload)
+    }
+}
+
+#[test]
+fn auth_fail_ends_all_and_anything_else_first_is_no_relay() {
+    let mut played = Played::new(Role::Phone, Encryption::Off);
+    let actions = played.hears("auth.fail", json!({"code": "UNAUTHORIZED", "message": "no"}));
+    assert!(
+        matches!(&actions[..], [Action::End(Event::Refused { code, message })] if code == "UNAUTHORIZED" && message == "no")
+    );
+    let actions = Played::new(Role::Phone, Encryption::Off).hears("chat.send", json!({}));
+    assert!(matches!(actions[..], [Action::Lost(Reason::Protocol(_))]));
+    let actions = Played::new(Role::Phone, Encryption::Off).hears_text("no json");
+    assert!(matches!(actions[..], [Action::Lost(Reason::Protocol(_))]));
+}
+
+#[test]
+fn a_message_leaves_only_while_there_is_a_peer() {
+    let mut played = Played::authed(Role::Agent, Encryption::Off, false);
+    assert!(!played.session.can_reach_peer());
+    assert_eq!(played.events("status", json!({"peer": "online"})), [Event::PeerOnline]);
+    assert!(played.session.can_reach_peer());
+    assert_eq!(played.events("status", json!({"peer": "offline"})), [Event::PeerOffline]);
+    assert!(!played.session.can_reach_peer());
+}
+
+#[test]
+fn messages_are_told_and_missing_payloads_are_empty_ones() {
+    let mut played = Played::authed(Role::Agent, Encryption::Off, true);
+    for (text, payload) in [
+        (r#"{"type":"x.y","id":"a","payload":{"k":[1]}}"#, json!({"k": [1]})),
+        (r#"{"type":"x.y","id":"a","payload":null}"#, json!({})),
+        (r#"{"type":"x.y","id":"a"}"#, json!({})),
+    ] {
+        let actions = played.hears_text(text);
+        let expected = Message { kind: "x.y".to_owned(), id: "a".to_owned(), payload, missed: 0 };
+        assert!(
+            matches!(&actions[..], [Action::Emit(Event::Message(message), _)] if *message == expected),
+            "{text}: {actions:?}"
+        );
+    }
+    assert!(played.hears("pong", Value::Null).is_empty());
+    assert!(
+        matches!(&played.hears("ping", Value::Null)[..], [Action::Send(text)] if text.contains(r#""type":"pong""#))
+    );
+}
+
+#[test]
+fn what_was_refused_for_its_rate_is_sent_again_after_the_wait_but_not_forever() {
+    let mut played = Played::authed(Role::Agent, Encryption::Off, true);
+    let text = played.writes("chat.done", "mine").unwrap();
+    assert!(text.contains(r#""payload":{"n":1}"#), "{text}");
+    for round in 1..=RETRIES_MAX {
+        let mut actions = played.refused("mine", "RATE_LIMITED", 500);
+        assert!(matches!(&actions[1], Action::Emit(Event::Error(error), _) if error.sent_again), "{actions:?}");
+        let Action::Again(entry) = actions.swap_remove(0) else { panic!("{actions:?}") };
+        assert_eq!((entry.id.as_str(), entry.refusals), ("mine", round));
+        let until = played.session.poll_wait(played.now, &entry).unwrap();
+        assert_eq!(until, played.now + Duration::from_millis(500));
+        played.now = until;
+        assert_eq!(played.session.poll_wait(played.now, &entry), None);
+        assert!(played.session.write(played.now, entry.clone()).is_some());
+        let next = played.session.poll_wait(played.now, &entry);
+        assert_eq!(next, Some(played.now + Duration::from_millis(500)), "no faster than the relay said");
+    }
+    let actions = played.refused("mine", "RATE_LIMITED", 500);
+    assert!(matches!(&actions[0], Action::Emit(Event::NotSent { id }, _) if id == "mine"), "{actions:?}");
+    assert!(matches!(&actions[1], Action::Emit(Event::Error(error), _) if !error.sent_again), "{actions:?}");
+    played.now += PACED_FOR;
+    played.session.handle_time(played.now, &mut Vec::new());
+    played.writes("chat.done", "mine").unwrap();
+    assert_eq!(played.session.message_at, None);
+}
+
+#[test]
+fn a_quota_is_told_and_not_waited_for() {
+    let mut played = Played::authed(Role::Phone, Encryption::Off, true);
+    played.writes("chat.send", "mine").unwrap();
+    let actions = played.refused("mine", "DAILY_QUOTA_EXCEEDED", 3_600_000);
+    let [Action::Emit(Event::Error(error), _)] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!((error.retry_after, error.sent_again), (Some(Duration::from_secs(3600)), false));
+    assert!(played.session.can_reach_peer());
+}
+
+#[test]
+fn close_codes_say_whether_to_come_back() {
+    let played = Played::authed(Role::Phone, Encryption::Off, true);
+    assert!(matches!(played.session.handle_close(4001, "replaced"), Action::End(Event::Replaced)));
+    assert!(matches!(played.session.handle_close(4002, "revoked"), Action::End(Event::Revoked)));
+    for code in [1000, 1001, 1005, 1008, 1012, 1013] {
+        assert!(
+            matches!(played.session.handle_close(code, ""), Action::Lost(Reason::Closed { code: of, .. }) if of == code)
+        );
+    }
+}
+
+/// Takes what one end has to send to the other, until nothing is left; what the owners hear.
+fn exchange(phone: &mut Played, agent: &mut Played, first: Vec<Action>) -> Vec<Event> {
+    let (mut to_phone, mut events) = (true, Vec::new());
+    let mut actions = first;
+    while !actions.is_empty() {
+        let mut answers = Vec::new();
+        for action in actions {
+            match action {
+                Action::Send(text) => {
+                    let end = if to_phone { &mut *phone } else { &mut *agent };
+                    answers.extend(end.hears_text(&text));
+                }
+                Action::Emit(event, _) => events.push(event),
+                other => panic!("{other:?}"),
+            }
+        }
+        actions = answers;
+        to_phone = !to_phone;
+    }
+    events
+}
+
+fn pair(of_phone: Encryption, of_agent: Encryption) -> (Played, Played, Vec<Event>) {
+    let mut phone = Played::authed(Role::Phone, of_phone, true);
+    let mut agent = Played::authed(Role::Agent, of_agent, false);
+    let first = agent.hears("status", json!({"peer": "online"}));
+    let events = exchange(&mut phone, &mut agent, first);
+    (phone, agent, events)
+}
+
+#[test]
+fn both_versions_agree_and_seal() {
+    let secret = || Encryption::Version2(PairingSecret::from_bytes([9; 32]));
+    for (version, encryption) in [(1, Encryption::Version1), (2, secret())] {
+        let (mut phone, mut agent, events) = pair(encryption.clone(), encryption);
+        let secured: Vec<_> = events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Secure { version, fingerprint } => Some((*version, fingerprint.clone())),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(secured.len(), 2, "{events:?}");
+        assert_eq!(secured[0], secured[1]);
+        assert_eq!((secured[0].0, secured[0].1.is_some()), (version, version == 1));
+        assert!(phone.session.can_reach_peer() && agent.session.can_reach_peer());
+        let text = phone.writes("chat.send", "mine").unwrap();
+        assert!(text.contains(r#""enc":true"#), "{text}");
+        let actions = agent.hears_text(&text);
+        assert!(
+            matches!(&actions[..], [Action::Emit(Event::Message(message), _)] if message.payload == json!({"n": 1})),
+            "{actions:?}"
+        );
+        // A phone that comes anew has no keys: nothing leaves until it has.
+        agent.hears("status", json!({"peer": "online"}));
+        assert!(!agent.session.can_reach_peer());
+    }
+}
+
+#[test]
+fn an_agent_with_a_secret_refuses_what_comes_without() {
+    let secret = Encryption::Version2(PairingSecret::from_bytes([9; 32]));
+    let (_, mut agent, events) = pair(Encryption::Version1, secret.clone());
+    assert!(events.iter().any(|event| matches!(event, Event::Error(error) if error.code == DECRYPTION_FAILED)));
+    assert!(!agent.session.can_reach_peer());
+    let actions = agent.hears("chat.send", json!({"text": "hello"}));
+    assert!(
+        matches!(&actions[..], [Action::Send(text), Action::Emit(Event::Error(_), _)] if text.contains(DECRYPTION_FAILED)),
+        "{actions:?}"
+    );
+    let other = Encryption::Version2(PairingSecret::from_bytes([8; 32]));
+    let (phone, agent, _) = pair(other, secret);
+    assert!(!phone.session.can_reach_peer() && !agent.session.can_reach_peer());
+}
+
+#[test]
+fn a_key_exchange_that_was_refused_for_its_rate_is_made_again() {
+    let mut agent = Played::new(Role::Agent, Encryption::Version1);
+    let actions = agent.hears("auth.ok", json!({"paired": true}));
+    let [_, Action::Send(text)] = &actions[..] else { panic!("{actions:?}") };
+    let id = serde_json::from_str::<Value>(text).unwrap()["id"].as_str().unwrap().to_owned();
+    assert!(agent.refused(&id, "RATE_LIMITED", 700).is_empty(), "nothing that the owner could do");
+    agent.now += Duration::from_millis(700);
+    let mut actions = Vec::new();
+    agent.session.handle_time(agent.now, &mut actions);
+    assert!(matches!(&actions[..], [Action::Send(text)] if text.contains("pubkey")), "{actions:?}");
+    // And sent to nobody it is normal.
+    let [Action::Send(text)] = &actions[..] else { panic!() };
+    let id = serde_json::from_str::<Value>(text).unwrap()["id"].as_str().unwrap().to_owned();
+    assert!(agent.refused(&id, "PEER_OFFLINE", 0).is_empty());
+    assert_eq!(agent.refused("other", "PEER_OFFLINE", 0).len(), 1);
+}

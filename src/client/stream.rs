@@ -1,0 +1,95 @@
+//! An answer that is sent while it is made.
+
+use super::options::PIECE_BYTES_MAX;
+use super::{Client, SendError};
+use serde_json::{Map, Value, json};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The longest answer, in bytes of its text: `chat.done` repeats all of it, JSON may double it and encryption adds a
+/// third.
+pub const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+/// An answer under way: text goes in, `chat.stream` messages come out, at most 80 a second for all answers of a
+/// client; what is written faster, or while the connection is away, travels in larger pieces. `seq` counts the pieces
+/// from 1.
+#[derive(Debug)]
+pub struct Stream {
+    client: Client,
+    number: u64,
+    seq: u64,
+    fields: Arc<Map<String, Value>>,
+    full_text: String,
+}
+
+impl Stream {
+    pub(super) fn new(client: Client, fields: Map<String, Value>) -> Self {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self { client, number, seq: 0, fields: Arc::new(fields), full_text: String::new() }
+    }
+
+    /// Adds text to the answer. Waits while too much is waiting to be sent.
+    ///
+    /// # Errors
+    /// [`SendError::TooLarge`] where the answer would get longer than [`ANSWER_BYTES_MAX`]; and as
+    /// [`Client::send`].
+    pub fn push(&mut self, text: &str) -> Result<(), SendError> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        let bytes = self.full_text.len() + text.len();
+        if bytes > ANSWER_BYTES_MAX {
+            return Err(SendError::TooLarge { bytes, max: ANSWER_BYTES_MAX });
+        }
+        let mut rest = text;
+        while !rest.is_empty() {
+            let (piece, more) = split_at_most(rest, PIECE_BYTES_MAX);
+            let (deadline, shared) = (self.client.deadline(), &self.client.shared);
+            let is_new = shared.push_text(self.number, self.seq + 1, &self.fields, piece, deadline)?;
+            self.seq += u64::from(is_new);
+            self.full_text.push_str(piece);
+            rest = more;
+        }
+        Ok(())
+    }
+
+    /// What was written so far.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.full_text
+    }
+
+    /// Ends the answer: sends `chat.done` with `full_text`, and `more` beside it. Gives the whole text.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub fn finish(self, more: Map<String, Value>) -> Result<String, SendError> {
+        let mut payload = (*self.fields).clone();
+        payload.insert("full_text".to_owned(), json!(self.full_text));
+        payload.extend(more);
+        self.client.send("chat.done", &payload)?;
+        Ok(self.full_text)
+    }
+}
+
+/// The longest start of `text` that has at most `bytes_max` bytes, which are at least 4, and the rest.
+fn split_at_most(text: &str, bytes_max: usize) -> (&str, &str) {
+    let mut end = bytes_max.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.split_at(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_text_is_split_between_characters() {
+        assert_eq!(split_at_most("aüb", 2), ("a", "üb"));
+        assert_eq!(split_at_most("aüb", 9), ("aüb", ""));
+    }
+}

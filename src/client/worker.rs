@@ -1,0 +1,83 @@
+//! The client's thread: connects, serves, waits, connects again.
+
+use super::backoff::Backoff;
+use super::connect::{Failed, connect};
+use super::connection::{Connection, Ending, expire};
+use super::envelope::random;
+use super::event::Event;
+use super::options::Options;
+use super::shared::Shared;
+use mio::Poll;
+use rustls::ClientConfig;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Runs until the last event.
+pub(super) fn run(options: &Options, tls: Option<&Arc<ClientConfig>>, mut poll: Poll, shared: &Shared) {
+    let mut backoff = Backoff::new(options.backoff_min, options.backoff_max);
+    loop {
+        let started = Instant::now();
+        let (failed, held) = match serve(options, tls, &mut poll, shared, started) {
+            Ok((Ending::Last(event), _)) => return finish(shared, event),
+            Ok((Ending::Lost(reason), authed)) => {
+                (reason.into(), if authed { started.elapsed() } else { Duration::ZERO })
+            }
+            Err(failed) => (failed, Duration::ZERO),
+        };
+        if shared.close_by().is_some() {
+            return finish(shared, Event::Closed);
+        }
+        let mut jitter = [0; 4];
+        random(&mut jitter);
+        let next_try = backoff.handle_loss(held, &failed.reason, failed.asked, u32::from_ne_bytes(jitter));
+        shared.emit(Event::Disconnected { reason: failed.reason, next_try }, 0);
+        if wait(options, &mut poll, shared, Instant::now() + next_try) {
+            return finish(shared, Event::Closed);
+        }
+    }
+}
+
+fn finish(shared: &Shared, event: Event) {
+    shared.emit(event, 0);
+    shared.end();
+}
+
+/// One connection. Whether it was authenticated stands beside its ending.
+fn serve(
+    options: &Options,
+    tls: Option<&Arc<ClientConfig>>,
+    poll: &mut Poll,
+    shared: &Shared,
+    started: Instant,
+) -> Result<(Ending, bool), Failed> {
+    let by = started + options.connect_timeout;
+    let socket = connect(options, tls, poll, shared, by)?;
+    let mut connection = Connection::new(options, shared, socket, by);
+    let ending = connection.run(poll);
+    let authed = connection.is_authed();
+    let mut stream = connection.into_stream();
+    // Closing the descriptor would do it as well; this is for systems where it does not.
+    let _ = poll.registry().deregister(stream.socket());
+    Ok((ending, authed))
+}
+
+/// Waits until `until`, and for the owner to take events. Whether to close instead.
+fn wait(options: &Options, poll: &mut Poll, shared: &Shared, until: Instant) -> bool {
+    let mut events = mio::Events::with_capacity(8);
+    loop {
+        if shared.close_by().is_some() {
+            return true;
+        }
+        let now = Instant::now();
+        expire(shared, now, options.hold);
+        let expires = shared.oldest().map(|oldest| oldest + options.hold);
+        let has_room = shared.has_room();
+        if now >= until && has_room {
+            return false;
+        }
+        // Without room the next thing to happen is that the owner takes an event, and wakes this thread.
+        let next = if has_room { Some(expires.map_or(until, |at| at.min(until))) } else { None };
+        // An interrupted wait only looks again.
+        let _ = poll.poll(&mut events, next.map(|at| at.saturating_duration_since(now)));
+    }
+}

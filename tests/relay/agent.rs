@@ -1,0 +1,303 @@
+//! `coralmux-agent`, the real program, with a phone at the other end.
+
+use crate::client::{options, wait_for, wait_for_message};
+use crate::harness::{Relay, wait_until};
+use coralmux::client::{Client, Encryption, Event, Events};
+use coralmux::e2e::Link;
+use coralmux::proto::token::Role;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// An agent process; killed when it goes out of scope.
+pub(crate) struct Agent {
+    child: Child,
+    output: Arc<Mutex<String>>,
+    folder: Arc<TempDir>,
+}
+
+impl Agent {
+    pub(crate) fn start(relay: &Relay, flags: &[&str]) -> Self {
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), relay, flags)
+    }
+
+    fn start_in(folder: Arc<TempDir>, relay: &Relay, flags: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_coralmux-agent"))
+            .args(["--relay", &format!("ws://{}", relay.address())])
+            .args(flags)
+            .env("XDG_STATE_HOME", folder.path())
+            .env_remove("OPENAI_API_KEY")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = Arc::new(Mutex::new(String::new()));
+        let streams: [Box<dyn Read + Send>; 2] =
+            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
+        for stream in streams {
+            let output = Arc::clone(&output);
+            // Ends with the process.
+            thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    let mut output = output.lock().unwrap();
+                    output.push_str(&line);
+                    output.push('\n');
+                }
+            });
+        }
+        Self { child, output, folder }
+    }
+
+    pub(crate) fn output(&self) -> String {
+        self.output.lock().unwrap().clone()
+    }
+
+    /// The pairing link that it shows.
+    pub(crate) fn link(&self) -> Link {
+        let mut link = None;
+        wait_until("the pairing link", || {
+            let output = self.output();
+            link = output.lines().find_map(|line| Link::parse(line.trim()).ok());
+            link.is_some() && output.contains("openclaw://pair?")
+        });
+        link.unwrap()
+    }
+
+    /// A phone that was paired by its link, with keys.
+    pub(crate) fn phone(&self, relay: &Relay) -> (Client, Events) {
+        let link = self.link();
+        let encryption = link.secret.map_or(Encryption::Version1, Encryption::Version2);
+        let options = options(relay.address(), &link.token, Role::Phone, &encryption);
+        let (phone, events) = Client::start(options).unwrap();
+        wait_for(&events, "keys", |event| matches!(event, Event::Secure { .. }).then_some(()));
+        (phone, events)
+    }
+
+    pub(crate) fn terminate(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        wait_until("the agent's end", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+
+    fn stop(mut self) {
+        self.terminate();
+        let status = self.wait();
+        assert!(status.success(), "{status}:\n{}", self.output());
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An answer's pieces put together, and the payload of what ended it.
+pub(crate) fn answer(events: &Events) -> (String, String, Value) {
+    let mut streamed = String::new();
+    wait_for(events, "the answer's end", |event| match event {
+        Event::Message(message) if message.kind == "chat.stream" => {
+            streamed += message.payload["delta"].as_str().unwrap();
+            None
+        }
+        Event::Message(message) if message.kind == "chat.done" => {
+            Some(("done".to_owned(), std::mem::take(&mut streamed), message.payload.clone()))
+        }
+        Event::Error(error) => {
+            let retry_after_ms = error.retry_after.map(|after| after.as_millis() as u64);
+            let payload = json!({
+                "code": error.code, "message": error.message, "ref": error.about, "retry_after_ms": retry_after_ms,
+            });
+            Some(("error".to_owned(), std::mem::take(&mut streamed), payload))
+        }
+        _ => None,
+    })
+}
+
+fn ask(phone: &Client, text: &str) -> String {
+    phone.send("chat.send", &json!({"text": text})).unwrap()
+}
+
+/// The files in a folder and its folders.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn an_agent_registers_itself_pairs_by_its_link_and_comes_back_the_same() {
+    let relay = Relay::start(&[]);
+    let agent = Agent::start(&relay, &["--echo"]);
+    let (phone, events) = agent.phone(&relay);
+    let id = ask(&phone, "good morning");
+    let (end, streamed, payload) = answer(&events);
+    assert_eq!((end.as_str(), streamed.as_str()), ("done", "You said: good morning"));
+    assert_eq!(payload, json!({"full_text": "You said: good morning", "ref": id}));
+    let (token, folder) = (agent.link().token, Arc::clone(&agent.folder));
+    let output = agent.output();
+    assert!(output.contains(&format!("http://{}/#token={token}&k=", relay.address())), "{output}");
+    assert!(output.matches('\u{2588}').count() > 100, "QR codes:\n{output}");
+    let [file] = &files(folder.path())[..] else { panic!("{:?}", files(folder.path())) };
+    assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+    agent.stop();
+    wait_for(&events, "its going", |event| (*event == Event::PeerOffline).then_some(()));
+    // The same pairing after a restart: the phone goes on without doing anything.
+    let agent = Agent::start_in(Arc::clone(&folder), &relay, &["--echo"]);
+    ask(&phone, "again");
+    assert_eq!(answer(&events).1, "You said: again");
+    assert_eq!(agent.link().token, token);
+    agent.stop();
+    let agent = Agent::start_in(folder, &relay, &["--echo", "--new"]);
+    assert_ne!(agent.link().token, token);
+}
+
+#[test]
+fn an_agent_of_version_1_shows_the_fingerprint_that_its_phone_shows() {
+    let relay = Relay::start(&[]);
+    let agent = Agent::start(&relay, &["--echo", "--e2e", "1", "--qr", "none"]);
+    let link = agent.link();
+    assert!(link.secret.is_none());
+    let (_phone, events) =
+        Client::start(options(relay.address(), &link.token, Role::Phone, &Encryption::Version1)).unwrap();
+    // Where both come at the same time keys are agreed twice: the last ones count.
+    let mut number = None;
+    wait_until("the fingerprint", || {
+        while let Ok(Some(event)) = events.next_within(Duration::ZERO) {
+            if let Event::Secure { version: 1, fingerprint } = event {
+                number = fingerprint;
+            }
+        }
+        number.as_ref().is_some_and(|number| agent.output().contains(number))
+    });
+    assert!(!agent.output().contains('\u{2588}'));
+}
+
+#[test]
+fn what_the_phone_asks_about_the_agent_is_answered() {
+    let relay = Relay::start(&[]);
+    let agent = Agent::start(&relay, &["--echo", "--name", "Kitchen"]);
+    let (phone, events) = agent.phone(&relay);
+    let id = phone.send("agent.list", &json!({})).unwrap();
+    let listed = wait_for_message(&events, "agent.list.result").payload;
+    assert_eq!((&listed["agents"][0]["name"], &listed["ref"]), (&json!("Kitchen"), &json!(id)));
+    phone.send("system.status", &json!({})).unwrap();
+    let status = wait_for_message(&events, "system.status.result").payload;
+    assert_eq!((&status["status"], &status["backend"]), (&json!("ok"), &json!("echo")));
+    ask(&phone, "remember");
+    answer(&events);
+    phone.send("chat.history", &json!({"limit": 10})).unwrap();
+    let history = wait_for_message(&events, "chat.history.result").payload;
+    let said: Vec<_> =
+        history["messages"].as_array().unwrap().iter().map(|turn| (&turn["role"], &turn["text"])).collect();
+    assert_eq!(said, [(&json!("user"), &json!("remember")), (&json!("assistant"), &json!("You said: remember"))]);
+}
+
+#[test]
+fn another_question_in_the_same_chat_ends_the_answer_and_other_chats_go_on() {
+    let relay = Relay::start(&[]);
+    let command = "read word; echo $word; case $word in stay*) sleep 1000;; esac";
+    let agent = Agent::start(&relay, &["--exec", command]);
+    let (phone, events) = agent.phone(&relay);
+    let ask = |chat: &str, text: &str| phone.send("chat.send", &json!({"chat_id": chat, "text": text})).unwrap();
+    let piece = |text: &str| {
+        wait_for(&events, text, |event| match event {
+            Event::Message(message) if message.payload["delta"] == text => Some(message.payload["chat_id"].clone()),
+            _ => None,
+        })
+    };
+    let first = ask("a", "stay1\n");
+    assert_eq!(piece("stay1\n"), "a");
+    ask("b", "stay2\n");
+    assert_eq!(piece("stay2\n"), "b", "beside the one of a");
+    let second = ask("a", "short\n");
+    let (_, _, payload) = answer(&events);
+    assert_eq!(payload, json!({"chat_id": "a", "ref": first, "full_text": "stay1\n", "cancelled": true}));
+    let (_, streamed, payload) = answer(&events);
+    assert_eq!((streamed.as_str(), &payload["ref"]), ("short\n", &json!(second)));
+    phone.send("chat.cancel", &json!({"chat_id": "b"})).unwrap();
+    assert_eq!(answer(&events).2["cancelled"], true);
+}
+
+#[test]
+fn a_failing_program_is_a_backend_error_and_its_standard_error_is_in_the_log() {
+    let relay = Relay::start(&[]);
+    let agent = Agent::start(&relay, &["--exec", "echo so far; echo the reason >&2; exit 7"]);
+    let (phone, events) = agent.phone(&relay);
+    let id = ask(&phone, "x");
+    let (end, streamed, payload) = answer(&events);
+    assert_eq!((end.as_str(), streamed.as_str()), ("error", "so far\n"));
+    assert_eq!((&payload["code"], &payload["ref"]), (&json!("BACKEND_ERROR"), &json!(id)));
+    wait_until("the log", || agent.output().contains("exec: the reason"));
+}
+
+#[test]
+fn sigterm_lets_the_running_answer_finish_and_takes_no_other() {
+    let relay = Relay::start(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let go = folder.path().join("go");
+    let command = format!("echo begun; while [ ! -e {} ]; do sleep 0.01; done; echo finished", go.display());
+    let mut agent = Agent::start(&relay, &["--exec", &command]);
+    let (phone, events) = agent.phone(&relay);
+    ask(&phone, "x");
+    wait_for_message(&events, "chat.stream");
+    agent.terminate();
+    wait_until("the signal to be heard", || agent.output().contains("Stopping"));
+    phone.send("chat.send", &json!({"text": "y", "chat_id": "other"})).unwrap();
+    let (end, _, payload) = answer(&events);
+    assert_eq!((end.as_str(), &payload["message"]), ("error", &json!("the agent is stopping")));
+    fs::write(go, "").unwrap();
+    let (end, _, payload) = answer(&events);
+    assert_eq!((end.as_str(), &payload["full_text"]), ("done", &json!("begun\nfinished\n")));
+    assert!(agent.wait().success());
+}
+
+#[test]
+fn sigterm_does_not_wait_forever() {
+    let relay = Relay::start(&[]);
+    let mut agent = Agent::start(&relay, &["--exec", "echo begun; sleep 1000", "--shutdown-timeout", "1"]);
+    let (phone, events) = agent.phone(&relay);
+    ask(&phone, "x");
+    wait_for_message(&events, "chat.stream");
+    agent.terminate();
+    let (_, _, payload) = answer(&events);
+    assert_eq!((&payload["full_text"], &payload["cancelled"]), (&json!("begun\n"), &json!(true)));
+    assert!(agent.wait().success());
+}
+
+#[test]
+fn exit_codes_say_why_an_agent_ended() {
+    let relay = Relay::start(&[]);
+    let token = relay.token();
+    let mut first = Agent::start(&relay, &["--echo", "--token", &token]);
+    wait_until("the first", || relay.online(&token).1);
+    let mut second = Agent::start(&relay, &["--echo", "--token", &token]);
+    assert_eq!(first.wait().code(), Some(4), "{}", first.output());
+    wait_until("the second", || relay.online(&token).1);
+    assert_eq!(relay.call("DELETE", &format!("/api/v1/pair/{token}"), None).0, 204);
+    assert_eq!(second.wait().code(), Some(3), "{}", second.output());
+    let mut third = Agent::start(&relay, &["--echo", "--token", &token]);
+    assert_eq!(third.wait().code(), Some(3), "{}", third.output());
+    let mut fourth = Agent::start(&relay, &["--echo", "--nonsense"]);
+    assert_eq!(fourth.wait().code(), Some(2), "{}", fourth.output());
+    let closed = Relay::start(&["--registration", "off"]);
+    let mut fifth = Agent::start(&closed, &["--echo"]);
+    assert_eq!(fifth.wait().code(), Some(1));
+    assert!(fifth.output().contains("does not let clients register"), "{}", fifth.output());
+}
