@@ -101,6 +101,7 @@ fn changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("daily-quota", before.daily_quota_bytes != after.daily_quota_bytes),
         ("monthly-quota", before.monthly_quota_bytes != after.monthly_quota_bytes),
         ("max-message", before.message_bytes_max != after.message_bytes_max),
+        ("proxy-protocol", old.proxies != new.proxies),
         ("trusted-proxy", old.trusted_proxies != new.trusted_proxies),
         ("allow-origin", old.origins != new.origins),
         ("phone", old.phone != new.phone),
@@ -135,10 +136,11 @@ mod tests {
     }
 
     /// Each flag with a value that is not its default.
-    const OTHER: [&str; 29] = [
+    const OTHER: [&str; 30] = [
         "addr = ':1'",
         "echo-addr = ':2'",
         "metrics-addr = ':3'",
+        "proxy-protocol = '10.0.0.2'",
         "trusted-proxy = '10.0.0.1'",
         "allow-origin = 'https://a.example'",
         "phone = 'off'",
