@@ -18,6 +18,7 @@ pub(super) enum Route {
     PairToken(TokenHash),
     Tokens,
     LogLevel,
+    OpenApi,
     Token(TokenId),
     /// A file of the phone in the browser; its page, at `/`, is [`Route::Root`].
     Phone(&'static Asset),
@@ -43,6 +44,7 @@ impl Route {
             "/api/v1/pair" => Self::Pair,
             "/api/v1/tokens" => Self::Tokens,
             "/api/v1/log-level" => Self::LogLevel,
+            "/api/v1/openapi.json" => Self::OpenApi,
             other => {
                 if let Some(token) = other.strip_prefix("/api/v1/pair/").filter(|token| is_segment(token)) {
                     Self::PairToken(TokenHash::of(token))
@@ -64,6 +66,7 @@ impl Route {
                 "Allow: GET, HEAD\r\n"
             }
             Self::WebSocket => "Allow: GET\r\n",
+            Self::OpenApi => "Allow: GET, HEAD\r\n",
             Self::LogLevel => "Allow: GET, HEAD, PUT\r\n",
             Self::Register | Self::Pair => "Allow: POST\r\n",
             Self::PairToken(_) => "Allow: GET, HEAD, DELETE\r\n",
