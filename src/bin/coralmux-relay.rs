@@ -1,7 +1,7 @@
 //! The relay's command line.
 
 use coralmux::config::{self, ConfigError};
-use coralmux::{server, telemetry};
+use coralmux::{cli, server, telemetry};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -14,6 +14,13 @@ fn main() -> ExitCode {
         }
     };
     let mut args: Vec<_> = std::env::args_os().collect();
+    if args.get(1).is_some_and(|first| first == "demo") {
+        args.remove(1);
+        return demo(args, inherited);
+    }
+    if let Some(exit_code) = cli::run(&args) {
+        return ExitCode::from(exit_code);
+    }
     let healthcheck = args.get(1).is_some_and(|first| first == "healthcheck");
     if healthcheck {
         args.remove(1);
@@ -39,4 +46,15 @@ fn main() -> ExitCode {
     let exit_code = server::run(&config, inherited);
     telemetry::log::flush();
     ExitCode::from(exit_code)
+}
+
+#[cfg(feature = "agent")]
+fn demo(args: Vec<std::ffi::OsString>, inherited: server::Inherited) -> ExitCode {
+    ExitCode::from(coralmux::demo::run(args, inherited))
+}
+
+#[cfg(not(feature = "agent"))]
+fn demo(_: Vec<std::ffi::OsString>, _: server::Inherited) -> ExitCode {
+    eprintln!("coralmux-relay: this program was built without the agent, which the demo needs");
+    ExitCode::from(server::exit::CONFIG)
 }

@@ -11,7 +11,7 @@ use std::ffi::OsString;
     name = "coralmux-relay",
     version,
     about = "A NAT-transparent WebSocket relay for AI agents.",
-    override_usage = "coralmux-relay [OPTIONS]",
+    override_usage = "coralmux-relay [OPTIONS]\n       coralmux-relay doctor|admin|healthcheck|completions|man [OPTIONS]",
     next_line_help = true,
     after_help = AFTER_HELP
 )]
@@ -25,6 +25,9 @@ pub(super) struct Flags {
     /// Proxy whose X-Forwarded-For counts; repeatable [default: none]
     #[arg(long, value_name = "IP[/BITS]", help_heading = "Listening")]
     pub(super) trusted_proxy: Vec<String>,
+    /// Proxy that begins each connection with a PROXY protocol header; repeatable [default: none]
+    #[arg(long, value_name = "IP[/BITS]", help_heading = "Listening")]
+    pub(super) proxy_protocol: Vec<String>,
     /// Browser origin to admit, such as https://app.example.com; repeatable [default: any]
     #[arg(long, value_name = "ORIGIN", help_heading = "Listening")]
     pub(super) allow_origin: Vec<String>,

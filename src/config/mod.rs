@@ -100,6 +100,8 @@ pub struct Config {
     pub echo_addrs: Vec<SocketAddr>,
     /// Proxies whose `X-Forwarded-For` counts.
     pub trusted_proxies: Vec<Network>,
+    /// Proxies that begin each connection with a PROXY protocol header.
+    pub proxies: Vec<Network>,
     /// Browser origins that may connect.
     pub origins: Origins,
     /// Whether the phone in the browser is served.
@@ -158,6 +160,20 @@ pub fn resolve(
     resolve_on(Machine::ask(), args, env)
 }
 
+/// The command line, for completions and the manual.
+#[must_use]
+pub fn command() -> clap::Command {
+    <Flags as clap::CommandFactory>::command()
+}
+
+/// Reads a size or a count as the flags take them.
+///
+/// # Errors
+/// What would be right.
+pub fn read_size(text: &str) -> Result<u64, String> {
+    value::size(text)
+}
+
 /// The names of all flags that take a value, without dashes.
 #[must_use]
 pub fn flag_names() -> Vec<String> {
@@ -188,6 +204,7 @@ pub fn resolve_on(
         listen: tls::read_listen(from, flags, &tls)?,
         tls,
         echo_addrs: from.one("echo-addr", &flags.echo_addr, Vec::new(), value::listen)?,
+        proxies: from.many("proxy-protocol", &flags.proxy_protocol, value::network)?,
         trusted_proxies: from.many("trusted-proxy", &flags.trusted_proxy, value::network)?,
         origins: Origins::of(from.many("allow-origin", &flags.allow_origin, value::origin)?),
         admin_key: match read_admin_key(from, flags)? {

@@ -16,10 +16,10 @@ use std::sync::atomic::Ordering::Relaxed;
 /// Draws of a token until one is new: a second one is never met, unless the random source is broken.
 const DRAWS_MAX: usize = 3;
 /// Tokens on one page at most.
-const PAGE_MAX: u32 = 1000;
+pub(super) const PAGE_MAX: u32 = 1000;
 
 /// An answer, or the one that an error means.
-type Answer = Result<ApiAnswer, ApiAnswer>;
+pub(super) type Answer = Result<ApiAnswer, ApiAnswer>;
 
 impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     pub(super) fn handle_call(&mut self, call: ApiCall) -> ApiAnswer {
@@ -30,6 +30,11 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             ApiCall::Revoke(hash) => self.revoke(&hash),
             ApiCall::List { limit, after } => self.list(limit, after),
             ApiCall::Show(id) => self.show(id),
+            ApiCall::Sessions { limit, after } => self.sessions(limit, after),
+            ApiCall::Usage { of, limit, after } => self.days(of, limit, after),
+            ApiCall::Drain => Ok(self.drain()),
+            ApiCall::Backup(name) => self.begin_backup(name),
+            ApiCall::BackupState => Ok(self.backups.state()),
             ApiCall::Update(id, change) => self.update(id, change),
             ApiCall::LogLevel(level) => log_level(level),
             ApiCall::RevokeId(id) => self.find(id).and_then(|row| self.revoke(&row.hash)),
@@ -191,7 +196,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         Ok(())
     }
 
-    fn find(&mut self, id: TokenId) -> Result<TokenRow, ApiAnswer> {
+    pub(super) fn find(&mut self, id: TokenId) -> Result<TokenRow, ApiAnswer> {
         let now_ms = self.now_ms();
         self.poll_readable(now_ms)?;
         let found = self.control.store.find(id);
@@ -215,7 +220,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         Ok(UsageSums { day_bytes: stored.day_bytes + waiting, month_bytes: stored.month_bytes + waiting })
     }
 
-    fn view<'a>(&self, row: &'a TokenRow, token: Option<&'a str>, sums: UsageSums) -> TokenView<'a> {
+    pub(super) fn view<'a>(&self, row: &'a TokenRow, token: Option<&'a str>, sums: UsageSums) -> TokenView<'a> {
         let effective = row.limits.over(&self.control.settings.limits);
         let slot = self.control.index.slot(row.hash.key());
         let entry = slot.and_then(|slot| self.control.directory.entry(slot));

@@ -60,6 +60,29 @@ pub enum ApiCall {
     Show(TokenId),
     /// `PATCH /api/v1/tokens/{id}`: label, expiry, limits; 200 with the token, or 404.
     Update(TokenId, TokenChange),
+    /// `GET /api/v1/sessions?limit=&after=`: a page of tokens with somebody online, in order of creation. A page may
+    /// have fewer than asked for, and others may follow.
+    Sessions {
+        /// At most that many tokens, 1 to 1000.
+        limit: u32,
+        /// The `next` of the page before.
+        after: Option<u64>,
+    },
+    /// `GET /api/v1/usage` and `GET /api/v1/tokens/{id}/usage`: a page of days with the bytes forwarded in each.
+    Usage {
+        /// Of one token; `None`: of all.
+        of: Option<TokenId>,
+        /// At most that many days, 1 to 1000.
+        limit: u32,
+        /// The `next` of the page before.
+        after: Option<u64>,
+    },
+    /// `POST /api/v1/drain`: 202, and the relay ends in order.
+    Drain,
+    /// `POST /api/v1/backup`: 202, and a copy of the store is being made beside it, under this name.
+    Backup(Option<String>),
+    /// `GET /api/v1/backup`: how far the last one has come.
+    BackupState,
     /// `DELETE /api/v1/tokens/{id}`: as `Revoke`, by public id; 204, or 404.
     RevokeId(TokenId),
     /// `GET` and `PUT /api/v1/log-level`: 200 `{"level":…}`; `Some`: what is logged from now on.

@@ -3,12 +3,14 @@
 //! What it promises is on the disk before it is said: store first, then the owner's shard, then the caller. It never
 //! waits for a shard's answer, and a store that fails does not end it: forwarding goes on, usage waits in memory.
 
+mod backup;
 mod calls;
 mod gate;
 mod health;
 mod index;
 pub mod json;
 pub mod message;
+mod operate;
 mod register;
 mod reload;
 #[cfg(test)]
@@ -23,6 +25,7 @@ use crate::proto::token::TokenKey;
 use crate::session::directory::Directory;
 use crate::store::Store;
 use crate::telemetry::life::Life;
+use backup::Backups;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use gate::{Gate, Unavailable};
 use message::{ApiAnswer, Caller, Notice, Request, Shards, Usage};
@@ -52,7 +55,6 @@ pub struct Settings {
 }
 
 /// All that the control thread owns.
-#[derive(Debug)]
 pub struct Control<S, C, R> {
     /// The open store.
     pub store: Store,
@@ -68,6 +70,8 @@ pub struct Control<S, C, R> {
     pub life: Arc<Life>,
     /// What the operator decided.
     pub settings: Settings,
+    /// Makes the relay drain.
+    pub drain: Box<dyn Fn() + Send>,
     /// The time in Unix milliseconds.
     pub clock: C,
     /// 16 bytes from the system's secure random source, new with each call.
@@ -113,6 +117,7 @@ struct Worker<S, C, R> {
     gate: Gate,
     registrations: RegisterLimit,
     pending: PendingUsage,
+    backups: Backups,
 }
 
 impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
@@ -121,6 +126,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             gate: Gate::new(Arc::clone(&control.health)),
             registrations: RegisterLimit::new(control.settings.register_per_hour),
             pending: PendingUsage::default(),
+            backups: Backups::default(),
             control,
         }
     }

@@ -80,6 +80,7 @@ impl Desk {
             health: Arc::clone(&health),
             life: Arc::new(Life::new(std::time::Instant::now(), 2)),
             settings,
+            drain: Box::new(|| {}),
             clock: Box::new(move || clock.get()) as Clock,
             random: Box::new(move || {
                 drawn += 1;

@@ -41,6 +41,35 @@ pub(super) fn log_level(body: &[u8]) -> Result<String, Problem> {
     }
 }
 
+/// Reads the optional body of `POST /api/v1/backup`: the name of the file to be made beside the store.
+pub(super) fn backup_name(body: &[u8]) -> Result<Option<String>, Problem> {
+    if body.trim_ascii().is_empty() {
+        return Ok(None);
+    }
+    let fields: Map<String, Value> =
+        serde_json::from_slice(body).map_err(|error| problem(format!("the body has to be a JSON object: {error}")))?;
+    let mut name = None;
+    for (field, value) in fields {
+        match (field.as_str(), value) {
+            ("name", Value::String(text)) if is_backup_name(&text) => name = Some(text),
+            ("name", Value::Null) => {}
+            ("name", _) => return Err(problem(BACKUP_NAME.to_owned())),
+            (other, _) => return Err(problem(unknown(other, "name"))),
+        }
+    }
+    Ok(name)
+}
+
+const BACKUP_NAME: &str =
+    "name: has to be a file name of at most 100 letters, digits, dots, dashes and underscores that ends with .backup";
+
+/// A name that stands for a file in the store's own directory, and for none of the store's own files.
+fn is_backup_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    let stem = name.strip_suffix(".backup").unwrap_or_default();
+    name.len() <= 100 && !stem.is_empty() && !stem.starts_with('.') && name.bytes().all(plain)
+}
+
 fn problem(error: BodyError) -> Problem {
     Problem::new(400, "INVALID_BODY", error)
 }
@@ -141,6 +170,29 @@ mod tests {
 
     fn read(body: &str) -> Result<TokenChange, BodyError> {
         change(NOW, body.as_bytes())
+    }
+
+    #[test]
+    fn a_backup_is_a_plain_file_beside_the_store() {
+        let name = |body: &str| backup_name(body.as_bytes()).ok();
+        assert_eq!(name(""), Some(None));
+        assert_eq!(name(r#"{"name":"monday-1_a.backup"}"#), Some(Some("monday-1_a.backup".to_owned())));
+        for bad in [
+            "relay.db",
+            "relay.db-wal",
+            ".backup",
+            "..backup",
+            "../x.backup",
+            "a/b.backup",
+            "/x.backup",
+            "a b.backup",
+            "x.backup.part",
+            "",
+        ] {
+            assert_eq!(name(&format!(r#"{{"name":"{bad}"}}"#)), None, "{bad}");
+        }
+        assert_eq!(name(&format!(r#"{{"name":"{}.backup"}}"#, "x".repeat(94))), None);
+        assert_eq!((name(r#"{"file":"x.backup"}"#), name("[]"), name(r#"{"name":1}"#)), (None, None, None));
     }
 
     #[test]

@@ -158,6 +158,33 @@ impl Gate {
                 self.check_admin(head)?;
                 ApiCall::Show(id)
             }
+            ("GET", Route::TokenUsage(id)) => {
+                self.check_admin(head)?;
+                let (limit, after) = page(query)?;
+                ApiCall::Usage { of: Some(id), limit, after }
+            }
+            ("GET", Route::Usage) => {
+                self.check_admin(head)?;
+                let (limit, after) = page(query)?;
+                ApiCall::Usage { of: None, limit, after }
+            }
+            ("GET", Route::Sessions) => {
+                self.check_admin(head)?;
+                let (limit, after) = page(query)?;
+                ApiCall::Sessions { limit, after }
+            }
+            ("POST", Route::Drain) => {
+                self.check_admin(head)?;
+                ApiCall::Drain
+            }
+            ("POST", Route::Backup) => {
+                self.check_admin(head)?;
+                ApiCall::Backup(body::backup_name(body)?)
+            }
+            ("GET", Route::Backup) => {
+                self.check_admin(head)?;
+                ApiCall::BackupState
+            }
             ("PATCH", Route::Token(id)) => {
                 self.check_admin(head)?;
                 ApiCall::Update(id, body::token_change(now_unix_sec, body)?)

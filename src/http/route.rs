@@ -20,6 +20,11 @@ pub(super) enum Route {
     LogLevel,
     OpenApi,
     Token(TokenId),
+    TokenUsage(TokenId),
+    Sessions,
+    Usage,
+    Drain,
+    Backup,
     /// A file of the phone in the browser; its page, at `/`, is [`Route::Root`].
     Phone(&'static Asset),
 }
@@ -45,11 +50,17 @@ impl Route {
             "/api/v1/tokens" => Self::Tokens,
             "/api/v1/log-level" => Self::LogLevel,
             "/api/v1/openapi.json" => Self::OpenApi,
+            "/api/v1/sessions" => Self::Sessions,
+            "/api/v1/usage" => Self::Usage,
+            "/api/v1/drain" => Self::Drain,
+            "/api/v1/backup" => Self::Backup,
             other => {
                 if let Some(token) = other.strip_prefix("/api/v1/pair/").filter(|token| is_segment(token)) {
                     Self::PairToken(TokenHash::of(token))
-                } else if let Some(id) = other.strip_prefix("/api/v1/tokens/").and_then(TokenId::parse) {
-                    Self::Token(id)
+                } else if let Some(rest) = other.strip_prefix("/api/v1/tokens/")
+                    && let Some(route) = of_token(rest)
+                {
+                    route
                 } else if let Some(asset) = phone::asset(other) {
                     Self::Phone(asset)
                 } else {
@@ -68,7 +79,9 @@ impl Route {
             Self::WebSocket => "Allow: GET\r\n",
             Self::OpenApi => "Allow: GET, HEAD\r\n",
             Self::LogLevel => "Allow: GET, HEAD, PUT\r\n",
-            Self::Register | Self::Pair => "Allow: POST\r\n",
+            Self::TokenUsage(_) | Self::Sessions | Self::Usage => "Allow: GET, HEAD\r\n",
+            Self::Backup => "Allow: GET, HEAD, POST\r\n",
+            Self::Register | Self::Pair | Self::Drain => "Allow: POST\r\n",
             Self::PairToken(_) => "Allow: GET, HEAD, DELETE\r\n",
             Self::Token(_) => "Allow: GET, HEAD, PATCH, DELETE\r\n",
         }
@@ -79,6 +92,14 @@ pub(super) const NOT_FOUND: Problem =
     Problem::fixed(404, "NOT_FOUND", "there is nothing here; the API is under /api/v1");
 const BAD_ENCODING: Problem =
     Problem::fixed(400, "BAD_REQUEST", "the request target is not valid percent-encoded UTF-8");
+
+/// What stands behind `/api/v1/tokens/`.
+fn of_token(rest: &str) -> Option<Route> {
+    match rest.strip_suffix("/usage") {
+        Some(id) => TokenId::parse(id).map(Route::TokenUsage),
+        None => TokenId::parse(rest).map(Route::Token),
+    }
+}
 
 /// Path and query of a request target in origin or absolute form (RFC 9112 section 3.2).
 pub(super) fn split_target(target: &str) -> Result<(&str, &str), Problem> {
@@ -206,6 +227,13 @@ mod tests {
             ("/api/v1/tokens", Some(Route::Tokens)),
             ("/api/v1/tokens/00112233445566ff", Some(Route::Token(TokenId(0x0011_2233_4455_66ff)))),
             ("/api/v1/tokens/00112233445566FF", None),
+            ("/api/v1/tokens/00112233445566ff/usage", Some(Route::TokenUsage(TokenId(0x0011_2233_4455_66ff)))),
+            ("/api/v1/tokens/00112233445566ff/", None),
+            ("/api/v1/tokens/usage", None),
+            ("/api/v1/sessions", Some(Route::Sessions)),
+            ("/api/v1/usage", Some(Route::Usage)),
+            ("/api/v1/drain", Some(Route::Drain)),
+            ("/api/v1/backup", Some(Route::Backup)),
             ("/api/v1/tokens/1", None),
             ("/WS", None),
             ("/ws/", None),

@@ -209,6 +209,7 @@ fn rules(config: &Config, key: &Secret, nofile: u64) -> Rules {
             unauthenticated_max: config.max_unauthenticated,
             unauthenticated_per_address_max: config.max_unauthenticated_per_address,
         },
+        proxies: config.proxies.clone(),
         gate: gate(false),
         echo_gate: gate(true),
     }

@@ -26,6 +26,8 @@ type ShardThread = glommio::ExecutorJoinHandle<std::io::Result<()>>;
 
 /// The shards' threads.
 pub(super) struct Shards {
+    /// The way to the main thread.
+    orders: Sender<Order>,
     /// How many have ended.
     pub(super) ended: Arc<AtomicU16>,
     pub(super) threads: Vec<ShardThread>,
@@ -124,7 +126,7 @@ pub(super) fn start_shards(
     for starter in starters {
         let _ = starter.send(mailboxes.clone());
     }
-    Ok((Shards { ended: ended_count, threads, mailboxes, control }, requests))
+    Ok((Shards { orders: orders.clone(), ended: ended_count, threads, mailboxes, control }, requests))
 }
 
 /// Starts the control thread.
@@ -137,6 +139,7 @@ pub(super) fn start_control(
     shards: &Shards,
     requests: Receiver<Request>,
 ) -> Result<JoinHandle<()>, Failure> {
+    let orders = shards.orders.clone();
     let control = Control {
         store,
         index,
@@ -145,6 +148,10 @@ pub(super) fn start_control(
         health,
         life: Arc::clone(&shared.life),
         settings: control_settings(config),
+        drain: Box::new(move || {
+            // Full, it holds orders enough, and who asked can ask again.
+            let _ = orders.try_send(Order::Drain { by: "the admin API" });
+        }),
         clock: unix_ms,
         random: random::<16>,
     };

@@ -93,7 +93,9 @@ impl Shard {
         let Ok(address) = peer_address(&socket) else { return };
         self.cells.accepted += 1;
         let rules = self.shared.rules.load();
-        let (caps, trusted) = (rules.caps, rules.gate.trusts(address));
+        let caps = rules.caps;
+        let proxied = rules.proxies.iter().any(|proxy| proxy.contains(address));
+        let trusted = proxied || rules.gate.trusts(address);
         let admitted = try_count(&self.shared.sockets, caps.connections_max);
         let quiet = admitted && try_count(&self.shared.unauthenticated, caps.unauthenticated_max);
         // Who comes through a trusted proxy is counted when the request has named the client.
@@ -118,11 +120,14 @@ impl Shard {
         if !counted {
             let due = self.clock.tick_after(TURNED_AWAY_FOR);
             self.wheel.arm(conn, due);
-            if let Some(early) = &mut self.connections[conn as usize].early {
-                early.turned_away = true;
-            }
         }
-        if tls && !self.begin_handshake(conn) {
+        if let Some(early) = &mut self.connections[conn as usize].early {
+            early.turned_away = !counted;
+            early.tls = tls;
+        }
+        if proxied && counted {
+            self.connections[conn as usize].phase = Phase::Header;
+        } else if tls && !self.begin_handshake(conn) {
             return self.end(conn, CloseReason::Gone);
         }
         self.arm(conn);
@@ -144,6 +149,7 @@ impl Shard {
             address,
             counted,
             echo,
+            tls: false,
             turned_away: false,
             request: Vec::new(),
             keep_alive: true,

@@ -20,6 +20,7 @@ pub mod mail;
 mod message;
 mod outbound;
 mod outbox;
+mod proxied;
 mod receive;
 mod request;
 mod secure;

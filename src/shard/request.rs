@@ -74,7 +74,7 @@ impl Shard {
     }
 
     /// Counts a client that a trusted proxy named, once. `false`: it has too many connections.
-    fn count_client(&mut self, conn: u32, client: IpAddr) -> bool {
+    pub(super) fn count_client(&mut self, conn: u32, client: IpAddr) -> bool {
         let max = self.shared.rules.load().caps.unauthenticated_per_address_max;
         let Some(early) = &mut self.connections[conn as usize].early else { return true };
         if early.counted.is_none() {

@@ -166,6 +166,7 @@ impl Shard {
                 self.end(conn, CloseReason::Handshake);
             }
             Phase::Closing if self.keeps_until_sent(conn) => {}
+            Phase::Header => self.end(conn, CloseReason::NoHeader),
             Phase::Http | Phase::Call | Phase::Closing => self.end(conn, CloseReason::Gone),
             Phase::Dead => {}
         }

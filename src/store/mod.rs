@@ -3,6 +3,7 @@
 //! It belongs to the control thread alone, and every call here blocks on the disk. It must never hold a token's text:
 //! tokens stand as SHA-256. What a call that returned `Ok` has written survives `kill -9` and power loss.
 
+pub mod backup;
 pub mod calendar;
 mod error;
 mod legacy;
@@ -55,6 +56,17 @@ pub struct UsageSums {
     pub day_bytes: u64,
     /// Payload bytes of the month.
     pub month_bytes: u64,
+}
+
+/// What was forwarded on one UTC day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DaySum {
+    /// Days since 1970-01-01.
+    pub day: u32,
+    /// Payload bytes.
+    pub bytes: u64,
+    /// Tokens that used anything.
+    pub tokens: u64,
 }
 
 /// What a token used since it was last said.
@@ -215,6 +227,23 @@ impl Store {
         let range = (integer(serial), first_day_of_month(month_of_day(today)), today);
         let read = |row: &Row<'_>| Ok(UsageSums { day_bytes: natural(row.get(0)?), month_bytes: natural(row.get(1)?) });
         Ok(statement.query_row(range, read)?)
+    }
+
+    /// At most `limit` days after `after` on which something was used, the first one first: by the token of that
+    /// serial, or by all.
+    ///
+    /// # Errors
+    /// [`StoreError`] when reading fails.
+    pub fn usage_by_day(&self, serial: Option<u64>, after: Option<u64>, limit: u32) -> Result<Vec<DaySum>, StoreError> {
+        // A month of very many bytes is more than SQLite's integers hold: `total` gives a float then, and stands at the end.
+        let mut statement = self.connection.prepare_cached(
+            "SELECT day, CAST(total(bytes) AS INTEGER), count(*) FROM usage
+             WHERE (?1 IS NULL OR token = ?1) AND day > ?2 GROUP BY day ORDER BY day LIMIT ?3",
+        )?;
+        let read =
+            |row: &Row<'_>| Ok(DaySum { day: row.get(0)?, bytes: natural(row.get(1)?), tokens: natural(row.get(2)?) });
+        let rows = statement.query_map((serial.map(integer), after.map_or(-1, integer), limit), read)?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// Adds to what tokens used, in one transaction; tokens that do not stand are passed over.

@@ -1,0 +1,137 @@
+//! The relay's HTTP API, called.
+
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::{Agent, Body, http::Response};
+
+/// How long one call may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// The file that a relay without a given key keeps one in.
+const KEPT_KEY: &str = "relay.db.admin-key";
+
+/// Why a call came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApiError {
+    /// The command line is wrong.
+    #[error("{0}")]
+    Usage(String),
+    /// There is no key.
+    #[error("no admin key: name its file with --key-file, or put it into RELAY_ADMIN_KEY")]
+    NoKey,
+    /// A file cannot be read.
+    #[error("{}: {detail}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The relay does not answer.
+    #[error("{url}: {detail}")]
+    Unreachable {
+        /// What was asked.
+        url: String,
+        /// Why nothing came.
+        detail: String,
+    },
+    /// The relay refuses.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// The admin key: of the named file, the environment, or the file that the relay keeps.
+pub(super) fn key(file: Option<&Path>, env: impl Fn(&str) -> Option<String>) -> Result<String, ApiError> {
+    let read = |path: &Path| {
+        let failed = |error: std::io::Error| ApiError::File { path: path.to_owned(), detail: error.to_string() };
+        Ok(std::fs::read_to_string(path).map_err(failed)?.trim().to_owned())
+    };
+    if let Some(file) = file {
+        return read(file);
+    }
+    if let Some(key) = env("CORALMUX_ADMIN_KEY").or_else(|| env("RELAY_ADMIN_KEY")) {
+        return Ok(key);
+    }
+    let kept = Path::new(KEPT_KEY);
+    if kept.exists() { read(kept) } else { Err(ApiError::NoKey) }
+}
+
+/// A relay, and the key to it.
+pub(super) struct Api {
+    agent: Agent,
+    base: String,
+    key: String,
+}
+
+impl Api {
+    /// The relay at `base`; `ca`: what its certificate is checked against.
+    pub(super) fn new(base: &str, key: String, ca: Option<&Path>) -> Result<Self, ApiError> {
+        if !base.starts_with("http://") && !base.starts_with("https://") {
+            return Err(ApiError::Usage(format!("{base:?} is no URL of a relay, such as https://relay.example.com")));
+        }
+        let roots = match ca {
+            None => RootCerts::WebPki,
+            Some(path) => {
+                let failed = |detail: String| ApiError::File { path: path.to_owned(), detail };
+                let pem = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
+                let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+                let all = all.map_err(|error| failed(error.to_string()))?;
+                if all.is_empty() {
+                    return Err(failed("holds no certificate".to_owned()));
+                }
+                let owned: Vec<Certificate<'static>> =
+                    all.iter().map(|der| Certificate::from_der(der.as_ref()).to_owned()).collect();
+                RootCerts::new_with_certs(&owned)
+            }
+        };
+        let tls = TlsConfig::builder()
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .root_certs(roots)
+            .build();
+        let agent = Agent::config_builder()
+            .timeout_global(Some(TIMEOUT))
+            .http_status_as_error(false)
+            .tls_config(tls)
+            .build()
+            .new_agent();
+        Ok(Self { agent, base: base.trim_end_matches('/').to_owned(), key })
+    }
+
+    /// One call; the answer's JSON, null where there is none.
+    pub(super) fn call(&self, method: &str, path: &str, body: Option<Value>) -> Result<Value, ApiError> {
+        let url = format!("{}{path}", self.base);
+        let unreachable = |error: ureq::Error| ApiError::Unreachable { url: url.clone(), detail: error.to_string() };
+        let mut answer = self.send(method, &url, body).map_err(unreachable)?;
+        let text = answer.body_mut().read_to_string().map_err(unreachable)?;
+        let json: Value = serde_json::from_str(&text).unwrap_or_default();
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(json);
+        }
+        let error = &json["error"];
+        Err(ApiError::Refused(match (error["code"].as_str(), error["message"].as_str()) {
+            (Some(code), Some(message)) => format!("{message} ({code})"),
+            _ => format!("{url}: {status}"),
+        }))
+    }
+
+    fn send(&self, method: &str, url: &str, body: Option<Value>) -> Result<Response<Body>, ureq::Error> {
+        let key = ("X-Admin-Key", self.key.as_str());
+        let with_body = match method {
+            "GET" => return self.agent.get(url).header(key.0, key.1).call(),
+            "DELETE" => return self.agent.delete(url).header(key.0, key.1).call(),
+            "PATCH" => self.agent.patch(url),
+            "PUT" => self.agent.put(url),
+            _ => self.agent.post(url),
+        };
+        let request = with_body.header(key.0, key.1);
+        match body {
+            Some(body) => request.send_json(body),
+            None => request.send_empty(),
+        }
+    }
+}

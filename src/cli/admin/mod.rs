@@ -1,0 +1,299 @@
+//! `coralmux-relay admin`: operates a running relay over its HTTP API, with the admin key. Tables for people, JSON for
+//! programs. It never prints the key.
+
+mod api;
+mod show;
+
+use self::api::{Api, ApiError};
+use crate::config;
+use clap::{Args, Parser, Subcommand};
+use serde_json::{Map, Value, json};
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Tokens, sessions or days that one call asks for.
+const PAGE: u32 = 1000;
+/// Between two looks at a backup.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Operates a running relay over its HTTP API.
+///
+/// The admin key is read from --key-file, from RELAY_ADMIN_KEY or CORALMUX_ADMIN_KEY, or from relay.db.admin-key in the
+/// current directory.
+#[derive(Parser)]
+#[command(name = "coralmux-relay admin")]
+pub struct Admin {
+    /// Where the relay answers; also CORALMUX_URL [default: http://127.0.0.1:8080]
+    #[arg(long, value_name = "URL", global = true)]
+    relay: Option<String>,
+    /// File with the admin key
+    #[arg(long, value_name = "FILE", global = true)]
+    key_file: Option<PathBuf>,
+    /// Certificates that the relay's own is checked against, PEM [default: those of the web]
+    #[arg(long, value_name = "FILE", global = true)]
+    ca: Option<PathBuf>,
+    /// JSON instead of tables
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Pairing tokens: make them, look at them, end them
+    #[command(subcommand)]
+    Tokens(Tokens),
+    /// Who is online
+    Sessions,
+    /// Bytes forwarded on each day
+    Usage {
+        /// Of this token alone
+        id: Option<String>,
+    },
+    /// Send all clients away and end the relay
+    Drain,
+    /// Copy the store while it is in use, into a file beside it
+    Backup {
+        /// The file's name, ending with .backup [default: the store's with the time]
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+    },
+    /// Show what is logged, or change it
+    LogLevel {
+        /// error, warn, info, debug, trace or off
+        level: Option<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum Tokens {
+    /// All tokens, in the order they were made
+    List,
+    /// One token
+    Show {
+        /// Its public name, 16 hex digits
+        id: String,
+    },
+    /// Make a token, and show it this once
+    Create {
+        /// What it is for, at most 200 characters
+        #[arg(long)]
+        label: Option<String>,
+        /// From when it admits no more: RFC 3339, such as 2026-12-31T23:59:59Z
+        #[arg(long, value_name = "TIME", conflicts_with = "expires_in")]
+        expires_at: Option<String>,
+        /// The same, in seconds from now
+        #[arg(long, value_name = "SECONDS")]
+        expires_in: Option<u64>,
+        #[command(flatten)]
+        limits: Limits,
+    },
+    /// End a token: its connections are closed
+    Revoke {
+        /// Its public name, 16 hex digits
+        id: String,
+    },
+    /// Change a token's own limits; those that are not named stay
+    Limits {
+        /// Its public name, 16 hex digits
+        id: String,
+        #[command(flatten)]
+        limits: Limits,
+        /// First take all that it has of its own away
+        #[arg(long)]
+        clear: bool,
+    },
+}
+
+/// A value, or `default` for the relay's own; 0 lifts the limit.
+#[derive(Args)]
+#[group(skip)]
+struct Limits {
+    /// Messages a minute from the phone
+    #[arg(long, value_name = "COUNT")]
+    phone_rate: Option<String>,
+    /// Messages a minute from the agent
+    #[arg(long, value_name = "COUNT")]
+    agent_rate: Option<String>,
+    /// chat.stream messages a second from the agent
+    #[arg(long, value_name = "COUNT")]
+    stream_rate: Option<String>,
+    /// Bytes a UTC day, such as 1GiB
+    #[arg(long, value_name = "SIZE")]
+    daily_quota: Option<String>,
+    /// Bytes a UTC month
+    #[arg(long, value_name = "SIZE")]
+    monthly_quota: Option<String>,
+    /// The largest message
+    #[arg(long, value_name = "SIZE")]
+    max_message: Option<String>,
+}
+
+impl Limits {
+    /// Puts what is named into `limits`, under the API's names.
+    fn put(&self, limits: &mut Map<String, Value>) -> Result<(), ApiError> {
+        let all = [
+            ("phone_per_minute", &self.phone_rate),
+            ("agent_per_minute", &self.agent_rate),
+            ("stream_per_second", &self.stream_rate),
+            ("daily_quota_bytes", &self.daily_quota),
+            ("monthly_quota_bytes", &self.monthly_quota),
+            ("message_bytes_max", &self.max_message),
+        ];
+        for (name, given) in all {
+            match given.as_deref() {
+                None => {}
+                Some("default") => drop(limits.remove(name)),
+                Some(text) => {
+                    let number = config::read_size(text).map_err(|right| {
+                        ApiError::Usage(format!("{name}: {text:?} will not do; it takes {right}, or default"))
+                    })?;
+                    limits.insert(name.to_owned(), number.into());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs `admin` with its own arguments; the exit code is 0, 1 where something failed, 2 where the command line is wrong.
+pub(super) fn run(args: impl Iterator<Item = OsString>) -> u8 {
+    let admin = match Admin::try_parse_from(args) {
+        Ok(admin) => admin,
+        Err(error) => {
+            let _ = error.print();
+            return u8::try_from(error.exit_code()).unwrap_or(2);
+        }
+    };
+    match admin.act() {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("coralmux-relay admin: {error}");
+            if matches!(error, ApiError::Usage(_)) { 2 } else { 1 }
+        }
+    }
+}
+
+impl Admin {
+    fn act(&self) -> Result<(), ApiError> {
+        let env = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+        let relay = self.relay.clone().or_else(|| env("CORALMUX_URL"));
+        let relay = relay.unwrap_or_else(|| "http://127.0.0.1:8080".to_owned());
+        let key = api::key(self.key_file.as_deref(), env)?;
+        let api = Api::new(&relay, key, self.ca.as_deref())?;
+        match &self.what {
+            What::Tokens(tokens) => self.tokens(&api, tokens),
+            What::Sessions => self.list(&api, "/api/v1/sessions", "sessions", show::SESSIONS),
+            What::Usage { id: None } => self.list(&api, "/api/v1/usage", "days", show::DAYS),
+            What::Usage { id: Some(id) } => {
+                self.list(&api, &format!("/api/v1/tokens/{}/usage", checked(id)?), "days", show::DAYS)
+            }
+            What::Drain => {
+                let answer = api.call("POST", "/api/v1/drain", None)?;
+                self.say(&answer, "draining: clients are told to come back, then the relay ends");
+                Ok(())
+            }
+            What::Backup { name } => self.backup(&api, name.as_deref()),
+            What::LogLevel { level } => {
+                let answer = match level {
+                    Some(level) => api.call("PUT", "/api/v1/log-level", Some(json!({ "level": level })))?,
+                    None => api.call("GET", "/api/v1/log-level", None)?,
+                };
+                self.say(&answer, answer["level"].as_str().unwrap_or_default());
+                Ok(())
+            }
+        }
+    }
+
+    fn tokens(&self, api: &Api, what: &Tokens) -> Result<(), ApiError> {
+        let path = |id: &String| Ok::<_, ApiError>(format!("/api/v1/tokens/{}", checked(id)?));
+        let token = match what {
+            Tokens::List => return self.list(api, "/api/v1/tokens", "tokens", show::TOKENS),
+            Tokens::Show { id } => api.call("GET", &path(id)?, None)?,
+            Tokens::Create { label, expires_at, expires_in, limits } => {
+                let mut own = Map::new();
+                limits.put(&mut own)?;
+                let mut body = json!({ "label": label, "limits": own });
+                match (expires_at, expires_in) {
+                    (Some(time), _) => body["expires_at"] = time.as_str().into(),
+                    (_, Some(seconds)) => body["expires_in_sec"] = (*seconds).into(),
+                    _ => {}
+                }
+                api.call("POST", "/api/v1/pair", Some(body))?
+            }
+            Tokens::Revoke { id } => {
+                api.call("DELETE", &path(id)?, None)?;
+                self.say(&json!({ "revoked": id }), &format!("{id} admits no more"));
+                return Ok(());
+            }
+            Tokens::Limits { id, limits, clear } => {
+                let path = path(id)?;
+                // What stands is replaced as a whole.
+                let mut own = match api.call("GET", &path, None)?["limits"].take() {
+                    Value::Object(own) if !clear => own,
+                    _ => Map::new(),
+                };
+                own.retain(|_, value| !value.is_null());
+                limits.put(&mut own)?;
+                api.call("PATCH", &path, Some(json!({ "limits": own })))?
+            }
+        };
+        self.say(&token, &show::token(&token));
+        Ok(())
+    }
+
+    /// Prints all pages of a list.
+    fn list(&self, api: &Api, path: &str, name: &str, columns: &[show::Column]) -> Result<(), ApiError> {
+        let (mut rows, mut next) = (Vec::new(), String::new());
+        loop {
+            let mut page = api.call("GET", &format!("{path}?limit={PAGE}{next}"), None)?;
+            if let Value::Array(more) = page[name].take() {
+                rows.extend(more);
+            }
+            match page["next"].as_u64() {
+                Some(after) => next = format!("&after={after}"),
+                None => break,
+            }
+        }
+        self.say(&json!({ name: rows }), &show::table(columns, &rows));
+        Ok(())
+    }
+
+    fn backup(&self, api: &Api, name: Option<&str>) -> Result<(), ApiError> {
+        let bar = !self.json && std::io::stderr().is_terminal();
+        let mut state = api.call("POST", "/api/v1/backup", Some(json!({ "name": name })))?;
+        while state["state"] == "running" {
+            if bar {
+                eprint!("\r{}", show::bar(&state));
+            }
+            std::thread::sleep(LOOK_EVERY);
+            state = api.call("GET", "/api/v1/backup", None)?;
+        }
+        if bar {
+            eprintln!("\r{}", show::bar(&state));
+        }
+        if state["state"] != "done" {
+            return Err(ApiError::Refused(state["error"].as_str().unwrap_or("the backup is gone").to_owned()));
+        }
+        let bytes = state["bytes"].as_u64().unwrap_or(0);
+        self.say(&state, &format!("{} ({})", state["file"].as_str().unwrap_or_default(), show::bytes(bytes)));
+        Ok(())
+    }
+
+    fn say(&self, json: &Value, text: &str) {
+        use std::io::Write;
+        let text = if self.json { json.to_string() } else { text.to_owned() };
+        // Fails when who reads has seen enough.
+        let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+    }
+}
+
+/// A token's public name, which goes into a path.
+fn checked(id: &str) -> Result<&str, ApiError> {
+    let well = id.len() == 16 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let wrong = || ApiError::Usage(format!("{id:?} is no token's id: those have 16 hex digits (see `tokens list`)"));
+    well.then_some(id).ok_or_else(wrong)
+}

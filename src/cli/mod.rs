@@ -1,0 +1,107 @@
+//! The subcommands beside the relay itself: what an operator asks on a terminal. Each is a program of its own that prints
+//! and returns an exit code; without one of their names in the first place the command line is the relay's.
+
+pub mod admin;
+
+use crate::config;
+use clap::{Command, CommandFactory, Parser};
+use clap_complete::Shell;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+/// Runs the subcommand that `args` (program name first) names; `None` where they are the relay's own.
+#[must_use]
+pub fn run(args: &[OsString]) -> Option<u8> {
+    let name = args.get(1)?.to_str()?;
+    let rest = || std::iter::once(OsString::from(format!("coralmux-relay {name}"))).chain(args[2..].iter().cloned());
+    Some(match name {
+        "admin" => admin::run(rest()),
+        "completions" => parsed::<Completions>(rest(), |it| complete(it.shell)),
+        "man" => parsed::<Man>(rest(), |it| write_pages(it.directory.as_deref())),
+        _ => return None,
+    })
+}
+
+/// Prints a shell's completions: for bash into /usr/share/bash-completion/completions/coralmux-relay.
+#[derive(Parser)]
+#[command(name = "completions")]
+struct Completions {
+    /// The shell.
+    shell: Shell,
+}
+
+/// Prints the manual page, or writes it and those of the subcommands into a directory.
+#[derive(Parser)]
+#[command(name = "man")]
+struct Man {
+    /// Where to, such as /usr/local/share/man/man1.
+    #[arg(long, value_name = "DIRECTORY")]
+    directory: Option<PathBuf>,
+}
+
+/// The whole command line, for completions and the manual.
+fn command() -> Command {
+    let whole = config::command().subcommand(admin::Admin::command().name("admin"));
+    whole.subcommand(Completions::command()).subcommand(Man::command())
+}
+
+fn complete(shell: Shell) -> io::Result<()> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut command(), "coralmux-relay", &mut text);
+    io::stdout().write_all(&text)
+}
+
+fn write_pages(directory: Option<&std::path::Path>) -> io::Result<()> {
+    match directory {
+        Some(directory) => clap_mangen::generate_to(command(), directory),
+        None => clap_mangen::Man::new(command()).render(&mut io::stdout()),
+    }
+}
+
+/// Parses a subcommand's own arguments and runs it; what is wrong goes to standard error.
+fn parsed<P: Parser>(args: impl Iterator<Item = OsString>, run: impl FnOnce(P) -> io::Result<()>) -> u8 {
+    match P::try_parse_from(args) {
+        Ok(parsed) => match run(parsed) {
+            Ok(()) => 0,
+            // Who reads has seen enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+            Err(error) => {
+                eprintln!("coralmux-relay: {error}");
+                1
+            }
+        },
+        Err(error) => {
+            let _ = error.print();
+            u8::try_from(error.exit_code()).unwrap_or(2)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clap_finds_no_fault_with_the_whole() {
+        command().debug_assert();
+        assert!(run(&["coralmux-relay".into(), "-addr".into()]).is_none());
+        assert!(run(&["coralmux-relay".into()]).is_none());
+    }
+
+    #[test]
+    fn completions_and_pages_name_subcommands_and_flags() {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut command(), "coralmux-relay", &mut text);
+            let text = String::from_utf8(text).unwrap();
+            assert!(["phone-rate", "admin", "tokens", "backup"].iter().all(|word| text.contains(word)), "{shell}");
+        }
+        let directory = tempfile::tempdir().unwrap();
+        write_pages(Some(directory.path())).unwrap();
+        for page in ["coralmux-relay.1", "coralmux-relay-admin.1", "coralmux-relay-admin-tokens-create.1"] {
+            let text = std::fs::read_to_string(directory.path().join(page)).unwrap();
+            assert!(text.contains(".SH NAME"), "{page}");
+        }
+    }
+}

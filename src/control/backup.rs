@@ -1,0 +1,101 @@
+//! Backups of the store while the relay runs: one at a time, on a thread of its own, beside the store.
+
+use super::Worker;
+use super::calls::Answer;
+use super::message::{ApiAnswer, Shards};
+use crate::store::backup::{Progress, copy};
+use crate::store::calendar::write_rfc3339;
+use serde::Serialize;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+
+/// The last backup, if there was one.
+#[derive(Default)]
+pub(super) struct Backups {
+    last: Option<Arc<Backup>>,
+}
+
+struct Backup {
+    file: PathBuf,
+    progress: Progress,
+    /// Bytes of the file, or why there is none; `None` while it is being made.
+    outcome: Mutex<Option<Result<u64, String>>>,
+}
+
+impl Backup {
+    fn outcome(&self) -> MutexGuard<'_, Option<Result<u64, String>>> {
+        self.outcome.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Backups {
+    /// How far the last one has come.
+    pub(super) fn state(&self) -> ApiAnswer {
+        self.answer(200)
+    }
+
+    fn is_running(&self) -> bool {
+        self.last.as_ref().is_some_and(|backup| backup.outcome().is_none())
+    }
+
+    fn answer(&self, status: u16) -> ApiAnswer {
+        #[derive(Default, Serialize)]
+        struct View {
+            /// `none`, `running`, `done` or `failed`.
+            state: &'static str,
+            file: Option<String>,
+            pages_done: u64,
+            pages: u64,
+            bytes: Option<u64>,
+            error: Option<String>,
+        }
+        let Some(backup) = &self.last else {
+            return ApiAnswer::json(status, &View { state: "none", ..View::default() });
+        };
+        let (pages_done, pages) = backup.progress.pages();
+        let view = View { file: Some(backup.file.display().to_string()), pages_done, pages, ..View::default() };
+        ApiAnswer::json(
+            status,
+            &match &*backup.outcome() {
+                None => View { state: "running", ..view },
+                Some(Ok(bytes)) => View { state: "done", bytes: Some(*bytes), ..view },
+                Some(Err(error)) => View { state: "failed", error: Some(error.clone()), ..view },
+            },
+        )
+    }
+}
+
+impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
+    pub(super) fn begin_backup(&mut self, name: Option<String>) -> Answer {
+        if self.backups.is_running() {
+            return Err(ApiAnswer::error(409, "BACKUP_RUNNING", "a backup is being made", Some(1000)));
+        }
+        let store = self.control.store.path().to_owned();
+        let name = name.unwrap_or_else(|| {
+            let time = write_rfc3339(self.now_ms() / 1000).replace(['-', ':'], "");
+            let store = store.file_name().unwrap_or_default().to_string_lossy();
+            format!("{store}.{time}.backup")
+        });
+        let file = store.with_file_name(name);
+        if file.exists() {
+            let message = "there is a file of that name beside the store; give another name";
+            return Err(ApiAnswer::error(409, "EXISTS", message, None));
+        }
+        let backup = Arc::new(Backup { file, progress: Progress::default(), outcome: Mutex::new(None) });
+        let made = Arc::clone(&backup);
+        let work = move || {
+            let outcome = copy(&store, &made.file, &made.progress);
+            match &outcome {
+                Ok(bytes) => tracing::info!(file = %made.file.display(), bytes, "backup made"),
+                Err(error) => tracing::error!(file = %made.file.display(), %error, "backup failed"),
+            }
+            *made.outcome() = Some(outcome.map_err(|error| error.to_string()));
+        };
+        if let Err(error) = thread::Builder::new().name("backup".to_owned()).spawn(work) {
+            return Err(ApiAnswer::error(503, "BUSY", &format!("no thread for the backup: {error}"), Some(1000)));
+        }
+        self.backups.last = Some(backup);
+        Ok(self.backups.answer(202))
+    }
+}
