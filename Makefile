@@ -1,4 +1,5 @@
-# make run    builds the relay, starts it with a store in ./data, and prints how a phone reaches an agent
+# make run    builds the relay and starts it with a store in ./data, an echo agent, and the link that pairs a phone
+#             (ADDR=127.0.0.1:8080, DATA=data; FLAGS are the relay's)
 # make test   everything: Rust, Python, Node, conformance, short fuzz runs
 # make lint   formatting, clippy, licences
 # make bench  instructions of the paths that each message takes, against benches/baseline.json (benches/README.md);
@@ -27,8 +28,8 @@ export CORALMUX_RELAY
 .PHONY: build-all test-arm64 bench bench-check bench-accept bench-relay clean
 
 run:
-	cargo build --release
-	exec clients/quickstart.sh $(TARGET_DIR)/release/coralmux-relay $(FLAGS)
+	cargo build --release --bins
+	exec $(TARGET_DIR)/release/coralmux-relay demo $(if $(ADDR),--addr $(ADDR)) --data $(or $(DATA),data) -- $(FLAGS)
 
 test: test-rust test-python test-node test-deploy test-conformance test-fuzz
 
@@ -67,6 +68,7 @@ build-all:
 lint:
 	cargo fmt --all --check
 	cargo clippy --all-targets -- -D warnings
+	cargo clippy --no-default-features --features agent -- -D warnings
 	cargo clippy -p coralmux-loadtest --all-targets -- -D warnings
 	cargo clippy -p coralmux-instructions --all-targets -- -D warnings
 	if cargo deny --version >/dev/null 2>&1; then \
