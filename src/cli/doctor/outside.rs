@@ -189,3 +189,18 @@ fn name(domain: &str) -> Finding {
                  reach the relay at each of them, on port 443 or 80";
     Finding::warn(title, format!("leads to {all}, and not all of these are this machine's own"), to_do)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::*;
+
+    #[test]
+    fn a_name_that_leads_to_this_machine_is_well() {
+        assert_eq!(name("localhost").state, State::Ok);
+        // An address for documentation (RFC 5737), which no machine has.
+        let finding = name("192.0.2.1");
+        assert_eq!(finding.state, State::Warn);
+        assert!(finding.text.contains("192.0.2.1") && finding.to_do.is_some());
+    }
+}
