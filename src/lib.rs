@@ -2,7 +2,8 @@
 //!
 //! The modules form layers, and imports point one way, down this list:
 //!
-//! 1. [`cli`]: the subcommands beside the relay itself; [`server`]: composition: preflight, threads, signals, drain.
+//! 1. `demo` (features `server` and `agent`): a relay, an agent and a pairing link by one command; [`cli`]: the other
+//!    subcommands beside the relay itself; [`server`]: composition: preflight, threads, signals, drain.
 //! 2. [`shard`], [`control`], [`http`]: the pinned threads that own connections, the thread that owns the store, and
 //!    the HTTP that both speak.
 //! 3. [`session`]: what a token's two connections share, as a state machine without I/O.
@@ -10,7 +11,10 @@
 //! 5. `e2e` (feature `e2e`): end-to-end encryption, for the ends; the relay has no use for it. Pure.
 //! 6. [`proto`]: the wire: frames, envelopes, tokens, limits. Pure.
 //!
-//! [`proto`], [`session`] and `e2e` compile without the `server` feature, on any system.
+//! Beside them stand the ends, which know nothing of the relay's inside: `client` (feature `client`) knows `e2e` and
+//! `proto`, and `agent` (feature `agent`) knows `client`.
+//!
+//! [`proto`], [`session`], `e2e`, `client` and `agent` compile without the `server` feature, on any system.
 
 pub mod proto;
 pub mod session;
@@ -28,6 +32,8 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "server")]
 pub mod control;
+#[cfg(all(feature = "server", feature = "agent"))]
+pub mod demo;
 #[cfg(feature = "server")]
 pub mod http;
 #[cfg(feature = "server")]

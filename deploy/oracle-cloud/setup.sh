@@ -111,15 +111,21 @@ raise_limits() {
 	[[ $files -ge 1048576 ]] || say "fs.nr_open is $files: the relay can have no more connections than that"
 }
 
-# A setting in the relay's environment file; one that is there with another value is the operator's business.
+# A setting in the relay's environment file; one that is there with another value is the operator's business. What runs
+# without it is stopped, and install.sh starts it again.
 set_domain() {
 	local line="CORALMUX_DOMAIN=$domain"
-	if grep -qE '^CORALMUX_DOMAIN=' "$settings"; then
-		grep -qxF "$line" "$settings" || die "$settings names another domain: change it there, then systemctl restart coralmux-relay"
-	else
-		echo "$line" >>"$settings"
-		changed=yes
+	if grep -qE '^CORALMUX_DOMAIN=' "$settings" 2>/dev/null; then
+		grep -qxF "$line" "$settings" ||
+			die "$settings names another domain: change it there, then systemctl restart coralmux-relay"
+		return
 	fi
+	mkdir -p "${settings%/*}"
+	(
+		umask 077
+		echo "$line" >>"$settings"
+	)
+	! systemctl is-active --quiet coralmux-relay || systemctl stop coralmux-relay
 }
 
 read_arguments "$@"
@@ -132,11 +138,7 @@ for port in "${ports[@]}"; do
 	open_port "$port"
 done
 raise_limits
-changed=no
-"$installer" "${source[@]}" --no-start
 [[ -z $domain ]] || set_domain
-# With a new setting, what runs has to start again; install.sh does the rest.
-[[ $changed == no ]] || ! systemctl is-active --quiet coralmux-relay || systemctl stop coralmux-relay
 "$installer" "${source[@]}"
 
 cat <<END

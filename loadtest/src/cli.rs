@@ -1,6 +1,7 @@
 //! The command line.
 
 use crate::scenario::{Opening, chat, idle, pingpong, slow, storm, upload};
+use crate::tls::TlsArgs;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -82,6 +83,8 @@ pub(crate) struct Common {
     /// Where the report for people goes
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
 }
 
 impl Common {
@@ -275,6 +278,8 @@ pub(crate) struct HoldArgs {
     pub(crate) pairs: usize,
     /// Connections that are opened at the same time
     pub(crate) concurrency: usize,
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
 }
 
 #[derive(Debug, Args)]

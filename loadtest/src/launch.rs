@@ -3,6 +3,7 @@
 use crate::scenario::Relay;
 use crate::server::Process;
 use crate::target::Target;
+use crate::tls::TlsArgs;
 use crate::tokens;
 use anyhow::{Context as _, Result, bail};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -91,7 +92,7 @@ impl Server {
         }
         let process = Process { pid: server.child.id() };
         let memory_at_start = Some(process.memory()?);
-        let target = Target::resolve(&format!("ws://{address}/ws"))?;
+        let target = Target::resolve(&format!("ws://{address}/ws"), &TlsArgs::default())?;
         let tokens = tokens::make(&target, ADMIN_KEY, pairs)?;
         Ok((server, Relay { target, process: Some(process), memory_at_start, tokens }))
     }

@@ -10,6 +10,7 @@ mod report;
 mod scenario;
 mod server;
 mod target;
+mod tls;
 mod tokens;
 
 use anyhow::{Context as _, Result};
@@ -75,7 +76,7 @@ fn run(command: Command) -> Result<()> {
 /// Runs a scenario against the relay, or in turn against two, and shows the result.
 fn measure(common: &Common, pairs: usize, scenario: impl Fn(Run<'_>) -> Result<Outcome>) -> Result<()> {
     let prepare = |url: &str, pid: Option<u32>| {
-        let target = Target { e2e: common.e2e, ..Target::resolve(url)? };
+        let target = Target { e2e: common.e2e, ..Target::resolve(url, &common.tls)? };
         let process = pid.map(|pid| Process { pid }).or_else(|| find_listener(target.address));
         let memory_at_start = process.map(Process::memory).transpose()?;
         let tokens = match &common.tokens {

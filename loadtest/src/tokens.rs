@@ -2,7 +2,8 @@
 
 use crate::target::Target;
 use anyhow::{Context as _, Result, bail, ensure};
-use std::io::{Read as _, Write as _};
+use rustls::StreamOwned;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
@@ -11,6 +12,10 @@ use std::time::Duration;
 const PIPELINED: usize = 32;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// A connection, plain or not.
+trait Stream: Read + Write {}
+impl<T: Read + Write> Stream for T {}
 
 /// The first `count` tokens of a file, one a line.
 pub(crate) fn from_file(path: &Path, count: usize) -> Result<Vec<String>> {
@@ -22,10 +27,14 @@ pub(crate) fn from_file(path: &Path, count: usize) -> Result<Vec<String>> {
 
 /// `count` new tokens, by `POST /api/v1/pair`.
 pub(crate) fn make(target: &Target, admin_key: &str, count: usize) -> Result<Vec<String>> {
-    let mut stream = TcpStream::connect_timeout(&target.address, ANSWER_TIMEOUT)
+    let stream = TcpStream::connect_timeout(&target.address, ANSWER_TIMEOUT)
         .with_context(|| format!("cannot reach {}", target.url))?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     stream.set_nodelay(true)?;
+    let mut stream: Box<dyn Stream> = match &target.tls {
+        None => Box::new(stream),
+        Some(tls) => Box::new(StreamOwned::new(tls.connection()?, stream)),
+    };
     let request = format!(
         "POST /api/v1/pair HTTP/1.1\r\nHost: {}\r\nX-Admin-Key: {admin_key}\r\nContent-Length: 0\r\n\r\n",
         target.authority
@@ -35,7 +44,7 @@ pub(crate) fn make(target: &Target, admin_key: &str, count: usize) -> Result<Vec
         let batch = PIPELINED.min(count - tokens.len());
         stream.write_all(request.repeat(batch).as_bytes()).context("asking for tokens")?;
         for _ in 0..batch {
-            let body = read_answer(&mut stream, &mut buffer).context("asking for tokens")?;
+            let body = read_answer(&mut *stream, &mut buffer).context("asking for tokens")?;
             let json: serde_json::Value = serde_json::from_slice(&body).context("the relay's answer is not JSON")?;
             let token = json["token"].as_str().context("the relay's answer has no token")?;
             tokens.push(token.to_owned());
@@ -45,7 +54,7 @@ pub(crate) fn make(target: &Target, admin_key: &str, count: usize) -> Result<Vec
 }
 
 /// The body of the next answer; `buffer` keeps what belongs to those after it.
-fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<Vec<u8>> {
+fn read_answer(stream: &mut dyn Stream, buffer: &mut Vec<u8>) -> Result<Vec<u8>> {
     loop {
         let mut headers = [httparse::EMPTY_HEADER; 32];
         let mut answer = httparse::Response::new(&mut headers);

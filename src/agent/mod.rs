@@ -14,7 +14,7 @@ mod openai;
 mod options;
 pub mod pairing;
 mod serve;
-mod state;
+pub mod state;
 mod utf8;
 
 pub use serve::{Ending, Settings, serve};
@@ -120,8 +120,8 @@ fn start(options: &Options) -> Result<Ending, Failure> {
     Ok(serve(&client, &events, backend, &settings, &stop, &say))
 }
 
-/// A line for the person; one that cannot be written is nobody's loss.
-fn say(line: &str) {
+/// Shows a line to the person; one that cannot be written is nobody's loss.
+pub fn say(line: &str) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
@@ -168,7 +168,7 @@ fn open_backend(options: &BackendOptions, trust: &Trust) -> Result<Arc<dyn Backe
     Ok(Arc::new(OpenAi::new(settings)?))
 }
 
-/// The token and secret that are kept, or new ones, which are kept from then on.
+/// Where the state is kept, and the state.
 fn open_state(options: &Options, trust: &Trust) -> Result<State, Failure> {
     let path = match &options.state {
         Some(path) => path.clone(),

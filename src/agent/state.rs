@@ -16,11 +16,11 @@ const FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// Token and secret for one relay.
 #[derive(Clone, Debug)]
-pub(super) struct State {
+pub struct State {
     /// The pairing token.
-    pub(super) token: String,
+    pub token: String,
     /// The pairing secret.
-    pub(super) secret: PairingSecret,
+    pub secret: PairingSecret,
 }
 
 /// The file. `relay` is for people who look into it.
@@ -33,7 +33,7 @@ struct File {
 
 /// Why the state cannot be kept.
 #[derive(Debug, Error)]
-pub(super) enum StateError {
+pub enum StateError {
     /// No home folder to keep it in.
     #[error("there is no home folder to keep the token in: name a file with --state")]
     NoHome,
@@ -66,7 +66,7 @@ pub(super) enum StateError {
 ///
 /// # Errors
 /// [`StateError::NoHome`]
-pub(super) fn default_path(relay: &RelayUrl, env: impl Fn(&str) -> Option<String>) -> Result<PathBuf, StateError> {
+pub fn default_path(relay: &RelayUrl, env: impl Fn(&str) -> Option<String>) -> Result<PathBuf, StateError> {
     let given = |name: &str| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let base = if cfg!(windows) {
         given("LOCALAPPDATA")
@@ -83,7 +83,7 @@ pub(super) fn default_path(relay: &RelayUrl, env: impl Fn(&str) -> Option<String
 ///
 /// # Errors
 /// It cannot be read, is none, or others may read it.
-pub(super) fn read(path: &Path) -> Result<Option<State>, StateError> {
+pub fn read(path: &Path) -> Result<Option<State>, StateError> {
     let refused = |error: io::Error| StateError::Io { path: path.to_owned(), error };
     let damaged = || StateError::Damaged { path: path.to_owned() };
     let metadata = match fs::metadata(path) {
@@ -112,7 +112,7 @@ pub(super) fn read(path: &Path) -> Result<Option<State>, StateError> {
 ///
 /// # Errors
 /// The system refuses.
-pub(super) fn write(path: &Path, relay: &RelayUrl, state: &State) -> Result<(), StateError> {
+pub fn write(path: &Path, relay: &RelayUrl, state: &State) -> Result<(), StateError> {
     let refused = |path: &Path| {
         let path = path.to_owned();
         move |error: io::Error| StateError::Io { path, error }

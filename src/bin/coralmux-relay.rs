@@ -14,6 +14,10 @@ fn main() -> ExitCode {
         }
     };
     let mut args: Vec<_> = std::env::args_os().collect();
+    if args.get(1).is_some_and(|first| first == "demo") {
+        args.remove(1);
+        return demo(args, inherited);
+    }
     if let Some(exit_code) = cli::run(&args) {
         return ExitCode::from(exit_code);
     }
@@ -39,5 +43,18 @@ fn main() -> ExitCode {
         eprintln!("coralmux-relay: {error}");
         return ExitCode::from(server::exit::CONFIG);
     }
-    ExitCode::from(server::run(&config, inherited))
+    let exit_code = server::run(&config, inherited);
+    telemetry::log::flush();
+    ExitCode::from(exit_code)
+}
+
+#[cfg(feature = "agent")]
+fn demo(args: Vec<std::ffi::OsString>, inherited: server::Inherited) -> ExitCode {
+    ExitCode::from(coralmux::demo::run(args, inherited))
+}
+
+#[cfg(not(feature = "agent"))]
+fn demo(_: Vec<std::ffi::OsString>, _: server::Inherited) -> ExitCode {
+    eprintln!("coralmux-relay: this program was built without the agent, which the demo needs");
+    ExitCode::from(server::exit::CONFIG)
 }

@@ -25,6 +25,9 @@ pub(super) struct Flags {
     /// Proxy whose X-Forwarded-For counts; repeatable [default: none]
     #[arg(long, value_name = "IP[/BITS]", help_heading = "Listening")]
     pub(super) trusted_proxy: Vec<String>,
+    /// Proxy that begins each connection with a PROXY protocol header; repeatable [default: none]
+    #[arg(long, value_name = "IP[/BITS]", help_heading = "Listening")]
+    pub(super) proxy_protocol: Vec<String>,
     /// Browser origin to admit, such as https://app.example.com; repeatable [default: any]
     #[arg(long, value_name = "ORIGIN", help_heading = "Listening")]
     pub(super) allow_origin: Vec<String>,
@@ -136,8 +139,8 @@ pub(super) struct Flags {
     /// TOML file with these flags as keys, without the dashes in front [default: none]
     #[arg(long, value_name = "FILE", help_heading = "Program")]
     pub(super) config: Option<String>,
-    /// Lines for people or for programs; auto: for people on a terminal [default: auto]
-    #[arg(long, value_name = "auto|human|json", help_heading = "Program")]
+    /// Lines for people, programs or systemd; auto: what fits standard error [default: auto]
+    #[arg(long, value_name = "auto|human|json|journal", help_heading = "Program")]
     pub(super) log_format: Option<String>,
     /// The least that is logged: error, warn, info, debug or trace [default: info]
     #[arg(long, value_name = "LEVEL", help_heading = "Program")]

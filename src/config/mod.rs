@@ -100,6 +100,8 @@ pub struct Config {
     pub echo_addrs: Vec<SocketAddr>,
     /// Proxies whose `X-Forwarded-For` counts.
     pub trusted_proxies: Vec<Network>,
+    /// Proxies that begin each connection with a PROXY protocol header.
+    pub proxies: Vec<Network>,
     /// Browser origins that may connect.
     pub origins: Origins,
     /// Whether the phone in the browser is served.
@@ -202,6 +204,7 @@ pub fn resolve_on(
         listen: tls::read_listen(from, flags, &tls)?,
         tls,
         echo_addrs: from.one("echo-addr", &flags.echo_addr, Vec::new(), value::listen)?,
+        proxies: from.many("proxy-protocol", &flags.proxy_protocol, value::network)?,
         trusted_proxies: from.many("trusted-proxy", &flags.trusted_proxy, value::network)?,
         origins: Origins::of(from.many("allow-origin", &flags.allow_origin, value::origin)?),
         admin_key: match read_admin_key(from, flags)? {

@@ -80,6 +80,7 @@ fn the_file_takes_numbers_texts_switches_and_lists() {
     assert_eq!((config.limits.message_bytes_max, config.limits.daily_quota_bytes), (1 << 20, 1 << 30));
     assert!(!config.registration);
     assert!(config.admin_key.unwrap().matches(b"of the file"));
+    assert!(config.proxies.is_empty());
     assert_eq!(config.trusted_proxies, ["10.0.0.0/8", "::1"].map(|text| text.parse::<Network>().unwrap()));
     assert_eq!(config.config_file.unwrap().to_str(), Some(path.as_str()));
 }

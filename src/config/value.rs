@@ -152,13 +152,15 @@ pub(super) fn path(text: &str) -> Read<PathBuf> {
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people where standard error is a terminal, else JSON.
+    /// For people where standard error is a terminal, fields for the journal where it goes there, else JSON.
     #[default]
     Auto,
     /// For people.
     Human,
     /// One JSON object a line.
     Json,
+    /// Entries with fields for systemd's journal.
+    Journal,
 }
 
 pub(super) fn log_format(text: &str) -> Read<LogFormat> {
@@ -166,7 +168,8 @@ pub(super) fn log_format(text: &str) -> Read<LogFormat> {
         "auto" => Ok(LogFormat::Auto),
         "human" => Ok(LogFormat::Human),
         "json" => Ok(LogFormat::Json),
-        _ => Err("auto, human or json".to_owned()),
+        "journal" => Ok(LogFormat::Journal),
+        _ => Err("auto, human, json or journal".to_owned()),
     }
 }
 

@@ -8,6 +8,7 @@ use crate::proto::quota::day_of;
 use crate::proto::token::{Role, TokenHash, TokenId, token_text};
 use crate::store::calendar::{LAST_SECOND, month_of_day};
 use crate::store::{StoreError, TokenRow, UsageSums};
+use crate::telemetry::log::{self, LogError};
 use serde::Serialize;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
@@ -35,6 +36,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             ApiCall::Backup(name) => self.begin_backup(name),
             ApiCall::BackupState => Ok(self.backups.state()),
             ApiCall::Update(id, change) => self.update(id, change),
+            ApiCall::LogLevel(level) => log_level(level),
             ApiCall::RevokeId(id) => self.find(id).and_then(|row| self.revoke(&row.hash)),
         };
         answer.unwrap_or_else(|error| error)
@@ -242,6 +244,19 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             online_since: RolesView { phone: phone.map(time), agent: agent.map(time) },
         }
     }
+}
+
+/// What is logged, after changing it if `level` says so.
+fn log_level(level: Option<String>) -> Answer {
+    #[derive(Serialize)]
+    struct Body {
+        level: String,
+    }
+    if let Some(level) = level {
+        let refused = |error: LogError| ApiAnswer::error(400, "INVALID_REQUEST", &error.to_string(), None);
+        log::set_level(&level).map_err(refused)?;
+    }
+    Ok(ApiAnswer::json(200, &Body { level: log::level() }))
 }
 
 fn not_found() -> ApiAnswer {

@@ -85,6 +85,8 @@ pub enum ApiCall {
     BackupState,
     /// `DELETE /api/v1/tokens/{id}`: as `Revoke`, by public id; 204, or 404.
     RevokeId(TokenId),
+    /// `GET` and `PUT /api/v1/log-level`: 200 `{"level":…}`; `Some`: what is logged from now on.
+    LogLevel(Option<String>),
 }
 
 /// The optional JSON body of `POST /api/v1/pair`.

@@ -31,6 +31,16 @@ pub(super) fn token_change(now_unix_sec: u64, body: &[u8]) -> Result<TokenChange
     change(now_unix_sec, body).map_err(problem)
 }
 
+/// Reads the body of `PUT /api/v1/log-level`: `{"level":"debug"}`.
+pub(super) fn log_level(body: &[u8]) -> Result<String, Problem> {
+    let fields: Map<String, Value> =
+        serde_json::from_slice(body).map_err(|error| problem(format!("the body has to be a JSON object: {error}")))?;
+    match (fields.get("level"), fields.len()) {
+        (Some(Value::String(level)), 1) => Ok(level.clone()),
+        _ => Err(problem("level: has to be there, as a string, and nothing else".to_owned())),
+    }
+}
+
 /// Reads the optional body of `POST /api/v1/backup`: the name of the file to be made beside the store.
 pub(super) fn backup_name(body: &[u8]) -> Result<Option<String>, Problem> {
     if body.trim_ascii().is_empty() {

@@ -140,6 +140,14 @@ impl Gate {
                 self.check_admin(head)?;
                 ApiCall::Revoke(hash)
             }
+            ("GET", Route::LogLevel) => {
+                self.check_admin(head)?;
+                ApiCall::LogLevel(None)
+            }
+            ("PUT", Route::LogLevel) => {
+                self.check_admin(head)?;
+                ApiCall::LogLevel(Some(body::log_level(body)?))
+            }
             ("GET", Route::Tokens) => {
                 self.check_admin(head)?;
                 let (limit, after) = page(query)?;

@@ -17,6 +17,7 @@ pub(super) enum Route {
     Pair,
     PairToken(TokenHash),
     Tokens,
+    LogLevel,
     Token(TokenId),
     TokenUsage(TokenId),
     Sessions,
@@ -46,6 +47,7 @@ impl Route {
             "/api/v1/register" => Self::Register,
             "/api/v1/pair" => Self::Pair,
             "/api/v1/tokens" => Self::Tokens,
+            "/api/v1/log-level" => Self::LogLevel,
             "/api/v1/sessions" => Self::Sessions,
             "/api/v1/usage" => Self::Usage,
             "/api/v1/drain" => Self::Drain,
@@ -73,6 +75,7 @@ impl Route {
                 "Allow: GET, HEAD\r\n"
             }
             Self::WebSocket => "Allow: GET\r\n",
+            Self::LogLevel => "Allow: GET, HEAD, PUT\r\n",
             Self::TokenUsage(_) | Self::Sessions | Self::Usage => "Allow: GET, HEAD\r\n",
             Self::Backup => "Allow: GET, HEAD, POST\r\n",
             Self::Register | Self::Pair | Self::Drain => "Allow: POST\r\n",

@@ -270,6 +270,13 @@ function startAnswer() {
   return answer;
 }
 
+function resumeAnswer() {
+  if (lastAgentMessage?.state !== 'cut') return;
+  answer = lastAgentMessage;
+  answer.state = 'streaming';
+  delete answer.error;
+}
+
 // A question went out. Three dots show that the agent thinks, until its first word; an answer that is still under way
 // comes to its end first, for answers say nothing of what they answer but their order.
 function expectAnswer() {
@@ -303,7 +310,7 @@ function receive(type, payload) {
     case 'chat.tool_status':
       return receiveToolStatus(payload);
     case 'chat.error':
-      return receiveError(payload);
+      return receiveAgentError(payload);
     default:
       // Types of other apps: nothing that a chat could show.
       return undefined;
@@ -314,6 +321,8 @@ function receiveDelta({ delta, seq }) {
   if (typeof delta !== 'string') return;
   // An answer begins at 1: the one before it ended without a word.
   if (answer?.text && seq === 1) endAnswer('done');
+  // An answer that broke off here goes on; what was lost of it comes with the whole text at its end.
+  if (!answer && seq > 1) resumeAnswer();
   if (!answer) startAnswer();
   answer.text += delta;
   delete answer.doing;
@@ -321,13 +330,13 @@ function receiveDelta({ delta, seq }) {
   if (Date.now() - keptAt > KEEP_EVERY_MS) keep(answer);
 }
 
-function receiveDone({ full_text: whole }) {
-  // An answer that broke off here may come to its end after all: the whole text mends it.
-  if (!answer && lastAgentMessage?.state === 'cut' && typeof whole === 'string') answer = lastAgentMessage;
+function receiveDone({ full_text: whole, cancelled }) {
+  if (!answer) resumeAnswer();
   if (!answer && typeof whole === 'string') startAnswer();
   if (!answer) return;
   if (typeof whole === 'string' && whole) answer.text = whole;
-  delete answer.error;
+  if (cancelled) answer.remark = 'Stopped by your next message';
+  else if (!answer.text) answer.remark = 'The answer is empty';
   endAnswer('done');
 }
 
@@ -338,15 +347,20 @@ function receiveToolStatus(payload) {
   show(answer);
 }
 
+// An error in clear: the relay's, or that of an agent without keys.
 function receiveError(payload) {
   const message = sent.get(payload.ref);
+  if (message && payload.code !== 'BACKEND_ERROR') return receiveRefusal(message, payload, errorText(payload));
+  // The banner says it already; a message that met nobody is told apart by its `ref`.
+  if (channel.security.name === 'refused' || payload.code === 'PEER_OFFLINE') return;
+  receiveAgentError(payload);
+}
+
+function receiveAgentError(payload) {
   const text = errorText(payload);
-  if (message) return receiveRefusal(message, payload, text);
-  // An agent's key that met nobody, and the like: nothing the user did.
-  if (payload.code === 'PEER_OFFLINE') return;
+  if (!answer) return note(text);
   announce(text);
-  if (answer) endAnswer('cut', text);
-  else if (channel.security.name !== 'refused') note(text);
+  endAnswer('cut', text);
 }
 
 // The relay did not deliver a message.

@@ -37,7 +37,7 @@ function stateOf(message) {
     case 'cut':
       return { text: message.error ?? 'The answer broke off', bad: true };
     default:
-      return { text: '' };
+      return { text: message.remark ?? '' };
   }
 }
 

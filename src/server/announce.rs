@@ -7,13 +7,14 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
 /// The relay accepts connections from now on.
-pub(super) fn ready(config: &Config, listeners: &Listeners, caps: &Caps, tokens: usize) {
+pub(super) fn ready(config: &Config, listeners: &Listeners, http_addrs: &[SocketAddr], caps: &Caps, tokens: usize) {
     let list = |addrs: &[SocketAddr]| addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let listen = |tls| listeners.listen.iter().filter(|l| l.tls == tls).map(|l| l.addr).collect::<Vec<_>>();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         listen = list(&listen(false)),
         tls = list(&listen(true)),
+        http = list(http_addrs),
         shards = config.shards,
         connections_max = caps.connections_max,
         tokens,

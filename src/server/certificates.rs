@@ -3,75 +3,117 @@
 //! Here alone is tokio, with one thread, for `instant-acme` needs it. Nothing that a client of the relay sends comes
 //! through this thread, but for the requests to `--http-addr`.
 
-use super::{Failure, exit, unix_ms};
-use crate::config;
+use super::{Failure, exit, listeners, unix_ms};
+use crate::config::{self, Listen};
+use crate::tls::acme::{self, BindingKey};
 use crate::tls::certificates::Certificates;
 use crate::tls::files::{LOOK_EVERY, Pair};
-use crate::tls::settings::server_config;
-use rustls::ServerConfig;
+use crate::tls::port80::{self, Tokens};
+use std::fmt::Display;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread;
 use tokio::sync::watch;
 
-/// What there is to keep, all loaded that is on the disk.
-pub(super) struct Keeper {
+/// What there is to keep, with all loaded that is on the disk.
+pub(super) struct Prepared {
     pub(super) certificates: Arc<Certificates>,
     pairs: Vec<Pair>,
+    acme: Option<acme::Keeper>,
+    http: Vec<TcpListener>,
+    tokens: Arc<Tokens>,
 }
 
 /// The thread, running.
 pub(super) struct Kept {
-    /// The settings of all TLS connections.
-    #[expect(dead_code, reason = "until the shards speak TLS")]
-    pub(super) server_config: Arc<ServerConfig>,
     reloads: watch::Sender<()>,
 }
 
-impl Keeper {
-    /// Loads what is on the disk; `None` where no TLS is spoken.
-    pub(super) fn prepare(tls: &config::Tls) -> Result<Option<Self>, Failure> {
+impl Prepared {
+    /// Loads what is on the disk and binds the addresses for HTTP; `None` where no TLS is spoken.
+    pub(super) fn new(tls: &config::Tls) -> Result<Option<Self>, Failure> {
         if !tls.is_on() {
             return Ok(None);
         }
         let certificates = Arc::new(Certificates::default());
         let pairs = tls.pairs.iter().map(|files| Pair::open(&certificates, unix_s(), &files.cert, &files.key));
         let pairs = pairs.collect::<Result<_, _>>().map_err(|error| Failure::new(exit::CONFIG, error))?;
-        Ok(Some(Self { certificates, pairs }))
+        let http: Vec<_> = tls.http_addrs.iter().map(|&addr| listeners::bind_http(addr)).collect::<Result<_, _>>()?;
+        let tokens = Arc::new(Tokens::default());
+        let acme = match &tls.acme {
+            Some(acme) => {
+                let settings = settings(acme)?;
+                let answers = (!http.is_empty()).then(|| Arc::clone(&tokens));
+                let keeper = acme::Keeper::open(settings, &certificates, answers);
+                Some(keeper.map_err(|error| Failure::new(exit::CONFIG, error))?)
+            }
+            None => None,
+        };
+        Ok(Some(Self { certificates, pairs, acme, http, tokens }))
     }
 
-    /// Starts the thread.
-    pub(super) fn start(self) -> Result<Kept, Failure> {
-        let failed = |error: &dyn std::fmt::Display| {
+    /// Where HTTP is answered, with the ports that the system chose.
+    pub(super) fn http_addrs(&self) -> Vec<std::net::SocketAddr> {
+        self.http.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// Starts the thread. `listen` is where the relay listens: there https is.
+    pub(super) fn start(self, listen: &[Listen]) -> Result<Kept, Failure> {
+        let failed = |error: &dyn Display| {
             Failure::new(exit::FAILURE, format_args!("cannot start the certificates' thread: {error}"))
         };
-        let server_config = server_config(Arc::clone(&self.certificates)).map_err(|error| failed(&error))?;
+        let ports = || listen.iter().filter(|listen| listen.tls).map(|listen| listen.addr.port());
+        let tls_port = ports().find(|&port| port == 443).or_else(|| ports().next()).unwrap_or(443);
         let (reloads, reloaded) = watch::channel(());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| failed(&error))?;
         let spawned = thread::Builder::new()
             .name("certificates".to_owned())
-            .spawn(move || runtime.block_on(keep_files(self.pairs, reloaded)));
+            .spawn(move || runtime.block_on(self.keep(tls_port, reloaded)));
         spawned.map_err(|error| failed(&error))?;
-        Ok(Kept { server_config, reloads })
+        Ok(Kept { reloads })
+    }
+
+    /// Runs until the relay ends.
+    async fn keep(self, tls_port: u16, mut reloaded: watch::Receiver<()>) {
+        for listener in self.http {
+            let listener = listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
+            match listener {
+                Ok(listener) => drop(tokio::spawn(port80::serve(listener, Arc::clone(&self.tokens), tls_port))),
+                Err(error) => tracing::error!(%error, "an address for HTTP cannot be served"),
+            }
+        }
+        if let Some(acme) = self.acme {
+            acme.start(&reloaded);
+        }
+        let mut pairs = self.pairs;
+        loop {
+            match tokio::time::timeout(LOOK_EVERY, reloaded.changed()).await {
+                Ok(Ok(())) => pairs.iter_mut().for_each(|pair| pair.reload(unix_s())),
+                Ok(Err(_)) => return,
+                Err(_) => pairs.iter_mut().for_each(|pair| pair.look(unix_s())),
+            }
+        }
     }
 }
 
 impl Kept {
-    /// Loads files again and asks the CA again where it is due, without waiting for the next time.
+    /// Loads files again, and asks the CA again where that failed, without waiting for the next time.
     pub(super) fn reload(&self) {
         let _ = self.reloads.send(());
     }
 }
 
-/// Looks after files until the relay ends.
-async fn keep_files(mut pairs: Vec<Pair>, mut reloaded: watch::Receiver<()>) {
-    loop {
-        match tokio::time::timeout(LOOK_EVERY, reloaded.changed()).await {
-            Ok(Ok(())) => pairs.iter_mut().for_each(|pair| pair.reload(unix_s())),
-            Ok(Err(_)) => return,
-            Err(_) => pairs.iter_mut().for_each(|pair| pair.look(unix_s())),
-        }
-    }
+fn settings(acme: &config::Acme) -> Result<acme::Settings, Failure> {
+    let roots = acme.ca.as_deref().map(acme::read_roots).transpose();
+    Ok(acme::Settings {
+        domains: acme.domains.clone(),
+        directory: acme.directory.clone(),
+        roots: roots.map_err(|text| Failure::new(exit::CONFIG, text))?,
+        email: acme.email.clone(),
+        binding: acme.binding.as_ref().map(|binding| (binding.kid.clone(), BindingKey(binding.key.clone()))),
+        dir: acme.dir.clone(),
+    })
 }
 
 fn unix_s() -> u64 {

@@ -21,6 +21,8 @@ pub(super) struct Figures {
     pub(super) shared: Arc<Shared>,
     pub(super) store: Arc<StoreHealth>,
     pub(super) control: Sender<Request>,
+    /// When the process started, in Unix seconds.
+    pub(super) started: f64,
 }
 
 impl Figures {
@@ -34,6 +36,7 @@ impl Figures {
         }
         of_all_shards(&mut sheet, &cells);
         self.of_threads(&mut sheet);
+        self.of_certificates(&mut sheet);
         self.of_store(&mut sheet);
         self.of_process(&mut sheet);
         sheet.render()
@@ -49,6 +52,16 @@ impl Figures {
         sheet.gauge(table::READY, &[], f64::from(u8::from(life.unready(now).is_none())));
         sheet.gauge(table::CONNECTIONS_MAX, &[], self.shared.rules.load().caps.connections_max as f64);
         sheet.count(table::LOG_DROPPED, &[], crate::telemetry::log::dropped());
+    }
+
+    fn of_certificates(&self, sheet: &mut Sheet) {
+        for status in self.shared.certificates.iter().flat_map(|all| all.statuses()) {
+            if let Some(not_after) = status.not_after {
+                sheet.gauge(table::CERTIFICATE_EXPIRY, &[("name", &status.name)], not_after as f64);
+            }
+            let labels = [("name", status.name.as_str()), ("source", status.source.name())];
+            sheet.count(table::CERTIFICATE_FAILURES, &labels, status.failures);
+        }
     }
 
     fn of_store(&self, sheet: &mut Sheet) {
@@ -68,10 +81,9 @@ impl Figures {
     fn of_process(&self, sheet: &mut Sheet) {
         let process = ProcessFigures::read();
         let uptime = self.shared.started.elapsed();
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let version = [("version", env!("CARGO_PKG_VERSION")), ("arch", std::env::consts::ARCH)];
         sheet.gauge(table::BUILD_INFO, &version, 1.0);
-        sheet.gauge(table::START_TIME, &[], unix.saturating_sub(uptime).as_secs_f64());
+        sheet.gauge(table::START_TIME, &[], self.started);
         sheet.gauge(table::UPTIME, &[], uptime.as_secs_f64());
         if let Some(cpu) = process.cpu {
             sheet.count_seconds(table::PROCESS_CPU, &[], cpu.as_secs_f64());
@@ -163,6 +175,7 @@ fn of_all_shards(sheet: &mut Sheet, cells: &[Cells]) {
     tallied(sheet, table::CLOSED, "reason", cells.iter().map(|one| &one.closed));
     tallied(sheet, table::TLS_HANDSHAKES, "outcome", cells.iter().map(|one| &one.tls_handshakes));
     tallied(sheet, table::HTTP_RESPONSES, "status", cells.iter().map(|one| &one.responses));
+    merged(sheet, table::TLS_HANDSHAKE_SECONDS, cells.iter().map(|one| &one.tls_handshake));
     merged(sheet, table::HANDSHAKE_SECONDS, cells.iter().map(|one| &one.handshake));
     merged(sheet, table::AUTH_SECONDS, cells.iter().map(|one| &one.auth));
 }

@@ -54,6 +54,15 @@ pub(super) fn bind(
     Ok(listeners)
 }
 
+/// Binds one socket that no shard has: for the redirects to https.
+pub(super) fn bind_http(addr: SocketAddr) -> Result<std::net::TcpListener, Failure> {
+    let bound = bind_anywhere(addr).and_then(|(socket, _)| {
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    });
+    bound.map_err(|error| failure(addr, "--http-addr, or --http-addr off", &error))
+}
+
 fn bind_all(listen: Listen, shards: u16, echo: bool, of_shards: &mut [Vec<Listener>]) -> io::Result<SocketAddr> {
     let (alone, addr) = bind_anywhere(listen.addr)?;
     let bound = alone.local_addr()?.as_socket().unwrap_or(addr);

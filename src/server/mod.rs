@@ -21,7 +21,7 @@ mod watch;
 
 pub use self::inherited::Inherited;
 
-use self::certificates::Keeper;
+use self::certificates::Prepared;
 use self::notify::Notify;
 use self::preflight::{ProbeError, Surroundings};
 use self::supervise::Running;
@@ -78,21 +78,25 @@ fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> 
     let (orders, ordered) = crossbeam_channel::bounded(ORDERS_MAX);
     signals::listen(orders.clone()).map_err(|error| Failure::new(exit::FAILURE, error))?;
     let nofile = check_machine(config)?;
-    let keeper = Keeper::prepare(&config.tls)?;
     let store = Store::open(&config.db, unix_ms()).map_err(|error| Failure::new(exit::STORE, error))?;
     let (key, origin) =
         admin_key(config.admin_key.clone(), &config.db, random()).map_err(|error| Failure::new(exit::STORE, error))?;
     let listeners = listeners::bind(&config.listen, &config.echo_addrs, config.shards, &mut inherited)?;
     let metrics = watch::bind(config.metrics)?;
     let health = Arc::new(StoreHealth::default());
-    let all = keeper.as_ref().map(|keeper| Arc::clone(&keeper.certificates));
+    let prepared = Prepared::new(&config.tls)?;
+    let http_addrs = prepared.as_ref().map(Prepared::http_addrs).unwrap_or_default();
+    let all = prepared.as_ref().map(|prepared| Arc::clone(&prepared.certificates));
     let shared = Arc::new(shared(config, &key, nofile, Arc::clone(&health), all)?);
-    let kept = keeper.map(Keeper::start).transpose()?;
+    let kept = prepared.map(|prepared| prepared.start(&listeners.listen)).transpose()?;
     let (shards, control_requests) = start_shards(config, settings(config), &shared, &orders)?;
     if let Some(listener) = metrics {
         announce::metrics(&listener);
         let (shared, store) = (Arc::clone(&shared), Arc::clone(&health));
-        watch::start(listener, figures::Figures { shared, store, control: shards.control.clone() })?;
+        watch::start(
+            listener,
+            figures::Figures { shared, store, control: shards.control.clone(), started: unix_ms() as f64 / 1000.0 },
+        )?;
     }
     let admit = |key, slot| {
         let owner = shards.mailboxes.owner(key);
@@ -102,7 +106,7 @@ fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> 
         control::load(&store, &shared.directory, unix_ms(), admit).map_err(|error| Failure::new(exit::STORE, error))?;
     let tokens = index.len();
     let control = start_control(config, store, index, health, &shared, &shards, control_requests)?;
-    announce::ready(config, &listeners, &shared.rules.load().caps, tokens);
+    announce::ready(config, &listeners, &http_addrs, &shared.rules.load().caps, tokens);
     if let KeyOrigin::Made(path) = &origin {
         announce::admin_key(&key, path);
     }
@@ -205,6 +209,7 @@ fn rules(config: &Config, key: &Secret, nofile: u64) -> Rules {
             unauthenticated_max: config.max_unauthenticated,
             unauthenticated_per_address_max: config.max_unauthenticated_per_address,
         },
+        proxies: config.proxies.clone(),
         gate: gate(false),
         echo_gate: gate(true),
     }

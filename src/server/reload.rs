@@ -101,6 +101,7 @@ fn changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("daily-quota", before.daily_quota_bytes != after.daily_quota_bytes),
         ("monthly-quota", before.monthly_quota_bytes != after.monthly_quota_bytes),
         ("max-message", before.message_bytes_max != after.message_bytes_max),
+        ("proxy-protocol", old.proxies != new.proxies),
         ("trusted-proxy", old.trusted_proxies != new.trusted_proxies),
         ("allow-origin", old.origins != new.origins),
         ("phone", old.phone != new.phone),

@@ -146,6 +146,7 @@ fn give_up_after(within: Duration) {
     thread::spawn(move || {
         thread::sleep(within);
         tracing::error!("the threads did not end in time");
+        crate::telemetry::log::flush();
         std::process::exit(i32::from(exit::FAILURE));
     });
 }

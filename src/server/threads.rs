@@ -105,6 +105,7 @@ pub(super) fn start_shards(
                 if let Err(error) = &served {
                     // Half a relay is worse than none: the service manager starts a whole one.
                     tracing::error!(shard = id, %error, "the shard's ring has failed");
+                    crate::telemetry::log::flush();
                     std::process::exit(i32::from(exit::FAILURE));
                 }
                 served

@@ -13,6 +13,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering::Relaxed;
 
+/// The label of connections that are closed without a word.
+const TURNED_AWAY: &str = "turned_away";
+
 /// The listeners, and who was let in only to be turned away.
 #[derive(Default)]
 pub struct Accepting {
@@ -78,7 +81,7 @@ impl Shard {
             // Out of descriptors or memory: the backlog keeps who comes, and the next tick tries again.
             Err(error) => {
                 self.cells.accept_errors += 1;
-                tracing::warn!(%error, "cannot accept a connection");
+                self.log_accept_error(&error);
             }
         }
     }
@@ -90,7 +93,9 @@ impl Shard {
         let Ok(address) = peer_address(&socket) else { return };
         self.cells.accepted += 1;
         let rules = self.shared.rules.load();
-        let (caps, trusted) = (rules.caps, rules.gate.trusts(address));
+        let caps = rules.caps;
+        let proxied = rules.proxies.iter().any(|proxy| proxy.contains(address));
+        let trusted = proxied || rules.gate.trusts(address);
         let admitted = try_count(&self.shared.sockets, caps.connections_max);
         let quiet = admitted && try_count(&self.shared.unauthenticated, caps.unauthenticated_max);
         // Who comes through a trusted proxy is counted when the request has named the client.
@@ -106,6 +111,7 @@ impl Shard {
             }
             // Over TLS a handshake would come before a word could be said: that is more than a flood is worth.
             if tls || self.accepting.turned_away >= TURNED_AWAY_MAX {
+                self.cells.closed.add(TURNED_AWAY, 1);
                 return;
             }
             self.accepting.turned_away += 1;
@@ -114,11 +120,14 @@ impl Shard {
         if !counted {
             let due = self.clock.tick_after(TURNED_AWAY_FOR);
             self.wheel.arm(conn, due);
-            if let Some(early) = &mut self.connections[conn as usize].early {
-                early.turned_away = true;
-            }
         }
-        if tls && !self.begin_handshake(conn) {
+        if let Some(early) = &mut self.connections[conn as usize].early {
+            early.turned_away = !counted;
+            early.tls = tls;
+        }
+        if proxied && counted {
+            self.connections[conn as usize].phase = Phase::Header;
+        } else if tls && !self.begin_handshake(conn) {
             return self.end(conn, CloseReason::Gone);
         }
         self.arm(conn);
@@ -140,6 +149,7 @@ impl Shard {
             address,
             counted,
             echo,
+            tls: false,
             turned_away: false,
             request: Vec::new(),
             keep_alive: true,

@@ -55,6 +55,8 @@ pub struct Cells {
     turn: u64,
     /// Of all messages queued toward sockets that take them at once.
     pub forward: Histogram,
+    /// From accepted to the end of the TLS handshake.
+    pub tls_handshake: Histogram,
     /// From accepted to upgraded.
     pub handshake: Histogram,
     /// From upgraded to authenticated.
@@ -124,6 +126,7 @@ impl Default for Cells {
             fresh: 0,
             turn: 0,
             forward: Histogram::default(),
+            tls_handshake: Histogram::default(),
             handshake: Histogram::default(),
             auth: Histogram::default(),
             refused,

@@ -19,6 +19,8 @@ pub(super) enum CloseReason {
     Unauthorized,
     /// No TLS handshake, or not in time; the metrics of handshakes tell more.
     Handshake,
+    /// A proxy that was to begin with a PROXY protocol header did not.
+    NoHeader,
     /// A record of TLS that was broken, or had no place.
     Tls,
     /// No first message in time.
@@ -46,14 +48,15 @@ pub(super) enum CloseReason {
 }
 
 impl CloseReason {
-    /// The labels of the metrics, that of each reason once.
-    pub(super) const LABELS: [&'static str; 17] = [
+    /// The labels of the metrics: that of each reason once, and that of who is not even told why.
+    pub(super) const LABELS: [&'static str; 19] = [
         "client",
         "protocol",
         "not_utf8",
         "unauthorized",
         "handshake",
         "tls",
+        "no_proxy_header",
         "auth_timeout",
         "message_timeout",
         "too_large",
@@ -65,6 +68,7 @@ impl CloseReason {
         "silent",
         "gone",
         "http",
+        "turned_away",
     ];
 
     /// The label of the metrics.
@@ -77,6 +81,7 @@ impl CloseReason {
             Self::Unauthorized => "unauthorized",
             Self::Handshake => "handshake",
             Self::Tls => "tls",
+            Self::NoHeader => "no_proxy_header",
             Self::AuthTimeout => "auth_timeout",
             Self::MessageTimeout => "message_timeout",
             Self::TooLarge => "too_large",
@@ -104,7 +109,13 @@ impl CloseReason {
             Self::Revoked => 4002,
             Self::Restart => 1012,
             Self::Busy => 1013,
-            Self::Handshake | Self::Tls | Self::SlowConsumer | Self::Silent | Self::Gone | Self::Http => return None,
+            Self::Handshake
+            | Self::Tls
+            | Self::NoHeader
+            | Self::SlowConsumer
+            | Self::Silent
+            | Self::Gone
+            | Self::Http => return None,
         })
     }
 
@@ -122,6 +133,7 @@ impl CloseReason {
             Self::Unauthorized => "unauthorized",
             Self::Handshake => "no TLS handshake",
             Self::Tls => "TLS failed",
+            Self::NoHeader => "no PROXY protocol header",
             Self::AuthTimeout => "no authentication in time",
             Self::MessageTimeout => "message took too long",
             Self::TooLarge => "message too large",

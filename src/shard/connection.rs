@@ -13,6 +13,8 @@ pub(super) const NONE: u32 = u32::MAX;
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// The PROXY protocol's header is read.
+    Header,
     /// The TLS handshake is under way.
     Handshake,
     /// HTTP requests are read.
@@ -129,6 +131,8 @@ pub(super) struct Early {
     pub(super) counted: Option<IpAddr>,
     /// Whether it came in on the echo listener.
     pub(super) echo: bool,
+    /// Whether it came in on a listener that speaks TLS.
+    pub(super) tls: bool,
     /// Over the connection cap: it is only told so.
     pub(super) turned_away: bool,
     /// Bytes of HTTP that are not parsed yet.

@@ -19,8 +19,8 @@ impl Shard {
         if matches!(connection.phase, Phase::Closing | Phase::Dead) {
             return;
         }
-        // In a handshake there is no way to say anything.
-        let code = reason.code().filter(|_| connection.phase != Phase::Handshake);
+        // Before and in a TLS handshake there is no way to say anything.
+        let code = reason.code().filter(|_| !matches!(connection.phase, Phase::Header | Phase::Handshake));
         let Some(code) = code else { return self.end(conn, reason) };
         let is_websocket = !matches!(connection.phase, Phase::Http | Phase::Call) || connection.early.is_none();
         self.log_end(conn, reason);
@@ -94,18 +94,6 @@ impl Shard {
             _ => {}
         }
         self.release(conn);
-    }
-
-    pub(super) fn log_end(&mut self, conn: u32, reason: CloseReason) {
-        self.cells.closed.add(reason.label(), 1);
-        let connection = &self.connections[conn as usize];
-        tracing::debug!(
-            serial = connection.early.as_ref().map(|early| early.serial),
-            role = connection.role.name(),
-            reason = reason.text(),
-            code = reason.code(),
-            "closed"
-        );
     }
 
     /// Hands a request to control, or gives `false` when it cannot take it.

@@ -34,6 +34,7 @@ impl Shard {
         let connection = &mut self.connections[conn as usize];
         connection.last_heard = self.clock.tick();
         match connection.phase {
+            Phase::Header => self.handle_header_bytes(conn, &chunk),
             Phase::Http | Phase::Call => self.handle_request_bytes(conn, chunk),
             Phase::Handshake | Phase::Closing | Phase::Slowed | Phase::Dead => {}
             Phase::Auth | Phase::Moving | Phase::Open | Phase::Echo => match &connection.inbox {

@@ -64,7 +64,7 @@ impl Shard {
             Verdict::Forward(_) => {
                 let session = connection.session;
                 self.cells.forwarded(role, message.len());
-                self.tokens.note_use(session);
+                self.tokens.note_forwarded(session, role, message.len() as u64);
                 Step::Forward(Opcode::Text)
             }
             Verdict::Pong => {

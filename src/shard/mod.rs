@@ -15,10 +15,12 @@ mod ending;
 pub mod handover;
 mod inbound;
 mod inbox;
+mod lives;
 pub mod mail;
 mod message;
 mod outbound;
 mod outbox;
+mod proxied;
 mod receive;
 mod request;
 mod secure;
@@ -32,6 +34,7 @@ use self::bounds::{MAILS_A_TURN, TICK};
 use self::cells::Cells;
 use self::connection::Connection;
 use self::drain::Drain;
+use self::lives::Lives;
 use self::mail::{Mail, Mailboxes};
 use self::outbound::Outboxes;
 use self::secure::Secure;
@@ -118,6 +121,7 @@ pub struct Shard {
     first_in_line: Option<u32>,
     throttled: Throttled,
     cells: Cells,
+    lives: Lives,
     /// The mailbox is being read: whoever is called from there does not read it again.
     reading_mail: bool,
     /// Under way, once it has begun.
@@ -154,6 +158,7 @@ impl Shard {
             first_in_line: None,
             throttled: Throttled::default(),
             cells: Cells::default(),
+            lives: Lives::default(),
             reading_mail: false,
             drain: None,
             settings,

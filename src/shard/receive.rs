@@ -71,7 +71,7 @@ impl Shard {
             }
             Receiving::Idle => match connection.phase {
                 Phase::Handshake if self.secure.is_ready(connection.tls) => {}
-                Phase::Handshake | Phase::Http | Phase::Auth | Phase::Closing if reads => {
+                Phase::Header | Phase::Handshake | Phase::Http | Phase::Auth | Phase::Closing if reads => {
                     connection.receiving = Receiving::Once;
                     self.ring.receive_once(connection.socket.as_fd(), conn, GLANCE_BYTES);
                 }

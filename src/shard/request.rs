@@ -74,7 +74,7 @@ impl Shard {
     }
 
     /// Counts a client that a trusted proxy named, once. `false`: it has too many connections.
-    fn count_client(&mut self, conn: u32, client: IpAddr) -> bool {
+    pub(super) fn count_client(&mut self, conn: u32, client: IpAddr) -> bool {
         let max = self.shared.rules.load().caps.unauthenticated_per_address_max;
         let Some(early) = &mut self.connections[conn as usize].early else { return true };
         if early.counted.is_none() {
@@ -163,6 +163,7 @@ impl Shard {
         if connection.early.as_ref().is_some_and(|early| early.keep_alive) {
             self.wheel.arm(conn, due);
         } else {
+            self.log_end(conn, CloseReason::Http);
             self.begin_closing(conn);
         }
     }
@@ -170,7 +171,7 @@ impl Shard {
     /// Queues a response after which the connection is closed.
     fn respond_last(&mut self, conn: u32, response: Vec<u8>) {
         self.push_response(conn, &response);
-        tracing::debug!(reason = CloseReason::Http.text(), "request refused");
+        self.log_end(conn, CloseReason::Http);
         self.begin_closing(conn);
     }
 }

@@ -277,6 +277,10 @@ impl Shard {
         };
         connection.tls = self.secure.insert(Tls::Traffic(Box::new(traffic)));
         connection.phase = Phase::Http;
+        if let Some(early) = &connection.early {
+            let took = self.clock.instant().saturating_duration_since(early.since);
+            self.cells.tls_handshake.record(took, 1);
+        }
         self.count_handshake(match done {
             Done::Full => Outcome::Full,
             Done::Resumed => Outcome::Resumed,

@@ -2,6 +2,7 @@
 
 use super::addresses::Addresses;
 use super::cells::Cells;
+use crate::config::Network;
 use crate::http::{Gate, HealthReport};
 use crate::session::directory::Directory;
 use crate::telemetry::life::{Life, Stage};
@@ -27,6 +28,8 @@ pub struct Caps {
 pub struct Rules {
     /// The caps.
     pub caps: Caps,
+    /// Proxies that begin each connection with a PROXY protocol header.
+    pub proxies: Vec<Network>,
     /// What HTTP requests are checked against on the relay's listeners.
     pub gate: Gate,
     /// The same on the echo listener.

@@ -89,6 +89,7 @@ impl Shard {
             self.report_usage();
             self.forget_parted();
             self.publish_cells();
+            self.log_held_back();
         }
         let fine = !self.throttled.heap.is_empty() || !self.budget_waiters.is_empty() || self.is_draining();
         self.ring.tick_in(if fine { FINE_TICK } else { TICK });
@@ -165,6 +166,7 @@ impl Shard {
                 self.end(conn, CloseReason::Handshake);
             }
             Phase::Closing if self.keeps_until_sent(conn) => {}
+            Phase::Header => self.end(conn, CloseReason::NoHeader),
             Phase::Http | Phase::Call | Phase::Closing => self.end(conn, CloseReason::Gone),
             Phase::Dead => {}
         }

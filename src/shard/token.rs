@@ -4,6 +4,7 @@ use super::close::CloseReason;
 use super::connection::{NONE, Pauses, Phase};
 use super::handover::Destination;
 use super::inbox::Inbox;
+use super::lives::Life;
 use super::{Settings, Shard};
 use crate::control::message::{Notice, Request, Usage};
 use crate::proto::envelope;
@@ -52,6 +53,15 @@ pub(super) struct Live {
     noted: bool,
     /// The tick at which it may be forgotten, if nobody has come back; [`NONE`] while somebody is there.
     forget_at: u32,
+    /// By `Role as usize`: of the connections that are there, for their last line in the log.
+    pub(super) lives: [Life; 2],
+}
+
+impl Live {
+    /// Its token.
+    pub(super) fn key(&self) -> TokenKey {
+        self.key
+    }
 }
 
 impl Tokens {
@@ -63,8 +73,18 @@ impl Tokens {
         self.sessions.get_mut(index as usize)
     }
 
-    /// Notes that a session has forwarded something.
-    pub(super) fn note_use(&mut self, index: u32) {
+    /// Notes that a session has forwarded a message of `role`.
+    pub(super) fn note_forwarded(&mut self, index: u32, role: Role, bytes: u64) {
+        let Some(live) = self.sessions.get_mut(index as usize) else { return };
+        live.lives[role as usize].forwarded(bytes);
+        if !live.noted {
+            live.noted = true;
+            self.used.push(index);
+        }
+    }
+
+    /// Notes that a session has bytes that are not reported.
+    fn note_use(&mut self, index: u32) {
         if let Some(live) = self.sessions.get_mut(index as usize)
             && !live.noted
         {
@@ -175,14 +195,19 @@ impl Shard {
         let due = self.clock.tick_after(self.settings.ping_interval);
         let connection = &mut self.connections[conn as usize];
         (connection.session, connection.role, connection.phase, connection.due) = (session, role, Phase::Open, due);
+        let mut life = Life::default();
         if let Some(early) = connection.early.take() {
-            tracing::debug!(conn = early.serial, token = %key.id(), role = role.name(), address = %early.address, "authenticated");
+            life = self.log_opened(&early, key, role);
             self.cells.auth.record(self.clock.instant().saturating_duration_since(early.since), 1);
             self.leave_unauthenticated(&early);
         }
         self.wheel.arm(conn, due);
         if let Some(replaced) = replaced {
             self.close(replaced, CloseReason::Replaced);
+        }
+        // Not before the replaced one's last line has been written.
+        if let Some(live) = self.tokens.sessions.get_mut(session as usize) {
+            live.lives[role as usize] = life;
         }
         // The peer learns of the newcomer before anything of the newcomer can reach it, and its own next key exchange
         // cannot overtake the newcomer's auth.ok, which is queued here and now (wire contract, Order).
@@ -213,6 +238,7 @@ impl Shard {
                 slot: token.slot,
                 noted: false,
                 forget_at: NONE,
+                lives: Default::default(),
             }) as u32;
         }
         Some(token.session)
@@ -222,8 +248,9 @@ impl Shard {
     pub(super) fn refuse_auth(&mut self, conn: u32, message: &'static str) {
         let Some(early) = &mut self.connections[conn as usize].early else { return };
         let delay = self.shared.addresses.delay_after_failure(early.address, self.clock.unix_ms() / 1000);
-        tracing::debug!(conn = early.serial, address = %early.address, message, "authentication refused");
         early.refusal = message;
+        let (serial, address) = (early.serial, early.address);
+        self.log_refused(serial, address, message);
         if delay.is_zero() {
             return self.finish_refusal(conn);
         }

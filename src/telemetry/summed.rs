@@ -41,9 +41,55 @@ impl Summed {
     }
 }
 
+/// One place that logs each event on a line of its own, as long as they are few.
+#[derive(Clone, Copy, Debug)]
+pub struct Capped {
+    lines_max: u32,
+    /// Lines in this period. `lines <= lines_max`.
+    lines: u32,
+    /// Events of this period without a line.
+    held: u64,
+}
+
+impl Capped {
+    /// A place that writes at most `lines_max` lines in a period, which [`Self::end_period`] ends.
+    #[must_use]
+    pub const fn new(lines_max: u32) -> Self {
+        Self { lines_max, lines: 0, held: 0 }
+    }
+
+    /// Counts an event; whether it is to have its line.
+    #[must_use]
+    pub fn handle_event(&mut self) -> bool {
+        let has_line = self.lines < self.lines_max;
+        if has_line {
+            self.lines += 1;
+        } else {
+            self.held += 1;
+        }
+        has_line
+    }
+
+    /// Begins a new period; how many events of the last one had no line.
+    #[must_use]
+    pub fn end_period(&mut self) -> u64 {
+        self.lines = 0;
+        std::mem::take(&mut self.held)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn few_events_have_their_lines_and_the_rest_of_a_flood_is_counted() {
+        let mut place = Capped::new(3);
+        assert_eq!((0..10).filter(|_| place.handle_event()).count(), 3);
+        assert_eq!(place.end_period(), 7);
+        assert!(place.handle_event());
+        assert_eq!(place.end_period(), 0);
+    }
 
     #[test]
     fn a_flood_is_one_line_a_period_and_every_event_is_counted_once() {

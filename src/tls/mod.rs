@@ -4,12 +4,14 @@
 //! Nothing here reads a socket of a client: the shards do, with the settings that [`settings::server_config`] makes. A
 //! private key must never reach a log line, an error text or a file that others may read.
 
+pub mod acme;
 pub mod certificate;
 pub mod certificates;
 pub mod fault;
 pub mod files;
 pub mod handshake;
 pub mod outcome;
+pub mod port80;
 pub mod record;
 pub mod settings;
 pub mod status;

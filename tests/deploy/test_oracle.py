@@ -23,6 +23,7 @@ RULES = """\
 COMMIT
 """
 SETUP = "/opt/release/setup.sh"
+PID = ("systemctl", "show", "--property=MainPID", "--value", "coralmux-relay")
 ALLOW = "-A INPUT -p tcp -m state --state NEW -m tcp --dport {} -j ACCEPT"
 
 
@@ -64,7 +65,11 @@ def test_clients_get_through_the_machines_firewall_to_a_relay_that_runs(machine)
     # What the kernel keeps for connections is of the network namespace, so it can be looked at.
     assert machine.must("sysctl", "-n", "net.core.somaxconn").strip() == "8192"
 
-    machine.must(SETUP)
+    # Once more, with a newer release: the relay is another, the rules are the same.
+    before = machine.must(*PID)
+    release(machine.path("/opt/newer"), more=b"newer")
+    machine.must(SETUP, "--from", "/opt/newer")
+    assert machine.must(*PID) not in (before, "0\n")
     assert machine.must("iptables", "-S", "INPUT") == rules
     assert machine.path("/etc/iptables/rules.v4").read_text() == kept
 
@@ -78,13 +83,18 @@ def test_a_relay_of_before_is_refused_without_the_script(machine):
 def test_a_domain_opens_443_and_80_and_is_set_once(machine):
     settings = machine.path("/etc/coralmux/environment")
     settings.parent.mkdir()
-    # It could get no certificate here: what is tested is what it is told.
-    settings.write_text("CORALMUX_PHONE_RATE=60\nCORALMUX_DOMAIN=relay.example.com\n")
+    # No certificate can be had here, and the CA is nobody; the relay tries again and again, and listens meanwhile.
+    settings.write_text("CORALMUX_PHONE_RATE=60\nCORALMUX_ACME_DIRECTORY=https://127.0.0.1:9/directory\n")
+    machine.must(SETUP, "--domain", "relay.example.com")
+    said = settings.read_text()
+    assert said.endswith("\nCORALMUX_DOMAIN=relay.example.com\n") and said.startswith("CORALMUX_PHONE_RATE=60\n")
+    assert "*:443" in machine.must("ss", "-Hltn")
+    machine.must(SETUP, "--domain", "relay.example.com")
     done = machine.run(SETUP, "--domain", "other.example.com")
     assert done.returncode == 1 and "names another domain" in done.stdout, done.stdout
     rules = machine.must("iptables", "-S", "INPUT")
     assert ALLOW.format(443) in rules and ALLOW.format(80) in rules and "8080" not in rules
-    assert settings.read_text() == "CORALMUX_PHONE_RATE=60\nCORALMUX_DOMAIN=relay.example.com\n"
+    assert settings.read_text() == said
 
 
 def test_what_it_does_not_understand_changes_nothing(machine):

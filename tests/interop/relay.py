@@ -43,6 +43,18 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def certificate(directory):
+    """A certificate of its own signing; the flags that name it."""
+    cert, key = directory / "cert.pem", directory / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "90"]
+        + ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", cert],
+        check=True,
+        capture_output=True,
+    )
+    return ["--tls-cert", cert, "--tls-key", key]
+
+
 class Relay:
     """One relay process."""
 

@@ -2,6 +2,7 @@
 
 use super::frame::FrameReader;
 use super::sealing::Sealing;
+use super::secure::Secure;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
@@ -28,6 +29,8 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) socket: Option<OwnedFd>,
+    /// Where TLS is spoken.
+    pub(super) secure: Option<Box<Secure>>,
     pub(super) stage: Stage,
     /// When `connect` was called, in nanoseconds of [`super::Net::now`].
     pub(super) opened_at: u64,
@@ -51,6 +54,7 @@ impl Connection {
     pub(super) fn new(auth: Rc<[u8]>, sealing: Option<Box<Sealing>>) -> Self {
         Self {
             socket: None,
+            secure: None,
             stage: Stage::Closed,
             opened_at: 0,
             reader: if sealing.is_some() { FrameReader::whole() } else { FrameReader::default() },
@@ -72,7 +76,7 @@ impl Connection {
 
     /// Whether all that was sent is in the kernel's hands.
     pub(super) fn is_drained(&self) -> bool {
-        self.outbox.is_empty()
+        self.outbox.is_empty() && self.secure.as_ref().is_none_or(|secure| secure.is_drained())
     }
 
     /// Sends `bytes[range]`, now or when the socket takes it. An error means that the connection is over.
@@ -89,6 +93,9 @@ impl Connection {
 
     /// Sends what waits, as far as the socket takes it.
     pub(super) fn flush(&mut self) -> Result<(), Errno> {
+        if let (Some(socket), Some(secure)) = (&self.socket, &mut self.secure) {
+            secure.flush(socket)?;
+        }
         while let Some((bytes, range)) = self.outbox.front().cloned() {
             let sent = self.push(&bytes[range.clone()])?;
             if sent < range.len() {
@@ -101,8 +108,11 @@ impl Connection {
     }
 
     /// How much of `bytes` the socket takes now.
-    fn push(&self, bytes: &[u8]) -> Result<usize, Errno> {
+    fn push(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
         let Some(socket) = &self.socket else { return Err(Errno::NOTCONN) };
+        if let Some(secure) = &mut self.secure {
+            return secure.push(socket, bytes);
+        }
         let mut sent = 0;
         // A short count is followed by EAGAIN or by more room: only EAGAIN makes epoll tell when there is room again.
         while sent < bytes.len() {

@@ -8,6 +8,7 @@ mod connection;
 pub(crate) mod envelope;
 pub(crate) mod frame;
 mod sealing;
+mod secure;
 mod source;
 
 use connection::{Connection, Stage};
@@ -22,6 +23,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use rustix::process::{Resource, getrlimit};
 use sealing::{Opened, Sealing};
+use secure::Secure;
 use source::Sources;
 use std::rc::Rc;
 use std::time::Instant;
@@ -67,6 +69,8 @@ pub(crate) struct Net {
     sources: Sources,
     start: Instant,
     read_buffer: Vec<u8>,
+    /// What was opened of it, where TLS is spoken.
+    plain: Vec<u8>,
     /// Connections that are neither closed nor ready.
     opening: usize,
     ready: usize,
@@ -102,6 +106,7 @@ impl Net {
             connections: Vec::with_capacity(connections_max),
             start: Instant::now(),
             read_buffer: vec![0; READ_BYTES],
+            plain: Vec::new(),
             opening: 0,
             ready: 0,
             spins: false,
@@ -154,8 +159,10 @@ impl Net {
         let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
         epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(id as u64), flags).context("epoll")?;
         let opened_at = self.now();
+        let secure = self.target.tls.as_ref().map(|tls| tls.connection()).transpose()?;
         let connection = &mut self.connections[id];
         connection.socket = Some(socket);
+        connection.secure = secure.map(|secure| Box::new(Secure::new(secure)));
         connection.stage = Stage::Connecting;
         connection.opened_at = opened_at;
         self.opening += 1;
@@ -330,7 +337,7 @@ impl Net {
                     break;
                 }
             };
-            if let Err(why) = self.handle_bytes(handler, id, &buffer[..count]) {
+            if let Err(why) = self.handle_received(handler, id, &buffer[..count]) {
                 over = Some(why);
                 break;
             }
@@ -343,6 +350,22 @@ impl Net {
         if let Some(why) = over {
             self.end(handler, id, why);
         }
+    }
+
+    /// What the socket brought: over TLS it is opened first.
+    fn handle_received<H: Handler>(&mut self, handler: &mut H, id: Id, data: &[u8]) -> Result<(), String> {
+        let Connection { socket: Some(socket), secure: Some(secure), .. } = &mut self.connections[id] else {
+            return self.handle_bytes(handler, id, data);
+        };
+        let mut plain = std::mem::take(&mut self.plain);
+        plain.clear();
+        let opened = secure.open(socket, data, &mut plain);
+        let result = match plain.is_empty() {
+            true => opened,
+            false => self.handle_bytes(handler, id, &plain).and(opened),
+        };
+        self.plain = plain;
+        result
     }
 
     fn handle_bytes<H: Handler>(&mut self, handler: &mut H, id: Id, mut data: &[u8]) -> Result<(), String> {

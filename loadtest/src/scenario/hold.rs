@@ -69,6 +69,7 @@ impl Holder {
         let child = Command::new(std::env::current_exe()?)
             .args(["hold", &run.relay.target.url])
             .args([pairs.start * 2, pairs.len(), run.opening.concurrency].map(|number| number.to_string()))
+            .args(run.relay.target.tls.iter().flat_map(|tls| tls.args.to_args()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -124,7 +125,7 @@ pub(crate) fn serve(args: &HoldArgs) -> Result<()> {
         let _ = input.read(&mut [0]);
         drop(still_wanted);
     });
-    let relay = Relay { target: Target::resolve(&args.url)?, process: None, memory_at_start: None, tokens };
+    let relay = Relay { target: Target::resolve(&args.url, &args.tls)?, process: None, memory_at_start: None, tokens };
     let progress = Progress::hidden();
     let opening = Opening { concurrency: args.concurrency, ramp_up: Duration::ZERO };
     let mut net = Net::beside(relay.target.clone(), args.connections_before, args.pairs * 2)?;

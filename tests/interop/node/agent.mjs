@@ -104,7 +104,7 @@ export class Agent {
       if (!message.type) return;
       if (message.type === 'status' && payload.peer === 'online') this.#announce();
       else if (message.type === 'key_exchange') this.#agree(message.id, payload);
-      else if (message.type === 'chat.send') this.#chat(payload);
+      else if (message.type === 'chat.send') this.#chat(message.id, payload);
     }
   }
 
@@ -127,7 +127,8 @@ export class Agent {
     }
   }
 
-  #chat(payload) {
+  #chat(id, payload) {
+    this.lastId = id;
     try {
       this.chats.push(this.plain ? payload : JSON.parse(this.#open('chat.send', payload)));
       this.#waiting.shift()?.(this.chats.at(-1));

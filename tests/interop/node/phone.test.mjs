@@ -102,6 +102,51 @@ test('an answer streams in, as text and never as HTML', async () => {
   await agent.close();
 });
 
+test('a second question while the first is being answered: each answer is whole', async () => {
+  const { phone, agent } = await pair();
+  await phone.secure('Encrypted, verified');
+  const first = agent.chat();
+  await phone.say('count to a thousand');
+  await first;
+  agent.stream('one, two, ');
+  await phone.shows('.message.agent .body', 'one, two,');
+  const second = agent.chat();
+  await phone.say('stop, just say hello');
+  await second;
+  agent.say('chat.stream', { delta: 'three', seq: 3 });
+  agent.say('chat.done', { full_text: 'one, two, three', cancelled: true });
+  agent.answer('Hello.');
+  await phone.shows('.message.agent[data-state="done"] .body', 'Hello.');
+  assert.deepEqual(await phone.messages('agent'), ['one, two, three', 'Hello.']);
+  await phone.shows('.message.agent .meta', 'Stopped by your next message');
+  await phone.close();
+  await agent.close();
+});
+
+test('an error of the agent ends its answer; one of the relay is about the message', async () => {
+  const { phone, agent } = await pair();
+  await phone.secure('Encrypted, verified');
+  const asked = agent.chat();
+  await phone.say('do something hard');
+  await asked;
+  agent.say('chat.error', { code: 'BACKEND_ERROR', message: 'The model is not loaded.', ref: agent.lastId });
+  await phone.shows('.message.agent[data-state="cut"] .meta', 'The model is not loaded.');
+  assert.equal(await phone.page.locator('.message.me[data-state="failed"]').count(), 0);
+  const { tokens } = await (await relay.admin('GET', '/api/v1/tokens?limit=1000')).json();
+  const { id } = tokens.find(({ online }) => online.agent && online.phone);
+  await relay.admin('PATCH', `/api/v1/tokens/${id}`, '{"limits":{"message_bytes_max":2048}}');
+  await phone.say('x'.repeat(3000));
+  await phone.shows('.message.me[data-state="failed"] .meta', 'too large');
+  assert.equal(await phone.page.locator('.thinking').count(), 0, 'no answer is expected');
+  await phone.page.getByRole('button', { name: 'Send again' }).waitFor();
+  await relay.admin('PATCH', `/api/v1/tokens/${id}`, '{"limits":null}');
+  const again = agent.chat();
+  await phone.page.getByRole('button', { name: 'Send again' }).click();
+  assert.equal((await again).text.length, 3000);
+  await phone.close();
+  await agent.close();
+});
+
 test('images go along, made small enough for a message', async () => {
   const { phone, agent } = await pair();
   await phone.secure('Encrypted, verified');

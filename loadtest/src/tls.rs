@@ -1,0 +1,113 @@
+//! TLS of the clients: what they check, and whether their sessions resume.
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// How clients speak TLS to `wss://` relays.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "TLS (wss://)")]
+pub(crate) struct TlsArgs {
+    /// Certificates that the relay's is checked against, PEM [default: those that browsers trust]
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Do not check the relay's certificate
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    /// Resume sessions; otherwise each handshake is a full one
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Offer X25519 alone, without the post-quantum key exchange that goes with it
+    #[arg(long)]
+    pub(crate) classic: bool,
+}
+
+impl TlsArgs {
+    /// The same, for another process of this program.
+    pub(crate) fn to_args(&self) -> Vec<String> {
+        let flag = |name: &str, is_set: bool| is_set.then(|| name.to_owned());
+        let ca = self.ca.iter().flat_map(|path| ["--ca".to_owned(), path.display().to_string()]);
+        let flags = [flag("--insecure", self.insecure), flag("--resume", self.resume), flag("--classic", self.classic)];
+        ca.chain(flags.into_iter().flatten()).collect()
+    }
+
+    /// What all connections to a relay share.
+    pub(crate) fn config(&self) -> Result<Arc<ClientConfig>> {
+        let mut provider = aws_lc_rs::default_provider();
+        if self.classic {
+            provider.kx_groups = vec![aws_lc_rs::kx_group::X25519];
+        }
+        let algorithms = provider.signature_verification_algorithms;
+        let provider = Arc::new(provider);
+        let verifier: Arc<dyn ServerCertVerifier> = match self.insecure {
+            true => Arc::new(Anyone(algorithms)),
+            false => verifier(self.ca.as_deref(), &provider)?,
+        };
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+        let mut config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        if !self.resume {
+            config.resumption = Resumption::disabled();
+        }
+        Ok(Arc::new(config))
+    }
+}
+
+fn verifier(ca: Option<&Path>, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>> {
+    let mut roots = RootCertStore::empty();
+    match ca {
+        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+        Some(path) => {
+            for certificate in CertificateDer::pem_file_iter(path).with_context(|| path.display().to_string())? {
+                roots.add(certificate.with_context(|| path.display().to_string())?)?;
+            }
+        }
+    }
+    Ok(WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)).build()?)
+}
+
+/// Takes any certificate whose key signs the handshake.
+#[derive(Debug)]
+struct Anyone(WebPkiSupportedAlgorithms);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}

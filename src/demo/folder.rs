@@ -1,0 +1,69 @@
+//! Where the demo keeps its files: a folder that the person named, or one that is removed at the end.
+
+use std::fs::{DirBuilder, OpenOptions, remove_dir_all};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Removed when it is dropped, if it is a temporary one.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    temporary: bool,
+}
+
+impl Folder {
+    /// The folder `kept`, which is made if need be, or a temporary one. Only their owner may look into either.
+    pub(super) fn open(kept: Option<&Path>) -> io::Result<Self> {
+        let mut builder = DirBuilder::new();
+        builder.mode(0o700);
+        if let Some(path) = kept {
+            builder.recursive(true).create(path)?;
+            return Ok(Self { path: path.to_owned(), temporary: false });
+        }
+        let mut name = [0; 8];
+        getrandom::fill(&mut name).map_err(|error| io::Error::other(error.to_string()))?;
+        let path = std::env::temp_dir().join(format!("coralmux-demo-{}", crate::proto::token::hex(&name)));
+        // Fails where something has that name: nobody else's folder is ever used, or removed.
+        builder.create(&path)?;
+        Ok(Self { path, temporary: true })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if self.temporary
+            && let Err(error) = remove_dir_all(&self.path)
+        {
+            eprintln!("coralmux-relay demo: {} stays: {error}", self.path.display());
+        }
+    }
+}
+
+/// Writes a file that only its owner may read.
+pub(super) fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_temporary_folder_goes_and_a_named_one_stays() {
+        let temporary = Folder::open(None).unwrap();
+        let path = temporary.path().to_owned();
+        write_private(&path.join("x"), "x").unwrap();
+        drop(temporary);
+        assert!(!path.exists());
+        let outer = tempfile::tempdir().unwrap();
+        let named = outer.path().join("a").join("b");
+        drop(Folder::open(Some(&named)).unwrap());
+        assert!(named.exists());
+    }
+}

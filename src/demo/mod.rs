@@ -1,0 +1,244 @@
+//! `coralmux-relay demo`: a relay, an echo agent and the link to pair a phone, by one command.
+//!
+//! Everything is real: the relay with its store, the agent on the public client, the encryption. On the loopback it
+//! speaks plain HTTP. For other machines it makes a certificate of its own, because browsers encrypt only on pages
+//! that came by TLS. It must never leave a temporary folder behind, nor listen beyond the loopback unasked.
+
+mod folder;
+
+use crate::agent::backend::Backend;
+use crate::agent::echo::Echo;
+use crate::agent::pairing::{Codes, instructions};
+use crate::agent::state::{self, State};
+use crate::agent::{Settings, has_colours, new_secret, say, serve};
+use crate::client::{Client, Encryption, Options, RegisterError, RelayUrl, Trust, register};
+use crate::config::{self, Config, ConfigError};
+use crate::e2e::Link;
+use crate::proto::token::Role;
+use crate::server::{self, Inherited, exit};
+use crate::telemetry;
+use clap::Parser;
+use folder::Folder;
+use std::ffi::OsString;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Where the demo listens if nothing else is said, and nobody else does.
+const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+/// By when the relay has to answer.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// Between two looks whether it does.
+const START_STEP: Duration = Duration::from_millis(50);
+/// What the relay is told where neither the command line nor the environment says otherwise: a quiet log, and an end
+/// that does not keep anyone waiting.
+const DEFAULTS: [(&str, &str); 3] =
+    [("CORALMUX_LOG_LEVEL", "warn"), ("CORALMUX_DRAIN_DEADLINE", "2s"), ("CORALMUX_METRICS_ADDR", "off")];
+
+/// What the command line said.
+#[derive(Debug, Parser)]
+#[command(
+    name = "coralmux-relay demo",
+    version,
+    about = "A relay, an echo agent, and the link to pair a phone in the browser. Ctrl-C ends all of it."
+)]
+struct Flags {
+    /// Where to listen [default: 127.0.0.1:8080, or another port where that is taken]; `:8080` for other machines, too
+    #[arg(long, value_name = "HOST:PORT")]
+    addr: Option<String>,
+    /// Keep store, token and pairing here [default: a temporary folder, removed at the end]
+    #[arg(long, value_name = "DIRECTORY")]
+    data: Option<PathBuf>,
+    /// Flags for the relay
+    #[arg(last = true, value_name = "RELAY FLAGS")]
+    relay: Vec<OsString>,
+}
+
+/// Where the demo is to be found.
+struct Place {
+    listen: SocketAddr,
+    url: RelayUrl,
+    /// The certificate and its key, made for this address; `None`: plain HTTP.
+    certificate: Option<(PathBuf, PathBuf)>,
+}
+
+/// Runs the demo until it is stopped; gives the process's exit code. `args` begin with the program's name.
+#[must_use]
+pub fn run(args: Vec<OsString>, inherited: Inherited) -> u8 {
+    let flags = match Flags::try_parse_from(args) {
+        Ok(flags) => flags,
+        Err(error) => {
+            // To the right stream; a closed one is nobody's loss.
+            let _ = error.print();
+            return u8::try_from(error.exit_code()).unwrap_or(exit::CONFIG);
+        }
+    };
+    let (folder, place) = match Folder::open(flags.data.as_deref())
+        .and_then(|folder| Place::choose(flags.addr.as_deref(), folder.path()).map(|place| (folder, place)))
+    {
+        Ok(opened) => opened,
+        Err(error) => {
+            eprintln!("coralmux-relay demo: {error}");
+            return exit::FAILURE;
+        }
+    };
+    let config = match configure(&flags, folder.path(), &place) {
+        Ok(config) => config,
+        Err(exit_code) => return exit_code,
+    };
+    // Kept across restarts only where the store is.
+    let kept = flags.data.is_some().then(|| folder.path().join("agent.json"));
+    let stop = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&stop);
+    let agent = thread::spawn(move || attend(&place, kept.as_deref(), &told));
+    let exit_code = server::run(&config, inherited);
+    stop.store(true, Ordering::Relaxed);
+    // It panics as little as the relay does; if it did, the relay's own end counts.
+    let _ = agent.join();
+    exit_code
+}
+
+/// The relay's configuration. `Err`: the exit code, and why was said.
+fn configure(flags: &Flags, folder: &Path, place: &Place) -> Result<Config, u8> {
+    let mut args: Vec<OsString> = vec!["coralmux-relay".into(), "--db".into(), folder.join("relay.db").into()];
+    let scheme = if place.certificate.is_some() { "tls://" } else { "" };
+    args.extend(["--addr".into(), format!("{scheme}{}", place.listen).into()]);
+    if let Some((certificate, key)) = &place.certificate {
+        args.extend(["--tls-cert".into(), certificate.into(), "--tls-key".into(), key.into()]);
+    }
+    args.extend(flags.relay.iter().cloned());
+    // Where the folder is temporary so is the key, and nobody needs to see it.
+    let mut key = [0; 16];
+    let key = (flags.data.is_none() && getrandom::fill(&mut key).is_ok()).then(|| crate::proto::token::hex(&key));
+    let env = |name: &str| {
+        let default = || DEFAULTS.iter().find(|(of, _)| *of == name).map(|(_, value)| (*value).to_owned());
+        let made = || key.clone().filter(|_| name == "RELAY_ADMIN_KEY");
+        std::env::var(name).ok().or_else(default).or_else(made)
+    };
+    let config = config::resolve(args, env).map_err(|error| {
+        match &error {
+            ConfigError::Help(text) | ConfigError::Version(text) => print!("{text}"),
+            error => eprintln!("coralmux-relay demo: {error}"),
+        }
+        error.exit_code()
+    })?;
+    telemetry::log::init(config.log_format, &config.log_level.to_string()).map_err(|error| {
+        eprintln!("coralmux-relay demo: {error}");
+        exit::CONFIG
+    })?;
+    Ok(config)
+}
+
+impl Place {
+    fn choose(addr: Option<&str>, folder: &Path) -> io::Result<Self> {
+        let wanted = match addr {
+            None => USUAL,
+            Some(text) => {
+                let text = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
+                let mut addresses = text.to_socket_addrs().map_err(|error| named(&text, &error))?;
+                addresses.next().ok_or_else(|| named(&text, &"it has no address"))?
+            }
+        };
+        // Bound for a moment, to know the port, and whether it can be had at all.
+        let bound = match TcpListener::bind(wanted) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && addr.is_none() => {
+                TcpListener::bind((wanted.ip(), 0))
+            }
+            bound => bound,
+        };
+        let listen = bound.and_then(|listener| listener.local_addr()).map_err(|error| named(&wanted, &error))?;
+        let host = if listen.ip().is_unspecified() { own_address() } else { listen.ip() };
+        let address = SocketAddr::new(host, listen.port());
+        let certificate = (!host.is_loopback()).then(|| certify(host, folder)).transpose()?;
+        let scheme = if certificate.is_some() { "wss" } else { "ws" };
+        let url = format!("{scheme}://{address}").parse().map_err(|error| named(&address, &error))?;
+        Ok(Self { listen, url, certificate })
+    }
+
+    fn trust(&self) -> Trust {
+        self.certificate.as_ref().map_or(Trust::PublicRoots, |(path, _)| Trust::PublicRootsAnd(path.clone()))
+    }
+}
+
+fn named(what: &dyn std::fmt::Display, error: &dyn std::fmt::Display) -> io::Error {
+    io::Error::other(format!("{what}: {error}"))
+}
+
+/// This machine's address towards others. Nothing is sent: the system only says which address it would send from.
+fn own_address() -> IpAddr {
+    let asked = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
+        // An address of RFC 5737, which is nobody's.
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+        socket.local_addr()
+    });
+    asked.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip())
+}
+
+/// A certificate for this address that its own key has signed.
+fn certify(host: IpAddr, folder: &Path) -> io::Result<(PathBuf, PathBuf)> {
+    let made = rcgen::generate_simple_self_signed(vec![host.to_string(), "localhost".to_owned()])
+        .map_err(|error| io::Error::other(error.to_string()))?;
+    let (certificate, key) = (folder.join("demo-cert.pem"), folder.join("demo-key.pem"));
+    folder::write_private(&certificate, &made.cert.pem())?;
+    folder::write_private(&key, &made.signing_key.serialize_pem())?;
+    Ok((certificate, key))
+}
+
+/// The agent's thread: waits for the relay, pairs, shows how, and answers until `stop`.
+fn attend(place: &Place, kept: Option<&Path>, stop: &AtomicBool) {
+    let State { token, secret } = match pair(place, kept, stop) {
+        Ok(Some(state)) => state,
+        Ok(None) => return,
+        Err(text) => {
+            eprintln!("coralmux-relay demo: {text}");
+            return;
+        }
+    };
+    let link = Link { token: token.clone(), relay: place.url.to_string(), secret: Some(secret.clone()) };
+    say(&format!("\nThe relay runs at {}, with an echo agent.\n", place.url.http()));
+    if place.certificate.is_some() {
+        say("Its certificate is its own: the browser warns once, and is told to go on.\n");
+    }
+    say(&instructions(&link, Codes::Browser, has_colours()));
+    say("Ctrl-C ends it.\n");
+    let mut options = Options::new(place.url.clone(), token, Role::Agent);
+    options.trust = place.trust();
+    options.encryption = Encryption::Version2(secret);
+    let settings = Settings { name: "Echo".to_owned(), context_turns: 1, shutdown_timeout: Duration::from_secs(1) };
+    match Client::start(options) {
+        Ok((client, events)) => {
+            let echo: Arc<dyn Backend> = Arc::new(Echo);
+            serve(&client, &events, echo, &settings, stop, &say);
+        }
+        Err(error) => eprintln!("coralmux-relay demo: the agent: {error}"),
+    }
+}
+
+/// The pairing that is kept, or a new one as soon as the relay answers. `None`: it was stopped.
+fn pair(place: &Place, kept: Option<&Path>, stop: &AtomicBool) -> Result<Option<State>, String> {
+    if let Some(path) = kept
+        && let Some(state) = state::read(path).map_err(|error| error.to_string())?
+    {
+        return Ok(Some(state));
+    }
+    let started = Instant::now();
+    let token = loop {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        match register(&place.url, &place.trust()) {
+            Ok(token) => break token,
+            Err(RegisterError::Http(_)) if started.elapsed() < START_TIMEOUT => thread::sleep(START_STEP),
+            Err(error) => return Err(format!("no token: {error}")),
+        }
+    };
+    let state = State { token, secret: new_secret() };
+    if let Some(path) = kept {
+        state::write(path, &place.url, &state).map_err(|error| error.to_string())?;
+    }
+    Ok(Some(state))
+}

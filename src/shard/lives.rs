@@ -1,0 +1,118 @@
+//! Connections' lives in the log: a line when one has authenticated and one when it has ended, and of a flood a sum.
+
+use super::Shard;
+use super::close::CloseReason;
+use super::connection::Early;
+use crate::proto::token::{Role, TokenKey};
+use crate::telemetry::summed::{Capped, Summed};
+use std::time::Duration;
+
+/// Lines a second about connections of one shard. What is beyond it is said in one line.
+const LINES_A_SECOND: u32 = 100;
+/// How often what can be repeated at will is said.
+const FLOOD_PERIOD: Duration = Duration::from_secs(10);
+
+/// What a connection's last line says of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Life {
+    /// Its serial number on this shard.
+    conn: u64,
+    /// When it authenticated, since the shard started.
+    since: Duration,
+    /// Forwarded from it.
+    messages: u64,
+    /// Their payload.
+    bytes: u64,
+}
+
+impl Life {
+    /// One more message of it was forwarded.
+    #[inline]
+    pub(super) fn forwarded(&mut self, bytes: u64) {
+        self.messages += 1;
+        self.bytes += bytes;
+    }
+}
+
+/// The places that log.
+pub(super) struct Lives {
+    opened: Capped,
+    closed: Capped,
+    refused: Summed,
+    pub(super) accept_errors: Summed,
+}
+
+impl Default for Lives {
+    fn default() -> Self {
+        Self {
+            opened: Capped::new(LINES_A_SECOND),
+            closed: Capped::new(LINES_A_SECOND),
+            refused: Summed::new(FLOOD_PERIOD),
+            accept_errors: Summed::new(FLOOD_PERIOD),
+        }
+    }
+}
+
+impl Shard {
+    /// A connection has authenticated: what its last line will need.
+    pub(super) fn log_opened(&mut self, early: &Early, key: TokenKey, role: Role) -> Life {
+        if self.lives.opened.handle_event() {
+            let (conn, address) = (early.serial, early.address);
+            tracing::info!(shard = self.id, conn, token = %key.id(), role = role.name(), %address, "opened");
+        }
+        Life { conn: early.serial, since: self.clock.now(), ..Life::default() }
+    }
+
+    /// A connection ends.
+    pub(super) fn log_end(&mut self, conn: u32, reason: CloseReason) {
+        self.cells.closed.add(reason.label(), 1);
+        let connection = &self.connections[conn as usize];
+        let (role, code) = (connection.role, reason.code());
+        let Some(live) = self.tokens.session(connection.session) else {
+            let conn = connection.early.as_ref().map(|early| early.serial);
+            tracing::debug!(shard = self.id, conn, reason = reason.text(), code, "closed before authentication");
+            return;
+        };
+        if self.lives.closed.handle_event() {
+            let Life { conn, since, messages, bytes } = live.lives[role as usize];
+            let seconds = self.clock.now().saturating_sub(since).as_secs();
+            let (token, reason) = (live.key().id(), reason.label());
+            let role = role.name();
+            tracing::info!(shard = self.id, conn, %token, role, reason, code, messages, bytes, seconds, "closed");
+        }
+    }
+
+    /// An authentication was refused.
+    pub(super) fn log_refused(&mut self, early_serial: u64, address: std::net::IpAddr, message: &str) {
+        tracing::debug!(shard = self.id, conn = early_serial, %address, why = message, "authentication refused");
+        if let Some(count) = self.lives.refused.handle_event(self.clock.instant()) {
+            say_refused(self.id, count);
+        }
+    }
+
+    /// A connection could not be accepted.
+    pub(super) fn log_accept_error(&mut self, error: &std::io::Error) {
+        if let Some(count) = self.lives.accept_errors.handle_event(self.clock.instant()) {
+            tracing::warn!(shard = self.id, count, %error, "cannot accept connections");
+        }
+    }
+
+    /// Called once a second: says what was held back.
+    pub(super) fn log_held_back(&mut self) {
+        let now = self.clock.instant();
+        let (opened, closed) = (self.lives.opened.end_period(), self.lives.closed.end_period());
+        if opened + closed != 0 {
+            tracing::info!(shard = self.id, opened, closed, "more connections came and went, too many for a line each");
+        }
+        if let Some(count) = self.lives.refused.poll_line(now) {
+            say_refused(self.id, count);
+        }
+        if let Some(count) = self.lives.accept_errors.poll_line(now) {
+            tracing::warn!(shard = self.id, count, "could not accept connections");
+        }
+    }
+}
+
+fn say_refused(shard: u16, count: u64) {
+    tracing::info!(shard, count, "authentications refused");
+}

@@ -1,0 +1,68 @@
+//! Certificates from a CA by ACME (RFC 8555): got at the first start, kept on the disk, renewed in time.
+//!
+//! Each domain has a certificate of its own and a task of its own. So a domain whose DNS entry is wrong holds up no
+//! other, adding one asks for no new certificate of the others, and no certificate tells a client what else the relay
+//! answers to. What is on the disk is presented before the CA is asked for anything, and the CA may be away as long as
+//! the certificates last. Where there is none yet, handshakes end with an alert (see [`super::certificates`]).
+//!
+//! It must never ask the CA in a circle: every failure is followed by a wait (see `schedule`).
+
+mod account;
+mod client;
+mod disk;
+mod keeper;
+mod order;
+mod schedule;
+
+pub use disk::DiskError;
+pub use keeper::Keeper;
+
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use std::path::{Path, PathBuf};
+
+/// What there is to know before the CA is asked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The names to get certificates for, in lower case.
+    pub domains: Vec<String>,
+    /// The directory's https URL.
+    pub directory: String,
+    /// What the directory's own TLS is checked against; `None`: the system's certificates.
+    pub roots: Option<Vec<CertificateDer<'static>>>,
+    /// Whom the CA may write to.
+    pub email: Option<String>,
+    /// Key identifier and key of the account at the CA that this one is bound to (RFC 8555 section 7.3.4).
+    pub binding: Option<(String, BindingKey)>,
+    /// Where account and certificates are kept.
+    pub dir: PathBuf,
+}
+
+/// An HMAC key that does not show itself.
+#[derive(Clone)]
+pub struct BindingKey(pub Vec<u8>);
+
+impl std::fmt::Debug for BindingKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("BindingKey(***)")
+    }
+}
+
+/// Reads the certificates that a directory's own TLS is checked against.
+///
+/// # Errors
+/// A text that names the flag and says what is right.
+pub fn read_roots(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let wrong = |what: String| {
+        format!(
+            "--acme-ca {}: {what}; right is a PEM file of the CA certificates of the ACME directory",
+            path.display()
+        )
+    };
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    match read {
+        Ok(roots) if roots.is_empty() => Err(wrong("there is no certificate in it".to_owned())),
+        Ok(roots) => Ok(roots),
+        Err(error) => Err(wrong(format!("cannot be read: {error}"))),
+    }
+}

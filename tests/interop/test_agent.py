@@ -1,0 +1,245 @@
+"""coralmux-agent with an AI server behind it, and `coralmux-relay demo`; the phone is the Python client."""
+
+import asyncio
+import json
+import signal
+import urllib.request
+
+import pytest
+
+from agents import DONE, AiServer, Phone, Process, event, head, program
+from relay import binary
+
+
+@pytest.fixture
+def start_agent(tmp_path, relay):
+    started = []
+
+    def start(*flags, env=None):
+        folder = tmp_path / f"agent-{len(started)}"
+        folder.mkdir()
+        command = [program("coralmux-agent"), "--relay", f"ws://127.0.0.1:{relay.port}", "--qr", "none", *flags]
+        agent = Process(folder, command, {"XDG_STATE_HOME": str(folder)} | (env or {}))
+        started.append(agent)
+        return agent
+
+    yield start
+    for agent in started:
+        if agent.process.poll() is None:
+            agent.kill()
+
+
+async def ask_one(start_agent, answer, *flags, text="hi", env=None, **more):
+    """One question: what was streamed, the event that ended it, the server's requests, the agent's output."""
+    async with AiServer(answer) as server:
+        agent = start_agent("--openai", server.url, "--model", "m", *flags, env=env)
+        async with Phone(agent.link()) as phone:
+            await phone.ask(text, **more)
+            streamed, end = await phone.answer()
+        return streamed, end, server.requests, agent.output()
+
+
+TEXT = "Grüße an die \U0001f980: 10 €, \"quoted\"\nand a second line"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 100_000])
+async def test_an_answer_is_the_same_wherever_its_bytes_are_cut(start_agent, size):
+    stream = b": comment\n\n" + event(role="assistant") + b"".join(event(c) for c in TEXT)
+    stream += event(finish_reason="stop") + DONE
+
+    async def answer(_, write):
+        await write(head())
+        for at in range(0, len(stream), size):
+            await write(stream[at : at + size])
+
+    streamed, end, requests, _ = await ask_one(start_agent, answer, "--system", "Be brief.")
+    assert (streamed, end.type, end.payload["full_text"]) == (TEXT, "chat.done", TEXT)
+    [(_, body)] = requests
+    assert (body["model"], body["stream"]) == ("m", True)
+    assert body["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
+
+
+async def test_chunks_of_http_are_no_borders_either(start_agent):
+    stream = event("a") + event("\U0001f980") + event("z") + DONE
+
+    async def answer(_, write):
+        await write(head("200 OK", "text/event-stream; charset=utf-8", "Transfer-Encoding: chunked"))
+        for byte in stream:
+            await write(b"1\r\n" + bytes([byte]) + b"\r\n")
+        await write(b"0\r\n\r\n")
+
+    assert (await ask_one(start_agent, answer))[0] == "a\U0001f980z"
+
+
+async def test_an_answer_is_passed_on_while_it_is_made(start_agent):
+    go = asyncio.Event()
+
+    async def answer(_, write):
+        await write(head() + event("first"))
+        await go.wait()
+        await write(event(" second") + DONE)
+
+    async with AiServer(answer) as server:
+        agent = start_agent("--openai", server.url, "--model", "m")
+        async with Phone(agent.link()) as phone:
+            await phone.ask("hi")
+            assert (await phone.expect("chat.stream")).payload["delta"] == "first"
+            go.set()
+            assert (await phone.answer())[0] == " second"
+
+
+async def test_a_server_that_does_not_stream_will_do(start_agent):
+    async def answer(_, write):
+        body = json.dumps({"choices": [{"message": {"role": "assistant", "content": TEXT}}]}).encode()
+        await write(head("200 OK", "application/json", f"Content-Length: {len(body)}") + body)
+
+    assert (await ask_one(start_agent, answer))[0] == TEXT
+
+
+async def test_the_conversation_and_its_images_go_along(start_agent):
+    async def answer(body, write):
+        await write(head() + event(f"answer {len(body['messages'])}") + DONE)
+
+    async with AiServer(answer) as server:
+        agent = start_agent("--openai", server.url, "--model", "m", "--context", "3")
+        async with Phone(agent.link()) as phone:
+            await phone.ask("what is this?", images=[{"mime": "image/png", "data": "iVBORw0KGgo="}])
+            assert (await phone.answer())[0] == "answer 1"
+            await phone.ask("and now?")
+            assert (await phone.answer())[0] == "answer 3"
+            await phone.ask("more")
+            assert (await phone.answer())[0] == "answer 3", "no more than --context"
+            await phone.ask("elsewhere", chat_id="other")
+            assert (await phone.answer())[0] == "answer 1"
+        bodies = [body["messages"] for _, body in server.requests]
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    first = {"role": "user", "content": [{"type": "text", "text": "what is this?"}, image]}
+    assert bodies[0] == [first]
+    assert bodies[1] == [first, {"role": "assistant", "content": "answer 1"}, {"role": "user", "content": "and now?"}]
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [("401 Unauthorized", "API key"), ("429 Too Many Requests", "too much"), ("500 Internal Server Error", "failed")],
+)
+async def test_an_error_is_told_in_words_and_never_with_the_key(start_agent, status, words):
+    async def answer(_, write):
+        body = json.dumps({"error": {"message": "the server's own words"}}).encode()
+        more = ["Retry-After: 7"] if status.startswith("429") else []
+        await write(head(status, "application/json", f"Content-Length: {len(body)}", *more) + body)
+
+    key = "sk-very-secret"
+    streamed, end, requests, output = await ask_one(start_agent, answer, env={"OPENAI_API_KEY": key})
+    assert (streamed, end.type, end.payload["code"]) == ("", "chat.error", "BACKEND_ERROR")
+    assert words in end.payload["message"] and "the server's own words" in end.payload["message"]
+    assert end.payload.get("retry_after_ms") == (7000 if status.startswith("429") else None)
+    assert f"authorization: bearer {key}" in requests[0][0].lower()
+    assert key not in output and key not in end.payload["message"]
+
+
+@pytest.mark.parametrize("said", [b"", event("half")])
+async def test_a_server_that_hangs_is_given_up(start_agent, said):
+    async def answer(_, write):
+        if said:
+            await write(head() + said)
+        await asyncio.sleep(60)
+
+    streamed, end, _, _ = await ask_one(start_agent, answer, "--timeout", "1")
+    assert streamed == ("half" if said else "")
+    assert end.payload["code"] == "BACKEND_ERROR" and "said nothing for 1 s" in end.payload["message"], end
+
+
+@pytest.mark.parametrize(
+    ("stream", "words"),
+    [
+        (event("half"), "middle of its answer"),
+        (event("half") + b'data: {"error": {"message": "out of memory"}}\n\n', "out of memory"),
+        (event("half") + b"data: <html>\n\n", "no answer"),
+    ],
+)
+async def test_an_answer_that_breaks_off_is_an_error_behind_what_came(start_agent, stream, words):
+    async def answer(_, write):
+        await write(head() + stream)
+
+    streamed, end, _, _ = await ask_one(start_agent, answer)
+    assert (streamed, end.payload["code"]) == ("half", "BACKEND_ERROR")
+    assert words in end.payload["message"], end
+
+
+async def test_no_server_is_an_error_too(start_agent):
+    agent = start_agent("--openai", "http://127.0.0.1:1/v1", "--model", "m")
+    async with Phone(agent.link()) as phone:
+        await phone.ask("hi")
+        _, end = await phone.answer()
+    assert end.payload["code"] == "BACKEND_ERROR" and "127.0.0.1:1" in end.payload["message"], end
+
+
+async def test_another_question_ends_the_answer_at_the_server_too(start_agent):
+    async def answer(body, write):
+        await write(head())
+        if body["messages"][-1]["content"] == "first":
+            while True:
+                await write(event("word "))
+                await asyncio.sleep(0.01)
+        await write(event("short") + DONE)
+
+    async with AiServer(answer) as server:
+        agent = start_agent("--openai", server.url, "--model", "m")
+        async with Phone(agent.link()) as phone:
+            first = await phone.ask("first")
+            await phone.expect("chat.stream")
+            second = await phone.ask("second")
+            _, end = await phone.answer()
+            assert end.payload["cancelled"] and end.payload["ref"] == first
+            streamed, end = await phone.answer()
+            assert (streamed, end.payload["ref"], "cancelled" in end.payload) == ("short", second, False)
+            await asyncio.wait_for(server.gone.wait(), 20)
+
+
+async def test_an_agent_of_version_1_talks_to_a_python_phone(start_agent):
+    agent = start_agent("--echo", "--e2e", "1")
+    link = agent.link()
+    assert link.secret is None
+    async with Phone(link) as phone:
+        await phone.expect("client.agreed")
+        await phone.ask("hello")
+        assert (await phone.answer())[0] == "You said: hello"
+        assert phone.client.fingerprint in agent.output()
+
+
+async def test_the_demo_is_a_relay_an_agent_and_a_link_and_leaves_nothing_behind(tmp_path):
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    demo = Process(tmp_path, [binary(), "demo", "--addr", "127.0.0.1:0"], {"TMPDIR": str(temporary)})
+    try:
+        link = demo.link("http://127.0.0.1")
+        assert "█" in demo.output()
+        [folder] = temporary.iterdir()
+        assert folder.stat().st_mode & 0o777 == 0o700
+        async with Phone(link) as phone:
+            await phone.ask("hello")
+            assert (await phone.answer())[0] == "You said: hello"
+        page = link.relay.replace("ws://", "http://").removesuffix("/ws")
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(page, timeout=10) as answer:
+            assert answer.headers["Content-Type"].startswith("text/html")
+        demo.stop(signal.SIGINT)
+    finally:
+        demo.kill()
+    assert not list(temporary.iterdir())
+
+
+async def test_a_demo_that_keeps_its_data_comes_back_with_the_same_link(tmp_path):
+    links = []
+    for _ in range(2):
+        command = [binary(), "demo", "--addr", "127.0.0.1:0", "--data", str(tmp_path / "data"), "--", "--shards", "1"]
+        demo = Process(tmp_path, command)
+        try:
+            links.append(demo.link())
+            async with Phone(links[-1]) as phone:
+                await phone.ask("hello")
+                assert (await phone.answer())[0] == "You said: hello"
+            demo.stop()
+        finally:
+            demo.kill()
+    assert (links[0].token, links[0].secret) == (links[1].token, links[1].secret)
