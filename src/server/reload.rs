@@ -133,10 +133,11 @@ mod tests {
     }
 
     /// Each flag with a value that is not its default.
-    const OTHER: [&str; 29] = [
+    const OTHER: [&str; 30] = [
         "addr = ':1'",
         "echo-addr = ':2'",
         "metrics-addr = ':3'",
+        "proxy-protocol = '10.0.0.2'",
         "trusted-proxy = '10.0.0.1'",
         "allow-origin = 'https://a.example'",
         "phone = 'off'",
