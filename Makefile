@@ -1,4 +1,5 @@
-# make run    builds the relay, starts it with a store in ./data, and prints how a phone reaches an agent
+# make run    builds the relay and starts it with a store in ./data, an echo agent, and the link that pairs a phone
+#             (ADDR=127.0.0.1:8080, DATA=data; FLAGS are the relay's)
 # make test   everything: Rust, Python, Node, conformance, short fuzz runs
 # make lint   formatting, clippy, licences
 # make bench  instructions of the paths that each message takes, against benches/baseline.json (benches/README.md);
@@ -6,6 +7,7 @@
 # make bench-relay   what the relay costs more than the least a relay can cost (BENCH_FLAGS=--reference=path, --only=text)
 # make build-all     release programs for x86-64 and 64-bit ARM, with checksums, in dist/ (deploy/build-all.sh)
 # make test-arm64    boots an ARM kernel in QEMU and passes messages through dist's relay there (tests/arm64/run.sh)
+# make bench-tls     what TLS costs more than plain connections, and than HAProxy in front of the reference
 #
 # Needs Rust (1.88 or newer), a C compiler and C++ compiler, Python 3.11 or newer with venv, and Node 20 or newer; what
 # else the tests call is in tests/packages, and installed where it is missing and apt-get may be used.
@@ -24,11 +26,11 @@ CORALMUX_RELAY ?= $(abspath $(TARGET_DIR)/debug/coralmux-relay)
 export CORALMUX_RELAY
 
 .PHONY: run test test-tools test-rust test-python test-node test-deploy test-conformance test-fuzz lint
-.PHONY: build-all test-arm64 bench bench-check bench-accept bench-relay clean
+.PHONY: build-all test-arm64 bench bench-check bench-accept bench-relay bench-tls clean
 
 run:
-	cargo build --release
-	exec clients/quickstart.sh $(TARGET_DIR)/release/coralmux-relay $(FLAGS)
+	cargo build --release --bins
+	exec $(TARGET_DIR)/release/coralmux-relay demo $(if $(ADDR),--addr $(ADDR)) --data $(or $(DATA),data) -- $(FLAGS)
 
 test: test-rust test-python test-node test-deploy test-conformance test-fuzz
 
@@ -45,7 +47,7 @@ test-rust: test-tools
 test-python: test-rust $(VENV)/installed $(NODE_TESTS)/node_modules/.package-lock.json
 	$(VENV)/bin/python -m pytest -q -c tests/interop/pytest.ini tests/interop
 
-test-node: test-rust $(NODE_TESTS)/node_modules/.package-lock.json
+test-node: test-rust $(VENV)/installed $(NODE_TESTS)/node_modules/.package-lock.json
 	cd $(NODE_TESTS) && node --test
 
 test-deploy: test-rust $(VENV)/installed
@@ -67,6 +69,7 @@ build-all:
 lint:
 	cargo fmt --all --check
 	cargo clippy --all-targets -- -D warnings
+	cargo clippy --no-default-features --features agent -- -D warnings
 	cargo clippy -p coralmux-loadtest --all-targets -- -D warnings
 	cargo clippy -p coralmux-instructions --all-targets -- -D warnings
 	if cargo deny --version >/dev/null 2>&1; then \
@@ -90,6 +93,11 @@ bench-accept:
 bench-relay:
 	cargo build --release -p coralmux-relay -p coralmux-loadtest
 	$(TARGET_DIR)/release/coralmux-loadtest bench --relay $(TARGET_DIR)/release/coralmux-relay $(BENCH_FLAGS)
+
+# As above; also needs haproxy and openssl.
+bench-tls:
+	cargo build --release -p coralmux-relay -p coralmux-loadtest
+	$(TARGET_DIR)/release/coralmux-loadtest bench --tls --relay $(TARGET_DIR)/release/coralmux-relay $(BENCH_FLAGS)
 
 clean:
 	cargo clean

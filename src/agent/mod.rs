@@ -103,7 +103,7 @@ fn start(options: &Options) -> Result<Ending, Failure> {
         (Some(path), false) => Trust::PublicRootsAnd(path.clone()),
         (None, false) => Trust::PublicRoots,
     };
-    let backend = open_backend(&options.backend, &trust)?;
+    let backend = open_backend(&options.backend)?;
     let state = open_state(options, &trust)?;
     let secret = (options.e2e == E2e::Version2).then(|| state.secret.clone());
     let link = Link { token: state.token.clone(), relay: options.relay.to_string(), secret: secret.clone() };
@@ -141,7 +141,7 @@ fn listen_for_signals() -> io::Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-fn open_backend(options: &BackendOptions, trust: &Trust) -> Result<Arc<dyn Backend>, Failure> {
+fn open_backend(options: &BackendOptions) -> Result<Arc<dyn Backend>, Failure> {
     if let Some(command) = &options.exec {
         return Ok(Arc::new(exec::Exec::new(command.clone(), options.timeout)));
     }
@@ -163,7 +163,7 @@ fn open_backend(options: &BackendOptions, trust: &Trust) -> Result<Arc<dyn Backe
         api_key: api_key.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty()),
         system: options.system.clone(),
         timeout: options.timeout,
-        trust: trust.clone(),
+        trust: options.openai_ca_file.clone().map_or(Trust::PublicRoots, Trust::PublicRootsAnd),
     };
     Ok(Arc::new(OpenAi::new(settings)?))
 }

@@ -39,11 +39,11 @@ pub(super) struct Options {
     pub(super) name: String,
     #[command(flatten)]
     pub(super) backend: BackendOptions,
-    /// For the relay and the AI server: trust the certificates of this PEM file, too
-    #[arg(long, value_name = "FILE", help_heading = "TLS")]
+    /// Trust the certificates of this PEM file at the relay, too
+    #[arg(long, value_name = "FILE", help_heading = "TLS to the relay")]
     pub(super) ca_file: Option<PathBuf>,
     /// Trust any certificate: for tests; whoever sits between can be the relay
-    #[arg(long, conflicts_with = "ca_file", help_heading = "TLS")]
+    #[arg(long, conflicts_with = "ca_file", help_heading = "TLS to the relay")]
     pub(super) insecure_any_certificate: bool,
     /// How long answers under way may take after SIGTERM or Ctrl-C, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "20", value_parser = seconds)]
@@ -72,6 +72,9 @@ pub(super) struct BackendOptions {
     /// File that has the API key
     #[arg(long, value_name = "FILE", help_heading = "AI server")]
     pub(super) api_key_file: Option<PathBuf>,
+    /// Trust the certificates of this PEM file at the AI server, and no others [default: the public ones]
+    #[arg(long, value_name = "FILE", help_heading = "AI server")]
+    pub(super) openai_ca_file: Option<PathBuf>,
     /// Said to the model before the conversation
     #[arg(long, value_name = "TEXT", help_heading = "AI server")]
     pub(super) system: Option<String>,

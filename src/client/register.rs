@@ -66,7 +66,7 @@ pub fn register(relay: &RelayUrl, trust: &Trust) -> Result<String, RegisterError
     Ok(body.token)
 }
 
-/// HTTP with the same trust as the WebSocket has. Statuses are no errors; nothing of the environment's proxies.
+/// HTTP with the trust that a WebSocket would have, except that a CA file stands in for the public roots. Statuses are no errors; nothing of the environment's proxies.
 ///
 /// # Errors
 /// The CA file cannot be read.
@@ -76,7 +76,7 @@ pub fn http_agent(trust: &Trust) -> Result<ureq::config::ConfigBuilder<ureq::typ
     let tls = match trust {
         Trust::PublicRoots => tls.root_certs(RootCerts::WebPki),
         Trust::InsecureAnyCertificate => tls.disable_verification(true),
-        // ureq takes either the public roots or others: the relay with a CA of one's own is told by that CA.
+        // ureq takes either the public roots or others.
         Trust::PublicRootsAnd(path) => {
             let roots = tls::ca_file(path)?.iter().map(|der| Certificate::from_der(der).to_owned()).collect::<Vec<_>>();
             tls.root_certs(RootCerts::new_with_certs(&roots))

@@ -299,5 +299,5 @@ fn exit_codes_say_why_an_agent_ended() {
     let closed = Relay::start(&["--registration", "off"]);
     let mut fifth = Agent::start(&closed, &["--echo"]);
     assert_eq!(fifth.wait().code(), Some(1));
-    assert!(fifth.output().contains("does not let clients register"), "{}", fifth.output());
+    wait_until("the reason", || fifth.output().contains("does not let clients register"));
 }

@@ -1,10 +1,11 @@
 //! The client of `coralmux::client` against the real relay, through a wire that can be cut.
 
-use crate::harness::{DEADLINE, Relay};
-use coralmux::client::{Client, Encryption, Event, Events, Message, Options, SendError};
+use crate::harness::{DEADLINE, Relay, wait_until};
+use coralmux::client::{Client, Encryption, Event, Events, Message, Options, Reason, SendError, Trust, register};
 use coralmux::e2e::PairingSecret;
 use coralmux::proto::token::Role;
 use serde_json::{Value, json};
+use std::fs;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -330,6 +331,54 @@ fn the_largest_encrypted_message_arrives() {
     }
     phone.send("probe", &payload(taken)).unwrap();
     assert_eq!(wait_for_message(&of_agent, "probe").payload, payload(taken));
+}
+
+/// Where it listens with TLS, as it says itself.
+fn tls_address(relay: &Relay) -> SocketAddr {
+    let mut address = None;
+    wait_until("the ready line", || {
+        let log = relay.log();
+        let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        address = lines.find_map(|line| line["tls"].as_str()?.parse().ok());
+        address.is_some()
+    });
+    address.unwrap()
+}
+
+#[test]
+fn over_tls_only_a_trusted_relay_gets_the_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    fs::write(&certificate, made.cert.pem()).unwrap();
+    fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let (cert_flag, key_flag) = (certificate.to_str().unwrap(), key.to_str().unwrap());
+    let relay = Relay::start(&["--addr", "tls://127.0.0.1:0", "--tls-cert", cert_flag, "--tls-key", key_flag]);
+    let address = tls_address(&relay);
+    let relay_url = format!("wss://{address}").parse().unwrap();
+    let pinned = Trust::PublicRootsAnd(certificate);
+    let token = register(&relay_url, &pinned).unwrap();
+    assert!(register(&relay_url, &Trust::PublicRoots).is_err());
+    let over_tls = |role, trust: &Trust| {
+        let mut given = options(address, &token, role, &secret());
+        given.relay = relay_url.clone();
+        given.trust = trust.clone();
+        Client::start(given).unwrap()
+    };
+    let (agent, of_agent) = over_tls(Role::Agent, &pinned);
+    let (phone, of_phone) = over_tls(Role::Phone, &Trust::InsecureAnyCertificate);
+    // More than a record, a read buffer, and what a socket takes at once.
+    let text = "x".repeat(3 << 20);
+    phone.send("chat.send", &json!({"text": text})).unwrap();
+    assert_eq!(wait_for_message(&of_agent, "chat.send").payload["text"], text);
+    agent.send("chat.done", &json!({"full_text": text})).unwrap();
+    assert_eq!(wait_for_message(&of_phone, "chat.done").payload["full_text"], text);
+    let (_stranger, events) = over_tls(Role::Phone, &Trust::PublicRoots);
+    wait_for(&events, "a refused certificate", |event| match event {
+        Event::Disconnected { reason: Reason::Tls(_), .. } => Some(()),
+        Event::Connected { .. } => panic!("it believed anyone"),
+        _ => None,
+    });
 }
 
 #[test]

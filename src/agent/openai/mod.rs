@@ -155,12 +155,10 @@ impl OpenAi {
     }
 
     fn broken(&self, error: &std::io::Error) -> BackendError {
-        BackendError::failed(match error.kind() {
-            std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock => {
-                format!("the AI server said nothing for {} s", self.settings.timeout.as_secs())
-            }
-            _ => format!("the connection to the AI server broke: {error}"),
-        })
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>()) {
+            Some(error @ ureq::Error::Timeout(_)) => self.unreachable(error),
+            _ => BackendError::failed(format!("the connection to the AI server broke: {error}")),
+        }
     }
 }
 
