@@ -47,7 +47,7 @@ test-rust: test-tools
 test-python: test-rust $(VENV)/installed $(NODE_TESTS)/node_modules/.package-lock.json
 	$(VENV)/bin/python -m pytest -q -c tests/interop/pytest.ini tests/interop
 
-test-node: test-rust $(NODE_TESTS)/node_modules/.package-lock.json
+test-node: test-rust $(VENV)/installed $(NODE_TESTS)/node_modules/.package-lock.json
 	cd $(NODE_TESTS) && node --test
 
 test-deploy: test-rust $(VENV)/installed
