@@ -11,7 +11,7 @@ const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
 const ADMIN_KEY = 'test-key';
 const START_MS = 20_000;
 
-function binary() {
+export function binary() {
   if (process.env.CORALMUX_RELAY) return resolve(process.env.CORALMUX_RELAY);
   const target = process.env.CARGO_TARGET_DIR ?? join(ROOT, 'target');
   const built = ['debug', 'release'].map((profile) => join(target, profile, 'coralmux-relay')).filter(existsSync);
