@@ -7,6 +7,7 @@
 # make bench-relay   what the relay costs more than the least a relay can cost (BENCH_FLAGS=--reference=path, --only=text)
 # make build-all     release programs for x86-64 and 64-bit ARM, with checksums, in dist/ (deploy/build-all.sh)
 # make test-arm64    boots an ARM kernel in QEMU and passes messages through dist's relay there (tests/arm64/run.sh)
+# make bench-tls     what TLS costs more than plain connections, and than HAProxy in front of the reference
 #
 # Needs Rust (1.88 or newer), a C compiler and C++ compiler, Python 3.11 or newer with venv, and Node 20 or newer; what
 # else the tests call is in tests/packages, and installed where it is missing and apt-get may be used.
@@ -25,7 +26,7 @@ CORALMUX_RELAY ?= $(abspath $(TARGET_DIR)/debug/coralmux-relay)
 export CORALMUX_RELAY
 
 .PHONY: run test test-tools test-rust test-python test-node test-deploy test-conformance test-fuzz lint
-.PHONY: build-all test-arm64 bench bench-check bench-accept bench-relay clean
+.PHONY: build-all test-arm64 bench bench-check bench-accept bench-relay bench-tls clean
 
 run:
 	cargo build --release --bins
@@ -46,7 +47,7 @@ test-rust: test-tools
 test-python: test-rust $(VENV)/installed $(NODE_TESTS)/node_modules/.package-lock.json
 	$(VENV)/bin/python -m pytest -q -c tests/interop/pytest.ini tests/interop
 
-test-node: test-rust $(NODE_TESTS)/node_modules/.package-lock.json
+test-node: test-rust $(VENV)/installed $(NODE_TESTS)/node_modules/.package-lock.json
 	cd $(NODE_TESTS) && node --test
 
 test-deploy: test-rust $(VENV)/installed
@@ -92,6 +93,11 @@ bench-accept:
 bench-relay:
 	cargo build --release -p coralmux-relay -p coralmux-loadtest
 	$(TARGET_DIR)/release/coralmux-loadtest bench --relay $(TARGET_DIR)/release/coralmux-relay $(BENCH_FLAGS)
+
+# As above; also needs haproxy and openssl.
+bench-tls:
+	cargo build --release -p coralmux-relay -p coralmux-loadtest
+	$(TARGET_DIR)/release/coralmux-loadtest bench --tls --relay $(TARGET_DIR)/release/coralmux-relay $(BENCH_FLAGS)
 
 clean:
 	cargo clean

@@ -262,6 +262,12 @@ pub(crate) struct BenchArgs {
     /// Only the rows whose name has this in it
     #[arg(long, value_name = "TEXT")]
     pub(crate) only: Option<String>,
+    /// The rows about TLS instead
+    #[arg(long)]
+    pub(crate) tls: bool,
+    /// The proxy that speaks TLS in front of the reference, for those
+    #[arg(long, value_name = "FILE", default_value = "haproxy")]
+    pub(crate) haproxy: PathBuf,
     /// Where the table goes as JSON as well
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,

@@ -35,6 +35,13 @@ pub(crate) struct Binaries {
     pub(crate) reference: Option<PathBuf>,
 }
 
+/// A relay with a plain port and a TLS port.
+pub(crate) struct Secured {
+    _server: Server,
+    pub(crate) plain: Relay,
+    pub(crate) tls: Relay,
+}
+
 /// A process that is killed when this goes.
 pub(crate) struct Server {
     child: Child,
@@ -44,16 +51,59 @@ pub(crate) struct Server {
 impl Server {
     /// The relay with a shard on each of `cores` and an empty store, and so many tokens.
     pub(crate) fn relay(binaries: &Binaries, cores: &[usize], pairs: usize) -> Result<(Self, Relay)> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let directory = std::env::temp_dir().join(format!("coralmux-bench-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        let directory = new_directory()?;
         let address = free_address()?;
+        let command = Self::relay_command(binaries, cores, &directory, address);
+        Self::start(command, Some(directory), address, pairs)
+    }
+
+    fn relay_command(binaries: &Binaries, cores: &[usize], directory: &Path, address: SocketAddr) -> Command {
         let mut command = pinned(cores, &binaries.relay);
         command.args(["--addr", &address.to_string(), "--admin-key", ADMIN_KEY, "--log-level", "warn"]);
         command.args(["--shards", &cores.len().to_string()]).arg("--db").arg(directory.join("relay.db"));
         command.args(LIFTED.iter().flat_map(|flag| [*flag, "0"]));
-        Self::start(command, Some(directory), address, pairs)
+        command
+    }
+
+    /// A relay as above that speaks TLS on a second port, and so many tokens for each of the two.
+    pub(crate) fn secured(binaries: &Binaries, core: usize, pairs: usize, settings: &TlsArgs) -> Result<Secured> {
+        let directory = new_directory()?;
+        let (cert, key) = certificate(&directory)?;
+        let (address, secured) = (free_address()?, free_address()?);
+        let mut command = Self::relay_command(binaries, &[core], &directory, address);
+        command.args(["--addr", &format!("tls://{secured}")]).arg("--tls-cert").arg(&cert).arg("--tls-key").arg(&key);
+        let (server, plain) = Self::start(command, Some(directory), address, pairs)?;
+        let settings = TlsArgs { ca: Some(cert), ..settings.clone() };
+        let target = Target::resolve(&format!("wss://{secured}/ws"), &settings)?;
+        let tokens = tokens::make(&target, ADMIN_KEY, pairs)?;
+        let tls = Relay { target, tokens, memory_at_start: Some(server.process().memory()?), ..plain.clone() };
+        Ok(Secured { _server: server, plain, tls })
+    }
+
+    /// HAProxy that speaks TLS in front of `behind`, and so many tokens. What it costs is the cost of both.
+    pub(crate) fn haproxy(binary: &Path, core: usize, behind: &Relay, pairs: usize) -> Result<(Self, Relay)> {
+        let directory = new_directory()?;
+        let (cert, key) = certificate(&directory)?;
+        let both = directory.join("both.pem");
+        std::fs::write(&both, [std::fs::read(&cert)?, std::fs::read(&key)?].concat())?;
+        let address = free_address()?;
+        let settings = directory.join("haproxy.cfg");
+        let text = format!(
+            "global\n nbthread 1\n maxconn 4000\ndefaults\n mode tcp\n timeout connect 5s\n timeout client 1h\n \
+             timeout server 1h\nlisten relay\n bind {address} ssl crt {} alpn http/1.1\n server relay {}\n",
+            both.display(),
+            behind.target.address
+        );
+        std::fs::write(&settings, text)?;
+        let mut command = pinned(&[core], binary);
+        command.arg("-f").arg(&settings).arg("-db");
+        let target =
+            Target::resolve(&format!("wss://{address}/ws"), &TlsArgs { ca: Some(cert), ..TlsArgs::default() })?;
+        let mut server = Self::spawn(command, Some(directory))?;
+        server.listens(address)?;
+        let process = Process { behind: behind.process.map(|process| process.pid), ..server.process() };
+        let tokens = tokens::make(&target, ADMIN_KEY, pairs)?;
+        Ok((server, Relay { target, process: Some(process), memory_at_start: None, tokens }))
     }
 
     /// The reference, and so many tokens.
@@ -71,31 +121,64 @@ impl Server {
         Self::start(command, None, address, pairs)
     }
 
-    fn start(
-        mut command: Command,
-        directory: Option<PathBuf>,
-        address: SocketAddr,
-        pairs: usize,
-    ) -> Result<(Self, Relay)> {
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-        let mut server = Self { child: child.with_context(|| format!("cannot start {command:?}"))?, directory };
-        let mut tries = 0;
-        while TcpStream::connect(address).is_err() {
-            tries += 1;
-            if let Some(status) = server.child.try_wait()? {
-                bail!("{command:?} ended: {status}");
-            }
-            if tries == START_TRIES {
-                bail!("{command:?} does not listen on {address}");
-            }
-            std::thread::sleep(START_WAIT);
-        }
-        let process = Process { pid: server.child.id() };
+    fn start(command: Command, directory: Option<PathBuf>, address: SocketAddr, pairs: usize) -> Result<(Self, Relay)> {
+        let mut server = Self::spawn(command, directory)?;
+        server.listens(address)?;
+        let process = server.process();
         let memory_at_start = Some(process.memory()?);
         let target = Target::resolve(&format!("ws://{address}/ws"), &TlsArgs::default())?;
         let tokens = tokens::make(&target, ADMIN_KEY, pairs)?;
         Ok((server, Relay { target, process: Some(process), memory_at_start, tokens }))
     }
+
+    fn spawn(mut command: Command, directory: Option<PathBuf>) -> Result<Self> {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        Ok(Self { child: child.with_context(|| format!("cannot start {command:?}"))?, directory })
+    }
+
+    /// Waits until something listens there.
+    fn listens(&mut self, address: SocketAddr) -> Result<()> {
+        for _ in 0..START_TRIES {
+            if TcpStream::connect(address).is_ok() {
+                return Ok(());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("what was to listen on {address} ended: {status}");
+            }
+            std::thread::sleep(START_WAIT);
+        }
+        bail!("nothing listens on {address}")
+    }
+
+    fn process(&self) -> Process {
+        Process::from(self.child.id())
+    }
+}
+
+fn new_directory() -> Result<PathBuf> {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let directory = std::env::temp_dir().join(format!("coralmux-bench-{}-{number}", std::process::id()));
+    std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    Ok(directory)
+}
+
+/// A certificate for 127.0.0.1 and its key, made by openssl.
+fn certificate(directory: &Path) -> Result<(PathBuf, PathBuf)> {
+    let (cert, key) = (directory.join("cert.pem"), directory.join("key.pem"));
+    let output = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
+        .args(["-subj", "/CN=bench", "-addext", "subjectAltName=IP:127.0.0.1"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"])
+        .arg(&key)
+        .arg("-out")
+        .arg(&cert)
+        .output()
+        .context("cannot run openssl")?;
+    if !output.status.success() {
+        bail!("openssl: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok((cert, key))
 }
 
 impl Drop for Server {

@@ -77,7 +77,7 @@ fn run(command: Command) -> Result<()> {
 fn measure(common: &Common, pairs: usize, scenario: impl Fn(Run<'_>) -> Result<Outcome>) -> Result<()> {
     let prepare = |url: &str, pid: Option<u32>| {
         let target = Target { e2e: common.e2e, ..Target::resolve(url, &common.tls)? };
-        let process = pid.map(|pid| Process { pid }).or_else(|| find_listener(target.address));
+        let process = pid.map(Process::from).or_else(|| find_listener(target.address));
         let memory_at_start = process.map(Process::memory).transpose()?;
         let tokens = match &common.tokens {
             Some(path) => tokens::from_file(path, pairs)?,

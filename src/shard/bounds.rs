@@ -34,6 +34,9 @@ pub(super) const FILLS_A_TURN: usize = 1;
 /// cache when the kernel reads it.
 pub(super) const SEAL_BYTES_MAX: usize = 128 << 10;
 
+/// Records that wait to be sent and are not longer are copied in front of those that are sealed next: one send for both.
+pub(super) const JOINED_BYTES_MAX: usize = 2 << 10;
+
 /// Turns with something else to do that put a step of a TLS handshake off, at the most.
 pub(super) const BUSY_TURNS_A_HANDSHAKE: u32 = 4;
 

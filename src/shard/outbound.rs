@@ -96,6 +96,15 @@ impl Shard {
         fill(outbox)
     }
 
+    /// Queues records of TLS that leave with whatever is queued next.
+    pub(super) fn keep_sealed(&mut self, conn: u32, records: Vec<u8>) {
+        let connection = &mut self.connections[conn as usize];
+        if connection.outbox == NONE {
+            connection.outbox = self.outboxes.take();
+        }
+        self.outboxes.all[connection.outbox as usize].push_sealed(Heap::from(records));
+    }
+
     /// When all that is queued has been sent, the write side is shut and the client's end is awaited.
     pub(super) fn finish_outbox(&mut self, conn: u32) {
         let connection = &mut self.connections[conn as usize];

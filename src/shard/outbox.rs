@@ -4,7 +4,7 @@
 //! socket did not take them at once are they copied, so that a slow peer cannot pin the shard's buffers. A large
 //! message shows one fragment after the other, and control frames go between them.
 
-use super::bounds::{FRAGMENT_BYTES, HIGH_WATER_BYTES, LOW_WATER_BYTES, SLOW_FRAGMENT_BYTES};
+use super::bounds::{FRAGMENT_BYTES, HIGH_WATER_BYTES, JOINED_BYTES_MAX, LOW_WATER_BYTES, SLOW_FRAGMENT_BYTES};
 use crate::proto::frame::{self, Opcode};
 use crate::ring::chunk::{Batch, Budget, CHUNKS_A_SEND_MAX, Chunk, Heap, Outgoing};
 use std::collections::VecDeque;
@@ -114,6 +114,18 @@ impl Outbox {
         let sealed = self.sealed.pop_front()?;
         self.carries_sealed = true;
         Some(Outgoing::One(sealed))
+    }
+
+    /// Takes the records of TLS that wait, where they are so few that the next ones may as well join them.
+    pub(super) fn poll_joined(&mut self) -> Option<Chunk> {
+        let has_more = !self.queue.is_empty() || !self.urgent.is_empty();
+        let joins = |sealed: &Chunk| sealed.len() <= JOINED_BYTES_MAX;
+        if self.sealed.len() != 1 || !has_more || !self.sealed.front().is_some_and(joins) {
+            return None;
+        }
+        let sealed = self.sealed.pop_front()?;
+        self.bytes -= sealed.len();
+        Some(sealed)
     }
 
     /// Makes it as new, with the capacity that it has.

@@ -89,14 +89,20 @@ impl Secure {
         outbox: &mut Outbox,
         budget: &Budget,
     ) -> Result<Option<Outgoing>, Fault> {
-        if let Some(sealed) = outbox.poll_sealed() {
+        let Some(traffic) = self.traffic(index) else { return Ok(outbox.poll_sealed()) };
+        let joined = outbox.poll_joined();
+        if joined.is_none()
+            && let Some(sealed) = outbox.poll_sealed()
+        {
             return Ok(Some(sealed));
         }
-        let Some(traffic) = self.traffic(index) else { return Ok(None) };
+        let joined = joined.as_ref().map_or(&[][..], Chunk::as_slice);
         if let Some(plain) = outbox.poll_send() {
-            let (sealed, count) = seal(traffic, &plain, budget)?;
+            let (sealed, count) = seal(traffic, joined, &plain, budget)?;
             outbox.take_sent(plain, count);
             outbox.push_sealed(sealed);
+        } else if !joined.is_empty() {
+            outbox.push_sealed(joined.to_vec().into());
         } else if outbox.finish {
             let farewell = traffic.farewell(None);
             if !farewell.is_empty() {
@@ -107,14 +113,15 @@ impl Secure {
     }
 }
 
-/// Seals a piece of `plain`; how many of its bytes that was.
-fn seal(traffic: &mut Traffic, plain: &Outgoing, budget: &Budget) -> Result<(Heap, usize), Fault> {
+/// Seals a piece of `plain` behind records that are sealed already; how many of its bytes that was.
+fn seal(traffic: &mut Traffic, joined: &[u8], plain: &Outgoing, budget: &Budget) -> Result<(Heap, usize), Fault> {
     let bytes = plain.len().min(SEAL_BYTES_MAX);
-    let capacity = Traffic::sealed_bytes_max(bytes);
+    let capacity = joined.len() + Traffic::sealed_bytes_max(bytes);
     let mut sealed = match capacity < COUNTED_BYTES_MIN {
         true => Heap::from(Vec::with_capacity(capacity)),
         false => Heap::with_headroom(0, capacity, budget.charge(capacity)),
     };
+    sealed.extend(joined);
     let count = sealed.append_with(|out| match plain {
         Outgoing::One(chunk) => traffic.seal(&[chunk.as_slice()], bytes, out),
         Outgoing::Many(batch) => {
@@ -255,17 +262,18 @@ impl Shard {
         if let Progress::Failed(failure) = progress {
             return self.fail_handshake(conn, &failure, out);
         }
+        if progress == Progress::Done {
+            return self.finish_handshake(conn, out);
+        }
         if !out.is_empty() {
             self.push_sealed(conn, out);
         }
-        match progress {
-            Progress::More => self.secure.queue(conn, true),
-            Progress::Done => self.finish_handshake(conn),
-            Progress::NeedMore | Progress::Failed(_) => {}
+        if progress == Progress::More {
+            self.secure.queue(conn, true);
         }
     }
 
-    fn finish_handshake(&mut self, conn: u32) {
+    fn finish_handshake(&mut self, conn: u32, out: Vec<u8>) {
         let connection = &mut self.connections[conn as usize];
         let Some(Tls::Handshake(handshake)) = self.secure.remove(&mut connection.tls) else { return };
         let (traffic, done, rest) = match handshake.finish() {
@@ -275,6 +283,7 @@ impl Shard {
                 return self.end(conn, CloseReason::Gone);
             }
         };
+        let is_tls13 = traffic.is_tls13();
         connection.tls = self.secure.insert(Tls::Traffic(Box::new(traffic)));
         connection.phase = Phase::Http;
         if let Some(early) = &connection.early {
@@ -286,6 +295,12 @@ impl Shard {
             Done::Resumed => Outcome::Resumed,
             Done::Challenge => Outcome::Challenge,
         });
+        if is_tls13 && !out.is_empty() {
+            // Only a ticket, for which nobody waits: it leaves with the first answer.
+            self.keep_sealed(conn, out);
+        } else if !out.is_empty() {
+            self.push_sealed(conn, out);
+        }
         if done == Done::Challenge {
             // RFC 8737, section 3: nothing is read from it.
             return self.close_sealed(conn, CloseReason::Gone);

@@ -87,6 +87,12 @@ impl Traffic {
         })
     }
 
+    /// Whether this is TLS 1.3.
+    #[must_use]
+    pub fn is_tls13(&self) -> bool {
+        self.sealer.is_tls13()
+    }
+
     /// Opens the record that `bytes` begin with, in place, if it is whole.
     ///
     /// # Errors

@@ -48,9 +48,12 @@ def make_certificate(directory, name, names, days=2):
     """A self-signed certificate: the paths of chain and key. `days` below 0: it has ended."""
     directory = pathlib.Path(directory)
     cert, key = directory / f"{name}.pem", directory / f"{name}.key"
-    alternatives = ",".join(f"DNS:{n}" for n in names)
-    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out",
-            cert, "-subj", f"/CN={name}", "-days", days, "-addext", f"subjectAltName={alternatives}")
+    request, extensions = directory / f"{name}.csr", directory / f"{name}.extensions"
+    extensions.write_text("subjectAltName=" + ",".join(f"DNS:{n}" for n in names) + "\n")
+    ec = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    openssl("req", *ec, "-keyout", key, "-out", request, "-subj", f"/CN={name}")
+    # Not `req -x509`, which makes none that has ended.
+    openssl("x509", "-req", "-in", request, "-signkey", key, "-days", days, "-extfile", extensions, "-out", cert)
     return cert, key
 
 
@@ -60,6 +63,7 @@ class Pebble:
     def __init__(self, directory, tls_port, http_port, *, validity=3600, binding=None, environment=None):
         self.directory = pathlib.Path(directory)
         self.ca, cert, key = make_ca(directory)
+        self.https = (cert, key)
         self.port, self.management_port, self.dns_port, self.dns_management_port = free_ports(4)
         config = {
             "listenAddress": f"127.0.0.1:{self.port}",
@@ -78,12 +82,9 @@ class Pebble:
         self.config.write_text(json.dumps({"pebble": config}))
         # No pause before it validates; every authorization anew; and the refused nonces that it hands out otherwise stay.
         self.environment = os.environ | {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_AUTHZREUSE": "0"} | (environment or {})
+        self.directory_url = f"https://127.0.0.1:{self.port}/dir"
         self.log_path = self.directory / "pebble.log"
         self.processes = []
-
-    @property
-    def directory_url(self):
-        return f"https://127.0.0.1:{self.port}/dir"
 
     @property
     def flags(self):

@@ -21,6 +21,7 @@ def certificate(directory, name, *more):
     names = ",".join([f"DNS:{name}", *more])
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
     command += ["-keyout", key, "-out", cert, "-days", "30", "-subj", f"/CN={name}", "-addext", f"subjectAltName={names}"]
+    command += ["-addext", "basicConstraints=critical,CA:FALSE"]
     subprocess.run(command, check=True, capture_output=True)
     return cert, key
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import pathlib
 import re
 import shutil
 import socket
@@ -14,7 +15,8 @@ import pytest
 
 import raw
 import sealed
-from client import Client, envelope, pair, sized
+from client import Client, envelope, sized
+from relay import ADMIN_KEY, binary
 from sealed import Sealed
 
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
@@ -150,6 +152,35 @@ async def test_records_that_are_missing_or_come_twice_or_are_changed_end_the_con
         if attack == "twice":
             assert await agent.expect("chat.send") == {"n": 1}
         assert await agent.expect("status") == {"peer": "offline"}
+
+
+async def test_what_comes_right_behind_auth_moves_along(tls):
+    """In the same record, in further records, and in a half of one: to whichever shard the connection moves."""
+    for turn in range(6):
+        token = await tls.token()
+
+        def phone():
+            with Sealed(tls.port, tls.context()) as phone:
+                phone.shake()
+                behind = [raw.text(envelope("chat.send", {"n": number})) for number in range(5)]
+                auth = raw.text(raw.auth(token, "phone"))
+                data = phone.seal(raw.upgrade(tls.port) + auth + behind[0]) if turn % 2 else b""
+                if not data:
+                    data = phone.seal(raw.upgrade(tls.port)) + phone.seal(auth + behind[0])
+                data += phone.seal(behind[1]) + phone.seal(behind[2] + behind[3])
+                half = phone.seal(behind[4])
+                phone.socket.sendall(data + half[:20])
+                phone.until(b"\r\n\r\n")
+                assert '"auth.ok"' in phone.message()
+                phone.socket.sendall(half[20:])
+                phone.send(raw.text(envelope("ping")))
+                assert '"pong"' in phone.message()
+
+        async with await Client.authed(tls, token, "agent", ssl=tls.context()) as agent:
+            await in_thread(phone)
+            await agent.expect("status")
+            for number in range(5):
+                assert await agent.expect("chat.send") == {"n": number}
 
 
 async def test_a_peer_that_does_not_read_slows_the_other_and_loses_nothing(tls):
@@ -389,6 +420,31 @@ async def test_a_storm_of_handshakes_ends_and_the_pair_talks_on(tls):
                 await phone.send("chat.send", {"n": number})
                 assert await agent.expect("chat.send") == {"n": number}
             await crowd
+
+
+LOADTEST = pathlib.Path(binary()).with_name("coralmux-loadtest")
+
+
+@pytest.mark.skipif(not LOADTEST.exists(), reason="cargo test -p coralmux-loadtest builds it")
+async def test_the_load_test_speaks_tls_and_checks_the_certificate(tls, tmp_path):
+    def load(*arguments):
+        url = ["--url", tls.url, "--admin-key", ADMIN_KEY]
+        return subprocess.run([LOADTEST, *arguments, *url], capture_output=True, text=True, timeout=60)
+
+    pingpong = ["pingpong", "--pairs", "5", "--bytes", "40000", "--seconds", "0.5", "--warm-up", "0.1", "--sleep"]
+    for check in (["--ca", tls.ca], ["--insecure"]):
+        done = await in_thread(load, *pingpong, *check)
+        result = json.loads(done.stdout)
+        assert result["errors"] == {} and result["figures"]["messages_per_second"] > 10, done
+    done = await in_thread(load, *pingpong)
+    assert done.returncode != 0 and "certificate" in done.stderr, done
+    before = (await tls.handshakes()).get("resumed", 0)
+    done = await in_thread(load, "storm", "--pairs", "20", "--herd", "20", "--insecure", "--resume")
+    assert json.loads(done.stdout)["latency_us"]["come back"]["count"] == 40
+    deadline = time.monotonic() + 10
+    while (await tls.handshakes()).get("resumed", 0) < before + 40:
+        assert time.monotonic() < deadline, await tls.handshakes()
+        await asyncio.sleep(0.1)
 
 
 @pytest.mark.skipif(not shutil.which("java"), reason="no Java here; tests/packages has it")

@@ -5,6 +5,7 @@
 //! machine does besides hits both alike.
 
 mod table;
+mod tls;
 
 use crate::cli::BenchArgs;
 use crate::launch::{Binaries, Server, pin_to};
@@ -50,6 +51,10 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     pin_to(args.generator_core)?;
     let binaries = Binaries { relay: args.relay.clone(), reference: args.reference.clone() };
     let mut bench = Bench { args, binaries, table: Table::begin() };
+    if args.tls {
+        bench.tls()?;
+        return bench.table.end(args.json.as_deref());
+    }
     bench.messages()?;
     bench.storm()?;
     bench.memory()?;

@@ -58,7 +58,7 @@ struct Clocks {
 
 impl Clocks {
     fn read(net: &Net, process: Option<Process>) -> Result<Self> {
-        let own = Process { pid: std::process::id() };
+        let own = Process::from(std::process::id());
         let server = process.map(Process::cpu_ns).transpose()?;
         Ok(Self { at: net.now(), server, generator: own.cpu_ns()?, machine: machine_busy_ns()? })
     }

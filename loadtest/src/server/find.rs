@@ -24,7 +24,7 @@ pub(crate) fn find_listener(address: SocketAddr) -> Option<Process> {
                     fs::read_link(fd.path()).is_ok_and(|to| links.iter().any(|l| to.as_os_str() == l.as_str()))
                 })
             })
-            .then_some(Process { pid })
+            .then_some(Process::from(pid))
     })
 }
 
@@ -48,6 +48,6 @@ mod tests {
     fn a_listener_of_this_process_is_found() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let found = find_listener(listener.local_addr().unwrap());
-        assert_eq!(found, Some(Process { pid: std::process::id() }));
+        assert_eq!(found, Some(Process::from(std::process::id())));
     }
 }

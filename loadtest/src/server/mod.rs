@@ -13,6 +13,8 @@ use std::fs;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Process {
     pub(crate) pid: u32,
+    /// The one that it stands in front of, whose cost counts too.
+    pub(crate) behind: Option<u32>,
 }
 
 /// Bytes of user-space memory of a process.
@@ -25,10 +27,16 @@ pub(crate) struct Memory {
     pub(crate) anonymous: u64,
 }
 
+impl From<u32> for Process {
+    fn from(pid: u32) -> Self {
+        Self { pid, behind: None }
+    }
+}
+
 impl Process {
     /// CPU time of all threads, in nanoseconds, kernel included.
     pub(crate) fn cpu_ns(self) -> Result<u64> {
-        let mut sum = 0;
+        let mut sum = self.behind.map_or(Ok(0), |pid| Self::from(pid).cpu_ns())?;
         let tasks =
             fs::read_dir(format!("/proc/{}/task", self.pid)).with_context(|| format!("process {}", self.pid))?;
         for task in tasks {
@@ -112,7 +120,7 @@ mod tests {
 
     #[test]
     fn this_process_has_a_cost() {
-        let me = Process { pid: std::process::id() };
+        let me = Process::from(std::process::id());
         let memory = me.memory().unwrap();
         assert!(memory.rss > memory.anonymous && memory.anonymous > 0 && kernel_slab().unwrap() > 0);
         let before = me.cpu_ns().unwrap();

@@ -410,3 +410,40 @@ fn pressure_begins_above_the_high_water_mark_and_ends_at_the_low_one() {
     assert!(outbox.poll_relief() && !outbox.poll_relief());
     assert_eq!(outbox.push(bytes(HIGH_WATER_BYTES - LOW_WATER_BYTES)), Pushed::Queued, "at the mark, not above it");
 }
+
+#[test]
+fn records_of_tls_leave_before_the_queue_and_what_is_not_taken_stays_in_front() {
+    let mut outbox = Outbox::default();
+    assert_eq!(outbox.push_own(vec![1; 10]), Pushed::Queued);
+    outbox.push_sealed(Heap::from(vec![7; 100]));
+    outbox.push_sealed(Heap::from(vec![8; 50]));
+    assert_eq!(outbox.bytes(), 160);
+    assert!(outbox.poll_joined().is_none(), "there are two");
+    let sent = outbox.poll_sealed().unwrap();
+    outbox.sending = true;
+    outbox.handle_sent(sent, 30);
+    assert_eq!(outbox.bytes(), 130);
+    for (length, value) in [(70, 7), (50, 8)] {
+        let sent = outbox.poll_sealed().unwrap();
+        assert!(matches!(&sent, Outgoing::One(chunk) if chunk.as_slice() == vec![value; length]));
+        outbox.sending = true;
+        outbox.handle_sent(sent, length);
+    }
+    assert!(outbox.poll_sealed().is_none());
+    // The sealer takes what it takes, as a socket would.
+    let plain = outbox.poll_send().unwrap();
+    outbox.take_sent(plain, 10);
+    assert!(outbox.is_empty());
+}
+
+#[test]
+fn a_few_records_wait_to_be_joined_by_the_next_ones() {
+    let mut outbox = Outbox::default();
+    outbox.push_sealed(Heap::from(vec![7; 100]));
+    assert!(outbox.poll_joined().is_none(), "nothing follows");
+    assert_eq!(outbox.push_control(&[1, 2]), Pushed::Queued);
+    assert_eq!(outbox.poll_joined().map(|joined| joined.len()), Some(100));
+    assert_eq!(outbox.bytes(), 2);
+    outbox.push_sealed(Heap::from(vec![7; JOINED_BYTES_MAX + 1]));
+    assert!(outbox.poll_joined().is_none(), "that is much to copy");
+}

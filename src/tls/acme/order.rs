@@ -172,7 +172,9 @@ fn challenge_certificate(domain: &str, digest: &[u8]) -> Result<Arc<CertifiedKey
         let key = KeyPair::generate()?;
         let certificate = params.self_signed(&key)?;
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        Ok(CertifiedKey::from_der(vec![certificate.der().clone()], key, &provider())?)
+        // Not `from_der`, which reads the certificate and does not know the extension.
+        let key = provider().key_provider.load_private_key(key)?;
+        Ok(CertifiedKey::new(vec![certificate.der().clone()], key))
     };
     make().map(Arc::new).map_err(|error| Fault::Useless(format!("no challenge certificate can be made: {error}")))
 }

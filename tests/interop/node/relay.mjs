@@ -3,18 +3,20 @@ import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { setTimeout as delay } from 'node:timers/promises';
 
-const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
+export const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
 const ADMIN_KEY = 'test-key';
 const START_MS = 20_000;
 
-export function binary() {
-  if (process.env.CORALMUX_RELAY) return resolve(process.env.CORALMUX_RELAY);
+// The newest build of a program of this project; CORALMUX_RELAY names that of the relay, the others stand beside it.
+export function binary(name = 'coralmux-relay') {
+  const relay = process.env.CORALMUX_RELAY;
+  if (relay) return name === 'coralmux-relay' ? resolve(relay) : join(dirname(resolve(relay)), name);
   const target = process.env.CARGO_TARGET_DIR ?? join(ROOT, 'target');
-  const built = ['debug', 'release'].map((profile) => join(target, profile, 'coralmux-relay')).filter(existsSync);
+  const built = ['debug', 'release'].map((profile) => join(target, profile, name)).filter(existsSync);
   if (!built.length) throw new Error('no relay binary: build it with cargo, or name it in CORALMUX_RELAY');
   return built.sort((a, b) => statSync(b).mtimeMs - statSync(a).mtimeMs)[0];
 }

@@ -1,0 +1,172 @@
+//! `bench --tls`: what TLS costs more than plain connections, and than a proxy that speaks it in front of the reference.
+
+use super::{Bench, CPU, RSS, figure, one, ratio};
+use crate::bench::table::{Bound, Row};
+use crate::launch::{Secured, Server};
+use crate::report::latency::round;
+use crate::scenario::{Relay, idle, pingpong, storm};
+use crate::tls::TlsArgs;
+use anyhow::{Context as _, Result};
+use std::process::{Child, Command, Stdio};
+
+const PAIRS: usize = 100;
+const PAIRS_IDLE: usize = 4000;
+const PAIRS_STORM: usize = 1000;
+/// Handshakes on their way at the same time when everybody comes back.
+const HERD: usize = 64;
+
+/// TLS against plain: name, bytes, and the most that the ratio may be.
+const MESSAGES: [(&str, usize, f64); 2] =
+    [("CPU per message over TLS, 256 B", 256, 1.5), ("CPU per message over TLS, 64 KiB", 64 << 10, 2.5)];
+/// Against HAProxy in front of the reference.
+const PROXIED: [(&str, usize, f64); 2] = [
+    ("CPU per message against HAProxy and reference, 256 B", 256, 0.7),
+    ("CPU per message against HAProxy and reference, 64 KiB", 64 << 10, 0.7),
+];
+
+impl Bench<'_> {
+    /// All rows about TLS.
+    pub(super) fn tls(&mut self) -> Result<()> {
+        self.tls_messages()?;
+        self.tls_proxied()?;
+        self.tls_memory()?;
+        self.tls_handshakes()?;
+        self.tls_storm()
+    }
+
+    fn tls_messages(&mut self) -> Result<()> {
+        for (name, bytes, at_most) in MESSAGES {
+            if !self.wants(name) {
+                continue;
+            }
+            let Secured { plain, tls, .. } = &self.secured(PAIRS, &TlsArgs::default())?;
+            let plan = self.plan(PAIRS, bytes, 1);
+            let result = self.in_turn(tls, plain, |run| pingpong::run(run, &plan))?;
+            self.table.put(Row::ratio(name, Bound::AtMost(at_most), ratio(&result, CPU)?, "µs"));
+        }
+        Ok(())
+    }
+
+    fn tls_proxied(&mut self) -> Result<()> {
+        for (name, bytes, at_most) in PROXIED {
+            if !self.wants(name) {
+                continue;
+            }
+            let Secured { tls, .. } = &self.secured(PAIRS, &TlsArgs::default())?;
+            let (_reference, behind) = Server::reference(&self.binaries, self.args.server_core, 0)?;
+            let (_proxy, proxied) = Server::haproxy(&self.args.haproxy, self.args.server_core, &behind, PAIRS)?;
+            let plan = self.plan(PAIRS, bytes, 1);
+            let result = self.in_turn(tls, &proxied, |run| pingpong::run(run, &plan))?;
+            self.table.put(Row::ratio(name, Bound::AtMost(at_most), ratio(&result, CPU)?, "µs"));
+        }
+        Ok(())
+    }
+
+    /// In a relay that has not served any before.
+    fn tls_memory(&mut self) -> Result<()> {
+        let name = "memory of an idle TLS connection, 4,000 pairs, bytes";
+        if !self.wants(name) {
+            return Ok(());
+        }
+        let Secured { tls, .. } = &self.secured(PAIRS_IDLE, &TlsArgs::default())?;
+        let plan = idle::Plan { pairs: PAIRS_IDLE, active: 0, bytes: 256, seconds: 3.0 };
+        let outcome = one(tls, "relay", &|run| idle::run(run, &plan))?;
+        let note = "after the handshake and the first message".to_owned();
+        self.table.put(Row::new(name, Bound::AtMost(3584.0), figure(&outcome, RSS)?, note));
+        Ok(())
+    }
+
+    /// What a handshake costs beyond a plain connection, against what the signature and the key exchange alone cost
+    /// OpenSSL. X25519 alone, for that is what its speed test has.
+    fn tls_handshakes(&mut self) -> Result<()> {
+        let (full, resumed) =
+            ("full handshakes a core, of what openssl speed allows", "resumed handshakes a core, of the same");
+        let rows =
+            [(full, false, "server_cpu_us_per_connection", 0.85), (resumed, true, "server_cpu_us_per_return", 1.0)];
+        for (name, resume, cost, least) in rows {
+            if !self.wants(name) {
+                continue;
+            }
+            // Those that come back have the tickets of their first visit.
+            let settings = TlsArgs { classic: true, resume, ..TlsArgs::default() };
+            let Secured { plain, tls, .. } = &self.secured(PAIRS_STORM, &settings)?;
+            let plan = storm::Plan { pairs: PAIRS_STORM, herd: HERD, seconds: 60.0, restart: None };
+            let result = self.in_turn(tls, plain, |run| storm::run(run, &plan))?;
+            let allowed_us = allowed_us()?;
+            let (secured, plain) = ratio(&result, cost)?.values;
+            let handshake_us = secured - plain;
+            let note = format!(
+                "{:.0} a second ({handshake_us:.0} µs beyond {plain:.0} µs plain); allowed: {:.0}",
+                1e6 / handshake_us,
+                1e6 / allowed_us
+            );
+            self.table.put(Row::new(name, Bound::AtLeast(least), round(allowed_us / handshake_us), note));
+        }
+        Ok(())
+    }
+
+    /// How long messages take while others shake hands as fast as they can.
+    fn tls_storm(&mut self) -> Result<()> {
+        let name = "p99 of pairs during a storm of handshakes, ms";
+        if !self.wants(name) {
+            return Ok(());
+        }
+        let Secured { tls, .. } = &self.secured(PAIRS, &TlsArgs::default())?;
+        let plan = pingpong::Plan { rate: Some(2000.0), sleeps: true, ..self.plan(PAIRS, 256, 1) };
+        let p99_ms = |relay: &Relay, name: &str| {
+            let outcome = one(relay, name, &|run| pingpong::run(run, &plan))?;
+            anyhow::Ok(figure(&outcome, "latency_p99_us")? / 1000.0)
+        };
+        let calm = p99_ms(tls, "calm")?;
+        let crowd = Crowd::start(tls)?;
+        let stormy = p99_ms(tls, "storm")?;
+        drop(crowd);
+        let note = format!("without the storm {:.2}; the crowd shares the generator's core", round(calm));
+        self.table.put(Row::new(name, Bound::AtMost(5.0), round(stormy), note));
+        Ok(())
+    }
+
+    fn secured(&self, pairs: usize, settings: &TlsArgs) -> Result<Secured> {
+        Server::secured(&self.binaries, self.args.server_core, pairs, settings)
+    }
+}
+
+/// Another process of this program whose clients connect, leave and come back.
+struct Crowd(Child);
+
+impl Crowd {
+    fn start(relay: &Relay) -> Result<Self> {
+        let tls = relay.target.tls.as_ref().context("no TLS")?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["storm", "--url", &relay.target.url, "--pairs", "5000", "--seconds", "120"]);
+        command.args(tls.args.to_args()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let crowd = Self(command.spawn().context("cannot start the crowd")?);
+        // Until it has its tokens and connects.
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        Ok(crowd)
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Microseconds of a signature with ECDSA P-256 and of an exchange with X25519, as OpenSSL does them here.
+fn allowed_us() -> Result<f64> {
+    let output = Command::new("openssl")
+        .args(["speed", "-seconds", "2", "ecdsap256", "ecdhx25519"])
+        .stderr(Stdio::null())
+        .output()
+        .context("cannot run openssl speed")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let per_second = |line: &str, from_end: usize| {
+        let line = text.lines().find(|text| text.contains(line))?;
+        line.split_whitespace().rev().nth(from_end)?.parse::<f64>().ok()
+    };
+    let (sign, exchange) = (per_second("ecdsa (nistp256)", 1), per_second("ecdh (X25519)", 0));
+    let (sign, exchange) = sign.zip(exchange).with_context(|| format!("openssl speed said: {text}"))?;
+    Ok(1e6 / sign + 1e6 / exchange)
+}

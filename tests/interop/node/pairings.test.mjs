@@ -1,0 +1,164 @@
+// The phone in the browser with the agents that the project has: the program and the one in Python, in both versions of
+// the encryption.
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { Phone, launch, link } from './browser.mjs';
+import { within } from './client.mjs';
+import { ROOT, Relay, binary } from './relay.mjs';
+
+let relay;
+let browser;
+let directory;
+
+before(async () => {
+  directory = mkdtempSync(join(tmpdir(), 'coralmux-agents-'));
+  [relay, browser] = await Promise.all([Relay.start('--phone-rate', '0', '--agent-rate', '0'), launch()]);
+});
+
+after(async () => {
+  await browser?.close();
+  await relay?.stop();
+  rmSync(directory, { recursive: true, force: true });
+});
+
+// A process that is an agent; `said` is what it has printed so far.
+class Program {
+  said = '';
+  #waiting = [];
+
+  constructor(command, ...args) {
+    this.process = spawn(command, args, { cwd: ROOT, stdio: ['ignore', 'pipe', 'pipe'] });
+    this.ended = new Promise((done) => this.process.once('exit', (code, signal) => done(code ?? signal)));
+    for (const stream of [this.process.stdout, this.process.stderr]) {
+      stream.setEncoding('utf8').on('data', (text) => {
+        this.said += text;
+        this.#waiting = this.#waiting.filter((look) => !look());
+      });
+    }
+  }
+
+  // The part of its output that matches.
+  async says(pattern) {
+    const found = new Promise((done) => {
+      const look = () => this.said.match(pattern) && (done(this.said.match(pattern)[0]), true);
+      if (!look()) this.#waiting.push(look);
+    });
+    return within(found, `${pattern} from the agent, which said:\n${this.said}`);
+  }
+
+  async stop() {
+    this.process.kill('SIGTERM');
+    return within(this.ended, "agent's end");
+  }
+}
+
+function python(token, secret) {
+  const key = secret ? `&k=${secret.toString('base64url')}` : '';
+  const address = `openclaw://pair?token=${token}&relay=${encodeURIComponent(relay.url)}${key}`;
+  return new Program(join(ROOT, '.venv/bin/python'), 'clients/python/agent.py', address);
+}
+
+function rust(token, ...flags) {
+  const state = join(directory, token);
+  return new Program(binary('coralmux-agent'), '--relay', relay.url, '--token', token, '--state', state, '--echo', '--qr', 'none', ...flags);
+}
+
+async function hears(phone, question, answer = `You said: ${question}`) {
+  await phone.say(question);
+  await phone.shows('.message.agent[data-state="done"] .body', answer);
+}
+
+async function sameNumber(phone, agent) {
+  await phone.page.click('#security');
+  const number = await phone.page.locator('#fingerprint').innerText();
+  await phone.page.keyboard.press('Escape');
+  await agent.says(new RegExp(number));
+}
+
+test('the agent in Python, version 2', async () => {
+  const token = await relay.token();
+  const secret = randomBytes(32);
+  let agent = python(token, secret);
+  const phone = await Phone.open(browser, link(relay, token, secret));
+  await phone.secure('Encrypted, verified');
+  await hears(phone, 'hello python');
+  await agent.stop();
+  await phone.shows('#presence-text', 'Offline');
+  agent = python(token, secret);
+  await phone.secure('Encrypted, verified');
+  await hears(phone, 'and again');
+  await phone.close();
+  await agent.stop();
+});
+
+test('the agent in Python, version 1', async () => {
+  const token = await relay.token();
+  const agent = python(token);
+  const phone = await Phone.open(browser, link(relay, token));
+  await phone.secure('Encrypted, not verified');
+  await sameNumber(phone, agent);
+  await hears(phone, 'hello python');
+  await phone.close();
+  await agent.stop();
+});
+
+test('coralmux-agent, by the link that it shows: text, an image, a restart', async () => {
+  const token = await relay.token();
+  let agent = rust(token);
+  const shown = await agent.says(/http:\/\/127\.0\.0\.1:\d+\/#token=\S+&k=[\w-]{43}/);
+  const phone = await Phone.open(browser, shown);
+  await phone.secure('Encrypted, verified');
+  await hears(phone, 'hello rust');
+  await phone.page.setInputFiles('#file', { name: 'a.png', mimeType: 'image/png', buffer: PIXEL });
+  await phone.page.locator('#attached li').waitFor();
+  await hears(phone, 'what is it?', /You sent an image \(image\/png, \d+ bytes\) and said: what is it\?/);
+  assert.equal(await agent.stop(), 0);
+  await phone.shows('#presence-text', 'Offline');
+  await phone.say('are you back?');
+  agent = rust(token);
+  await phone.shows('.message.agent[data-state="done"] .body', 'You said: are you back?');
+  await phone.secure('Encrypted, verified');
+  await phone.close();
+  await agent.stop();
+});
+
+test('coralmux-agent, version 1', async () => {
+  const token = await relay.token();
+  const agent = rust(token, '--e2e', '1');
+  const phone = await Phone.open(browser, link(relay, token));
+  await phone.secure('Encrypted, not verified');
+  await sameNumber(phone, agent);
+  await hears(phone, 'hello rust');
+  await phone.close();
+  await agent.stop();
+});
+
+test('coralmux-agent refuses a link of another pairing, and the page says so', async () => {
+  const token = await relay.token();
+  const agent = rust(token);
+  await agent.says(/#token=/);
+  const phone = await Phone.open(browser, link(relay, token, randomBytes(32)));
+  await phone.shows('#banner-text', 'another pairing key');
+  await phone.close();
+  await agent.stop();
+});
+
+test('coralmux-agent stops an answer when the phone says something else', async () => {
+  const token = await relay.token();
+  const agent = rust(token);
+  const phone = await Phone.open(browser, await agent.says(/http:\S+#token=\S+&k=[\w-]{43}/));
+  await phone.secure('Encrypted, verified');
+  await phone.say('word '.repeat(200));
+  await phone.shows('.message.agent[data-state="streaming"] .body', 'You said: word');
+  await hears(phone, 'enough');
+  await phone.shows('.message.agent .meta', 'Stopped by your next message');
+  await phone.close();
+  await agent.stop();
+});
+
+const PIXEL = Buffer.from('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==', 'base64');

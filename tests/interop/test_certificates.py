@@ -1,0 +1,106 @@
+"""Certificates from files: which one a client is shown, and what happens when the files change."""
+
+import json
+import os
+import signal
+import ssl
+
+import http1
+import pytest
+from pebble import make_certificate
+from relay import GENEROUS, free_port
+from secure import der, secure_pair, shown, talk, trusting, unchecked, wait_for
+
+
+def flags(port, *pairs):
+    files = [flag for cert, key in pairs for flag in ("--tls-cert", cert, "--tls-key", key)]
+    return [*GENEROUS, "--addr", f"tls://127.0.0.1:{port}", *files]
+
+
+def replace(path, source):
+    """As careful writers do: the new file takes the name at once."""
+    new = path.with_suffix(".new")
+    new.write_bytes(source.read_bytes())
+    os.replace(new, path)
+
+
+def health(relay):
+    return json.loads(http1.get_blocking(relay.port, "/health").partition(b"\r\n\r\n")[2])
+
+
+@pytest.fixture
+def make(tmp_path):
+    return lambda name, *names, **options: make_certificate(tmp_path, name, names or [name], **options)
+
+
+def test_the_name_that_a_client_asks_for_decides(start_relay, make):
+    port = free_port()
+    a, b = make("a.example"), make("b.example", "b.example", "*.b.example")
+    start_relay(*flags(port, a, b))
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        assert shown(port, "a.example", trusting(a[0], version=version)) == der(a[0])
+        assert shown(port, "any.b.example", trusting(b[0], version=version)) == der(b[0])
+    assert shown(port, "elsewhere.example") == der(a[0])
+    assert shown(port, None) == der(a[0])
+
+
+def test_a_validator_of_the_ca_is_shown_nothing_where_no_challenge_is_under_way(start_relay, make):
+    port = free_port()
+    start_relay(*flags(port, make("a.example")))
+    with pytest.raises(ssl.SSLError):
+        shown(port, "a.example", unchecked(alpn=["acme-tls/1"]))
+
+
+@pytest.mark.parametrize("by_signal", [True, False], ids=["SIGHUP", "by itself"])
+async def test_new_files_are_taken_and_connections_go_on(start_relay, make, by_signal):
+    port = free_port()
+    cert, key = make("a.example")
+    new_cert, new_key = make("new", "a.example")
+    relay = start_relay(*flags(port, (cert, key)))
+    async with secure_pair(relay, port, "a.example", trusting(cert)) as (agent, phone):
+        await talk(agent, phone)
+        replace(cert, new_cert)
+        replace(key, new_key)
+        if by_signal:
+            relay.process.send_signal(signal.SIGHUP)
+        wait_for(relay.log, lambda: shown(port, "a.example") == der(new_cert))
+        await talk(agent, phone)
+    async with secure_pair(relay, port, "a.example", trusting(new_cert)) as (agent, phone):
+        await talk(agent, phone)
+
+
+def test_a_broken_new_file_leaves_the_old_certificate_and_is_told(start_relay, make):
+    port = free_port()
+    cert, key = make("a.example")
+    _, other_key = make("other", "a.example")
+    relay = start_relay(*flags(port, (cert, key)))
+    assert health(relay)["certificates"] == "ok"
+    before, own_key = der(cert), key.read_bytes()
+    replace(key, other_key)
+    wait_for(relay.log, lambda: health(relay)["certificates"] != "ok")
+    report = health(relay)
+    assert report["status"] == "degraded" and str(cert) in report["certificates"], report
+    assert "the old one stays in use" in relay.log() and "does not belong" in relay.log()
+    assert shown(port, "a.example") == before
+    key.write_bytes(own_key)
+    relay.process.send_signal(signal.SIGHUP)
+    wait_for(relay.log, lambda: health(relay)["status"] == "ok")
+
+
+def test_what_cannot_be_presented_is_told_at_the_start(start_relay, make, tmp_path):
+    good, ended = make("a.example"), make("ended", "a.example", days=-1)
+    other = make("b.example")
+    broken = tmp_path / "broken.pem"
+    broken.write_text("-----BEGIN CERTIFICATE-----\n?\n-----END CERTIFICATE-----\n")
+    for cert, key, said in [
+        (tmp_path / "none.pem", good[1], ["--tls-cert", "none.pem", "No such file"]),
+        (good[0], tmp_path / "none.key", ["--tls-key", "none.key", "No such file"]),
+        (broken, good[1], ["--tls-cert", "broken.pem", "PEM"]),
+        (good[0], broken, ["--tls-key", "broken.pem", "private key"]),
+        (good[0], other[1], ["--tls-cert", "--tls-key", "does not belong"]),
+        (*ended, ["--tls-cert", "ended.pem", "ended 20"]),
+    ]:
+        relay = start_relay(*flags(free_port(), (cert, key)), spawn_only=True)
+        assert relay.wait() == 2, relay.log()
+        for part in said:
+            assert part in relay.log(), (part, relay.log())
