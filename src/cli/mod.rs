@@ -2,6 +2,7 @@
 //! and returns an exit code; without one of their names in the first place the command line is the relay's.
 
 pub mod admin;
+mod doctor;
 
 use crate::config;
 use clap::{Command, CommandFactory, Parser};
@@ -17,6 +18,7 @@ pub fn run(args: &[OsString]) -> Option<u8> {
     let rest = || std::iter::once(OsString::from(format!("coralmux-relay {name}"))).chain(args[2..].iter().cloned());
     Some(match name {
         "admin" => admin::run(rest()),
+        "doctor" => doctor::run(rest()),
         "completions" => parsed::<Completions>(rest(), |it| complete(it.shell)),
         "man" => parsed::<Man>(rest(), |it| write_pages(it.directory.as_deref())),
         _ => return None,
@@ -43,6 +45,8 @@ struct Man {
 /// The whole command line, for completions and the manual.
 fn command() -> Command {
     let whole = config::command().subcommand(admin::Admin::command().name("admin"));
+    let doctor = config::command().name("doctor").about("Looks at all that the relay needs, and says what to do");
+    let whole = whole.subcommand(doctor.arg(clap::arg!(--json "The findings as JSON")));
     whole.subcommand(Completions::command()).subcommand(Man::command())
 }
 

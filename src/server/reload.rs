@@ -6,7 +6,6 @@ use super::{control_settings, random, rules, settings};
 use crate::config::{self, Config, Secret, admin_key};
 use crate::control::message::Request;
 use crate::shard::mail::Mail;
-#[cfg(any())]
 use crate::telemetry::log;
 use std::sync::Arc;
 
@@ -38,8 +37,6 @@ impl Running {
             let _ = self.shards.mailboxes.post(shard, Mail::Settings(Box::new(settings(&self.config))));
         }
         let _ = self.shards.control.send(Request::Reload(control_settings(&self.config)));
-        //TODO-LEVEL
-        #[cfg(any())]
         if let Err(error) = log::set_level(&self.config.log_level.to_string()) {
             tracing::warn!(%error, "the log level stays as it was");
         }

@@ -5,6 +5,7 @@
 
 pub mod backup;
 pub mod calendar;
+pub mod check;
 mod error;
 mod legacy;
 #[cfg(test)]

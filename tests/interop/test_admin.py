@@ -192,6 +192,14 @@ async def test_every_call_needs_the_key(relay, method, path):
     assert (await relay.http("DELETE", f"/api/v1/{path}", admin=True)).status == 405
 
 
+def test_the_log_level_is_shown_and_changed(admin):
+    assert admin.text("log-level") == "info\n"
+    assert admin.text("log-level", "debug") == "debug\n"
+    assert admin.json("log-level") == {"level": "debug"}
+    wrong = admin.run("log-level", "loud")
+    assert wrong.returncode == 1 and "loud" in wrong.stderr
+
+
 def test_what_is_wrong_is_said(admin):
     wrong = admin.run("tokens", "list", RELAY_ADMIN_KEY="wrong")
     assert wrong.returncode == 1 and "UNAUTHORIZED" in wrong.stderr

@@ -91,6 +91,16 @@ async def test_a_wrong_file_changes_nothing(reloaded):
     assert (await it.relay.http("POST", "/api/v1/register")).status == 201
 
 
+async def test_the_log_level_changes(reloaded):
+    it = reloaded("")
+    await it.relay.token()
+    it.reload("log-level = 'debug'\n")
+    before = it.relay.log().count('"DEBUG"')
+    async with await raw.RawSocket.authed(it.relay, await it.relay.token(), "agent"):
+        pass
+    wait_for(it.relay, '"DEBUG"', before + 1)
+
+
 async def test_a_new_admin_key_beside_the_store_holds_after_a_reload(reloaded, tmp_path):
     it = reloaded("", admin_key=None)
     file = it.relay.db.with_name("relay.db.admin-key")

@@ -1,0 +1,158 @@
+//! The machine: kernel, io_uring with each operation, seccomp, sysctls, limits, clock.
+
+use super::Finding;
+use crate::config::Config;
+use crate::ring::probe::{self, Unfit};
+use crate::server::preflight::{KERNEL_MIN, ProbeError, Surroundings};
+use crate::server::rlimits;
+use crate::store::calendar::write_rfc3339;
+use std::fs;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Below it a crowd that comes back after a restart finds the queue of a port full.
+const SOMAXCONN_MIN: u64 = 4096;
+/// Locked memory that is enough for the rings of any number of shards that is usual.
+const MEMLOCK_GOOD: u64 = 8 << 20;
+/// Open files below which a relay for the public is too small.
+const NOFILE_GOOD: u64 = 65_536;
+/// 2025-01-01: a clock that says less was never set.
+const CLOCK_MIN: u64 = 1_735_689_600;
+
+pub(super) fn look(config: &Config) -> Vec<Finding> {
+    let around = Surroundings::observe();
+    let mut findings = vec![kernel(&around)];
+    let (io_uring, works) = io_uring(&around);
+    findings.extend(io_uring);
+    findings.push(seccomp(works));
+    findings.push(sysctl_io_uring(&around, works));
+    findings.push(somaxconn());
+    findings.extend(limits(config));
+    findings.push(clock());
+    findings
+}
+
+fn kernel(around: &Surroundings) -> Finding {
+    match around.kernel {
+        Some(found) if found < KERNEL_MIN => {
+            let to_do = ProbeError::KernelTooOld { found, needed: KERNEL_MIN }.remedy();
+            Finding::warn("kernel", format!("{found}; the relay needs {KERNEL_MIN} or newer"), to_do)
+        }
+        Some(found) => Finding::ok("kernel", found.to_string()),
+        None => Finding::warn("kernel", "its release does not read", "the lines about io_uring tell"),
+    }
+}
+
+/// One line for the ring, and one for each operation; and whether all of it is there.
+fn io_uring(around: &Surroundings) -> (Vec<Finding>, bool) {
+    let fail = |error: ProbeError| Finding::fail("io_uring", error.to_string(), error.remedy());
+    let parts = match probe::parts() {
+        Ok(parts) => parts,
+        Err(Unfit::Refused(error)) => {
+            let errno = error.raw_os_error().unwrap_or_default();
+            return (vec![fail(ProbeError::of_errno(errno, around))], false);
+        }
+        Err(Unfit::Lacks(what)) => return (vec![fail(ProbeError::of_missing(what, around))], false),
+    };
+    let works = parts.iter().all(|&(_, is_there)| is_there);
+    let line = |(name, is_there)| {
+        let title = format!("io_uring {name}");
+        if is_there {
+            return Finding::ok(title, "there");
+        }
+        let error = ProbeError::of_missing(name, around);
+        Finding::fail(title, error.to_string(), error.remedy())
+    };
+    let mut findings = vec![Finding::ok("io_uring", "a ring can be built")];
+    findings.extend(parts.into_iter().map(line));
+    (findings, works)
+}
+
+fn seccomp(works: bool) -> Finding {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mode = status.lines().find_map(|line| line.strip_prefix("Seccomp:")).map(str::trim);
+    match (mode, works) {
+        (Some("0"), _) => Finding::ok("seccomp", "no filter"),
+        (_, true) => Finding::ok("seccomp", "a filter, which lets io_uring through"),
+        (_, false) => Finding::fail("seccomp", "a filter, and io_uring does not work", ProbeError::Eperm.remedy()),
+    }
+}
+
+fn sysctl_io_uring(around: &Surroundings, works: bool) -> Finding {
+    let name = "sysctl kernel.io_uring_disabled";
+    match around.io_uring_disabled {
+        None => Finding::ok(name, "not there: nothing is disabled"),
+        Some(0) => Finding::ok(name, "0"),
+        Some(value) if works => {
+            let to_do = "another user may be refused: run doctor as the relay's user";
+            Finding::warn(name, format!("{value}, and it works for this user"), to_do)
+        }
+        Some(value) => Finding::fail(name, value.to_string(), ProbeError::Disabled { value }.remedy()),
+    }
+}
+
+fn number(path: &str) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+fn somaxconn() -> Finding {
+    let name = "sysctl net.core.somaxconn";
+    match number("/proc/sys/net/core/somaxconn") {
+        Some(found) if found < SOMAXCONN_MIN => {
+            let to_do = format!(
+                "who comes back after a restart may be turned away: sysctl -w net.core.somaxconn={SOMAXCONN_MIN}"
+            );
+            Finding::warn(name, found.to_string(), to_do)
+        }
+        Some(found) => Finding::ok(name, found.to_string()),
+        None => Finding::warn(name, "does not read", "/proc is not mounted here"),
+    }
+}
+
+fn limits(config: &Config) -> Vec<Finding> {
+    let nofile = rlimits::raise_nofile().now;
+    let memlock = rlimits::raise_memlock().now;
+    let capacity = rlimits::connection_capacity(nofile, config.shards);
+    let files = format!("{nofile}, for {capacity} connections");
+    let mut findings = Vec::new();
+    findings.push(match ProbeError::check_limits(u64::MAX, nofile, config.shards) {
+        Err(error) => Finding::fail("limit nofile", error.to_string(), error.remedy()),
+        Ok(()) if nofile < NOFILE_GOOD => {
+            let to_do = "for more: LimitNOFILE=1048576 in the unit, --ulimit nofile=1048576:1048576 in a container";
+            Finding::warn("limit nofile", files, to_do)
+        }
+        Ok(()) => Finding::ok("limit nofile", files),
+    });
+    findings.push(match ProbeError::check_limits(memlock, u64::MAX, config.shards) {
+        Err(error) => Finding::fail("limit memlock", error.to_string(), error.remedy()),
+        Ok(()) if memlock < MEMLOCK_GOOD => {
+            let to_do = "enough for few shards; for more: LimitMEMLOCK=64M in the unit";
+            Finding::warn("limit memlock", format!("{memlock} bytes"), to_do)
+        }
+        Ok(()) if memlock == u64::MAX => Finding::ok("limit memlock", "none"),
+        Ok(()) => Finding::ok("limit memlock", format!("{memlock} bytes")),
+    });
+    let file_max = number("/proc/sys/fs/file-max").unwrap_or(u64::MAX);
+    findings.push(if file_max < nofile {
+        let to_do = format!("the whole machine may open fewer files than this process: sysctl -w fs.file-max={nofile}");
+        Finding::warn("sysctl fs.file-max", file_max.to_string(), to_do)
+    } else {
+        Finding::ok("sysctl fs.file-max", file_max.to_string())
+    });
+    findings
+}
+
+fn clock() -> Finding {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let text = write_rfc3339(now);
+    if now < CLOCK_MIN {
+        let to_do = "set it: quotas, expiry and certificates go by it (timedatectl set-ntp true)";
+        return Finding::fail("clock", text, to_do);
+    }
+    // systemd-timesyncd leaves this file when it has set the clock.
+    let daemon = Path::new("/run/systemd/timesync");
+    if daemon.is_dir() && !daemon.join("synchronized").exists() {
+        return Finding::warn("clock", format!("{text}, not synchronised yet"), "see `timedatectl timesync-status`");
+    }
+    Finding::ok("clock", text)
+}

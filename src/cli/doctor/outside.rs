@@ -1,0 +1,206 @@
+//! What is around the relay: ports, store and key, certificates, names.
+
+use super::Finding;
+use crate::config::{Acme, Config, MetricsAddr, PairFiles};
+use crate::store::calendar::write_rfc3339;
+use crate::store::check::{Found, check};
+use crate::tls::certificate::Certificate;
+use rustix::fs::{Access, access};
+use socket2::{Domain, Socket, Type};
+use std::fs;
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A certificate that ends sooner is worth a look.
+const RENEW_WITHIN_S: u64 = 14 * 86_400;
+
+pub(super) fn look(config: &Config) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = ports(config).collect();
+    findings.push(store(&config.db));
+    findings.push(admin_key(config));
+    findings.extend(config.tls.pairs.iter().map(pair));
+    if let Some(acme) = &config.tls.acme {
+        findings.push(acme_directory(acme));
+        findings.extend(acme.domains.iter().map(|domain| name(domain)));
+    }
+    findings
+}
+
+fn ports(config: &Config) -> impl Iterator<Item = Finding> + '_ {
+    let listen = config.listen.iter().map(|listen| listen.addr);
+    // Where nobody asked for metrics, the relay does without them when the port is taken.
+    let metrics = match config.metrics {
+        MetricsAddr::Given(addr) => Some(addr),
+        MetricsAddr::Default(_) | MetricsAddr::Off => None,
+    };
+    listen
+        .chain(config.echo_addrs.iter().copied())
+        .chain(config.tls.http_addrs.iter().copied())
+        .chain(metrics)
+        .map(port)
+}
+
+fn port(addr: SocketAddr) -> Finding {
+    let title = format!("port {addr}");
+    match bind(addr) {
+        Ok(()) => Finding::ok(title, "free"),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && answers(addr) => {
+            Finding::ok(title, "in use by a relay that answers")
+        }
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let to_do =
+                format!("see who has it: ss -ltnp 'sport = :{}'; end that, or give another address", addr.port());
+            Finding::fail(title, "in use, and no relay answers in plain HTTP there", to_do)
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let to_do = "AmbientCapabilities=CAP_NET_BIND_SERVICE in the unit (the one in deploy/systemd has it)";
+            Finding::fail(title, "this user may not listen there", to_do)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+            Finding::fail(title, "this machine has no such address", "give another --addr; see `ip address`")
+        }
+        Err(error) => Finding::fail(title, error.to_string(), "give another address"),
+    }
+}
+
+fn bind(addr: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&addr.into())?;
+    socket.listen(1)
+}
+
+/// Whether a relay answers there, in plain HTTP.
+fn answers(mut addr: SocketAddr) -> bool {
+    if addr.ip().is_unspecified() {
+        addr.set_ip(IpAddr::from([127, 0, 0, 1]));
+    }
+    let agent =
+        ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(3))).proxy(None).build().new_agent();
+    let get = |path: &str| {
+        let answer = agent.get(format!("http://{addr}{path}")).call();
+        answer.ok().and_then(|mut answer| answer.body_mut().read_to_string().ok()).unwrap_or_default()
+    };
+    let health: serde_json::Value = serde_json::from_str(&get("/health")).unwrap_or_default();
+    health["uptime_sec"].is_u64() || get("/metrics").contains("coralmux_")
+}
+
+fn store(path: &Path) -> Finding {
+    let directory = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let title = format!("store {}", path.display());
+    if !directory.is_dir() {
+        return Finding::fail(title, "its directory is not there", format!("mkdir -p {}", directory.display()));
+    }
+    if access(directory, Access::WRITE_OK | Access::EXEC_OK).is_err() {
+        let to_do =
+            format!("let the relay's user write {}, for SQLite makes files beside the store", directory.display());
+        return Finding::fail(title, "its directory cannot be written by this user", to_do);
+    }
+    if path.exists() && access(path, Access::READ_OK | Access::WRITE_OK).is_err() {
+        return Finding::fail(title, "it cannot be read and written by this user", "chown it to the relay's user");
+    }
+    match check(path) {
+        Ok(Found::Nothing) => Finding::ok(title, "not there yet; it is made at the first start"),
+        Ok(Found::Store { tokens }) => Finding::ok(title, format!("whole, {tokens} tokens")),
+        Ok(Found::GoRelay) => Finding::warn(
+            title,
+            "of the Go relay: the first start takes it over",
+            "keep a copy, for there is no way back",
+        ),
+        Err(error) => {
+            Finding::fail(title, error.to_string(), "put a backup in its place, or name another file with --db")
+        }
+    }
+}
+
+fn admin_key(config: &Config) -> Finding {
+    if config.admin_key.is_some() {
+        return Finding::ok("admin key", "given");
+    }
+    let mut path = config.db.clone().into_os_string();
+    path.push(".admin-key");
+    let shown = Path::new(&path).display().to_string();
+    match fs::metadata(&path) {
+        Err(_) => Finding::ok("admin key", format!("made at the first start, and kept in {shown}")),
+        Ok(found) if found.mode() & 0o077 != 0 => {
+            let text = format!("{shown}: others may read or write it (mode {:03o})", found.mode() & 0o777);
+            Finding::fail("admin key", text, format!("chmod 600 {shown}, or remove it and a new one is made"))
+        }
+        Ok(_) => Finding::ok("admin key", format!("kept in {shown}")),
+    }
+}
+
+fn pair(files: &PairFiles) -> Finding {
+    let title = format!("certificate {}", files.cert.display());
+    let to_do = "give a PEM chain with --tls-cert, and the key that belongs to it with --tls-key";
+    let read = |path: &Path| fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+    let loaded = read(&files.cert).and_then(|chain| {
+        let key = read(&files.key)?;
+        Certificate::from_pem(&chain, &key).map_err(|error| error.to_string())
+    });
+    let certificate = match loaded {
+        Ok(certificate) => certificate,
+        Err(text) => return Finding::fail(title, text, to_do),
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    if let Err(error) = certificate.check_time(now) {
+        return Finding::fail(title, error.to_string(), "renew it; the relay takes the new file in by itself");
+    }
+    let ends = write_rfc3339(certificate.not_after);
+    match certificate.not_after.saturating_sub(now) {
+        left if left < RENEW_WITHIN_S => Finding::warn(title, format!("good until {ends}"), "renew it"),
+        _ => Finding::ok(title, format!("good until {ends}")),
+    }
+}
+
+fn acme_directory(acme: &Acme) -> Finding {
+    let title = format!("certificates in {}", acme.dir.display());
+    let parent = acme.dir.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let place = if acme.dir.is_dir() { &acme.dir } else { parent };
+    match access(place, Access::WRITE_OK | Access::EXEC_OK) {
+        Ok(()) => Finding::ok(title, format!("can be kept there; asked for at {}", acme.directory)),
+        Err(_) => Finding::fail(title, "this user cannot write there", "name another place with --acme-dir"),
+    }
+}
+
+/// Whether a domain leads to this machine: the CA looks for the relay there.
+fn name(domain: &str) -> Finding {
+    let title = format!("name {domain}");
+    let found: Vec<IpAddr> = match (domain, 443).to_socket_addrs() {
+        Ok(found) => found.map(|addr| addr.ip()).collect(),
+        Err(error) => {
+            let to_do = "add an A or AAAA record with this machine's public address, and wait until it is known";
+            return Finding::fail(title, format!("does not resolve: {error}"), to_do);
+        }
+    };
+    let all = found.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    // Only an address of this machine can be bound.
+    let elsewhere: Vec<&IpAddr> = found.iter().filter(|&&ip| UdpSocket::bind((ip, 0)).is_err()).collect();
+    if elsewhere.is_empty() {
+        return Finding::ok(title, format!("leads here: {all}"));
+    }
+    let to_do = "right where the machine's public address is another one (cloud, NAT); else mend the record: the CA has to \
+                 reach the relay at each of them, on port 443 or 80";
+    Finding::warn(title, format!("leads to {all}, and not all of these are this machine's own"), to_do)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::State;
+    use super::*;
+
+    #[test]
+    fn a_name_that_leads_to_this_machine_is_well() {
+        assert_eq!(name("localhost").state, State::Ok);
+        // An address for documentation (RFC 5737), which no machine has.
+        let finding = name("192.0.2.1");
+        assert_eq!(finding.state, State::Warn);
+        assert!(finding.text.contains("192.0.2.1") && finding.to_do.is_some());
+    }
+}

@@ -1,0 +1,179 @@
+"""`coralmux-relay doctor`: each finding against a machine that was made so."""
+
+import json
+import os
+import socket
+import sqlite3
+import subprocess
+
+import pytest
+
+from relay import binary, free_port
+
+DEADLINE = 60
+
+
+def doctor(directory, *flags, preexec=None, under=(), **environment):
+    done = subprocess.run(
+        [*under, binary(), "doctor", "--json", "--admin-key", "k", *map(str, flags)],
+        env={k: v for k, v in os.environ.items() if not k.startswith("CORALMUX_")} | environment,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        cwd=directory,
+        preexec_fn=preexec,
+    )
+    report = json.loads(done.stdout)
+    findings = report["findings"]
+    assert report["ok"] == all(f["state"] != "fail" for f in findings)
+    assert done.returncode in (0, 1, 2) and (done.returncode == 0) == report["ok"], done.stderr
+    for finding in findings:
+        assert finding["state"] == "ok" or finding["to_do"], f"nothing to do about {finding}"
+    return findings
+
+
+def of(findings, name):
+    found = [f for f in findings if f["name"].startswith(name)]
+    assert len(found) == 1, (name, findings)
+    return found[0]
+
+
+def test_a_machine_that_runs_the_relay_is_well(tmp_path):
+    findings = doctor(tmp_path, "--addr", f"127.0.0.1:{free_port()}")
+    assert not [f for f in findings if f["state"] == "fail"], findings
+    names = [f["name"] for f in findings]
+    for name in ("kernel", "io_uring", "io_uring accept", "io_uring recv", "seccomp", "limit nofile", "clock", "store relay.db"):
+        assert name in names, names
+    assert of(findings, "store")["text"].startswith("not there yet")
+    assert not (tmp_path / "relay.db").exists(), "it changes nothing"
+
+
+def test_for_people_it_is_a_line_for_each_finding(tmp_path):
+    done = subprocess.run(
+        [binary(), "doctor", "-addr", f"127.0.0.1:{free_port()}", "-admin-key", "k", "-db", "/nowhere/relay.db"],
+        capture_output=True, text=True, timeout=DEADLINE, cwd=tmp_path,
+    )
+    lines = done.stdout.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("FAIL"))
+    assert done.returncode == 1 and "/nowhere/relay.db" in lines[at] and lines[at + 1].strip() == "mkdir -p /nowhere"
+
+
+def test_a_port_that_is_taken_is_told_from_one_that_a_relay_has(relay, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        findings = doctor(tmp_path, "--addr", f"127.0.0.1:{port},127.0.0.1:{relay.port}", "--db", relay.db)
+    assert of(findings, f"port 127.0.0.1:{port}")["state"] == "fail"
+    assert of(findings, f"port 127.0.0.1:{relay.port}")["state"] == "ok"
+    assert of(findings, "store")["text"].startswith("whole, "), "while the relay uses it"
+
+
+def test_a_store_that_is_damaged_or_somebody_elses_fails(tmp_path):
+    flags = ("--addr", f"127.0.0.1:{free_port()}")
+    (tmp_path / "text.db").write_text("this is no database " * 500)
+    assert of(doctor(tmp_path, *flags, "--db", "text.db"), "store")["state"] == "fail"
+    with sqlite3.connect(tmp_path / "other.db") as other:
+        other.execute("CREATE TABLE recipes (x)")
+    other.close()
+    assert "another program" in of(doctor(tmp_path, *flags, "--db", "other.db"), "store")["text"]
+    with sqlite3.connect(tmp_path / "go.db") as go:
+        go.execute("CREATE TABLE tokens (token TEXT PRIMARY KEY, created_at)")
+        go.execute("CREATE TABLE bandwidth (id, token, bytes, recorded_at)")
+    go.close()
+    finding = of(doctor(tmp_path, *flags, "--db", "go.db"), "store")
+    assert finding["state"] == "warn" and "copy" in finding["to_do"]
+
+
+def test_limits_that_are_too_low_are_named(tmp_path):
+    import resource
+
+    def lower():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (65536, 65536))
+
+    findings = doctor(tmp_path, "--addr", f"127.0.0.1:{free_port()}", preexec=lower)
+    for name, what in (("limit nofile", "LimitNOFILE"), ("limit memlock", "LimitMEMLOCK")):
+        finding = of(findings, name)
+        assert finding["state"] == "fail" and what in finding["to_do"], finding
+
+
+def certificate(directory, name, days):
+    """A certificate that ends in so many days, by openssl."""
+    cert, key = directory / f"{name}.pem", directory / f"{name}.key"
+    # openssl makes none that has ended already: its clock is set back for that.
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", str(days),
+         "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}", "-keyout", key, "-out", cert],
+        check=True, capture_output=True,
+    )
+    return cert, key
+
+
+@pytest.mark.parametrize("days, state", [(90, "ok"), (3, "warn")])
+def test_a_certificate_is_looked_at(tmp_path, days, state):
+    cert, key = certificate(tmp_path, "relay.test", days)
+    flags = ("--addr", f"tls://127.0.0.1:{free_port()}", "--tls-cert", cert, "--tls-key", key)
+    assert of(doctor(tmp_path, *flags), "certificate")["state"] == state
+
+
+def test_a_certificate_with_another_key_fails(tmp_path):
+    cert, _ = certificate(tmp_path, "relay.test", 90)
+    _, key = certificate(tmp_path, "other.test", 90)
+    flags = ("--addr", f"tls://127.0.0.1:{free_port()}", "--tls-cert", cert, "--tls-key", key)
+    assert of(doctor(tmp_path, *flags), "certificate")["state"] == "fail"
+
+
+def test_a_domain_that_does_not_resolve_fails(tmp_path):
+    flags = ("--addr", f"tls://127.0.0.1:{free_port()}", "--http-addr", "off", "--domain", "relay.invalid")
+    # In a network of its own, so that nobody outside is asked.
+    finding = of(doctor(tmp_path, *flags, under=("unshare", "--net")), "name relay.invalid")
+    assert finding["state"] == "fail" and "record" in finding["to_do"]
+
+
+def test_a_key_that_others_may_read_fails(tmp_path):
+    file = tmp_path / "relay.db.admin-key"
+    file.write_text("secret\n")
+    file.chmod(0o644)
+    done = subprocess.run(
+        [binary(), "doctor", "--json", "--addr", f"127.0.0.1:{free_port()}"],
+        env={k: v for k, v in os.environ.items() if not k.startswith("CORALMUX_") and k != "RELAY_ADMIN_KEY"},
+        capture_output=True, text=True, timeout=DEADLINE, cwd=tmp_path,
+    )
+    finding = of(json.loads(done.stdout)["findings"], "admin key")
+    assert finding["state"] == "fail" and "chmod 600" in finding["to_do"] and "secret" not in done.stdout
+
+
+def test_a_wrong_configuration_is_the_finding(tmp_path):
+    done = subprocess.run(
+        [binary(), "doctor", "--json", "--phone-rate", "many"], capture_output=True, text=True, timeout=DEADLINE, cwd=tmp_path
+    )
+    findings = json.loads(done.stdout)["findings"]
+    assert done.returncode == 2 and "--phone-rate" in of(findings, "configuration")["text"]
+
+
+# The BPF program of a seccomp filter that answers io_uring_setup (425 on all systems) with EPERM, and allows the rest.
+FORBIDS = b"".join(
+    code.to_bytes(2, "little") + jt.to_bytes(1, "little") + jf.to_bytes(1, "little") + k.to_bytes(4, "little")
+    for code, jt, jf, k in [(0x20, 0, 0, 0), (0x15, 0, 1, 425), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7FFF0000)]
+)
+
+
+def forbid_io_uring():
+    """Under the filter from now on, as in a container with the usual profile."""
+    import ctypes
+
+    class Program(ctypes.Structure):
+        _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+    program = Program(len(FORBIDS) // 8, FORBIDS)
+    assert libc.prctl(22, 2, ctypes.byref(program), 0, 0) == 0  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+
+
+def test_a_seccomp_filter_is_found_out(tmp_path):
+    findings = doctor(tmp_path, "--addr", f"127.0.0.1:{free_port()}", preexec=forbid_io_uring)
+    for name in ("io_uring", "seccomp"):
+        finding = next(f for f in findings if f["name"] == name)
+        assert finding["state"] == "fail" and "seccomp" in finding["to_do"], finding
