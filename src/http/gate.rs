@@ -2,7 +2,7 @@
 
 use super::forwarded;
 use super::head::Head;
-use super::response::{Problem, text};
+use super::response::{Problem, openapi, text};
 use super::route::{NOT_FOUND, Route, page, split_target};
 use super::{Action, Parsed, Refusal, body, phone, upgrade};
 use crate::config::network::{Network, counted_as};
@@ -118,6 +118,7 @@ impl Gate {
             (_, Route::Phone(_)) if !self.phone => return Err(NOT_FOUND),
             ("GET", Route::Phone(asset)) => return Ok(Action::Respond(file(asset, head))),
             ("GET", Route::Health) => return Ok(Action::Health),
+            ("GET", Route::OpenApi) => return Ok(Action::Respond(openapi(head.keep_alive(), head.method == "HEAD"))),
             ("GET", Route::Live) => return Ok(Action::Respond(text("ok\n", head.keep_alive(), head.method == "HEAD"))),
             ("GET", Route::Ready) => return Ok(Action::Ready),
             ("GET", Route::WebSocket) => {

@@ -146,6 +146,14 @@ pub fn text(body: &str, keep_alive: bool, head_only: bool) -> Vec<u8> {
     Response { content_type, ..Response::new(200, body.as_bytes(), keep_alive, head_only) }.bytes()
 }
 
+/// What stands at `/api/v1/openapi.json`.
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// The description of the HTTP API (OpenAPI 3.1).
+pub(super) fn openapi(keep_alive: bool, head_only: bool) -> Vec<u8> {
+    Response::new(200, OPENAPI.as_bytes(), keep_alive, head_only).bytes()
+}
+
 /// The metrics (Prometheus, text format 0.0.4); the connection is closed behind them.
 #[must_use]
 pub fn metrics(text: &str, head_only: bool) -> Vec<u8> {

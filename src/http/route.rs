@@ -18,6 +18,7 @@ pub(super) enum Route {
     PairToken(TokenHash),
     Tokens,
     LogLevel,
+    OpenApi,
     Token(TokenId),
     TokenUsage(TokenId),
     Sessions,
@@ -48,6 +49,7 @@ impl Route {
             "/api/v1/pair" => Self::Pair,
             "/api/v1/tokens" => Self::Tokens,
             "/api/v1/log-level" => Self::LogLevel,
+            "/api/v1/openapi.json" => Self::OpenApi,
             "/api/v1/sessions" => Self::Sessions,
             "/api/v1/usage" => Self::Usage,
             "/api/v1/drain" => Self::Drain,
@@ -75,6 +77,7 @@ impl Route {
                 "Allow: GET, HEAD\r\n"
             }
             Self::WebSocket => "Allow: GET\r\n",
+            Self::OpenApi => "Allow: GET, HEAD\r\n",
             Self::LogLevel => "Allow: GET, HEAD, PUT\r\n",
             Self::TokenUsage(_) | Self::Sessions | Self::Usage => "Allow: GET, HEAD\r\n",
             Self::Backup => "Allow: GET, HEAD, POST\r\n",

@@ -1,6 +1,8 @@
 """The metrics, as a scrape of a real relay shows them, and the health endpoints beside them."""
 
 import asyncio
+import os
+import pathlib
 import re
 import signal
 import socket
@@ -10,6 +12,7 @@ import time
 import http1
 from client import Client, pair, sized
 from relay import GENEROUS, ROOT, certificate, free_port
+from test_systemd import PTRACE_ATTACH, PTRACE_DETACH, WALL, ptrace
 
 SAMPLE = re.compile(r"^([a-z_0-9]+)(?:\{(.*)\})? (\S+)$")
 LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"')
@@ -223,3 +226,28 @@ async def test_a_draining_relay_lives_and_is_not_ready(start_relay):
         assert (await http1.request(port, "GET", "/livez")).status == 200
         assert (await http1.request(port, "GET", "/health")).json()["status"] == "draining"
     assert relay.wait() == 0
+
+
+async def test_a_stuck_shard_is_named_on_the_metrics_listener(start_relay):
+    relay, port = measured(start_relay)
+    threads = {p.parent.name: p.read_text() for p in pathlib.Path(f"/proc/{relay.process.pid}/task").glob("*/comm")}
+    # The executor's helper has the same name, and is younger.
+    shard = min(int(thread) for thread, name in threads.items() if name.startswith("shard-1"))
+    # A debugger stops this one thread, wherever it is.
+    ptrace(PTRACE_ATTACH, shard)
+    os.waitpid(shard, WALL)
+    try:
+        for _ in range(100):
+            ready = await http1.request(port, "GET", "/readyz")
+            if ready.status == 503:
+                break
+            await asyncio.sleep(0.1)
+        assert ready.json()["error"]["message"] == "shard 1 is stuck"
+        assert (await http1.request(port, "GET", "/health")).json()["status"] == "stuck"
+        figures = await scrape(port)
+        assert figures.get("coralmux_ready") == 0
+        assert figures.get("coralmux_beat_age_seconds", thread="shard-1") > 5
+        assert figures.get("coralmux_beat_age_seconds", thread="shard-0") < 5
+    finally:
+        ptrace(PTRACE_DETACH, shard)
+    await scrape_until(port, lambda figures: figures.get("coralmux_ready") == 1)

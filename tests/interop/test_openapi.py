@@ -1,0 +1,177 @@
+"""The OpenAPI document against a real relay: generated requests by schemathesis, and each documented response for real."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+
+import jsonschema_rs
+
+import http1
+from client import Client
+from relay import ADMIN_KEY, GENEROUS, ROOT
+from test_metrics import measured
+
+DOCUMENT = ROOT / "src" / "http" / "openapi.json"
+UNKNOWN = "0123456789abcdef"
+METHODS = ("get", "put", "post", "patch", "delete")
+
+
+def test_generated_requests_are_answered_as_the_document_says(start_relay):
+    relay = start_relay(*GENEROUS)
+    # Whether what the schema allows is taken is not asked: a time in the past fits it and is refused.
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"http://127.0.0.1:{relay.port}/api/v1/openapi.json"]
+    command += ["--header", f"X-Admin-Key: {ADMIN_KEY}", "--exclude-checks", "positive_data_acceptance"]
+    # It would end the relay under test.
+    command += ["--exclude-operation-id", "drain"]
+    command += ["--phases", "examples,coverage,fuzzing", "--max-examples", "8", "--generation-database", "none"]
+    done = subprocess.run([*command, "--no-color"], capture_output=True, text=True, timeout=180, cwd=relay.directory)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "No issues found" in done.stdout, done.stdout
+
+
+class Check:
+    """Calls, and notes which documented responses were seen and fitted."""
+
+    def __init__(self):
+        self.document = json.loads(DOCUMENT.read_text())
+        self.seen = set()
+
+    def operation(self, name):
+        for path, methods in self.document["paths"].items():
+            for method in METHODS:
+                if methods.get(method, {}).get("operationId") == name:
+                    return path, method, methods[method]
+        raise AssertionError(f"no operation {name}")
+
+    def documented(self):
+        return {
+            (operation["operationId"], status)
+            for methods in self.document["paths"].values()
+            for method, operation in methods.items()
+            if method in METHODS
+            for status in operation["responses"]
+        }
+
+    async def call(self, relay, name, status, body=None, *, admin=True, query="", port=None, **values):
+        path, method, operation = self.operation(name)
+        headers = [("X-Admin-Key", ADMIN_KEY)] if admin else []
+        target = path.format(**values) + query
+        answer = await http1.request(port or relay.port, method.upper(), target, headers=headers, body=body)
+        assert answer.status == status, (name, answer.status, answer.body)
+        self.fits(operation["responses"][str(status)], answer)
+        self.seen.add((name, str(status)))
+        return answer
+
+    def fits(self, response, answer):
+        if "$ref" in response:
+            response = self.document["components"]["responses"][response["$ref"].rsplit("/", 1)[1]]
+        for header, described in response.get("headers", {}).items():
+            assert header.lower() in answer.headers or not described["required"], header
+        if "content" not in response:
+            assert answer.body == b""
+            return
+        ((kind, content),) = response["content"].items()
+        assert answer.headers["content-type"].startswith(kind)
+        body = json.loads(answer.body) if kind == "application/json" else answer.body.decode()
+        schema = content["schema"] | {"components": self.document["components"]}
+        jsonschema_rs.validator_for(schema).validate(body)
+
+
+async def use_all(check, relay):
+    """Whatever goes well, and whatever the client does wrong."""
+    for name in ("health", "live", "ready", "openapi"):
+        await check.call(relay, name, 200)
+    assert (await check.call(relay, "openapi", 200)).json() == check.document
+    full = {"label": "kitchen", "expires_in_sec": 3600, "limits": {"phone_per_minute": 7, "daily_quota_bytes": None}}
+    made = (await check.call(relay, "createToken", 201, full)).json()
+    token, name = made["token"], made["id"]
+    async with await Client.authed(relay, token, "agent"):
+        await check.call(relay, "presence", 200, admin=False, token=token)
+        await check.call(relay, "showToken", 200, id=name)
+        await check.call(relay, "listTokens", 200)
+        await check.call(relay, "listSessions", 200)
+    await check.call(relay, "changeToken", 200, {"label": None, "expires_at": "2099-01-01T00:00:00Z"}, id=name)
+    await check.call(relay, "usage", 200)
+    await check.call(relay, "usageOfToken", 200, id=name)
+    await check.call(relay, "backup", 202, {"name": "first.backup"})
+    while (await check.call(relay, "backupState", 200)).json()["state"] == "running":
+        pass
+    await check.call(relay, "backup", 409, {"name": "first.backup"})
+    await check.call(relay, "backup", 400, {"name": "relay.db"})
+    await check.call(relay, "logLevel", 200)
+    await check.call(relay, "setLogLevel", 200, {"level": "info"})
+    await check.call(relay, "setLogLevel", 400, {"level": "loud"})
+    await check.call(relay, "createToken", 400, {"label": 1})
+    await check.call(relay, "changeToken", 400, {"limits": 1}, id=name)
+    for operation in ("listTokens", "listSessions", "usage", "usageOfToken"):
+        await check.call(relay, operation, 400, query="?limit=0", id=name)
+    for operation, body, values in (
+        ("createToken", None, {}),
+        ("revokeToken", None, {"token": token}),
+        ("listTokens", None, {}),
+        ("showToken", None, {"id": name}),
+        ("changeToken", {}, {"id": name}),
+        ("revokeTokenById", None, {"id": name}),
+        ("logLevel", None, {}),
+        ("setLogLevel", {"level": "info"}, {}),
+        ("listSessions", None, {}),
+        ("usage", None, {}),
+        ("usageOfToken", None, {"id": name}),
+        ("drain", None, {}),
+        ("backup", None, {}),
+        ("backupState", None, {}),
+    ):
+        await check.call(relay, operation, 401, body, admin=False, **values)
+    for operation in ("showToken", "changeToken", "revokeTokenById", "usageOfToken"):
+        await check.call(relay, operation, 404, {} if operation == "changeToken" else None, id=UNKNOWN)
+    await check.call(relay, "presence", 404, token="a%2Fb")
+    await check.call(relay, "revokeToken", 404, token="a%2Fb")
+    large = {"label": "x" * 5000}
+    await check.call(relay, "createToken", 413, large)
+    await check.call(relay, "changeToken", 413, large, id=name)
+    await check.call(relay, "setLogLevel", 413, {"level": "x" * 5000})
+    await check.call(relay, "backup", 413, {"name": "x" * 5000})
+    other = (await check.call(relay, "createToken", 201)).json()
+    await check.call(relay, "revokeToken", 204, token=token)
+    await check.call(relay, "revokeTokenById", 204, id=other["id"])
+
+
+async def test_every_documented_response_is_real(start_relay):
+    check = Check()
+    relay, port = measured(start_relay, "--register-rate", "1", "--drain-window", "3s")
+    await use_all(check, relay)
+    await check.call(relay, "register", 201)
+    await check.call(relay, "register", 429)
+    await check.call(start_relay("--registration", "off"), "register", 403)
+
+    # The store is another program's for a while.
+    made = await relay.pair()
+    free = start_relay("--register-rate", "0", db=relay.directory / "other.db")
+    for locked, names in ((relay, None), (free, ("register",))):
+        other = sqlite3.connect(locked.db, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        if names:
+            await check.call(locked, "register", 503)
+        else:
+            await check.call(locked, "createToken", 503)
+            await check.call(locked, "listTokens", 503)
+            await check.call(locked, "listSessions", 503)
+            await check.call(locked, "usage", 503)
+            await check.call(locked, "usageOfToken", 503, id=made["id"])
+            await check.call(locked, "showToken", 503, id=made["id"])
+            await check.call(locked, "changeToken", 503, {}, id=made["id"])
+            await check.call(locked, "revokeTokenById", 503, id=made["id"])
+            await check.call(locked, "revokeToken", 503, token=made["token"])
+        other.execute("ROLLBACK")
+        other.close()
+
+    draining, port = measured(start_relay, "--drain-window", "3s")
+    async with await Client.authed(draining, await draining.token(), "agent"):
+        await check.call(draining, "drain", 202)
+        for _ in range(100):
+            if (await http1.request(port, "GET", "/readyz")).status == 503:
+                break
+        await check.call(draining, "ready", 503, port=port)
+    assert draining.wait() == 0
+    assert check.seen == check.documented(), check.documented() ^ check.seen
