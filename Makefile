@@ -9,7 +9,7 @@
 # make test-arm64    boots an ARM kernel in QEMU and passes messages through dist's relay there (tests/arm64/run.sh)
 # make bench-tls     what TLS costs more than plain connections, and than HAProxy in front of the reference
 #
-# Needs Rust (1.88 or newer), a C compiler and C++ compiler, Python 3.11 or newer with venv, and Node 20 or newer; what
+# Needs Rust (1.88 or newer), a C compiler and C++ compiler, Python 3.11 or newer with venv, and Node 20.19 or newer; what
 # else the tests call is in tests/packages, and installed where it is missing and apt-get may be used.
 
 SHELL := /bin/bash

@@ -106,6 +106,11 @@ struct Agent<'a> {
 }
 
 impl Agent<'_> {
+    /// Shows a line. What others have said may be in it: without what a terminal would act on.
+    fn say(&self, line: &str) {
+        (self.say)(&line.chars().filter(|c| !c.is_control()).collect::<String>());
+    }
+
     fn check_end(&mut self, stop: bool) {
         if !stop || self.closing {
             return;
@@ -113,7 +118,7 @@ impl Agent<'_> {
         let now = Instant::now();
         let running = self.chats.running();
         if self.stop_by.is_none() && running != 0 {
-            (self.say)(&format!("Stopping; {running} answer(s) under way. A second signal ends at once."));
+            self.say(&format!("Stopping; {running} answer(s) under way. A second signal ends at once."));
         }
         let by = *self.stop_by.get_or_insert(now + self.settings.shutdown_timeout);
         if running == 0 || now >= by {
@@ -124,27 +129,28 @@ impl Agent<'_> {
     }
 
     fn handle(&mut self, event: Event) -> Option<Ending> {
-        let say = self.say;
         match event {
             Event::Connected { paired, .. } => {
-                say(if paired { "Connected. The phone is online." } else { "Connected. Waiting for the phone." });
+                self.say(if paired { "Connected. The phone is online." } else { "Connected. Waiting for the phone." });
             }
-            Event::PeerOnline => say("The phone is online."),
-            Event::PeerOffline => say("The phone is offline."),
-            Event::Secure { version: 2, .. } => say("Encrypted end to end, verified by the pairing secret."),
+            Event::PeerOnline => self.say("The phone is online."),
+            Event::PeerOffline => self.say("The phone is offline."),
+            Event::Secure { version: 2, .. } => self.say("Encrypted end to end, verified by the pairing secret."),
             Event::Secure { fingerprint, .. } => {
-                say("Encrypted end to end, not verified. Compare with the phone:");
-                say(&format!("    {}", fingerprint.unwrap_or_default()));
+                self.say("Encrypted end to end, not verified. Compare with the phone:");
+                self.say(&format!("    {}", fingerprint.unwrap_or_default()));
             }
             Event::Message(message) => self.handle_message(message),
             Event::Error(error) => self.handle_error(&error),
-            Event::NotSent { .. } => say("A message was not sent: the phone was away for too long."),
+            Event::NotSent { .. } => self.say("A message was not sent: the phone was away for too long."),
             Event::Disconnected { reason, next_try } => {
-                say(&format!("No connection: {reason}. Trying again in {:.1} s.", next_try.as_secs_f64()));
+                self.say(&format!("No connection: {reason}. Trying again in {:.1} s.", next_try.as_secs_f64()));
             }
             Event::Replaced => return Some(Ending::Replaced),
             Event::Revoked => return Some(Ending::Revoked),
-            Event::Refused { message, .. } => return Some(Ending::Refused(message)),
+            Event::Refused { message, .. } => {
+                return Some(Ending::Refused(message.chars().filter(|c| !c.is_control()).collect()));
+            }
             Event::Closed => return Some(Ending::Stopped),
         }
         None
@@ -153,13 +159,13 @@ impl Agent<'_> {
     fn handle_error(&self, error: &PeerError) {
         // The phone left while something was on its way to it: said already, as its going offline.
         if error.code != "PEER_OFFLINE" {
-            (self.say)(&format!("Error {}: {}", error.code, error.message));
+            self.say(&format!("Error {}: {}", error.code, error.message));
         }
     }
 
     fn handle_message(&mut self, message: Message) {
         if message.missed != 0 {
-            (self.say)(&format!("{} message(s) of the phone never came.", message.missed));
+            self.say(&format!("{} message(s) of the phone never came.", message.missed));
         }
         match message.kind.as_str() {
             "chat.send" => self.handle_question(message),

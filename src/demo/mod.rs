@@ -242,3 +242,38 @@ fn pair(place: &Place, kept: Option<&Path>, stop: &AtomicBool) -> Result<Option<
     }
     Ok(Some(state))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn the_loopback_is_plain_and_a_taken_port_is_told_where_it_was_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::choose(Some("127.0.0.1:0"), folder.path()).unwrap();
+        assert!(place.certificate.is_none() && place.listen.port() != 0);
+        assert_eq!(place.url.to_string(), format!("ws://{}/ws", place.listen));
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        let error = Place::choose(Some(&address), folder.path()).err().unwrap();
+        assert!(error.to_string().contains(&address), "{error}");
+        assert!(Place::choose(Some("nonsense"), folder.path()).is_err());
+    }
+
+    #[test]
+    fn a_certificate_is_made_that_the_agent_can_trust_and_others_cannot_read_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let host = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+        let (certificate, key) = certify(host, folder.path()).unwrap();
+        assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+        let url: RelayUrl = "wss://192.0.2.7:8080".parse().unwrap();
+        let listen = "0.0.0.0:8080".parse().unwrap();
+        let place = Place { listen, url, certificate: Some((certificate.clone(), key)) };
+        assert_eq!(place.trust(), Trust::PublicRootsAnd(certificate));
+        assert!(crate::client::http_agent(&place.trust()).is_ok());
+        let link = Link { token: "t".to_owned(), relay: place.url.to_string(), secret: None };
+        assert_eq!(link.for_browsers().unwrap(), "https://192.0.2.7:8080/#token=t");
+    }
+}

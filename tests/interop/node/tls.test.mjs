@@ -1,11 +1,13 @@
 // TLS: the `ws` library, and a page in headless Chromium, on `wss://`.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { launch } from './browser.mjs';
+import { Agent } from './agent.mjs';
+import { Phone, launch } from './browser.mjs';
 import { Client, sized } from './client.mjs';
 import { freePort, Relay } from './relay.mjs';
 
@@ -81,5 +83,28 @@ test('a page in Chromium opens wss', async () => {
   } finally {
     await browser.close();
     agent.ws.close();
+  }
+});
+
+test('the phone in the browser chats over https', async () => {
+  const token = await relay.token();
+  const secret = randomBytes(32);
+  const agent = await Agent.connect(relay.url, token, { secret });
+  const browser = await launch();
+  try {
+    const address = `https://localhost:${port}/#token=${token}&k=${secret.toString('base64url')}`;
+    // A worker needs a certificate that the browser trusts; the page does without one.
+    const phone = await Phone.open(browser, address, { ignoreHTTPSErrors: true, serviceWorkers: 'block' });
+    await phone.secure('Encrypted, verified');
+    const asked = agent.chat();
+    await phone.say('hello');
+    assert.equal((await asked).text, 'hello');
+    agent.answer('Hello over TLS.');
+    await phone.shows('.message.agent[data-state="done"] .body', 'Hello over TLS.');
+    assert.ok(phone.requests.includes(`wss://localhost:${port}/ws`));
+    await phone.close();
+  } finally {
+    await browser.close();
+    await agent.close();
   }
 });

@@ -1,0 +1,70 @@
+//! One end of a pair, for tests in other languages: messages to send come as lines of JSON on standard input, what
+//! happens is told in the same way on standard output. It ends with its standard input.
+//!
+//!     end phone|agent LINK
+
+use coralmux::client::{Client, Encryption, Event, Options};
+use coralmux::e2e::Link;
+use coralmux::proto::token::Role;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use std::error::Error;
+use std::io::{BufRead, Write, stdin, stdout};
+use std::time::Duration;
+
+#[derive(Deserialize)]
+struct Outgoing {
+    #[serde(rename = "type")]
+    kind: String,
+    payload: Box<RawValue>,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let (Some(role), Some(link)) = (std::env::args().nth(1), std::env::args().nth(2)) else {
+        return Err("usage: end phone|agent LINK".into());
+    };
+    let link = Link::parse(&link)?;
+    let role = Role::parse(&role).ok_or("the role is phone or agent")?;
+    let options = Options {
+        encryption: link.secret.map_or(Encryption::Version1, Encryption::Version2),
+        backoff_min: Duration::from_millis(10),
+        backoff_max: Duration::from_millis(100),
+        ..Options::new(link.relay.parse()?, link.token, role)
+    };
+    let (client, events) = Client::start(options)?;
+    std::thread::spawn(move || {
+        for line in stdin().lock().lines().map_while(Result::ok) {
+            let sent = serde_json::from_str::<Outgoing>(&line).map(|it| client.send(&it.kind, &it.payload));
+            if !matches!(sent, Ok(Ok(_))) {
+                eprintln!("not sent: {line}: {sent:?}");
+            }
+        }
+        client.close(Duration::ZERO);
+    });
+    for event in events {
+        if let Some(told) = told(&event) {
+            writeln!(stdout(), "{told}")?;
+        }
+    }
+    Ok(())
+}
+
+fn told(event: &Event) -> Option<Value> {
+    Some(match event {
+        Event::Connected { paired, .. } => json!({"event": "connected", "paired": paired}),
+        Event::PeerOnline => json!({"event": "online"}),
+        Event::PeerOffline => json!({"event": "offline"}),
+        Event::Secure { version, fingerprint } => {
+            json!({"event": "secure", "version": version, "fingerprint": fingerprint})
+        }
+        Event::Message(it) => {
+            json!({"event": "message", "type": it.kind, "payload": it.payload, "missed": it.missed})
+        }
+        Event::Error(it) => {
+            json!({"event": "error", "code": it.code, "message": it.message, "authenticated": it.authenticated})
+        }
+        Event::Disconnected { reason, .. } => json!({"event": "lost", "message": reason.to_string()}),
+        other => json!({"event": "other", "message": format!("{other:?}")}),
+    })
+}
