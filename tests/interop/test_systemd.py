@@ -288,3 +288,11 @@ async def test_the_filter_lets_through_every_call_that_the_relay_makes(tmp_path)
     assert {"io_uring_setup", "io_uring_enter", "io_uring_register", "pwrite64"} <= made, made
     # systemd applies the filter behind execve; and SQLite calls fchown as root only, and does not mind if it fails.
     assert made - allowed_calls() - {"execve", "fchown"} == set()
+
+
+async def test_the_admin_key_is_taken_from_the_managers_credentials(start_relay, tmp_path):
+    (tmp_path / "admin-key").write_text("of the manager\n")
+    relay = start_relay(admin_key=None, env={"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    relay.admin_key = "of the manager"
+    assert (await relay.http("POST", "/api/v1/pair", admin=True)).status == 201
+    assert not relay.db.with_name("relay.db.admin-key").exists()
