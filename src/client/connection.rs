@@ -4,6 +4,7 @@
 use super::connect::{Stream, lost};
 use super::event::{Event, Reason};
 use super::options::{Options, PIECE_INTERVAL};
+use super::secure::Secure;
 use super::session::{Action, Session};
 use super::shared::Shared;
 use mio::Poll;
@@ -47,13 +48,19 @@ pub(super) struct Connection<'a> {
 }
 
 impl<'a> Connection<'a> {
-    pub(super) fn new(options: &'a Options, shared: &'a Shared, socket: WebSocket<Stream>, auth_by: Instant) -> Self {
+    pub(super) fn new(
+        options: &'a Options,
+        shared: &'a Shared,
+        socket: WebSocket<Stream>,
+        secure: Secure,
+        auth_by: Instant,
+    ) -> Self {
         let now = Instant::now();
         Self {
             options,
             shared,
             socket,
-            session: Session::new(options),
+            session: Session::new(secure),
             auth_by,
             heard: now,
             pinged: false,
@@ -86,9 +93,9 @@ impl<'a> Connection<'a> {
         self.session.is_authed()
     }
 
-    /// The socket, to be taken off the poll.
-    pub(super) fn into_stream(self) -> Stream {
-        self.socket.into_inner()
+    /// The socket, to be taken off the poll, and the encryption, for the next connection.
+    pub(super) fn into_parts(self) -> (Stream, Secure) {
+        (self.socket.into_inner(), self.session.into_secure())
     }
 
     /// Does what can be done now; how long to wait for more.

@@ -38,7 +38,7 @@ pub(super) struct Opened {
     pub(super) missed: u64,
 }
 
-/// The state of one connection's encryption.
+/// The state of a client's encryption, over all of its connections.
 #[derive(Debug)]
 pub(super) struct Secure {
     role: Role,

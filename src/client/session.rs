@@ -74,11 +74,12 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(options: &Options) -> Self {
+    /// The session of a new connection; the encryption goes on from one to the next.
+    pub(super) fn new(secure: Secure) -> Self {
         Self {
             authed: false,
             peer_online: false,
-            secure: Secure::new(options),
+            secure,
             key_exchange: None,
             key_exchange_at: None,
             recent: VecDeque::new(),
@@ -86,6 +87,11 @@ impl Session {
             message_at: None,
             pace: None,
         }
+    }
+
+    /// The encryption, for the next connection.
+    pub(super) fn into_secure(self) -> Secure {
+        self.secure
     }
 
     /// The first message.

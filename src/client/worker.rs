@@ -6,6 +6,7 @@ use super::connection::{Connection, Ending, expire};
 use super::envelope::random;
 use super::event::Event;
 use super::options::Options;
+use super::secure::Secure;
 use super::shared::Shared;
 use mio::Poll;
 use rustls::ClientConfig;
@@ -15,9 +16,11 @@ use std::time::{Duration, Instant};
 /// Runs until the last event.
 pub(super) fn run(options: &Options, tls: Option<&Arc<ClientConfig>>, mut poll: Poll, shared: &Shared) {
     let mut backoff = Backoff::new(options.backoff_min, options.backoff_max);
+    // Outlives each connection: what the peer still says under the last keys can be read until new ones are agreed.
+    let mut secure = None;
     loop {
         let started = Instant::now();
-        let (failed, held) = match serve(options, tls, &mut poll, shared, started) {
+        let (failed, held) = match serve(options, tls, &mut poll, shared, &mut secure, started) {
             Ok((Ending::Last(event), _)) => return finish(shared, event),
             Ok((Ending::Lost(reason), authed)) => {
                 (reason.into(), if authed { started.elapsed() } else { Duration::ZERO })
@@ -48,14 +51,17 @@ fn serve(
     tls: Option<&Arc<ClientConfig>>,
     poll: &mut Poll,
     shared: &Shared,
+    secure: &mut Option<Secure>,
     started: Instant,
 ) -> Result<(Ending, bool), Failed> {
     let by = started + options.connect_timeout;
     let socket = connect(options, tls, poll, shared, by)?;
-    let mut connection = Connection::new(options, shared, socket, by);
+    let encryption = secure.take().unwrap_or_else(|| Secure::new(options));
+    let mut connection = Connection::new(options, shared, socket, encryption, by);
     let ending = connection.run(poll);
     let authed = connection.is_authed();
-    let mut stream = connection.into_stream();
+    let (mut stream, encryption) = connection.into_parts();
+    *secure = Some(encryption);
     // Closing the descriptor would do it as well; this is for systems where it does not.
     let _ = poll.registry().deregister(stream.socket());
     Ok((ending, authed))

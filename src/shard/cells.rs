@@ -180,6 +180,11 @@ impl Cells {
         }
     }
 
+    /// Whether messages were forwarded in this turn.
+    pub(super) fn has_forwarded(&self) -> bool {
+        self.turn != 0
+    }
+
     /// The kernel has taken what the turn queued; `elapsed` since it handed over what came.
     #[inline]
     pub(super) fn end_turn(&mut self, elapsed: Duration) {

@@ -179,14 +179,13 @@ impl Shard {
             self.ring.turn(&mut completions, wait)?;
             let before = self.clock.now();
             self.clock.update();
-            let busy = !completions.is_empty();
             self.cells.end_turn(self.clock.now() - before);
             for completion in completions.drain(..) {
                 self.handle_completion(completion);
             }
             self.read_mail();
             self.resume_all();
-            self.step_handshakes(busy);
+            self.step_handshakes(self.cells.has_forwarded());
             self.flush();
             glommio::yield_if_needed().await;
         }

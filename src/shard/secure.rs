@@ -5,7 +5,7 @@
 //! is emptied through [`Secure::poll_send`].
 
 use super::Shard;
-use super::bounds::{BUSY_TURNS_A_HANDSHAKE, SEAL_BYTES_MAX};
+use super::bounds::{BUSY_TURNS_A_HANDSHAKE, HANDSHAKE_STEPS_A_TURN, SEAL_BYTES_MAX};
 use super::close::CloseReason;
 use super::connection::{NONE, Phase};
 use super::outbox::Outbox;
@@ -29,7 +29,7 @@ pub(super) struct Secure {
     /// Connections with a step of their handshake to do: those that have begun before those that have not. Some may
     /// have ended.
     waiting: VecDeque<u32>,
-    /// Turns with something else to do since the last step.
+    /// Turns in which messages were forwarded since the last step.
     busy_turns: u32,
 }
 
@@ -234,22 +234,29 @@ impl Shard {
         }
     }
 
-    /// Does one step of one handshake, when nothing else is to be done or when it has been put off often enough: what
-    /// established connections send waits for one step at the most.
-    pub(super) fn step_handshakes(&mut self, busy: bool) {
+    /// Does a few steps of handshakes, or where messages were `forwarded` in this turn one, and that only when it has been
+    /// put off often enough: what established connections send waits for those few steps at the most.
+    pub(super) fn step_handshakes(&mut self, forwarded: bool) {
         if self.secure.waiting.is_empty() {
             return;
         }
-        if busy && self.secure.busy_turns < BUSY_TURNS_A_HANDSHAKE {
-            self.secure.busy_turns += 1;
-            return;
+        let mut steps = HANDSHAKE_STEPS_A_TURN;
+        if forwarded {
+            if self.secure.busy_turns < BUSY_TURNS_A_HANDSHAKE {
+                self.secure.busy_turns += 1;
+                return;
+            }
+            steps = 1;
         }
         self.secure.busy_turns = 0;
-        while let Some(conn) = self.secure.waiting.pop_front() {
+        while steps > 0
+            && let Some(conn) = self.secure.waiting.pop_front()
+        {
             let Some(connection) = self.connections.get(conn as usize) else { continue };
             if connection.phase == Phase::Handshake && self.secure.is_ready(connection.tls) {
                 self.step_handshake(conn);
-                return self.arm(conn);
+                self.arm(conn);
+                steps -= 1;
             }
         }
     }

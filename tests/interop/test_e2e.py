@@ -311,7 +311,7 @@ async def test_what_was_tampered_with_replayed_or_cut_is_refused_and_the_rest_is
 # ---- Coming back ----
 
 
-@pytest.mark.parametrize("phone", ["python", "browser"])  # Rust's begins each connection without keys
+@pytest.mark.parametrize("phone", ["python", "rust", "browser"])
 async def test_a_stream_is_read_on_while_the_phone_comes_back(relay, phone):
     """An agent goes on with the old keys until it has answered a phone, and a phone reads them until then."""
     token = await relay.token()

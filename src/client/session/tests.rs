@@ -15,7 +15,7 @@ struct Played {
 
 impl Played {
     fn new(role: Role, encryption: Encryption) -> Self {
-        Self { session: Session::new(&options(role, encryption)), now: Instant::now() }
+        Self { session: Session::new(Secure::new(&options(role, encryption))), now: Instant::now() }
     }
 
     fn authed(role: Role, encryption: Encryption, paired: bool) -> Self {
