@@ -362,7 +362,7 @@ HEALING = ["python", "rust"]
 
 
 @pytest.mark.parametrize("first", ["phone", "agent"])
-@pytest.mark.parametrize(("phone", "agent"), itertools.product(HEALING, MAKES["agent"]))
+@pytest.mark.parametrize(("phone", "agent"), list(itertools.product(HEALING, MAKES["agent"])))
 async def test_a_phone_opens_anew_when_its_agent_has_other_keys(relay, phone, agent, first):
     async with with_other_keys(relay, phone, agent) as (_middle, phone, agent):
         if first == "phone":
