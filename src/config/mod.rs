@@ -5,6 +5,7 @@
 mod admin_key;
 mod credential;
 mod error;
+pub mod file;
 mod flags;
 pub mod machine;
 pub mod network;

@@ -360,6 +360,32 @@ async def test_curl_gets_an_answer_and_without_tls_is_told(tls):
     assert (await in_thread(curl, f"https://localhost:{tls.port}/health")).returncode == 0
 
 
+async def test_whoever_leaves_http_waiting_gets_a_farewell_before_the_end(start_relay, made):
+    tls = sealed.start(start_relay, made, "--auth-timeout", "1s")
+    requests = {
+        "nothing": b"",
+        "half": b"GET /health HTTP/1.1\r\nHost: ",
+        "kept alive": b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n",
+    }
+
+    def wait_out(version, request):
+        with socket.create_connection(("127.0.0.1", tls.port), timeout=15) as plain:
+            # An end of the connection without close_notify is an error here.
+            with tls.context(version).wrap_socket(
+                plain, server_hostname="localhost", suppress_ragged_eofs=False
+            ) as connection:
+                connection.sendall(request)
+                answer = b""
+                while piece := connection.recv(65536):
+                    answer += piece
+                return answer
+
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        for name, request in requests.items():
+            answer = await in_thread(wait_out, version, request)
+            assert answer.startswith(b"HTTP/1.1 200 ") == (name == "kept alive"), (version, name)
+
+
 async def test_what_is_no_handshake_is_closed_in_time_and_counted(start_relay, made):
     tls = sealed.start(start_relay, made, "--auth-timeout", "1s")
     hello = Sealed(tls.port, tls.context())

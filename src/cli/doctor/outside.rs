@@ -1,10 +1,12 @@
 //! What is around the relay: ports, store and key, certificates, names.
 
 use super::Finding;
+use crate::config::file;
 use crate::config::{Acme, Config, MetricsAddr, PairFiles};
 use crate::store::calendar::write_rfc3339;
 use crate::store::check::{Found, check};
 use crate::tls::certificate::Certificate;
+use crate::tls::files::FILE_BYTES_MAX;
 use rustix::fs::{Access, access};
 use socket2::{Domain, Socket, Type};
 use std::fs;
@@ -139,7 +141,7 @@ fn admin_key(config: &Config) -> Finding {
 fn pair(files: &PairFiles) -> Finding {
     let title = format!("certificate {}", files.cert.display());
     let to_do = "give a PEM chain with --tls-cert, and the key that belongs to it with --tls-key";
-    let read = |path: &Path| fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+    let read = |path: &Path| file::read(path, FILE_BYTES_MAX).map_err(|error| format!("{}: {error}", path.display()));
     let loaded = read(&files.cert).and_then(|chain| {
         let key = read(&files.key)?;
         Certificate::from_pem(&chain, &key).map_err(|error| error.to_string())

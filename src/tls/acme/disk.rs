@@ -3,9 +3,10 @@
 //! Each CA has a folder of its own, named after its directory's URL: a certificate of a CA for tests is never taken for
 //! one of the real CA. A certificate and its key are one file, and a file is there whole or not at all.
 
+use crate::config::file;
 use sha2::{Digest, Sha256};
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -101,15 +102,13 @@ fn check_mode(path: &Path, meta: &fs::Metadata) -> Result<(), DiskError> {
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, DiskError> {
     let failed = |error| DiskError::Io { path: path.to_owned(), verb: "read", error };
-    let file = match File::open(path) {
+    let file = match file::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
     check_mode(path, &file.metadata().map_err(failed)?)?;
-    let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(Some(bytes))
+    file::read_open(file, FILE_BYTES_MAX).map(Some).map_err(failed)
 }
 
 /// After a crash the file is there with all of it, or as it was before.
