@@ -61,6 +61,12 @@ struct Flags {
     relay: Vec<OsString>,
 }
 
+/// The command line, for completions and the manual.
+#[must_use]
+pub fn command() -> clap::Command {
+    <Flags as clap::CommandFactory>::command()
+}
+
 /// Where the demo is to be found.
 struct Place {
     listen: SocketAddr,
