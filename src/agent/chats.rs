@@ -3,7 +3,8 @@
 use super::backend::{Backend, BackendError, Image, Output, Question};
 use super::cancel::Cancel;
 use super::history::{History, Speaker, Turn};
-use crate::client::{Client, Stream};
+use super::printable::printable;
+use crate::client::{ANSWER_BYTES_MAX, Client, SendError, Stream};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -197,7 +198,12 @@ impl Output for Answer {
     fn push(&mut self, text: &str) -> Result<(), BackendError> {
         let mut stream = lock(&self.stream);
         let stream = stream.as_mut().ok_or(BackendError::Cancelled)?;
-        stream.push(text).map_err(|error| BackendError::failed(error.to_string()))
+        stream.push(text).map_err(|error| match error {
+            SendError::TooLarge { .. } => {
+                BackendError::failed(format!("the answer is too long: it ends after {ANSWER_BYTES_MAX} bytes"))
+            }
+            error => BackendError::failed(error.to_string()),
+        })
     }
 }
 
@@ -239,7 +245,7 @@ impl Work {
             Ok(()) => end(stream, &self.history, chat, false),
             Err(BackendError::Cancelled) => end(stream, &self.history, chat, true),
             Err(BackendError::Failed { message, retry_after }) => {
-                eprintln!("No answer: {message}");
+                eprintln!("No answer: {}", printable(&message));
                 if stream.text().is_empty() {
                     lock(&self.history).forget_question(chat);
                 } else {

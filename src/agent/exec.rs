@@ -5,6 +5,7 @@
 
 use super::backend::{Backend, BackendError, Output, Question};
 use super::cancel::Cancel;
+use super::printable::printable;
 use super::utf8::Decoder;
 use std::io::{self, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -222,8 +223,7 @@ fn show_lines(mut stderr: impl Read) {
     let mut bytes = [0; 1024];
     let mut line = Vec::new();
     let show = |line: &mut Vec<u8>| {
-        let text: String = String::from_utf8_lossy(line).chars().filter(|c| !c.is_control()).collect();
-        eprintln!("exec: {text}");
+        eprintln!("exec: {}", printable(&String::from_utf8_lossy(line)));
         line.clear();
     };
     while let Ok(count @ 1..) = stderr.read(&mut bytes) {

@@ -13,6 +13,7 @@ pub mod history;
 mod openai;
 mod options;
 pub mod pairing;
+pub mod printable;
 mod serve;
 pub mod state;
 mod utf8;
@@ -23,17 +24,18 @@ use crate::client::{Client, Encryption, RegisterError, StartError, TlsError, Tru
 use crate::e2e::{Link, PairingSecret};
 use crate::proto::token::Role;
 use backend::Backend;
-use clap::Parser;
 use openai::OpenAi;
 use options::{BackendOptions, E2e, Options};
+use printable::printable;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use state::{State, StateError};
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use thiserror::Error;
 
 /// It was asked to stop, and stopped in order.
@@ -65,7 +67,7 @@ enum Failure {
 /// Runs the agent to its end; gives the process's exit code.
 #[must_use]
 pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
-    let options = match Options::try_parse_from(args) {
+    let options = match Options::read(args) {
         Ok(options) => options,
         Err(error) => {
             // To the right stream; a closed one is nobody's loss.
@@ -77,11 +79,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(Ending::Stopped) => STOPPED,
         Ok(ending) => {
             let (text, exit_code) = farewell(&ending);
-            eprintln!("coralmux-agent: {text}");
+            eprintln!("coralmux-agent: {}", printable(&text));
             exit_code
         }
         Err(failure) => {
-            eprintln!("coralmux-agent: {failure}");
+            eprintln!("coralmux-agent: {}", printable(&failure.to_string()));
             FAILED
         }
     }
@@ -104,11 +106,11 @@ fn start(options: &Options) -> Result<Ending, Failure> {
         (None, false) => Trust::PublicRoots,
     };
     let backend = open_backend(&options.backend)?;
-    let state = open_state(options, &trust)?;
+    let Kept { path, state, is_new } = open_state(options, &trust)?;
     let secret = (options.e2e == E2e::Version2).then(|| state.secret.clone());
     let link = Link { token: state.token.clone(), relay: options.relay.to_string(), secret: secret.clone() };
     say(&pairing::instructions(&link, options.qr.into(), has_colours()));
-    let mut client = crate::client::Options::new(options.relay.clone(), state.token, Role::Agent);
+    let mut client = crate::client::Options::new(options.relay.clone(), state.token.clone(), Role::Agent);
     client.trust = trust;
     client.encryption = secret.map_or(Encryption::Version1, Encryption::Version2);
     let (client, events) = Client::start(client)?;
@@ -117,7 +119,18 @@ fn start(options: &Options) -> Result<Ending, Failure> {
         context_turns: options.backend.context,
         shutdown_timeout: options.shutdown_timeout,
     };
-    Ok(serve(&client, &events, backend, &settings, &stop, &say))
+    // What was kept before is replaced only when the relay has accepted the new token.
+    let unkept = RefCell::new(is_new.then_some(state));
+    let failed = RefCell::new(None);
+    let welcomed = || {
+        let Some(state) = unkept.take() else { return };
+        if let Err(error) = keep(&path, options, &state) {
+            failed.replace(Some(error));
+            stop.store(true, Ordering::Relaxed);
+        }
+    };
+    let ending = serve(&client, &events, backend, &settings, &stop, &say, &welcomed);
+    failed.take().map_or(Ok(ending), |error| Err(error.into()))
 }
 
 /// Shows a line to the person; one that cannot be written is nobody's loss.
@@ -168,22 +181,36 @@ fn open_backend(options: &BackendOptions) -> Result<Arc<dyn Backend>, Failure> {
     Ok(Arc::new(OpenAi::new(settings)?))
 }
 
-/// Where the state is kept, and the state.
-fn open_state(options: &Options, trust: &Trust) -> Result<State, Failure> {
+/// The pairing, and where it is kept.
+struct Kept {
+    path: PathBuf,
+    state: State,
+    /// It is not kept yet.
+    is_new: bool,
+}
+
+fn open_state(options: &Options, trust: &Trust) -> Result<Kept, Failure> {
     let path = match &options.state {
         Some(path) => path.clone(),
         None => state::default_path(&options.relay, |name| std::env::var(name).ok())?,
     };
     let kept = if options.new { None } else { state::read(&path)? };
-    let state = match (kept, &options.token) {
-        (Some(kept), None) => return Ok(kept),
-        (Some(kept), Some(token)) if kept.token == *token => return Ok(kept),
-        (_, Some(token)) => State { token: token.clone(), secret: new_secret() },
-        (None, None) => State { token: register(&options.relay, trust)?, secret: new_secret() },
+    if let Some(state) = kept
+        && options.token.as_ref().is_none_or(|token| *token == state.token)
+    {
+        return Ok(Kept { path, state, is_new: false });
+    }
+    let token = match &options.token {
+        Some(token) => token.clone(),
+        None => register(&options.relay, trust)?,
     };
-    state::write(&path, &options.relay, &state)?;
+    Ok(Kept { path, state: State { token, secret: new_secret() }, is_new: true })
+}
+
+fn keep(path: &Path, options: &Options, state: &State) -> Result<(), StateError> {
+    state::write(path, &options.relay, state)?;
     say(&format!("Token and pairing secret are kept in {}.", path.display()));
-    Ok(state)
+    Ok(())
 }
 
 /// A new pairing secret.

@@ -3,6 +3,7 @@
 
 use super::backend::{Backend, Image};
 use super::chats::{Asked, Chats};
+use super::printable::printable;
 use crate::client::{Client, Event, Events, Message, PeerError};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -59,7 +60,8 @@ struct Picture {
     data: String,
 }
 
-/// Serves until `stop` is set, or until there is no way on. `say` shows a line to whoever started the agent.
+/// Serves until `stop` is set, or until there is no way on. `say` shows a line to whoever started the agent;
+/// `welcomed` hears each time that the relay has accepted the token.
 pub fn serve(
     client: &Client,
     events: &Events,
@@ -67,6 +69,7 @@ pub fn serve(
     settings: &Settings,
     stop: &AtomicBool,
     say: &dyn Fn(&str),
+    welcomed: &dyn Fn(),
 ) -> Ending {
     let mut agent = Agent {
         client,
@@ -74,6 +77,7 @@ pub fn serve(
         backend,
         settings,
         say,
+        welcomed,
         started: Instant::now(),
         stop_by: None,
         closing: false,
@@ -99,6 +103,7 @@ struct Agent<'a> {
     backend: Arc<dyn Backend>,
     settings: &'a Settings,
     say: &'a dyn Fn(&str),
+    welcomed: &'a dyn Fn(),
     started: Instant,
     /// By when answers under way have to end.
     stop_by: Option<Instant>,
@@ -106,9 +111,9 @@ struct Agent<'a> {
 }
 
 impl Agent<'_> {
-    /// Shows a line. What others have said may be in it: without what a terminal would act on.
+    /// Shows a line. What others have said may be in it.
     fn say(&self, line: &str) {
-        (self.say)(&line.chars().filter(|c| !c.is_control()).collect::<String>());
+        (self.say)(&printable(line));
     }
 
     fn check_end(&mut self, stop: bool) {
@@ -131,6 +136,7 @@ impl Agent<'_> {
     fn handle(&mut self, event: Event) -> Option<Ending> {
         match event {
             Event::Connected { paired, .. } => {
+                (self.welcomed)();
                 self.say(if paired { "Connected. The phone is online." } else { "Connected. Waiting for the phone." });
             }
             Event::PeerOnline => self.say("The phone is online."),
@@ -148,9 +154,7 @@ impl Agent<'_> {
             }
             Event::Replaced => return Some(Ending::Replaced),
             Event::Revoked => return Some(Ending::Revoked),
-            Event::Refused { message, .. } => {
-                return Some(Ending::Refused(message.chars().filter(|c| !c.is_control()).collect()));
-            }
+            Event::Refused { message, .. } => return Some(Ending::Refused(message)),
             Event::Closed => return Some(Ending::Stopped),
         }
         None

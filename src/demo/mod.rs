@@ -9,6 +9,7 @@ mod folder;
 use crate::agent::backend::Backend;
 use crate::agent::echo::Echo;
 use crate::agent::pairing::{Codes, instructions};
+use crate::agent::printable::printable;
 use crate::agent::state::{self, State};
 use crate::agent::{Settings, has_colours, new_secret, say, serve};
 use crate::client::{Client, Encryption, Options, RegisterError, RelayUrl, Trust, register};
@@ -194,7 +195,7 @@ fn attend(place: &Place, kept: Option<&Path>, stop: &AtomicBool) {
         Ok(Some(state)) => state,
         Ok(None) => return,
         Err(text) => {
-            eprintln!("coralmux-relay demo: {text}");
+            eprintln!("coralmux-relay demo: {}", printable(&text));
             return;
         }
     };
@@ -212,7 +213,7 @@ fn attend(place: &Place, kept: Option<&Path>, stop: &AtomicBool) {
     match Client::start(options) {
         Ok((client, events)) => {
             let echo: Arc<dyn Backend> = Arc::new(Echo);
-            serve(&client, &events, echo, &settings, stop, &say);
+            serve(&client, &events, echo, &settings, stop, &say, &|| ());
         }
         Err(error) => eprintln!("coralmux-relay demo: the agent: {error}"),
     }

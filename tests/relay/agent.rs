@@ -169,6 +169,32 @@ fn an_agent_registers_itself_pairs_by_its_link_and_comes_back_the_same() {
 }
 
 #[test]
+fn a_kept_pairing_stays_until_the_relay_has_accepted_another() {
+    let relay = Relay::start(&[]);
+    let agent = Agent::start(&relay, &["--echo"]);
+    let kept = agent.link();
+    wait_until("its keeping", || agent.output().contains("are kept in"));
+    let folder = Arc::clone(&agent.folder);
+    agent.stop();
+    let run = |token: &str, exit_code| {
+        let mut agent = Agent::start_in(Arc::clone(&folder), &relay, &["--echo", "--token", token]);
+        assert_eq!(agent.wait().code(), Some(exit_code), "{}", agent.output());
+    };
+    run("WRONG", 2);
+    run(&format!("oc_pair_{}", "0".repeat(32)), 3);
+    let agent = Agent::start_in(Arc::clone(&folder), &relay, &["--echo"]);
+    let found = agent.link();
+    assert_eq!(found.token, kept.token);
+    assert_eq!(found.secret.unwrap().as_bytes(), kept.secret.unwrap().as_bytes());
+    agent.stop();
+    let other = relay.token();
+    let agent = Agent::start_in(Arc::clone(&folder), &relay, &["--echo", "--token", &other]);
+    wait_until("its keeping", || agent.output().contains("are kept in"));
+    agent.stop();
+    assert_eq!(Agent::start_in(folder, &relay, &["--echo"]).link().token, other);
+}
+
+#[test]
 fn an_agent_of_version_1_shows_the_fingerprint_that_its_phone_shows() {
     let relay = Relay::start(&[]);
     let agent = Agent::start(&relay, &["--echo", "--e2e", "1", "--qr", "none"]);
