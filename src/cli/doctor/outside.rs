@@ -1,10 +1,10 @@
 //! What is around the relay: ports, store and key, certificates, names.
 
-use super::Finding;
+use super::{Finding, State};
 use crate::config::file;
 use crate::config::{Acme, Config, MetricsAddr, PairFiles};
 use crate::store::calendar::write_rfc3339;
-use crate::store::check::{Found, check};
+use crate::store::check::{CheckError, Found, check};
 use crate::tls::certificate::Certificate;
 use crate::tls::files::FILE_BYTES_MAX;
 use rustix::fs::{Access, access};
@@ -33,16 +33,24 @@ pub(super) fn look(config: &Config) -> Vec<Finding> {
 
 fn ports(config: &Config) -> impl Iterator<Item = Finding> + '_ {
     let listen = config.listen.iter().map(|listen| listen.addr);
-    // Where nobody asked for metrics, the relay does without them when the port is taken.
     let metrics = match config.metrics {
-        MetricsAddr::Given(addr) => Some(addr),
-        MetricsAddr::Default(_) | MetricsAddr::Off => None,
+        MetricsAddr::Given(addr) => Some(port(addr)),
+        MetricsAddr::Default(addr) => Some(unasked(port(addr))),
+        MetricsAddr::Off => None,
     };
-    listen
-        .chain(config.echo_addrs.iter().copied())
-        .chain(config.tls.http_addrs.iter().copied())
-        .chain(metrics)
-        .map(port)
+    let others = config.echo_addrs.iter().chain(&config.tls.http_addrs).copied();
+    listen.chain(others).map(port).chain(metrics)
+}
+
+/// The metrics' port, which nobody asked for: the relay does without when it is taken.
+fn unasked(port: Finding) -> Finding {
+    match port.state {
+        State::Fail => {
+            let text = format!("{}; the relay starts without metrics", port.text);
+            Finding::warn(port.name, text, "give another address with --metrics-addr, or off")
+        }
+        _ => port,
+    }
 }
 
 fn port(addr: SocketAddr) -> Finding {
@@ -116,7 +124,13 @@ fn store(path: &Path) -> Finding {
             "keep a copy, for there is no way back",
         ),
         Err(error) => {
-            Finding::fail(title, error.to_string(), "put a backup in its place, or name another file with --db")
+            let to_do = match error {
+                CheckError::Locked => "end it and start again",
+                CheckError::Unreadable(_) => "check its owner, its mode and the disk, or name another file with --db",
+                CheckError::Damaged(_) => "put a backup in its place, or name another file with --db",
+                CheckError::Foreign => "name the right file with --db",
+            };
+            Finding::fail(title, error.to_string(), to_do)
         }
     }
 }
@@ -197,7 +211,6 @@ fn name(domain: &str) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::State;
     use super::*;
 
     #[test]
