@@ -4,7 +4,7 @@ use super::backend::{Backend, BackendError, Image, Output, Question};
 use super::cancel::Cancel;
 use super::history::{History, Speaker, Turn};
 use super::printable::printable;
-use crate::client::{ANSWER_BYTES_MAX, Client, SendError, Stream};
+use crate::client::{ANSWER_BYTES_MAX, Client, MESSAGE_BYTES_MAX, SendError, Stream};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +16,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(super) const ANSWERS_MAX: usize = 16;
 
 /// The longest name of a conversation, in bytes.
-const CHAT_BYTES_MAX: usize = 256;
+pub(super) const CHAT_BYTES_MAX: usize = 256;
+/// Turns in `chat.history.result`, in bytes of their JSON: sealed, a third is added, and it has to be one message.
+const HISTORY_BYTES_MAX: usize = 3 << 20;
+const _: () = assert!(HISTORY_BYTES_MAX / 3 * 4 + (64 << 10) < MESSAGE_BYTES_MAX);
 
 /// A question as it came.
 #[derive(Clone, Debug)]
@@ -136,10 +139,10 @@ impl Chats {
         self.running.values().filter(|running| !running.answer.has_ended()).count()
     }
 
-    /// The last turns of a conversation, as `chat.history.result` has them.
+    /// The last turns of a conversation, as `chat.history.result` has them, and whether there are older ones.
     #[must_use]
-    pub(super) fn history(&self, chat: &str, limit: usize) -> Value {
-        lock(&self.history).to_json(chat, limit)
+    pub(super) fn history(&self, chat: &str, limit: usize) -> (Value, bool) {
+        lock(&self.history).to_json(chat, limit, HISTORY_BYTES_MAX)
     }
 
     /// Tells the phone that its question is not answered.

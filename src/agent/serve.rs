@@ -2,7 +2,7 @@
 //! order.
 
 use super::backend::{Backend, Image};
-use super::chats::{Asked, Chats};
+use super::chats::{Asked, CHAT_BYTES_MAX, Chats};
 use super::printable::printable;
 use crate::client::{Client, Event, Events, Message, PeerError};
 use serde::Deserialize;
@@ -50,7 +50,6 @@ struct Ask {
     text: Option<String>,
     images: Vec<Picture>,
     chat_id: Option<String>,
-    limit: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -85,7 +84,8 @@ pub fn serve(
     loop {
         match events.next_within(LOOK_INTERVAL) {
             Ok(Some(event)) => {
-                if let Some(ending) = agent.handle(event) {
+                let stopping = stop.load(Ordering::Relaxed);
+                if let Some(ending) = agent.handle(event, stopping) {
                     agent.chats.cancel_all();
                     return ending;
                 }
@@ -133,7 +133,7 @@ impl Agent<'_> {
         }
     }
 
-    fn handle(&mut self, event: Event) -> Option<Ending> {
+    fn handle(&mut self, event: Event, stopping: bool) -> Option<Ending> {
         match event {
             Event::Connected { paired, .. } => {
                 (self.welcomed)();
@@ -149,6 +149,8 @@ impl Agent<'_> {
             Event::Message(message) => self.handle_message(message),
             Event::Error(error) => self.handle_error(&error),
             Event::NotSent { .. } => self.say("A message was not sent: the phone was away for too long."),
+            // Then nothing is left to try again for.
+            Event::Disconnected { .. } if stopping && self.chats.running() == 0 => {}
             Event::Disconnected { reason, next_try } => {
                 self.say(&format!("No connection: {reason}. Trying again in {:.1} s.", next_try.as_secs_f64()));
             }
@@ -174,19 +176,12 @@ impl Agent<'_> {
         match message.kind.as_str() {
             "chat.send" => self.handle_question(message),
             "chat.cancel" => {
-                let ask: Ask = serde_json::from_value(message.payload).unwrap_or_default();
-                self.chats.cancel(&ask.chat_id.unwrap_or_default());
-            }
-            "chat.history" => {
-                let ask: Ask = serde_json::from_value(message.payload).unwrap_or_default();
-                let limit = ask.limit.unwrap_or(HISTORY_MAX).min(HISTORY_MAX);
-                let messages = self.chats.history(ask.chat_id.as_deref().unwrap_or_default(), limit);
-                let mut result = json!({"messages": messages});
-                if let Some(chat) = ask.chat_id {
-                    result["chat_id"] = json!(chat);
+                // What cannot be read names no conversation: none is cancelled for it.
+                if let Ok(ask) = serde_json::from_value::<Ask>(message.payload) {
+                    self.chats.cancel(&ask.chat_id.unwrap_or_default());
                 }
-                self.reply("chat.history.result", result, &message.id);
             }
+            "chat.history" => self.handle_history(message),
             "agent.list" => {
                 let agent = json!({
                     "id": "default", "name": self.settings.name, "backend": self.backend.kind(),
@@ -205,6 +200,34 @@ impl Agent<'_> {
             // Types of other agents, or of times to come: nothing that this one could say to them.
             _ => {}
         }
+    }
+
+    fn handle_history(&self, message: Message) {
+        let refuse = |text: &str| {
+            let error = json!({"code": "BACKEND_ERROR", "message": text});
+            self.reply("chat.error", error, &message.id);
+        };
+        let chat = match &message.payload["chat_id"] {
+            Value::Null => None,
+            Value::String(chat) if chat.len() <= CHAT_BYTES_MAX => Some(chat.as_str()),
+            _ => return refuse("the chat_id is no text, or too long"),
+        };
+        let limit = match &message.payload["limit"] {
+            Value::Null => HISTORY_MAX,
+            limit => match limit.as_u64() {
+                Some(limit) => usize::try_from(limit).unwrap_or(HISTORY_MAX).min(HISTORY_MAX),
+                None => return refuse("the limit is no whole number from 0 up"),
+            },
+        };
+        let (messages, more) = self.chats.history(chat.unwrap_or_default(), limit);
+        let mut result = json!({"messages": messages});
+        if more {
+            result["more"] = json!(true);
+        }
+        if let Some(chat) = chat {
+            result["chat_id"] = json!(chat);
+        }
+        self.reply("chat.history.result", result, &message.id);
     }
 
     fn handle_question(&mut self, message: Message) {
