@@ -322,6 +322,7 @@ impl Shard {
     fn fail_handshake(&mut self, conn: u32, failure: &Failure, alert: Vec<u8>) {
         self.count_handshake(match failure {
             Failure::PlainHttp => Outcome::PlainHttp,
+            Failure::ProxyHeader => Outcome::ProxyHeader,
             Failure::NotTls => Outcome::NotTls,
             Failure::Client(_) => Outcome::Client,
             Failure::Refused(_) => Outcome::Refused,

@@ -358,7 +358,7 @@ async def with_other_keys(relay, phone, agent):
         yield middle, phone, agent
 
 
-HEALING = ["python", "rust"]
+HEALING = ["python", "rust", "browser"]
 
 
 @pytest.mark.parametrize("first", ["phone", "agent"])

@@ -411,6 +411,7 @@ async def test_what_is_no_handshake_is_closed_in_time_and_counted(start_relay, m
         "garbage": bytes(range(128, 256)),
         "record of garbage": b"\x16\x03\x01\x00\x20" + bytes(32),
         "long record": b"\x16\x03\x01\xff\xff",
+        "proxy header": b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n",
         "plain http": b"GET /ws HTTP/1.1\r\nHost: x\r\n\r\n",
     }
     for name, data in cases.items():
@@ -420,7 +421,7 @@ async def test_what_is_no_handshake_is_closed_in_time_and_counted(start_relay, m
         assert (answer[:1] == b"\x15") == (name in ("record of garbage", "long record")), (name, answer)
     assert "WARN" not in tls.plain.log(), "nobody fills the log from outside"
     # Zeros in a record are a message, and one that has no place.
-    expected = {"timed_out": 3, "not_tls": 2, "refused": 1, "plain_http": 1}
+    expected = {"timed_out": 3, "not_tls": 2, "refused": 1, "plain_http": 1, "proxy_header": 1}
     deadline = time.monotonic() + 10
     while True:
         counts = {name: count for name, count in (await tls.handshakes()).items() if count and name != "gone"}

@@ -179,6 +179,9 @@ fn acme_directory(acme: &Acme) -> Finding {
     let title = format!("certificates in {}", acme.dir.display());
     let parent = acme.dir.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let place = if acme.dir.is_dir() { &acme.dir } else { parent };
+    if acme.dir.exists() && !acme.dir.is_dir() {
+        return Finding::fail(title, "it is no directory", "name another place with --acme-dir, or move it away");
+    }
     match access(place, Access::WRITE_OK | Access::EXEC_OK) {
         Ok(()) => Finding::ok(title, format!("can be kept there; asked for at {}", acme.directory)),
         Err(_) => Finding::fail(title, "this user cannot write there", "name another place with --acme-dir"),

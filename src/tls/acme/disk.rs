@@ -24,6 +24,12 @@ pub enum DiskError {
         /// Its permission bits.
         mode: u32,
     },
+    /// There is something else in its place.
+    #[error("--acme-dir: {}: it is no directory; name another place, or move it away", path.display())]
+    NoDirectory {
+        /// What is there.
+        path: PathBuf,
+    },
     /// The system refused.
     #[error("--acme-dir: {}: cannot be {verb}: {error}", path.display())]
     Io {
@@ -55,7 +61,11 @@ impl Disk {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
                 _ => {}
             }
-            check_mode(path, &fs::metadata(path).map_err(failed)?)?;
+            let meta = fs::metadata(path).map_err(failed)?;
+            if !meta.is_dir() {
+                return Err(DiskError::NoDirectory { path: path.to_owned() });
+            }
+            check_mode(path, &meta)?;
         }
         Ok(Self { folder })
     }
@@ -164,6 +174,13 @@ mod tests {
         assert_eq!(other.account().unwrap(), None);
         assert!(folder_name(URL).starts_with("ca.example_14000-"), "{}", folder_name(URL));
         assert!(!folder_name("https://../../x").contains('/'));
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_the_directory_is_told_as_that() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = Disk::open(file.path(), URL).unwrap_err().to_string();
+        assert!(text.contains("--acme-dir") && text.contains("no directory"), "{text}");
     }
 
     #[test]
