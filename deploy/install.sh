@@ -92,11 +92,20 @@ last_words() {
 	journalctl -u "$service" -n 20 --no-pager -o cat 2>/dev/null || true
 }
 
-# Exchanges the program and the one before it.
+# Exchanges the program and its units, and those before them.
 swap() {
-	mv -f "$bin" "$bin.new"
-	mv -f "$old" "$bin"
-	mv -f "$bin.new" "$old"
+	for name in "$bin" "$units/coralmux-relay.service" "$units/coralmux-relay.socket"; do
+		[ -e "$name.old" ] || continue
+		mv -f "$name" "$name.new"
+		mv -f "$name.old" "$name"
+		mv -f "$name.new" "$name.old"
+	done
+}
+
+# keep FILE: beside it, for a way back.
+keep() {
+	cp -p "$1" "$1.old.new"
+	mv -f "$1.old.new" "$1.old"
 }
 
 # Settings to begin with; those that are there stay as they are.
@@ -156,8 +165,10 @@ install_relay() {
 		say "$version is $bin"
 	elif ! cmp -s "$work/$program" "$bin"; then
 		changed=yes upgraded=yes
-		cp -p "$bin" "$old.new"
-		mv -f "$old.new" "$old"
+		for name in $unit_files; do
+			[ ! -e "$units/$name" ] || keep "$units/$name"
+		done
+		keep "$bin"
 		place 755 "$work/$program" "$bin"
 		say "$version is $bin; the one before it is kept as $old"
 	else
@@ -197,7 +208,7 @@ uninstall() {
 	fi
 	rm -f "$bin" "$old"
 	for name in $unit_files; do
-		rm -f "$units/$name"
+		rm -f "$units/$name" "$units/$name.old"
 	done
 	! systemd_runs || systemctl daemon-reload
 	if [ "$purge" = yes ]; then

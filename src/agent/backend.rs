@@ -77,6 +77,9 @@ pub trait Backend: Send + Sync {
     /// Why there is no answer, or only the part of it that was pushed.
     fn answer(&self, question: &Question, output: &mut dyn Output, cancel: &Cancel) -> Result<(), BackendError>;
 
+    /// The process ends: ends at once what was started outside of it, and starts nothing more.
+    fn end(&self) {}
+
     /// What kind it is, in one word.
     fn kind(&self) -> &'static str;
 

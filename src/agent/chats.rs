@@ -3,7 +3,8 @@
 use super::backend::{Backend, BackendError, Image, Output, Question};
 use super::cancel::Cancel;
 use super::history::{History, Speaker, Turn};
-use crate::client::{Client, Stream};
+use super::printable::printable;
+use crate::client::{ANSWER_BYTES_MAX, Client, MESSAGE_BYTES_MAX, SendError, Stream};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +16,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(super) const ANSWERS_MAX: usize = 16;
 
 /// The longest name of a conversation, in bytes.
-const CHAT_BYTES_MAX: usize = 256;
+pub(super) const CHAT_BYTES_MAX: usize = 256;
+/// Turns in `chat.history.result`, in bytes of their JSON: sealed, a third is added, and it has to be one message.
+const HISTORY_BYTES_MAX: usize = 3 << 20;
+const _: () = assert!(HISTORY_BYTES_MAX / 3 * 4 + (64 << 10) < MESSAGE_BYTES_MAX);
 
 /// A question as it came.
 #[derive(Clone, Debug)]
@@ -135,10 +139,10 @@ impl Chats {
         self.running.values().filter(|running| !running.answer.has_ended()).count()
     }
 
-    /// The last turns of a conversation, as `chat.history.result` has them.
+    /// The last turns of a conversation, as `chat.history.result` has them, and whether there are older ones.
     #[must_use]
-    pub(super) fn history(&self, chat: &str, limit: usize) -> Value {
-        lock(&self.history).to_json(chat, limit)
+    pub(super) fn history(&self, chat: &str, limit: usize) -> (Value, bool) {
+        lock(&self.history).to_json(chat, limit, HISTORY_BYTES_MAX)
     }
 
     /// Tells the phone that its question is not answered.
@@ -197,7 +201,12 @@ impl Output for Answer {
     fn push(&mut self, text: &str) -> Result<(), BackendError> {
         let mut stream = lock(&self.stream);
         let stream = stream.as_mut().ok_or(BackendError::Cancelled)?;
-        stream.push(text).map_err(|error| BackendError::failed(error.to_string()))
+        stream.push(text).map_err(|error| match error {
+            SendError::TooLarge { .. } => {
+                BackendError::failed(format!("the answer is too long: it ends after {ANSWER_BYTES_MAX} bytes"))
+            }
+            error => BackendError::failed(error.to_string()),
+        })
     }
 }
 
@@ -239,7 +248,7 @@ impl Work {
             Ok(()) => end(stream, &self.history, chat, false),
             Err(BackendError::Cancelled) => end(stream, &self.history, chat, true),
             Err(BackendError::Failed { message, retry_after }) => {
-                eprintln!("No answer: {message}");
+                eprintln!("No answer: {}", printable(&message));
                 if stream.text().is_empty() {
                     lock(&self.history).forget_question(chat);
                 } else {

@@ -37,7 +37,7 @@ fn describe(question: &Question) -> String {
     let images: Vec<String> = question
         .images()
         .iter()
-        .map(|image| format!("an image ({}, {} bytes)", image.mime, image.data.len() / 4 * 3))
+        .map(|image| format!("an image ({}, {} bytes)", image.mime, image.data.trim_end_matches('=').len() * 3 / 4))
         .collect();
     match (question.text(), images.as_slice()) {
         (text, []) => format!("You said: {text}"),

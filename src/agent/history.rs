@@ -110,19 +110,25 @@ impl History {
         chat.turns.iter().skip(skip).skip_while(|turn| turn.speaker == Speaker::Assistant).cloned().collect()
     }
 
-    /// The last `limit` turns as `chat.history.result` has them.
+    /// The last turns as `chat.history.result` has them, oldest first: at most `limit`, and as many as `bytes_max` of
+    /// JSON take. Whether there are older ones that are not among them stands beside.
     #[must_use]
-    pub fn to_json(&self, chat: &str, limit: usize) -> Value {
-        let turns = self.chats.get(chat).map(|chat| &chat.turns);
-        let skip = turns.map_or(0, |turns| turns.len().saturating_sub(limit));
-        let messages = turns.into_iter().flatten().skip(skip).map(|turn| {
+    pub fn to_json(&self, chat: &str, limit: usize, bytes_max: usize) -> (Value, bool) {
+        let Some(Chat { turns, .. }) = self.chats.get(chat) else { return (json!([]), false) };
+        let mut left = bytes_max;
+        let newest_first = turns.iter().rev().take(limit).map_while(|turn| {
             let mut message = json!({"role": turn.speaker.name(), "text": turn.text, "ts": turn.at_ms});
             if turn.image_count != 0 {
                 message["images"] = json!(turn.image_count);
             }
-            message
+            // Written, for escapes make a text longer. One byte more is the comma.
+            left = left.checked_sub(message.to_string().len() + 1)?;
+            Some(message)
         });
-        Value::Array(messages.collect())
+        let mut messages: Vec<Value> = newest_first.collect();
+        messages.reverse();
+        let more = messages.len() < turns.len();
+        (Value::Array(messages), more)
     }
 }
 
@@ -149,8 +155,28 @@ mod tests {
         assert_eq!((turns.len(), turns[0].text.as_str()), (TURNS_MAX, "image 10"));
         assert_eq!(turns.iter().filter(|turn| !turn.images.is_empty()).count(), TURNS_WITH_IMAGES);
         assert!(turns.iter().all(|turn| turn.image_count == 1));
-        assert_eq!(history.to_json("a", 1)[0]["images"], 1);
-        assert_eq!(history.to_json("b", 1), json!([]));
+        assert_eq!(history.to_json("a", 1, usize::MAX).0[0]["images"], 1);
+        assert_eq!(history.to_json("b", 1, usize::MAX), (json!([]), false));
+    }
+
+    #[test]
+    fn a_history_has_the_newest_turns_that_fit() {
+        let mut history = History::default();
+        for text in ["one", "\u{1}\u{1}", "three"] {
+            history.push("a", turn(Speaker::User, text));
+        }
+        let written = |limit, bytes_max| {
+            let (messages, more) = history.to_json("a", limit, bytes_max);
+            (messages.as_array().unwrap().len(), messages.to_string().len(), more)
+        };
+        let (_, last, _) = written(1, usize::MAX);
+        let (_, last_two, _) = written(2, usize::MAX);
+        assert!(last_two > 2 * last, "escapes count");
+        assert_eq!(written(9, last_two), (2, last_two, true));
+        assert_eq!(written(9, last_two - 2), (1, last, true));
+        assert_eq!(written(9, 0).0, 0);
+        let all = written(3, usize::MAX);
+        assert_eq!((all.0, all.2), (3, false));
     }
 
     #[test]

@@ -13,27 +13,31 @@ pub mod history;
 mod openai;
 mod options;
 pub mod pairing;
+pub mod printable;
 mod serve;
 pub mod state;
 mod utf8;
 
 pub use serve::{Ending, Settings, serve};
 
-use crate::client::{Client, Encryption, RegisterError, StartError, TlsError, Trust, register};
+use crate::client::{Client, Encryption, RegisterError, RelayUrl, StartError, TlsError, Trust, register};
 use crate::e2e::{Link, PairingSecret};
 use crate::proto::token::Role;
 use backend::Backend;
-use clap::Parser;
 use openai::OpenAi;
 use options::{BackendOptions, E2e, Options};
+use printable::printable;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use state::{State, StateError};
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// It was asked to stop, and stopped in order.
@@ -44,6 +48,13 @@ pub const FAILED: u8 = 1;
 pub const REFUSED: u8 = 3;
 /// Another agent has this token's place.
 pub const REPLACED: u8 = 4;
+
+/// How often it is looked whether a signal has come.
+const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
+/// The longest that the relay can ask to wait with a registration.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+/// How long is waited before a registration is tried again: first, and at most.
+const REGISTER_WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// Why the agent cannot start.
 #[derive(Debug, Error)]
@@ -65,7 +76,7 @@ enum Failure {
 /// Runs the agent to its end; gives the process's exit code.
 #[must_use]
 pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
-    let options = match Options::try_parse_from(args) {
+    let options = match Options::read(args) {
         Ok(options) => options,
         Err(error) => {
             // To the right stream; a closed one is nobody's loss.
@@ -77,11 +88,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(Ending::Stopped) => STOPPED,
         Ok(ending) => {
             let (text, exit_code) = farewell(&ending);
-            eprintln!("coralmux-agent: {text}");
+            eprintln!("coralmux-agent: {}", printable(&text));
             exit_code
         }
         Err(failure) => {
-            eprintln!("coralmux-agent: {failure}");
+            eprintln!("coralmux-agent: {}", printable(&failure.to_string()));
             FAILED
         }
     }
@@ -97,18 +108,18 @@ fn farewell(ending: &Ending) -> (String, u8) {
 }
 
 fn start(options: &Options) -> Result<Ending, Failure> {
-    let stop = listen_for_signals().map_err(Failure::Signals)?;
     let trust = match (&options.ca_file, options.insecure_any_certificate) {
         (_, true) => Trust::InsecureAnyCertificate,
         (Some(path), false) => Trust::PublicRootsAnd(path.clone()),
         (None, false) => Trust::PublicRoots,
     };
     let backend = open_backend(&options.backend)?;
-    let state = open_state(options, &trust)?;
+    let stop = listen_for_signals(Arc::clone(&backend)).map_err(Failure::Signals)?;
+    let Some(Kept { path, state, is_new }) = open_state(options, &trust, &stop)? else { return Ok(Ending::Stopped) };
     let secret = (options.e2e == E2e::Version2).then(|| state.secret.clone());
     let link = Link { token: state.token.clone(), relay: options.relay.to_string(), secret: secret.clone() };
     say(&pairing::instructions(&link, options.qr.into(), has_colours()));
-    let mut client = crate::client::Options::new(options.relay.clone(), state.token, Role::Agent);
+    let mut client = crate::client::Options::new(options.relay.clone(), state.token.clone(), Role::Agent);
     client.trust = trust;
     client.encryption = secret.map_or(Encryption::Version1, Encryption::Version2);
     let (client, events) = Client::start(client)?;
@@ -117,7 +128,19 @@ fn start(options: &Options) -> Result<Ending, Failure> {
         context_turns: options.backend.context,
         shutdown_timeout: options.shutdown_timeout,
     };
-    Ok(serve(&client, &events, backend, &settings, &stop, &say))
+    // What was kept before is replaced only when the relay has accepted the new token.
+    let unkept = RefCell::new(is_new.then_some(state));
+    let failed = RefCell::new(None);
+    let welcomed = || {
+        let Some(state) = unkept.take() else { return };
+        if let Err(error) = keep(&path, options, &state) {
+            failed.replace(Some(error));
+            stop.store(true, Ordering::Relaxed);
+        }
+    };
+    let ending = serve(&client, &events, Arc::clone(&backend), &settings, &stop, &say, &welcomed);
+    backend.end();
+    failed.take().map_or(Ok(ending), |error| Err(error.into()))
 }
 
 /// Shows a line to the person; one that cannot be written is nobody's loss.
@@ -131,13 +154,24 @@ pub fn has_colours() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// The first signal sets the flag, the second ends the process.
-fn listen_for_signals() -> io::Result<Arc<AtomicBool>> {
+/// The first signal sets the flag, the second ends the process and what the backend has started.
+fn listen_for_signals(backend: Arc<dyn Backend>) -> io::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
+    let signalled = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
-        flag::register_conditional_shutdown(signal, i32::from(FAILED), Arc::clone(&stop))?;
-        flag::register(signal, Arc::clone(&stop))?;
+        flag::register(signal, Arc::clone(&signalled))?;
     }
+    let to_stop = Arc::clone(&stop);
+    // A thread and not the handler: what ends a process group takes locks.
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        loop {
+            if signalled.swap(false, Ordering::Relaxed) && to_stop.swap(true, Ordering::Relaxed) {
+                backend.end();
+                std::process::exit(i32::from(FAILED));
+            }
+            thread::sleep(SIGNAL_INTERVAL);
+        }
+    })?;
     Ok(stop)
 }
 
@@ -168,22 +202,67 @@ fn open_backend(options: &BackendOptions) -> Result<Arc<dyn Backend>, Failure> {
     Ok(Arc::new(OpenAi::new(settings)?))
 }
 
-/// Where the state is kept, and the state.
-fn open_state(options: &Options, trust: &Trust) -> Result<State, Failure> {
+/// The pairing, and where it is kept.
+struct Kept {
+    path: PathBuf,
+    state: State,
+    /// It is not kept yet.
+    is_new: bool,
+}
+
+/// `None`: it was stopped before there was one.
+fn open_state(options: &Options, trust: &Trust, stop: &AtomicBool) -> Result<Option<Kept>, Failure> {
     let path = match &options.state {
         Some(path) => path.clone(),
         None => state::default_path(&options.relay, |name| std::env::var(name).ok())?,
     };
     let kept = if options.new { None } else { state::read(&path)? };
-    let state = match (kept, &options.token) {
-        (Some(kept), None) => return Ok(kept),
-        (Some(kept), Some(token)) if kept.token == *token => return Ok(kept),
-        (_, Some(token)) => State { token: token.clone(), secret: new_secret() },
-        (None, None) => State { token: register(&options.relay, trust)?, secret: new_secret() },
+    if let Some(state) = kept
+        && options.token.as_ref().is_none_or(|token| *token == state.token)
+    {
+        return Ok(Some(Kept { path, state, is_new: false }));
+    }
+    let token = match &options.token {
+        Some(token) => Some(token.clone()),
+        None => register_by_and_by(&options.relay, trust, stop)?,
     };
-    state::write(&path, &options.relay, &state)?;
+    Ok(token.map(|token| Kept { path, state: State { token, secret: new_secret() }, is_new: true }))
+}
+
+/// A token from the relay, as soon as it gives one. `None`: it was stopped.
+fn register_by_and_by(relay: &RelayUrl, trust: &Trust, stop: &AtomicBool) -> Result<Option<String>, RegisterError> {
+    let (mut wait, wait_max) = REGISTER_WAITS;
+    while !stop.load(Ordering::Relaxed) {
+        let (failed, asked) = match register(relay, trust) {
+            Ok(token) => return Ok(Some(token)),
+            // Waiting does not help against these.
+            Err(error @ (RegisterError::Off | RegisterError::Tls(_))) => return Err(error),
+            Err(error @ RegisterError::Http(_)) => (format!("Cannot reach {relay}: {error}"), Duration::ZERO),
+            Err(RegisterError::TooMany { retry_after }) => {
+                let error = RegisterError::TooMany { retry_after };
+                (format!("No token from {relay}: {error}"), retry_after.unwrap_or_default().min(RETRY_AFTER_MAX))
+            }
+            Err(error) => (format!("No token from {relay}: {error}"), Duration::ZERO),
+        };
+        // A half of it by chance, so that a crowd does not come back at once.
+        let mut random = [0];
+        // Without randomness it is the longer wait.
+        let _ = getrandom::fill(&mut random);
+        let next = wait.mul_f64(1.0 - f64::from(random[0]) / 512.0).max(asked);
+        say(&printable(&format!("{failed}; trying again in {:.1} s.", next.as_secs_f64())));
+        let until = Instant::now() + next;
+        while !stop.load(Ordering::Relaxed) && Instant::now() < until {
+            thread::sleep(SIGNAL_INTERVAL);
+        }
+        wait = (wait * 2).min(wait_max);
+    }
+    Ok(None)
+}
+
+fn keep(path: &Path, options: &Options, state: &State) -> Result<(), StateError> {
+    state::write(path, &options.relay, state)?;
     say(&format!("Token and pairing secret are kept in {}.", path.display()));
-    Ok(state)
+    Ok(())
 }
 
 /// A new pairing secret.

@@ -2,9 +2,13 @@
 
 use super::pairing::Codes;
 use crate::client::RelayUrl;
-use clap::{ArgGroup, Args, Parser, ValueEnum};
+use crate::proto::token::is_token_text;
+use clap::error::ErrorKind;
+use clap::{ArgGroup, Args, CommandFactory, Parser, ValueEnum};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
+use ureq::http::Uri;
 
 /// What the command line said.
 #[derive(Debug, Parser)]
@@ -58,25 +62,25 @@ pub(super) struct BackendOptions {
     #[arg(long, help_heading = "What answers (one of three)")]
     pub(super) echo: bool,
     /// An AI server with OpenAI's chat API, such as http://localhost:11434/v1 for Ollama
-    #[arg(long, value_name = "URL", requires = "model", help_heading = "What answers (one of three)")]
+    #[arg(long, value_name = "URL", requires = "model", value_parser = ai_server, help_heading = "What answers (one of three)")]
     pub(super) openai: Option<String>,
     /// A program, run by the shell for each message: text on its standard input, its output is the answer
-    #[arg(long, value_name = "COMMAND", help_heading = "What answers (one of three)")]
+    #[arg(long, value_name = "COMMAND", value_parser = command, help_heading = "What answers (one of three)")]
     pub(super) exec: Option<String>,
     /// The model's name
-    #[arg(long, value_name = "MODEL", help_heading = "AI server")]
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["echo", "exec"], help_heading = "AI server")]
     pub(super) model: Option<String>,
     /// Variable of the environment that has the API key
     #[arg(long, value_name = "NAME", default_value = "OPENAI_API_KEY", help_heading = "AI server")]
     pub(super) api_key_env: String,
     /// File that has the API key
-    #[arg(long, value_name = "FILE", help_heading = "AI server")]
+    #[arg(long, conflicts_with_all = ["echo", "exec"], value_name = "FILE", help_heading = "AI server")]
     pub(super) api_key_file: Option<PathBuf>,
     /// Trust the certificates of this PEM file at the AI server, and no others [default: the public ones]
-    #[arg(long, value_name = "FILE", help_heading = "AI server")]
+    #[arg(long, conflicts_with_all = ["echo", "exec"], value_name = "FILE", help_heading = "AI server")]
     pub(super) openai_ca_file: Option<PathBuf>,
     /// Said to the model before the conversation
-    #[arg(long, value_name = "TEXT", help_heading = "AI server")]
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["echo", "exec"], help_heading = "AI server")]
     pub(super) system: Option<String>,
     /// Turns of the conversation that the model is told
     #[arg(long, value_name = "COUNT", default_value = "40", value_parser = turns, help_heading = "AI server")]
@@ -140,13 +144,40 @@ fn turns(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|count| (1..=200).contains(count)).ok_or_else(|| "a number from 1 to 200".to_owned())
 }
 
+/// An address that `/chat/completions` can be put behind.
+fn ai_server(text: &str) -> Result<String, String> {
+    let url = text.parse::<Uri>().ok().filter(|url| {
+        let plain = url.query().is_none() && url.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+        matches!(url.scheme_str(), Some("http" | "https")) && plain && url.host().is_some_and(|host| !host.is_empty())
+    });
+    url.map(|_| text.to_owned()).ok_or_else(|| {
+        "an address such as http://localhost:11434/v1, without user name and query (a key: --api-key-file)".to_owned()
+    })
+}
+
+fn command(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("a command for the shell".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+impl Options {
+    /// What the command line says.
+    pub(super) fn read(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, clap::Error> {
+        let options = Self::try_parse_from(args)?;
+        // Not by a value parser: its complaint would show the text, which may be a link with the secret in it.
+        if options.token.as_deref().is_some_and(|token| !is_token_text(token)) {
+            let text = "--token (or CORALMUX_AGENT_TOKEN) is no token: `oc_pair_` and 32 of the digits 0-9 and a-f";
+            return Err(Self::command().error(ErrorKind::ValueValidation, text));
+        }
+        Ok(options)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     fn read(line: &str) -> Result<Options, clap::Error> {
-        Options::try_parse_from(line.split(' '))
+        Options::read(line.split(' '))
     }
 
     #[test]
@@ -168,5 +199,27 @@ mod tests {
         ] {
             assert!(read(line).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_flag() {
+        let token = "--echo --token oc_pair_0123456789abcdef0123456789ABCDEF";
+        for (flags, named) in [
+            ("--echo --token WRONG", "--token"),
+            (token, "--token"),
+            ("--openai notaurl --model m", "--openai"),
+            ("--openai ftp://h/v1 --model m", "--openai"),
+            ("--openai http://me:key@h/v1 --model m", "--openai"),
+            ("--openai http://h/v1?a=b --model m", "--openai"),
+            ("--exec ", "--exec"),
+            ("--echo --model m", "--model"),
+            ("--exec cat --system s", "--system"),
+        ] {
+            let error = read(&format!("coralmux-agent --relay wss://r {flags}")).unwrap_err();
+            assert!(error.to_string().contains(named) && error.exit_code() == 2, "{flags}: {error}");
+            assert!(!error.to_string().contains("0123456789"), "a token is not shown: {error}");
+        }
+        let token = token.to_lowercase();
+        assert!(read(&format!("coralmux-agent --relay wss://r {token}")).is_ok());
     }
 }

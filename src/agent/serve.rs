@@ -2,7 +2,8 @@
 //! order.
 
 use super::backend::{Backend, Image};
-use super::chats::{Asked, Chats};
+use super::chats::{Asked, CHAT_BYTES_MAX, Chats};
+use super::printable::printable;
 use crate::client::{Client, Event, Events, Message, PeerError};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -49,7 +50,6 @@ struct Ask {
     text: Option<String>,
     images: Vec<Picture>,
     chat_id: Option<String>,
-    limit: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -59,7 +59,8 @@ struct Picture {
     data: String,
 }
 
-/// Serves until `stop` is set, or until there is no way on. `say` shows a line to whoever started the agent.
+/// Serves until `stop` is set, or until there is no way on. `say` shows a line to whoever started the agent;
+/// `welcomed` hears each time that the relay has accepted the token.
 pub fn serve(
     client: &Client,
     events: &Events,
@@ -67,6 +68,7 @@ pub fn serve(
     settings: &Settings,
     stop: &AtomicBool,
     say: &dyn Fn(&str),
+    welcomed: &dyn Fn(),
 ) -> Ending {
     let mut agent = Agent {
         client,
@@ -74,6 +76,7 @@ pub fn serve(
         backend,
         settings,
         say,
+        welcomed,
         started: Instant::now(),
         stop_by: None,
         closing: false,
@@ -81,7 +84,8 @@ pub fn serve(
     loop {
         match events.next_within(LOOK_INTERVAL) {
             Ok(Some(event)) => {
-                if let Some(ending) = agent.handle(event) {
+                let stopping = stop.load(Ordering::Relaxed);
+                if let Some(ending) = agent.handle(event, stopping) {
                     agent.chats.cancel_all();
                     return ending;
                 }
@@ -99,6 +103,7 @@ struct Agent<'a> {
     backend: Arc<dyn Backend>,
     settings: &'a Settings,
     say: &'a dyn Fn(&str),
+    welcomed: &'a dyn Fn(),
     started: Instant,
     /// By when answers under way have to end.
     stop_by: Option<Instant>,
@@ -106,9 +111,9 @@ struct Agent<'a> {
 }
 
 impl Agent<'_> {
-    /// Shows a line. What others have said may be in it: without what a terminal would act on.
+    /// Shows a line. What others have said may be in it.
     fn say(&self, line: &str) {
-        (self.say)(&line.chars().filter(|c| !c.is_control()).collect::<String>());
+        (self.say)(&printable(line));
     }
 
     fn check_end(&mut self, stop: bool) {
@@ -128,9 +133,10 @@ impl Agent<'_> {
         }
     }
 
-    fn handle(&mut self, event: Event) -> Option<Ending> {
+    fn handle(&mut self, event: Event, stopping: bool) -> Option<Ending> {
         match event {
             Event::Connected { paired, .. } => {
+                (self.welcomed)();
                 self.say(if paired { "Connected. The phone is online." } else { "Connected. Waiting for the phone." });
             }
             Event::PeerOnline => self.say("The phone is online."),
@@ -143,14 +149,14 @@ impl Agent<'_> {
             Event::Message(message) => self.handle_message(message),
             Event::Error(error) => self.handle_error(&error),
             Event::NotSent { .. } => self.say("A message was not sent: the phone was away for too long."),
+            // Then nothing is left to try again for.
+            Event::Disconnected { .. } if stopping && self.chats.running() == 0 => {}
             Event::Disconnected { reason, next_try } => {
                 self.say(&format!("No connection: {reason}. Trying again in {:.1} s.", next_try.as_secs_f64()));
             }
             Event::Replaced => return Some(Ending::Replaced),
             Event::Revoked => return Some(Ending::Revoked),
-            Event::Refused { message, .. } => {
-                return Some(Ending::Refused(message.chars().filter(|c| !c.is_control()).collect()));
-            }
+            Event::Refused { message, .. } => return Some(Ending::Refused(message)),
             Event::Closed => return Some(Ending::Stopped),
         }
         None
@@ -165,24 +171,17 @@ impl Agent<'_> {
 
     fn handle_message(&mut self, message: Message) {
         if message.missed != 0 {
-            self.say(&format!("{} message(s) of the phone never came.", message.missed));
+            self.say(&format!("{} message(s) of the phone did not come, or could not be read.", message.missed));
         }
         match message.kind.as_str() {
             "chat.send" => self.handle_question(message),
             "chat.cancel" => {
-                let ask: Ask = serde_json::from_value(message.payload).unwrap_or_default();
-                self.chats.cancel(&ask.chat_id.unwrap_or_default());
-            }
-            "chat.history" => {
-                let ask: Ask = serde_json::from_value(message.payload).unwrap_or_default();
-                let limit = ask.limit.unwrap_or(HISTORY_MAX).min(HISTORY_MAX);
-                let messages = self.chats.history(ask.chat_id.as_deref().unwrap_or_default(), limit);
-                let mut result = json!({"messages": messages});
-                if let Some(chat) = ask.chat_id {
-                    result["chat_id"] = json!(chat);
+                // What cannot be read names no conversation: none is cancelled for it.
+                if let Ok(ask) = serde_json::from_value::<Ask>(message.payload) {
+                    self.chats.cancel(&ask.chat_id.unwrap_or_default());
                 }
-                self.reply("chat.history.result", result, &message.id);
             }
+            "chat.history" => self.handle_history(message),
             "agent.list" => {
                 let agent = json!({
                     "id": "default", "name": self.settings.name, "backend": self.backend.kind(),
@@ -201,6 +200,34 @@ impl Agent<'_> {
             // Types of other agents, or of times to come: nothing that this one could say to them.
             _ => {}
         }
+    }
+
+    fn handle_history(&self, message: Message) {
+        let refuse = |text: &str| {
+            let error = json!({"code": "BACKEND_ERROR", "message": text});
+            self.reply("chat.error", error, &message.id);
+        };
+        let chat = match &message.payload["chat_id"] {
+            Value::Null => None,
+            Value::String(chat) if chat.len() <= CHAT_BYTES_MAX => Some(chat.as_str()),
+            _ => return refuse("the chat_id is no text, or too long"),
+        };
+        let limit = match &message.payload["limit"] {
+            Value::Null => HISTORY_MAX,
+            limit => match limit.as_u64() {
+                Some(limit) => usize::try_from(limit).unwrap_or(HISTORY_MAX).min(HISTORY_MAX),
+                None => return refuse("the limit is no whole number from 0 up"),
+            },
+        };
+        let (messages, more) = self.chats.history(chat.unwrap_or_default(), limit);
+        let mut result = json!({"messages": messages});
+        if more {
+            result["more"] = json!(true);
+        }
+        if let Some(chat) = chat {
+            result["chat_id"] = json!(chat);
+        }
+        self.reply("chat.history.result", result, &message.id);
     }
 
     fn handle_question(&mut self, message: Message) {

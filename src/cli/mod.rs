@@ -44,16 +44,28 @@ struct Man {
 
 /// The whole command line, for completions and the manual.
 fn command() -> Command {
-    let whole = config::command().subcommand(admin::Admin::command().name("admin"));
+    // There is `--help` of each, and no `help`.
+    let whole = config::command().disable_help_subcommand(true).subcommand(admin::Admin::command().name("admin"));
     let doctor = config::command().name("doctor").about("Looks at all that the relay needs, and says what to do");
     let whole = whole.subcommand(doctor.arg(clap::arg!(--json "The findings as JSON")));
+    let health = "Asks the relay that runs with these settings; exit code 0 if it is well";
+    let whole = whole.subcommand(config::command().name("healthcheck").about(health));
+    #[cfg(feature = "agent")]
+    let whole = whole.subcommand(crate::demo::command().name("demo"));
     whole.subcommand(Completions::command()).subcommand(Man::command())
 }
 
 fn complete(shell: Shell) -> io::Result<()> {
+    io::stdout().write_all(completions(shell).as_bytes())
+}
+
+fn completions(shell: Shell) -> String {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut command(), "coralmux-relay", &mut text);
-    io::stdout().write_all(&text)
+    let text = String::from_utf8_lossy(&text);
+    // clap_complete 4.6 spells the dash of a program's name in two ways in its script for bash, so that its branches for
+    // the subcommands are never taken (https://github.com/clap-rs/clap/issues/6421).
+    text.replace("coralmux__subcmd__relay", "coralmux__relay")
 }
 
 fn write_pages(directory: Option<&std::path::Path>) -> io::Result<()> {
@@ -96,15 +108,16 @@ mod tests {
     #[test]
     fn completions_and_pages_name_subcommands_and_flags() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-            let mut text = Vec::new();
-            clap_complete::generate(shell, &mut command(), "coralmux-relay", &mut text);
-            let text = String::from_utf8(text).unwrap();
-            assert!(["phone-rate", "admin", "tokens", "backup"].iter().all(|word| text.contains(word)), "{shell}");
+            let text = completions(shell);
+            for word in ["phone-rate", "admin", "tokens", "backup", "healthcheck", "demo"] {
+                assert!(text.contains(word), "{shell}: {word}");
+            }
         }
         let directory = tempfile::tempdir().unwrap();
         write_pages(Some(directory.path())).unwrap();
-        for page in ["coralmux-relay.1", "coralmux-relay-admin.1", "coralmux-relay-admin-tokens-create.1"] {
-            let text = std::fs::read_to_string(directory.path().join(page)).unwrap();
+        for page in ["", "-admin", "-admin-tokens-create", "-healthcheck", "-demo"] {
+            let page = format!("coralmux-relay{page}.1");
+            let text = std::fs::read_to_string(directory.path().join(&page)).unwrap();
             assert!(text.contains(".SH NAME"), "{page}");
         }
     }

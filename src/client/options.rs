@@ -24,6 +24,8 @@ pub(super) const RETRIES_MAX: u32 = 5;
 pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(65);
 /// After a refusal for the rate, messages leave no faster than the relay said, for this long.
 pub(super) const PACED_FOR: Duration = Duration::from_secs(30);
+/// Between two openings that a phone makes because the agent seems to have other keys.
+pub(super) const HEAL_INTERVAL: Duration = Duration::from_secs(5);
 /// Between two `chat.stream` messages: 80 a second, below the relay's 100. What is written meanwhile goes in one piece.
 pub(super) const PIECE_INTERVAL: Duration = Duration::from_micros(12_500);
 /// The longest piece of an answer, in bytes of its text.

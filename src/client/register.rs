@@ -3,6 +3,7 @@
 use super::options::Trust;
 use super::tls::{self, TlsError};
 use super::url::RelayUrl;
+use crate::proto::token::is_token_text;
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,9 @@ pub enum RegisterError {
         /// The HTTP status.
         status: u16,
     },
+    /// It answered as a relay does, but with what is no token.
+    #[error("the relay's answer has no token in it")]
+    NoToken,
     /// No answer, or none that can be read.
     #[error("{0}")]
     Http(#[from] Box<ureq::Error>),
@@ -63,7 +67,8 @@ pub fn register(relay: &RelayUrl, trust: &Trust) -> Result<String, RegisterError
         status => return Err(RegisterError::Status { status }),
     }
     let body: Answer = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_json().map_err(Box::new)?;
-    Ok(body.token)
+    // It is shown and kept: nothing else may stand there.
+    if is_token_text(&body.token) { Ok(body.token) } else { Err(RegisterError::NoToken) }
 }
 
 /// HTTP with the trust that a WebSocket would have, except that a CA file stands in for the public roots. Statuses are no errors; nothing of the environment's proxies.

@@ -1,11 +1,12 @@
 //! What encryption asks of a client: what to send when, what to seal, what to refuse. The ciphers are `e2e`'s.
 
 use super::envelope::{new_id, random};
-use super::options::{Encryption, Options};
+use super::options::{Encryption, HEAL_INTERVAL, Options};
 use crate::e2e::{End, OpenError, Protection, Reply};
 use crate::proto::token::Role;
 use serde_json::value::RawValue;
 use std::fmt::Display;
+use std::time::Instant;
 
 /// What follows from a signal or a `key_exchange`.
 #[derive(Debug, Default)]
@@ -26,6 +27,8 @@ pub(super) struct Refusal {
     pub(super) complaint: Option<Reply>,
     /// Whether the owner is told.
     pub(super) worth_telling: bool,
+    /// It may be of keys that this end has not.
+    pub(super) of_other_keys: bool,
 }
 
 /// A message's payload in clear.
@@ -46,12 +49,14 @@ pub(super) struct Secure {
     end: Option<End>,
     /// The present peer has agreed to the keys; those of the last one are worth nothing to a new one.
     agreed: bool,
+    /// From when on a phone may open anew because of a doubt.
+    heal_from: Option<Instant>,
 }
 
 impl Secure {
     pub(super) fn new(options: &Options) -> Self {
         let secret = match &options.encryption {
-            Encryption::Off => return Self { role: options.role, end: None, agreed: false },
+            Encryption::Off => return Self { role: options.role, end: None, agreed: false, heal_from: None },
             Encryption::Version1 => None,
             Encryption::Version2(secret) => Some(secret.clone()),
         };
@@ -60,7 +65,7 @@ impl Secure {
             Role::Phone => End::phone(&options.token, secret, fill),
             Role::Agent => End::agent(&options.token, secret, fill),
         };
-        Self { role: options.role, end: Some(end), agreed: false }
+        Self { role: options.role, end: Some(end), agreed: false, heal_from: None }
     }
 
     /// The relay has let this end in, or the peer has come, or has come anew.
@@ -75,6 +80,17 @@ impl Secure {
         let id = new_id();
         let reply = self.end.as_mut().and_then(|end| end.retry(&id));
         Step { send: reply.map(|reply| (id, reply)), ..Step::default() }
+    }
+
+    /// There is a sign that the agent has other keys than this phone. When to [`retry`](Self::retry), if at all: until
+    /// there is an answer, nothing is ready to be sent. The sign may be anybody's, so it is followed only now and then.
+    pub(super) fn doubt(&mut self, now: Instant) -> Option<Instant> {
+        if !self.end.as_mut()?.doubt() {
+            return None;
+        }
+        let at = self.heal_from.map_or(now, |from| from.max(now));
+        self.heal_from = Some(at + HEAL_INTERVAL);
+        Some(at)
     }
 
     /// A `key_exchange` of the peer.
@@ -123,15 +139,15 @@ impl Secure {
             }),
             // Meant for the phone's last run, or for its last connection.
             Err(OpenError::NoKey) if self.role == Role::Phone => {
-                Err(Refusal { message: String::new(), complaint: None, worth_telling: false })
+                Err(Refusal { message: String::new(), complaint: None, worth_telling: false, of_other_keys: false })
             }
-            Err(error) => Err(refusal(end, error)),
+            Err(error) => Err(Refusal { of_other_keys: error.may_be_of_other_keys(), ..refusal(end, error) }),
         }
     }
 }
 
 fn refusal(end: &End, error: impl Display) -> Refusal {
-    Refusal { message: error.to_string(), complaint: end.complaint(&error), worth_telling: true }
+    Refusal { message: error.to_string(), complaint: end.complaint(&error), worth_telling: true, of_other_keys: false }
 }
 
 /// The payload of a message that has none.

@@ -61,7 +61,7 @@ pub(super) struct Session {
     secure: Secure,
     /// The id of this end's newest `key_exchange`.
     key_exchange: Option<String>,
-    /// When to try again, for it was refused for its rate.
+    /// When to try again: it was refused for its rate, or the peer seems to have other keys.
     key_exchange_at: Option<Instant>,
     /// What was sent and may still be refused, oldest first.
     recent: VecDeque<Entry>,
@@ -231,7 +231,12 @@ impl Session {
     ) {
         let opened = match self.secure.open(kind, payload) {
             Ok(opened) => opened,
-            Err(refusal) => return refuse(refusal, id, actions),
+            Err(refusal) => {
+                if refusal.of_other_keys {
+                    self.doubt(now);
+                }
+                return refuse(refusal, id, actions);
+            }
         };
         if kind == "chat.error" {
             let error: ErrorPayload = read(Some(&opened.payload)).unwrap_or_default();
@@ -243,6 +248,13 @@ impl Session {
         let id = id.unwrap_or_default().to_owned();
         let message = Message { kind: kind.to_owned(), id, payload, missed: opened.missed };
         actions.push(Action::Emit(Event::Message(message), opened.payload.get().len()));
+    }
+
+    /// A phone's keys may be worth nothing: it opens anew, though not for each such sign.
+    fn doubt(&mut self, now: Instant) {
+        if let Some(at) = self.secure.doubt(now) {
+            self.key_exchange_at = Some(at);
+        }
     }
 
     fn handle_error(&mut self, now: Instant, error: ErrorPayload, authenticated: bool, actions: &mut Vec<Action>) {
@@ -269,6 +281,9 @@ impl Session {
         }
         if is_key_exchange && error.code == "PEER_OFFLINE" {
             return; // Nobody was there to hear it, which is normal.
+        }
+        if error.code == DECRYPTION_FAILED && !authenticated {
+            self.doubt(now); // The word of nobody in particular, so it is no more than a hint.
         }
         let bytes = error.message.len() + error.code.len();
         let event = PeerError {

@@ -1,9 +1,10 @@
 //! The admin key of an operator who gave none: made at the first start, and kept beside the store.
 
+use super::file;
 use super::secret::Secret;
 use crate::proto::token::hex;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -66,7 +67,7 @@ pub fn admin_key(
         return Ok((secret, KeyOrigin::Configured));
     }
     let path = beside(db, ".admin-key");
-    match File::open(&path) {
+    match file::open(&path) {
         Ok(file) => Ok((read(&path, file)?, KeyOrigin::Kept(path))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let text = hex(&random);
@@ -85,12 +86,11 @@ fn read(path: &Path, file: File) -> Result<Secret, AdminKeyError> {
     if mode & 0o077 != 0 {
         return Err(AdminKeyError::Loose { path: path.to_owned(), mode });
     }
-    let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
     let unusable = |problem: &str| AdminKeyError::Unusable { path: path.to_owned(), problem: problem.to_owned() };
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(unusable("too long"));
-    }
+    let bytes = file::read_open(file, FILE_BYTES_MAX).map_err(|error| match error.kind() {
+        io::ErrorKind::FileTooLarge => unusable(&error.to_string()),
+        _ => failed(error),
+    })?;
     let text = std::str::from_utf8(&bytes).map_err(|_| unusable("not a text"))?;
     match text.trim() {
         "" => Err(unusable("empty")),

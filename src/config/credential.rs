@@ -2,19 +2,21 @@
 //! other service can read, in the directory that `CREDENTIALS_DIRECTORY` names.
 
 use super::error::ConfigError;
+use super::file;
 use super::secret::Secret;
-use std::fs;
 use std::io;
 use std::path::Path;
 
 /// The credential's name.
 const ADMIN_KEY: &str = "admin-key";
+/// A credential is one line.
+const FILE_BYTES_MAX: u64 = 4096;
 
 /// The admin key among the credentials, if there is one.
 pub(super) fn admin_key(env: impl Fn(&str) -> Option<String>) -> Result<Option<Secret>, ConfigError> {
     let Some(directory) = env("CREDENTIALS_DIRECTORY") else { return Ok(None) };
     let path = Path::new(&directory).join(ADMIN_KEY);
-    match fs::read_to_string(&path) {
+    match file::read_text(&path, FILE_BYTES_MAX) {
         Ok(text) => match Secret::new(text.trim_end_matches(['\r', '\n'])) {
             Ok(key) => Ok(Some(key)),
             Err(problem) => Err(ConfigError::File { path, detail: problem.to_owned() }),
@@ -27,6 +29,7 @@ pub(super) fn admin_key(env: impl Fn(&str) -> Option<String>) -> Result<Option<S
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_credential_is_the_key_without_its_line_end_and_an_empty_one_an_error() {

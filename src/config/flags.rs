@@ -11,7 +11,7 @@ use std::ffi::OsString;
     name = "coralmux-relay",
     version,
     about = "A NAT-transparent WebSocket relay for AI agents.",
-    override_usage = "coralmux-relay [OPTIONS]\n       coralmux-relay doctor|admin|healthcheck|completions|man [OPTIONS]",
+    override_usage = "coralmux-relay [OPTIONS]\n       coralmux-relay demo|doctor|admin|healthcheck|completions|man [OPTIONS]",
     next_line_help = true,
     after_help = AFTER_HELP
 )]

@@ -5,6 +5,7 @@
 mod admin_key;
 mod credential;
 mod error;
+pub mod file;
 mod flags;
 pub mod machine;
 pub mod network;
@@ -174,6 +175,14 @@ pub fn read_size(text: &str) -> Result<u64, String> {
     value::size(text)
 }
 
+/// Reads a count as the flags take it.
+///
+/// # Errors
+/// What would be right.
+pub fn read_count(text: &str) -> Result<u64, String> {
+    value::count(text)
+}
+
 /// The names of all flags that take a value, without dashes.
 #[must_use]
 pub fn flag_names() -> Vec<String> {
@@ -308,9 +317,14 @@ impl Config {
         }
         let mut seen = Vec::new();
         let listen = self.listen.iter().map(|listen| &listen.addr);
-        for addr in listen.chain(&self.echo_addrs).chain(&self.tls.http_addrs) {
+        // The default gives way to what is there already.
+        let metrics = match &self.metrics {
+            MetricsAddr::Given(addr) => Some(addr),
+            MetricsAddr::Default(_) | MetricsAddr::Off => None,
+        };
+        for addr in listen.chain(&self.echo_addrs).chain(&self.tls.http_addrs).chain(metrics) {
             if addr.port() != 0 && seen.contains(&addr) {
-                return conflict(format!("--addr, --echo-addr and --http-addr: {addr} is named twice"));
+                return conflict(format!("--addr, --echo-addr, --http-addr and --metrics-addr: {addr} is named twice"));
             }
             seen.push(addr);
         }

@@ -1,9 +1,13 @@
 //! Where values come from: the flag goes before the environment, the environment before the file.
 
 use super::error::{ConfigError, Origin};
+use super::file;
 use super::flags::Flags;
 use std::path::{Path, PathBuf};
 use toml::Value;
+
+/// The largest file that is read; one with every setting has a few KiB.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The environment and the file.
 pub(super) struct Sources<'e> {
@@ -39,7 +43,7 @@ impl<'e> Sources<'e> {
         let Some(given) = without.given("config", config.as_slice()) else { return Ok(without) };
         let path = PathBuf::from(given.texts.concat());
         let failed = |detail: String| ConfigError::File { path: path.clone(), detail };
-        let text = std::fs::read_to_string(&path).map_err(|e| failed(format!("cannot be read: {e}")))?;
+        let text = file::read_text(&path, FILE_BYTES_MAX).map_err(|e| failed(format!("cannot be read: {e}")))?;
         let table: toml::Table = text.parse().map_err(|e: toml::de::Error| {
             // Not the reader's own text: it repeats the line, which may hold the admin key.
             let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();

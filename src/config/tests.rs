@@ -169,6 +169,9 @@ fn zero_lifts_a_limit_but_not_the_hard_bound_of_a_message() {
 #[test]
 fn values_that_are_wrong_together_are_named_together() {
     wrong(&["--idle-timeout", "30s"], &[], &["--idle-timeout", "--ping-interval"]);
+    let twice = ["--addr", "127.0.0.1:8080", "--metrics-addr", "127.0.0.1:8080"];
+    wrong(&twice, &[], &["--metrics-addr", "127.0.0.1:8080 is named twice"]);
+    assert!(config(&["--addr", "127.0.0.1:9464"]).is_ok(), "the default port gives way");
     wrong(&["--memory-budget", "4MiB"], &[], &["--memory-budget", "--max-message"]);
     wrong(&["--addr", ":80", "--echo-addr", ":80"], &[], &["--echo-addr", "[::]:80"]);
     wrong(&["--addr", "tls://:443"], &[], &["--addr", "--domain", "--tls-cert"]);

@@ -6,7 +6,7 @@ use super::message::{ApiAnswer, Shards};
 use crate::store::backup::{Progress, copy};
 use crate::store::calendar::write_rfc3339;
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
@@ -66,18 +66,24 @@ impl Backups {
     }
 }
 
+/// The file for a backup of this time, beside the store: with a number where there have been others in the same second.
+fn unused(store: &Path, time: &str) -> PathBuf {
+    let name = store.file_name().unwrap_or_default().to_string_lossy();
+    let first = store.with_file_name(format!("{name}.{time}.backup"));
+    let more = (2..1000).map(|number| store.with_file_name(format!("{name}.{time}-{number}.backup")));
+    std::iter::once(first.clone()).chain(more).find(|file| !file.exists()).unwrap_or(first)
+}
+
 impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     pub(super) fn begin_backup(&mut self, name: Option<String>) -> Answer {
         if self.backups.is_running() {
             return Err(ApiAnswer::error(409, "BACKUP_RUNNING", "a backup is being made", Some(1000)));
         }
         let store = self.control.store.path().to_owned();
-        let name = name.unwrap_or_else(|| {
-            let time = write_rfc3339(self.now_ms() / 1000).replace(['-', ':'], "");
-            let store = store.file_name().unwrap_or_default().to_string_lossy();
-            format!("{store}.{time}.backup")
-        });
-        let file = store.with_file_name(name);
+        let file = match name {
+            Some(name) => store.with_file_name(name),
+            None => unused(&store, &write_rfc3339(self.now_ms() / 1000).replace(['-', ':'], "")),
+        };
         if file.exists() {
             let message = "there is a file of that name beside the store; give another name";
             return Err(ApiAnswer::error(409, "EXISTS", message, None));

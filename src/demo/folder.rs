@@ -18,14 +18,17 @@ impl Folder {
         let mut builder = DirBuilder::new();
         builder.mode(0o700);
         if let Some(path) = kept {
-            builder.recursive(true).create(path)?;
+            let refused =
+                |error: io::Error| io::Error::new(error.kind(), format!("--data {}: {error}", path.display()));
+            builder.recursive(true).create(path).map_err(refused)?;
             return Ok(Self { path: path.to_owned(), temporary: false });
         }
         let mut name = [0; 8];
         getrandom::fill(&mut name).map_err(|error| io::Error::other(error.to_string()))?;
         let path = std::env::temp_dir().join(format!("coralmux-demo-{}", crate::proto::token::hex(&name)));
         // Fails where something has that name: nobody else's folder is ever used, or removed.
-        builder.create(&path)?;
+        let refused = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        builder.create(&path).map_err(refused)?;
         Ok(Self { path, temporary: true })
     }
 
@@ -65,5 +68,9 @@ mod tests {
         let named = outer.path().join("a").join("b");
         drop(Folder::open(Some(&named)).unwrap());
         assert!(named.exists());
+        let file = outer.path().join("file");
+        write_private(&file, "x").unwrap();
+        let error = Folder::open(Some(&file.join("c"))).unwrap_err().to_string();
+        assert!(error.contains(&file.display().to_string()), "{error}");
     }
 }

@@ -9,6 +9,7 @@ mod folder;
 use crate::agent::backend::Backend;
 use crate::agent::echo::Echo;
 use crate::agent::pairing::{Codes, instructions};
+use crate::agent::printable::printable;
 use crate::agent::state::{self, State};
 use crate::agent::{Settings, has_colours, new_secret, say, serve};
 use crate::client::{Client, Encryption, Options, RegisterError, RelayUrl, Trust, register};
@@ -19,6 +20,8 @@ use crate::server::{self, Inherited, exit};
 use crate::telemetry;
 use clap::Parser;
 use folder::Folder;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
@@ -58,6 +61,12 @@ struct Flags {
     relay: Vec<OsString>,
 }
 
+/// The command line, for completions and the manual.
+#[must_use]
+pub fn command() -> clap::Command {
+    <Flags as clap::CommandFactory>::command()
+}
+
 /// Where the demo is to be found.
 struct Place {
     listen: SocketAddr,
@@ -77,13 +86,19 @@ pub fn run(args: Vec<OsString>, inherited: Inherited) -> u8 {
             return u8::try_from(error.exit_code()).unwrap_or(exit::CONFIG);
         }
     };
-    let (folder, place) = match Folder::open(flags.data.as_deref())
-        .and_then(|folder| Place::choose(flags.addr.as_deref(), folder.path()).map(|place| (folder, place)))
-    {
+    let opened = wanted_address(flags.addr.as_deref()).map_err(|error| (exit::CONFIG, error)).and_then(|wanted| {
+        let folder = Folder::open(flags.data.as_deref()).map_err(|error| (exit::FAILURE, error))?;
+        let place = Place::choose(wanted, folder.path()).map_err(|error| {
+            let in_use = error.kind() == io::ErrorKind::AddrInUse;
+            (if in_use { exit::ADDRESS_IN_USE } else { exit::FAILURE }, error)
+        })?;
+        Ok((folder, place))
+    });
+    let (folder, place) = match opened {
         Ok(opened) => opened,
-        Err(error) => {
+        Err((exit_code, error)) => {
             eprintln!("coralmux-relay demo: {error}");
-            return exit::FAILURE;
+            return exit_code;
         }
     };
     let config = match configure(&flags, folder.path(), &place) {
@@ -93,12 +108,20 @@ pub fn run(args: Vec<OsString>, inherited: Inherited) -> u8 {
     // Kept across restarts only where the store is.
     let kept = flags.data.is_some().then(|| folder.path().join("agent.json"));
     let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        // Beside the relay's own handler: the agent knows of the end before the relay closes its connection. Failing,
+        // the agent ends when the relay has.
+        let _ = flag::register(signal, Arc::clone(&stop));
+    }
     let told = Arc::clone(&stop);
     let agent = thread::spawn(move || attend(&place, kept.as_deref(), &told));
     let exit_code = server::run(&config, inherited);
     stop.store(true, Ordering::Relaxed);
     // It panics as little as the relay does; if it did, the relay's own end counts.
     let _ = agent.join();
+    if exit_code == exit::OK {
+        say("The demo has ended.");
+    }
     exit_code
 }
 
@@ -133,24 +156,30 @@ fn configure(flags: &Flags, folder: &Path, place: &Place) -> Result<Config, u8> 
     Ok(config)
 }
 
+/// What `--addr` says; `None` where it is not given.
+fn wanted_address(addr: Option<&str>) -> io::Result<Option<SocketAddr>> {
+    let Some(given) = addr else { return Ok(None) };
+    let text = if given.starts_with(':') { format!("0.0.0.0{given}") } else { given.to_owned() };
+    let wrong = |error: &dyn std::fmt::Display| {
+        io::Error::other(format!("--addr '{given}': {error}; it is HOST:PORT or :PORT, with a port up to 65535"))
+    };
+    let mut addresses = text.to_socket_addrs().map_err(|error| wrong(&error))?;
+    addresses.next().map(Some).ok_or_else(|| wrong(&"it has no address"))
+}
+
 impl Place {
-    fn choose(addr: Option<&str>, folder: &Path) -> io::Result<Self> {
-        let wanted = match addr {
-            None => USUAL,
-            Some(text) => {
-                let text = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
-                let mut addresses = text.to_socket_addrs().map_err(|error| named(&text, &error))?;
-                addresses.next().ok_or_else(|| named(&text, &"it has no address"))?
-            }
-        };
+    fn choose(given: Option<SocketAddr>, folder: &Path) -> io::Result<Self> {
+        let wanted = given.unwrap_or(USUAL);
         // Bound for a moment, to know the port, and whether it can be had at all.
         let bound = match TcpListener::bind(wanted) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && addr.is_none() => {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && given.is_none() => {
                 TcpListener::bind((wanted.ip(), 0))
             }
             bound => bound,
         };
-        let listen = bound.and_then(|listener| listener.local_addr()).map_err(|error| named(&wanted, &error))?;
+        let listen = bound
+            .and_then(|listener| listener.local_addr())
+            .map_err(|error| io::Error::new(error.kind(), format!("--addr {wanted}: {error}")))?;
         let host = if listen.ip().is_unspecified() { own_address() } else { listen.ip() };
         let address = SocketAddr::new(host, listen.port());
         let certificate = (!host.is_loopback()).then(|| certify(host, folder)).transpose()?;
@@ -194,7 +223,7 @@ fn attend(place: &Place, kept: Option<&Path>, stop: &AtomicBool) {
         Ok(Some(state)) => state,
         Ok(None) => return,
         Err(text) => {
-            eprintln!("coralmux-relay demo: {text}");
+            eprintln!("coralmux-relay demo: {}", printable(&text));
             return;
         }
     };
@@ -212,7 +241,7 @@ fn attend(place: &Place, kept: Option<&Path>, stop: &AtomicBool) {
     match Client::start(options) {
         Ok((client, events)) => {
             let echo: Arc<dyn Backend> = Arc::new(Echo);
-            serve(&client, &events, echo, &settings, stop, &say);
+            serve(&client, &events, echo, &settings, stop, &say, &|| ());
         }
         Err(error) => eprintln!("coralmux-relay demo: the agent: {error}"),
     }
@@ -252,14 +281,18 @@ mod tests {
     #[test]
     fn the_loopback_is_plain_and_a_taken_port_is_told_where_it_was_asked_for() {
         let folder = tempfile::tempdir().unwrap();
-        let place = Place::choose(Some("127.0.0.1:0"), folder.path()).unwrap();
+        let place = Place::choose(wanted_address(Some("127.0.0.1:0")).unwrap(), folder.path()).unwrap();
         assert!(place.certificate.is_none() && place.listen.port() != 0);
         assert_eq!(place.url.to_string(), format!("ws://{}/ws", place.listen));
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = taken.local_addr().unwrap().to_string();
-        let error = Place::choose(Some(&address), folder.path()).err().unwrap();
-        assert!(error.to_string().contains(&address), "{error}");
-        assert!(Place::choose(Some("nonsense"), folder.path()).is_err());
+        let address = taken.local_addr().unwrap();
+        let error = Place::choose(Some(address), folder.path()).err().unwrap();
+        assert!(error.to_string().contains(&address.to_string()), "{error}");
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "the exit code follows from it");
+        for wrong in ["nonsense", "127.0.0.1:70000", ":x", ""] {
+            let error = wanted_address(Some(wrong)).unwrap_err().to_string();
+            assert!(error.contains("--addr") && error.contains(wrong), "{error}");
+        }
     }
 
     #[test]

@@ -9,7 +9,8 @@
 //! | a `key_exchange` of one's own was refused by the relay (rate limit) | later [`End::retry`]; send what it returns |
 //! | any other forwarded type comes | [`End::open`] |
 //! | such a message is to be sent | [`End::seal`]; on [`SealError::Waiting`] queue it until [`Step::agreed`] |
-//! | one of the first three fails | [`End::complaint`]; send what it returns |
+//! | one of the last four fails | [`End::complaint`]; send what it returns |
+//! | the agent complains in clear, or [`OpenError::may_be_of_other_keys`] | [`End::doubt`]; then [`End::retry`] |
 //!
 //! The relay's own messages (`auth.ok`, `status`, `ping`, `pong`) do not pass through here. Its `chat.error` does: it
 //! comes in clear, and [`Opened::protection`] says so.
@@ -17,12 +18,16 @@
 mod agent;
 mod phone;
 
+#[cfg(test)]
+pub(super) use agent::OPENINGS_MAX;
+
 use super::error::{ExchangeError, OpenError, SealError};
 use super::payload::{enclosed, json};
 use super::{Fingerprint, PairingSecret, Random, v1, v2};
 use crate::proto::token::Role;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use std::collections::VecDeque;
 use std::fmt;
 
 /// The `code` of the `chat.error` with which an agent refuses a message.
@@ -89,6 +94,9 @@ pub struct End {
     opening: Option<(String, v2::Opening)>,
     /// Phone: the agent's newest announcement was one of version 2.
     announced: bool,
+    /// Agent, version 2: the ephemeral keys of the openings that it took, oldest first; at most
+    /// [`OPENINGS_MAX`](agent::OPENINGS_MAX).
+    taken: VecDeque<[u8; 32]>,
 }
 
 enum Keys {
@@ -121,6 +129,7 @@ impl End {
             pair: None,
             opening: None,
             announced: false,
+            taken: VecDeque::new(),
         }
     }
 
@@ -161,6 +170,14 @@ impl End {
             Role::Agent => Some(self.announce()),
             Role::Phone => self.reopen(reply_id),
         }
+    }
+
+    /// Phone, version 2: there is a sign that the agent has other keys. Whether to [`retry`](Self::retry): then nothing
+    /// is sealed until an answer has come. Anyone can give such a sign, so a client does that only now and then.
+    pub fn doubt(&mut self) -> bool {
+        let doubted = self.role == Role::Phone && self.protection() == Protection::Verified;
+        self.waiting |= doubted;
+        doubted
     }
 
     /// Encrypts the payload of a message of type `kind`, as it has to be at present; `None` is sent as `{}`. Where

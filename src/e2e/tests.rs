@@ -15,7 +15,7 @@ fn counting(seed: u8) -> impl Random + Send + 'static {
         for byte in bytes {
             next += 1;
             let mixed = (next ^ (u64::from(seed) << 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            *byte = (mixed >> 32) as u8;
+            *byte = ((mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 56) as u8;
         }
     }
 }
@@ -235,6 +235,55 @@ fn old_keys_are_read_until_the_answer_and_new_ones_are_waited_for() {
     assert_eq!(phone.open("chat.stream", Some(&newer)).unwrap_err(), OpenError::Replayed { counter: 0, expected: 1 });
     phone.handle_key_exchange(None, Some(&answer), "").unwrap();
     phone.open("chat.stream", Some(&newer)).unwrap();
+}
+
+#[test]
+fn a_repeated_opening_is_passed_over() {
+    let (mut phone, mut agent) = (End::phone(TOKEN, secret(7), counting(1)), End::agent(TOKEN, secret(7), counting(2)));
+    let announcement = agent.handle_online().unwrap().payload;
+    let openings: Vec<_> =
+        (0..=end::OPENINGS_MAX).map(|_| reply(phone.handle_key_exchange(None, Some(&announcement), "p"))).collect();
+    let mut answer = None;
+    for opening in &openings {
+        answer = agent.handle_key_exchange(Some("p"), Some(opening), "").unwrap().reply;
+    }
+    assert!(phone.handle_key_exchange(None, Some(&answer.unwrap().payload), "").unwrap().agreed);
+    // All but the first are remembered, and a tag that does not fit makes no other of one.
+    let longer = raw(&openings[1].get().replace("\"}", "AAAA\"}"));
+    for opening in openings[1..].iter().chain([&longer]) {
+        let step = agent.handle_key_exchange(Some("q"), Some(opening), "").unwrap();
+        assert!(step.reply.is_none() && !step.agreed);
+    }
+    let sealed = phone.seal("chat.send", None).unwrap();
+    agent.open("chat.send", Some(&sealed)).unwrap();
+    assert!(agent.handle_key_exchange(Some("q"), Some(&openings[0]), "").unwrap().agreed, "it was forgotten");
+}
+
+#[test]
+fn a_phone_that_doubts_its_keys_opens_anew() {
+    let (mut phone, mut agent) = (End::phone(TOKEN, secret(7), counting(1)), End::agent(TOKEN, secret(7), counting(2)));
+    assert!(!phone.doubt(), "it has none");
+    let announcement = agent.handle_online().unwrap().payload;
+    let opening = reply(phone.handle_key_exchange(None, Some(&announcement), "p1"));
+    let answer = reply(agent.handle_key_exchange(Some("p1"), Some(&opening), ""));
+    phone.handle_key_exchange(None, Some(&answer), "").unwrap();
+    // The agent runs anew, without memory, and somebody repeats the opening to it.
+    let mut agent = End::agent(TOKEN, secret(7), counting(3));
+    assert!(agent.handle_key_exchange(Some("p1"), Some(&opening), "").unwrap().agreed);
+    let sealed = phone.seal("chat.send", None).unwrap();
+    assert!(agent.open("chat.send", Some(&sealed)).unwrap_err().may_be_of_other_keys());
+    let sealed = agent.seal("chat.stream", None).unwrap();
+    assert!(phone.open("chat.stream", Some(&sealed)).unwrap_err().may_be_of_other_keys());
+    assert!(!agent.doubt(), "that is the phone's part");
+    assert!(phone.doubt());
+    assert_eq!(phone.seal("chat.send", None).unwrap_err(), SealError::Waiting);
+    assert!(!phone.doubt(), "once is enough");
+    let opening = phone.retry("p2").unwrap().payload;
+    let answer = reply(agent.handle_key_exchange(Some("p2"), Some(&opening), ""));
+    assert!(phone.handle_key_exchange(None, Some(&answer), "").unwrap().agreed);
+    let sealed = phone.seal("chat.send", None).unwrap();
+    agent.open("chat.send", Some(&sealed)).unwrap();
+    assert!(!pair(None).0.doubt(), "version 1 has no remedy");
 }
 
 #[test]

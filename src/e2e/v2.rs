@@ -20,6 +20,11 @@ const PROLOGUE: &str = "coralmux-relay-e2e-v2:";
 /// Each handshake message: a public key and the tag of an empty payload.
 pub(super) const HANDSHAKE_BYTES: usize = 48;
 
+/// The ephemeral key of a handshake message, with which it begins.
+pub(super) fn ephemeral_of(message: &[u8]) -> Option<[u8; 32]> {
+    message.first_chunk().copied()
+}
+
 /// The phone's handshake between its message and the answer.
 pub(super) struct Opening(HandshakeState);
 

@@ -49,6 +49,7 @@ static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
         "/phone/icon-180.png" PNG "icon-180.png"
         "/phone/icon-192.png" PNG "icon-192.png"
         "/phone/icon-512.png" PNG "icon-512.png"
+        "/phone/answers.js" SCRIPT "answers.js"
         "/phone/app.js" SCRIPT "app.js"
         "/phone/channel.js" SCRIPT "channel.js"
         "/phone/e2e.js" SCRIPT "e2e.js"

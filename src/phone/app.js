@@ -1,6 +1,7 @@
 // The page: puts link, channel, conversation and history together. State lives here and in `Channel`; the elements only
 // show it.
 
+import { Answers } from './answers.js';
 import { Channel } from './channel.js';
 import { readSecret, support, toBase64 } from './e2e.js';
 import { History } from './history.js';
@@ -9,7 +10,7 @@ import { LinkError, isSamePairing, loadPairing, pairingName, readFragment, readL
 import { Conversation } from './messages.js';
 import { newId } from './relay.js';
 import { canScan, scan } from './scan.js';
-import { ENDED, errorText, presence, security } from './words.js';
+import { ENDED, errorText, plainText, presence, security, unverifiedText } from './words.js';
 
 const $ = (id) => document.getElementById(id);
 
@@ -19,8 +20,10 @@ const WAITING_MAX = 10;
 const SENT_MAX = 50;
 // How often an answer under way is written to the history.
 const KEEP_EVERY_MS = 2_000;
-// Of an answer, this much is read out by a screen reader at once; the rest stands in the conversation.
-const SPOKEN_CHARACTERS_MAX = 1_500;
+// So many notes are on the screen at most, and so many of each visit are kept: others may cause them, without end.
+const NOTES_MAX = 20;
+const NAME = 'My agent';
+const NAME_CHARACTERS_MAX = 60;
 // A rate limit is waited for by itself if it is not longer than this.
 const PATIENCE_MS = 90_000;
 
@@ -33,15 +36,26 @@ let pairing = null;
 let channel = null;
 let history = null;
 let abilities = 'ok';
-// The answer that is coming in.
-let answer = null;
-// How many questions have no whole answer yet.
-let asked = 0;
 let keptAt = 0;
 // Messages of the user that could not go out yet, and those that went out on this connection: id to message.
 let waiting = [];
 const sent = new Map();
 let attached = [];
+let notes = [];
+let notesKept = 0;
+// The request for the agent's name, and the keys under which it was made.
+let nameAsked = null;
+
+const answers = new Answers({
+  security: () => channel.security.name,
+  show: (answer) => show(answer),
+  remove: (answer) => conversation.remove(answer),
+  keep: (answer) => keep(answer),
+  progress: (answer) => Date.now() - keptAt > KEEP_EVERY_MS && keep(answer),
+  announce: (text) => announce(text),
+  answered: (ref) => markAnswered(ref),
+  failed: (ref, text) => markFailed(ref, `The agent says: ${text}`),
+});
 
 // ---- Pairing ----
 
@@ -120,18 +134,22 @@ async function openChat() {
   $('welcome').hidden = true;
   $('chat').hidden = false;
   history = await History.open(await pairingName(pairing));
-  for (const message of await history.load()) {
+  const kept = (await history.load()).sort((one, other) => one.time - other.time);
+  for (const message of kept) {
     // What was under way when the page was closed did not come to an end.
     if (message.state === 'streaming') message.state = 'cut';
     if (message.state === 'waiting' || message.state === 'sending') Object.assign(message, { state: 'failed', error: 'Not sent' });
+    if (message.role === 'me' && message.id) remember(message);
     conversation.show(message);
-    lastAgentMessage = message.role === 'agent' ? message : null;
   }
+  answers.restore(kept);
+  showName('');
   const secret = pairing.k ? readSecret(pairing.k) : null;
   channel = new Channel(socketUrl(location.href), { ...pairing, secret }, abilities, {
     change: () => refresh(),
     message: (type, payload) => receive(type, payload),
     error: (payload) => receiveError(payload),
+    refused: (payload) => receiveUnread(payload),
     unreadable: (reason) => note(`A message could not be read and was dropped: ${reason}.`),
   });
   channel.start();
@@ -146,10 +164,10 @@ function leaveChat() {
   history?.close();
   history = null;
   conversation.clear();
-  answer = null;
-  asked = 0;
-  lastAgentMessage = null;
+  answers.clear();
   waiting = [];
+  notes = [];
+  nameAsked = null;
   sent.clear();
   detachAll();
 }
@@ -176,9 +194,14 @@ function show(message) {
   $('empty').hidden = true;
 }
 
-function note(text) {
-  const message = { role: 'note', text, time: Date.now(), state: 'done' };
+function note(text, unverified = false) {
+  // The same again says nothing new.
+  if (notes.at(-1)?.text === text && conversation.isLast(notes.at(-1))) return;
+  const message = { role: 'note', text, time: Date.now(), state: 'done', unverified };
+  notes.push(message);
+  if (notes.length > NOTES_MAX) conversation.remove(notes.shift());
   show(message);
+  if (notesKept++ < NOTES_MAX) keep(message);
   announce(text);
 }
 
@@ -201,7 +224,6 @@ async function submit() {
   detachAll();
   showComposerError('');
   fitComposer();
-  lastAgentMessage = null;
   waiting.push(message);
   show(message);
   await keep(message);
@@ -212,6 +234,7 @@ async function resend(message) {
   if (waiting.includes(message)) return;
   waiting.push(message);
   delete message.error;
+  delete message.answered;
   await flush();
 }
 
@@ -224,25 +247,35 @@ async function flush() {
     while (waiting.length && channel?.ready) {
       const [message] = waiting;
       setState(message, 'sending');
-      const id = newId();
-      sent.set(id, message);
-      if (sent.size > SENT_MAX) sent.delete(sent.keys().next().value);
+      message.id = newId();
+      remember(message);
       const payload = await payloadOf(message);
       // The chat may have been closed, or the channel lost, meanwhile.
-      if (!(await channel?.send('chat.send', payload, id))) {
-        sent.delete(id);
+      if (!(await channel?.send('chat.send', payload, message.id))) {
+        sent.delete(message.id);
         if (!channel?.ready) break;
         continue;
       }
-      waiting.shift();
+      waiting = waiting.filter((one) => one !== message);
       setState(message, 'sent');
       keep(message);
-      expectAnswer();
+      answers.expect(message.id);
     }
   } finally {
     flushing = false;
   }
   for (const message of waiting) setState(message, 'waiting');
+}
+
+function remember(message) {
+  sent.set(message.id, message);
+  if (sent.size > SENT_MAX) sent.delete(sent.keys().next().value);
+}
+
+// What could not go out goes out later, before what was written after it.
+function putBack(message) {
+  if (!waiting.includes(message)) waiting = [...waiting, message].sort((one, other) => one.time - other.time);
+  setState(message, 'waiting');
 }
 
 async function payloadOf({ text, images }) {
@@ -262,129 +295,101 @@ function setState(message, state, error) {
 
 // ---- What the agent sends ----
 
-let lastAgentMessage = null;
-
-function startAnswer() {
-  answer = { role: 'agent', text: '', time: Date.now(), state: 'streaming', security: channel.security.name };
-  lastAgentMessage = answer;
-  return answer;
-}
-
-function resumeAnswer() {
-  if (lastAgentMessage?.state !== 'cut') return;
-  answer = lastAgentMessage;
-  answer.state = 'streaming';
-  delete answer.error;
-}
-
-// A question went out. Three dots show that the agent thinks, until its first word; an answer that is still under way
-// comes to its end first, for answers say nothing of what they answer but their order.
-function expectAnswer() {
-  asked += 1;
-  if (answer) return;
-  show(startAnswer());
-  announce('The agent is answering');
-}
-
-function endAnswer(state, error) {
-  if (!answer) return;
-  const ended = answer;
-  answer = null;
-  asked = Math.max(0, asked - 1);
-  delete ended.doing;
-  if (error) ended.error = error;
-  ended.state = state;
-  show(ended);
-  if (ended.text || error) keep(ended);
-  if (state !== 'done') return;
-  announce(`Agent: ${ended.text.slice(0, SPOKEN_CHARACTERS_MAX)}`);
-  if (asked > 0) show(startAnswer());
-}
-
 function receive(type, payload) {
-  switch (type) {
-    case 'chat.stream':
-      return receiveDelta(payload);
-    case 'chat.done':
-      return receiveDone(payload);
-    case 'chat.tool_status':
-      return receiveToolStatus(payload);
-    case 'chat.error':
-      return receiveAgentError(payload);
-    default:
-      // Types of other apps: nothing that a chat could show.
-      return undefined;
-  }
+  if (type === 'chat.error') receiveAgentError(payload);
+  else if (type === 'agent.list.result') receiveName(payload);
+  // Types of other apps: nothing that a chat could show.
+  else answers.receive(type, payload);
 }
 
-function receiveDelta({ delta, seq }) {
-  if (typeof delta !== 'string') return;
-  // An answer begins at 1: the one before it ended without a word.
-  if (answer?.text && seq === 1) endAnswer('done');
-  // An answer that broke off here goes on; what was lost of it comes with the whole text at its end.
-  if (!answer && seq > 1) resumeAnswer();
-  if (!answer) startAnswer();
-  answer.text += delta;
-  delete answer.doing;
-  show(answer);
-  if (Date.now() - keptAt > KEEP_EVERY_MS) keep(answer);
+// An error of the agent itself, or of one that has no keys.
+function receiveAgentError(payload) {
+  // An agent that does not know the question for its name.
+  if (nameAsked && payload.ref === nameAsked.id) return;
+  const text = errorText(payload);
+  if (!answers.fail(payload.ref, text)) note(`The agent says: ${text}`);
 }
 
-function receiveDone({ full_text: whole, cancelled }) {
-  if (!answer) resumeAnswer();
-  if (!answer && typeof whole === 'string') startAnswer();
-  if (!answer) return;
-  if (typeof whole === 'string' && whole) answer.text = whole;
-  if (cancelled) answer.remark = 'Stopped by your next message';
-  else if (!answer.text) answer.remark = 'The answer is empty';
-  endAnswer('done');
+// A word of the agent proves that it has the question, whatever an error in clear has said.
+function markAnswered(ref) {
+  const message = sent.get(ref);
+  if (!message || message.answered) return;
+  message.answered = true;
+  delete message.error;
+  setState(message, 'sent');
+  keep(message);
 }
 
-function receiveToolStatus(payload) {
-  if (!answer) startAnswer();
-  const text = payload.message ?? payload.status ?? payload.tool ?? payload.name;
-  answer.doing = typeof text === 'string' ? text : 'Working…';
-  show(answer);
+function markFailed(ref, text) {
+  const message = sent.get(ref);
+  if (!message) return false;
+  setState(message, 'failed', text);
+  keep(message);
+  announce(text);
+  return true;
 }
 
-// An error in clear: the relay's, or that of an agent without keys.
+// An error in clear: the relay's, or anybody's on the way. In a chat without encryption it may be the agent's.
 function receiveError(payload) {
+  if (nameAsked && payload.ref === nameAsked.id) return;
+  const isPlain = channel.security.name === 'plain';
+  const text = isPlain ? errorText(payload) : unverifiedText(payload);
   const message = sent.get(payload.ref);
-  if (message && payload.code !== 'BACKEND_ERROR') return receiveRefusal(message, payload, errorText(payload));
+  if (isPlain && payload.code === 'BACKEND_ERROR') return receiveAgentError(payload);
+  // What is answered has been delivered, whatever this says.
+  if (message && !message.answered) return receiveRefusal(message, payload, text);
   // The banner says it already; a message that met nobody is told apart by its `ref`.
   if (channel.security.name === 'refused' || payload.code === 'PEER_OFFLINE') return;
-  receiveAgentError(payload);
+  if (isPlain) receiveAgentError(payload);
+  else note(text, true);
 }
 
-function receiveAgentError(payload) {
-  const text = errorText(payload);
-  if (!answer) return note(text);
-  announce(text);
-  endAnswer('cut', text);
+// The agent seems to have other keys, and others are being agreed upon: what has no answer yet goes out again, once. The
+// agent does not say which message it could not read, so that it is any of them.
+function receiveUnread(payload) {
+  const refs = answers.unanswered;
+  for (const ref of refs.includes(payload.ref) ? [payload.ref] : refs) {
+    const message = sent.get(ref);
+    if (!message) continue;
+    sent.delete(ref);
+    answers.retract(ref);
+    if (message.again) {
+      setState(message, 'failed', unverifiedText(payload));
+      keep(message);
+    } else {
+      message.again = true;
+      putBack(message);
+    }
+  }
 }
 
 // The relay did not deliver a message.
 function receiveRefusal(message, { ref, code, retry_after_ms: retryAfterMs }, text) {
-  sent.delete(ref);
-  asked = Math.max(0, asked - 1);
-  if (answer && !answer.text && !asked) dropAnswer();
-  if (code === 'PEER_OFFLINE') {
-    // It goes out when the agent is back.
-    waiting.push(message);
-    return setState(message, 'waiting');
-  }
-  setState(message, 'failed', text);
-  keep(message);
-  announce(text);
+  answers.retract(ref);
+  // It goes out when the agent is back.
+  if (code === 'PEER_OFFLINE') return putBack(message);
+  markFailed(ref, text);
   if (code === 'RATE_LIMITED' && retryAfterMs > 0 && retryAfterMs <= PATIENCE_MS) {
     setTimeout(() => message.state === 'failed' && resend(message), retryAfterMs);
   }
 }
 
-// The dots of an answer that will not come.
-function dropAnswer() {
-  conversation.remove(answer);
-  answer = null;
+// ---- The agent's name ----
+
+// Asked for once with each agreement on keys.
+async function askName() {
+  const id = newId();
+  nameAsked = { id, security: channel.security };
+  if (!(await channel.send('agent.list', {}, id)) && nameAsked?.id === id) nameAsked = null;
+}
+
+function receiveName({ agents, ref }) {
+  if (!nameAsked || (ref !== undefined && ref !== nameAsked.id)) return;
+  showName(Array.isArray(agents) ? agents[0]?.name : '');
+}
+
+function showName(name) {
+  $('agent-name').textContent = plainText(name, NAME_CHARACTERS_MAX) || NAME;
 }
 
 // ---- State ----
@@ -420,9 +425,10 @@ function refresh() {
   // A screen reader hears of changes, not of each second that is counted down.
   const spoken = connection.name === 'open' ? `The agent is ${agentOnline ? 'online' : 'offline'}. ${safety.label}` : 'No connection';
   if (connection.name !== 'connecting' && channel.security.name !== 'pending' && spoken !== said) announce((said = spoken));
-  if (!agentOnline) interrupt();
+  if (!agentOnline) answers.interrupt();
   clearTimeout(countdown);
   if (connection.name === 'waiting') countdown = setTimeout(refresh, 1000);
+  if (channel.ready && nameAsked?.security !== channel.security) askName();
   if (channel.ready) flush();
   else for (const message of waiting) setState(message, 'waiting');
 }
@@ -438,14 +444,6 @@ function emptyText(connection, agentOnline, safety) {
   if (connection.name === 'open' && !agentOnline) return 'Your agent is not connected. What you write now is sent when it comes.';
   if (safety.level === 'good') return 'Your agent is there. Only the two of you can read this chat.';
   return 'Your messages and the agent’s answers appear here.';
-}
-
-// The agent or the connection is gone: no more of the answer comes, or it comes whole later.
-function interrupt() {
-  asked = 0;
-  if (!answer) return;
-  if (answer.text) endAnswer('cut', 'The connection to the agent broke off');
-  else dropAnswer();
 }
 
 let bannerAction = null;
@@ -654,10 +652,11 @@ $('about').onchange = (event) => {
 $('clear').onclick = async () => {
   $('about').close();
   if (!(await confirm('Clear the conversation?', 'It is removed from this browser. Your agent may remember it.', 'Clear'))) return;
-  interrupt();
+  answers.interrupt();
+  answers.clear();
+  notes = [];
   await history.clear();
   conversation.clear();
-  lastAgentMessage = null;
   refresh();
 };
 $('forget').onclick = async () => {
@@ -678,7 +677,7 @@ addEventListener('hashchange', async () => {
 addEventListener('online', () => channel?.wake());
 document.addEventListener('visibilitychange', () => {
   if (document.visibilityState === 'visible') channel?.wake();
-  else if (answer) keep(answer);
+  else for (const answer of answers.underWay) if (answer.text) keep(answer);
 });
 addEventListener('beforeinstallprompt', (event) => {
   event.preventDefault();

@@ -7,6 +7,8 @@ import { Relay, envelope, newId } from './relay.js';
 
 // An agent that is there and encrypts sends its key at once; after this time it is taken for one that does not.
 const KEY_WAIT_MS = 4_000;
+// Keys that do not fit are agreed upon anew, this often at most: anybody on the way can make it look as if they did not.
+const HEAL_EVERY_MS = 5_000;
 
 // `security` is one of
 //   { name: 'none' }                     no agent, so nobody to have keys with
@@ -25,6 +27,8 @@ export class Channel {
   // The newest key_exchange that was sent.
   #exchange = null;
   #plainTimer = null;
+  #healTimer = null;
+  #healedAt = -Infinity;
   // Messages are opened and sealed one after the other, in the order in which they came and were sent.
   #incoming = Promise.resolve();
   #outgoing = Promise.resolve();
@@ -32,7 +36,8 @@ export class Channel {
   #connection = 0;
 
   // pairing: { token, secret? (32 bytes), plainAllowed }; support: see e2e.js
-  // handlers: change(), message(type, payload, id), error(payload), unreadable(reason)
+  // handlers: change(), message(type, payload, id), error(payload): in clear; unreadable(reason),
+  // refused(payload): the agent, as it seems, could not read what was sent
   constructor(url, pairing, support, handlers) {
     this.#pairing = pairing;
     this.#support = support;
@@ -62,6 +67,7 @@ export class Channel {
 
   stop() {
     clearTimeout(this.#plainTimer);
+    clearTimeout(this.#healTimer);
     this.#relay.stop();
   }
 
@@ -97,11 +103,34 @@ export class Channel {
 
   #secure(security) {
     clearTimeout(this.#plainTimer);
+    if (security.name !== 'pending') this.#stopHealing();
     this.security = security;
     this.#handlers.change();
   }
 
+  #stopHealing() {
+    clearTimeout(this.#healTimer);
+    this.#healTimer = null;
+  }
+
+  // The two ends have not the same keys: somebody may have repeated an old opening to the agent. Nothing is sent until
+  // new ones are agreed upon.
+  #heal() {
+    if (!this.#pairing.secret || this.#healTimer || !this.agentOnline) return;
+    const { name } = this.security;
+    if (name !== 'verified' && !(name === 'pending' && this.#opening?.healing)) return;
+    const connection = this.#connection;
+    this.#healTimer = setTimeout(() => {
+      this.#healTimer = null;
+      if (connection !== this.#connection || !this.agentOnline) return;
+      this.#healedAt = performance.now();
+      this.#open(true).catch((error) => console.error(error));
+    }, Math.max(0, this.#healedAt + HEAL_EVERY_MS - performance.now()));
+    if (name === 'verified') this.#secure({ name: 'pending' });
+  }
+
   #handleState(state) {
+    this.#stopHealing();
     this.#connection += 1;
     this.#opening = null;
     this.#exchange = null;
@@ -136,7 +165,9 @@ export class Channel {
       .then(() => (connection === this.#connection ? this.#handle(message) : undefined))
       .catch((error) => {
         if (!(error instanceof Refused)) throw error;
-        this.#handlers.unreadable(error.message);
+        // One word is enough for all that cannot be read until there are new keys.
+        if (!this.#healTimer && !this.#opening?.healing) this.#handlers.unreadable(error.message);
+        if (isSealed(message.payload)) this.#heal();
       })
       .catch((error) => console.error(error));
   }
@@ -153,6 +184,7 @@ export class Channel {
 
   #handleStatus(peer) {
     if (peer === 'online') return this.#agentCame();
+    this.#stopHealing();
     this.agentOnline = false;
     this.#forgetKeys();
     this.#opening = null;
@@ -160,11 +192,15 @@ export class Channel {
   }
 
   #handleError(payload) {
-    if (this.#exchange && payload.ref === this.#exchange.id) return this.#exchangeAgain(payload.retry_after_ms);
-    if (payload.code === 'DECRYPTION_FAILED' && this.#opening && this.security.name !== 'verified') {
-      this.#opening = null;
-      this.#secure({ name: 'refused', why: 'mismatch' });
+    const isHint = payload.code === 'DECRYPTION_FAILED' && Boolean(this.#pairing.secret);
+    if (this.#exchange && payload.ref === this.#exchange.id && !isHint) return this.#exchangeAgain(payload.retry_after_ms);
+    const { name } = this.security;
+    if (isHint && (name === 'verified' || this.#healTimer || this.#opening?.healing)) {
+      this.#heal();
+      return this.#handlers.refused(payload);
     }
+    // The opening is kept: an answer to it that is good proves more than an error in clear.
+    if (isHint && this.#opening && name !== 'verified') this.#secure({ name: 'refused', why: 'mismatch' });
     this.#handlers.error(payload);
   }
 
@@ -226,13 +262,13 @@ export class Channel {
   }
 
   // Opens a handshake; its answer brings new keys.
-  async #open() {
+  async #open(healing = false) {
     const connection = this.#connection;
     const handshake = await Handshake.start(this.#pairing.secret, this.#pairing.token);
     if (connection !== this.#connection) return;
     const noise = toBase64(handshake.opening);
     this.#exchange = envelope('key_exchange', { pubkey: toBase64(randomBytes(32)), e2e: 2, noise });
-    this.#opening = { id: this.#exchange.id, handshake };
+    this.#opening = { id: this.#exchange.id, handshake, healing };
     this.agentOnline = true;
     this.#secure({ name: 'pending' });
     this.#relay.send(this.#exchange);

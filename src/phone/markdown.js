@@ -1,6 +1,8 @@
 // A little of Markdown, as agents write it, made into elements. Text only ever becomes text nodes: nothing that an agent
 // sends is taken for HTML. Links go to http and https addresses alone.
 
+import { BIDI } from './words.js';
+
 const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([\w+#.-]*)\s*$/;
 const HEADING = /^(#{1,6})\s+(.*?)\s*#*$/;
 const ITEM = /^(\s*)([-*+]|\d{1,9}[.)])\s+(.*)$/;
@@ -86,8 +88,22 @@ function inline(text) {
   return nodes;
 }
 
+// What reads like an address: with a scheme, or with a name that has a dot in it.
+const ADDRESS = /:\/\/|[^\s.]\.[^\s.]{2,}/;
+
+// A text that reads like an address, but not like that of the link, is followed by where the link really goes.
+export function labelOf(label, target) {
+  const { host, protocol } = new URL(target);
+  const read = label.normalize('NFKC').trim().toLowerCase();
+  const rest = [`${protocol}//${host}`, host].find((start) => read.startsWith(start));
+  const honest = rest !== undefined && /^($|[/?#:])/.test(read.slice(rest.length)) && !read.includes('@');
+  return honest || !ADDRESS.test(read) ? label : `${label} (${host})`;
+}
+
 function link(label, target) {
-  const made = element('a', label);
+  // Not every text that looks like an address is one.
+  if (!URL.canParse(target)) return label;
+  const made = element('a', labelOf(label, target));
   made.href = target;
   made.target = '_blank';
   made.rel = 'noopener noreferrer';
@@ -159,7 +175,7 @@ function build(block) {
 // Shows `text` in `target`. Called again with more of it, only what changed is built anew.
 export function render(target, text) {
   const before = target.blocks ?? [];
-  const blocks = blocksOf(text);
+  const blocks = blocksOf(text.replace(BIDI, ''));
   let same = 0;
   while (same < before.length && same < blocks.length && before[same].source === blocks[same].source) same += 1;
   while (target.childNodes.length > same) target.lastChild.remove();

@@ -7,6 +7,18 @@ const NEAR_END_PX = 80;
 const clock = new Intl.DateTimeFormat(undefined, { hour: 'numeric', minute: '2-digit' });
 const calendar = new Intl.DateTimeFormat(undefined, { weekday: 'long', day: 'numeric', month: 'long' });
 
+// Of an answer that did not come whole, while it streams and after.
+const GAPS = {
+  beginning: {
+    now: 'The beginning is missing here; it comes when the answer is complete.',
+    after: 'The beginning of this answer is missing.',
+  },
+  part: {
+    now: 'A part is missing here; it comes when the answer is complete.',
+    after: 'A part of this answer is missing.',
+  },
+};
+
 function element(name, className, text = '') {
   const made = document.createElement(name);
   if (className) made.className = className;
@@ -81,6 +93,10 @@ export class Conversation {
     this.#dirty.add(message);
   }
 
+  isLast(message) {
+    return this.#items.get(message)?.item === this.#log.lastElementChild;
+  }
+
   remove(message) {
     this.#items.get(message)?.item.remove();
     this.#items.delete(message);
@@ -111,10 +127,11 @@ export class Conversation {
     const item = element('li', `message ${message.role}`);
     item.append(element('span', 'sr-only', { me: 'You', agent: 'Agent' }[message.role]));
     if (message.images?.length) item.append(pictures(message.images));
+    const gap = element('p', 'doing');
     const body = element('div', 'body');
     const meta = element('div', 'meta');
-    item.append(body, meta);
-    this.#items.set(message, { item, body, meta });
+    item.append(gap, body, meta);
+    this.#items.set(message, { item, gap, body, meta });
     this.#log.append(item);
     if (message.role === 'me') this.#follow(true);
   }
@@ -128,8 +145,11 @@ export class Conversation {
     if (this.#following) this.toEnd();
   }
 
-  #fill(message, { item, body, meta }) {
+  #fill(message, { item, gap, body, meta }) {
     item.dataset.state = message.state;
+    if (message.unverified) item.dataset.unverified = '';
+    gap.textContent = GAPS[message.gap]?.[message.state === 'streaming' ? 'now' : 'after'] ?? '';
+    gap.hidden = !gap.textContent;
     if (message.role === 'agent') {
       render(body, message.text);
       const thinking = message.state === 'streaming' && !message.text;

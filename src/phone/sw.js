@@ -8,6 +8,7 @@ const FILES = [
   '/phone/manifest.webmanifest',
   '/phone/icon.svg',
   '/phone/icon-192.png',
+  '/phone/answers.js',
   '/phone/app.js',
   '/phone/channel.js',
   '/phone/e2e.js',

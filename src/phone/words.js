@@ -79,17 +79,38 @@ export const ENDED = {
   },
 };
 
-// What an error code means for the one who wrote the message.
+// Marks by which a text can be made to show in another order than it has (Unicode's overrides, embeddings, isolates).
+export const BIDI = /[\u202a-\u202e\u2066-\u2069]/g;
+
+const ERROR_CHARACTERS_MAX = 300;
+
+// What somebody else wrote, as one line of bounded length; '' where it is no text.
+export function plainText(text, max) {
+  if (typeof text !== 'string') return '';
+  // Twice as much is enough to begin with, and keeps the work small.
+  const line = text.slice(0, 2 * max).replace(BIDI, '').replace(/[\s\p{Cc}]+/gu, ' ').trim();
+  return line.length > max ? `${line.slice(0, max).trimEnd()}…` : line;
+}
+
+const KNOWN = {
+  PEER_OFFLINE: 'The agent is offline.',
+  RATE_LIMITED: 'Too many messages.',
+  DAILY_QUOTA_EXCEEDED: 'This pairing has used up its data for today.',
+  MONTHLY_QUOTA_EXCEEDED: 'This pairing has used up its data for this month.',
+  MESSAGE_TOO_LARGE: 'The message is too large for this relay.',
+};
+
+// What an error means for the one who wrote the message.
 export function errorText({ code, message, retry_after_ms: retryAfterMs }) {
-  const known = {
-    PEER_OFFLINE: 'The agent is offline.',
-    RATE_LIMITED: 'Too many messages.',
-    DAILY_QUOTA_EXCEEDED: 'This pairing has used up its data for today.',
-    MONTHLY_QUOTA_EXCEEDED: 'This pairing has used up its data for this month.',
-    MESSAGE_TOO_LARGE: 'The message is too large for this relay.',
-  }[code];
-  const text = known ?? (typeof message === 'string' && message ? message : 'Something went wrong at the agent.');
+  const known = Object.hasOwn(KNOWN, code) ? KNOWN[code] : undefined;
+  const text = known ?? (plainText(message, ERROR_CHARACTERS_MAX) || 'Something went wrong at the agent.');
   return retryAfterMs > 0 && known ? `${text} Try again in ${duration(retryAfterMs)}.` : text;
+}
+
+// The same for an error that came in clear into an encrypted chat: anybody on the way may have written it.
+export function unverifiedText(payload) {
+  const known = Object.hasOwn(KNOWN, payload.code) || plainText(payload.message, 1);
+  return `The relay says (not verified): ${known ? errorText(payload) : 'an error, without a word'}`;
 }
 
 function duration(ms) {

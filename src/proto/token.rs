@@ -12,6 +12,13 @@ pub fn token_text(random: [u8; 16]) -> String {
     format!("{TOKEN_PREFIX}{}", hex(&random))
 }
 
+/// Whether this is a token's text (wire contract, HTTP API). Whether it admits is for the relay to say.
+#[must_use]
+pub fn is_token_text(text: &str) -> bool {
+    let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    text.strip_prefix(TOKEN_PREFIX).is_some_and(|rest| rest.len() == 32 && rest.bytes().all(is_hex))
+}
+
 /// SHA-256 of a token's text: what the store keeps; the text itself is never kept.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenHash(pub [u8; 32]);
@@ -127,6 +134,10 @@ mod tests {
     #[test]
     fn token_text_has_the_contracts_form() {
         assert_eq!(token_text([0xab; 16]), format!("oc_pair_{}", "ab".repeat(16)));
+        assert!(is_token_text(&token_text([0xab; 16])));
+        for bad in ["", "WRONG", "oc_pair_00", &format!("oc_pair_{}", "AB".repeat(16)), &"ab".repeat(20)] {
+            assert!(!is_token_text(bad), "{bad}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod preflight;
 mod reload;
 pub mod rlimits;
 mod signals;
+mod stalls;
 mod supervise;
 mod threads;
 mod watch;
@@ -24,6 +25,7 @@ pub use self::inherited::Inherited;
 use self::certificates::Prepared;
 use self::notify::Notify;
 use self::preflight::{ProbeError, Surroundings};
+use self::stalls::Stalls;
 use self::supervise::Running;
 use self::threads::{start_control, start_shards};
 use crate::config::{Config, KeyOrigin, Origins, Secret, admin_key};
@@ -114,7 +116,8 @@ fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> 
     shared.life.serve();
     shards.listen(listeners);
     let notify = Notify::from_environment();
-    Ok(Running { config: config.clone(), key, nofile, shared, shards, control, kept, ordered, notify })
+    let stalls = Stalls::new(config.shards);
+    Ok(Running { config: config.clone(), key, nofile, shared, shards, control, kept, ordered, notify, stalls })
 }
 
 /// Raises the limits, tries io_uring, and gives how many files may be open.

@@ -2,6 +2,7 @@
 
 use super::certificates::Kept;
 use super::notify::Notify;
+use super::stalls::Stalls;
 use super::threads::Shards;
 use super::{exit, random};
 use crate::config::{Config, Secret};
@@ -21,6 +22,9 @@ const LAST_WRITES: Duration = Duration::from_secs(5);
 const WINDOW_A_CONNECTION: Duration = Duration::from_millis(1);
 /// It is not longer than this, however many there are: 100,000 come back at 10,000 a second.
 const WINDOW_MAX: Duration = Duration::from_secs(10);
+
+/// How often the threads are looked at where no service manager wants to hear of them.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// What the main thread is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +53,7 @@ pub(super) struct Running {
     pub(super) kept: Option<Kept>,
     pub(super) ordered: Receiver<Order>,
     pub(super) notify: Notify,
+    pub(super) stalls: Stalls,
 }
 
 impl Running {
@@ -59,15 +64,11 @@ impl Running {
         let mut look_at = Instant::now();
         while !self.have_ended() {
             let now = Instant::now();
-            if self.notify.period().is_some() && look_at <= now {
-                look_at = now + self.notify.period().unwrap_or_default();
+            if look_at <= now {
+                look_at = now + self.notify.period().unwrap_or(LOOK_EVERY);
                 self.look_after(now);
             }
-            let order = match self.notify.period() {
-                Some(_) => self.ordered.recv_deadline(look_at),
-                None => self.ordered.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            };
-            match order {
+            match self.ordered.recv_deadline(look_at) {
                 Ok(Order::Drain { by }) => self.drain(by),
                 Ok(Order::Reload) => self.reload(),
                 Ok(Order::LookForEnded) | Err(RecvTimeoutError::Timeout) => {}
@@ -90,13 +91,12 @@ impl Running {
 
     /// Tells the service manager that the relay lives, as long as all its shards do. A store that hangs is no reason to
     /// be killed for: messages are forwarded all the same.
-    fn look_after(&self, now: Instant) {
-        match self.shared.life.beats.stuck(now, SHARD_STUCK_AFTER) {
+    fn look_after(&mut self, now: Instant) {
+        let beats = &self.shared.life.beats;
+        self.stalls.log(now, beats);
+        match beats.stuck(now, SHARD_STUCK_AFTER) {
             None => self.notify.alive(&self.status()),
-            Some(shard) => {
-                tracing::error!(shard, "the shard is stuck, so the watchdog is not fed");
-                self.notify.status(&format!("shard {shard} is stuck"));
-            }
+            Some(shard) => self.notify.status(&format!("shard {shard} is stuck")),
         }
     }
 

@@ -66,7 +66,7 @@ pub struct Cells {
     /// Ended connections by reason.
     pub closed: Tally<32>,
     /// TLS handshakes by how they ended.
-    pub tls_handshakes: Tally<10>,
+    pub tls_handshakes: Tally<11>,
     /// HTTP responses by class of status.
     pub responses: Tally<6>,
     /// Accepted connections.

@@ -65,7 +65,7 @@ impl Shard {
             return;
         }
         match connection.phase {
-            Phase::Http => self.end(conn, CloseReason::Gone),
+            Phase::Http => self.part(conn),
             // Its answer comes, and is the last one.
             Phase::Call => {
                 if let Some(early) = &mut connection.early {

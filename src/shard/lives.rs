@@ -100,14 +100,25 @@ impl Shard {
     /// Called once a second: says what was held back.
     pub(super) fn log_held_back(&mut self) {
         let now = self.clock.instant();
+        let (refused, accept_errors) = (self.lives.refused.poll_line(now), self.lives.accept_errors.poll_line(now));
+        self.say_held_back(refused, accept_errors);
+    }
+
+    /// Called when the shard ends: says what is still held back.
+    pub(super) fn log_last(&mut self) {
+        let (refused, accept_errors) = (self.lives.refused.take_held(), self.lives.accept_errors.take_held());
+        self.say_held_back(refused, accept_errors);
+    }
+
+    fn say_held_back(&mut self, refused: Option<u64>, accept_errors: Option<u64>) {
         let (opened, closed) = (self.lives.opened.end_period(), self.lives.closed.end_period());
         if opened + closed != 0 {
             tracing::info!(shard = self.id, opened, closed, "more connections came and went, too many for a line each");
         }
-        if let Some(count) = self.lives.refused.poll_line(now) {
+        if let Some(count) = refused {
             say_refused(self.id, count);
         }
-        if let Some(count) = self.lives.accept_errors.poll_line(now) {
+        if let Some(count) = accept_errors {
             tracing::warn!(shard = self.id, count, "could not accept connections");
         }
     }

@@ -190,6 +190,7 @@ impl Shard {
             glommio::yield_if_needed().await;
         }
         self.report_usage();
+        self.log_last();
         self.shared.life.beats.end_shard(self.id);
         Ok(())
     }

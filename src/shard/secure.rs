@@ -322,13 +322,14 @@ impl Shard {
     fn fail_handshake(&mut self, conn: u32, failure: &Failure, alert: Vec<u8>) {
         self.count_handshake(match failure {
             Failure::PlainHttp => Outcome::PlainHttp,
+            Failure::ProxyHeader => Outcome::ProxyHeader,
             Failure::NotTls => Outcome::NotTls,
             Failure::Client(_) => Outcome::Client,
             Failure::Refused(_) => Outcome::Refused,
         });
         let connection = &mut self.connections[conn as usize];
-        let address = connection.early.as_ref().map(|early| early.address);
-        tracing::debug!(?address, %failure, "TLS handshake failed");
+        let address = connection.early.as_ref().map(|early| tracing::field::display(early.address));
+        tracing::debug!(address, %failure, "TLS handshake failed");
         let answer = match failure {
             Failure::PlainHttp => http::tls_wanted(),
             _ => alert,
@@ -342,6 +343,15 @@ impl Shard {
     /// Counts how a handshake ended.
     pub(super) fn count_handshake(&mut self, outcome: Outcome) {
         self.cells.tls_handshakes.add(outcome.name(), 1);
+    }
+
+    /// Ends a connection on which HTTP was awaited in vain. One with TLS is told so, that its client does not take it for
+    /// one that somebody has cut (RFC 8446 section 6.1).
+    pub(super) fn part(&mut self, conn: u32) {
+        match self.connections[conn as usize].tls {
+            NONE => self.end(conn, CloseReason::Gone),
+            _ => self.close_sealed(conn, CloseReason::Gone),
+        }
     }
 
     /// Ends a connection behind what is queued, without a close frame.

@@ -167,7 +167,8 @@ impl Shard {
             }
             Phase::Closing if self.keeps_until_sent(conn) => {}
             Phase::Header => self.end(conn, CloseReason::NoHeader),
-            Phase::Http | Phase::Call | Phase::Closing => self.end(conn, CloseReason::Gone),
+            Phase::Http => self.part(conn),
+            Phase::Call | Phase::Closing => self.end(conn, CloseReason::Gone),
             Phase::Dead => {}
         }
     }

@@ -1,7 +1,7 @@
 //! Looking at a store without opening it as its owner: for who wants to know whether a relay could.
 
 use super::schema::APPLICATION_ID;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::path::Path;
 use std::time::Duration;
 
@@ -25,15 +25,28 @@ pub enum Found {
 /// Why a relay could not use it.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
+    /// Another program holds a lock in the file, which may be whole.
+    #[error("locked by another program (an open `sqlite3` shell, a backup, the old relay?)")]
+    Locked,
     /// SQLite cannot read it.
     #[error("it cannot be read: {0}")]
-    Sqlite(#[from] rusqlite::Error),
-    /// SQLite finds it damaged.
+    Unreadable(rusqlite::Error),
+    /// SQLite finds it damaged, or no database at all.
     #[error("it is damaged: {0}")]
     Damaged(String),
     /// A database of something else.
     #[error("it is a database of another program")]
     Foreign,
+}
+
+impl From<rusqlite::Error> for CheckError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Locked,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(error.to_string()),
+            _ => Self::Unreadable(error),
+        }
+    }
 }
 
 /// Looks at the file at `path`, reading all of it; a relay may be using it meanwhile.
@@ -82,7 +95,10 @@ mod tests {
         Connection::open(path("other.db")).unwrap().execute_batch("CREATE TABLE recipes (x)").unwrap();
         assert!(matches!(check(&path("other.db")), Err(CheckError::Foreign)));
         fs::write(path("text.db"), "no database at all, but long enough ".repeat(200)).unwrap();
-        assert!(matches!(check(&path("text.db")), Err(CheckError::Sqlite(_))));
+        assert!(matches!(check(&path("text.db")), Err(CheckError::Damaged(_))));
+        let locker = Connection::open(path("go.db")).unwrap();
+        locker.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        assert!(matches!(check(&path("go.db")), Err(CheckError::Locked)));
         // A page in the middle is overwritten.
         let mut bytes = fs::read(path("relay.db")).unwrap();
         assert!(bytes.len() >= 3 * 4096);

@@ -37,7 +37,13 @@ impl Summed {
             return None;
         }
         self.said = Some(now);
-        Some(std::mem::take(&mut self.held))
+        self.take_held()
+    }
+
+    /// How many events wait for a line, if any do: there will be no later one.
+    #[must_use]
+    pub fn take_held(&mut self) -> Option<u64> {
+        Some(std::mem::take(&mut self.held)).filter(|&held| held != 0)
     }
 }
 
@@ -106,6 +112,9 @@ mod tests {
         assert_eq!(site.handle_event(at(5001)), None);
         assert_eq!(site.poll_line(at(5999)), None);
         assert_eq!(site.poll_line(at(6000)), Some(1), "the last of a flood is not forgotten");
+        assert_eq!(site.handle_event(at(6001)), None);
+        assert_eq!(site.take_held(), Some(1), "nor is it at the end");
+        assert_eq!(site.take_held(), None);
     }
 
     #[test]

@@ -116,7 +116,7 @@ pub fn provider() -> Arc<CryptoProvider> {
 }
 
 fn read_chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
-    let broken = |error: pem::Error| CertificateError::Chain(format!("not readable as PEM: {error}"));
+    let broken = |error: pem::Error| CertificateError::Chain(pem_fault(&error));
     let chain: Vec<_> =
         CertificateDer::pem_slice_iter(pem).take(CHAIN_MAX).collect::<Result<_, _>>().map_err(broken)?;
     match chain.len() {
@@ -127,10 +127,29 @@ fn read_chain(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, CertificateErr
 
 fn read_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, CertificateError> {
     PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
+        _ if is_encrypted(pem) => CertificateError::Key("the private key is encrypted with a passphrase".to_owned()),
         pem::Error::NoItemsFound => CertificateError::Key("there is no private key in it".to_owned()),
-        // Not the reader's own text, which may repeat what it read.
-        _ => CertificateError::Key("the private key is not readable as PEM".to_owned()),
+        error => CertificateError::Key(pem_fault(&error)),
     })
+}
+
+/// Whether it has a key in one of the two forms with a passphrase: PKCS #8, and the older one of OpenSSL.
+fn is_encrypted(pem: &[u8]) -> bool {
+    let has = |mark: &[u8]| pem.windows(mark.len()).any(|bytes| bytes == mark);
+    has(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || has(b"Proc-Type: 4,ENCRYPTED")
+}
+
+/// What is wrong with a PEM file. Not the reader's own text: it shows bytes as numbers, and may repeat what it read.
+pub(super) fn pem_fault(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { end_marker } => {
+            format!("the file ends inside its {} section", String::from_utf8_lossy(end_marker))
+        }
+        pem::Error::IllegalSectionStart { .. } => "a line that begins a PEM section is broken".to_owned(),
+        pem::Error::Base64Decode(_) => "a PEM section is broken: it is not base64".to_owned(),
+        pem::Error::SectionTooLarge => "a PEM section is too long".to_owned(),
+        _ => "not readable as PEM".to_owned(),
+    }
 }
 
 fn names_of(leaf: &X509Certificate<'_>) -> Vec<String> {
@@ -202,10 +221,17 @@ pub(crate) mod tests {
         let (_, other) = pem_for(&["b.example"]);
         let broken = chain.replacen("MII", "MI*", 1);
         let cut: String = chain.lines().take(3).chain(["-----END CERTIFICATE-----"]).collect::<Vec<_>>().join("\n");
+        let (cut_chain, cut_key) = (&chain[..chain.len() - 40], &key[..key.len() - 40]);
+        let encrypted = key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
+        let old_encrypted = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n";
         for (chain, key, says) in [
             ("", key.as_str(), "no certificate"),
             (key.as_str(), &key, "no certificate"),
             (&broken, &key, "PEM"),
+            (cut_chain, &key, "the file ends inside its CERTIFICATE section"),
+            (&chain, cut_key, "the file ends inside its PRIVATE KEY section"),
+            (&chain, &encrypted, "encrypted with a passphrase"),
+            (&chain, old_encrypted, "encrypted with a passphrase"),
             (&cut, &key, "cannot be read"),
             (&chain, "", "no private key"),
             (&chain, &chain, "no private key"),

@@ -6,8 +6,9 @@
 use super::certificate::{Certificate, CertificateError};
 use super::certificates::{Certificates, Place};
 use super::status::Source;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use crate::config::file;
+use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use std::time::Duration;
 pub const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// The largest file that is read; a long chain has some ten KiB.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+pub const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Why a pair of files is of no use. The text names flag and file, and says what would be right.
 #[derive(Debug, thiserror::Error)]
@@ -146,21 +147,14 @@ fn load(now: u64, cert: &Path, key: &Path) -> Result<Certificate, FilesError> {
 }
 
 fn read(flag: &'static str, path: &Path) -> Result<Vec<u8>, FilesError> {
-    let failed = |error| FilesError::Io { flag, path: path.to_owned(), error };
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(failed)?;
-    if !file.metadata().map_err(failed)?.is_file() {
-        // A pipe would hold up its reader.
-        return Err(failed(io::Error::other("it is no file")));
-    }
-    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(bytes)
+    file::read(path, FILE_BYTES_MAX).map_err(|error| FilesError::Io { flag, path: path.to_owned(), error })
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::certificate::tests::pem_for;
     use super::*;
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
     use std::time::{SystemTime, UNIX_EPOCH};
 
     struct Files {
@@ -257,9 +251,13 @@ mod tests {
         assert!(text(&files).contains("No such file"), "{}", text(&files));
         fs::create_dir(&files.key).unwrap();
         assert!(text(&files).contains("no file"), "{}", text(&files));
+        fs::remove_dir(&files.key).unwrap();
+        // One that nobody writes into.
+        mknodat(CWD, &files.key, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        assert!(text(&files).contains("no file"), "{}", text(&files));
         let late = now() + (5000 * 366 * 86_400);
         assert!(files.certificates.statuses().is_empty());
-        fs::remove_dir(&files.key).unwrap();
+        fs::remove_file(&files.key).unwrap();
         files.write(&["a.example"]);
         let ended = Pair::open(&files.certificates, late, &files.cert, &files.key).unwrap_err().to_string();
         assert!(ended.contains("--tls-cert") && ended.contains("ended"), "{ended}");

@@ -16,12 +16,18 @@ use std::sync::Arc;
 /// Bytes of a handshake that are kept at the most; a long `ClientHello` has two KiB.
 const KEPT_BYTES_MAX: usize = 32 << 10;
 
+/// What a PROXY protocol header begins with, in version 1 and 2.
+const PROXY_HEADERS: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"];
+
 /// Why a handshake came to nothing.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Failure {
     /// It is HTTP without TLS.
     #[error("plain HTTP on the TLS port")]
     PlainHttp,
+    /// It is a PROXY protocol header, of somebody from whom none is taken.
+    #[error("a PROXY protocol header from an address that --proxy-protocol does not name")]
+    ProxyHeader,
     /// It is no TLS at all.
     #[error("no TLS")]
     NotTls,
@@ -84,6 +90,9 @@ impl Handshake {
     /// They are no TLS, or more than a handshake takes.
     pub fn take(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         if !self.begun && self.kept.is_empty() {
+            if PROXY_HEADERS.iter().any(|header| bytes.starts_with(header)) {
+                return Err(Failure::ProxyHeader);
+            }
             match bytes.first() {
                 // A method of HTTP. No record begins with a letter.
                 Some(first) if first.is_ascii_uppercase() => return Err(Failure::PlainHttp),

@@ -11,6 +11,8 @@ pub enum Outcome {
     Challenge,
     /// It was HTTP without TLS.
     PlainHttp,
+    /// It was a PROXY protocol header, from somebody who is not named for it.
+    ProxyHeader,
     /// It was no TLS.
     NotTls,
     /// The client sent an alert.
@@ -25,11 +27,12 @@ pub enum Outcome {
 
 impl Outcome {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Full,
         Self::Resumed,
         Self::Challenge,
         Self::PlainHttp,
+        Self::ProxyHeader,
         Self::NotTls,
         Self::Client,
         Self::Refused,
@@ -45,6 +48,7 @@ impl Outcome {
             Self::Resumed => "resumed",
             Self::Challenge => "challenge",
             Self::PlainHttp => "plain_http",
+            Self::ProxyHeader => "proxy_header",
             Self::NotTls => "not_tls",
             Self::Client => "client_alert",
             Self::Refused => "refused",

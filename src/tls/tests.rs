@@ -319,6 +319,8 @@ fn what_is_no_tls_is_told_apart() {
         })
     };
     assert_eq!(begin(b"GET / HTTP/1.1\r\n"), Err(Failure::PlainHttp));
+    assert_eq!(begin(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"), Err(Failure::ProxyHeader));
+    assert_eq!(begin(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"), Err(Failure::ProxyHeader));
     assert_eq!(begin(b"\0\0\0"), Err(Failure::NotTls));
     assert_eq!(begin(b"\x16\x03\x01\x00\x05").unwrap(), (None, Vec::new()), "half a record");
     for garbage in [&b"\x16\x03\x01\xff\xff"[..], b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00"] {

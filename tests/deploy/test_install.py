@@ -12,7 +12,7 @@ import http1
 from image import ROOT
 from machine import Booted, Machine
 from relay import free_port
-from release import PROGRAM, UNIT_FILES, release
+from release import PROGRAM, UNIT_FILES, release, sign
 
 pytestmark = pytest.mark.needs_root
 
@@ -70,13 +70,19 @@ def test_a_second_time_it_changes_nothing(machine, first):
 def test_an_upgrade_keeps_the_program_before_it_and_the_settings_and_can_be_taken_back(machine, first):
     machine.must(first)
     machine.path(SETTINGS).write_text("CORALMUX_PHONE_RATE=60\n")
-    release(machine.path("/tmp/second"), more=b"second")
+    second = release(machine.path("/tmp/second"), more=b"second")
+    with open(second / UNIT_FILES[0], "a") as unit:
+        unit.write("# another one\n")
+    sign(second)
     machine.must(first, "--from", "/tmp/second/")
+    unit = machine.path(f"{UNITS}/{UNIT_FILES[0]}")
+    assert unit.read_text().endswith("# another one\n")
     old, new = (machine.path(f"/tmp/{name}/{PROGRAM}").read_bytes() for name in ("first", "second"))
     assert (machine.path(BIN).read_bytes(), machine.path(OLD).read_bytes()) == (new, old)
     assert machine.path(SETTINGS).read_text() == "CORALMUX_PHONE_RATE=60\n"
     machine.must(first, "--rollback")
     assert (machine.path(BIN).read_bytes(), machine.path(OLD).read_bytes()) == (old, new)
+    assert not unit.read_text().endswith("# another one\n"), "the units go back with it"
     machine.must(first, "--rollback")
     assert machine.path(BIN).read_bytes() == new
 

@@ -46,8 +46,9 @@ class Middle:
         return link is not None
 
     async def inject(self, role, message):
-        """Tells an end something that nobody sent."""
-        await self.links[role][0].send(json.dumps(message))
+        """Tells an end something that nobody sent; or the relay (`role` "relay"), as if it came from the phone."""
+        socket = self.links["phone"][1] if role == "relay" else self.links[role][0]
+        await socket.send(json.dumps(message))
 
     async def _connected(self, end):
         try:

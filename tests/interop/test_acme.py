@@ -15,6 +15,7 @@ import http1
 import pytest
 from pebble import Pebble, free_ports
 from relay import GENEROUS, api_time
+from sealed import certificate
 from secure import secure_pair, shown, talk, trusting, wait_for
 
 NAME = "relay.example.com"
@@ -224,6 +225,15 @@ async def test_port_80_redirects_and_slow_clients_do_not_hold_it(setup):
             pass
         connection.close()
     assert relay.running()
+
+
+def test_an_acme_directory_that_is_not_trusted_is_named_with_the_flag_that_mends_it(setup):
+    ca = setup()
+    ca.pebble.start()
+    ca.pebble.ca, _ = certificate(ca.directory, "another")
+    relay = ca.relay()
+    wait_for(relay.log, lambda: "--acme-ca" in relay.log())
+    assert ca.pebble.directory_url in relay.log() and "its issuer is unknown" in relay.log(), relay.log()
 
 
 def test_the_directory_of_the_acme_account_is_for_its_owner_alone(setup, tmp_path):

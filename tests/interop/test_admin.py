@@ -139,6 +139,8 @@ async def test_a_backup_opens_as_a_store_with_all_tokens(admin, tmp_path):
     assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     again = await asyncio.to_thread(admin.run, "backup", "--name", "monday.backup")
     assert again.returncode == 1 and "EXISTS" in again.stderr
+    unnamed = {(await asyncio.to_thread(admin.json, "backup"))["file"] for _ in range(3)}
+    assert len(unnamed) == 3, "also within a second"
     outside = await asyncio.to_thread(admin.run, "backup", "--name", "../monday.backup")
     assert outside.returncode == 1 and "name:" in outside.stderr
     home = tmp_path / "restored"
@@ -207,7 +209,8 @@ def test_what_is_wrong_is_said(admin):
     assert nobody.returncode == 1 and "127.0.0.1:1" in nobody.stderr
     assert admin.run("--relay", "127.0.0.1:1", "tokens", "list").returncode == 2
     assert admin.run("tokens", "show", "../../health").returncode == 2
-    assert admin.run("tokens", "limits", "0" * 16, "--phone-rate", "many").returncode in (1, 2)
+    many = admin.run("tokens", "limits", "0" * 16, "--phone-rate", "many")
+    assert many.returncode == 2 and "--phone-rate" in many.stderr and "a whole number" in many.stderr
     assert admin.run("nothing").returncode == 2
     nothing = admin.run("tokens", "list", RELAY_ADMIN_KEY="")
     assert nothing.returncode == 1 and "--key-file" in nothing.stderr
@@ -228,6 +231,27 @@ def test_completions(shell, check):
     assert done.returncode == 0 and "phone-rate" in done.stdout and "backup" in done.stdout
     if check:
         assert subprocess.run(check, input=done.stdout, text=True, timeout=DEADLINE).returncode == 0
+
+
+@pytest.mark.parametrize("line, words", [
+    ("", {"admin", "doctor", "healthcheck", "demo", "--phone-rate"}),
+    ("admin ", {"tokens", "sessions", "backup", "--relay"}),
+    ("admin tokens ", {"list", "create", "limits", "revoke"}),
+    ("admin tokens limits --pho", {"--phone-rate"}),
+    ("doctor --", {"--json", "--db"}),
+    ("healthcheck --ad", {"--addr", "--admin-key"}),
+    ("demo --", {"--addr", "--data"}),
+    ("completions ", {"bash", "zsh", "fish"}),
+])
+def test_bash_completes(line, words):
+    typed = ["coralmux-relay", *line.split(" ")]
+    script = """
+        source <("$0" completions bash)
+        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+        _coralmux__relay "$1" "${@: -1}" "${@: -2:1}" && printf '%s\\n' "${COMPREPLY[@]}"
+    """
+    done = subprocess.run(["bash", "-c", script, binary(), *typed], capture_output=True, text=True, timeout=DEADLINE)
+    assert words <= set(done.stdout.split()), (done.stdout, done.stderr)
 
 
 def test_manual_pages(tmp_path):

@@ -85,6 +85,29 @@ def test_a_store_that_is_damaged_or_somebody_elses_fails(tmp_path):
     assert finding["state"] == "warn" and "copy" in finding["to_do"]
 
 
+def test_a_store_that_is_only_locked_is_not_to_be_replaced(tmp_path):
+    locker = sqlite3.connect(tmp_path / "relay.db", isolation_level=None)
+    locker.execute("CREATE TABLE token (x)")
+    locker.execute("BEGIN EXCLUSIVE")
+    finding = of(doctor(tmp_path, "--addr", f"127.0.0.1:{free_port()}", "--db", "relay.db"), "store")
+    locker.close()
+    assert finding["state"] == "fail" and finding["text"].startswith("locked by another program"), finding
+    assert finding["to_do"] == "end it and start again"
+
+
+def test_the_usual_metrics_port_is_looked_at_too(tmp_path):
+    # In a network of its own, where somebody else has the port.
+    taken = """
+        ip link set lo up
+        python3 -m http.server -b 127.0.0.1 9464 >/dev/null 2>&1 & trap "kill $!" EXIT
+        until (echo >/dev/tcp/127.0.0.1/9464) 2>/dev/null; do sleep 0.05; done
+        "$@"
+    """
+    under = ("unshare", "--net", "bash", "-c", taken, "bash")
+    finding = of(doctor(tmp_path, "--addr", f"127.0.0.1:{free_port()}", under=under), "port 127.0.0.1:9464")
+    assert finding["state"] == "warn" and "without metrics" in finding["text"], finding
+
+
 def test_limits_that_are_too_low_are_named(tmp_path):
     import resource
 

@@ -308,6 +308,95 @@ async def test_what_was_tampered_with_replayed_or_cut_is_refused_and_the_rest_is
             assert refused == Meddling.REFUSED
 
 
+def is_opening(role, message):
+    return role == "phone" and message["type"] == "key_exchange"
+
+
+@pytest.mark.parametrize(("phone", "agent"), PAIRS)
+async def test_a_repeated_opening_changes_nothing(relay, phone, agent):
+    token = await relay.token()
+    openings = []
+
+    def keep(role, message):
+        if is_opening(role, message):
+            openings.append(message)
+        return [message]
+
+    async with Middle(relay, keep) as middle, two(middle.url, token, phone, agent) as (phone, agent):
+        await asyncio.gather(phone.secure(), agent.secure())
+        before = len(middle.seen)
+        for opening in openings * 3:
+            await middle.inject("relay", opening)
+        await phone.send("chat.send", {"text": WORD})
+        event = await agent.event("message", "secure", "refused", "error")
+        assert event.get("payload") == {"text": WORD}, event
+        await talk(phone, agent, 1)
+        said = [json.loads(text) for role, text in middle.seen[before:] if role == "agent"]
+        assert [message["type"] for message in said] == ["chat.stream", "chat.stream", "chat.done"]
+
+
+@contextlib.asynccontextmanager
+async def with_other_keys(relay, phone, agent):
+    """A pair whose agent was told an opening that the phone has given up: it was held back until now."""
+    token = await relay.token()
+    held = []
+
+    def hold(role, message):
+        if not held and is_opening(role, message):
+            held.append(message)
+            return []
+        return [message]
+
+    async with Middle(relay, hold) as middle, two(middle.url, token, phone, agent) as (phone, agent):
+        while not held:
+            await asyncio.sleep(0.01)
+        middle.cut("phone")
+        await asyncio.gather(phone.secure(), agent.secure())
+        await talk(phone, agent, 1)
+        await middle.inject("relay", held[0])
+        await agent.secure()
+        yield middle, phone, agent
+
+
+HEALING = ["python", "rust", "browser"]
+
+
+@pytest.mark.parametrize("first", ["phone", "agent"])
+@pytest.mark.parametrize(("phone", "agent"), list(itertools.product(HEALING, MAKES["agent"])))
+async def test_a_phone_opens_anew_when_its_agent_has_other_keys(relay, phone, agent, first):
+    async with with_other_keys(relay, phone, agent) as (_middle, phone, agent):
+        if first == "phone":
+            await phone.send("chat.send", {"text": "lost"})
+            await agent.event("refused", "error")
+        else:
+            await agent.send("chat.stream", {"delta": "lost"})
+        await phone.event("refused", "error")
+        await asyncio.gather(phone.secure(), agent.secure())
+        await talk(phone, agent)
+
+
+@pytest.mark.parametrize("phone", HEALING)
+async def test_complaints_of_nobody_in_particular_make_a_phone_open_no_more_than_every_five_seconds(relay, phone):
+    token = await relay.token()
+    times = []
+
+    def note(role, message):
+        if is_opening(role, message):
+            times.append(asyncio.get_running_loop().time())
+        return [message]
+
+    complaint = {"type": "chat.error", "id": "x", "payload": {"code": "DECRYPTION_FAILED", "message": "says who"}}
+    async with Middle(relay, note) as middle, two(middle.url, token, phone, "python") as (phone, agent):
+        await asyncio.gather(phone.secure(), agent.secure())
+        for _ in range(2):
+            for _ in range(5):
+                await middle.inject("phone", complaint)
+            await asyncio.gather(phone.secure(), agent.secure())
+            await talk(phone, agent, 1)
+    assert len(times) == 3  # the first is that of the beginning
+    assert times[2] - times[1] > 4.5
+
+
 # ---- Coming back ----
 
 
@@ -324,8 +413,7 @@ async def test_a_stream_is_read_on_while_the_phone_comes_back(relay, phone):
                 await held.wait()
                 return message
 
-            is_opening = role == "phone" and message["type"] == "key_exchange"
-            return [later() if is_opening else message]
+            return [later() if is_opening(role, message) else message]
 
         middle.rewrite = hold
         middle.cut("phone")

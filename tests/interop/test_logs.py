@@ -127,6 +127,7 @@ async def test_a_flood_of_refused_authentications_is_summed_up(start_relay):
     said = [line for line in lines(relay) if line["message"] == "authentications refused"]
     # At once the first of each shard, and of the rest a sum at most every ten seconds.
     assert 1 <= len(said) <= 6 and said[0]["count"] == 1, said
+    assert sum(line["count"] for line in said) == 30, "the last sum is said when the relay ends"
 
 
 async def test_a_log_that_nobody_takes_holds_nobody_up(tmp_path):

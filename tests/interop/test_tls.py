@@ -360,6 +360,32 @@ async def test_curl_gets_an_answer_and_without_tls_is_told(tls):
     assert (await in_thread(curl, f"https://localhost:{tls.port}/health")).returncode == 0
 
 
+async def test_whoever_leaves_http_waiting_gets_a_farewell_before_the_end(start_relay, made):
+    tls = sealed.start(start_relay, made, "--auth-timeout", "1s")
+    requests = {
+        "nothing": b"",
+        "half": b"GET /health HTTP/1.1\r\nHost: ",
+        "kept alive": b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n",
+    }
+
+    def wait_out(version, request):
+        with socket.create_connection(("127.0.0.1", tls.port), timeout=15) as plain:
+            # An end of the connection without close_notify is an error here.
+            with tls.context(version).wrap_socket(
+                plain, server_hostname="localhost", suppress_ragged_eofs=False
+            ) as connection:
+                connection.sendall(request)
+                answer = b""
+                while piece := connection.recv(65536):
+                    answer += piece
+                return answer
+
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        for name, request in requests.items():
+            answer = await in_thread(wait_out, version, request)
+            assert answer.startswith(b"HTTP/1.1 200 ") == (name == "kept alive"), (version, name)
+
+
 async def test_what_is_no_handshake_is_closed_in_time_and_counted(start_relay, made):
     tls = sealed.start(start_relay, made, "--auth-timeout", "1s")
     hello = Sealed(tls.port, tls.context())
@@ -385,6 +411,7 @@ async def test_what_is_no_handshake_is_closed_in_time_and_counted(start_relay, m
         "garbage": bytes(range(128, 256)),
         "record of garbage": b"\x16\x03\x01\x00\x20" + bytes(32),
         "long record": b"\x16\x03\x01\xff\xff",
+        "proxy header": b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n",
         "plain http": b"GET /ws HTTP/1.1\r\nHost: x\r\n\r\n",
     }
     for name, data in cases.items():
@@ -394,7 +421,7 @@ async def test_what_is_no_handshake_is_closed_in_time_and_counted(start_relay, m
         assert (answer[:1] == b"\x15") == (name in ("record of garbage", "long record")), (name, answer)
     assert "WARN" not in tls.plain.log(), "nobody fills the log from outside"
     # Zeros in a record are a message, and one that has no place.
-    expected = {"timed_out": 3, "not_tls": 2, "refused": 1, "plain_http": 1}
+    expected = {"timed_out": 3, "not_tls": 2, "refused": 1, "plain_http": 1, "proxy_header": 1}
     deadline = time.monotonic() + 10
     while True:
         counts = {name: count for name, count in (await tls.handshakes()).items() if count and name != "gone"}

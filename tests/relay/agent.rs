@@ -30,8 +30,12 @@ impl Agent {
     }
 
     fn start_in(folder: Arc<TempDir>, relay: &Relay, flags: &[&str]) -> Self {
+        Self::start_at(folder, &format!("ws://{}", relay.address()), flags)
+    }
+
+    fn start_at(folder: Arc<TempDir>, url: &str, flags: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_coralmux-agent"))
-            .args(["--relay", &format!("ws://{}", relay.address())])
+            .args(["--relay", url])
             .args(flags)
             .env("XDG_STATE_HOME", folder.path())
             .env_remove("OPENAI_API_KEY")
@@ -169,6 +173,32 @@ fn an_agent_registers_itself_pairs_by_its_link_and_comes_back_the_same() {
 }
 
 #[test]
+fn a_kept_pairing_stays_until_the_relay_has_accepted_another() {
+    let relay = Relay::start(&[]);
+    let agent = Agent::start(&relay, &["--echo"]);
+    let kept = agent.link();
+    wait_until("its keeping", || agent.output().contains("are kept in"));
+    let folder = Arc::clone(&agent.folder);
+    agent.stop();
+    let run = |token: &str, exit_code| {
+        let mut agent = Agent::start_in(Arc::clone(&folder), &relay, &["--echo", "--token", token]);
+        assert_eq!(agent.wait().code(), Some(exit_code), "{}", agent.output());
+    };
+    run("WRONG", 2);
+    run(&format!("oc_pair_{}", "0".repeat(32)), 3);
+    let agent = Agent::start_in(Arc::clone(&folder), &relay, &["--echo"]);
+    let found = agent.link();
+    assert_eq!(found.token, kept.token);
+    assert_eq!(found.secret.unwrap().as_bytes(), kept.secret.unwrap().as_bytes());
+    agent.stop();
+    let other = relay.token();
+    let agent = Agent::start_in(Arc::clone(&folder), &relay, &["--echo", "--token", &other]);
+    wait_until("its keeping", || agent.output().contains("are kept in"));
+    agent.stop();
+    assert_eq!(Agent::start_in(folder, &relay, &["--echo"]).link().token, other);
+}
+
+#[test]
 fn an_agent_of_version_1_shows_the_fingerprint_that_its_phone_shows() {
     let relay = Relay::start(&[]);
     let agent = Agent::start(&relay, &["--echo", "--e2e", "1", "--qr", "none"]);
@@ -206,6 +236,13 @@ fn what_the_phone_asks_about_the_agent_is_answered() {
     let history = wait_for_message(&events, "chat.history.result").payload;
     let said: Vec<_> =
         history["messages"].as_array().unwrap().iter().map(|turn| (&turn["role"], &turn["text"])).collect();
+    assert!(history.get("more").is_none(), "{history}");
+    phone.send("chat.history", &json!({"limit": 1})).unwrap();
+    assert_eq!(wait_for_message(&events, "chat.history.result").payload["more"], true);
+    for odd in [json!(-1), json!(1.5), json!("10")] {
+        let id = phone.send("chat.history", &json!({"limit": odd})).unwrap();
+        assert_eq!(answer(&events).2["ref"], json!(id), "{odd}");
+    }
     assert_eq!(said, [(&json!("user"), &json!("remember")), (&json!("assistant"), &json!("You said: remember"))]);
 }
 
@@ -279,6 +316,36 @@ fn sigterm_does_not_wait_forever() {
     let (_, _, payload) = answer(&events);
     assert_eq!((&payload["full_text"], &payload["cancelled"]), (&json!("begun\n"), &json!(true)));
     assert!(agent.wait().success());
+}
+
+#[test]
+fn a_second_signal_ends_the_agent_and_its_program_at_once() {
+    let relay = Relay::start(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let pid_file = folder.path().join("pid");
+    let command = format!("sleep 1000 & echo $! > {}; echo begun; wait", pid_file.display());
+    let mut agent = Agent::start(&relay, &["--exec", &command]);
+    let (phone, events) = agent.phone(&relay);
+    ask(&phone, "x");
+    wait_for_message(&events, "chat.stream");
+    agent.terminate();
+    wait_until("the signal to be heard", || agent.output().contains("Stopping"));
+    agent.terminate();
+    assert_eq!(agent.wait().code(), Some(1));
+    let status = format!("/proc/{}/stat", fs::read_to_string(pid_file).unwrap().trim());
+    // Gone, or a zombie that nobody reaps here.
+    wait_until("the program's end", || !fs::read_to_string(&status).is_ok_and(|text| !text.contains(") Z ")));
+}
+
+#[test]
+fn an_agent_waits_at_its_first_start_for_a_relay_that_is_away() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("ws://{nobody}");
+    let mut agent = Agent::start_at(Arc::new(tempfile::tempdir().unwrap()), &url, &["--echo"]);
+    wait_until("the line", || agent.output().contains(&format!("Cannot reach {url}/ws: ")));
+    assert!(agent.output().contains("; trying again in "), "{}", agent.output());
+    agent.terminate();
+    assert!(agent.wait().success(), "{}", agent.output());
 }
 
 #[test]

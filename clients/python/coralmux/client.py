@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, WebSocketException
 
-from .end import End, ExchangeError, OpenError, Protection, Waiting
+from .end import DECRYPTION_FAILED, End, ExchangeError, OpenError, Protection, Waiting
 
 MAX_SIZE = 5 * 1024 * 1024
 AUTH_TIMEOUT = 10
 DELAYS = 1, 60  # seconds before the second try, and at most
 EVENTS_MAX = 256
+# Seconds between two openings that a phone makes because the agent seems to have other keys.
+HEAL_INTERVAL = 5
 # How long a phone without a secret waits for the agent's key before it speaks in clear to an agent that has none.
 CLEAR_AFTER = 2
 FINAL = {4001: "another connection has taken this role", 4002: "the token was revoked"}
@@ -62,13 +64,14 @@ class Client:
         self._exchanges = set()  # ids of our own, on this connection
         self._ended = None
         self._clear_timer = None
+        self._heal_timer, self._heal_from = None, 0.0
 
     async def __aenter__(self):
         self._task = asyncio.create_task(self._run())
         return self
 
     async def __aexit__(self, *_):
-        for task in filter(None, (self._task, self._clear_timer)):
+        for task in filter(None, (self._task, self._clear_timer, self._heal_timer)):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
@@ -160,8 +163,8 @@ class Client:
         async with self._changed:
             if announcement := self.end.handle_online():
                 await self._exchange(announcement)
-        if self._clear_timer:
-            self._clear_timer.cancel()
+        for timer in filter(None, (self._clear_timer, self._heal_timer)):
+            timer.cancel()
         if self.role == "phone" and self.clear_after is not None and self.paired:
             self._clear_timer = asyncio.create_task(self._allow_clear())
 
@@ -204,10 +207,31 @@ class Client:
         try:
             opened = self.end.open(kind, payload)
         except OpenError as error:
+            if error.of_other_keys:
+                self._doubt()
             await self._refuse(error)
             return
+        if kind == "chat.error" and opened.protection is Protection.CLEAR:
+            # The word of nobody in particular, so it is no more than a hint.
+            if isinstance(opened.payload, dict) and opened.payload.get("code") == DECRYPTION_FAILED:
+                self._doubt()
         await self._tell(kind, opened.payload, message_id, opened.protection, opened.missed)
         await self._notify()  # an agent may have learned that its phone speaks in clear
+
+    def _doubt(self):
+        """A phone's keys may be worth nothing: it opens anew, though not for each such sign."""
+        if self.end.doubt():
+            at = max(time.monotonic(), self._heal_from)
+            self._heal_from = at + HEAL_INTERVAL
+            self._heal_timer = asyncio.create_task(self._heal(at))
+
+    async def _heal(self, at):
+        await asyncio.sleep(at - time.monotonic())
+        reply_id = str(uuid.uuid4())
+        async with self._changed:
+            if self._ws and self.end.protection is Protection.WAITING and (opening := self.end.retry(reply_id)):
+                with contextlib.suppress(ConnectionClosed):
+                    await self._exchange(opening, reply_id)
 
     async def _handle_unsaid(self, error):
         """The relay refused a key exchange of ours. That nobody is there is normal; else it is said again."""

@@ -7,7 +7,8 @@ It is driven in the same way for both roles:
 - the relay refused one of one's own (rate limit): later `retry`; send what it returns;
 - any other forwarded message comes: `open`;
 - such a message is to be sent: `seal`; after `Waiting` keep it until `handle_key_exchange` says `agreed`;
-- `open` or `handle_key_exchange` raises: send the `complaint`.
+- `open` or `handle_key_exchange` raises: send the `complaint`;
+- the agent complains in clear, or `open` raises with `of_other_keys`: `doubt`; if it says so, soon `retry`.
 
 The relay's own messages do not pass through here, but for its `chat.error`, which comes in clear.
 """
@@ -15,15 +16,18 @@ The relay's own messages do not pass through here, but for its `chat.error`, whi
 import enum
 import json
 import os
+from collections import deque
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from . import crypto
-from .noise import Handshake, HandshakeError, nonce_of
+from .noise import KEY_BYTES, Handshake, HandshakeError, nonce_of
 
 MESSAGES_MAX = 1 << 32
 HANDSHAKE_BYTES = 48
+OPENINGS_MAX = 1024  # that an agent remembers, so that it takes none twice
+DECRYPTION_FAILED = "DECRYPTION_FAILED"
 
 
 class Protection(enum.Enum):
@@ -75,6 +79,11 @@ class OpenError(Exception):
     def __init__(self, reason):
         super().__init__(self.TEXTS[reason])
         self.reason = reason
+
+    @property
+    def of_other_keys(self):
+        """Version 2: so it would be, too, if the peer had agreed to other keys."""
+        return self.reason in ("replayed", "forged")
 
 
 @dataclass(frozen=True)
@@ -168,6 +177,7 @@ class End:
         self.private = None  # agent, version 1: of the announced pair
         self.opening = None  # phone, version 2: the id of the newest opening, and its handshake
         self.announced = False  # phone: the agent's newest announcement was of version 2
+        self.taken = deque(maxlen=OPENINGS_MAX)  # agent, version 2: the openings' ephemeral keys
 
     def handle_online(self):
         """The connection is authenticated, or the peer has come."""
@@ -193,6 +203,13 @@ class End:
     def retry(self, reply_id):
         """Says again what the relay has refused; also after Exhausted."""
         return self._announce() if self.role == "agent" else self._reopen(reply_id)
+
+    def doubt(self):
+        """Phone, version 2: there is a sign that the agent has other keys. Whether to `retry`: then nothing is sealed
+        until an answer has come. Anyone can give such a sign, so a client opens anew for it only now and then."""
+        doubted = self.role == "phone" and self.protection is Protection.VERIFIED
+        self.waiting = self.waiting or doubted
+        return doubted
 
     def seal(self, kind, payload=None):
         """The payload to send in place of this one. Raises Waiting or Exhausted."""
@@ -226,7 +243,7 @@ class End:
         """By which an agent says why it refused something; phones only show it."""
         if self.role == "phone":
             return None
-        return "chat.error", {"code": "DECRYPTION_FAILED", "message": str(error)}
+        return "chat.error", {"code": DECRYPTION_FAILED, "message": str(error)}
 
     @property
     def protection(self):
@@ -263,6 +280,9 @@ class End:
             raise ExchangeError("not_verified")
         if len(noise) != HANDSHAKE_BYTES:
             raise ExchangeError("malformed")
+        # Nobody but the phone can make an opening, but anyone can repeat one: the phone would not have its keys.
+        if noise[:KEY_BYTES] in self.taken:
+            return Step()
         handshake = Handshake.of_pair(self.token, self.secret, self.random(32))
         try:
             handshake.read_1(noise)
@@ -271,6 +291,7 @@ class End:
             raise ExchangeError("wrong_secret") from None
         receive, send = handshake.split()
         self.keys = Version2(send, receive)
+        self.taken.append(noise[:KEY_BYTES])
         more = {} if message_id is None else {"re": message_id}
         return Step(self._exchange(self.random(32), e2e=2, noise=crypto.b64(message), **more), agreed=True)
 

@@ -96,6 +96,51 @@ fn a_cancelled_answer_kills_the_program() {
     }
 }
 
+/// Waits until this process is gone, or only waits to be reaped by whoever has inherited it.
+fn wait_for_end_of(pid_file: &std::path::Path) {
+    let pid = std::fs::read_to_string(pid_file).unwrap();
+    let deadline = Instant::now() + LONG;
+    let runs = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        status.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+    };
+    while runs() {
+        assert!(Instant::now() < deadline, "it still runs");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn what_a_program_leaves_behind_holds_the_answer_up_for_a_moment_only_and_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let pid_file = folder.path().join("pid");
+    let command = format!("sleep 1000 & echo $! > {}; echo done", pid_file.display());
+    let (result, kept) = run(&command, "x", LONG);
+    assert!(result.is_ok(), "{result:?}");
+    assert_eq!(kept.text, "done\n");
+    wait_for_end_of(&pid_file);
+}
+
+#[test]
+fn the_end_of_the_agent_kills_what_runs_and_starts_nothing_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let pid_file = folder.path().join("pid");
+    struct Ends<'a>(&'a Exec);
+    impl Output for Ends<'_> {
+        fn push(&mut self, text: &str) -> Result<(), BackendError> {
+            if !text.is_empty() {
+                self.0.end();
+            }
+            Ok(())
+        }
+    }
+    let exec = Exec::new(format!("sleep 1000 & echo $! > {}; echo begun; wait", pid_file.display()), LONG);
+    assert!(exec.answer(&question("x"), &mut Ends(&exec), &Cancel::default()).is_err());
+    wait_for_end_of(&pid_file);
+    let again = exec.answer(&question("x"), &mut Kept::default(), &Cancel::default());
+    assert_eq!(again.unwrap_err().to_string(), "the agent's program cannot be started");
+}
+
 #[test]
 fn a_program_that_reads_nothing_gets_no_one_stuck() {
     let (result, kept) = run("printf done", &"x".repeat(1 << 20), LONG);

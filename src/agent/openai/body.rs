@@ -35,6 +35,7 @@ pub(super) fn refusal(answer: Response<Body>) -> BackendError {
         Err(_) => words(&String::from_utf8_lossy(&body)),
     };
     let meaning = match status {
+        300..=399 => "the AI server's address is wrong: it redirects to another one",
         401 | 403 => "the AI server refuses the agent's API key",
         404 => "the AI server does not know this address or model",
         413 => "the AI server finds the message too large",

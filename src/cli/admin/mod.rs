@@ -135,21 +135,23 @@ struct Limits {
 impl Limits {
     /// Puts what is named into `limits`, under the API's names.
     fn put(&self, limits: &mut Map<String, Value>) -> Result<(), ApiError> {
+        type Read = fn(&str) -> Result<u64, String>;
+        let (count, size): (Read, Read) = (config::read_count, config::read_size);
         let all = [
-            ("phone_per_minute", &self.phone_rate),
-            ("agent_per_minute", &self.agent_rate),
-            ("stream_per_second", &self.stream_rate),
-            ("daily_quota_bytes", &self.daily_quota),
-            ("monthly_quota_bytes", &self.monthly_quota),
-            ("message_bytes_max", &self.max_message),
+            ("phone-rate", "phone_per_minute", &self.phone_rate, count),
+            ("agent-rate", "agent_per_minute", &self.agent_rate, count),
+            ("stream-rate", "stream_per_second", &self.stream_rate, count),
+            ("daily-quota", "daily_quota_bytes", &self.daily_quota, size),
+            ("monthly-quota", "monthly_quota_bytes", &self.monthly_quota, size),
+            ("max-message", "message_bytes_max", &self.max_message, size),
         ];
-        for (name, given) in all {
+        for (flag, name, given, read) in all {
             match given.as_deref() {
                 None => {}
                 Some("default") => drop(limits.remove(name)),
                 Some(text) => {
-                    let number = config::read_size(text).map_err(|right| {
-                        ApiError::Usage(format!("{name}: {text:?} will not do; it takes {right}, or default"))
+                    let number = read(text).map_err(|right| {
+                        ApiError::Usage(format!("--{flag}: {text:?} will not do; it takes default, or {right}"))
                     })?;
                     limits.insert(name.to_owned(), number.into());
                 }
@@ -231,6 +233,7 @@ impl Admin {
             }
             Tokens::Limits { id, limits, clear } => {
                 let path = path(id)?;
+                limits.put(&mut Map::new())?;
                 // What stands is replaced as a whole.
                 let mut own = match api.call("GET", &path, None)?["limits"].take() {
                     Value::Object(own) if !clear => own,

@@ -1,10 +1,12 @@
 //! What is around the relay: ports, store and key, certificates, names.
 
-use super::Finding;
+use super::{Finding, State};
+use crate::config::file;
 use crate::config::{Acme, Config, MetricsAddr, PairFiles};
 use crate::store::calendar::write_rfc3339;
-use crate::store::check::{Found, check};
+use crate::store::check::{CheckError, Found, check};
 use crate::tls::certificate::Certificate;
+use crate::tls::files::FILE_BYTES_MAX;
 use rustix::fs::{Access, access};
 use socket2::{Domain, Socket, Type};
 use std::fs;
@@ -31,16 +33,24 @@ pub(super) fn look(config: &Config) -> Vec<Finding> {
 
 fn ports(config: &Config) -> impl Iterator<Item = Finding> + '_ {
     let listen = config.listen.iter().map(|listen| listen.addr);
-    // Where nobody asked for metrics, the relay does without them when the port is taken.
     let metrics = match config.metrics {
-        MetricsAddr::Given(addr) => Some(addr),
-        MetricsAddr::Default(_) | MetricsAddr::Off => None,
+        MetricsAddr::Given(addr) => Some(port(addr)),
+        MetricsAddr::Default(addr) => Some(unasked(port(addr))),
+        MetricsAddr::Off => None,
     };
-    listen
-        .chain(config.echo_addrs.iter().copied())
-        .chain(config.tls.http_addrs.iter().copied())
-        .chain(metrics)
-        .map(port)
+    let others = config.echo_addrs.iter().chain(&config.tls.http_addrs).copied();
+    listen.chain(others).map(port).chain(metrics)
+}
+
+/// The metrics' port, which nobody asked for: the relay does without when it is taken.
+fn unasked(port: Finding) -> Finding {
+    match port.state {
+        State::Fail => {
+            let text = format!("{}; the relay starts without metrics", port.text);
+            Finding::warn(port.name, text, "give another address with --metrics-addr, or off")
+        }
+        _ => port,
+    }
 }
 
 fn port(addr: SocketAddr) -> Finding {
@@ -114,7 +124,13 @@ fn store(path: &Path) -> Finding {
             "keep a copy, for there is no way back",
         ),
         Err(error) => {
-            Finding::fail(title, error.to_string(), "put a backup in its place, or name another file with --db")
+            let to_do = match error {
+                CheckError::Locked => "end it and start again",
+                CheckError::Unreadable(_) => "check its owner, its mode and the disk, or name another file with --db",
+                CheckError::Damaged(_) => "put a backup in its place, or name another file with --db",
+                CheckError::Foreign => "name the right file with --db",
+            };
+            Finding::fail(title, error.to_string(), to_do)
         }
     }
 }
@@ -139,7 +155,7 @@ fn admin_key(config: &Config) -> Finding {
 fn pair(files: &PairFiles) -> Finding {
     let title = format!("certificate {}", files.cert.display());
     let to_do = "give a PEM chain with --tls-cert, and the key that belongs to it with --tls-key";
-    let read = |path: &Path| fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+    let read = |path: &Path| file::read(path, FILE_BYTES_MAX).map_err(|error| format!("{}: {error}", path.display()));
     let loaded = read(&files.cert).and_then(|chain| {
         let key = read(&files.key)?;
         Certificate::from_pem(&chain, &key).map_err(|error| error.to_string())
@@ -163,6 +179,9 @@ fn acme_directory(acme: &Acme) -> Finding {
     let title = format!("certificates in {}", acme.dir.display());
     let parent = acme.dir.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let place = if acme.dir.is_dir() { &acme.dir } else { parent };
+    if acme.dir.exists() && !acme.dir.is_dir() {
+        return Finding::fail(title, "it is no directory", "name another place with --acme-dir, or move it away");
+    }
     match access(place, Access::WRITE_OK | Access::EXEC_OK) {
         Ok(()) => Finding::ok(title, format!("can be kept there; asked for at {}", acme.directory)),
         Err(_) => Finding::fail(title, "this user cannot write there", "name another place with --acme-dir"),
@@ -192,7 +211,6 @@ fn name(domain: &str) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::State;
     use super::*;
 
     #[test]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::client::options::Encryption;
+use crate::client::options::{Encryption, HEAL_INTERVAL};
 use crate::e2e::PairingSecret;
 use crate::proto::token::Role;
 
@@ -239,4 +239,74 @@ fn a_key_exchange_that_was_refused_for_its_rate_is_made_again() {
     let id = serde_json::from_str::<Value>(text).unwrap()["id"].as_str().unwrap().to_owned();
     assert!(agent.refused(&id, "PEER_OFFLINE", 0).is_empty());
     assert_eq!(agent.refused("other", "PEER_OFFLINE", 0).len(), 1);
+}
+
+/// The texts among `actions` that are to be sent, by what is in them.
+fn sent<'a>(actions: &'a [Action], what: &str) -> Vec<&'a str> {
+    let texts = actions.iter().filter_map(|action| match action {
+        Action::Send(text) => Some(text.as_str()),
+        _ => None,
+    });
+    texts.filter(|text| text.contains(what)).collect()
+}
+
+fn is_due(played: &mut Played) -> Vec<Action> {
+    let mut actions = Vec::new();
+    played.session.handle_time(played.now, &mut actions);
+    actions
+}
+
+#[test]
+fn a_phone_whose_agent_has_other_keys_opens_anew_but_not_for_each_complaint() {
+    let secret = || Encryption::Version2(PairingSecret::from_bytes([9; 32]));
+    let (mut phone, mut agent, _) = pair(secret(), secret());
+    let complaint = json!({"code": DECRYPTION_FAILED, "message": "m"});
+    for round in 0..3 {
+        assert!(phone.session.can_reach_peer());
+        if round == 1 {
+            // The second sign is a message of the agent's that does not open.
+            let forged = json!({"enc": true, "ciphertext": "A".repeat(32), "nonce": "AAAAAAAAAAAAAAAA"});
+            assert!(matches!(&phone.hears("chat.stream", forged)[..], [Action::Emit(Event::Error(_), _)]));
+        } else {
+            assert!(matches!(&phone.hears("chat.error", complaint.clone())[..], [Action::Emit(Event::Error(_), _)]));
+        }
+        assert!(!phone.session.can_reach_peer(), "what is to be sent waits");
+        assert!(phone.writes("chat.send", "mine").is_none());
+        if round > 0 {
+            phone.now += HEAL_INTERVAL - Duration::from_millis(1);
+            assert!(is_due(&mut phone).is_empty(), "too soon");
+            assert_eq!(phone.session.poll_timeout(), Some(phone.now + Duration::from_millis(1)));
+            phone.now += Duration::from_millis(1);
+        }
+        let opening = is_due(&mut phone);
+        assert_eq!(sent(&opening, "noise").len(), 1, "{opening:?}");
+        phone.hears("chat.error", complaint.clone());
+        assert!(is_due(&mut phone).is_empty(), "it has opened already");
+        let mut answers = Vec::new();
+        for text in sent(&opening, "noise") {
+            answers.extend(agent.hears_text(text));
+        }
+        let [answer] = sent(&answers, "noise")[..] else { panic!("{answers:?}") };
+        assert!(matches!(&phone.hears_text(answer)[..], [Action::Emit(Event::Secure { version: 2, .. }, _)]));
+        let text = phone.writes("chat.send", "mine").unwrap();
+        assert!(matches!(&agent.hears_text(&text)[..], [Action::Emit(Event::Message(_), _)]));
+    }
+    // Other errors in clear are none.
+    phone.hears("chat.error", json!({"code": "RATE_LIMITED", "message": "m", "retry_after_ms": 5}));
+    assert!(phone.session.can_reach_peer());
+}
+
+#[test]
+fn a_repeated_opening_changes_nothing() {
+    let secret = || Encryption::Version2(PairingSecret::from_bytes([9; 32]));
+    let mut phone = Played::authed(Role::Phone, secret(), true);
+    let mut agent = Played::authed(Role::Agent, secret(), false);
+    let announced = agent.hears("status", json!({"peer": "online"}));
+    let opened = phone.hears_text(sent(&announced, "key_exchange")[0]);
+    let opening = sent(&opened, "noise")[0];
+    let answered = agent.hears_text(opening);
+    phone.hears_text(sent(&answered, "noise")[0]);
+    assert!(agent.hears_text(opening).is_empty());
+    let text = phone.writes("chat.send", "mine").unwrap();
+    assert!(matches!(&agent.hears_text(&text)[..], [Action::Emit(Event::Message(_), _)]));
 }

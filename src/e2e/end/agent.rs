@@ -6,6 +6,9 @@ use crate::e2e::payload::{Exchange, received};
 use crate::e2e::{draw, v1, v2};
 use serde_json::value::RawValue;
 
+/// Openings that are remembered, so that none is taken twice. What is forgotten costs a phone one more opening.
+pub(in crate::e2e) const OPENINGS_MAX: usize = 1024;
+
 impl End {
     /// A new announcement. In version 1 the old key goes with the old pair; in version 2 the old keys stay until a
     /// phone has opened, for they still reach one that only lost its connection.
@@ -37,11 +40,25 @@ impl End {
             return agreed.map(|()| Step { reply: None, agreed: true });
         };
         let message = theirs.noise.filter(|_| theirs.verified).ok_or(ExchangeError::NotVerified)?;
+        let theirs = v2::ephemeral_of(&message).ok_or(ExchangeError::Malformed)?;
+        if self.taken.contains(&theirs) {
+            // Nobody but the phone can make an opening, but anyone can repeat one. The phone has no keys for a second
+            // answer, and an agent that went over to them would understand it no more.
+            return Ok(Step::default());
+        }
         let ephemeral = draw(&mut *self.random);
         let (session, message) = v2::answer(&self.token, secret, ephemeral, &message)?;
         self.keys = Some(Keys::Verified(session));
+        self.remember(theirs);
         let filler = draw(&mut *self.random);
         let exchange = Exchange { re: id, ..Exchange::announcing(&filler, Some(2)).with_noise(&message) };
         Ok(Step { reply: Some(Reply::exchange(&exchange)), agreed: true })
+    }
+
+    fn remember(&mut self, ephemeral: [u8; 32]) {
+        if self.taken.len() == OPENINGS_MAX {
+            self.taken.pop_front();
+        }
+        self.taken.push_back(ephemeral);
     }
 }

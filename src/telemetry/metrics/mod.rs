@@ -91,7 +91,7 @@ table! {
     AUTH_SECONDS Histogram "coralmux_auth_seconds"
         "From the WebSocket upgrade to authentication; the client's network is part of it."
     TLS_HANDSHAKES Counter "coralmux_tls_handshakes_total"
-        "TLS handshakes by outcome: full, resumed, challenge (of a certificate authority), plain_http, not_tls, client_alert (the client ended it), refused (what it offers is not served), timed_out, gone."
+        "TLS handshakes by outcome: full, resumed, challenge (of a certificate authority), plain_http, proxy_header (of a proxy that --proxy-protocol does not name), not_tls, client_alert (the client ended it), refused (what it offers is not served), timed_out, gone."
     HTTP_RESPONSES Counter "coralmux_http_responses_total"
         "HTTP responses by status class; 1xx are upgrades to WebSocket."
     OUTBOX_BYTES Gauge "coralmux_outbox_bytes"

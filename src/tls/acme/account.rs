@@ -20,6 +20,11 @@ impl Accounts {
         Self { settings, disk, retry_after, open: Mutex::default() }
     }
 
+    /// The URL of the directory that is asked.
+    pub(super) fn directory(&self) -> &str {
+        &self.settings.directory
+    }
+
     /// The account. Asks the CA for its directory the first time, and for an account where there is none.
     pub(super) async fn open(&self) -> Result<Account, Fault> {
         let mut open = self.open.lock().await;

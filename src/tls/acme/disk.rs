@@ -3,9 +3,10 @@
 //! Each CA has a folder of its own, named after its directory's URL: a certificate of a CA for tests is never taken for
 //! one of the real CA. A certificate and its key are one file, and a file is there whole or not at all.
 
+use crate::config::file;
 use sha2::{Digest, Sha256};
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -22,6 +23,12 @@ pub enum DiskError {
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+    },
+    /// There is something else in its place.
+    #[error("--acme-dir: {}: it is no directory; name another place, or move it away", path.display())]
+    NoDirectory {
+        /// What is there.
+        path: PathBuf,
     },
     /// The system refused.
     #[error("--acme-dir: {}: cannot be {verb}: {error}", path.display())]
@@ -54,7 +61,11 @@ impl Disk {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
                 _ => {}
             }
-            check_mode(path, &fs::metadata(path).map_err(failed)?)?;
+            let meta = fs::metadata(path).map_err(failed)?;
+            if !meta.is_dir() {
+                return Err(DiskError::NoDirectory { path: path.to_owned() });
+            }
+            check_mode(path, &meta)?;
         }
         Ok(Self { folder })
     }
@@ -101,15 +112,13 @@ fn check_mode(path: &Path, meta: &fs::Metadata) -> Result<(), DiskError> {
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, DiskError> {
     let failed = |error| DiskError::Io { path: path.to_owned(), verb: "read", error };
-    let file = match File::open(path) {
+    let file = match file::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
     check_mode(path, &file.metadata().map_err(failed)?)?;
-    let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(Some(bytes))
+    file::read_open(file, FILE_BYTES_MAX).map(Some).map_err(failed)
 }
 
 /// After a crash the file is there with all of it, or as it was before.
@@ -165,6 +174,13 @@ mod tests {
         assert_eq!(other.account().unwrap(), None);
         assert!(folder_name(URL).starts_with("ca.example_14000-"), "{}", folder_name(URL));
         assert!(!folder_name("https://../../x").contains('/'));
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_the_directory_is_told_as_that() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = Disk::open(file.path(), URL).unwrap_err().to_string();
+        assert!(text.contains("--acme-dir") && text.contains("no directory"), "{text}");
     }
 
     #[test]

@@ -162,16 +162,17 @@ impl Domain {
     fn fail(&mut self, fault: &Fault) {
         self.failures = self.failures.saturating_add(1);
         let trouble = fault.trouble();
+        let told = fault.told(self.keeper.accounts.directory());
         let wait = retry_delay(trouble, self.failures, self.keeper.retry_after.take(), chance());
         self.due = unix_s() + wait.as_secs().max(1);
         tracing::error!(
             domain = self.domain,
-            error = %fault,
+            error = told,
             failures = self.failures,
             retry_sec = wait.as_secs(),
             "no certificate could be had; it is tried again, on SIGHUP at once"
         );
-        self.keeper.responders.certificates.fail(self.place, fault.to_string());
+        self.keeper.responders.certificates.fail(self.place, told);
     }
 
     /// One attempt. An account that the CA has forgotten is made anew first.

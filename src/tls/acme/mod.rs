@@ -17,6 +17,9 @@ mod schedule;
 pub use disk::DiskError;
 pub use keeper::Keeper;
 
+use super::certificate::pem_fault;
+use super::files::FILE_BYTES_MAX;
+use crate::config::file;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use std::path::{Path, PathBuf};
@@ -59,10 +62,10 @@ pub fn read_roots(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
             path.display()
         )
     };
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    match read {
+    let pem = file::read(path, FILE_BYTES_MAX).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    match CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>() {
         Ok(roots) if roots.is_empty() => Err(wrong("there is no certificate in it".to_owned())),
         Ok(roots) => Ok(roots),
-        Err(error) => Err(wrong(format!("cannot be read: {error}"))),
+        Err(error) => Err(wrong(pem_fault(&error))),
     }
 }

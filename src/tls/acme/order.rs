@@ -9,8 +9,10 @@ use instant_acme::{
     Order, OrderStatus, Problem, RetryPolicy,
 };
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
+use rustls::CertificateError;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,6 +92,52 @@ impl Fault {
             Self::Away(_) | Self::Slow => Trouble::Away,
             Self::Challenge { .. } | Self::NotOffered(_) | Self::Said(_) | Self::Useless(_) => Trouble::Refused,
         }
+    }
+}
+
+impl Fault {
+    /// What the operator is told; `directory` is the URL that was asked.
+    pub(super) fn told(&self, directory: &str) -> String {
+        let Self::Away(error) = self else { return self.to_string() };
+        match distrust(error) {
+            Some(why) => format!(
+                "the HTTPS certificate of the ACME directory {directory} is not trusted: {why}; check that --acme-ca \
+                 has the CA certificates behind it (without that flag the system's hold; a changed file takes a restart)"
+            ),
+            None => format!("{} (ACME directory {directory})", chain_of(error)),
+        }
+    }
+}
+
+/// Why the CA's own certificate was not taken; `None`: that is not what is wrong.
+fn distrust(error: &Error) -> Option<String> {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = match error {
+        Error::Other(inner) => Some(inner.as_ref()),
+        other => Some(other),
+    };
+    while let Some(cause) = next {
+        if let Some(rustls::Error::InvalidCertificate(fault)) = cause.downcast_ref() {
+            return Some(in_words(fault));
+        }
+        // What is in an `io::Error` is not its source.
+        next = match cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => cause.source(),
+        };
+    }
+    None
+}
+
+/// rustls has names for most of these, and no words.
+fn in_words(fault: &CertificateError) -> String {
+    match fault {
+        CertificateError::UnknownIssuer => "its issuer is unknown".to_owned(),
+        CertificateError::Expired => "it has ended".to_owned(),
+        CertificateError::NotValidYet => "it is not valid yet".to_owned(),
+        CertificateError::NotValidForName => "it is for another name".to_owned(),
+        CertificateError::Revoked => "it is revoked".to_owned(),
+        CertificateError::BadSignature => "its signature is not its issuer's".to_owned(),
+        other => other.to_string(),
     }
 }
 
@@ -244,4 +292,21 @@ async fn refusal(order: &mut Order, domain: &str, way: Way) -> Fault {
     }
     let said = said.or_else(|| order.state().error.as_ref().map(words));
     Fault::Challenge { domain: domain.to_owned(), way, said: said.unwrap_or_else(|| "it gave no reason".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_is_not_trusted_is_named_with_the_flag_that_mends_it() {
+        let directory = "https://ca.example/dir";
+        let told = |inner: io::Error| Fault::Away(Error::Other(Box::new(io::Error::other(inner)))).told(directory);
+        let fault = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let text = told(io::Error::new(io::ErrorKind::InvalidData, fault));
+        assert!(text.contains(directory) && text.contains("--acme-ca"), "{text}");
+        assert!(text.contains("its issuer is unknown") && !text.contains("UnknownIssuer"), "{text}");
+        let text = told(io::ErrorKind::ConnectionRefused.into());
+        assert!(text.contains(directory) && !text.contains("--acme-ca"), "{text}");
+    }
 }

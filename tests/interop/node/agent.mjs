@@ -105,6 +105,7 @@ export class Agent {
       if (message.type === 'status' && payload.peer === 'online') this.#announce();
       else if (message.type === 'key_exchange') this.#agree(message.id, payload);
       else if (message.type === 'chat.send') this.#chat(message.id, payload);
+      else if (message.type === 'agent.list' && this.name) this.#list(message.id, payload);
     }
   }
 
@@ -134,6 +135,16 @@ export class Agent {
       this.#waiting.shift()?.(this.chats.at(-1));
     } catch (error) {
       this.refused.push(payload);
+      this.client.send('chat.error', { code: 'DECRYPTION_FAILED', message: 'these are not our keys' });
+    }
+  }
+
+  #list(id, payload) {
+    try {
+      this.#open('agent.list', payload);
+      this.say('agent.list.result', { agents: [{ id: 'default', name: this.name }], ref: id });
+    } catch {
+      this.client.send('chat.error', { code: 'DECRYPTION_FAILED', message: 'these are not our keys' });
     }
   }
 

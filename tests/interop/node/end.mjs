@@ -27,6 +27,7 @@ const channel = new Channel(socketUrl(page), { token, secret: k && readSecret(k)
   },
   message: (type, payload) => tell('message', { type, payload }),
   error: (payload) => tell('error', payload),
+  refused: (payload) => tell('error', payload),
   unreadable: (message) => tell('refused', { message }),
 });
 

@@ -1,9 +1,11 @@
 // Parts of the phone in the browser that need no browser.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { Answers } from '../../../src/phone/answers.js';
+import { labelOf } from '../../../src/phone/markdown.js';
 import { LinkError, readFragment, readLink, socketUrl } from '../../../src/phone/link.js';
 import { newId, retryDelay } from '../../../src/phone/relay.js';
-import { errorText, presence, security } from '../../../src/phone/words.js';
+import { errorText, plainText, presence, security, unverifiedText } from '../../../src/phone/words.js';
 
 const TOKEN = `oc_pair_${'0123456789abcdef'.repeat(2)}`;
 const K = 'A'.repeat(43);
@@ -57,4 +59,86 @@ test('there are words for each state and for each reason', () => {
   assert.equal(errorText({ code: 'RATE_LIMITED', retry_after_ms: 1834 }), 'Too many messages. Try again in 2 s.');
   assert.equal(errorText({ code: 'BACKEND_ERROR', message: 'no model' }), 'no model');
   assert.ok(errorText({}));
+});
+
+test('what others write is one line of bounded length, in the order in which it was written', () => {
+  assert.equal(plainText(' a\n\tb\u0000c\u202ed\u2066e ', 99), 'a b cde');
+  assert.equal(plainText('x'.repeat(1e6), 5), 'xxxxx…');
+  assert.equal(plainText({ a: 1 }, 5), '');
+  assert.equal(unverifiedText({ code: 'RATE_LIMITED' }), 'The relay says (not verified): Too many messages.');
+  assert.equal(unverifiedText({ code: 'X', message: 'your\naccount' }), 'The relay says (not verified): your account');
+  assert.ok(unverifiedText({ message: 'x'.repeat(1e6) }).length < 400);
+  for (const odd of [{}, { code: 'toString' }, { code: {}, message: [] }]) assert.match(unverifiedText(odd), /^The relay says/);
+});
+
+test('a link that reads like another address shows where it goes', () => {
+  for (const [label, target, shown] of [
+    ['here', 'https://evil.example/a', 'here'],
+    ['https://example.org/a', 'https://example.org/a', 'https://example.org/a'],
+    ['example.org', 'https://example.org/', 'example.org'],
+    ['https://bank.example', 'https://evil.example/', 'https://bank.example (evil.example)'],
+    ['bank.example', 'https://evil.example/', 'bank.example (evil.example)'],
+    ['bank．example', 'https://evil.example/', 'bank．example (evil.example)'],
+    ['example.org.evil.example', 'https://example.org/', 'example.org.evil.example (example.org)'],
+    ['https://bank.example@evil.example/', 'https://bank.example@evil.example/', 'https://bank.example@evil.example/ (evil.example)'],
+  ]) {
+    assert.equal(labelOf(label, target), shown);
+  }
+});
+
+// The answers as they are shown, and what was said of the questions.
+function answering() {
+  const shown = [];
+  const failed = [];
+  const answers = new Answers({
+    security: () => 'verified',
+    show: (answer) => shown.includes(answer) || shown.push(answer),
+    remove: (answer) => shown.splice(shown.indexOf(answer), 1),
+    keep: () => {},
+    progress: () => {},
+    announce: () => {},
+    answered: () => {},
+    failed: (ref, text) => Boolean(failed.push([ref, text])),
+  });
+  const delta = (ref, seq, text) => answers.receive('chat.stream', { ref, seq, delta: text });
+  const state = () => shown.map(({ ref, text, state }) => [ref, text, state]);
+  return { answers, shown, failed, delta, state };
+}
+
+test('an answer belongs to the question that it names, and so does an error', () => {
+  const { answers, failed, delta, state } = answering();
+  for (const ref of ['one', 'two', 'three']) answers.expect(ref);
+  delta('two', 1, 'second');
+  delta('one', 1, 'first');
+  answers.fail('three', 'no model');
+  answers.receive('chat.done', { ref: 'two', full_text: 'second.' });
+  answers.fail('one', 'broke');
+  assert.deepEqual(state(), [['one', 'first', 'cut'], ['two', 'second.', 'done']]);
+  assert.deepEqual(failed, [['three', 'no model']], 'without a word of an answer no line is left for one');
+});
+
+test('without names, answers come in the order of their questions', () => {
+  const { answers, delta, state, failed } = answering();
+  for (const ref of ['one', 'two']) answers.expect(ref);
+  delta(undefined, 1, 'first');
+  answers.receive('chat.done', { full_text: 'first.' });
+  answers.fail(undefined, 'no');
+  assert.deepEqual(state(), [['one', 'first.', 'done']]);
+  assert.deepEqual(failed, [['two', 'no']]);
+});
+
+test('what is missing of an answer is told until it comes whole', () => {
+  const { answers, shown, delta } = answering();
+  delta('one', 5, 'end');
+  assert.equal(shown[0].gap, 'beginning');
+  answers.receive('chat.done', { ref: 'one', full_text: 'begin end' });
+  assert.deepEqual([shown[0].gap, shown[0].text], [undefined, 'begin end']);
+  const kept = { role: 'agent', ref: 'two', text: 'be', seq: 1, state: 'cut' };
+  answers.restore([kept]);
+  delta('two', 2, 'gin ');
+  assert.deepEqual([kept.text, kept.gap, kept.state], ['begin ', undefined, 'streaming']);
+  delta('two', 4, 'nd');
+  assert.equal(kept.gap, 'part');
+  answers.receive('chat.done', { ref: 'three', full_text: '' });
+  assert.equal(shown.at(-1).remark, 'The answer is empty');
 });

@@ -130,18 +130,17 @@ test('an error of the agent ends its answer; one of the relay is about the messa
   await phone.say('do something hard');
   await asked;
   agent.say('chat.error', { code: 'BACKEND_ERROR', message: 'The model is not loaded.', ref: agent.lastId });
-  await phone.shows('.message.agent[data-state="cut"] .meta', 'The model is not loaded.');
-  assert.equal(await phone.page.locator('.message.me[data-state="failed"]').count(), 0);
+  await phone.shows('.message.me[data-state="failed"] .meta', 'The agent says: The model is not loaded.');
+  assert.deepEqual(await phone.messages('agent'), [], 'no line is left for an answer without a word');
   const { tokens } = await (await relay.admin('GET', '/api/v1/tokens?limit=1000')).json();
   const { id } = tokens.find(({ online }) => online.agent && online.phone);
   await relay.admin('PATCH', `/api/v1/tokens/${id}`, '{"limits":{"message_bytes_max":2048}}');
   await phone.say('x'.repeat(3000));
-  await phone.shows('.message.me[data-state="failed"] .meta', 'too large');
+  await phone.shows('.message.me[data-state="failed"] .meta', 'The relay says (not verified): The message is too large');
   assert.equal(await phone.page.locator('.thinking').count(), 0, 'no answer is expected');
-  await phone.page.getByRole('button', { name: 'Send again' }).waitFor();
   await relay.admin('PATCH', `/api/v1/tokens/${id}`, '{"limits":null}');
   const again = agent.chat();
-  await phone.page.getByRole('button', { name: 'Send again' }).click();
+  await phone.page.getByRole('button', { name: 'Send again' }).last().click();
   assert.equal((await again).text.length, 3000);
   await phone.close();
   await agent.close();
@@ -314,6 +313,129 @@ test('a relay that speaks for the agent is not believed', async () => {
   await liar.expectSilence();
   await phone.close();
   await liar.close();
+});
+
+// Between page and relay: what the page sends is kept in `said`; `toAgent` and `toPage` say something more.
+async function between(secret, options) {
+  const token = await relay.token();
+  const agent = await Agent.connect(relay.url, token, { secret, ...options });
+  const phone = await Phone.open(browser, 'about:blank');
+  const middle = { said: [] };
+  await phone.page.routeWebSocket(/\/ws$/, (socket) => {
+    const server = socket.connectToServer();
+    middle.toAgent = (message) => server.send(JSON.stringify(message));
+    middle.toPage = (type, payload) => socket.send(JSON.stringify({ v: 1, type, id: 'm', ts: 0, payload }));
+    socket.onMessage((text) => {
+      middle.said.push(JSON.parse(text));
+      if (!middle.swallows) server.send(text);
+    });
+    server.onMessage((text) => socket.send(text));
+  });
+  await phone.page.goto(link(relay, token, secret));
+  await phone.secure('Encrypted, verified');
+  return { agent, phone, middle };
+}
+
+test('an opening that somebody repeats to the agent: other keys are agreed upon, and the question goes out again', async () => {
+  const { agent, phone, middle } = await between(randomBytes(32));
+  await talk({ agent, phone }, 'hello', 'Hello.');
+  const openings = () => middle.said.filter(({ type }) => type === 'key_exchange');
+  for (const question of ['are you there?', 'and now?']) {
+    const before = openings().length;
+    middle.toAgent(openings()[0]);
+    const asked = agent.chat();
+    await phone.say(question);
+    assert.equal((await asked).text, question);
+    assert.equal(openings().length, before + 1);
+    agent.answer(`Answer to ${question}`);
+    await phone.shows('.message.agent[data-state="done"] .body', `Answer to ${question}`);
+    await phone.secure('Encrypted, verified');
+  }
+  assert.equal(agent.refused.length, 2);
+  assert.equal(await phone.page.locator('.message.me').count(), 3);
+  assert.equal(await phone.page.locator('.message.me[data-state="failed"], .message.note').count(), 0);
+  await phone.close();
+  await agent.close();
+});
+
+test('the keys are not called verified while others are being agreed upon, and an answer that cannot be read is told once', async () => {
+  const { agent, phone, middle } = await between(randomBytes(32));
+  middle.swallows = true;
+  for (let count = 0; count < 5; count++) {
+    middle.toPage('chat.stream', { enc: true, ciphertext: randomBytes(40).toString('base64'), nonce: Buffer.alloc(12).toString('base64') });
+  }
+  await phone.secure('Securing…');
+  await phone.say('wait for it');
+  await phone.shows('.message.me[data-state="waiting"]', 'wait for it');
+  assert.equal(await phone.page.locator('.message.note').count(), 1);
+  assert.equal(middle.said.filter(({ type }) => type === 'chat.send').length, 0);
+  middle.swallows = false;
+  // The opening was lost: a hint brings the next one.
+  middle.toPage('chat.error', { code: 'DECRYPTION_FAILED', message: 'no' });
+  await phone.secure('Encrypted, verified');
+  if (!agent.chats.length) await agent.chat();
+  assert.equal(agent.chats[0].text, 'wait for it');
+  await phone.close();
+  await agent.close();
+});
+
+test('an error in clear is shown as nobody’s word, once, short, and as text', async () => {
+  const { agent, phone, middle } = await between(randomBytes(32));
+  const lie = `Your account is locked. Pair again at <b>https://evil.example</b> \u202e${'x'.repeat(5000)}`;
+  for (let count = 0; count < 3; count++) middle.toPage('chat.error', { code: 'BACKEND_ERROR', message: lie });
+  await phone.shows('.message.note[data-unverified] .body', 'The relay says (not verified): Your account is locked.');
+  const note = phone.page.locator('.message.note');
+  assert.equal(await note.count(), 1);
+  assert.ok((await note.innerText()).length < 400);
+  assert.equal(await note.locator('a, b').count(), 0);
+  const asked = agent.chat();
+  await phone.say('is it?');
+  await asked;
+  middle.toPage('chat.error', { code: 'BACKEND_ERROR', message: 'no model', ref: agent.lastId });
+  await phone.shows('.message.me[data-state="failed"] .meta', 'The relay says (not verified): no model');
+  assert.deepEqual(await phone.messages('agent'), []);
+  agent.say('chat.stream', { delta: 'It is not.', seq: 1, ref: agent.lastId });
+  agent.say('chat.done', { full_text: 'It is not.', ref: agent.lastId });
+  await phone.shows('.message.agent[data-state="done"]', 'It is not.');
+  assert.equal(await phone.page.locator('.message.me[data-state="failed"]').count(), 0, 'the agent’s own word counts');
+  await phone.close();
+  await agent.close();
+});
+
+test('the agent’s name is in the head, as short text', async () => {
+  const { phone, agent } = await pair({ secret: randomBytes(32), name: `<b>Coral</b> \u202e${'long '.repeat(50)}` });
+  await phone.shows('#agent-name', '<b>Coral</b> long long');
+  assert.ok((await phone.page.locator('#agent-name').innerText()).length <= 61);
+  assert.ok((await phone.page.locator('#agent-name').boundingBox()).height < 30, 'on one line');
+  assert.ok((await phone.page.evaluate(() => document.documentElement.scrollWidth)) <= PHONE.width);
+  await phone.close();
+  await agent.close();
+});
+
+test('a reload keeps what was said of an answer, and tells what is missing until it comes whole', async () => {
+  const { phone, agent } = await pair();
+  await phone.secure('Encrypted, verified');
+  const [first, second] = [agent.chat(), agent.chat()];
+  await phone.say('say nothing');
+  await first;
+  agent.say('chat.done', { full_text: '', ref: agent.lastId });
+  await phone.shows('.message.agent .meta', 'The answer is empty');
+  await phone.say('say much');
+  await second;
+  const ref = agent.lastId;
+  agent.say('chat.stream', { delta: 'one ', seq: 1, ref });
+  await phone.shows('.message.agent .body', 'one');
+  await phone.page.reload();
+  await phone.secure('Encrypted, verified');
+  await phone.shows('.message.agent .meta', 'The answer is empty');
+  agent.say('chat.stream', { delta: 'three \u202e[https://bank.example](https://evil.example/)', seq: 3, ref });
+  await phone.shows('.message.agent[data-state="streaming"] .doing', 'is missing here; it comes when the answer is complete');
+  await phone.shows('.message.agent a', 'https://bank.example (evil.example)');
+  agent.say('chat.done', { full_text: 'one two three', ref });
+  await phone.shows('.message.agent[data-state="done"] .body', 'one two three');
+  assert.equal(await phone.page.locator('.message.agent .doing:visible').count(), 0);
+  await phone.close();
+  await agent.close();
 });
 
 test('a token that is not known, and one that is revoked, end it with a word', async () => {

@@ -1,0 +1,170 @@
+// The answers that are under way: which question each belongs to, what of it has come, how it ended. It knows neither
+// the screen nor the connection. What comes here has been read with the agent's keys (or the chat has none).
+
+import { plainText } from './words.js';
+
+// Of an answer, this much is read out by a screen reader at once; the rest stands in the conversation.
+const SPOKEN_CHARACTERS_MAX = 1_500;
+const STATUS_CHARACTERS_MAX = 200;
+// So many answers that broke off can go on.
+const CUT_MAX = 10;
+
+export class Answers {
+  #handlers;
+  // Oldest first; each has the id of its question as `ref`, where that is known.
+  #open = [];
+  #cut = [];
+  // The newest answer, until the next question: an agent that gives no `ref` goes on with it.
+  #last = null;
+
+  // handlers: security(), show(answer), remove(answer), keep(answer), progress(answer), announce(text),
+  // answered(ref), failed(ref, text): whether there is such a question
+  constructor(handlers) {
+    this.#handlers = handlers;
+  }
+
+  get underWay() {
+    return this.#open;
+  }
+
+  // The questions of which not a word has been answered.
+  get unanswered() {
+    return this.#open.filter((answer) => !answer.text).map(({ ref }) => ref);
+  }
+
+  // What an earlier page kept, oldest first.
+  restore(messages) {
+    this.#cut = messages.filter(({ role, state }) => role === 'agent' && state === 'cut').slice(-CUT_MAX);
+    if (this.#cut.length && messages.at(-1) === this.#cut.at(-1)) this.#last = this.#cut.at(-1);
+  }
+
+  clear() {
+    this.#open = [];
+    this.#cut = [];
+    this.#last = null;
+  }
+
+  // A question went out. Three dots show that the agent thinks, until its first word.
+  expect(ref) {
+    this.#handlers.show(this.#start(ref));
+    this.#handlers.announce('The agent is answering');
+  }
+
+  // The question was not delivered: its dots go.
+  retract(ref) {
+    const answer = this.#open.find((one) => one.ref === ref);
+    if (answer && !answer.text) this.#drop(answer);
+  }
+
+  // The agent or the connection is gone: no more comes, or it comes whole later.
+  interrupt() {
+    for (const answer of [...this.#open]) {
+      if (answer.text) this.#end(answer, 'cut', 'The connection to the agent broke off');
+      else this.#drop(answer);
+    }
+  }
+
+  receive(type, payload) {
+    if (type === 'chat.stream') this.#receiveDelta(payload);
+    else if (type === 'chat.done') this.#receiveDone(payload);
+    else if (type === 'chat.tool_status') this.#receiveStatus(payload);
+  }
+
+  // The agent's own error. Without a word of the answer it is the question that shows it. Returns whether it was shown.
+  fail(ref, text) {
+    const answer = this.#find(ref);
+    if (answer?.text) {
+      this.#end(answer, 'cut', text);
+      return true;
+    }
+    if (answer) this.#drop(answer);
+    return this.#handlers.failed(typeof ref === 'string' ? ref : answer?.ref, text);
+  }
+
+  #start(ref) {
+    const answer = { role: 'agent', text: '', time: Date.now(), state: 'streaming', security: this.#handlers.security() };
+    if (ref !== undefined) answer.ref = ref;
+    this.#open.push(answer);
+    this.#last = answer;
+    return answer;
+  }
+
+  // Answers come in the order of their questions where they do not say what they answer.
+  #find(ref) {
+    return typeof ref === 'string' ? this.#open.find((answer) => answer.ref === ref) : this.#open[0];
+  }
+
+  // An answer that broke off here goes on.
+  #resume(ref) {
+    const found = typeof ref === 'string' ? this.#cut.find((answer) => answer.ref === ref) : this.#last;
+    if (found?.state !== 'cut') return undefined;
+    this.#cut = this.#cut.filter((one) => one !== found);
+    found.state = 'streaming';
+    delete found.error;
+    this.#open.push(found);
+    return found;
+  }
+
+  #begin(ref) {
+    return this.#start(typeof ref === 'string' ? ref : undefined);
+  }
+
+  #drop(answer) {
+    this.#open = this.#open.filter((one) => one !== answer);
+    this.#handlers.remove(answer);
+  }
+
+  #end(answer, state, error) {
+    this.#open = this.#open.filter((one) => one !== answer);
+    delete answer.doing;
+    if (error) answer.error = error;
+    answer.state = state;
+    if (state === 'cut') this.#cut = [...this.#cut, answer].slice(-CUT_MAX);
+    this.#handlers.show(answer);
+    this.#handlers.keep(answer);
+    this.#handlers.announce(state === 'done' ? `Agent: ${answer.text.slice(0, SPOKEN_CHARACTERS_MAX)}` : error);
+  }
+
+  #receiveDelta({ delta, seq, ref }) {
+    if (typeof delta !== 'string') return;
+    let answer = this.#find(ref);
+    // An answer begins at 1: the one before it ended without a word.
+    if (answer?.text && seq === 1) {
+      this.#end(answer, 'done');
+      answer = this.#find(ref);
+    }
+    if (!answer && seq > 1) answer = this.#resume(ref);
+    answer ??= this.#begin(ref);
+    if (Number.isSafeInteger(seq)) {
+      // What was lost on the way comes with the whole text at the end.
+      if (seq !== (answer.seq ?? 0) + 1) answer.gap = answer.text ? 'part' : 'beginning';
+      answer.seq = seq;
+    }
+    answer.text += delta;
+    delete answer.doing;
+    this.#handlers.answered(answer.ref);
+    this.#handlers.show(answer);
+    this.#handlers.progress(answer);
+  }
+
+  #receiveDone({ full_text: whole, cancelled, ref }) {
+    let answer = this.#find(ref) ?? this.#resume(ref);
+    if (!answer && typeof whole === 'string') answer = this.#begin(ref);
+    if (!answer) return;
+    if (typeof whole === 'string' && whole) {
+      answer.text = whole;
+      delete answer.gap;
+    }
+    if (cancelled) answer.remark = 'Stopped by your next message';
+    else if (!answer.text) answer.remark = 'The answer is empty';
+    this.#handlers.answered(answer.ref);
+    this.#end(answer, 'done');
+  }
+
+  #receiveStatus(payload) {
+    const answer = this.#find(payload.ref) ?? this.#begin(payload.ref);
+    const text = payload.message ?? payload.status ?? payload.tool ?? payload.name;
+    answer.doing = plainText(text, STATUS_CHARACTERS_MAX) || 'Working…';
+    this.#handlers.show(answer);
+  }
+}
