@@ -29,17 +29,38 @@ const OPERATIONS: [(&str, u8); 7] = [
 /// # Errors
 /// There is no ring, or it cannot be asked.
 pub fn parts() -> Result<Vec<(&'static str, bool)>, Unfit> {
-    let ring: IoUring = IoUring::builder()
+    let mut ring: IoUring = IoUring::builder()
         .setup_single_issuer()
         .setup_defer_taskrun()
         .setup_submit_all()
         .build(8)
         .map_err(Unfit::Refused)?;
     let mut probe = Probe::new();
-    ring.submitter().register_probe(&mut probe).map_err(|_| Unfit::Lacks("IORING_REGISTER_PROBE"))?;
+    ring.submitter().register_probe(&mut probe).map_err(|error| unfit(error, "IORING_REGISTER_PROBE"))?;
     let mut parts: Vec<_> = OPERATIONS.iter().map(|&(name, code)| (name, probe.is_supported(code))).collect();
-    parts.push(("rings of provided buffers", Pool::register(&ring.submitter()).is_ok()));
+    const BUFFERS: &str = "rings of provided buffers";
+    match Pool::register(&ring.submitter()).map_err(|error| unfit(error, BUFFERS)) {
+        Ok(_) => parts.push((BUFFERS, true)),
+        Err(Unfit::Lacks(name)) => parts.push((name, false)),
+        Err(refused) => return Err(refused),
+    }
+    enter(&mut ring).map_err(Unfit::Refused)?;
     Ok(parts)
+}
+
+/// A kernel that does not know what is asked for says `EINVAL`; a filter in front of it says something else.
+fn unfit(error: io::Error, what: &'static str) -> Unfit {
+    match error.kind() {
+        io::ErrorKind::InvalidInput => Unfit::Lacks(what),
+        _ => Unfit::Refused(error),
+    }
+}
+
+/// A filter may let the set-up pass and forbid the call that everything else goes through.
+fn enter(ring: &mut IoUring) -> io::Result<()> {
+    // SAFETY: an operation that does nothing points to nothing.
+    unsafe { ring.submission().push(&opcode::Nop::new().build()) }.map_err(io::Error::other)?;
+    ring.submit_and_wait(1).map(|_| ())
 }
 
 /// Builds a ring as a shard does, and asks it for each operation. Multishot receives, which cannot be asked for, are
