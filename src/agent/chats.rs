@@ -4,13 +4,12 @@ use super::backend::{Backend, BackendError, Image, Output, Question};
 use super::cancel::Cancel;
 use super::history::{History, Speaker, Turn};
 use super::printable::printable;
-use crate::client::{ANSWER_BYTES_MAX, Client, MESSAGE_BYTES_MAX, SendError, Stream};
+use crate::client::{ANSWER_BYTES_MAX, Client, MESSAGE_BYTES_MAX, SendError, Stream, unix_ms};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Backends at work at once, those that have not noticed yet that they were cancelled among them.
 pub(super) const ANSWERS_MAX: usize = 16;
@@ -63,10 +62,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-pub(super) fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
-}
-
 impl Chats {
     /// No answer is under way.
     pub(super) fn new(client: Client, backend: Arc<dyn Backend>, context_turns: usize) -> Self {
@@ -91,7 +86,7 @@ impl Chats {
         if self.threads.load(Ordering::Relaxed) >= ANSWERS_MAX {
             return self.refuse(&asked, "the agent answers too many questions at once: try again in a while");
         }
-        let turn = Turn::new(Speaker::User, asked.text.clone(), asked.images.clone(), now_ms());
+        let turn = Turn::new(Speaker::User, asked.text.clone(), asked.images.clone(), unix_ms());
         let turns = {
             let mut history = lock(&self.history);
             history.push(&chat, turn);
@@ -181,7 +176,7 @@ fn end(stream: Stream, history: &Mutex<History>, chat: &str, cancelled: bool) {
         more.insert("cancelled".to_owned(), json!(true));
     }
     if !text.is_empty() {
-        lock(history).push(chat, Turn::new(Speaker::Assistant, text, Vec::new(), now_ms()));
+        lock(history).push(chat, Turn::new(Speaker::Assistant, text, Vec::new(), unix_ms()));
     }
     // As above. The phone can ask for the history.
     let _ = stream.finish(more);
@@ -252,7 +247,7 @@ impl Work {
                 if stream.text().is_empty() {
                     lock(&self.history).forget_question(chat);
                 } else {
-                    let turn = Turn::new(Speaker::Assistant, stream.text().to_owned(), Vec::new(), now_ms());
+                    let turn = Turn::new(Speaker::Assistant, stream.text().to_owned(), Vec::new(), unix_ms());
                     lock(&self.history).push(chat, turn);
                 }
                 let ms = retry_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));

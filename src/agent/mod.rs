@@ -20,7 +20,7 @@ mod utf8;
 
 pub use serve::{Ending, Settings, serve};
 
-use crate::client::{Client, Encryption, RegisterError, RelayUrl, StartError, TlsError, Trust, register};
+use crate::client::{Client, Encryption, RegisterError, RelayUrl, StartError, TlsError, Trust, random, register};
 use crate::e2e::{Link, PairingSecret};
 use crate::proto::token::Role;
 use backend::Backend;
@@ -268,8 +268,5 @@ fn keep(path: &Path, options: &Options, state: &State) -> Result<(), StateError>
 /// A new pairing secret.
 #[must_use]
 pub fn new_secret() -> PairingSecret {
-    PairingSecret::generate(&mut |bytes: &mut [u8]| {
-        // The source fails only where the system is broken beyond use.
-        getrandom::fill(bytes).expect("the system has a random source");
-    })
+    PairingSecret::generate(&mut |bytes: &mut [u8]| random(bytes))
 }

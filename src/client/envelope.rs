@@ -28,9 +28,14 @@ pub(super) struct Received<'a> {
 
 /// The text of an envelope.
 pub(super) fn write(kind: &str, id: &str, payload: &RawValue) -> String {
-    let ts = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+    let ts = unix_ms();
     // Strings, numbers and text that is JSON already: there is nothing in it that cannot be written.
     serde_json::to_string(&Written { v: 1, kind, id, ts, payload }).unwrap_or_default()
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 /// A new id: a random UUID (RFC 9562, version 4).
@@ -44,7 +49,7 @@ pub(super) fn new_id() -> String {
 }
 
 /// Fills `bytes` from the system's secure random source.
-pub(super) fn random(bytes: &mut [u8]) {
+pub(crate) fn random(bytes: &mut [u8]) {
     // The source fails only where the system is broken beyond use.
     getrandom::fill(bytes).expect("the system has a random source");
 }

@@ -42,6 +42,7 @@ mod tls;
 mod url;
 mod worker;
 
+pub(crate) use envelope::{random, unix_ms};
 pub use event::{Event, Message, PeerError, Reason};
 pub use options::{Encryption, MESSAGE_BYTES_MAX, Options, Trust};
 pub use register::{RegisterError, http_agent, register};

@@ -4,12 +4,13 @@ use crate::control::StoreHealth;
 use crate::control::message::Request;
 use crate::shard::cells::{Cells, Outcome};
 use crate::shard::shared::Shared;
+use crate::telemetry::clock::unix_now;
 use crate::telemetry::metrics::{self as table, Histogram, Sheet, Tally};
 use crate::telemetry::process::ProcessFigures;
 use crossbeam_channel::Sender;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 /// By `Role as usize` of the sender.
 const DIRECTIONS: [&str; 2] = ["phone_to_agent", "agent_to_phone"];
@@ -66,7 +67,7 @@ impl Figures {
 
     fn of_store(&self, sheet: &mut Sheet) {
         let store = &self.store;
-        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        let unix_ms = unix_now().as_millis() as u64;
         sheet.gauge(table::STORE_OK, &[], f64::from(u8::from(store.is_ok())));
         sheet.gauge(table::STORE_QUEUE, &[], self.control.len() as f64);
         sheet.histogram(table::STORE_WRITE_SECONDS, &[], &store.writes());

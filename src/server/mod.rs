@@ -39,13 +39,14 @@ use crate::shard::addresses::Addresses;
 use crate::shard::mail::Mail;
 use crate::shard::shared::{Caps, Rules, Shared};
 use crate::store::Store;
+use crate::telemetry::clock::unix_now;
 use crate::telemetry::life::Life;
 use crate::tls::certificates::Certificates;
 use crate::tls::settings::server_config;
 use arc_swap::ArcSwap;
 use std::fmt::Display;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 /// Orders that the main thread has not taken yet.
 const ORDERS_MAX: usize = 1024;
@@ -219,7 +220,7 @@ fn rules(config: &Config, key: &Secret, nofile: u64) -> Rules {
 }
 
 fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    unix_now().as_millis() as u64
 }
 
 /// Bytes from the system's secure random source.

@@ -1,15 +1,14 @@
 //! The messages that the relay writes itself, as complete WebSocket frames.
 
 use crate::proto::frame::{self, Opcode};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::fmt;
 
 /// The longest `id`, in bytes of JSON text, that an error repeats as `ref`.
 pub const REF_BYTES_MAX: usize = 1024;
 
 /// The error codes that the relay sends (wire contract, Error codes).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
     /// The first message does not admit.
     Unauthorized,
@@ -51,6 +50,12 @@ impl ErrorCode {
             Self::MessageTooLarge => "MESSAGE_TOO_LARGE",
             Self::InvalidMessage => "INVALID_MESSAGE",
         }
+    }
+}
+
+impl Serialize for ErrorCode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
     }
 }
 

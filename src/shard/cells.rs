@@ -163,9 +163,7 @@ impl Cells {
     /// A message went to the peer, or will when the run that it is in is queued.
     #[inline]
     pub(super) fn forwarded(&mut self, role: Role, bytes: usize) {
-        let flow = &mut self.flows[role as usize];
-        flow.messages[Outcome::Forwarded as usize] += 1;
-        flow.bytes[Outcome::Forwarded as usize] += bytes as u64;
+        self.count(role, Outcome::Forwarded, bytes);
         self.fresh += 1;
     }
 
@@ -199,7 +197,8 @@ impl Cells {
         self.refused.add(code.name(), 1);
     }
 
-    /// A message did not go to the peer.
+    /// What became of a message.
+    #[inline]
     pub(super) fn count(&mut self, role: Role, outcome: Outcome, bytes: usize) {
         let flow = &mut self.flows[role as usize];
         flow.messages[outcome as usize] += 1;

@@ -5,13 +5,14 @@ use super::cells::Cells;
 use crate::config::Network;
 use crate::http::{Gate, HealthReport};
 use crate::session::directory::Directory;
+use crate::telemetry::clock::unix_now;
 use crate::telemetry::life::{Life, Stage};
 use crate::tls::certificates::Certificates;
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 /// Caps over all shards; 0 lifts one.
 #[derive(Clone, Copy, Debug)]
@@ -80,15 +81,11 @@ impl Shared {
             beat_ages_ms: self.life.beats.shard_ages(now).map(|age| age.as_millis() as u64).collect(),
             store_fault: (self.store_fault)(),
             tls: self.certificates.is_some(),
-            certificate_fault: self.certificates.as_ref().and_then(|all| all.fault(unix_s())),
+            certificate_fault: self.certificates.as_ref().and_then(|all| all.fault(unix_now().as_secs())),
             draining: self.life.stage() == Stage::Draining,
             unready: self.life.unready(now),
         }
     }
-}
-
-fn unix_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Adds one to a counter unless that takes it over `max` (0: no maximum).

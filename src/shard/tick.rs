@@ -7,11 +7,12 @@ use super::connection::{NONE, Pauses, Phase};
 use crate::proto::frame::Opcode;
 use crate::ring::queue::unacknowledged_bytes;
 use crate::session::message::frame_of;
+use crate::telemetry::clock::unix_now;
 use crate::tls::outcome::Outcome;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// A shard's time, read once a turn.
 pub(super) struct Clock {
@@ -36,8 +37,7 @@ impl Clock {
     }
 
     fn read_wall(&mut self) {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.unix_at_start = unix.saturating_sub(self.started.elapsed());
+        self.unix_at_start = unix_now().saturating_sub(self.started.elapsed());
     }
 
     /// Since the shard started.

@@ -62,6 +62,13 @@ impl Live {
     pub(super) fn key(&self) -> TokenKey {
         self.key
     }
+
+    /// Puts it, which stands at `index`, on the list of those with bytes that are not reported, once.
+    fn note(&mut self, index: u32, used: &mut Vec<u32>) {
+        if !std::mem::replace(&mut self.noted, true) {
+            used.push(index);
+        }
+    }
 }
 
 impl Tokens {
@@ -77,19 +84,13 @@ impl Tokens {
     pub(super) fn note_forwarded(&mut self, index: u32, role: Role, bytes: u64) {
         let Some(live) = self.sessions.get_mut(index as usize) else { return };
         live.lives[role as usize].forwarded(bytes);
-        if !live.noted {
-            live.noted = true;
-            self.used.push(index);
-        }
+        live.note(index, &mut self.used);
     }
 
     /// Notes that a session has bytes that are not reported.
     fn note_use(&mut self, index: u32) {
-        if let Some(live) = self.sessions.get_mut(index as usize)
-            && !live.noted
-        {
-            live.noted = true;
-            self.used.push(index);
+        if let Some(live) = self.sessions.get_mut(index as usize) {
+            live.note(index, &mut self.used);
         }
     }
 }

@@ -6,9 +6,9 @@ use crate::ring::probe::{self, Unfit};
 use crate::server::preflight::{KERNEL_MIN, ProbeError, Surroundings};
 use crate::server::rlimits;
 use crate::store::calendar::write_rfc3339;
+use crate::telemetry::clock::unix_now;
 use std::fs;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Below it a crowd that comes back after a restart finds the queue of a port full.
 const SOMAXCONN_MIN: u64 = 4096;
@@ -143,7 +143,7 @@ fn limits(config: &Config) -> Vec<Finding> {
 }
 
 fn clock() -> Finding {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now = unix_now().as_secs();
     let text = write_rfc3339(now);
     if now < CLOCK_MIN {
         let to_do = "set it: quotas, expiry and certificates go by it (timedatectl set-ntp true)";

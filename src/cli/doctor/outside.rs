@@ -5,6 +5,7 @@ use crate::config::file;
 use crate::config::{Acme, Config, MetricsAddr, PairFiles};
 use crate::store::calendar::write_rfc3339;
 use crate::store::check::{CheckError, Found, check};
+use crate::telemetry::clock::unix_now;
 use crate::tls::certificate::Certificate;
 use crate::tls::files::FILE_BYTES_MAX;
 use rustix::fs::{Access, access};
@@ -14,7 +15,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// A certificate that ends sooner is worth a look.
 const RENEW_WITHIN_S: u64 = 14 * 86_400;
@@ -164,7 +165,7 @@ fn pair(files: &PairFiles) -> Finding {
         Ok(certificate) => certificate,
         Err(text) => return Finding::fail(title, text, to_do),
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now = unix_now().as_secs();
     if let Err(error) = certificate.check_time(now) {
         return Finding::fail(title, error.to_string(), "renew it; the relay takes the new file in by itself");
     }

@@ -6,13 +6,14 @@ use super::disk::Disk;
 use super::order::{Fault, Responders, Way, order};
 use super::schedule::{renew_at, renew_in, retry_delay};
 use super::{DiskError, Settings};
+use crate::telemetry::clock::unix_now;
 use crate::tls::certificate::Certificate;
 use crate::tls::certificates::{Certificates, Place};
 use crate::tls::port80::Tokens;
 use crate::tls::status::Source;
 use instant_acme::{Account, CertificateIdentifier};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
 /// Orders under way at a time.
@@ -53,7 +54,7 @@ impl Keeper {
             let place = certificates.add(domain.clone(), Source::Acme);
             let kept = kept(&disk, domain)?;
             if let Some(certificate) = &kept {
-                certificates.put(unix_s(), place, certificate.clone());
+                certificates.put(unix_now().as_secs(), place, certificate.clone());
             }
             domains.push((domain.clone(), place, kept));
         }
@@ -120,7 +121,7 @@ impl Domain {
             self.due = renew_at(certificate.not_before, certificate.not_after, chance());
         }
         loop {
-            let now = unix_s();
+            let now = unix_now().as_secs();
             if now >= self.due {
                 self.attempt().await;
             } else if self.certificate.is_some() && self.failures == 0 && now >= self.ask {
@@ -144,7 +145,8 @@ impl Domain {
         match attempt.unwrap_or(Err(Fault::Slow)) {
             Ok(certificate) => {
                 self.failures = 0;
-                self.due = renew_at(certificate.not_before, certificate.not_after, chance()).max(unix_s() + 1);
+                self.due =
+                    renew_at(certificate.not_before, certificate.not_after, chance()).max(unix_now().as_secs() + 1);
                 self.ask = 0;
                 tracing::info!(
                     domain = self.domain,
@@ -152,7 +154,7 @@ impl Domain {
                     renewal = crate::store::calendar::write_rfc3339(self.due),
                     "certificate issued"
                 );
-                self.keeper.responders.certificates.put(unix_s(), self.place, certificate.clone());
+                self.keeper.responders.certificates.put(unix_now().as_secs(), self.place, certificate.clone());
                 self.certificate = Some(certificate);
             }
             Err(fault) => self.fail(&fault),
@@ -164,7 +166,7 @@ impl Domain {
         let trouble = fault.trouble();
         let told = fault.told(self.keeper.accounts.directory());
         let wait = retry_delay(trouble, self.failures, self.keeper.retry_after.take(), chance());
-        self.due = unix_s() + wait.as_secs().max(1);
+        self.due = unix_now().as_secs() + wait.as_secs().max(1);
         tracing::error!(
             domain = self.domain,
             error = told,
@@ -225,7 +227,7 @@ impl Domain {
         let useless =
             |error: &dyn std::fmt::Display| Fault::Useless(format!("what the CA issued is of no use: {error}"));
         let certificate = Certificate::from_pem(pem.as_bytes(), pem.as_bytes()).map_err(|error| useless(&error))?;
-        if !certificate.is_for(&self.domain) || certificate.not_after <= unix_s() {
+        if !certificate.is_for(&self.domain) || certificate.not_after <= unix_now().as_secs() {
             return Err(useless(&"it is for other names or has ended"));
         }
         if let Err(error) = self.keeper.disk.keep_certificate(&self.domain, pem.as_bytes()) {
@@ -243,7 +245,7 @@ impl Domain {
             (None, _) => Err(instant_acme::Error::Unsupported("certificates without an authority key identifier")),
             (_, Err(fault)) => {
                 tracing::debug!(domain = self.domain, %fault, "the CA was not asked when to renew");
-                self.ask = unix_s() + WINDOW_RETRY.as_secs();
+                self.ask = unix_now().as_secs() + WINDOW_RETRY.as_secs();
                 return;
             }
         };
@@ -255,7 +257,7 @@ impl Domain {
                     second(info.suggested_window.end.unix_timestamp()),
                 );
                 self.due = renew_in(window, certificate.not_before, certificate.not_after, chance());
-                self.ask = unix_s() + again.clamp(WINDOW_EVERY.0, WINDOW_EVERY.1).as_secs();
+                self.ask = unix_now().as_secs() + again.clamp(WINDOW_EVERY.0, WINDOW_EVERY.1).as_secs();
                 tracing::info!(
                     domain = self.domain,
                     renewal = crate::store::calendar::write_rfc3339(self.due),
@@ -266,7 +268,7 @@ impl Domain {
             Err(instant_acme::Error::Unsupported(_)) => self.ask = u64::MAX,
             Err(error) => {
                 tracing::debug!(domain = self.domain, %error, "the CA did not say when to renew");
-                self.ask = unix_s() + WINDOW_RETRY.as_secs();
+                self.ask = unix_now().as_secs() + WINDOW_RETRY.as_secs();
             }
         }
     }
@@ -280,10 +282,6 @@ fn identifier(certificate: &Certificate) -> Option<CertificateIdentifier<'static
 
 fn is_account_unknown(problem: &instant_acme::Problem) -> bool {
     problem.r#type.as_deref().is_some_and(|kind| kind.ends_with(":accountDoesNotExist"))
-}
-
-fn unix_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// From 0 to 1. Where the system has no randomness, the middle.
