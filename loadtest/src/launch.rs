@@ -131,7 +131,8 @@ impl Server {
         Ok((server, Relay { target, process: Some(process), memory_at_start, tokens }))
     }
 
-    fn spawn(mut command: Command, directory: Option<PathBuf>) -> Result<Self> {
+    /// A process that says nothing on standard output, with the directory that goes with it.
+    pub(crate) fn spawn(mut command: Command, directory: Option<PathBuf>) -> Result<Self> {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
         Ok(Self { child: child.with_context(|| format!("cannot start {command:?}"))?, directory })
     }

@@ -170,13 +170,13 @@ impl Bench<'_> {
             let outcome = scenario(0, REST_SECONDS)?;
             let tokens = outcome.figures.get("rss_bytes_per_connection_with_tokens").copied().unwrap_or_default();
             let note = format!("with what the tokens take: {tokens:.0}");
-            self.table.put(Row::new(memory, Bound::AtMost(450.0), figure(&outcome, RSS)?, note));
+            self.table.put(Row::new(memory, Bound::AtMost(450.0), outcome.figure_of(RSS)?, note));
             let note = format!("over {REST_SECONDS} s, each connection pinged");
-            self.table.put(Row::new(rest, Bound::AtMost(0.01), figure(&outcome, "server_cores")?, note));
+            self.table.put(Row::new(rest, Bound::AtMost(0.01), outcome.figure_of("server_cores")?, note));
         }
         if self.wants(active) {
             let outcome = scenario(PAIRS_ACTIVE, self.args.seconds.max(3.0))?;
-            self.table.put(Row::new(active, Bound::AtMost(600.0), figure(&outcome, RSS)?, String::new()));
+            self.table.put(Row::new(active, Bound::AtMost(600.0), outcome.figure_of(RSS)?, String::new()));
         }
         Ok(())
     }
@@ -208,8 +208,4 @@ fn one(relay: &Relay, name: &str, scenario: &impl Fn(Run<'_>) -> Result<Outcome>
 
 fn ratio<'a>(result: &'a Comparison, name: &str) -> Result<&'a Ratio> {
     result.ratio.get(name).with_context(|| format!("{name} was not measured"))
-}
-
-fn figure(outcome: &Outcome, name: &str) -> Result<f64> {
-    outcome.figures.get(name).copied().with_context(|| format!("{name} was not measured"))
 }

@@ -1,13 +1,13 @@
 //! `bench --tls`: what TLS costs more than plain connections, and than a proxy that speaks it in front of the reference.
 
-use super::{Bench, CPU, RSS, figure, one, ratio};
+use super::{Bench, CPU, RSS, one, ratio};
 use crate::bench::table::{Bound, Row};
 use crate::launch::{Secured, Server};
 use crate::report::latency::round;
 use crate::scenario::{Relay, idle, pingpong, storm};
 use crate::tls::TlsArgs;
 use anyhow::{Context as _, Result};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 const PAIRS: usize = 100;
 const PAIRS_IDLE: usize = 4000;
@@ -72,7 +72,7 @@ impl Bench<'_> {
         let plan = idle::Plan { pairs: PAIRS_IDLE, active: 0, bytes: 256, seconds: 3.0 };
         let outcome = one(tls, "relay", &|run| idle::run(run, &plan))?;
         let note = "after the handshake and the first message".to_owned();
-        self.table.put(Row::new(name, Bound::AtMost(3584.0), figure(&outcome, RSS)?, note));
+        self.table.put(Row::new(name, Bound::AtMost(3584.0), outcome.figure_of(RSS)?, note));
         Ok(())
     }
 
@@ -115,10 +115,10 @@ impl Bench<'_> {
         let plan = pingpong::Plan { rate: Some(2000.0), sleeps: true, ..self.plan(PAIRS, 256, 1) };
         let p99_ms = |relay: &Relay, name: &str| {
             let outcome = one(relay, name, &|run| pingpong::run(run, &plan))?;
-            anyhow::Ok(figure(&outcome, "latency_p99_us")? / 1000.0)
+            anyhow::Ok(outcome.figure_of("latency_p99_us")? / 1000.0)
         };
         let calm = p99_ms(tls, "calm")?;
-        let crowd = Crowd::start(tls)?;
+        let crowd = crowd(tls)?;
         let stormy = p99_ms(tls, "storm")?;
         drop(crowd);
         let note = format!("without the storm {:.2}; the crowd shares the generator's core", round(calm));
@@ -132,26 +132,15 @@ impl Bench<'_> {
 }
 
 /// Another process of this program whose clients connect, leave and come back.
-struct Crowd(Child);
-
-impl Crowd {
-    fn start(relay: &Relay) -> Result<Self> {
-        let tls = relay.target.tls.as_ref().context("no TLS")?;
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(["storm", "--url", &relay.target.url, "--pairs", "5000", "--seconds", "120"]);
-        command.args(tls.args.to_args()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let crowd = Self(command.spawn().context("cannot start the crowd")?);
-        // Until it has its tokens and connects.
-        std::thread::sleep(std::time::Duration::from_secs(1));
-        Ok(crowd)
-    }
-}
-
-impl Drop for Crowd {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+fn crowd(relay: &Relay) -> Result<Server> {
+    let tls = relay.target.tls.as_ref().context("no TLS")?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["storm", "--url", &relay.target.url, "--pairs", "5000", "--seconds", "120"]);
+    command.args(tls.args.to_args()).stderr(Stdio::null());
+    let crowd = Server::spawn(command, None)?;
+    // Until it has its tokens and connects.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    Ok(crowd)
 }
 
 /// Microseconds of a signature with ECDSA P-256 and of an exchange with X25519, as OpenSSL does them here.

@@ -8,6 +8,9 @@ use std::rc::Rc;
 /// Every frame of the generator is masked with this key: what a mask is for, no test relay needs.
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
+/// Stands in for the id of a real message, where nobody asks for it.
+pub(super) const ID: &str = "5f0c1c0e-58a4-4b7e-9d9d-0c9f2f6f7a11";
+
 /// The two sides of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -26,11 +29,8 @@ impl Role {
 
 /// The masked `auth` message.
 pub(crate) fn auth_frame(token: &str, role: Role) -> Vec<u8> {
-    let text = format!(
-        r#"{{"v":1,"type":"auth","id":"a","ts":1707451200000,"payload":{{"token":"{token}","role":"{}"}}}}"#,
-        role.name()
-    );
-    frame::text_frame(text.as_bytes(), KEY)
+    let payload = format!(r#"{{"token":"{token}","role":"{}"}}"#, role.name());
+    frame::text_frame(&text_of("auth", "a", &payload), KEY)
 }
 
 /// The masked pong that answers a ping with `payload`.
@@ -59,12 +59,12 @@ impl Template {
     ///
     /// Fails where an envelope of that type does not fit into `bytes`.
     pub(crate) fn envelope(kind: &'static str, bytes: usize, copies_max: usize) -> Result<Self> {
-        let least = text_of(kind, r#"{"content":""}"#).len();
+        let least = text_of(kind, ID, r#"{"content":""}"#).len();
         ensure!(bytes >= least, "a {kind} message takes at least {least} bytes, not {bytes}");
         let words = "The quick brown fox jumps over the lazy dog, and the relay carries every word of it. ";
         let content: String = words.chars().cycle().take(bytes - least).collect();
         let clear = format!(r#"{{"content":"{content}"}}"#);
-        let payload = text_of(kind, &clear);
+        let payload = text_of(kind, ID, &clear);
         let frame = frame::text_frame(&payload, KEY);
         let copies = copies_max.clamp(1, (TEMPLATE_BYTES_MAX / frame.len()).max(1));
         Ok(Self {
@@ -93,12 +93,9 @@ impl Template {
     }
 }
 
-/// A whole envelope. Its id and time stand in for those of a real one.
-pub(super) fn text_of(kind: &str, payload: &str) -> Vec<u8> {
-    format!(
-        r#"{{"v":1,"type":"{kind}","id":"5f0c1c0e-58a4-4b7e-9d9d-0c9f2f6f7a11","ts":1707451200000,"payload":{payload}}}"#
-    )
-    .into_bytes()
+/// A whole envelope. Its time stands in for that of a real one.
+pub(super) fn text_of(kind: &str, id: &str, payload: &str) -> Vec<u8> {
+    format!(r#"{{"v":1,"type":"{kind}","id":"{id}","ts":1707451200000,"payload":{payload}}}"#).into_bytes()
 }
 
 /// The masked frame of a whole envelope.

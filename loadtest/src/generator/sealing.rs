@@ -1,7 +1,7 @@
 //! `--e2e`: clients that encrypt for real, as PROTOCOL.md has it in version 2. Each connection agrees on keys with its
 //! peer, seals each message that it sends and opens each that it receives. What cannot be opened is an error.
 
-use super::envelope::Role;
+use super::envelope::{ID, Role, text_of};
 use coralmux::e2e::{End, PairingSecret, Reply};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -77,12 +77,12 @@ impl Sealing {
                     .end
                     .handle_key_exchange(envelope.id.as_deref(), envelope.payload, &id)
                     .map_err(|error| format!("key exchange: {error}"))?;
-                let reply = step.reply.map(|reply| text_of(&reply, &id));
+                let reply = step.reply.map(|reply| text_of(reply.kind, &id, reply.payload.get()));
                 Ok(if step.agreed { Opened::Agreed(reply) } else { Opened::Dealt(reply) })
             }
             kind => {
                 let opened = self.end.open(kind, envelope.payload).map_err(|error| format!("{kind}: {error}"))?;
-                Ok(Opened::Message(super::envelope::text_of(kind, opened.payload.get())))
+                Ok(Opened::Message(text_of(kind, ID, opened.payload.get())))
             }
         }
     }
@@ -90,7 +90,7 @@ impl Sealing {
     /// A whole envelope with this payload, encrypted; `None` while keys are being agreed.
     pub(super) fn seal(&mut self, kind: &str, payload: &RawValue) -> Option<Vec<u8>> {
         let sealed = self.end.seal(kind, Some(payload)).ok()?;
-        Some(super::envelope::text_of(kind, sealed.get()))
+        Some(text_of(kind, ID, sealed.get()))
     }
 
     fn exchange_id(&mut self) -> String {
@@ -100,11 +100,6 @@ impl Sealing {
 
     fn envelope_of(&mut self, reply: Option<Reply>) -> Option<Vec<u8>> {
         let id = self.exchange_id();
-        reply.map(|reply| text_of(&reply, &id))
+        reply.map(|reply| text_of(reply.kind, &id, reply.payload.get()))
     }
-}
-
-fn text_of(reply: &Reply, id: &str) -> Vec<u8> {
-    let Reply { kind, payload } = reply;
-    format!(r#"{{"v":1,"type":"{kind}","id":"{id}","ts":1707451200000,"payload":{payload}}}"#).into_bytes()
 }

@@ -9,7 +9,6 @@ use crate::cli::PlanArgs;
 use crate::generator::Template;
 use crate::launch::{Binaries, Server, pin_to, usable_cores};
 use crate::report::latency::round;
-use crate::report::outcome::Outcome;
 use crate::report::progress::Progress;
 use crate::scenario::{Opening, Relay, Run, idle, pingpong};
 use anyhow::{Context as _, Result, ensure};
@@ -85,9 +84,6 @@ fn measure(args: &PlanArgs, relay: &Relay, server_cores: usize, shared_core: boo
     Template::envelope("chat.send", args.bytes, 1)?;
     let progress = Progress::new("");
     let run = Run { relay, opening: Opening { concurrency: 64, ramp_up: Duration::ZERO }, progress: &progress };
-    let figure = |outcome: &Outcome, name: &str| {
-        outcome.figures.get(name).copied().with_context(|| format!("{name} was not measured"))
-    };
     let rest = idle::Plan { pairs: args.pairs, active: 0, bytes: args.bytes, seconds: REST_SECONDS };
     let rest = idle::run(run, &rest)?;
     let mut others = rest.usage.others_cores;
@@ -102,15 +98,15 @@ fn measure(args: &PlanArgs, relay: &Relay, server_cores: usize, shared_core: boo
         single_sends: true,
         sleeps: shared_core,
     };
-    let saturated_per_second = figure(&pingpong::run(run, &load)?, "messages_per_second")?;
+    let saturated_per_second = pingpong::run(run, &load)?.figure_of("messages_per_second")?;
     let p99_wanted_us = args.p99_ms * 1000.0;
     let (mut kept, mut kept_p99, mut too_much) = (0.0, 0.0, saturated_per_second);
     for _ in 0..TRIALS {
         let rate = (kept + too_much) / 2.0;
         let outcome = pingpong::run(run, &pingpong::Plan { rate: Some(rate), ..load })?;
         others = others.max(outcome.usage.others_cores);
-        let p99 = figure(&outcome, "latency_p99_us")?;
-        if p99 <= p99_wanted_us && figure(&outcome, "messages_per_second")? >= rate * KEPT {
+        let p99 = outcome.figure_of("latency_p99_us")?;
+        if p99 <= p99_wanted_us && outcome.figure_of("messages_per_second")? >= rate * KEPT {
             (kept, kept_p99) = (rate, p99);
         } else {
             too_much = rate;
@@ -122,9 +118,9 @@ fn measure(args: &PlanArgs, relay: &Relay, server_cores: usize, shared_core: boo
         pairs: args.pairs,
         server_cores,
         shared_core,
-        user_bytes_per_connection: figure(&rest, "rss_bytes_per_connection_with_tokens")?.max(0.0),
-        kernel_bytes_per_connection: round(figure(&rest, "kernel_slab_bytes_per_connection")?.max(0.0) / 2.0),
-        rest_cores_per_connection: figure(&rest, "server_cores")? / connections,
+        user_bytes_per_connection: rest.figure_of("rss_bytes_per_connection_with_tokens")?.max(0.0),
+        kernel_bytes_per_connection: round(rest.figure_of("kernel_slab_bytes_per_connection")?.max(0.0) / 2.0),
+        rest_cores_per_connection: rest.figure_of("server_cores")? / connections,
         saturated_per_second,
         message_bytes: args.bytes,
         p99_wanted_us,

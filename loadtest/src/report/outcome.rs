@@ -2,6 +2,7 @@
 
 use super::latency::{Recorder, round};
 use crate::scenario::measure::{Measured, Usage};
+use anyhow::{Context as _, Result};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -74,6 +75,11 @@ impl Outcome {
             Some(value) => self.figure(name, value),
             None => self,
         }
+    }
+
+    /// A figure that has to be there.
+    pub(crate) fn figure_of(&self, name: &str) -> Result<f64> {
+        self.figures.get(name).copied().with_context(|| format!("{name} was not measured"))
     }
 
     /// The count a second, and what each cost the relay.
