@@ -1,7 +1,7 @@
 //! `coralmux-agent`, the real program, with a phone at the other end.
 
 use crate::client::{options, wait_for, wait_for_message};
-use crate::harness::{Relay, wait_until};
+use crate::harness::{Relay, ended, wait_until};
 use coralmux::client::{Client, Encryption, Event, Events};
 use coralmux::e2e::Link;
 use coralmux::proto::token::Role;
@@ -91,12 +91,7 @@ impl Agent {
     }
 
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        let mut status = None;
-        wait_until("the agent's end", || {
-            status = self.child.try_wait().unwrap();
-            status.is_some()
-        });
-        status.unwrap()
+        ended("the agent", &mut self.child)
     }
 
     fn stop(mut self) {

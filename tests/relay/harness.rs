@@ -104,12 +104,7 @@ impl Relay {
 
     /// Waits for its end.
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        let mut status = None;
-        wait_until("the relay's end", || {
-            status = self.child.try_wait().unwrap();
-            status.is_some()
-        });
-        status.unwrap()
+        ended("the relay", &mut self.child)
     }
 
     /// Stops it as an operator does.
@@ -189,6 +184,16 @@ impl Drop for Relay {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Waits for a process's end.
+pub(crate) fn ended(what: &str, child: &mut Child) -> ExitStatus {
+    let mut status = None;
+    wait_until(&format!("{what}'s end"), || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    status.unwrap()
 }
 
 /// Looks again and again, up to the deadline.
