@@ -53,12 +53,8 @@ tools_for() {
 }
 
 # Programs that this source tree has, as arguments of cargo build.
-packages=(-p coralmux-relay --bin coralmux-relay -p coralmux-loadtest --bin coralmux-loadtest)
-programs=(coralmux-relay coralmux-loadtest)
-if [[ -e src/bin/coralmux-agent.rs || -e src/bin/coralmux-agent/main.rs ]]; then
-	packages+=(--bin coralmux-agent)
-	programs+=(coralmux-agent)
-fi
+packages=(-p coralmux-relay --bin coralmux-relay --bin coralmux-agent -p coralmux-loadtest --bin coralmux-loadtest)
+programs=(coralmux-relay coralmux-loadtest coralmux-agent)
 
 build() {
 	local target=$1 rustc tools upper
