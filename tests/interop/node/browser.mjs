@@ -14,6 +14,8 @@ export function link(relay, token, secret) {
   return `http://127.0.0.1:${relay.port}/#token=${token}${key}`;
 }
 
+const PIXEL = Buffer.from('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==', 'base64');
+
 // A browser profile of its own. Everything that the page complains about is kept in `faults`.
 export class Phone {
   faults = [];
@@ -50,6 +52,12 @@ export class Phone {
   async say(text) {
     await this.page.fill('#text', text);
     await this.page.press('#text', 'Enter');
+  }
+
+  // Puts an image of one pixel into the message that is being written.
+  async attachPixel() {
+    await this.page.setInputFiles('#file', { name: 'a.png', mimeType: 'image/png', buffer: PIXEL });
+    await this.page.locator('#attached li').waitFor();
   }
 
   // The texts of the agent's messages, and those of the user.

@@ -88,10 +88,10 @@ export class Client {
 }
 
 // An agent and a phone of the same token; the agent has been told of the phone.
-export async function pair(relay, token) {
-  token ??= await relay.token();
-  const agent = await Client.authed(relay.url, token, 'agent');
-  const phone = await Client.authed(relay.url, token, 'phone');
+export async function pair(relay, url = relay.url, options) {
+  const token = await relay.token();
+  const agent = await Client.authed(url, token, 'agent', options);
+  const phone = await Client.authed(url, token, 'phone', options);
   assert.deepEqual(await agent.expect('status'), { peer: 'online' });
   return { agent, phone, token };
 }

@@ -1,14 +1,13 @@
 // The phone in the browser with the agents that the project has: the program and the one in Python, in both versions of
 // the encryption.
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { Phone, launch, link } from './browser.mjs';
-import { within } from './client.mjs';
+import { Program } from './program.mjs';
 import { ROOT, Relay, binary } from './relay.mjs';
 
 let relay;
@@ -26,46 +25,16 @@ after(async () => {
   rmSync(directory, { recursive: true, force: true });
 });
 
-// A process that is an agent; `said` is what it has printed so far.
-class Program {
-  said = '';
-  #waiting = [];
-
-  constructor(command, ...args) {
-    this.process = spawn(command, args, { cwd: ROOT, stdio: ['ignore', 'pipe', 'pipe'] });
-    this.ended = new Promise((done) => this.process.once('exit', (code, signal) => done(code ?? signal)));
-    for (const stream of [this.process.stdout, this.process.stderr]) {
-      stream.setEncoding('utf8').on('data', (text) => {
-        this.said += text;
-        this.#waiting = this.#waiting.filter((look) => !look());
-      });
-    }
-  }
-
-  // The part of its output that matches.
-  async says(pattern) {
-    const found = new Promise((done) => {
-      const look = () => this.said.match(pattern) && (done(this.said.match(pattern)[0]), true);
-      if (!look()) this.#waiting.push(look);
-    });
-    return within(found, `${pattern} from the agent, which said:\n${this.said}`);
-  }
-
-  async stop() {
-    this.process.kill('SIGTERM');
-    return within(this.ended, "agent's end");
-  }
-}
-
 function python(token, secret) {
   const key = secret ? `&k=${secret.toString('base64url')}` : '';
   const address = `openclaw://pair?token=${token}&relay=${encodeURIComponent(relay.url)}${key}`;
-  return new Program(join(ROOT, '.venv/bin/python'), 'clients/python/agent.py', address);
+  return new Program(join(ROOT, '.venv/bin/python'), ['clients/python/agent.py', address], { cwd: ROOT });
 }
 
 function rust(token, ...flags) {
   const state = join(directory, token);
-  return new Program(binary('coralmux-agent'), '--relay', relay.url, '--token', token, '--state', state, '--echo', '--qr', 'none', ...flags);
+  const all = ['--relay', relay.url, '--token', token, '--state', state, '--echo', '--qr', 'none', ...flags];
+  return new Program(binary('coralmux-agent'), all, { cwd: ROOT });
 }
 
 async function hears(phone, question, answer = `You said: ${question}`) {
@@ -114,8 +83,7 @@ test('coralmux-agent, by the link that it shows: text, an image, a restart', asy
   const phone = await Phone.open(browser, shown);
   await phone.secure('Encrypted, verified');
   await hears(phone, 'hello rust');
-  await phone.page.setInputFiles('#file', { name: 'a.png', mimeType: 'image/png', buffer: PIXEL });
-  await phone.page.locator('#attached li').waitFor();
+  await phone.attachPixel();
   await hears(phone, 'what is it?', /You sent an image \(image\/png, \d+ bytes\) and said: what is it\?/);
   assert.equal(await agent.stop(), 0);
   await phone.shows('#presence-text', 'Offline');
@@ -160,5 +128,3 @@ test('coralmux-agent stops an answer when the phone says something else', async 
   await phone.close();
   await agent.stop();
 });
-
-const PIXEL = Buffer.from('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==', 'base64');

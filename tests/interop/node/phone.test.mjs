@@ -24,12 +24,16 @@ after(async () => {
   await relay?.stop();
 });
 
-// An agent and the page, paired; `options` as for `Agent.connect`.
-async function pair(options = { secret: randomBytes(32) }) {
-  const token = await relay.token();
-  const agent = await Agent.connect(relay.url, token, options);
-  const phone = await Phone.open(browser, link(relay, token, options.secret));
-  return { token, agent, phone, secret: options.secret };
+// A new pairing and its agent; `options` as for `Agent.connect`.
+async function pairing(options = { secret: randomBytes(32) }, at = relay) {
+  const token = await at.token();
+  return { token, secret: options.secret, agent: await Agent.connect(at.url, token, options) };
+}
+
+// The same, and the page.
+async function pair(options, at = relay) {
+  const made = await pairing(options, at);
+  return { ...made, phone: await Phone.open(browser, link(at, made.token, made.secret)) };
 }
 
 async function talk({ agent, phone }, question, answer) {
@@ -224,10 +228,7 @@ test('the relay restarts, and both come back by themselves', async () => {
 
 test('the page is there while the relay is away, with the conversation', async () => {
   const own = await Relay.start();
-  const token = await own.token();
-  const secret = randomBytes(32);
-  const agent = await Agent.connect(own.url, token, { secret });
-  const phone = await Phone.open(browser, link(own, token, secret));
+  const { phone, agent } = await pair(undefined, own);
   await phone.secure('Encrypted, verified');
   await talk({ agent, phone }, 'remember this', 'I do.');
   await phone.page.evaluate(() => navigator.serviceWorker.ready);
@@ -240,8 +241,7 @@ test('the page is there while the relay is away, with the conversation', async (
 });
 
 test('a wrong secret is refused at both ends, and nothing is sent', async () => {
-  const token = await relay.token();
-  const agent = await Agent.connect(relay.url, token, { secret: randomBytes(32) });
+  const { token, agent } = await pairing();
   const phone = await Phone.open(browser, link(relay, token, randomBytes(32)));
   await phone.secure('Not secure');
   await phone.shows('#banner-text', 'another pairing key');
@@ -256,8 +256,7 @@ test('a wrong secret is refused at both ends, and nothing is sent', async () => 
 });
 
 test('with a secret, an agent of version 1 is refused: no downgrade', async () => {
-  const token = await relay.token();
-  const agent = await Agent.connect(relay.url, token);
+  const { token, agent } = await pairing({});
   const phone = await Phone.open(browser, link(relay, token, randomBytes(32)));
   await phone.shows('#banner-text', 'not verified');
   assert.ok(await phone.page.locator('#send').isDisabled());
@@ -317,8 +316,7 @@ test('a relay that speaks for the agent is not believed', async () => {
 
 // Between page and relay: what the page sends is kept in `said`; `toAgent` and `toPage` say something more.
 async function between(secret, options) {
-  const token = await relay.token();
-  const agent = await Agent.connect(relay.url, token, { secret, ...options });
+  const { token, agent } = await pairing({ secret, ...options });
   const phone = await Phone.open(browser, 'about:blank');
   const middle = { said: [] };
   await phone.page.routeWebSocket(/\/ws$/, (socket) => {
@@ -469,9 +467,7 @@ test('another pairing is taken only after a question', async () => {
   const { phone, agent } = await pair();
   await phone.secure('Encrypted, verified');
   await talk({ agent, phone }, 'hello', 'First agent.');
-  const token = await relay.token();
-  const secret = randomBytes(32);
-  const other = await Agent.connect(relay.url, token, { secret });
+  const { token, secret, agent: other } = await pairing();
   await phone.page.goto(link(relay, token, secret));
   await phone.page.locator('#confirm').waitFor();
   await phone.page.getByRole('button', { name: 'Cancel' }).click();
@@ -510,9 +506,7 @@ test('links are read in each form, and what is wrong with one is said', async ()
 });
 
 test('a QR code is read through the camera', async () => {
-  const token = await relay.token();
-  const secret = randomBytes(32);
-  const agent = await Agent.connect(relay.url, token, { secret });
+  const { token, secret, agent } = await pairing();
   const phone = await Phone.open(browser, 'about:blank');
   // The camera is Chromium's own fake; what is seen in its picture comes from here.
   await phone.page.addInitScript((found) => {
@@ -546,9 +540,7 @@ test('an origin without encryption is told apart, and a secret is not used there
 });
 
 test('the keyboard alone is enough', async () => {
-  const token = await relay.token();
-  const secret = randomBytes(32);
-  const agent = await Agent.connect(relay.url, token, { secret });
+  const { token, secret, agent } = await pairing();
   const phone = await Phone.open(browser, `http://127.0.0.1:${relay.port}/`);
   const { keyboard } = phone.page;
   const focused = () => phone.page.evaluate(() => document.activeElement.id);
@@ -580,9 +572,7 @@ test('the keyboard alone is enough', async () => {
 
 for (const colorScheme of ['light', 'dark']) {
   test(`360 pixels are enough, and a checker finds nothing to object to: ${colorScheme}`, async () => {
-    const token = await relay.token();
-    const secret = randomBytes(32);
-    const agent = await Agent.connect(relay.url, token, { secret });
+    const { token, secret, agent } = await pairing();
     const phone = await Phone.open(browser, `http://127.0.0.1:${relay.port}/`, { colorScheme, reducedMotion: 'reduce' });
     await phone.page.locator('#welcome').waitFor();
     await check(phone, 'welcome');
@@ -595,8 +585,7 @@ for (const colorScheme of ['light', 'dark']) {
     const code = `\`\`\`\n${'y'.repeat(300)}\n\`\`\``;
     agent.answer(`## Title\n\nText with \`code\`, a [link](https://example.org/) and\n\n${code}\n\n> quoted\n\n1. one\n2. two`);
     await phone.page.locator('.message.agent[data-state="done"]').waitFor();
-    await phone.page.setInputFiles('#file', { name: 'a.png', mimeType: 'image/png', buffer: PIXEL });
-    await phone.page.locator('#attached li').waitFor();
+    await phone.attachPixel();
     await check(phone, 'chat');
     await phone.page.click('#more');
     await check(phone, 'about');
@@ -607,8 +596,6 @@ for (const colorScheme of ['light', 'dark']) {
     await phone.close();
   });
 }
-
-const PIXEL = Buffer.from('iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==', 'base64');
 
 async function check(phone, what) {
   const width = await phone.page.evaluate(() => document.documentElement.scrollWidth);

@@ -1,11 +1,11 @@
 // Starts the real relay binary on a free port, and stops it by SIGTERM, expecting exit code 0.
-import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync, statSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { setTimeout as delay } from 'node:timers/promises';
+import { Program } from './program.mjs';
 
 export const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
 const ADMIN_KEY = 'test-key';
@@ -37,7 +37,6 @@ export class Relay {
     relay.port = await freePort();
     relay.directory = mkdtempSync(join(tmpdir(), 'coralmux-node-'));
     relay.flags = flags;
-    relay.log = '';
     await relay.run();
     return relay;
   }
@@ -47,15 +46,14 @@ export class Relay {
     const address = `127.0.0.1:${this.port}`;
     const database = join(this.directory, 'relay.db');
     const all = ['-addr', address, '-admin-key', ADMIN_KEY, '-db', database, '--shards', '2', ...this.flags];
-    this.process = spawn(binary(), all, { cwd: this.directory, stdio: ['ignore', 'pipe', 'pipe'] });
-    this.ended = new Promise((done) => this.process.once('exit', (code, signal) => done(code ?? signal)));
-    for (const stream of [this.process.stdout, this.process.stderr]) stream.on('data', (text) => (this.log += text));
+    this.program = new Program(binary(), all, { cwd: this.directory });
+    const { process } = this.program;
     const deadline = Date.now() + START_MS;
     for (;;) {
       const answer = await fetch(`http://${address}/health`).catch(() => null);
       if (answer?.status === 200) return answer.arrayBuffer();
-      if (this.process.exitCode !== null) throw new Error(`the relay ended with ${this.process.exitCode}:\n${this.log}`);
-      if (Date.now() > deadline) throw new Error(`the relay did not answer /health:\n${this.log}`);
+      if (process.exitCode !== null) throw new Error(`the relay ended with ${process.exitCode}:\n${this.program.said}`);
+      if (Date.now() > deadline) throw new Error(`the relay did not answer /health:\n${this.program.said}`);
       await delay(20);
     }
   }
@@ -75,9 +73,9 @@ export class Relay {
   }
 
   async halt() {
-    this.process.kill('SIGTERM');
-    const code = await this.ended;
-    if (code !== 0) throw new Error(`exit ${code} after SIGTERM:\n${this.log}`);
+    this.program.process.kill('SIGTERM');
+    const code = await this.program.ended;
+    if (code !== 0) throw new Error(`exit ${code} after SIGTERM:\n${this.program.said}`);
   }
 
   async stop() {

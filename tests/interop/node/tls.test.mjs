@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { Agent } from './agent.mjs';
 import { Phone, launch } from './browser.mjs';
-import { Client, sized } from './client.mjs';
+import { Client, pair, sized } from './client.mjs';
 import { freePort, Relay } from './relay.mjs';
 
 let relay, port, directory, ca;
@@ -31,11 +31,7 @@ after(async () => {
 
 for (const maxVersion of ['TLSv1.2', 'TLSv1.3']) {
   test(`a pair talks over ${maxVersion}`, async () => {
-    const token = await relay.token();
-    const url = `wss://localhost:${port}/ws`;
-    const agent = await Client.authed(url, token, 'agent', { ca, maxVersion });
-    const phone = await Client.authed(url, token, 'phone', { ca, maxVersion });
-    await agent.expect('status');
+    const { agent, phone } = await pair(relay, `wss://localhost:${port}/ws`, { ca, maxVersion });
     for (const size of [200, 16_385, 1_000_000]) {
       for (const [from, to] of [[phone, agent], [agent, phone]]) {
         const text = sized('file.data', size);
