@@ -4,6 +4,7 @@ Dockerfile says and run within the bounds that the compose file sets."""
 import copy
 import hashlib
 import json
+import os
 import pathlib
 import resource
 import signal
@@ -63,7 +64,7 @@ class Container(Relay):
         self.volume.mkdir(mode=0o700)
         # As Docker does for a new volume.
         owner = (image.tree / "data").stat()
-        images.os.chown(self.volume, owner.st_uid, owner.st_gid)
+        os.chown(self.volume, owner.st_uid, owner.st_gid)
         self.command = self.contained(*image.entrypoint, *flags)
 
     def contained(self, *argv):
