@@ -4,6 +4,7 @@ import subprocess
 
 import pytest
 
+from certificates import certificate, tls_flags
 from relay import Relay, binary
 
 
@@ -39,11 +40,7 @@ def test_it_asks_the_relay_of_the_same_settings_and_no_proxy(start):
 
 
 def test_a_relay_that_speaks_tls_only_is_asked_too(start, tmp_path):
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-    make += ["-subj", "/CN=x", "-addext", "subjectAltName=DNS:relay.example.com", "-keyout", key, "-out", cert]
-    subprocess.run(make, check=True, capture_output=True)
-    tls = ["--tls-cert", str(cert), "--tls-key", str(key)]
+    tls = tls_flags(certificate(tmp_path, "cert", "relay.example.com"))
     relay = start(*tls)
     address = f"tls://127.0.0.1:{relay.port}"
     relay.command[relay.command.index(f"127.0.0.1:{relay.port}")] = address

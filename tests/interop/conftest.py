@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 
+from manager import Manager
 from relay import GENEROUS, Relay
 
 
@@ -39,3 +40,10 @@ def start_relay(tmp_path):
             except AssertionError as failure:
                 failures.append(str(failure))
     assert not failures, "\n".join(failures)
+
+
+@pytest.fixture
+def manager(tmp_path):
+    manager = Manager(tmp_path / "notify")
+    yield manager
+    manager.socket.close()

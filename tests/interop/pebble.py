@@ -3,12 +3,13 @@
 import json
 import os
 import pathlib
-import shutil
 import socket
 import ssl
 import subprocess
 import time
 import urllib.request
+
+from certificates import EC, openssl
 
 START_TIMEOUT = 20
 
@@ -25,36 +26,17 @@ def free_ports(count):
             probe.close()
 
 
-def openssl(*args, **options):
-    """Runs openssl, which must succeed."""
-    subprocess.run(["openssl", *map(str, args)], check=True, capture_output=True, **options)
-
-
 def make_ca(directory):
     """A CA of a minute's making, and a certificate of it for localhost: what pebble's own HTTPS needs."""
     directory = pathlib.Path(directory)
     ca, ca_key, key, request, cert = (directory / name for name in ("ca.pem", "ca.key", "https.key", "csr", "https.pem"))
-    ec = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-    openssl("req", "-x509", *ec, "-keyout", ca_key, "-out", ca, "-subj", "/CN=test CA", "-days", 2)
-    openssl("req", *ec, "-keyout", key, "-out", request, "-subj", "/CN=localhost")
+    openssl("req", "-x509", *EC, "-keyout", ca_key, "-out", ca, "-subj", "/CN=test CA", "-days", 2)
+    openssl("req", *EC, "-keyout", key, "-out", request, "-subj", "/CN=localhost")
     extensions = directory / "extensions"
     extensions.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
     openssl("x509", "-req", "-in", request, "-CA", ca, "-CAkey", ca_key, "-CAcreateserial", "-days", 2,
             "-extfile", extensions, "-out", cert)
     return ca, cert, key
-
-
-def make_certificate(directory, name, names, days=2):
-    """A self-signed certificate: the paths of chain and key. `days` below 0: it has ended."""
-    directory = pathlib.Path(directory)
-    cert, key = directory / f"{name}.pem", directory / f"{name}.key"
-    request, extensions = directory / f"{name}.csr", directory / f"{name}.extensions"
-    extensions.write_text("subjectAltName=" + ",".join(f"DNS:{n}" for n in names) + "\n")
-    ec = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-    openssl("req", *ec, "-keyout", key, "-out", request, "-subj", f"/CN={name}")
-    # Not `req -x509`, which makes none that has ended.
-    openssl("x509", "-req", "-in", request, "-signkey", key, "-days", days, "-extfile", extensions, "-out", cert)
-    return cert, key
 
 
 class Pebble:
@@ -129,7 +111,3 @@ class Pebble:
 
     def log(self):
         return self.log_path.read_text(errors="replace")
-
-
-def have_pebble():
-    return all(shutil.which(command) for command in ("pebble", "pebble-challtestsrv", "openssl"))

@@ -1,6 +1,7 @@
 """Starts the real relay binary on a free port, and stops it as an operator would: by SIGTERM, expecting exit code 0."""
 
 import datetime
+import json
 import os
 import pathlib
 import resource
@@ -43,18 +44,6 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def certificate(directory):
-    """A certificate of its own signing; the flags that name it."""
-    cert, key = directory / "cert.pem", directory / "key.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "90"]
-        + ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", cert],
-        check=True,
-        capture_output=True,
-    )
-    return ["--tls-cert", cert, "--tls-key", key]
-
-
 class Relay:
     """One relay process."""
 
@@ -81,15 +70,13 @@ class Relay:
         """Starts the process without waiting until it serves."""
         self.log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
         with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen(
-                self.command,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self.environment,
-                cwd=self.directory,
-                preexec_fn=self.lower_limits if self.rlimits else None,
-            )
+            self.process = self.popen(stdout=log, stderr=subprocess.STDOUT)
         return self
+
+    def popen(self, **options):
+        """Its process, with what is the same wherever the output goes."""
+        lower = self.lower_limits if self.rlimits else None
+        return subprocess.Popen(self.command, env=self.environment, cwd=self.directory, preexec_fn=lower, **options)
 
     def lower_limits(self):
         for name, value in self.rlimits:
@@ -115,6 +102,15 @@ class Relay:
     def log(self):
         """What this process has written, both streams."""
         return self.log_path.read_bytes()[self.log_start :].decode(errors="replace")
+
+    def lines(self, *parts):
+        """The log's lines of JSON so far, those that have all these parts."""
+        lines = self.log().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{") and all(part in line for part in parts)]
+
+    def health(self):
+        """What /health says."""
+        return json.loads(http1.get_blocking(self.port, "/health").partition(b"\r\n\r\n")[2])
 
     def wait(self, timeout=STOP_TIMEOUT):
         """The exit code."""

@@ -2,28 +2,17 @@
 
 import contextlib
 import dataclasses
-import re
 import socket
 import ssl
 import subprocess
 
-import http1
 import raw
+from certificates import certificate, tls_flags
+from metrics import scrape
 from relay import GENEROUS, free_port
 
 NAME = "relay.example"
 TIMEOUT = 15
-
-
-def certificate(directory, name, *more):
-    """A self-signed certificate made by openssl, for this name and `more` subject alternative names."""
-    cert, key = directory / f"{name}.pem", directory / f"{name}.key"
-    names = ",".join([f"DNS:{name}", *more])
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    command += ["-keyout", key, "-out", cert, "-days", "30", "-subj", f"/CN={name}", "-addext", f"subjectAltName={names}"]
-    command += ["-addext", "basicConstraints=critical,CA:FALSE"]
-    subprocess.run(command, check=True, capture_output=True)
-    return cert, key
 
 
 @dataclasses.dataclass
@@ -50,20 +39,19 @@ class TlsRelay:
 
     async def handshakes(self):
         """How handshakes ended so far, as the metrics have it (they are a second late)."""
-        answer = await http1.request(self.metrics, "GET", "/metrics")
-        found = re.findall(r'^coralmux_tls_handshakes_total\{outcome="(\w+)"\} (\S+)$', answer.body.decode(), re.M)
-        return {outcome: int(float(count)) for outcome, count in found}
+        samples = (await scrape(self.metrics)).samples.items()
+        found = [(dict(labels), count) for (name, labels), count in samples if name == "coralmux_tls_handshakes_total"]
+        return {labels["outcome"]: int(count) for labels, count in found}
 
 
 def start(start_relay, directory, *flags):
     """A relay with a plain port and a TLS port, two shards, and certificates for two names."""
-    first = certificate(directory, NAME, "DNS:localhost", "IP:127.0.0.1")
+    first = certificate(directory, NAME, NAME, "localhost", "IP:127.0.0.1")
     second = certificate(directory, "other.example")
     port, metrics = free_port(), free_port()
-    all_flags = ["-addr", f"tls://127.0.0.1:{port}", "--metrics-addr", f"127.0.0.1:{metrics}", *GENEROUS]
-    for cert, key in (first, second):
-        all_flags += ["--tls-cert", cert, "--tls-key", key]
-    return TlsRelay(start_relay(*all_flags, *flags), port, metrics, str(first[0]))
+    listen = ["-addr", f"tls://127.0.0.1:{port}", "--metrics-addr", f"127.0.0.1:{metrics}"]
+    relay = start_relay(*listen, *GENEROUS, *tls_flags(first, second), *flags)
+    return TlsRelay(relay, port, metrics, str(first[0]))
 
 
 class Sealed:

@@ -11,11 +11,10 @@ import stat
 import threading
 import time
 
-import http1
 import pytest
+from certificates import certificate
 from pebble import Pebble, free_ports
 from relay import GENEROUS, api_time
-from sealed import certificate
 from secure import secure_pair, shown, talk, trusting, wait_for
 
 NAME = "relay.example.com"
@@ -43,11 +42,7 @@ class Setup:
 
 
 def issues(relay, name=NAME):
-    return [line for line in relay.log().splitlines() if "certificate issued" in line and f'"{name}"' in line]
-
-
-def health(relay):
-    return json.loads(http1.get_blocking(relay.port, "/health").partition(b"\r\n\r\n")[2])
+    return relay.lines("certificate issued", f'"{name}"')
 
 
 @pytest.fixture
@@ -70,7 +65,7 @@ def test_a_first_certificate_by_tls_alpn(setup):
     relay = ca.relay(http=False)
     ca.issued(relay)
     shown(ca.tls_port, NAME, trusting(ca.pebble.roots()))
-    report = health(relay)
+    report = relay.health()
     assert (report["status"], report["certificates"]) == ("ok", "ok")
     kept = relay.directory / "relay.db.acme"
     files = [path for path in kept.rglob("*") if path.is_file()]
@@ -120,7 +115,7 @@ async def test_a_certificate_is_renewed_while_connections_go_on(setup):
 def test_a_ca_that_is_down_at_the_start_is_asked_again(setup):
     ca = setup()
     relay = ca.relay()
-    report = wait_for(relay.log, lambda: (report := health(relay)) and "reached" in report["certificates"] and report)
+    report = wait_for(relay.log, lambda: (report := relay.health()) and "reached" in report["certificates"] and report)
     assert report["status"] == "degraded" and NAME in report["certificates"], report
     assert "no certificate yet" in report["certificates"]
     with pytest.raises(ssl.SSLError, match="(?i)alert access denied"):
@@ -128,7 +123,7 @@ def test_a_ca_that_is_down_at_the_start_is_asked_again(setup):
     ca.pebble.start()
     ca.issued(relay)
     shown(ca.tls_port, NAME, trusting(ca.pebble.roots()))
-    assert health(relay)["status"] == "ok"
+    assert relay.health()["status"] == "ok"
 
 
 def test_a_refused_challenge_says_what_the_ca_said_and_what_to_check(setup):
@@ -137,14 +132,14 @@ def test_a_refused_challenge_says_what_the_ca_said_and_what_to_check(setup):
     ca.pebble.start()
     relay = ca.relay()
     wait_for(relay.log, lambda: "no certificate could be had" in relay.log())
-    told = next(line for line in relay.log().splitlines() if "no certificate could be had" in line)
-    error = json.loads(told)["error"]
+    told = relay.lines("no certificate could be had")[0]
+    error = told["error"]
     for part in (NAME, "TLS-ALPN-01", "Failed to connect", "DNS entry", "port 443"):
         assert part in error, error
     http = next(line for line in relay.log().splitlines() if "HTTP-01" in line)
     assert "port 80" in http, http
-    assert json.loads(told)["retry_sec"] >= 600
-    assert "TLS-ALPN-01" in health(relay)["certificates"]
+    assert told["retry_sec"] >= 600
+    assert "TLS-ALPN-01" in relay.health()["certificates"]
     failures = relay.log().count("no certificate could be had")
     relay.process.send_signal(signal.SIGHUP)
     wait_for(relay.log, lambda: relay.log().count("no certificate could be had") > failures)
@@ -161,7 +156,7 @@ def test_a_kept_certificate_is_served_without_the_ca(setup):
     ca.pebble.stop()
     relay = ca.relay(directory=relay.directory)
     assert shown(ca.tls_port, NAME, context) == before
-    assert not issues(relay) and health(relay)["status"] == "ok"
+    assert not issues(relay) and relay.health()["status"] == "ok"
 
 
 def test_an_account_that_the_ca_has_forgotten_is_made_anew(setup):

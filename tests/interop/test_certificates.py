@@ -1,20 +1,18 @@
 """Certificates from files: which one a client is shown, and what happens when the files change."""
 
-import json
+import functools
 import os
 import signal
 import ssl
 
-import http1
 import pytest
-from pebble import make_certificate
+from certificates import certificate, tls_flags
 from relay import GENEROUS, free_port
 from secure import der, secure_pair, shown, talk, trusting, unchecked, wait_for
 
 
 def flags(port, *pairs):
-    files = [flag for cert, key in pairs for flag in ("--tls-cert", cert, "--tls-key", key)]
-    return [*GENEROUS, "--addr", f"tls://127.0.0.1:{port}", *files]
+    return [*GENEROUS, "--addr", f"tls://127.0.0.1:{port}", *tls_flags(*pairs)]
 
 
 def replace(path, source):
@@ -24,13 +22,9 @@ def replace(path, source):
     os.replace(new, path)
 
 
-def health(relay):
-    return json.loads(http1.get_blocking(relay.port, "/health").partition(b"\r\n\r\n")[2])
-
-
 @pytest.fixture
 def make(tmp_path):
-    return lambda name, *names, **options: make_certificate(tmp_path, name, names or [name], **options)
+    return functools.partial(certificate, tmp_path)
 
 
 def test_the_name_that_a_client_asks_for_decides(start_relay, make):
@@ -74,17 +68,17 @@ def test_a_broken_new_file_leaves_the_old_certificate_and_is_told(start_relay, m
     cert, key = make("a.example")
     _, other_key = make("other", "a.example")
     relay = start_relay(*flags(port, (cert, key)))
-    assert health(relay)["certificates"] == "ok"
+    assert relay.health()["certificates"] == "ok"
     before, own_key = der(cert), key.read_bytes()
     replace(key, other_key)
-    wait_for(relay.log, lambda: health(relay)["certificates"] != "ok")
-    report = health(relay)
+    wait_for(relay.log, lambda: relay.health()["certificates"] != "ok")
+    report = relay.health()
     assert report["status"] == "degraded" and str(cert) in report["certificates"], report
     assert "the old one stays in use" in relay.log() and "does not belong" in relay.log()
     assert shown(port, "a.example") == before
     key.write_bytes(own_key)
     relay.process.send_signal(signal.SIGHUP)
-    wait_for(relay.log, lambda: health(relay)["status"] == "ok")
+    wait_for(relay.log, lambda: relay.health()["status"] == "ok")
 
 
 def test_what_cannot_be_presented_is_told_at_the_start(start_relay, make, tmp_path):

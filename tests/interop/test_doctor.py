@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from certificates import certificate, tls_flags
 from relay import binary, free_port
 
 DEADLINE = 60
@@ -121,30 +122,17 @@ def test_limits_that_are_too_low_are_named(tmp_path):
         assert finding["state"] == "fail" and what in finding["to_do"], finding
 
 
-def certificate(directory, name, days):
-    """A certificate that ends in so many days, by openssl."""
-    cert, key = directory / f"{name}.pem", directory / f"{name}.key"
-    # openssl makes none that has ended already: its clock is set back for that.
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", str(days),
-         "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}", "-keyout", key, "-out", cert],
-        check=True, capture_output=True,
-    )
-    return cert, key
-
-
 @pytest.mark.parametrize("days, state", [(90, "ok"), (3, "warn")])
 def test_a_certificate_is_looked_at(tmp_path, days, state):
-    cert, key = certificate(tmp_path, "relay.test", days)
-    flags = ("--addr", f"tls://127.0.0.1:{free_port()}", "--tls-cert", cert, "--tls-key", key)
-    assert of(doctor(tmp_path, *flags), "certificate")["state"] == state
+    flags = tls_flags(certificate(tmp_path, "relay.test", days=days))
+    assert of(doctor(tmp_path, "--addr", f"tls://127.0.0.1:{free_port()}", *flags), "certificate")["state"] == state
 
 
 def test_a_certificate_with_another_key_fails(tmp_path):
-    cert, _ = certificate(tmp_path, "relay.test", 90)
-    _, key = certificate(tmp_path, "other.test", 90)
-    flags = ("--addr", f"tls://127.0.0.1:{free_port()}", "--tls-cert", cert, "--tls-key", key)
-    assert of(doctor(tmp_path, *flags), "certificate")["state"] == "fail"
+    cert, _ = certificate(tmp_path, "relay.test", days=90)
+    _, key = certificate(tmp_path, "other.test", days=90)
+    flags = tls_flags((cert, key))
+    assert of(doctor(tmp_path, "--addr", f"tls://127.0.0.1:{free_port()}", *flags), "certificate")["state"] == "fail"
 
 
 def test_a_domain_that_does_not_resolve_fails(tmp_path):

@@ -2,7 +2,6 @@
 
 import asyncio
 import fcntl
-import json
 import os
 import shutil
 import signal
@@ -13,18 +12,13 @@ import pytest
 
 import http1
 from client import Client, pair, sized
+from metrics import scrape_until
 from relay import GENEROUS, START_TIMEOUT, Relay, free_port
-from test_metrics import measured, scrape_until
-
-
-def lines(relay):
-    """The JSON lines so far."""
-    return [json.loads(line) for line in relay.log().splitlines() if line.startswith("{")]
 
 
 async def lines_until(relay, holds):
     for _ in range(100):
-        found = [line for line in lines(relay) if holds(line)]
+        found = [line for line in relay.lines() if holds(line)]
         if found:
             return found
         await asyncio.sleep(0.05)
@@ -40,7 +34,7 @@ async def test_a_connections_life_is_two_lines(start_relay):
             await agent.receive()
     await lines_until(relay, lambda line: line["message"] == "closed" and line["role"] == "phone")
     await lines_until(relay, lambda line: line["message"] == "closed" and line["role"] == "agent")
-    about = [line for line in lines(relay) if line.get("token") == made["id"] and line.get("role") == "phone"]
+    about = [line for line in relay.lines() if line.get("token") == made["id"] and line.get("role") == "phone"]
     opened, closed = about
     assert (opened["message"], opened["level"], opened["address"]) == ("opened", "INFO", "127.0.0.1")
     assert (closed["message"], closed["level"], closed["reason"], closed["code"]) == ("closed", "INFO", "client", 1000)
@@ -57,10 +51,10 @@ async def test_who_is_replaced_has_a_last_line_of_its_own(start_relay):
             await old.closed()
             await new.expect_silence()
     await lines_until(relay, lambda line: line["message"] == "closed" and line["reason"] == "client")
-    lives = [(line["message"], line["conn"]) for line in lines(relay) if line.get("token") == made["id"]]
+    lives = [(line["message"], line["conn"]) for line in relay.lines() if line.get("token") == made["id"]]
     (_, first), (_, second) = lives[:2]
     assert sorted(lives[:2]) == [("opened", first), ("opened", second)] or lives[1][0] == "closed"
-    closed = {line["conn"]: line["reason"] for line in lines(relay) if line["message"] == "closed"}
+    closed = {line["conn"]: line["reason"] for line in relay.lines() if line["message"] == "closed"}
     assert sorted(closed.values()) == ["client", "replaced"] and len(closed) == 2
 
 
@@ -101,14 +95,14 @@ async def test_the_level_changes_while_it_runs(start_relay):
     for to, told in (("debug", True), ("info", False)):
         answer = await relay.http("PUT", level, {"level": to}, admin=True)
         assert (answer.status, answer.json()) == (200, {"level": to})
-        before = len([line for line in lines(relay) if refuse(line)])
+        before = len([line for line in relay.lines() if refuse(line)])
         async with await Client.open(relay) as stranger:
             await stranger.send("auth", {})
             await stranger.expect("auth.fail")
         async with pair(relay):
             pass
         await lines_until(relay, lambda line: line["message"] == "closed")
-        assert (len([line for line in lines(relay) if refuse(line)]) > before) == told
+        assert (len([line for line in relay.lines() if refuse(line)]) > before) == told
     for bad in ({"level": "loud"}, {"level": 1}, {}, {"level": "info", "more": 1}):
         assert (await relay.http("PUT", level, bad, admin=True)).status == 400, bad
     assert (await relay.http("GET", level, admin=True)).json() == {"level": "info"}
@@ -124,7 +118,7 @@ async def test_a_flood_of_refused_authentications_is_summed_up(start_relay):
 
     await asyncio.gather(*(fail() for _ in range(30)))
     relay.stop()
-    said = [line for line in lines(relay) if line["message"] == "authentications refused"]
+    said = [line for line in relay.lines() if line["message"] == "authentications refused"]
     # At once the first of each shard, and of the rest a sum at most every ten seconds.
     assert 1 <= len(said) <= 6 and said[0]["count"] == 1, said
     assert sum(line["count"] for line in said) == 30, "the last sum is said when the relay ends"
@@ -136,9 +130,7 @@ async def test_a_log_that_nobody_takes_holds_nobody_up(tmp_path):
     takes_nothing, end = os.pipe()
     fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, 4096)
     try:
-        relay.process = subprocess.Popen(
-            relay.command, stdout=subprocess.DEVNULL, stderr=end, env=relay.environment, cwd=tmp_path
-        )
+        relay.process = relay.popen(stdout=subprocess.DEVNULL, stderr=end)
         os.close(end)
         for _ in range(START_TIMEOUT * 10):
             try:
@@ -182,11 +174,9 @@ async def test_under_systemd_events_are_journal_entries_with_fields(tmp_path):
     # As systemd does: standard error is a stream to journald, and JOURNAL_STREAM says which.
     ours, theirs = socket.socketpair()
     stat = os.fstat(theirs.fileno())
-    command = ["unshare", "--mount", "sh", "-c", setup + ' && exec "$@"', "sh", *relay.command]
-    environment = relay.environment | {"JOURNAL_STREAM": f"{stat.st_dev}:{stat.st_ino}"}
-    relay.process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=theirs.fileno(), env=environment, cwd=tmp_path
-    )
+    relay.command = ["unshare", "--mount", "sh", "-c", setup + ' && exec "$@"', "sh", *relay.command]
+    relay.environment["JOURNAL_STREAM"] = f"{stat.st_dev}:{stat.st_ino}"
+    relay.process = relay.popen(stdout=subprocess.DEVNULL, stderr=theirs.fileno())
     theirs.close()
     try:
         while True:

@@ -1,8 +1,6 @@
 """The metrics, as a scrape of a real relay shows them, and the health endpoints beside them."""
 
 import asyncio
-import os
-import pathlib
 import re
 import signal
 import socket
@@ -10,64 +8,11 @@ import subprocess
 import time
 
 import http1
+from certificates import certificate, tls_flags
 from client import Client, pair, sized
-from relay import GENEROUS, ROOT, certificate, free_port
-from test_systemd import PTRACE_ATTACH, PTRACE_DETACH, WALL, ptrace
-
-SAMPLE = re.compile(r"^([a-z_0-9]+)(?:\{(.*)\})? (\S+)$")
-LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"')
-
-
-class Scrape:
-    """What /metrics said: samples by name and labels, kinds and help texts by name."""
-
-    def __init__(self, text):
-        self.text = text
-        self.samples, self.kinds, self.helps = {}, {}, {}
-        for line in text.splitlines():
-            if line.startswith("# TYPE "):
-                _, _, name, kind = line.split(" ", 3)
-                assert name not in self.kinds, f"{name} has two TYPE lines"
-                self.kinds[name] = kind
-            elif line.startswith("# HELP "):
-                _, _, name, text = line.split(" ", 3)
-                self.helps[name] = text
-            elif line:
-                name, labels, value = SAMPLE.match(line).groups()
-                key = (name, frozenset(LABEL.findall(labels or "")))
-                assert key not in self.samples, f"{line} stands twice"
-                self.samples[key] = float(value)
-
-    def get(self, name, /, **labels):
-        """The sum of all samples of `name` that have these labels."""
-        found = [
-            value
-            for (sample, has), value in self.samples.items()
-            if sample == name and set(labels.items()) <= has
-        ]
-        assert found, f"no {name} with {labels} in\n{self.text}"
-        return sum(found)
-
-
-async def scrape(port):
-    answer = await http1.request(port, "GET", "/metrics")
-    assert answer.status == 200
-    return Scrape(answer.body.decode())
-
-
-async def scrape_until(port, holds):
-    """Scrapes until the figures are there: shards publish theirs once a second."""
-    for _ in range(100):
-        figures = await scrape(port)
-        if holds(figures):
-            return figures
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"not within 10 s:\n{figures.text}")
-
-
-def measured(start_relay, *flags):
-    port = free_port()
-    return start_relay("--metrics-addr", f"127.0.0.1:{port}", *flags), port
+from manager import stopped_shard
+from metrics import measured, scrape, scrape_until
+from relay import GENEROUS, ROOT, free_port
 
 
 def documented():
@@ -170,7 +115,8 @@ async def test_refusals_are_counted_by_code(start_relay):
 
 
 async def test_every_metric_of_the_documentation_is_there_and_no_other(start_relay, tmp_path):
-    relay, port = measured(start_relay, "-addr", f"tls://127.0.0.1:{free_port()}", *certificate(tmp_path))
+    tls = tls_flags(certificate(tmp_path, "cert", "localhost", days=90))
+    relay, port = measured(start_relay, "-addr", f"tls://127.0.0.1:{free_port()}", *tls)
     figures = await scrape_until(port, lambda figures: figures.get("coralmux_receive_buffers") > 0)
     table = documented()
     assert set(figures.kinds) == set(table)
@@ -230,13 +176,7 @@ async def test_a_draining_relay_lives_and_is_not_ready(start_relay):
 
 async def test_a_stuck_shard_is_named_on_the_metrics_listener(start_relay):
     relay, port = measured(start_relay)
-    threads = {p.parent.name: p.read_text() for p in pathlib.Path(f"/proc/{relay.process.pid}/task").glob("*/comm")}
-    # The executor's helper has the same name, and is younger.
-    shard = min(int(thread) for thread, name in threads.items() if name.startswith("shard-1"))
-    # A debugger stops this one thread, wherever it is.
-    ptrace(PTRACE_ATTACH, shard)
-    os.waitpid(shard, WALL)
-    try:
+    with stopped_shard(relay, 1):
         for _ in range(100):
             ready = await http1.request(port, "GET", "/readyz")
             if ready.status == 503:
@@ -248,6 +188,4 @@ async def test_a_stuck_shard_is_named_on_the_metrics_listener(start_relay):
         assert figures.get("coralmux_ready") == 0
         assert figures.get("coralmux_beat_age_seconds", thread="shard-1") > 5
         assert figures.get("coralmux_beat_age_seconds", thread="shard-0") < 5
-    finally:
-        ptrace(PTRACE_DETACH, shard)
     await scrape_until(port, lambda figures: figures.get("coralmux_ready") == 1)

@@ -9,8 +9,8 @@ import jsonschema_rs
 
 import http1
 from client import Client
+from metrics import measured
 from relay import ADMIN_KEY, GENEROUS, ROOT
-from test_metrics import measured
 
 DOCUMENT = ROOT / "src" / "http" / "openapi.json"
 UNKNOWN = "0123456789abcdef"

@@ -11,9 +11,10 @@ import urllib.request
 
 import pytest
 
+from certificates import certificate, tls_flags
 from client import Client, pair, sized
-from relay import GENEROUS, ROOT, certificate, free_port
-from test_metrics import scrape_until
+from metrics import measured, scrape_until
+from relay import GENEROUS, ROOT, free_port
 
 RULES = ROOT / "deploy" / "prometheus" / "coralmux.rules.yml"
 RULE_TESTS = ROOT / "deploy" / "prometheus" / "coralmux.rules.test.yml"
@@ -110,9 +111,8 @@ async def talk(relay):
 
 @pytest.fixture
 def watched(start_relay, tmp_path):
-    port = free_port()
-    tls = ["-addr", f"tls://127.0.0.1:{free_port()}", *certificate(tmp_path)]
-    relay = start_relay("--metrics-addr", f"127.0.0.1:{port}", *tls, *GENEROUS)
+    tls = tls_flags(certificate(tmp_path, "cert", "localhost"))
+    relay, port = measured(start_relay, "-addr", f"tls://127.0.0.1:{free_port()}", *tls, *GENEROUS)
     prometheus = Prometheus(tmp_path, port)
     yield relay, port, prometheus
     prometheus.stop()

@@ -8,7 +8,6 @@ import time
 import pytest
 
 import raw
-from test_systemd import Manager
 
 DEADLINE = 20
 
@@ -73,9 +72,9 @@ async def test_limits_change_for_connected_clients_and_nobody_is_dropped(reloade
 async def test_what_cannot_change_is_named_and_stays(reloaded):
     it = reloaded("")
     it.reload("log-format = 'human'\nmemory-budget = '99MiB'\nregistration = 'off'\nidle-timeout = '50s'\n")
-    named = [json.loads(line) for line in it.relay.log().splitlines() if "take a restart" in line]
+    named = it.relay.lines("take a restart")
     assert [line["settings"] for line in named] == ["memory-budget, log-format"]
-    changed = [json.loads(line) for line in it.relay.log().splitlines() if "configuration read again" in line]
+    changed = it.relay.lines("configuration read again")
     assert [line["changed"] for line in changed] == ["registration, idle-timeout"]
     assert (await it.relay.http("POST", "/api/v1/register")).status == 403
 
@@ -130,16 +129,14 @@ async def test_tokens_are_taken_as_another_program_left_them_in_the_store(reload
         it.reload()
         assert (await exchange(phone, agent, 4)) == (2, ["RATE_LIMITED"] * 2)
         assert (await other.closed()).code == 4002
-    line = next(json.loads(line) for line in it.relay.log().splitlines() if "tokens read again" in line)
+    line = it.relay.lines("tokens read again")[0]
     assert (line["tokens"], line["changed"], line["shut_out"], line["admitted"]) == (1, 1, 1, 0)
 
 
-async def test_the_service_manager_is_told_of_a_reload(reloaded, tmp_path):
-    manager = Manager(tmp_path / "notify")
+async def test_the_service_manager_is_told_of_a_reload(reloaded, manager):
     it = reloaded("", env={"NOTIFY_SOCKET": manager.path})
     manager.until("READY", "1")
     it.reload()
     reloading = manager.until("RELOADING", "1")[-1]
     assert 0 < int(reloading["MONOTONIC_USEC"]) <= time.monotonic_ns() // 1000
     assert manager.until("READY", "1")
-    manager.socket.close()

@@ -2,7 +2,6 @@
 
 import asyncio
 import collections
-import ctypes
 import os
 import pathlib
 import re
@@ -14,6 +13,7 @@ import time
 import pytest
 
 import raw
+from manager import stopped_shard
 from relay import ROOT, Relay
 
 UNITS = ROOT / "deploy" / "systemd"
@@ -31,18 +31,8 @@ class Activated(Relay):
         start = f'{moves} export LISTEN_PID=$$ LISTEN_FDS={len(sockets)}; exec "$@"'
         self.command = ["bash", "-c", start, "bash", *self.command]
 
-    def spawn(self):
-        self.log_start = self.log_path.stat().st_size if self.log_path.exists() else 0
-        with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen(
-                self.command,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self.environment,
-                cwd=self.directory,
-                pass_fds=[s.fileno() for s in self.sockets],
-            )
-        return self
+    def popen(self, **options):
+        return super().popen(pass_fds=[s.fileno() for s in self.sockets], **options)
 
 
 def listening(count=1, reuse_port=False):
@@ -140,36 +130,6 @@ async def test_a_passed_descriptor_that_is_no_listening_socket_is_refused(tmp_pa
     passed.close()
 
 
-class Manager:
-    """The other end of NOTIFY_SOCKET."""
-
-    def __init__(self, path):
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.bind(str(path))
-        self.socket.settimeout(DEADLINE)
-        self.path = str(path)
-
-    def receive(self):
-        """The next message, as its assignments."""
-        return dict(line.split("=", 1) for line in self.socket.recv(4096).decode().splitlines())
-
-    def until(self, name, value=None):
-        """Reads up to a message with that assignment; all that came, in order."""
-        deadline, come = time.monotonic() + DEADLINE, []
-        while time.monotonic() < deadline:
-            come.append(self.receive())
-            if name in come[-1] and value in (None, come[-1][name]):
-                return come
-        raise AssertionError(f"no {name} within {DEADLINE} s: {come}")
-
-
-@pytest.fixture
-def manager(tmp_path):
-    manager = Manager(tmp_path / "notify")
-    yield manager
-    manager.socket.close()
-
-
 async def test_ready_status_and_stopping_are_told(manager, start_relay):
     relay = start_relay(env={"NOTIFY_SOCKET": manager.path}, spawn_only=True)
     first = manager.receive()
@@ -182,17 +142,6 @@ async def test_ready_status_and_stopping_are_told(manager, start_relay):
     assert relay.wait() == 0
 
 
-def ptrace(request, thread):
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
-    libc.ptrace.restype = ctypes.c_long
-    if libc.ptrace(request, thread, None, None) != 0:
-        raise OSError(ctypes.get_errno(), "ptrace")
-
-
-PTRACE_ATTACH, PTRACE_DETACH, WALL = 16, 17, 0x40000000
-
-
 async def test_the_watchdog_is_fed_while_all_shards_beat_and_not_while_one_hangs(manager, start_relay):
     relay = start_relay(env={"NOTIFY_SOCKET": manager.path, "WATCHDOG_USEC": "1500000"}, spawn_only=True)
     manager.until("READY", "1")
@@ -200,21 +149,13 @@ async def test_the_watchdog_is_fed_while_all_shards_beat_and_not_while_one_hangs
         started = time.monotonic()
         manager.until("WATCHDOG", "1")
         assert time.monotonic() - started < 1.5, "in time for the manager"
-    names = {p.parent.name: p.read_text().strip() for p in pathlib.Path(f"/proc/{relay.process.pid}/task").glob("*/comm")}
-    # The executor's helper has the same name, and is younger.
-    shard = min(int(thread) for thread, name in names.items() if name.startswith("shard-1"))
-    # A debugger stops this one thread, wherever it is.
-    ptrace(PTRACE_ATTACH, shard)
-    os.waitpid(shard, WALL)
-    try:
+    with stopped_shard(relay, 1):
         # Until the beat is old enough it is fed; then no more, and the status says why.
         while (message := manager.receive()).get("WATCHDOG") == "1":
             pass
         assert message["STATUS"] == "shard 1 is stuck"
         for _ in range(4):
             assert "WATCHDOG" not in manager.receive()
-    finally:
-        ptrace(PTRACE_DETACH, shard)
     manager.until("WATCHDOG", "1")
     relay.stop()
     log = relay.log()
