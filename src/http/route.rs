@@ -2,6 +2,7 @@
 
 use super::phone::{self, Asset};
 use super::response::Problem;
+use crate::control::message::PAGE_MAX;
 use crate::proto::token::{TokenHash, TokenId};
 use std::borrow::Cow;
 
@@ -73,18 +74,29 @@ impl Route {
     /// The `Allow` line of a 405.
     pub(super) fn allow(self) -> &'static str {
         match self {
-            Self::Root | Self::Health | Self::Live | Self::Ready | Self::Tokens | Self::Phone(_) => {
-                "Allow: GET, HEAD\r\n"
-            }
+            Self::Root
+            | Self::Health
+            | Self::Live
+            | Self::Ready
+            | Self::OpenApi
+            | Self::Tokens
+            | Self::TokenUsage(_)
+            | Self::Sessions
+            | Self::Usage
+            | Self::Phone(_) => "Allow: GET, HEAD\r\n",
             Self::WebSocket => "Allow: GET\r\n",
-            Self::OpenApi => "Allow: GET, HEAD\r\n",
             Self::LogLevel => "Allow: GET, HEAD, PUT\r\n",
-            Self::TokenUsage(_) | Self::Sessions | Self::Usage => "Allow: GET, HEAD\r\n",
             Self::Backup => "Allow: GET, HEAD, POST\r\n",
             Self::Register | Self::Pair | Self::Drain => "Allow: POST\r\n",
             Self::PairToken(_) => "Allow: GET, HEAD, DELETE\r\n",
             Self::Token(_) => "Allow: GET, HEAD, PATCH, DELETE\r\n",
         }
+    }
+
+    /// Whether this resource takes a method: one that [`Self::allow`] names, whose case counts.
+    pub(super) fn takes(self, method: &str) -> bool {
+        let methods = self.allow().trim_start_matches("Allow: ").trim_end();
+        methods.split(", ").any(|one| one == method)
     }
 }
 
@@ -119,8 +131,6 @@ pub(super) fn split_target(target: &str) -> Result<(&str, &str), Problem> {
 
 /// How many tokens a page has when the request does not say.
 const PAGE_TOKENS_DEFAULT: u32 = 100;
-/// The most tokens of a page.
-const PAGE_TOKENS_MAX: u32 = 1000;
 
 /// Reads `limit` and `after` of the token list.
 pub(super) fn page(query: &str) -> Result<(u32, Option<u64>), Problem> {
@@ -133,7 +143,7 @@ pub(super) fn page(query: &str) -> Result<(u32, Option<u64>), Problem> {
                 limit = Some(
                     whole(&value)
                         .and_then(|number| u32::try_from(number).ok())
-                        .filter(|number| (1..=PAGE_TOKENS_MAX).contains(number))
+                        .filter(|number| (1..=PAGE_MAX).contains(number))
                         .ok_or(Problem::fixed(400, "INVALID_QUERY", "limit: has to be a number from 1 to 1000"))?,
                 );
             }
