@@ -1,5 +1,7 @@
 //! The relay's HTTP API, called.
 
+use crate::config::file;
+use crate::tls::files::FILE_BYTES_MAX;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::Value;
@@ -77,7 +79,7 @@ impl Api {
             None => RootCerts::WebPki,
             Some(path) => {
                 let failed = |detail: String| ApiError::File { path: path.to_owned(), detail };
-                let pem = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
+                let pem = file::read(path, FILE_BYTES_MAX).map_err(|error| failed(error.to_string()))?;
                 let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
                 let all = all.map_err(|error| failed(error.to_string()))?;
                 if all.is_empty() {
