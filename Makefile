@@ -69,6 +69,7 @@ build-all:
 lint:
 	cargo fmt --all --check
 	cargo clippy --all-targets -- -D warnings
+	cargo clippy --no-default-features --features client -- -D warnings
 	cargo clippy --no-default-features --features agent -- -D warnings
 	cargo clippy -p coralmux-loadtest --all-targets -- -D warnings
 	cargo clippy -p coralmux-instructions --all-targets -- -D warnings

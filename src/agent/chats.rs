@@ -86,20 +86,21 @@ impl Chats {
         if self.threads.load(Ordering::Relaxed) >= ANSWERS_MAX {
             return self.refuse(&asked, "the agent answers too many questions at once: try again in a while");
         }
-        let turn = Turn::new(Speaker::User, asked.text.clone(), asked.images.clone(), unix_ms());
+        let fields = fields(&asked);
+        let turn = Turn::new(Speaker::User, asked.text, asked.images, unix_ms());
         let turns = {
             let mut history = lock(&self.history);
             history.push(&chat, turn);
             history.context(&chat, self.context_turns)
         };
-        let answer = Answer { stream: Arc::new(Mutex::new(Some(self.client.stream(fields(&asked))))) };
+        let answer = Answer { stream: Arc::new(Mutex::new(Some(self.client.stream(fields.clone())))) };
         let cancel = Cancel::default();
         let work = Work {
             client: self.client.clone(),
             backend: Arc::clone(&self.backend),
             history: Arc::clone(&self.history),
             question: Question { chat: chat.clone(), turns },
-            asked: asked.clone(),
+            fields: fields.clone(),
             answer: answer.clone(),
             cancel: cancel.clone(),
             _count: Count::one_more(&self.threads),
@@ -108,7 +109,10 @@ impl Chats {
             Ok(_) => {
                 self.running.insert(chat, Running { answer, cancel });
             }
-            Err(error) => self.refuse(&asked, &format!("the agent has no thread for the answer: {error}")),
+            Err(error) => {
+                let message = format!("the agent has no thread for the answer: {error}");
+                send_error(&self.client, fields, &message, None);
+            }
         }
     }
 
@@ -168,15 +172,18 @@ fn send_error(client: &Client, mut fields: Map<String, Value>, message: &str, re
     let _ = client.send("chat.error", &fields);
 }
 
+fn remember(history: &Mutex<History>, chat: &str, answer: &str) {
+    lock(history).push(chat, Turn::new(Speaker::Assistant, answer.to_owned(), Vec::new(), unix_ms()));
+}
+
 /// Says that an answer is complete, or was cut short, and remembers it.
 fn end(stream: Stream, history: &Mutex<History>, chat: &str, cancelled: bool) {
-    let text = stream.text().to_owned();
     let mut more = Map::new();
     if cancelled {
         more.insert("cancelled".to_owned(), json!(true));
     }
-    if !text.is_empty() {
-        lock(history).push(chat, Turn::new(Speaker::Assistant, text, Vec::new(), unix_ms()));
+    if !stream.text().is_empty() {
+        remember(history, chat, stream.text());
     }
     // As above. The phone can ask for the history.
     let _ = stream.finish(more);
@@ -227,7 +234,8 @@ struct Work {
     backend: Arc<dyn Backend>,
     history: Arc<Mutex<History>>,
     question: Question,
-    asked: Asked,
+    /// Of the question, for an error.
+    fields: Map<String, Value>,
     answer: Answer,
     cancel: Cancel,
     _count: Count,
@@ -247,11 +255,10 @@ impl Work {
                 if stream.text().is_empty() {
                     lock(&self.history).forget_question(chat);
                 } else {
-                    let turn = Turn::new(Speaker::Assistant, stream.text().to_owned(), Vec::new(), unix_ms());
-                    lock(&self.history).push(chat, turn);
+                    remember(&self.history, chat, stream.text());
                 }
                 let ms = retry_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
-                send_error(&self.client, fields(&self.asked), &message, ms);
+                send_error(&self.client, self.fields, &message, ms);
             }
         }
     }

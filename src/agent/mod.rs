@@ -20,7 +20,9 @@ mod utf8;
 
 pub use serve::{Ending, Settings, serve};
 
-use crate::client::{Client, Encryption, RegisterError, RelayUrl, StartError, TlsError, Trust, random, register};
+use crate::client::{
+    Backoff, Client, Encryption, RegisterError, RelayUrl, StartError, TlsError, Trust, random, register,
+};
 use crate::e2e::{Link, PairingSecret};
 use crate::proto::token::Role;
 use backend::Backend;
@@ -118,7 +120,7 @@ fn start(options: &Options) -> Result<Ending, Failure> {
     let Some(Kept { path, state, is_new }) = open_state(options, &trust, &stop)? else { return Ok(Ending::Stopped) };
     let secret = (options.e2e == E2e::Version2).then(|| state.secret.clone());
     let link = Link { token: state.token.clone(), relay: options.relay.to_string(), secret: secret.clone() };
-    say(&pairing::instructions(&link, options.qr.into(), has_colours()));
+    say(&pairing::instructions(&link, options.qr, has_colours()));
     let mut client = crate::client::Options::new(options.relay.clone(), state.token.clone(), Role::Agent);
     client.trust = trust;
     client.encryption = secret.map_or(Encryption::Version1, Encryption::Version2);
@@ -231,30 +233,28 @@ fn open_state(options: &Options, trust: &Trust, stop: &AtomicBool) -> Result<Opt
 
 /// A token from the relay, as soon as it gives one. `None`: it was stopped.
 fn register_by_and_by(relay: &RelayUrl, trust: &Trust, stop: &AtomicBool) -> Result<Option<String>, RegisterError> {
-    let (mut wait, wait_max) = REGISTER_WAITS;
+    let (wait_min, wait_max) = REGISTER_WAITS;
+    let mut backoff = Backoff::new(wait_min, wait_max);
     while !stop.load(Ordering::Relaxed) {
-        let (failed, asked) = match register(relay, trust) {
+        let error = match register(relay, trust) {
             Ok(token) => return Ok(Some(token)),
             // Waiting does not help against these.
             Err(error @ (RegisterError::Off | RegisterError::Tls(_))) => return Err(error),
-            Err(error @ RegisterError::Http(_)) => (format!("Cannot reach {relay}: {error}"), Duration::ZERO),
-            Err(RegisterError::TooMany { retry_after }) => {
-                let error = RegisterError::TooMany { retry_after };
-                (format!("No token from {relay}: {error}"), retry_after.unwrap_or_default().min(RETRY_AFTER_MAX))
-            }
-            Err(error) => (format!("No token from {relay}: {error}"), Duration::ZERO),
+            Err(error) => error,
         };
-        // A half of it by chance, so that a crowd does not come back at once.
-        let mut random = [0];
-        // Without randomness it is the longer wait.
-        let _ = getrandom::fill(&mut random);
-        let next = wait.mul_f64(1.0 - f64::from(random[0]) / 512.0).max(asked);
-        say(&printable(&format!("{failed}; trying again in {:.1} s.", next.as_secs_f64())));
+        let asked = match &error {
+            RegisterError::TooMany { retry_after } => retry_after.unwrap_or_default().min(RETRY_AFTER_MAX),
+            _ => Duration::ZERO,
+        };
+        let what = if matches!(error, RegisterError::Http(_)) { "Cannot reach" } else { "No token from" };
+        let mut jitter = [0; 4];
+        random(&mut jitter);
+        let next = backoff.next(asked, u32::from_ne_bytes(jitter));
+        say(&printable(&format!("{what} {relay}: {error}; trying again in {:.1} s.", next.as_secs_f64())));
         let until = Instant::now() + next;
         while !stop.load(Ordering::Relaxed) && Instant::now() < until {
             thread::sleep(SIGNAL_INTERVAL);
         }
-        wait = (wait * 2).min(wait_max);
     }
     Ok(None)
 }

@@ -37,7 +37,7 @@ pub(super) struct Options {
     pub e2e: E2e,
     /// Which QR codes to show
     #[arg(long, value_name = "WHICH", default_value = "both")]
-    pub(super) qr: Qr,
+    pub(super) qr: Codes,
     /// The agent's name, for the phone
     #[arg(long, value_name = "NAME", default_value = "CoralMux agent")]
     pub(super) name: String,
@@ -106,30 +106,6 @@ pub(super) enum E2e {
     /// Version 2.
     #[value(name = "2")]
     Version2,
-}
-
-/// QR codes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Qr {
-    /// For phone apps.
-    App,
-    /// For a phone's camera.
-    Browser,
-    /// Both.
-    Both,
-    /// The links alone.
-    None,
-}
-
-impl From<Qr> for Codes {
-    fn from(qr: Qr) -> Self {
-        match qr {
-            Qr::App => Self::App,
-            Qr::Browser => Self::Browser,
-            Qr::Both => Self::Both,
-            Qr::None => Self::None,
-        }
-    }
 }
 
 /// The longest time that can be asked for.

@@ -1,6 +1,7 @@
 //! How a phone is paired: links, and QR codes for the terminal.
 
 use crate::e2e::Link;
+use clap::ValueEnum;
 use qrcode::{EcLevel, QrCode};
 use std::fmt::Write;
 
@@ -8,15 +9,15 @@ use std::fmt::Write;
 const QUIET_ZONE: usize = 2;
 
 /// Which QR codes are shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Codes {
     /// For phone apps.
     App,
-    /// For the phone's camera, which opens the browser.
+    /// For a phone's camera.
     Browser,
-    /// One below the other.
+    /// Both.
     Both,
-    /// None: the links alone.
+    /// The links alone.
     None,
 }
 

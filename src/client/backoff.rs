@@ -10,17 +10,17 @@ const FULL_FACTOR: u32 = 5;
 
 /// Waits that double, with randomness, so that a crowd does not come back at once.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     min: Duration,
     max: Duration,
-    /// `min <= next <= max`
-    next: Duration,
+    /// The next wait: `min <= wait <= max`
+    wait: Duration,
 }
 
 impl Backoff {
-    pub(super) fn new(min: Duration, max: Duration) -> Self {
+    pub(crate) fn new(min: Duration, max: Duration) -> Self {
         let max = max.max(min);
-        Self { min, max, next: min }
+        Self { min, max, wait: min }
     }
 
     /// A connection was lost that had been up for `held`. How long to wait: from half of the next wait to all of it,
@@ -33,15 +33,19 @@ impl Backoff {
         random: u32,
     ) -> Duration {
         if held >= SETTLED {
-            self.next = self.min;
+            self.wait = self.min;
         }
-        let mut wait = self.next;
         if matches!(reason, Reason::Closed { code: 1013, .. } | Reason::Http { status: 429 | 503 }) {
-            wait = wait.max((self.min * FULL_FACTOR).min(self.max));
+            self.wait = self.wait.max((self.min * FULL_FACTOR).min(self.max));
         }
-        self.next = (wait * 2).min(self.max);
-        let jittered = wait / 2 + (wait / 2).mul_f64(f64::from(random) / f64::from(u32::MAX));
-        jittered.max(asked.unwrap_or_default())
+        self.next(asked.unwrap_or_default(), random)
+    }
+
+    /// The next wait: from half of it to all, as `random` says, and no less than was asked for.
+    pub(crate) fn next(&mut self, asked: Duration, random: u32) -> Duration {
+        let wait = self.wait;
+        self.wait = (wait * 2).min(self.max);
+        (wait / 2 + (wait / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))).max(asked)
     }
 }
 

@@ -1,10 +1,12 @@
 //! From an address to an open WebSocket: name, TCP, TLS, upgrade, all by one deadline.
 
 use super::event::Reason;
-use super::options::{MESSAGE_BYTES_MAX, Options};
+use super::options::Options;
+use super::register::retry_after;
 use super::shared::Shared;
 use super::tls;
 use super::url::RelayUrl;
+use crate::proto::limits::MESSAGE_BYTES_MAX;
 use mio::net::TcpStream;
 use mio::{Interest, Poll, Token};
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
@@ -14,7 +16,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::handshake::HandshakeError;
-use tungstenite::http::header::RETRY_AFTER;
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{Error, WebSocket};
 
@@ -23,7 +24,7 @@ pub(super) const SOCKET: Token = Token(1);
 /// What one address is given to accept, of several.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest `Retry-After` that is believed.
-const RETRY_AFTER_MAX_SEC: u64 = 3600;
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
 /// The bytes' way: in clear or by TLS. Never blocks.
 #[derive(Debug)]
@@ -161,11 +162,8 @@ fn upgrade(
 fn failure(error: Error) -> Failed {
     match error {
         Error::Http(answer) => {
-            let asked = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-            Failed {
-                reason: Reason::Http { status: answer.status().as_u16() },
-                asked: asked.map(|sec: u64| Duration::from_secs(sec.min(RETRY_AFTER_MAX_SEC))),
-            }
+            let asked = retry_after(answer.headers()).map(|asked| asked.min(RETRY_AFTER_MAX));
+            Failed { reason: Reason::Http { status: answer.status().as_u16() }, asked }
         }
         error => lost(error).into(),
     }

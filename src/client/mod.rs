@@ -42,14 +42,21 @@ mod tls;
 mod url;
 mod worker;
 
+pub use crate::proto::limits::MESSAGE_BYTES_MAX;
+#[cfg(feature = "agent")]
+pub(crate) use backoff::Backoff;
+#[cfg(feature = "agent")]
 pub(crate) use envelope::{random, unix_ms};
 pub use event::{Event, Message, PeerError, Reason};
-pub use options::{Encryption, MESSAGE_BYTES_MAX, Options, Trust};
+pub use options::{Encryption, Options, Trust};
+#[cfg(feature = "agent")]
+pub(crate) use register::retry_after;
 pub use register::{RegisterError, http_agent, register};
 pub use stream::{ANSWER_BYTES_MAX, Stream};
 pub use tls::TlsError;
 pub use url::{RelayUrl, UrlError};
 
+use crate::e2e::{ENVELOPE_BYTES, TAG_BYTES};
 use mio::{Poll, Token, Waker};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -59,11 +66,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use thiserror::Error;
-
-/// What encryption adds to a payload: AES-GCM's tag.
-const TAG_BYTES: usize = 16;
-/// What an envelope has beside type and payload, encryption's own fields among them, is not longer.
-const ENVELOPE_BYTES: usize = 1024;
 
 /// Why a client cannot start.
 #[derive(Debug, Error)]

@@ -2,13 +2,12 @@
 
 use super::url::RelayUrl;
 use crate::e2e::PairingSecret;
+use crate::proto::limits::MESSAGE_BYTES_MAX;
 use crate::proto::token::Role;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The largest message, in bytes of the whole envelope, encrypted (wire contract, Transport).
-pub const MESSAGE_BYTES_MAX: usize = 5 << 20;
 /// Messages that wait to be sent, and their bytes. A sender waits for room.
 pub(super) const OUTGOING_MAX: usize = 1024;
 pub(super) const OUTGOING_BYTES_MAX: usize = 16 << 20;

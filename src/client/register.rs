@@ -8,6 +8,7 @@ use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
+use ureq::http::HeaderMap;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 /// From the look-up of the name to the end of the answer.
@@ -61,14 +62,19 @@ pub fn register(relay: &RelayUrl, trust: &Trust) -> Result<String, RegisterError
         201 => {}
         403 => return Err(RegisterError::Off),
         429 => {
-            let seconds = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
-            return Err(RegisterError::TooMany { retry_after: seconds.map(Duration::from_secs) });
+            return Err(RegisterError::TooMany { retry_after: retry_after(answer.headers()) });
         }
         status => return Err(RegisterError::Status { status }),
     }
     let body: Answer = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_json().map_err(Box::new)?;
     // It is shown and kept: nothing else may stand there.
     if is_token_text(&body.token) { Ok(body.token) } else { Err(RegisterError::NoToken) }
+}
+
+/// What `Retry-After` asks for, in whole seconds (RFC 9110 section 10.2.3); a date is not taken.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get("retry-after")?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
 /// HTTP with the trust that a WebSocket would have, except that a CA file stands in for the public roots. Statuses are no errors; nothing of the environment's proxies.

@@ -5,6 +5,7 @@ use super::options::{Encryption, HEAL_INTERVAL, Options};
 use crate::e2e::{End, OpenError, Protection, Reply};
 use crate::proto::token::Role;
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::time::Instant;
 
@@ -118,10 +119,10 @@ impl Secure {
     }
 
     /// What is sent in place of `payload`. `None`: it cannot be sealed.
-    pub(super) fn seal(&mut self, kind: &str, payload: Box<RawValue>) -> Option<Box<RawValue>> {
+    pub(super) fn seal<'a>(&mut self, kind: &str, payload: &'a RawValue) -> Option<Cow<'a, RawValue>> {
         match &mut self.end {
-            None => Some(payload),
-            Some(end) => end.seal(kind, Some(&payload)).ok(),
+            None => Some(Cow::Borrowed(payload)),
+            Some(end) => end.seal(kind, Some(payload)).ok().map(Cow::Owned),
         }
     }
 

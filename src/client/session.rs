@@ -131,8 +131,9 @@ impl Session {
 
     /// The text of an entry, sealed; keeps the entry in case it is refused. `None`: it cannot be sealed (any more).
     pub(super) fn write(&mut self, now: Instant, entry: Entry) -> Option<String> {
-        let payload = self.secure.seal(entry.kind(), entry.payload())?;
-        let text = envelope::write(entry.kind(), &entry.id, &payload);
+        let payload = entry.payload();
+        let text = envelope::write(entry.kind(), &entry.id, &self.secure.seal(entry.kind(), &payload)?);
+        drop(payload);
         if !entry.is_piece() {
             self.message_at = self.pace.map(|(interval, _)| now + interval);
             self.recent_bytes += entry.bytes();

@@ -6,6 +6,7 @@ use super::event::Event;
 use super::options::{EVENTS_BYTES_MAX, EVENTS_MAX, OUTGOING_BYTES_MAX, OUTGOING_MAX, PIECE_BYTES_MAX};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -56,15 +57,15 @@ impl Entry {
     }
 
     /// The payload's JSON.
-    pub(super) fn payload(&self) -> Box<RawValue> {
+    pub(super) fn payload(&self) -> Cow<'_, RawValue> {
         match &self.content {
-            Content::Message { payload, .. } => payload.clone(),
+            Content::Message { payload, .. } => Cow::Borrowed(payload),
             Content::Piece { seq, fields, text, .. } => {
                 let mut payload = (**fields).clone();
                 payload.insert("delta".to_owned(), json!(text));
                 payload.insert("seq".to_owned(), json!(seq));
                 // A map of values has nothing that cannot be written.
-                serde_json::value::to_raw_value(&payload).expect("JSON values can be written as JSON")
+                Cow::Owned(serde_json::value::to_raw_value(&payload).expect("JSON values can be written as JSON"))
             }
         }
     }

@@ -116,6 +116,7 @@ pub fn run(args: Vec<OsString>, inherited: Inherited) -> u8 {
     let told = Arc::clone(&stop);
     let agent = thread::spawn(move || attend(&place, kept.as_deref(), &told));
     let exit_code = server::run(&config, inherited);
+    telemetry::log::flush();
     stop.store(true, Ordering::Relaxed);
     // It panics as little as the relay does; if it did, the relay's own end counts.
     let _ = agent.join();

@@ -22,6 +22,10 @@ mod v2;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use gcm::TAG_BYTES;
+
+use crate::proto::limits::MESSAGE_BYTES_MAX;
+
 pub use end::{DECRYPTION_FAILED, End, Opened, Protection, Reply, Step};
 pub use error::{ExchangeError, KeyError, OpenError, SealError};
 pub use fingerprint::Fingerprint;
@@ -30,7 +34,10 @@ pub use secret::PairingSecret;
 
 /// The longest payload that is sealed, in bytes of its JSON: base64 makes it as large as the relay's largest message
 /// lets an envelope be (5 MiB, of which 1 KiB is kept for what is around the ciphertext).
-pub const PAYLOAD_BYTES_MAX: usize = ((5 << 20) - 1024) / 4 * 3 - gcm::TAG_BYTES;
+pub const PAYLOAD_BYTES_MAX: usize = (MESSAGE_BYTES_MAX - ENVELOPE_BYTES) / 4 * 3 - TAG_BYTES;
+
+/// What an envelope has beside its payload, encryption's own fields among them, is not longer.
+pub(crate) const ENVELOPE_BYTES: usize = 1024;
 
 /// Messages that one key may seal. Far below what AES-GCM bears, and for version 1's random nonces within the 2^32
 /// of NIST SP 800-38D, section 8.3.

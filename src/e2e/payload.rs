@@ -1,7 +1,8 @@
 //! The payloads that encryption puts on the wire, as JSON.
 
-use super::error::{ExchangeError, OpenError};
+use super::error::{ExchangeError, OpenError, SealError};
 use super::gcm::NONCE_BYTES;
+use super::{MESSAGES_MAX, PAYLOAD_BYTES_MAX};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,22 @@ use std::borrow::Cow;
 pub(super) fn json(value: &impl Serialize) -> Box<RawValue> {
     // Serialising fails for maps with keys that are no strings, and none of our types has one.
     to_raw_value(value).expect("structs of strings and numbers are JSON")
+}
+
+/// Whether a key that has sealed so many payloads may seal this one.
+pub(super) fn check_room(payload: &RawValue, sealed: u64) -> Result<(), SealError> {
+    let bytes = payload.get().len();
+    match (bytes > PAYLOAD_BYTES_MAX, sealed >= MESSAGES_MAX) {
+        (true, _) => Err(SealError::TooLong { bytes }),
+        (false, true) => Err(SealError::Exhausted),
+        (false, false) => Ok(()),
+    }
+}
+
+/// What was decrypted, as the JSON that it has to be.
+pub(super) fn as_json(plaintext: Vec<u8>) -> Result<Box<RawValue>, OpenError> {
+    let text = String::from_utf8(plaintext).map_err(|_| OpenError::NotJson)?;
+    RawValue::from_string(text).map_err(|_| OpenError::NotJson)
 }
 
 /// An encrypted payload as it leaves. Base64 needs no escapes, which serde would look for in each of its bytes.

@@ -4,8 +4,8 @@
 
 use super::error::{KeyError, OpenError, SealError};
 use super::gcm::{Gcm, KEY_BYTES, NONCE_BYTES};
-use super::payload::{Sealed, enclose, enclosed};
-use super::{MESSAGES_MAX, PAYLOAD_BYTES_MAX, Random, draw};
+use super::payload::{Sealed, as_json, check_room, enclose, enclosed};
+use super::{Random, draw};
 use hkdf::Hkdf;
 use serde_json::value::RawValue;
 use sha2::Sha256;
@@ -82,13 +82,7 @@ impl Key {
         random: &mut (impl Random + ?Sized),
         payload: &RawValue,
     ) -> Result<Box<RawValue>, SealError> {
-        let bytes = payload.get().len();
-        if bytes > PAYLOAD_BYTES_MAX {
-            return Err(SealError::TooLong { bytes });
-        }
-        if self.sealed >= MESSAGES_MAX {
-            return Err(SealError::Exhausted);
-        }
+        check_room(payload, self.sealed)?;
         let nonce = draw(random);
         if self.newest == Some(nonce) {
             return Err(SealError::RepeatedNonce);
@@ -124,10 +118,4 @@ pub(super) fn derive(shared: &[u8; 32]) -> Zeroizing<[u8; KEY_BYTES]> {
     // It fails from 255 times the hash's 32 bytes on.
     Hkdf::<Sha256>::new(Some(SALT), shared).expand(INFO, &mut *key).expect("32 bytes are within HKDF's bound");
     key
-}
-
-/// What was decrypted, as the JSON that it has to be.
-pub(super) fn as_json(plaintext: Vec<u8>) -> Result<Box<RawValue>, OpenError> {
-    let text = String::from_utf8(plaintext).map_err(|_| OpenError::NotJson)?;
-    RawValue::from_string(text).map_err(|_| OpenError::NotJson)
 }

@@ -5,9 +5,8 @@
 
 use super::error::{ExchangeError, OpenError, SealError};
 use super::gcm::{Gcm, NONCE_BYTES};
-use super::payload::{Sealed, enclose};
-use super::v1::as_json;
-use super::{MESSAGES_MAX, PAYLOAD_BYTES_MAX, PairingSecret};
+use super::payload::{Sealed, as_json, check_room, enclose};
+use super::{MESSAGES_MAX, PairingSecret};
 use serde_json::value::RawValue;
 use snow::params::{CipherChoice, DHChoice, HashChoice, NoiseParams};
 use snow::resolvers::{CryptoResolver, DefaultResolver};
@@ -142,13 +141,7 @@ impl Session {
     }
 
     pub(super) fn seal(&mut self, kind: &str, payload: &RawValue) -> Result<Box<RawValue>, SealError> {
-        let bytes = payload.get().len();
-        if bytes > PAYLOAD_BYTES_MAX {
-            return Err(SealError::TooLong { bytes });
-        }
-        if self.sent >= MESSAGES_MAX {
-            return Err(SealError::Exhausted);
-        }
+        check_room(payload, self.sent)?;
         let nonce = nonce_of(self.sent);
         self.sent += 1;
         Ok(enclose(&nonce, &self.send.seal(&nonce, kind.as_bytes(), payload.get().as_bytes())))

@@ -5,6 +5,10 @@ use serde::{Deserialize, Serialize};
 /// A limit of this value is lifted.
 pub const UNLIMITED: u64 = 0;
 
+/// The largest message unless an operator sets another: bytes of the whole envelope, after reassembly (wire contract,
+/// Transport).
+pub const MESSAGE_BYTES_MAX: usize = 5 << 20;
+
 /// The limits in force for a token. [`UNLIMITED`] lifts each but `message_bytes_max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -26,7 +30,7 @@ impl Default for Limits {
     /// The defaults of the wire contract.
     fn default() -> Self {
         Self {
-            message_bytes_max: 5 << 20,
+            message_bytes_max: MESSAGE_BYTES_MAX as u64,
             phone_per_minute: 30,
             agent_per_minute: 120,
             stream_per_second: 100,

@@ -7,7 +7,6 @@
 import hashlib
 import hmac
 
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from . import crypto
@@ -111,10 +110,9 @@ class Handshake:
         return sealed
 
     def _decrypt(self, sealed):
-        try:
-            plaintext = AESGCM(self.key).decrypt(nonce_of(self.counter), sealed, self.hash)
-        except (InvalidTag, ValueError):
-            raise HandshakeError("the handshake message does not authenticate") from None
+        plaintext = crypto.decrypt(self.key, nonce_of(self.counter), sealed, self.hash)
+        if plaintext is None:
+            raise HandshakeError("the handshake message does not authenticate")
         self.counter += 1
         self._mix_hash(sealed)
         return plaintext

@@ -2,6 +2,7 @@
 //! before a phone sees it.
 
 use super::{BODY_BYTES_MAX, BackendError, WORDS_MAX};
+use crate::client::retry_after;
 use serde_json::Value;
 use std::io::{self, Read};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use ureq::Body;
 use ureq::http::Response;
 
 /// The longest time that a server may ask to wait.
-const RETRY_AFTER_MAX_SEC: u64 = 24 * 3600;
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Whether the answer is one JSON text.
 pub(super) fn is_json(answer: &Response<Body>) -> bool {
@@ -27,8 +28,7 @@ pub(super) fn read(answer: Response<Body>) -> io::Result<Vec<u8>> {
 /// What a status other than 200 means to the person.
 pub(super) fn refusal(answer: Response<Body>) -> BackendError {
     let status = answer.status().as_u16();
-    let header = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
-    let retry_after = header.map(|sec: u64| Duration::from_secs(sec.min(RETRY_AFTER_MAX_SEC)));
+    let retry_after = retry_after(answer.headers()).map(|asked| asked.min(RETRY_AFTER_MAX));
     let body = read(answer).unwrap_or_default();
     let said = match serde_json::from_slice::<Value>(&body) {
         Ok(body) => error_words(body.get("error").unwrap_or(&body)),
