@@ -7,7 +7,7 @@ use super::value;
 use base64::Engine;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use std::fmt;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// The directory that is asked for certificates unless another one is named: Let's Encrypt.
@@ -86,7 +86,7 @@ impl Tls {
     pub(super) fn read(from: &Sources<'_>, flags: &Flags, db: &Path) -> Result<Self, ConfigError> {
         let pairs = read_pairs(from, flags)?;
         let acme = read_acme(from, flags, db)?;
-        let standard = if acme.is_some() { vec![everywhere(80)] } else { Vec::new() };
+        let standard = if acme.is_some() { vec![value::everywhere(80)] } else { Vec::new() };
         let http_addrs = from.one("http-addr", &flags.http_addr, standard, http_addr)?;
         if !http_addrs.is_empty() && acme.is_none() && pairs.is_empty() {
             let text = "--http-addr redirects to https, for which a certificate is needed: give --domain, or --tls-cert \
@@ -107,16 +107,12 @@ pub(super) fn read_listen(from: &Sources<'_>, flags: &Flags, tls: &Tls) -> Resul
         return Err(ConfigError::Conflict(text.to_owned()));
     }
     if tls.is_on() && !has_tls {
-        listen.push(Listen { addr: everywhere(443), tls: true });
+        listen.push(Listen { addr: value::everywhere(443), tls: true });
     }
     if listen.is_empty() {
-        listen.push(Listen { addr: everywhere(8080), tls: false });
+        listen.push(Listen { addr: value::everywhere(8080), tls: false });
     }
     Ok(listen)
-}
-
-fn everywhere(port: u16) -> SocketAddr {
-    SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
 }
 
 fn listen_addr(text: &str) -> Result<Vec<Listen>, String> {

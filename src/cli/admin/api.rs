@@ -1,10 +1,10 @@
 //! The relay's HTTP API, called.
 
+use crate::tls::certificate::provider;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body, http::Response};
@@ -89,7 +89,7 @@ impl Api {
             }
         };
         let tls = TlsConfig::builder()
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .unversioned_rustls_crypto_provider(provider())
             .root_certs(roots)
             .build();
         let agent = Agent::config_builder()

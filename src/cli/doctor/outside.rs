@@ -3,13 +3,14 @@
 use super::{Finding, State};
 use crate::config::file;
 use crate::config::{Acme, Config, MetricsAddr, PairFiles};
+use crate::server::healthcheck::reachable;
+use crate::server::listeners::try_bind;
 use crate::store::calendar::write_rfc3339;
 use crate::store::check::{CheckError, Found, check};
 use crate::telemetry::clock::unix_now;
 use crate::tls::certificate::Certificate;
 use crate::tls::files::FILE_BYTES_MAX;
 use rustix::fs::{Access, access};
-use socket2::{Domain, Socket, Type};
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
@@ -56,7 +57,7 @@ fn unasked(port: Finding) -> Finding {
 
 fn port(addr: SocketAddr) -> Finding {
     let title = format!("port {addr}");
-    match bind(addr) {
+    match try_bind(addr) {
         Ok(()) => Finding::ok(title, "free"),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && answers(addr) => {
             Finding::ok(title, "in use by a relay that answers")
@@ -77,21 +78,9 @@ fn port(addr: SocketAddr) -> Finding {
     }
 }
 
-fn bind(addr: SocketAddr) -> io::Result<()> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    if addr.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    socket.bind(&addr.into())?;
-    socket.listen(1)
-}
-
 /// Whether a relay answers there, in plain HTTP.
-fn answers(mut addr: SocketAddr) -> bool {
-    if addr.ip().is_unspecified() {
-        addr.set_ip(IpAddr::from([127, 0, 0, 1]));
-    }
+fn answers(addr: SocketAddr) -> bool {
+    let addr = reachable(addr);
     let agent =
         ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(3))).proxy(None).build().new_agent();
     let get = |path: &str| {
