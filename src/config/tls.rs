@@ -1,6 +1,7 @@
 //! The settings of TLS: certificates from files, certificates that the relay gets itself, and where it listens.
 
 use super::error::ConfigError;
+use super::file::beside;
 use super::flags::Flags;
 use super::source::{Given, Sources};
 use super::value;
@@ -151,18 +152,13 @@ fn read_acme(from: &Sources<'_>, flags: &Flags, db: &Path) -> Result<Option<Acme
             domains.push(domain);
         }
     }
-    let default_dir = {
-        let mut name = db.as_os_str().to_owned();
-        name.push(".acme");
-        PathBuf::from(name)
-    };
     // Read also where there is no domain, so that a wrong value is told.
     let acme = Acme {
         directory: from.one("acme-directory", &flags.acme_directory, DEFAULT_DIRECTORY.to_owned(), directory)?,
         ca: from.one("acme-ca", &flags.acme_ca, None, |text| value::path(text).map(Some))?,
         email: from.one("acme-email", &flags.acme_email, None, |text| email(text).map(Some))?,
         binding: read_binding(from, flags)?,
-        dir: from.one("acme-dir", &flags.acme_dir, default_dir, value::path)?,
+        dir: from.one("acme-dir", &flags.acme_dir, beside(db, ".acme"), value::path)?,
         domains,
     };
     if acme.domains.len() > DOMAINS_MAX {
