@@ -28,10 +28,7 @@ pub fn run(config: &Config) -> u8 {
 
 fn ask(url: &str) -> Result<(), String> {
     // The question is whether the relay lives, and it is asked on this machine: the name in the certificate is another.
-    let tls = TlsConfig::builder()
-        .unversioned_rustls_crypto_provider(provider())
-        .disable_verification(true)
-        .build();
+    let tls = TlsConfig::builder().unversioned_rustls_crypto_provider(provider()).disable_verification(true).build();
     let agent = ureq::Agent::config_builder()
         .timeout_global(Some(TIMEOUT))
         .http_status_as_error(false)
