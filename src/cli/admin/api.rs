@@ -88,10 +88,7 @@ impl Api {
                 RootCerts::new_with_certs(&owned)
             }
         };
-        let tls = TlsConfig::builder()
-            .unversioned_rustls_crypto_provider(provider())
-            .root_certs(roots)
-            .build();
+        let tls = TlsConfig::builder().unversioned_rustls_crypto_provider(provider()).root_certs(roots).build();
         let agent = Agent::config_builder()
             .timeout_global(Some(TIMEOUT))
             .http_status_as_error(false)

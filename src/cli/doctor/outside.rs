@@ -1,8 +1,8 @@
 //! What is around the relay: ports, store and key, certificates, names.
 
 use super::{Finding, State};
-use crate::config::file;
-use crate::config::{Acme, Config, MetricsAddr, PairFiles};
+use crate::config::file::{self, folder_of};
+use crate::config::{Acme, Config, MetricsAddr, PairFiles, admin_key_file};
 use crate::server::healthcheck::reachable;
 use crate::server::listeners::try_bind;
 use crate::store::calendar::write_rfc3339;
@@ -92,7 +92,7 @@ fn answers(addr: SocketAddr) -> bool {
 }
 
 fn store(path: &Path) -> Finding {
-    let directory = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = folder_of(path);
     let title = format!("store {}", path.display());
     if !directory.is_dir() {
         return Finding::fail(title, "its directory is not there", format!("mkdir -p {}", directory.display()));
@@ -119,6 +119,7 @@ fn store(path: &Path) -> Finding {
                 CheckError::Unreadable(_) => "check its owner, its mode and the disk, or name another file with --db",
                 CheckError::Damaged(_) => "put a backup in its place, or name another file with --db",
                 CheckError::Foreign => "name the right file with --db",
+                CheckError::Newer { .. } => "run that version, or restore a backup of before the upgrade",
             };
             Finding::fail(title, error.to_string(), to_do)
         }
@@ -129,9 +130,8 @@ fn admin_key(config: &Config) -> Finding {
     if config.admin_key.is_some() {
         return Finding::ok("admin key", "given");
     }
-    let mut path = config.db.clone().into_os_string();
-    path.push(".admin-key");
-    let shown = Path::new(&path).display().to_string();
+    let path = admin_key_file(&config.db);
+    let shown = path.display();
     match fs::metadata(&path) {
         Err(_) => Finding::ok("admin key", format!("made at the first start, and kept in {shown}")),
         Ok(found) if found.mode() & 0o077 != 0 => {
@@ -167,8 +167,7 @@ fn pair(files: &PairFiles) -> Finding {
 
 fn acme_directory(acme: &Acme) -> Finding {
     let title = format!("certificates in {}", acme.dir.display());
-    let parent = acme.dir.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let place = if acme.dir.is_dir() { &acme.dir } else { parent };
+    let place = if acme.dir.is_dir() { &acme.dir } else { folder_of(&acme.dir) };
     if acme.dir.exists() && !acme.dir.is_dir() {
         return Finding::fail(title, "it is no directory", "name another place with --acme-dir, or move it away");
     }
