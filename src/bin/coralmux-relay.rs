@@ -1,7 +1,6 @@
 //! The relay's command line.
 
-use coralmux::config::{self, ConfigError};
-use coralmux::{cli, server, telemetry};
+use coralmux::{cli, config, server, telemetry};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -27,14 +26,7 @@ fn main() -> ExitCode {
     }
     let config = match config::resolve(args, |name| std::env::var(name).ok()) {
         Ok(config) => config,
-        Err(error) => {
-            let exit_code = error.exit_code();
-            match error {
-                ConfigError::Help(text) | ConfigError::Version(text) => print!("{text}"),
-                error => eprintln!("coralmux-relay: {error}"),
-            }
-            return ExitCode::from(exit_code);
-        }
+        Err(error) => return ExitCode::from(error.tell("coralmux-relay")),
     };
     if healthcheck {
         return ExitCode::from(server::healthcheck::run(&config));

@@ -75,22 +75,26 @@ fn write_pages(directory: Option<&std::path::Path>) -> io::Result<()> {
     }
 }
 
+/// A subcommand's own arguments. What is wrong with them goes to standard error, help to standard output; then this is
+/// the exit code.
+fn parse<P: Parser>(args: impl Iterator<Item = OsString>) -> Result<P, u8> {
+    P::try_parse_from(args).map_err(|error| {
+        let _ = error.print();
+        u8::try_from(error.exit_code()).unwrap_or(2)
+    })
+}
+
 /// Parses a subcommand's own arguments and runs it; what is wrong goes to standard error.
 fn parsed<P: Parser>(args: impl Iterator<Item = OsString>, run: impl FnOnce(P) -> io::Result<()>) -> u8 {
-    match P::try_parse_from(args) {
-        Ok(parsed) => match run(parsed) {
-            Ok(()) => 0,
-            // Who reads has seen enough.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
-            Err(error) => {
-                eprintln!("coralmux-relay: {error}");
-                1
-            }
-        },
-        Err(error) => {
-            let _ = error.print();
-            u8::try_from(error.exit_code()).unwrap_or(2)
+    match parse(args).map(run) {
+        Ok(Ok(())) => 0,
+        // Who reads has seen enough.
+        Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+        Ok(Err(error)) => {
+            eprintln!("coralmux-relay: {error}");
+            1
         }
+        Err(exit_code) => exit_code,
     }
 }
 

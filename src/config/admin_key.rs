@@ -3,9 +3,9 @@
 use super::file;
 use super::secret::Secret;
 use crate::proto::token::hex;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Where the admin key came from.
@@ -53,8 +53,15 @@ pub enum AdminKeyError {
 /// A key file is one line; what is longer is another file.
 const FILE_BYTES_MAX: u64 = 4096;
 
-/// The configured key; or else the one that `<db>.admin-key` holds; or else one made of `random` and kept there, readable
-/// for its owner alone. To be called after the store was opened, whose lock keeps a second relay from making one too.
+/// Where the key of a relay with this store is kept.
+#[must_use]
+pub fn admin_key_file(db: &Path) -> PathBuf {
+    file::beside(db, ".admin-key")
+}
+
+/// The configured key; or else the one that [`admin_key_file`] holds; or else one made of `random` and kept there,
+/// readable for its owner alone. To be called after the store was opened, whose lock keeps a second relay from making one
+/// too.
 ///
 /// # Errors
 /// [`AdminKeyError`]; there is never an empty key.
@@ -66,14 +73,15 @@ pub fn admin_key(
     if let Some(secret) = configured {
         return Ok((secret, KeyOrigin::Configured));
     }
-    let path = beside(db, ".admin-key");
+    let path = admin_key_file(db);
     match file::open(&path) {
         Ok(file) => Ok((read(&path, file)?, KeyOrigin::Kept(path))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let text = hex(&random);
             let unusable = |problem: &str| AdminKeyError::Unusable { path: path.clone(), problem: problem.to_owned() };
             let secret = Secret::new(&text).map_err(unusable)?;
-            keep(&path, &text).map_err(|error| AdminKeyError::Io { path: path.clone(), verb: "kept", error })?;
+            let kept = file::replace(&path, format!("{text}\n").as_bytes());
+            kept.map_err(|error| AdminKeyError::Io { path: path.clone(), verb: "kept", error })?;
             Ok((secret, KeyOrigin::Made(path)))
         }
         Err(error) => Err(AdminKeyError::Io { path, verb: "read", error }),
@@ -98,31 +106,11 @@ fn read(path: &Path, file: File) -> Result<Secret, AdminKeyError> {
     }
 }
 
-/// Writes the key so that after a crash the file is there with all of it, or not there.
-fn keep(path: &Path, text: &str) -> io::Result<()> {
-    let new = beside(path, ".new");
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    writeln!(file, "{text}")?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    // The name itself lasts only when the directory is on the disk.
-    let directory = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(directory)?.sync_all()
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::file::beside;
     use super::*;
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     fn directory() -> (tempfile::TempDir, PathBuf, PathBuf) {

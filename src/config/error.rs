@@ -87,13 +87,18 @@ impl ConfigError {
     /// What the program ends with: 0 after `--help` and `--version`, 2 for a wrong configuration.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
-        if self.is_request() { 0 } else { 2 }
+        if matches!(self, Self::Help(_) | Self::Version(_)) { 0 } else { 2 }
     }
 
-    /// Whether it was asked for: the text belongs on standard output.
+    /// Prints it, a program's own text to standard output and what is wrong to standard error with the program's name in
+    /// front; gives [`Self::exit_code`].
     #[must_use]
-    pub fn is_request(&self) -> bool {
-        matches!(self, Self::Help(_) | Self::Version(_))
+    pub fn tell(&self, program: &str) -> u8 {
+        match self {
+            Self::Help(text) | Self::Version(text) => print!("{text}"),
+            error => eprintln!("{program}: {error}"),
+        }
+        self.exit_code()
     }
 }
 

@@ -1,11 +1,12 @@
-//! Reading small files that an operator names. It must never wait: a pipe without a writer would hold up whoever opens
-//! it, for good and without a word.
+//! Small files: reading those that an operator names, and keeping those that are for the owner alone. Reading must never
+//! wait: a pipe without a writer would hold up whoever opens it, for good and without a word. What is written must never
+//! be there in part, nor for others to read.
 
 use rustix::fs::OFlags;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Opens a regular file for reading.
 ///
@@ -52,10 +53,75 @@ pub fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
     String::from_utf8(read(path, bytes_max)?).map_err(|_| io::Error::other("it is no text in UTF-8"))
 }
 
+/// The file whose name is that of `path` and `suffix`.
+#[must_use]
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// The directory that `path` stands in.
+#[must_use]
+pub fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Makes the file at `path` anew, empty and for its owner alone.
+///
+/// # Errors
+/// What the system says.
+pub fn make_anew(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => OpenOptions::new().write(true).create_new(true).mode(0o600).open(path),
+    }
+}
+
+/// Gives the file `new` the name `path`, in the same directory, once all of it is on the disk: after a crash the file is
+/// there with all of it, or as it was before.
+///
+/// # Errors
+/// What the system says.
+pub fn put_in_place(new: &Path, path: &Path) -> io::Result<()> {
+    File::open(new)?.sync_all()?;
+    fs::rename(new, path)?;
+    // The name itself lasts only when the directory is on the disk.
+    File::open(folder_of(path))?.sync_all()
+}
+
+/// Writes a file for its owner alone, whatever was there before: [`make_anew`], and [`put_in_place`].
+///
+/// # Errors
+/// What the system says.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = beside(path, ".new");
+    make_anew(&new)?.write_all(bytes)?;
+    put_in_place(&new, path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    #[test]
+    fn what_is_kept_is_for_its_owner_alone_though_others_could_read_what_was_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        fs::write(&path, "old and longer").unwrap();
+        fs::write(beside(&path, ".new"), "what a crash left").unwrap();
+        for path in [path.clone(), beside(&path, ".new")] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+        }
+        replace(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert!(!beside(&path, ".new").exists());
+        assert_eq!(folder_of(&path), directory.path());
+        assert_eq!((folder_of(Path::new("key")), folder_of(Path::new("/key"))), (Path::new("."), Path::new("/")));
+    }
 
     #[test]
     fn a_pipe_a_directory_and_a_device_are_no_files_and_hold_up_nobody() {

@@ -16,7 +16,7 @@ mod tests;
 mod tls;
 mod value;
 
-pub use admin_key::{AdminKeyError, KeyOrigin, admin_key};
+pub use admin_key::{AdminKeyError, KeyOrigin, admin_key, admin_key_file};
 pub use error::{ConfigError, Origin};
 pub use machine::Machine;
 pub use network::Network;

@@ -1,13 +1,14 @@
 //! The settings of TLS: certificates from files, certificates that the relay gets itself, and where it listens.
 
 use super::error::ConfigError;
+use super::file::beside;
 use super::flags::Flags;
 use super::source::{Given, Sources};
 use super::value;
 use base64::Engine;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use std::fmt;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// The directory that is asked for certificates unless another one is named: Let's Encrypt.
@@ -86,7 +87,7 @@ impl Tls {
     pub(super) fn read(from: &Sources<'_>, flags: &Flags, db: &Path) -> Result<Self, ConfigError> {
         let pairs = read_pairs(from, flags)?;
         let acme = read_acme(from, flags, db)?;
-        let standard = if acme.is_some() { vec![everywhere(80)] } else { Vec::new() };
+        let standard = if acme.is_some() { vec![value::everywhere(80)] } else { Vec::new() };
         let http_addrs = from.one("http-addr", &flags.http_addr, standard, http_addr)?;
         if !http_addrs.is_empty() && acme.is_none() && pairs.is_empty() {
             let text = "--http-addr redirects to https, for which a certificate is needed: give --domain, or --tls-cert \
@@ -107,16 +108,12 @@ pub(super) fn read_listen(from: &Sources<'_>, flags: &Flags, tls: &Tls) -> Resul
         return Err(ConfigError::Conflict(text.to_owned()));
     }
     if tls.is_on() && !has_tls {
-        listen.push(Listen { addr: everywhere(443), tls: true });
+        listen.push(Listen { addr: value::everywhere(443), tls: true });
     }
     if listen.is_empty() {
-        listen.push(Listen { addr: everywhere(8080), tls: false });
+        listen.push(Listen { addr: value::everywhere(8080), tls: false });
     }
     Ok(listen)
-}
-
-fn everywhere(port: u16) -> SocketAddr {
-    SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
 }
 
 fn listen_addr(text: &str) -> Result<Vec<Listen>, String> {
@@ -155,18 +152,13 @@ fn read_acme(from: &Sources<'_>, flags: &Flags, db: &Path) -> Result<Option<Acme
             domains.push(domain);
         }
     }
-    let default_dir = {
-        let mut name = db.as_os_str().to_owned();
-        name.push(".acme");
-        PathBuf::from(name)
-    };
     // Read also where there is no domain, so that a wrong value is told.
     let acme = Acme {
         directory: from.one("acme-directory", &flags.acme_directory, DEFAULT_DIRECTORY.to_owned(), directory)?,
         ca: from.one("acme-ca", &flags.acme_ca, None, |text| value::path(text).map(Some))?,
         email: from.one("acme-email", &flags.acme_email, None, |text| email(text).map(Some))?,
         binding: read_binding(from, flags)?,
-        dir: from.one("acme-dir", &flags.acme_dir, default_dir, value::path)?,
+        dir: from.one("acme-dir", &flags.acme_dir, beside(db, ".acme"), value::path)?,
         domains,
     };
     if acme.domains.len() > DOMAINS_MAX {

@@ -97,7 +97,7 @@ pub(super) fn listen(text: &str) -> Read<Vec<SocketAddr>> {
     let (host, port) = text.rsplit_once(':').ok_or(right)?;
     let port = port.parse::<u16>().map_err(|_| right)?;
     if host.is_empty() {
-        return Ok(vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))]);
+        return Ok(vec![everywhere(port)]);
     }
     if let Ok(address) = text.parse() {
         return Ok(vec![address]);
@@ -107,6 +107,11 @@ pub(super) fn listen(text: &str) -> Read<Vec<SocketAddr>> {
     }
     let found = (host, port).to_socket_addrs().map_err(|e| format!("{right}; the name does not resolve: {e}"))?;
     Ok(found.collect())
+}
+
+/// Every interface, IPv4 too.
+pub(super) fn everywhere(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
 }
 
 /// One address to listen on, or `off`.

@@ -2,7 +2,7 @@
 
 use super::index::entry_of;
 use super::json::{LABEL_CHARACTERS_MAX, RolesView, TokenView, UsageView, time};
-use super::message::{ApiAnswer, ApiCall, NewToken, Notice, Shards, TokenChange};
+use super::message::{ApiAnswer, ApiCall, NewToken, Notice, PAGE_MAX, Shards, TokenChange};
 use super::{StoreState, Worker};
 use crate::proto::quota::day_of;
 use crate::proto::token::{Role, TokenHash, TokenId, token_text};
@@ -15,8 +15,6 @@ use std::sync::atomic::Ordering::Relaxed;
 
 /// Draws of a token until one is new: a second one is never met, unless the random source is broken.
 const DRAWS_MAX: usize = 3;
-/// Tokens on one page at most.
-pub(super) const PAGE_MAX: u32 = 1000;
 
 /// An answer, or the one that an error means.
 pub(super) type Answer = Result<ApiAnswer, ApiAnswer>;
@@ -82,8 +80,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     }
 
     fn presence(&self, hash: &TokenHash) -> ApiAnswer {
-        let slot = self.control.index.slot(hash.key());
-        let entry = slot.and_then(|slot| self.control.directory.entry(slot));
+        let entry = self.entry(hash.key());
         let online = |role| entry.as_ref().is_some_and(|entry| entry.online_since(role).is_some());
         ApiAnswer::json(200, &RolesView { phone: online(Role::Phone), agent: online(Role::Agent) })
     }
@@ -92,10 +89,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     /// so, and repeating the call mends it.
     fn revoke(&mut self, hash: &TokenHash) -> Answer {
         let now_ms = self.now_ms();
-        let written = self.gate.poll_open(now_ms).and_then(|()| {
-            let deleted = self.gate.health().timed(|| self.control.store.revoke(hash));
-            self.gate.handle_write(now_ms, deleted)
-        });
+        let written = self.gate.poll_open(now_ms).and_then(|()| self.write(now_ms, |store| store.revoke(hash)));
         let admitted = self.shut_out(hash.key());
         match written {
             Ok(deleted) => {
@@ -126,11 +120,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         let mut rows = self.gate.handle_read(now_ms, rows)?;
         let more = rows.len() > limit as usize;
         rows.truncate(limit as usize);
-        let mut sums = Vec::with_capacity(rows.len());
-        for row in &rows {
-            sums.push(self.used(row, now_ms)?);
-        }
-        let tokens = rows.iter().zip(sums).map(|(row, sums)| self.view(row, None, sums)).collect();
+        let tokens = self.views(&rows, now_ms)?;
         let next = rows.last().filter(|_| more).map(|row| row.serial);
         Ok(ApiAnswer::json(200, &Page { tokens, next }))
     }
@@ -156,8 +146,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         let expiry = row.expires_at.filter(|_| row.expires_at != before.expires_at);
         check(row.label.as_deref(), expiry, now_ms)?;
         self.gate.poll_open(now_ms)?;
-        let updated = self.gate.health().timed(|| self.control.store.update(&row));
-        if !self.gate.handle_write(now_ms, updated)? {
+        if !self.write(now_ms, |store| store.update(&row))? {
             return Err(not_found());
         }
         let alive = row.expires_at.is_none_or(|at| at > now_ms / 1000);
@@ -172,7 +161,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     pub(super) fn admit(&mut self, row: &TokenRow, sums: UsageSums, now_ms: u64) -> Result<(), ApiAnswer> {
         let key = row.hash.key();
         let entry = entry_of(row, sums, now_ms);
-        if let Some(old) = self.control.index.slot(key).and_then(|slot| self.control.directory.entry(slot)) {
+        if let Some(old) = self.entry(key) {
             // The owner writes the new entry from the notice on; until then readers see what was.
             for role in [Role::Phone, Role::Agent] {
                 entry.set_online(role, old.online_since(role));
@@ -206,8 +195,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     /// What a token used: from the directory while it admits, which the owner keeps up to date; else from the store.
     pub(super) fn used(&mut self, row: &TokenRow, now_ms: u64) -> Result<UsageSums, ApiAnswer> {
         let today = day_of(now_ms);
-        let slot = self.control.index.slot(row.hash.key());
-        if let Some(entry) = slot.and_then(|slot| self.control.directory.entry(slot)) {
+        if let Some(entry) = self.entry(row.hash.key()) {
             let (day, month) = (entry.day.load(Relaxed), entry.month.load(Relaxed));
             return Ok(UsageSums {
                 day_bytes: if day == today { entry.day_bytes.load(Relaxed) } else { 0 },
@@ -220,10 +208,14 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         Ok(UsageSums { day_bytes: stored.day_bytes + waiting, month_bytes: stored.month_bytes + waiting })
     }
 
-    pub(super) fn view<'a>(&self, row: &'a TokenRow, token: Option<&'a str>, sums: UsageSums) -> TokenView<'a> {
+    /// Tokens with what they used, for a page.
+    pub(super) fn views<'a>(&mut self, rows: &'a [TokenRow], now_ms: u64) -> Result<Vec<TokenView<'a>>, ApiAnswer> {
+        rows.iter().map(|row| self.used(row, now_ms).map(|sums| self.view(row, None, sums))).collect()
+    }
+
+    fn view<'a>(&self, row: &'a TokenRow, token: Option<&'a str>, sums: UsageSums) -> TokenView<'a> {
         let effective = row.limits.over(&self.control.settings.limits);
-        let slot = self.control.index.slot(row.hash.key());
-        let entry = slot.and_then(|slot| self.control.directory.entry(slot));
+        let entry = self.entry(row.hash.key());
         let since = |role| entry.as_ref().and_then(|entry| entry.online_since(role)).map(u64::from);
         let (phone, agent) = (since(Role::Phone), since(Role::Agent));
         TokenView {

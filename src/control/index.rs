@@ -83,9 +83,9 @@ impl Index {
         self.tokens.get(&key).map(|place| place.slot)
     }
 
-    /// All tokens that admit, and where each stands.
-    pub(super) fn slots(&self) -> impl Iterator<Item = (TokenKey, Slot)> + '_ {
-        self.tokens.iter().map(|(&key, place)| (key, place.slot))
+    /// All tokens that admit.
+    pub(super) fn keys(&self) -> impl Iterator<Item = TokenKey> + '_ {
+        self.tokens.keys().copied()
     }
 
     /// Takes a token in; returns the slot that it had before.

@@ -8,6 +8,9 @@ use std::net::IpAddr;
 
 pub use crate::store::Usage;
 
+/// What one page of a list holds at most: tokens, sessions or days.
+pub const PAGE_MAX: u32 = 1000;
+
 /// From a shard to control.
 #[derive(Debug)]
 pub enum Request {

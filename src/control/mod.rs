@@ -22,14 +22,15 @@ pub use index::{Index, load};
 
 use crate::proto::limits::Limits;
 use crate::proto::token::TokenKey;
-use crate::session::directory::Directory;
-use crate::store::Store;
+use crate::session::directory::{Directory, TokenEntry};
+use crate::store::{Store, StoreError};
 use crate::telemetry::life::Life;
 use backup::Backups;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use gate::{Gate, Unavailable};
 use message::{ApiAnswer, Caller, Notice, Request, Shards, Usage};
 use register::RegisterLimit;
+use sharded_slab::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use usage::PendingUsage;
@@ -176,14 +177,34 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         }
     }
 
-    /// Writes usage that waits, one transaction a turn; what fails goes on waiting.
+    /// The directory's entry of a token that admits.
+    fn entry(&self, key: TokenKey) -> Option<Entry<'_, TokenEntry>> {
+        self.control.index.slot(key).and_then(|slot| self.control.directory.entry(slot))
+    }
+
+    /// One write to the store: how long it took and how it went is noted.
+    fn write<T>(
+        &mut self,
+        now_ms: u64,
+        write: impl FnOnce(&mut Store) -> Result<T, StoreError>,
+    ) -> Result<T, Unavailable> {
+        let written = self.gate.health().timed(|| write(&mut self.control.store));
+        self.gate.handle_write(now_ms, written)
+    }
+
+    /// Writes one transaction of the usage that waits; what fails goes on waiting.
+    fn write_usage(&mut self, now_ms: u64) -> Result<(), Unavailable> {
+        let batch = self.pending.batch(USAGE_A_TRANSACTION);
+        self.write(now_ms, |store| store.record_usage(&batch))?;
+        self.pending.remove(&batch);
+        Ok(())
+    }
+
+    /// Writes usage that waits, one transaction a turn.
     fn flush(&mut self, now_ms: u64) {
         if self.pending.len() != 0 && self.gate.poll_open(now_ms).is_ok() {
-            let batch = self.pending.batch(USAGE_A_TRANSACTION);
-            let written = self.gate.health().timed(|| self.control.store.record_usage(&batch));
-            if self.gate.handle_write(now_ms, written).is_ok() {
-                self.pending.remove(&batch);
-            }
+            // The gate has noted a failure.
+            let _ = self.write_usage(now_ms);
         }
         self.gate.health().set_usage_waiting(now_ms, self.pending.len() as u64);
     }
@@ -201,13 +222,10 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         let now_ms = self.now_ms();
         while self.pending.len() != 0 {
             // Tried even where a pause is due: there is no later.
-            let batch = self.pending.batch(USAGE_A_TRANSACTION);
-            let written = self.gate.health().timed(|| self.control.store.record_usage(&batch));
-            if self.gate.handle_write(now_ms, written).is_err() {
+            if self.write_usage(now_ms).is_err() {
                 tracing::error!(records = self.pending.len(), "usage is lost: the store could not be written");
                 break;
             }
-            self.pending.remove(&batch);
         }
         if let Err(error) = self.control.store.close() {
             tracing::warn!(%error, "the store's log stays beside it; the next start takes it in");

@@ -1,9 +1,9 @@
 //! The calls of an operator who looks at the whole relay: who is online, what was used, and the end.
 
 use super::Worker;
-use super::calls::{Answer, PAGE_MAX};
+use super::calls::Answer;
 use super::json::TokenView;
-use super::message::{ApiAnswer, Shards};
+use super::message::{ApiAnswer, PAGE_MAX, Shards};
 use crate::proto::token::{Role, TokenId};
 use crate::store::calendar::write_rfc3339;
 use serde::Serialize;
@@ -42,18 +42,13 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
                 break;
             }
         }
-        let mut sums = Vec::with_capacity(online.len());
-        for row in &online {
-            sums.push(self.used(row, now_ms)?);
-        }
-        let sessions = online.iter().zip(sums).map(|(row, sums)| self.view(row, None, sums)).collect();
+        let sessions = self.views(&online, now_ms)?;
         Ok(ApiAnswer::json(200, &Page { sessions, next }))
     }
 
     fn is_online(&self, key: crate::proto::token::TokenKey) -> bool {
-        let slot = self.control.index.slot(key);
-        let entry = slot.and_then(|slot| self.control.directory.entry(slot));
-        entry.is_some_and(|entry| [Role::Phone, Role::Agent].iter().any(|&role| entry.online_since(role).is_some()))
+        self.entry(key)
+            .is_some_and(|entry| [Role::Phone, Role::Agent].iter().any(|&role| entry.online_since(role).is_some()))
     }
 
     pub(super) fn days(&mut self, of: Option<TokenId>, limit: u32, after: Option<u64>) -> Answer {

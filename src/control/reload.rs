@@ -28,8 +28,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         let mut differing: Vec<(TokenRow, UsageSums)> = Vec::new();
         let read = self.control.store.for_each_token(now_ms, |row, sums| {
             standing.insert(row.hash.key());
-            let slot = self.control.index.slot(row.hash.key());
-            let same = slot.and_then(|slot| self.control.directory.entry(slot)).is_some_and(|entry| {
+            let same = self.entry(row.hash.key()).is_some_and(|entry| {
                 entry.expires_at == row.expires_at && entry.limits.as_deref().copied().unwrap_or_default() == row.limits
             });
             if !same {
@@ -37,8 +36,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             }
         });
         self.gate.handle_read(now_ms, read)?;
-        let gone: Vec<TokenKey> =
-            self.control.index.slots().map(|(key, _)| key).filter(|key| !standing.contains(key)).collect();
+        let gone: Vec<TokenKey> = self.control.index.keys().filter(|key| !standing.contains(key)).collect();
         let (mut admitted, mut changed) = (0, 0);
         for (row, stored) in &differing {
             let is_new = self.control.index.slot(row.hash.key()).is_none();

@@ -1,8 +1,8 @@
 //! Where the demo keeps its files: a folder that the person named, or one that is removed at the end.
 
-use std::fs::{DirBuilder, OpenOptions, remove_dir_all};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{DirBuilder, remove_dir_all};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// Removed when it is dropped, if it is a temporary one.
@@ -47,21 +47,16 @@ impl Drop for Folder {
     }
 }
 
-/// Writes a file that only its owner may read.
-pub(super) fn write_private(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    file.write_all(text.as_bytes())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::write;
 
     #[test]
     fn a_temporary_folder_goes_and_a_named_one_stays() {
         let temporary = Folder::open(None).unwrap();
         let path = temporary.path().to_owned();
-        write_private(&path.join("x"), "x").unwrap();
+        write(path.join("x"), "x").unwrap();
         drop(temporary);
         assert!(!path.exists());
         let outer = tempfile::tempdir().unwrap();
@@ -69,7 +64,7 @@ mod tests {
         drop(Folder::open(Some(&named)).unwrap());
         assert!(named.exists());
         let file = outer.path().join("file");
-        write_private(&file, "x").unwrap();
+        write(&file, "x").unwrap();
         let error = Folder::open(Some(&file.join("c"))).unwrap_err().to_string();
         assert!(error.contains(&file.display().to_string()), "{error}");
     }

@@ -13,7 +13,8 @@ use crate::agent::printable::printable;
 use crate::agent::state::{self, State};
 use crate::agent::{Settings, has_colours, new_secret, say, serve};
 use crate::client::{Client, Encryption, Options, RegisterError, RelayUrl, Trust, register};
-use crate::config::{self, Config, ConfigError};
+use crate::config::file::replace;
+use crate::config::{self, Config};
 use crate::e2e::Link;
 use crate::proto::token::Role;
 use crate::server::{self, Inherited, exit};
@@ -143,13 +144,7 @@ fn configure(flags: &Flags, folder: &Path, place: &Place) -> Result<Config, u8> 
         let made = || key.clone().filter(|_| name == "RELAY_ADMIN_KEY");
         std::env::var(name).ok().or_else(default).or_else(made)
     };
-    let config = config::resolve(args, env).map_err(|error| {
-        match &error {
-            ConfigError::Help(text) | ConfigError::Version(text) => print!("{text}"),
-            error => eprintln!("coralmux-relay demo: {error}"),
-        }
-        error.exit_code()
-    })?;
+    let config = config::resolve(args, env).map_err(|error| error.tell("coralmux-relay demo"))?;
     telemetry::log::init(config.log_format, &config.log_level.to_string()).map_err(|error| {
         eprintln!("coralmux-relay demo: {error}");
         exit::CONFIG
@@ -185,17 +180,14 @@ impl Place {
         let address = SocketAddr::new(host, listen.port());
         let certificate = (!host.is_loopback()).then(|| certify(host, folder)).transpose()?;
         let scheme = if certificate.is_some() { "wss" } else { "ws" };
-        let url = format!("{scheme}://{address}").parse().map_err(|error| named(&address, &error))?;
+        let url = format!("{scheme}://{address}").parse();
+        let url = url.map_err(|error| io::Error::other(format!("{address}: {error}")))?;
         Ok(Self { listen, url, certificate })
     }
 
     fn trust(&self) -> Trust {
         self.certificate.as_ref().map_or(Trust::PublicRoots, |(path, _)| Trust::PublicRootsAnd(path.clone()))
     }
-}
-
-fn named(what: &dyn std::fmt::Display, error: &dyn std::fmt::Display) -> io::Error {
-    io::Error::other(format!("{what}: {error}"))
 }
 
 /// This machine's address towards others. Nothing is sent: the system only says which address it would send from.
@@ -213,8 +205,8 @@ fn certify(host: IpAddr, folder: &Path) -> io::Result<(PathBuf, PathBuf)> {
     let made = rcgen::generate_simple_self_signed(vec![host.to_string(), "localhost".to_owned()])
         .map_err(|error| io::Error::other(error.to_string()))?;
     let (certificate, key) = (folder.join("demo-cert.pem"), folder.join("demo-key.pem"));
-    folder::write_private(&certificate, &made.cert.pem())?;
-    folder::write_private(&key, &made.signing_key.serialize_pem())?;
+    replace(&certificate, made.cert.pem().as_bytes())?;
+    replace(&key, made.signing_key.serialize_pem().as_bytes())?;
     Ok((certificate, key))
 }
 
@@ -300,6 +292,9 @@ mod tests {
     fn a_certificate_is_made_that_the_agent_can_trust_and_others_cannot_read_its_key() {
         let folder = tempfile::tempdir().unwrap();
         let host = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+        // A key that others could read, and one as it is made: either is for its owner alone afterwards.
+        fs::write(folder.path().join("demo-key.pem"), "old").unwrap();
+        fs::set_permissions(folder.path().join("demo-key.pem"), fs::Permissions::from_mode(0o644)).unwrap();
         let (certificate, key) = certify(host, folder.path()).unwrap();
         assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
         let url: RelayUrl = "wss://192.0.2.7:8080".parse().unwrap();

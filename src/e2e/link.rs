@@ -1,6 +1,8 @@
 //! The pairing link: for apps, and for the browser.
 
 use super::PairingSecret;
+use crate::proto::percent;
+use std::borrow::Cow;
 use std::fmt::Write;
 
 /// The longest link that is read, in bytes.
@@ -124,18 +126,7 @@ fn escaped(text: &str) -> String {
 }
 
 fn unescaped(text: &str) -> Result<String, LinkError> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let mut digit = || rest.next().and_then(|b| char::from(b).to_digit(16)).ok_or(LinkError::Escape);
-        let (high, low) = (digit()?, digit()?);
-        bytes.push((high * 16 + low) as u8);
-    }
-    String::from_utf8(bytes).map_err(|_| LinkError::Escape)
+    percent::decode(text).map(Cow::into_owned).ok_or(LinkError::Escape)
 }
 
 #[cfg(test)]

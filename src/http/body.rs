@@ -33,8 +33,7 @@ pub(super) fn token_change(now_unix_sec: u64, body: &[u8]) -> Result<TokenChange
 
 /// Reads the body of `PUT /api/v1/log-level`: `{"level":"debug"}`.
 pub(super) fn log_level(body: &[u8]) -> Result<String, Problem> {
-    let fields: Map<String, Value> =
-        serde_json::from_slice(body).map_err(|error| problem(format!("the body has to be a JSON object: {error}")))?;
+    let fields = object(body).map_err(problem)?;
     match (fields.get("level"), fields.len()) {
         (Some(Value::String(level)), 1) => Ok(level.clone()),
         _ => Err(problem("level: has to be there, as a string, and nothing else".to_owned())),
@@ -46,8 +45,7 @@ pub(super) fn backup_name(body: &[u8]) -> Result<Option<String>, Problem> {
     if body.trim_ascii().is_empty() {
         return Ok(None);
     }
-    let fields: Map<String, Value> =
-        serde_json::from_slice(body).map_err(|error| problem(format!("the body has to be a JSON object: {error}")))?;
+    let fields = object(body).map_err(problem)?;
     let mut name = None;
     for (field, value) in fields {
         match (field.as_str(), value) {
@@ -74,9 +72,12 @@ fn problem(error: BodyError) -> Problem {
     Problem::new(400, "INVALID_BODY", error)
 }
 
+fn object(body: &[u8]) -> Result<Map<String, Value>, BodyError> {
+    serde_json::from_slice(body).map_err(|error| format!("the body has to be a JSON object: {error}"))
+}
+
 fn change(now_unix_sec: u64, body: &[u8]) -> Result<TokenChange, BodyError> {
-    let fields: Map<String, Value> =
-        serde_json::from_slice(body).map_err(|error| format!("the body has to be a JSON object: {error}"))?;
+    let fields = object(body)?;
     let mut change = TokenChange::default();
     for (name, value) in fields {
         match name.as_str() {

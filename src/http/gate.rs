@@ -78,18 +78,14 @@ impl Gate {
     ///
     /// [`Refusal`] for what cannot be read or is too large: answered, then the connection is closed.
     pub fn parse(&self, now_unix_sec: u64, bytes: &[u8], peer: IpAddr) -> Result<Parsed, Refusal> {
-        self.parse_request(now_unix_sec, bytes, peer)
-            .map_err(|problem| Refusal { response: problem.response(false, false) })
-    }
-
-    fn parse_request(&self, now_unix_sec: u64, bytes: &[u8], peer: IpAddr) -> Result<Parsed, Problem> {
         let Some(head) = Head::read(bytes)? else { return Ok(Parsed::NeedMore) };
         let body_len = match head.content_length {
             Some(1..) if head.wants_websocket() => {
-                return Err(Problem::fixed(400, "BAD_REQUEST", "a request for an upgrade has no body"));
+                return Err(Problem::fixed(400, "BAD_REQUEST", "a request for an upgrade has no body").into());
             }
             None if head.method == "PATCH" => {
-                return Err(Problem::fixed(411, "LENGTH_REQUIRED", "send the length of the body in Content-Length"));
+                let message = "send the length of the body in Content-Length";
+                return Err(Problem::fixed(411, "LENGTH_REQUIRED", message).into());
             }
             length => length.unwrap_or(0),
         };
@@ -103,6 +99,8 @@ impl Gate {
         Ok(Parsed::Request { action, consumed, keep_alive, head_only, client })
     }
 
+    /// What a request asks for. What is open stands here by name; all else that a route takes needs the admin key, and
+    /// neither its query nor its body is read before that.
     fn action(&self, now_unix_sec: u64, head: &Head<'_>, body: &[u8], client: IpAddr) -> Result<Action, Problem> {
         let (path, query) = split_target(head.target)?;
         let route = match self.any_path && head.wants_websocket() {
@@ -113,92 +111,32 @@ impl Gate {
             "HEAD" if route != Route::WebSocket => "GET",
             method => method,
         };
-        let call = match (method, route) {
-            ("GET", Route::Root) => return Ok(Action::Respond(self.root(head))),
+        Ok(match (method, route) {
+            ("GET", Route::Root) => Action::Respond(self.root(head)),
             (_, Route::Phone(_)) if !self.phone => return Err(NOT_FOUND),
-            ("GET", Route::Phone(asset)) => return Ok(Action::Respond(file(asset, head))),
-            ("GET", Route::Health) => return Ok(Action::Health),
-            ("GET", Route::OpenApi) => return Ok(Action::Respond(openapi(head.keep_alive(), head.method == "HEAD"))),
-            ("GET", Route::Live) => return Ok(Action::Respond(text("ok\n", head.keep_alive(), head.method == "HEAD"))),
-            ("GET", Route::Ready) => return Ok(Action::Ready),
+            ("GET", Route::Phone(asset)) => Action::Respond(file(asset, head)),
+            ("GET", Route::Health) => Action::Health,
+            ("GET", Route::OpenApi) => Action::Respond(openapi(head.keep_alive(), head.method == "HEAD")),
+            ("GET", Route::Live) => Action::Respond(text("ok\n", head.keep_alive(), head.method == "HEAD")),
+            ("GET", Route::Ready) => Action::Ready,
             ("GET", Route::WebSocket) => {
                 let accept = upgrade::accept(head)?;
                 if !(self.phone && upgrade::is_own_page(head)) {
                     upgrade::check_origin(head.origin, self.allowed_origins.as_deref())?;
                 }
-                return Ok(Action::Upgrade { accept });
+                Action::Upgrade { accept }
             }
             ("POST", Route::Register) if !self.registration => {
                 return Err(Problem::fixed(403, "REGISTRATION_OFF", "the operator of this relay hands out the tokens"));
             }
-            ("POST", Route::Register) => ApiCall::Register { address: counted_as(client) },
-            ("GET", Route::PairToken(hash)) => ApiCall::Presence(hash),
-            ("POST", Route::Pair) => {
+            ("POST", Route::Register) => Action::Call(ApiCall::Register { address: counted_as(client) }),
+            ("GET", Route::PairToken(hash)) => Action::Call(ApiCall::Presence(hash)),
+            _ if route.takes(method) => {
                 self.check_admin(head)?;
-                ApiCall::Create(body::new_token(now_unix_sec, body)?)
+                Action::Call(admin_call(now_unix_sec, method, route, query, body)?)
             }
-            ("DELETE", Route::PairToken(hash)) => {
-                self.check_admin(head)?;
-                ApiCall::Revoke(hash)
-            }
-            ("GET", Route::LogLevel) => {
-                self.check_admin(head)?;
-                ApiCall::LogLevel(None)
-            }
-            ("PUT", Route::LogLevel) => {
-                self.check_admin(head)?;
-                ApiCall::LogLevel(Some(body::log_level(body)?))
-            }
-            ("GET", Route::Tokens) => {
-                self.check_admin(head)?;
-                let (limit, after) = page(query)?;
-                ApiCall::List { limit, after }
-            }
-            ("GET", Route::Token(id)) => {
-                self.check_admin(head)?;
-                ApiCall::Show(id)
-            }
-            ("GET", Route::TokenUsage(id)) => {
-                self.check_admin(head)?;
-                let (limit, after) = page(query)?;
-                ApiCall::Usage { of: Some(id), limit, after }
-            }
-            ("GET", Route::Usage) => {
-                self.check_admin(head)?;
-                let (limit, after) = page(query)?;
-                ApiCall::Usage { of: None, limit, after }
-            }
-            ("GET", Route::Sessions) => {
-                self.check_admin(head)?;
-                let (limit, after) = page(query)?;
-                ApiCall::Sessions { limit, after }
-            }
-            ("POST", Route::Drain) => {
-                self.check_admin(head)?;
-                ApiCall::Drain
-            }
-            ("POST", Route::Backup) => {
-                self.check_admin(head)?;
-                ApiCall::Backup(body::backup_name(body)?)
-            }
-            ("GET", Route::Backup) => {
-                self.check_admin(head)?;
-                ApiCall::BackupState
-            }
-            ("PATCH", Route::Token(id)) => {
-                self.check_admin(head)?;
-                ApiCall::Update(id, body::token_change(now_unix_sec, body)?)
-            }
-            ("DELETE", Route::Token(id)) => {
-                self.check_admin(head)?;
-                ApiCall::RevokeId(id)
-            }
-            _ => {
-                return Err(Problem::fixed(405, "METHOD_NOT_ALLOWED", "this resource does not take this method")
-                    .with_header(route.allow()));
-            }
-        };
-        Ok(Action::Call(call))
+            _ => return Err(not_allowed(route)),
+        })
     }
 
     /// What stands at `/`: the phone in the browser, or a word on where one is.
@@ -223,6 +161,43 @@ impl Gate {
         let message = if given.is_some() { "this is not the admin key" } else { "this needs the X-Admin-Key header" };
         Err(Problem::fixed(401, "UNAUTHORIZED", message).with_header("WWW-Authenticate: Bearer\r\n"))
     }
+}
+
+/// The call of a request that has shown the admin key.
+fn admin_call(now_unix_sec: u64, method: &str, route: Route, query: &str, body: &[u8]) -> Result<ApiCall, Problem> {
+    Ok(match (method, route) {
+        ("POST", Route::Pair) => ApiCall::Create(body::new_token(now_unix_sec, body)?),
+        ("DELETE", Route::PairToken(hash)) => ApiCall::Revoke(hash),
+        ("GET", Route::LogLevel) => ApiCall::LogLevel(None),
+        ("PUT", Route::LogLevel) => ApiCall::LogLevel(Some(body::log_level(body)?)),
+        ("GET", Route::Tokens) => {
+            let (limit, after) = page(query)?;
+            ApiCall::List { limit, after }
+        }
+        ("GET", Route::Token(id)) => ApiCall::Show(id),
+        ("PATCH", Route::Token(id)) => ApiCall::Update(id, body::token_change(now_unix_sec, body)?),
+        ("DELETE", Route::Token(id)) => ApiCall::RevokeId(id),
+        ("GET", Route::TokenUsage(id)) => {
+            let (limit, after) = page(query)?;
+            ApiCall::Usage { of: Some(id), limit, after }
+        }
+        ("GET", Route::Usage) => {
+            let (limit, after) = page(query)?;
+            ApiCall::Usage { of: None, limit, after }
+        }
+        ("GET", Route::Sessions) => {
+            let (limit, after) = page(query)?;
+            ApiCall::Sessions { limit, after }
+        }
+        ("POST", Route::Drain) => ApiCall::Drain,
+        ("POST", Route::Backup) => ApiCall::Backup(body::backup_name(body)?),
+        ("GET", Route::Backup) => ApiCall::BackupState,
+        _ => return Err(not_allowed(route)),
+    })
+}
+
+fn not_allowed(route: Route) -> Problem {
+    Problem::fixed(405, "METHOD_NOT_ALLOWED", "this resource does not take this method").with_header(route.allow())
 }
 
 fn file(asset: &phone::Asset, head: &Head<'_>) -> Vec<u8> {

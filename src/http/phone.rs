@@ -4,6 +4,7 @@
 //! is not one of these files. The policy below says so to the browser.
 
 use super::response::Response;
+use crate::proto::token::hex;
 use sha2::{Digest, Sha256};
 use std::sync::LazyLock;
 
@@ -74,8 +75,7 @@ pub(super) fn asset(path: &str) -> Option<&'static Asset> {
 impl Asset {
     fn new(path: &'static str, content_type: &'static str, body: &'static [u8]) -> Self {
         let digest = Sha256::digest(body);
-        let hex: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-        let etag = format!("\"{hex}\"");
+        let etag = format!("\"{}\"", hex(&digest[..8]));
         // A browser asks each time whether a file has changed: a new version of the relay is then a new page at once,
         // and never half of one.
         let headers = format!(

@@ -1,5 +1,6 @@
 //! Responses, written whole into one allocation.
 
+use super::Refusal;
 use crate::control::message::ApiAnswer;
 use crate::telemetry::life::Unready;
 use serde::Serialize;
@@ -191,6 +192,12 @@ impl Problem {
     }
 }
 
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self { response: problem.response(false, false) }
+    }
+}
+
 /// Values of these types have string keys and no maps of foreign types: there is nothing in them that JSON cannot say.
 fn json(body: &impl Serialize) -> String {
     serde_json::to_string(body).unwrap_or_default()
@@ -216,11 +223,12 @@ impl<'a> Response<'a> {
     }
 
     pub(super) fn bytes(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(256 + self.headers.len() + self.body.len());
-        // Writing to a Vec cannot fail.
-        let _ = write!(out, "HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
         // A 204 and a 304 have no body, and say nothing about one (RFC 9110 section 8.6).
         let has_body = !matches!(self.status, 204 | 304);
+        let written = if has_body && !self.head_only { self.body } else { &[] };
+        let mut out = Vec::with_capacity(256 + self.headers.len() + written.len());
+        // Writing to a Vec cannot fail.
+        let _ = write!(out, "HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
         if has_body {
             if !self.body.is_empty() {
                 let _ = write!(out, "Content-Type: {}\r\n", self.content_type);
@@ -236,9 +244,7 @@ impl<'a> Response<'a> {
         out.extend_from_slice(if self.keep_alive { b"Connection: keep-alive\r\n" } else { b"Connection: close\r\n" });
         out.extend_from_slice(self.headers.as_bytes());
         out.extend_from_slice(b"\r\n");
-        if !self.head_only && has_body {
-            out.extend_from_slice(self.body);
-        }
+        out.extend_from_slice(written);
         out
     }
 }
@@ -293,6 +299,16 @@ mod tests {
         let api = ApiAnswer { status: 204, body: String::new(), retry_after: None };
         let text = "HTTP/1.1 204 No Content\r\nCache-Control: no-store\r\nConnection: keep-alive\r\n\r\n";
         assert_eq!(shown(answer(&api, true, false)), text);
+    }
+
+    #[test]
+    fn a_body_that_does_not_go_out_takes_no_room() {
+        let body = [b'a'; 10_000];
+        for (status, head_only, goes_out) in [(200, false, true), (200, true, false), (304, false, false)] {
+            let bytes = Response::new(status, &body, true, head_only).bytes();
+            assert_eq!(bytes.ends_with(b"aa"), goes_out, "{status}");
+            assert_eq!(bytes.capacity() > body.len(), goes_out, "{status}");
+        }
     }
 
     #[test]

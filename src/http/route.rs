@@ -2,8 +2,9 @@
 
 use super::phone::{self, Asset};
 use super::response::Problem;
+use crate::control::message::PAGE_MAX;
+use crate::proto::percent::decode;
 use crate::proto::token::{TokenHash, TokenId};
-use std::borrow::Cow;
 
 /// A resource of the relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,18 +74,29 @@ impl Route {
     /// The `Allow` line of a 405.
     pub(super) fn allow(self) -> &'static str {
         match self {
-            Self::Root | Self::Health | Self::Live | Self::Ready | Self::Tokens | Self::Phone(_) => {
-                "Allow: GET, HEAD\r\n"
-            }
+            Self::Root
+            | Self::Health
+            | Self::Live
+            | Self::Ready
+            | Self::OpenApi
+            | Self::Tokens
+            | Self::TokenUsage(_)
+            | Self::Sessions
+            | Self::Usage
+            | Self::Phone(_) => "Allow: GET, HEAD\r\n",
             Self::WebSocket => "Allow: GET\r\n",
-            Self::OpenApi => "Allow: GET, HEAD\r\n",
             Self::LogLevel => "Allow: GET, HEAD, PUT\r\n",
-            Self::TokenUsage(_) | Self::Sessions | Self::Usage => "Allow: GET, HEAD\r\n",
             Self::Backup => "Allow: GET, HEAD, POST\r\n",
             Self::Register | Self::Pair | Self::Drain => "Allow: POST\r\n",
             Self::PairToken(_) => "Allow: GET, HEAD, DELETE\r\n",
             Self::Token(_) => "Allow: GET, HEAD, PATCH, DELETE\r\n",
         }
+    }
+
+    /// Whether this resource takes a method: one that [`Self::allow`] names, whose case counts.
+    pub(super) fn takes(self, method: &str) -> bool {
+        let methods = self.allow().trim_start_matches("Allow: ").trim_end();
+        methods.split(", ").any(|one| one == method)
     }
 }
 
@@ -119,8 +131,6 @@ pub(super) fn split_target(target: &str) -> Result<(&str, &str), Problem> {
 
 /// How many tokens a page has when the request does not say.
 const PAGE_TOKENS_DEFAULT: u32 = 100;
-/// The most tokens of a page.
-const PAGE_TOKENS_MAX: u32 = 1000;
 
 /// Reads `limit` and `after` of the token list.
 pub(super) fn page(query: &str) -> Result<(u32, Option<u64>), Problem> {
@@ -133,7 +143,7 @@ pub(super) fn page(query: &str) -> Result<(u32, Option<u64>), Problem> {
                 limit = Some(
                     whole(&value)
                         .and_then(|number| u32::try_from(number).ok())
-                        .filter(|number| (1..=PAGE_TOKENS_MAX).contains(number))
+                        .filter(|number| (1..=PAGE_MAX).contains(number))
                         .ok_or(Problem::fixed(400, "INVALID_QUERY", "limit: has to be a number from 1 to 1000"))?,
                 );
             }
@@ -162,50 +172,9 @@ fn is_segment(text: &str) -> bool {
     !text.is_empty() && !text.contains('/')
 }
 
-/// Undoes percent-encoding (RFC 3986 section 2.1); `None` for a broken escape and for what is not UTF-8 afterwards.
-fn decode(text: &str) -> Option<Cow<'_, str>> {
-    if !text.contains('%') {
-        return Some(Cow::Borrowed(text));
-    }
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let (byte, after) = match (first, after) {
-            (b'%', [high, low, after @ ..]) => (hex_digit(*high)? << 4 | hex_digit(*low)?, after),
-            (b'%', _) => return None,
-            (byte, after) => (byte, after),
-        };
-        decoded.push(byte);
-        rest = after;
-    }
-    String::from_utf8(decoded).ok().map(Cow::Owned)
-}
-
-fn hex_digit(digit: u8) -> Option<u8> {
-    // A hex digit is less than 16.
-    char::from(digit).to_digit(16).map(|value| value as u8)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn percent_encoding_is_undone_once() {
-        for (text, decoded) in [
-            ("/ws", Some("/ws")),
-            ("/%77s", Some("/ws")),
-            ("%c3%A4%25", Some("ä%")),
-            ("%2541", Some("%41")),
-            ("%", None),
-            ("%4", None),
-            ("%4g", None),
-            ("%+1", None),
-            ("%ff", None),
-        ] {
-            assert_eq!(decode(text).as_deref(), decoded, "{text}");
-        }
-    }
 
     #[test]
     fn a_path_names_one_resource_or_none() {

@@ -24,20 +24,19 @@ pub enum Watched {
 /// # Errors
 /// [`Refusal`] for everything else.
 pub fn watch(bytes: &[u8]) -> Result<Option<(Watched, bool)>, Refusal> {
-    let refusal = |problem: Problem| Refusal { response: problem.response(false, false) };
-    let Some(head) = Head::read(bytes).map_err(refusal)? else { return Ok(None) };
+    let Some(head) = Head::read(bytes)? else { return Ok(None) };
     if !matches!(head.method, "GET" | "HEAD") {
         let text = "there is only something to look at here";
-        return Err(refusal(Problem::fixed(405, "METHOD_NOT_ALLOWED", text).with_header("Allow: GET, HEAD\r\n")));
+        return Err(Problem::fixed(405, "METHOD_NOT_ALLOWED", text).with_header("Allow: GET, HEAD\r\n").into());
     }
-    let watched = match split_target(head.target).map_err(refusal)?.0 {
+    let watched = match split_target(head.target)?.0 {
         "/metrics" => Watched::Metrics,
         "/health" => Watched::Health,
         "/livez" => Watched::Live,
         "/readyz" => Watched::Ready,
         _ => {
             let text = "here are /metrics, /health, /livez and /readyz";
-            return Err(refusal(Problem::fixed(404, "NOT_FOUND", text)));
+            return Err(Problem::fixed(404, "NOT_FOUND", text).into());
         }
     };
     Ok(Some((watched, head.method == "HEAD")))

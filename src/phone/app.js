@@ -176,7 +176,6 @@ async function forgetPairing({ andConversation }) {
   leaveChat();
   if (andConversation) {
     const kept = await History.open(await pairingName(pairing));
-    await kept.load();
     await kept.clear();
     kept.close();
   }
@@ -429,8 +428,7 @@ function refresh() {
   clearTimeout(countdown);
   if (connection.name === 'waiting') countdown = setTimeout(refresh, 1000);
   if (channel.ready && nameAsked?.security !== channel.security) askName();
-  if (channel.ready) flush();
-  else for (const message of waiting) setState(message, 'waiting');
+  flush();
 }
 
 let countdown = 0;

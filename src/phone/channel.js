@@ -36,7 +36,7 @@ export class Channel {
   #connection = 0;
 
   // pairing: { token, secret? (32 bytes), plainAllowed }; support: see e2e.js
-  // handlers: change(), message(type, payload, id), error(payload): in clear; unreadable(reason),
+  // handlers: change(), message(type, payload), error(payload): in clear; unreadable(reason),
   // refused(payload): the agent, as it seems, could not read what was sent
   constructor(url, pairing, support, handlers) {
     this.#pairing = pairing;
@@ -172,14 +172,14 @@ export class Channel {
       .catch((error) => console.error(error));
   }
 
-  async #handle({ type, payload, id }) {
+  async #handle({ type, payload }) {
     if (type === 'status') return this.#handleStatus(payload?.peer);
     if (type === 'key_exchange') return this.#handleKeyExchange(payload ?? {});
     // In clear it is the relay's own word, or that of an agent which has no keys to encrypt it with.
     if (type === 'chat.error' && !isSealed(payload)) return this.#handleError(payload ?? {});
     const connection = this.#connection;
     const opened = await this.#unseal(type, payload);
-    if (connection === this.#connection) this.#handlers.message(type, opened ?? {}, id);
+    if (connection === this.#connection) this.#handlers.message(type, opened ?? {});
   }
 
   #handleStatus(peer) {

@@ -22,7 +22,6 @@ export class History {
   // key to size of all that is kept, oldest first.
   #kept = new Map();
   #bytes = 0;
-  #memoryKeys = 0;
 
   static async open(pairing) {
     const history = new History();
@@ -54,10 +53,7 @@ export class History {
   // Keeps a message, new or changed, and drops the oldest ones that no longer fit.
   async put(message) {
     message.pairing = this.#pairing;
-    if (!this.#database) {
-      message.key ??= ++this.#memoryKeys;
-      return;
-    }
+    if (!this.#database) return;
     try {
       message.key = await done(this.#store('readwrite').put(message));
       this.#count(message.key, sizeOf(message));
@@ -76,13 +72,20 @@ export class History {
   }
 
   async #remove(key) {
-    this.#bytes -= this.#kept.get(key);
+    this.#bytes -= this.#kept.get(key) ?? 0;
     this.#kept.delete(key);
     await done(this.#store('readwrite').delete(key));
   }
 
+  // Removes the conversation, loaded or not.
   async clear() {
-    for (const key of [...this.#kept.keys()]) await this.#remove(key).catch(() => {});
+    if (!this.#database) return;
+    for (const key of await this.#keys().catch(() => [])) await this.#remove(key).catch(() => {});
+  }
+
+  // Rejects, and does not throw, where the browser has taken the database away.
+  async #keys() {
+    return done(this.#store('readonly').index('pairing').getAllKeys(this.#pairing));
   }
 
   close() {

@@ -7,15 +7,14 @@ const BYTES_MAX = 2_400_000;
 const SIDES = [1600, 1280, 1024, 768, 512];
 const QUALITIES = [0.85, 0.7];
 
-// A JPEG of at most `bytesMax`, or the file as it is where it is small already.
+// A JPEG of at most `bytesMax`, or the file as it is where it is a PNG that is small already.
 // Rejects where the browser cannot read the file as an image.
 export async function shrink(file, bytesMax = BYTES_MAX / IMAGES_MAX) {
   const image = await createImageBitmap(file, { imageOrientation: 'from-image' });
   try {
     const side = Math.max(image.width, image.height);
-    const asIs = ['image/png', 'image/jpeg', 'image/webp'].includes(file.type);
-    // A photo is drawn anew in any case: that leaves behind where it was taken.
-    if (asIs && file.type === 'image/png' && file.size <= bytesMax / 2 && side <= SIDES[0]) return file;
+    // Everything but a small PNG, which a screenshot is, is drawn anew: that leaves behind where a photo was taken.
+    if (file.type === 'image/png' && file.size <= bytesMax / 2 && side <= SIDES[0]) return file;
     for (const largest of SIDES) {
       for (const quality of QUALITIES) {
         const blob = await draw(image, Math.min(1, largest / side), quality);

@@ -122,12 +122,7 @@ impl Ring {
     /// # Errors
     /// What the kernel said; the preflight has named the usual reasons before.
     pub fn new() -> io::Result<Self> {
-        let uring: IoUring = IoUring::builder()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_submit_all()
-            .setup_cqsize(COMPLETIONS)
-            .build(SUBMISSIONS)?;
+        let uring = builder().setup_cqsize(COMPLETIONS).build(SUBMISSIONS)?;
         let pool = Pool::register(&uring.submitter())?;
         let mut ring = Self {
             counts: Counts::default(),
@@ -346,6 +341,13 @@ impl Drop for Ring {
         std::mem::forget(Rc::clone(&self.pool));
         std::mem::forget(std::mem::replace(&mut self.tick_after, Box::new(types::Timespec::new())));
     }
+}
+
+/// What every ring here is built with, and what the preflight tries.
+fn builder() -> io_uring::Builder {
+    let mut builder = IoUring::builder();
+    builder.setup_single_issuer().setup_defer_taskrun().setup_submit_all();
+    builder
 }
 
 fn outcome(result: i32) -> io::Result<usize> {

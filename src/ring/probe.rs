@@ -29,31 +29,27 @@ const OPERATIONS: [(&str, u8); 7] = [
 /// # Errors
 /// There is no ring, or it cannot be asked.
 pub fn parts() -> Result<Vec<(&'static str, bool)>, Unfit> {
-    let mut ring: IoUring = IoUring::builder()
-        .setup_single_issuer()
-        .setup_defer_taskrun()
-        .setup_submit_all()
-        .build(8)
-        .map_err(Unfit::Refused)?;
+    let mut ring = super::builder().build(8).map_err(Unfit::Refused)?;
     let mut probe = Probe::new();
-    ring.submitter().register_probe(&mut probe).map_err(|error| unfit(error, "IORING_REGISTER_PROBE"))?;
-    let mut parts: Vec<_> = OPERATIONS.iter().map(|&(name, code)| (name, probe.is_supported(code))).collect();
-    const BUFFERS: &str = "rings of provided buffers";
-    match Pool::register(&ring.submitter()).map_err(|error| unfit(error, BUFFERS)) {
-        Ok(_) => parts.push((BUFFERS, true)),
-        Err(Unfit::Lacks(name)) => parts.push((name, false)),
-        Err(refused) => return Err(refused),
+    match ring.submitter().register_probe(&mut probe) {
+        Ok(()) => {}
+        Err(error) if is_unknown(&error) => return Err(Unfit::Lacks("IORING_REGISTER_PROBE")),
+        Err(error) => return Err(Unfit::Refused(error)),
     }
+    let mut parts: Vec<_> = OPERATIONS.iter().map(|&(name, code)| (name, probe.is_supported(code))).collect();
+    let has_buffers = match Pool::register(&ring.submitter()) {
+        Ok(_) => true,
+        Err(error) if is_unknown(&error) => false,
+        Err(error) => return Err(Unfit::Refused(error)),
+    };
+    parts.push(("rings of provided buffers", has_buffers));
     enter(&mut ring).map_err(Unfit::Refused)?;
     Ok(parts)
 }
 
 /// A kernel that does not know what is asked for says `EINVAL`; a filter in front of it says something else.
-fn unfit(error: io::Error, what: &'static str) -> Unfit {
-    match error.kind() {
-        io::ErrorKind::InvalidInput => Unfit::Lacks(what),
-        _ => Unfit::Refused(error),
-    }
+fn is_unknown(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidInput
 }
 
 /// A filter may let the set-up pass and forbid the call that everything else goes through.

@@ -3,9 +3,10 @@
 //! Here alone is tokio, with one thread, for `instant-acme` needs it. Nothing that a client of the relay sends comes
 //! through this thread, but for the requests to `--http-addr`.
 
-use super::{Failure, exit, listeners, unix_ms};
+use super::{Failure, exit, listeners};
 use crate::config::{self, Listen};
-use crate::tls::acme::{self, BindingKey};
+use crate::telemetry::clock::unix_now;
+use crate::tls::acme;
 use crate::tls::certificates::Certificates;
 use crate::tls::files::{LOOK_EVERY, Pair};
 use crate::tls::port80::{self, Tokens};
@@ -36,13 +37,14 @@ impl Prepared {
             return Ok(None);
         }
         let certificates = Arc::new(Certificates::default());
-        let pairs = tls.pairs.iter().map(|files| Pair::open(&certificates, unix_s(), &files.cert, &files.key));
+        let pairs =
+            tls.pairs.iter().map(|files| Pair::open(&certificates, unix_now().as_secs(), &files.cert, &files.key));
         let pairs = pairs.collect::<Result<_, _>>().map_err(|error| Failure::new(exit::CONFIG, error))?;
         let http: Vec<_> = tls.http_addrs.iter().map(|&addr| listeners::bind_http(addr)).collect::<Result<_, _>>()?;
         let tokens = Arc::new(Tokens::default());
         let acme = match &tls.acme {
-            Some(acme) => {
-                let settings = settings(acme)?;
+            Some(wanted) => {
+                let settings = acme::Settings::read(wanted).map_err(|text| Failure::new(exit::CONFIG, text))?;
                 let answers = (!http.is_empty()).then(|| Arc::clone(&tokens));
                 let keeper = acme::Keeper::open(settings, &certificates, answers);
                 Some(keeper.map_err(|error| Failure::new(exit::CONFIG, error))?)
@@ -89,9 +91,9 @@ impl Prepared {
         let mut pairs = self.pairs;
         loop {
             match tokio::time::timeout(LOOK_EVERY, reloaded.changed()).await {
-                Ok(Ok(())) => pairs.iter_mut().for_each(|pair| pair.reload(unix_s())),
+                Ok(Ok(())) => pairs.iter_mut().for_each(|pair| pair.reload(unix_now().as_secs())),
                 Ok(Err(_)) => return,
-                Err(_) => pairs.iter_mut().for_each(|pair| pair.look(unix_s())),
+                Err(_) => pairs.iter_mut().for_each(|pair| pair.look(unix_now().as_secs())),
             }
         }
     }
@@ -102,20 +104,4 @@ impl Kept {
     pub(super) fn reload(&self) {
         let _ = self.reloads.send(());
     }
-}
-
-fn settings(acme: &config::Acme) -> Result<acme::Settings, Failure> {
-    let roots = acme.ca.as_deref().map(acme::read_roots).transpose();
-    Ok(acme::Settings {
-        domains: acme.domains.clone(),
-        directory: acme.directory.clone(),
-        roots: roots.map_err(|text| Failure::new(exit::CONFIG, text))?,
-        email: acme.email.clone(),
-        binding: acme.binding.as_ref().map(|binding| (binding.kid.clone(), BindingKey(binding.key.clone()))),
-        dir: acme.dir.clone(),
-    })
-}
-
-fn unix_s() -> u64 {
-    unix_ms() / 1000
 }

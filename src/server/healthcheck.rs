@@ -3,8 +3,8 @@
 
 use super::exit;
 use crate::config::Config;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use crate::tls::certificate::provider;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use ureq::tls::TlsConfig;
 
@@ -28,10 +28,7 @@ pub fn run(config: &Config) -> u8 {
 
 fn ask(url: &str) -> Result<(), String> {
     // The question is whether the relay lives, and it is asked on this machine: the name in the certificate is another.
-    let tls = TlsConfig::builder()
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .disable_verification(true)
-        .build();
+    let tls = TlsConfig::builder().unversioned_rustls_crypto_provider(provider()).disable_verification(true).build();
     let agent = ureq::Agent::config_builder()
         .timeout_global(Some(TIMEOUT))
         .http_status_as_error(false)
@@ -48,12 +45,10 @@ fn ask(url: &str) -> Result<(), String> {
 }
 
 /// Where a relay that listens on `addr` can be reached from the same machine.
-fn reachable(mut addr: SocketAddr) -> SocketAddr {
-    match addr.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => addr.set_ip(Ipv4Addr::LOCALHOST.into()),
-        // Where there is no IPv6, such an address stands for all of IPv4; where there is, it stands for both.
-        IpAddr::V6(ip) if ip.is_unspecified() => addr.set_ip(Ipv4Addr::LOCALHOST.into()),
-        _ => {}
+pub(crate) fn reachable(mut addr: SocketAddr) -> SocketAddr {
+    if addr.ip().is_unspecified() {
+        // Where there is no IPv6, `[::]` stands for all of IPv4; where there is, it stands for both.
+        addr.set_ip(Ipv4Addr::LOCALHOST.into());
     }
     addr
 }

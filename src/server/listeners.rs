@@ -43,7 +43,7 @@ pub(super) fn bind(
                 listeners.of_shards.iter_mut().zip(taken).for_each(|(listeners, taken)| listeners.extend(taken));
                 listen.addr
             }
-            None => bind_all(listen, shards, echo, &mut listeners.of_shards).map_err(failed)?,
+            None => bind_all(listen, echo, &mut listeners.of_shards).map_err(failed)?,
         };
         match echo {
             true => listeners.echo_addrs.push(bound),
@@ -56,18 +56,18 @@ pub(super) fn bind(
 
 /// Binds one socket that no shard has: for the redirects to https.
 pub(super) fn bind_http(addr: SocketAddr) -> Result<std::net::TcpListener, Failure> {
-    let bound = bind_anywhere(addr).and_then(|(socket, _)| {
+    let bound = bind_anywhere(addr, PORT_PATIENCE).and_then(|(socket, _)| {
         socket.listen(BACKLOG)?;
         Ok(socket.into())
     });
     bound.map_err(|error| failure(addr, "--http-addr, or --http-addr off", &error))
 }
 
-fn bind_all(listen: Listen, shards: u16, echo: bool, of_shards: &mut [Vec<Listener>]) -> io::Result<SocketAddr> {
-    let (alone, addr) = bind_anywhere(listen.addr)?;
+fn bind_all(listen: Listen, echo: bool, of_shards: &mut [Vec<Listener>]) -> io::Result<SocketAddr> {
+    let (alone, addr) = bind_anywhere(listen.addr, PORT_PATIENCE)?;
     let bound = alone.local_addr()?.as_socket().unwrap_or(addr);
     drop(alone);
-    for listeners in of_shards.iter_mut().take(usize::from(shards)) {
+    for listeners in of_shards {
         let socket = bind_one(bound, true)?;
         socket.listen(BACKLOG)?;
         listeners.push(Listener { socket: socket.into(), inherited: false, echo, tls: listen.tls });
@@ -75,14 +75,22 @@ fn bind_all(listen: Listen, shards: u16, echo: bool, of_shards: &mut [Vec<Listen
     Ok(bound)
 }
 
+/// Whether the relay could listen there now, for who wants to know it beforehand.
+///
+/// # Errors
+/// What the system says, as at the start; a port that is in use is not waited for.
+pub(crate) fn try_bind(addr: SocketAddr) -> io::Result<()> {
+    bind_anywhere(addr, Duration::ZERO).map(drop)
+}
+
 /// As [`bind_alone`], and with what it was bound to.
-fn bind_anywhere(addr: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
-    match bind_alone(addr) {
+fn bind_anywhere(addr: SocketAddr, patience: Duration) -> io::Result<(Socket, SocketAddr)> {
+    match bind_alone(addr, patience) {
         Ok(socket) => Ok((socket, addr)),
         Err(error) if error.kind() != io::ErrorKind::AddrInUse && addr.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
             // A machine without IPv6: every interface is then every IPv4 one.
             let addr = SocketAddr::from((Ipv4Addr::UNSPECIFIED, addr.port()));
-            Ok((bind_alone(addr)?, addr))
+            Ok((bind_alone(addr, patience)?, addr))
         }
         Err(error) => Err(error),
     }
@@ -90,8 +98,8 @@ fn bind_anywhere(addr: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
 
 /// Listens without sharing the port, for a second relay of the same user could share it unseen. A relay that was killed
 /// leaves its port to the kernel for a moment, which takes its rings apart in the background: that is waited for.
-fn bind_alone(addr: SocketAddr) -> io::Result<Socket> {
-    let given_up_at = Instant::now() + PORT_PATIENCE;
+fn bind_alone(addr: SocketAddr, patience: Duration) -> io::Result<Socket> {
+    let given_up_at = Instant::now() + patience;
     loop {
         match bind_one(addr, false).and_then(|socket| socket.listen(1).map(|()| socket)) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < given_up_at => {

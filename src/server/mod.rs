@@ -9,7 +9,7 @@ pub mod exit;
 mod figures;
 pub mod healthcheck;
 mod inherited;
-mod listeners;
+pub(crate) mod listeners;
 mod notify;
 pub mod preflight;
 mod reload;
@@ -209,7 +209,7 @@ fn rules(config: &Config, key: &Secret, nofile: u64) -> Rules {
     Rules {
         caps: Caps {
             // A cap of more connections than there are descriptors would only fail later and less politely.
-            connections_max: config.max_connections.filter(|&max| max != 0).unwrap_or(capacity).min(capacity),
+            connections_max: config.max_connections.unwrap_or(capacity).min(capacity),
             unauthenticated_max: config.max_unauthenticated,
             unauthenticated_per_address_max: config.max_unauthenticated_per_address,
         },

@@ -1,10 +1,10 @@
 //! A copy of the store while it is in use, as it was at one moment (SQLite's online backup).
 
 use super::error::StoreError;
+use crate::config::file::{beside, make_anew, put_in_place};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -47,13 +47,9 @@ pub enum BackupError {
 /// # Errors
 /// [`BackupError`]; what was begun is removed.
 pub fn copy(from: &Path, to: &Path, progress: &Progress) -> Result<u64, BackupError> {
-    let part = super::lock::beside(to, ".part");
+    let part = beside(to, ".part");
     let made = copy_to(from, &part, progress).and_then(|bytes| {
-        File::open(&part)?.sync_all()?;
-        fs::rename(&part, to)?;
-        // The name itself lasts only when the directory is on the disk.
-        let directory = to.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(directory)?.sync_all()?;
+        put_in_place(&part, to)?;
         Ok(bytes)
     });
     if made.is_err() {
@@ -64,11 +60,7 @@ pub fn copy(from: &Path, to: &Path, progress: &Progress) -> Result<u64, BackupEr
 
 fn copy_to(from: &Path, part: &Path, progress: &Progress) -> Result<u64, BackupError> {
     let sqlite = |error: rusqlite::Error| BackupError::Store(error.into());
-    match fs::remove_file(part) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(part)?;
+    make_anew(part)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut copy = Connection::open_with_flags(part, flags).map_err(sqlite)?;
     let source = Connection::open_with_flags(from, flags).map_err(sqlite)?;

@@ -1,7 +1,9 @@
 //! Looking at a store without opening it as its owner: for who wants to know whether a relay could.
 
-use super::schema::APPLICATION_ID;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use super::error::OpenError;
+use super::natural;
+use super::schema::{Kind, check_pages, recognize};
+use rusqlite::{Connection, OpenFlags};
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// What is at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// No file, or an empty one.
+    /// No file, or one that nothing was written to yet.
     Nothing,
     /// A store, which SQLite finds whole.
     Store {
@@ -28,23 +30,38 @@ pub enum CheckError {
     /// Another program holds a lock in the file, which may be whole.
     #[error("locked by another program (an open `sqlite3` shell, a backup, the old relay?)")]
     Locked,
-    /// SQLite cannot read it.
+    /// It cannot be read.
     #[error("it cannot be read: {0}")]
-    Unreadable(rusqlite::Error),
-    /// SQLite finds it damaged, or no database at all.
+    Unreadable(String),
+    /// It is damaged, or no database at all.
     #[error("it is damaged: {0}")]
     Damaged(String),
     /// A database of something else.
     #[error("it is a database of another program")]
     Foreign,
+    /// A newer relay wrote it.
+    #[error("written by a newer relay (schema {found}, this one knows up to {known})")]
+    Newer {
+        /// The file's schema version.
+        found: i64,
+        /// The newest that this program knows.
+        known: i64,
+    },
 }
 
-impl From<rusqlite::Error> for CheckError {
-    fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Locked,
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(error.to_string()),
-            _ => Self::Unreadable(error),
+/// The same without what the start says of the path and of the way out.
+impl From<OpenError> for CheckError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Locked { .. } => Self::Locked,
+            OpenError::Foreign { .. } => Self::Foreign,
+            OpenError::Newer { found, known, .. } => Self::Newer { found, known },
+            OpenError::Corrupt { detail, .. } => Self::Damaged(detail),
+            OpenError::NotADatabase { .. } => Self::Damaged("it is no SQLite database".to_owned()),
+            OpenError::Permission { detail, .. } | OpenError::Io { detail, .. } => Self::Unreadable(detail),
+            other @ (OpenError::MissingDirectory { .. } | OpenError::InUse { .. } | OpenError::DiskFull { .. }) => {
+                Self::Unreadable(other.to_string())
+            }
         }
     }
 }
@@ -57,22 +74,20 @@ pub fn check(path: &Path) -> Result<Found, CheckError> {
     if std::fs::metadata(path).map_or(0, |file| file.len()) == 0 {
         return Ok(Found::Nothing);
     }
-    let connection =
-        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    let said: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    if said != "ok" {
-        return Err(CheckError::Damaged(said));
-    }
-    let id: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0))?;
-    if id == APPLICATION_ID {
-        let tokens: i64 = connection.query_row("SELECT count(*) FROM token", [], |row| row.get(0))?;
-        return Ok(Found::Store { tokens: u64::try_from(tokens).unwrap_or(0) });
-    }
-    let of_go = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'tokens'";
-    match connection.query_row(of_go, [], |row| row.get(0))? {
-        0_i64 => Err(CheckError::Foreign),
-        _ => Ok(Found::GoRelay),
+    let sqlite = |error: rusqlite::Error| OpenError::of_sqlite(path, &error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(sqlite)?;
+    let kind = recognize(&connection, path)?;
+    check_pages(&connection, path)?;
+    match kind {
+        Kind::Empty | Kind::Ours(0) => Ok(Found::Nothing),
+        Kind::Ours(_) => {
+            let tokens: i64 =
+                connection.query_row("SELECT count(*) FROM token", [], |row| row.get(0)).map_err(sqlite)?;
+            Ok(Found::Store { tokens: natural(tokens) })
+        }
+        Kind::Legacy => Ok(Found::GoRelay),
     }
 }
 
@@ -94,6 +109,13 @@ mod tests {
         assert_eq!(check(&path("go.db")).unwrap(), Found::GoRelay);
         Connection::open(path("other.db")).unwrap().execute_batch("CREATE TABLE recipes (x)").unwrap();
         assert!(matches!(check(&path("other.db")), Err(CheckError::Foreign)));
+        Connection::open(path("namesake.db")).unwrap().execute_batch("CREATE TABLE tokens (word, page)").unwrap();
+        assert!(matches!(check(&path("namesake.db")), Err(CheckError::Foreign)), "no Go relay's, though it has tokens");
+        drop(Store::open(&path("newer.db"), 1_770_000_000_000).unwrap());
+        Connection::open(path("newer.db")).unwrap().pragma_update(None, "user_version", 99).unwrap();
+        let error = check(&path("newer.db")).unwrap_err();
+        assert!(matches!(error, CheckError::Newer { found: 99, .. }), "{error}");
+        assert!(error.to_string().contains("newer relay (schema 99"), "{error}");
         fs::write(path("text.db"), "no database at all, but long enough ".repeat(200)).unwrap();
         assert!(matches!(check(&path("text.db")), Err(CheckError::Damaged(_))));
         let locker = Connection::open(path("go.db")).unwrap();

@@ -2,11 +2,12 @@
 //! however it ends. The file itself stays, for removing it would let two relays lock two files of the same name.
 
 use super::error::OpenError;
+use crate::config::file::beside;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The lock; dropping it lets the store go.
 #[derive(Debug)]
@@ -60,11 +61,4 @@ fn lock_alone(file: &File) -> std::io::Result<bool> {
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
         Err(errno) => Err(errno.into()),
     }
-}
-
-/// The file whose name is that of `path` and `suffix`.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }

@@ -19,6 +19,7 @@ pub use error::{OpenError, StoreError};
 pub use legacy::Imported;
 pub use schema::Opened;
 
+use crate::config::file::folder_of;
 use crate::proto::limits::LimitsOverride;
 use crate::proto::quota::day_of;
 use crate::proto::token::{TokenHash, TokenId, TokenKey};
@@ -97,7 +98,7 @@ impl Store {
     /// # Errors
     /// Each [`OpenError`] says what to do about it. The file is as it was, or at a whole schema version.
     pub fn open(path: &Path, now_unix_ms: u64) -> Result<Self, OpenError> {
-        let directory = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory = folder_of(path);
         if !directory.is_dir() {
             return Err(OpenError::MissingDirectory { path: path.to_owned(), directory: directory.to_owned() });
         }

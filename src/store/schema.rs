@@ -43,10 +43,12 @@ pub enum Opened {
     Imported(legacy::Imported),
 }
 
-/// What kind of file this is, from what it says of itself. Changes nothing.
-enum Kind {
+/// What kind of file it is, from what it says of itself.
+pub(super) enum Kind {
     Empty,
+    /// A store of this relay, at this schema version.
     Ours(i64),
+    /// The old Go relay's.
     Legacy,
 }
 
@@ -90,7 +92,8 @@ fn set_up(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "trusted_schema", false)
 }
 
-fn recognize(connection: &Connection, path: &Path) -> Result<Kind, OpenError> {
+/// Tells what kind of file it is. Changes nothing.
+pub(super) fn recognize(connection: &Connection, path: &Path) -> Result<Kind, OpenError> {
     let sqlite = |e: rusqlite::Error| OpenError::of_sqlite(path, &e);
     let number = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).map_err(sqlite);
     let (application, version) = (number("application_id")?, number("user_version")?);
@@ -114,7 +117,7 @@ fn recognize(connection: &Connection, path: &Path) -> Result<Kind, OpenError> {
 }
 
 /// Finds damage before anything is built on it.
-fn check_pages(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+pub(super) fn check_pages(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     let said = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
     match said {
         Ok(said) if said == "ok" => Ok(()),

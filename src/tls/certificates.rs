@@ -79,13 +79,6 @@ impl Certificates {
         }
     }
 
-    /// Notes that what was wrong is not wrong any more, though no new certificate was needed.
-    pub fn recover(&self, place: Place) {
-        if let Some(kept) = self.places().get_mut(place.0) {
-            kept.status.last_error = None;
-        }
-    }
-
     /// How each certificate fares, in the order in which they were added.
     #[must_use]
     pub fn statuses(&self) -> Vec<CertificateStatus> {

@@ -169,7 +169,7 @@ impl Traffic {
             return Ok(piece.len());
         }
         let mut sealed = 0;
-        let (mut gathered, mut gathered_bytes): (Vec<&[u8]>, usize) = (Vec::new(), 0);
+        let (mut gathered, mut gathered_bytes) = (Vec::with_capacity(pieces.len()), 0);
         for &piece in pieces {
             let mut piece = &piece[..piece.len().min(bytes_max - sealed - gathered_bytes)];
             while !piece.is_empty() {

@@ -70,6 +70,17 @@ def test_a_token_is_made_shown_limited_and_revoked(admin):
     assert admin.json("tokens", "list") == {"tokens": []}
 
 
+def test_a_file_of_certificates_that_is_none_is_named_and_not_waited_for(admin):
+    pipe = pathlib.Path(admin.relay.directory, "pipe.pem")
+    os.mkfifo(pipe)
+    none = pathlib.Path(admin.relay.directory, "none.pem")
+    none.write_text("no certificate\n")
+    for path, wrong in ((pipe, "it is no file"), (none, "holds no certificate"), (none.with_name("x"), "No such file")):
+        done = admin.run("--ca", path, "tokens", "list")
+        assert (done.returncode, done.stdout) == (1, ""), done
+        assert f"{path}: {wrong}" in done.stderr
+
+
 async def test_a_new_token_admits_as_the_command_printed_it(admin):
     text = await asyncio.to_thread(admin.text, "tokens", "create")
     token = next(line.split()[1] for line in text.splitlines() if line.startswith("token "))

@@ -78,6 +78,10 @@ def test_a_store_that_is_damaged_or_somebody_elses_fails(tmp_path):
         other.execute("CREATE TABLE recipes (x)")
     other.close()
     assert "another program" in of(doctor(tmp_path, *flags, "--db", "other.db"), "store")["text"]
+    with sqlite3.connect(tmp_path / "newer.db") as newer:
+        newer.executescript("PRAGMA application_id = 0x434d5852; PRAGMA user_version = 99; CREATE TABLE token (x)")
+    newer.close()
+    assert "newer relay (schema 99" in of(doctor(tmp_path, *flags, "--db", "newer.db"), "store")["text"]
     with sqlite3.connect(tmp_path / "go.db") as go:
         go.execute("CREATE TABLE tokens (token TEXT PRIMARY KEY, created_at)")
         go.execute("CREATE TABLE bandwidth (id, token, bytes, recorded_at)")

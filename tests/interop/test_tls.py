@@ -360,6 +360,19 @@ async def test_curl_gets_an_answer_and_without_tls_is_told(tls):
     assert (await in_thread(curl, f"https://localhost:{tls.port}/health")).returncode == 0
 
 
+async def test_the_admin_command_checks_the_certificate(tls):
+    def admin(*arguments):
+        url = ["--relay", f"https://localhost:{tls.port}"]
+        environment = {"RELAY_ADMIN_KEY": ADMIN_KEY}
+        command = [binary(), "admin", *url, *arguments, "--json", "tokens", "list"]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+    done = await in_thread(admin, "--ca", tls.ca)
+    assert done.returncode == 0 and json.loads(done.stdout) == {"tokens": []}, done
+    done = await in_thread(admin)
+    assert done.returncode == 1 and "certificate" in done.stderr, done
+
+
 async def test_whoever_leaves_http_waiting_gets_a_farewell_before_the_end(start_relay, made):
     tls = sealed.start(start_relay, made, "--auth-timeout", "1s")
     requests = {

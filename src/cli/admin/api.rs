@@ -1,10 +1,12 @@
 //! The relay's HTTP API, called.
 
+use crate::config::file;
+use crate::tls::certificate::provider;
+use crate::tls::files::FILE_BYTES_MAX;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body, http::Response};
@@ -77,7 +79,7 @@ impl Api {
             None => RootCerts::WebPki,
             Some(path) => {
                 let failed = |detail: String| ApiError::File { path: path.to_owned(), detail };
-                let pem = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
+                let pem = file::read(path, FILE_BYTES_MAX).map_err(|error| failed(error.to_string()))?;
                 let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
                 let all = all.map_err(|error| failed(error.to_string()))?;
                 if all.is_empty() {
@@ -88,10 +90,7 @@ impl Api {
                 RootCerts::new_with_certs(&owned)
             }
         };
-        let tls = TlsConfig::builder()
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .root_certs(roots)
-            .build();
+        let tls = TlsConfig::builder().unversioned_rustls_crypto_provider(provider()).root_certs(roots).build();
         let agent = Agent::config_builder()
             .timeout_global(Some(TIMEOUT))
             .http_status_as_error(false)

@@ -6,6 +6,7 @@ mod show;
 
 use self::api::{Api, ApiError};
 use crate::config;
+use crate::control::message::PAGE_MAX;
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Map, Value, json};
 use std::ffi::OsString;
@@ -13,8 +14,6 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Tokens, sessions or days that one call asks for.
-const PAGE: u32 = 1000;
 /// Between two looks at a backup.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -132,20 +131,27 @@ struct Limits {
     max_message: Option<String>,
 }
 
+/// A token's limits, in the order of the fields of [`Limits`]: the flag, the API's name, and whether it is a size.
+const LIMITS: [(&str, &str, bool); 6] = [
+    ("phone-rate", "phone_per_minute", false),
+    ("agent-rate", "agent_per_minute", false),
+    ("stream-rate", "stream_per_second", false),
+    ("daily-quota", "daily_quota_bytes", true),
+    ("monthly-quota", "monthly_quota_bytes", true),
+    ("max-message", "message_bytes_max", true),
+];
+
 impl Limits {
+    /// In the order of [`LIMITS`].
+    fn given(&self) -> [&Option<String>; 6] {
+        let Self { phone_rate, agent_rate, stream_rate, daily_quota, monthly_quota, max_message } = self;
+        [phone_rate, agent_rate, stream_rate, daily_quota, monthly_quota, max_message]
+    }
+
     /// Puts what is named into `limits`, under the API's names.
     fn put(&self, limits: &mut Map<String, Value>) -> Result<(), ApiError> {
-        type Read = fn(&str) -> Result<u64, String>;
-        let (count, size): (Read, Read) = (config::read_count, config::read_size);
-        let all = [
-            ("phone-rate", "phone_per_minute", &self.phone_rate, count),
-            ("agent-rate", "agent_per_minute", &self.agent_rate, count),
-            ("stream-rate", "stream_per_second", &self.stream_rate, count),
-            ("daily-quota", "daily_quota_bytes", &self.daily_quota, size),
-            ("monthly-quota", "monthly_quota_bytes", &self.monthly_quota, size),
-            ("max-message", "message_bytes_max", &self.max_message, size),
-        ];
-        for (flag, name, given, read) in all {
+        for ((flag, name, is_size), given) in LIMITS.into_iter().zip(self.given()) {
+            let read = if is_size { config::read_size } else { config::read_count };
             match given.as_deref() {
                 None => {}
                 Some("default") => drop(limits.remove(name)),
@@ -163,12 +169,9 @@ impl Limits {
 
 /// Runs `admin` with its own arguments; the exit code is 0, 1 where something failed, 2 where the command line is wrong.
 pub(super) fn run(args: impl Iterator<Item = OsString>) -> u8 {
-    let admin = match Admin::try_parse_from(args) {
+    let admin: Admin = match super::parse(args) {
         Ok(admin) => admin,
-        Err(error) => {
-            let _ = error.print();
-            return u8::try_from(error.exit_code()).unwrap_or(2);
-        }
+        Err(exit_code) => return exit_code,
     };
     match admin.act() {
         Ok(()) => 0,
@@ -252,7 +255,7 @@ impl Admin {
     fn list(&self, api: &Api, path: &str, name: &str, columns: &[show::Column]) -> Result<(), ApiError> {
         let (mut rows, mut next) = (Vec::new(), String::new());
         loop {
-            let mut page = api.call("GET", &format!("{path}?limit={PAGE}{next}"), None)?;
+            let mut page = api.call("GET", &format!("{path}?limit={PAGE_MAX}{next}"), None)?;
             if let Value::Array(more) = page[name].take() {
                 rows.extend(more);
             }
@@ -299,4 +302,35 @@ fn checked(id: &str) -> Result<&str, ApiError> {
     let well = id.len() == 16 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let wrong = || ApiError::Usage(format!("{id:?} is no token's id: those have 16 hex digits (see `tokens list`)"));
     well.then_some(id).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        limits: Limits,
+    }
+
+    #[test]
+    fn each_limit_goes_under_its_own_name() {
+        for (flag, name, is_size) in LIMITS {
+            let put = |value: &str, own: &mut Map<String, Value>| {
+                let flags = Flags::try_parse_from(["x", &format!("--{flag}"), value]).unwrap();
+                flags.limits.put(own)
+            };
+            let mut own = Map::new();
+            put("7", &mut own).unwrap();
+            assert_eq!(Value::Object(own.clone()), json!({ name: 7 }), "{flag}");
+            let refused = put("7KiB", &mut own).map_err(|error| error.to_string());
+            match is_size {
+                true => assert_eq!(own[name], 7 << 10, "{flag}: {refused:?}"),
+                false => assert!(refused.unwrap_err().contains(flag), "{flag}"),
+            }
+            put("default", &mut own).unwrap();
+            assert!(own.is_empty(), "{flag}: {own:?}");
+        }
+    }
 }

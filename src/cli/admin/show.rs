@@ -1,5 +1,6 @@
 //! What the API answered, for people: tables, a progress bar, sizes.
 
+use super::LIMITS;
 use serde_json::Value;
 
 /// A column: its title, its text in a row, and whether that is a number.
@@ -114,14 +115,7 @@ pub(super) fn token(token: &Value) -> String {
     let usage = &token["usage"];
     lines.push(format!("used     {} today, {} this month", size(&usage["day_bytes"]), size(&usage["month_bytes"])));
     let (own, effective) = (&token["limits"], &token["effective"]);
-    for (flag, name, is_size) in [
-        ("phone-rate", "phone_per_minute", false),
-        ("agent-rate", "agent_per_minute", false),
-        ("stream-rate", "stream_per_second", false),
-        ("daily-quota", "daily_quota_bytes", true),
-        ("monthly-quota", "monthly_quota_bytes", true),
-        ("max-message", "message_bytes_max", true),
-    ] {
+    for (flag, name, is_size) in LIMITS {
         let value = match effective[name].as_u64() {
             Some(0) => "none".to_owned(),
             Some(amount) if is_size => bytes(amount),

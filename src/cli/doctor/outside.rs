@@ -1,15 +1,16 @@
 //! What is around the relay: ports, store and key, certificates, names.
 
 use super::{Finding, State};
-use crate::config::file;
-use crate::config::{Acme, Config, MetricsAddr, PairFiles};
+use crate::config::file::{self, folder_of};
+use crate::config::{Acme, Config, MetricsAddr, PairFiles, admin_key_file};
+use crate::server::healthcheck::reachable;
+use crate::server::listeners::try_bind;
 use crate::store::calendar::write_rfc3339;
 use crate::store::check::{CheckError, Found, check};
 use crate::telemetry::clock::unix_now;
 use crate::tls::certificate::Certificate;
 use crate::tls::files::FILE_BYTES_MAX;
 use rustix::fs::{Access, access};
-use socket2::{Domain, Socket, Type};
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
@@ -56,7 +57,7 @@ fn unasked(port: Finding) -> Finding {
 
 fn port(addr: SocketAddr) -> Finding {
     let title = format!("port {addr}");
-    match bind(addr) {
+    match try_bind(addr) {
         Ok(()) => Finding::ok(title, "free"),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && answers(addr) => {
             Finding::ok(title, "in use by a relay that answers")
@@ -77,21 +78,9 @@ fn port(addr: SocketAddr) -> Finding {
     }
 }
 
-fn bind(addr: SocketAddr) -> io::Result<()> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    if addr.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    socket.bind(&addr.into())?;
-    socket.listen(1)
-}
-
 /// Whether a relay answers there, in plain HTTP.
-fn answers(mut addr: SocketAddr) -> bool {
-    if addr.ip().is_unspecified() {
-        addr.set_ip(IpAddr::from([127, 0, 0, 1]));
-    }
+fn answers(addr: SocketAddr) -> bool {
+    let addr = reachable(addr);
     let agent =
         ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(3))).proxy(None).build().new_agent();
     let get = |path: &str| {
@@ -103,7 +92,7 @@ fn answers(mut addr: SocketAddr) -> bool {
 }
 
 fn store(path: &Path) -> Finding {
-    let directory = path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = folder_of(path);
     let title = format!("store {}", path.display());
     if !directory.is_dir() {
         return Finding::fail(title, "its directory is not there", format!("mkdir -p {}", directory.display()));
@@ -130,6 +119,7 @@ fn store(path: &Path) -> Finding {
                 CheckError::Unreadable(_) => "check its owner, its mode and the disk, or name another file with --db",
                 CheckError::Damaged(_) => "put a backup in its place, or name another file with --db",
                 CheckError::Foreign => "name the right file with --db",
+                CheckError::Newer { .. } => "run that version, or restore a backup of before the upgrade",
             };
             Finding::fail(title, error.to_string(), to_do)
         }
@@ -140,9 +130,8 @@ fn admin_key(config: &Config) -> Finding {
     if config.admin_key.is_some() {
         return Finding::ok("admin key", "given");
     }
-    let mut path = config.db.clone().into_os_string();
-    path.push(".admin-key");
-    let shown = Path::new(&path).display().to_string();
+    let path = admin_key_file(&config.db);
+    let shown = path.display();
     match fs::metadata(&path) {
         Err(_) => Finding::ok("admin key", format!("made at the first start, and kept in {shown}")),
         Ok(found) if found.mode() & 0o077 != 0 => {
@@ -178,8 +167,7 @@ fn pair(files: &PairFiles) -> Finding {
 
 fn acme_directory(acme: &Acme) -> Finding {
     let title = format!("certificates in {}", acme.dir.display());
-    let parent = acme.dir.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let place = if acme.dir.is_dir() { &acme.dir } else { parent };
+    let place = if acme.dir.is_dir() { &acme.dir } else { folder_of(&acme.dir) };
     if acme.dir.exists() && !acme.dir.is_dir() {
         return Finding::fail(title, "it is no directory", "name another place with --acme-dir, or move it away");
     }

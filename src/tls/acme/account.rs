@@ -22,7 +22,7 @@ impl Accounts {
 
     /// The URL of the directory that is asked.
     pub(super) fn directory(&self) -> &str {
-        &self.settings.directory
+        &self.settings.acme.directory
     }
 
     /// The account. Asks the CA for its directory the first time, and for an account where there is none.
@@ -60,15 +60,16 @@ impl Accounts {
     }
 
     async fn make(&self) -> Result<Account, Fault> {
-        let contact = self.settings.email.as_ref().map(|email| format!("mailto:{email}"));
+        let acme = &self.settings.acme;
+        let contact = acme.email.as_ref().map(|email| format!("mailto:{email}"));
         let contact: Vec<&str> = contact.as_deref().into_iter().collect();
         let new = NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
-        let binding = self.settings.binding.as_ref().map(|(kid, key)| ExternalAccountKey::new(kid.clone(), &key.0));
-        let directory = self.settings.directory.clone();
-        let (account, credentials) = self.builder()?.create(&new, directory, binding.as_ref()).await?;
+        let binding = acme.binding.as_ref().map(|binding| ExternalAccountKey::new(binding.kid.clone(), &binding.key));
+        let made = self.builder()?.create(&new, acme.directory.clone(), binding.as_ref());
+        let (account, credentials) = made.await?;
         let json = serde_json::to_vec(&credentials).map_err(|error| Fault::Away(Error::Json(error)))?;
         self.disk.keep_account(&json).map_err(unusable)?;
-        tracing::info!(directory = self.settings.directory, account = account.id(), "an account at the CA was made");
+        tracing::info!(directory = acme.directory, account = account.id(), "an account at the CA was made");
         Ok(account)
     }
 

@@ -4,14 +4,12 @@
 //! one of the real CA. A certificate and its key are one file, and a file is there whole or not at all.
 
 use crate::config::file;
+use crate::tls::files::FILE_BYTES_MAX;
 use sha2::{Digest, Sha256};
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-
-/// The largest file that is read.
-const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Why what has to be kept cannot be.
 #[derive(Debug, thiserror::Error)]
@@ -121,24 +119,8 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, DiskError> {
     file::read_open(file, FILE_BYTES_MAX).map(Some).map_err(failed)
 }
 
-/// After a crash the file is there with all of it, or as it was before.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
-    let replace = || -> io::Result<()> {
-        let mut new = path.as_os_str().to_owned();
-        new.push(".new");
-        let new = PathBuf::from(new);
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        // The name itself lasts only when the directory is on the disk.
-        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-    };
-    replace().map_err(|error| DiskError::Io { path: path.to_owned(), verb: "written", error })
+    file::replace(path, bytes).map_err(|error| DiskError::Io { path: path.to_owned(), verb: "written", error })
 }
 
 #[cfg(test)]

@@ -47,10 +47,10 @@ impl Keeper {
         certificates: &Arc<Certificates>,
         tokens: Option<Arc<Tokens>>,
     ) -> Result<Self, DiskError> {
-        let disk = Disk::open(&settings.dir, &settings.directory)?;
+        let disk = Disk::open(&settings.acme.dir, &settings.acme.directory)?;
         let retry_after = RetryAfter::default();
         let mut domains = Vec::new();
-        for domain in &settings.domains {
+        for domain in &settings.acme.domains {
             let place = certificates.add(domain.clone(), Source::Acme);
             let kept = kept(&disk, domain)?;
             if let Some(certificate) = &kept {

@@ -19,43 +19,31 @@ pub use keeper::Keeper;
 
 use super::certificate::pem_fault;
 use super::files::FILE_BYTES_MAX;
-use crate::config::file;
+use crate::config::{Acme, file};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What there is to know before the CA is asked.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The names to get certificates for, in lower case.
-    pub domains: Vec<String>,
-    /// The directory's https URL.
-    pub directory: String,
+    /// What the operator said.
+    pub acme: Acme,
     /// What the directory's own TLS is checked against; `None`: the system's certificates.
     pub roots: Option<Vec<CertificateDer<'static>>>,
-    /// Whom the CA may write to.
-    pub email: Option<String>,
-    /// Key identifier and key of the account at the CA that this one is bound to (RFC 8555 section 7.3.4).
-    pub binding: Option<(String, BindingKey)>,
-    /// Where account and certificates are kept.
-    pub dir: PathBuf,
 }
 
-/// An HMAC key that does not show itself.
-#[derive(Clone)]
-pub struct BindingKey(pub Vec<u8>);
-
-impl std::fmt::Debug for BindingKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("BindingKey(***)")
+impl Settings {
+    /// With the certificates of [`Acme::ca`] read.
+    ///
+    /// # Errors
+    /// A text that names the flag and says what is right.
+    pub fn read(acme: &Acme) -> Result<Self, String> {
+        Ok(Self { acme: acme.clone(), roots: acme.ca.as_deref().map(read_roots).transpose()? })
     }
 }
 
-/// Reads the certificates that a directory's own TLS is checked against.
-///
-/// # Errors
-/// A text that names the flag and says what is right.
-pub fn read_roots(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+fn read_roots(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let wrong = |what: String| {
         format!(
             "--acme-ca {}: {what}; right is a PEM file of the CA certificates of the ACME directory",

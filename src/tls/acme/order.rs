@@ -93,9 +93,7 @@ impl Fault {
             Self::Challenge { .. } | Self::NotOffered(_) | Self::Said(_) | Self::Useless(_) => Trouble::Refused,
         }
     }
-}
 
-impl Fault {
     /// What the operator is told; `directory` is the URL that was asked.
     pub(super) fn told(&self, directory: &str) -> String {
         let Self::Away(error) = self else { return self.to_string() };
@@ -175,7 +173,6 @@ fn chain_of(error: &Error) -> String {
 }
 
 /// What answers challenges.
-#[derive(Clone)]
 pub(super) struct Responders {
     pub(super) certificates: Arc<Certificates>,
     /// `None`: port 80 is not served.

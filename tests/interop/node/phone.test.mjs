@@ -481,6 +481,45 @@ test('another pairing is taken only after a question', async () => {
   await other.close();
 });
 
+// How many messages this browser keeps, of all pairings.
+function countKept({ page }) {
+  return page.evaluate(async () => {
+    const done = (request) => new Promise((resolve, reject) => {
+      request.onsuccess = () => resolve(request.result);
+      request.onerror = () => reject(request.error);
+    });
+    const database = await done(indexedDB.open('coralmux'));
+    const count = await done(database.transaction('messages').objectStore('messages').count());
+    database.close();
+    return count;
+  });
+}
+
+test('a conversation that is cleared, or forgotten with its pairing, is no longer in the browser', async () => {
+  const { phone, agent } = await pair();
+  await phone.secure('Encrypted, verified');
+  const choose = async (button, yes) => {
+    await phone.page.click('#more');
+    await phone.page.click(button);
+    await phone.page.getByRole('button', { name: yes, exact: true }).click();
+  };
+  await talk({ agent, phone }, 'hello', 'First.');
+  assert.ok((await countKept(phone)) >= 2);
+  await choose('#clear', 'Clear');
+  await phone.page.locator('#empty').waitFor();
+  assert.equal(await countKept(phone), 0);
+  assert.deepEqual(await phone.messages('agent'), []);
+  await talk({ agent, phone }, 'again', 'Second.');
+  // Kept by a page before: this one has not counted them.
+  await phone.page.reload();
+  await phone.shows('.message.agent', 'Second.');
+  await choose('#forget', 'Forget');
+  await phone.page.locator('#welcome').waitFor();
+  assert.equal(await countKept(phone), 0);
+  await phone.close();
+  await agent.close();
+});
+
 test('links are read in each form, and what is wrong with one is said', async () => {
   const token = await relay.token();
   const k = randomBytes(32).toString('base64url');
