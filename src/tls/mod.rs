@@ -13,8 +13,10 @@ pub mod handshake;
 pub mod outcome;
 pub mod port80;
 pub mod record;
+pub mod schedule;
 pub mod settings;
 pub mod status;
+pub mod ticket;
 pub mod traffic;
 
 use self::handshake::Handshake;

@@ -2,8 +2,9 @@
 
 use super::certificate::provider;
 use super::certificates::{ACME_TLS, Certificates};
+use super::schedule::with_light_schedule;
+use super::ticket::ticketer;
 use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::NoServerSessionStorage;
 use rustls::{CipherSuite, ServerConfig};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 pub const HTTP: &[u8] = b"http/1.1";
 
 /// The settings of all TLS connections, made once and shared by the shards: TLS 1.3 and 1.2 with aws-lc-rs (and with it
-/// the hybrid key exchange X25519MLKEM768), resumption by tickets alone, whose keys rustls changes every six hours and
+/// the hybrid key exchange X25519MLKEM768), resumption by tickets alone, whose keys change every six hours and
 /// whose state no server keeps, and no early data, which could be replayed.
 ///
 /// ALPN is [`HTTP`], and [`ACME_TLS`] for challenges. **A connection that agreed on [`ACME_TLS`] has to be closed as soon
@@ -28,7 +29,7 @@ pub fn server_config(certificates: Arc<Certificates>) -> Result<Arc<ServerConfig
         .with_cert_resolver(certificates);
     config.ignore_client_order = true;
     config.alpn_protocols = vec![HTTP.to_vec(), ACME_TLS.to_vec()];
-    config.ticketer = Ticketer::new()?;
+    config.ticketer = ticketer()?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     // One is enough for a client that comes back, and each is sent and encrypted with each handshake.
     config.send_tls13_tickets = 1;
@@ -41,6 +42,7 @@ pub fn server_config(certificates: Arc<Certificates>) -> Result<Arc<ServerConfig
 /// the SHA-384 that comes with AES-256 has none, which is a tenth of a handshake.
 fn light_first(provider: &CryptoProvider) -> CryptoProvider {
     let mut provider = provider.clone();
+    provider.cipher_suites = provider.cipher_suites.into_iter().map(with_light_schedule).collect();
     provider.cipher_suites.sort_by_key(|suite| {
         !matches!(
             suite.suite(),
