@@ -4,6 +4,7 @@
 //! where they lie or on their way down over the header in front of them. Nothing here knows of messages, and nothing
 //! a peer sends can make it panic.
 
+use multiversion::multiversion;
 use std::ops::Range;
 use thiserror::Error;
 
@@ -186,6 +187,7 @@ pub fn unmask_shift(buffer: &mut [u8], from: Range<usize>, to: usize, key: [u8; 
 }
 
 /// Takes the mask off what lies from `down` on, and puts it at the start. The key's first byte is the lowest.
+#[multiversion(targets("x86_64+avx2"))]
 fn unmask_down(mut rest: &mut [u8], down: usize, key: u32) {
     let mask = u64::from(key) << 32 | u64::from(key);
     // Each step reads all of its bytes before it writes them lower down, so it never reads what it has written.

@@ -1,7 +1,9 @@
 //! How far runs of like bytes go: the inner loops of the JSON check.
 //!
 //! Words of 8 bytes are looked at in a register, so that short strings cost little; blocks of 64 are compared byte by
-//! byte without a branch, which the compiler turns into vector instructions.
+//! byte without a branch, which the compiler turns into vector instructions: those that the processor turns out to have.
+
+use multiversion::multiversion;
 
 const BLOCK: usize = 64;
 const ONES: u64 = 0x0101_0101_0101_0101;
@@ -34,8 +36,21 @@ fn run<const ASCII: bool>(text: &[u8]) -> usize {
             }
         }
         let (blocks, _) = text[at..].as_chunks::<BLOCK>();
-        at += blocks.iter().take_while(|block| is_clear::<ASCII, _>(block)).count() * BLOCK;
+        let clear = if ASCII { clear_ascii(blocks) } else { clear(blocks) };
+        at += clear * BLOCK;
     }
+}
+
+/// How many blocks from the start have no stop in them.
+#[multiversion(targets("x86_64+avx2"))]
+fn clear(blocks: &[[u8; BLOCK]]) -> usize {
+    blocks.iter().take_while(|block| is_clear::<false, _>(block)).count()
+}
+
+/// The same, where what is not ASCII is a stop as well.
+#[multiversion(targets("x86_64+avx2"))]
+fn clear_ascii(blocks: &[[u8; BLOCK]]) -> usize {
+    blocks.iter().take_while(|block| is_clear::<true, _>(block)).count()
 }
 
 /// Where the first stop is, or the end, which is near.
