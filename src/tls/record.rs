@@ -1,11 +1,12 @@
 //! TLS records under the keys that a handshake agreed on: opened where they lie, sealed straight into the memory that
 //! they leave from. It must never use a nonce twice, and knows nothing of handshakes.
 //!
-//! rustls keeps plaintext of its own in both directions, which would cost a copy and an allocation for each record; the
-//! cipher below is the same one that it uses (aws-lc).
+//! rustls keeps plaintext of its own in both directions, which would cost a copy and an allocation for each record. The
+//! cipher below is not that of its provider (aws-lc) but ring's: where the processor has AES for vectors of 256 bits, but not
+//! those of 512 that aws-lc asks for, it takes three fifths of the time.
 
 use super::fault::Fault;
-use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use rustls::ConnectionTrafficSecrets;
 use std::ops::Range;
 
@@ -21,6 +22,9 @@ pub const RECORD_BYTES_MAX: usize = HEADER_BYTES + PLAINTEXT_BYTES_MAX + EXPANSI
 pub const OVERHEAD_BYTES_MAX: usize = HEADER_BYTES + EXPLICIT_BYTES + TAG_BYTES;
 
 const TAG_BYTES: usize = 16;
+/// What is copied at a time: longer copies are done with `rep movsb`, which takes twenty times as long on Zen 3 where the
+/// target lies up to 63 bytes behind the source in its page.
+const COPIED_BYTES: usize = 2 << 10;
 /// The part of a nonce that TLS 1.2 sends along with AES-GCM (RFC 5288 section 3).
 const EXPLICIT_BYTES: usize = 8;
 /// What stands in the header of TLS 1.2 and 1.3.
@@ -148,45 +152,25 @@ impl Half {
         Ok((kind, start..start + length))
     }
 
-    /// Seals `plain`, at most [`PLAINTEXT_BYTES_MAX`] bytes in one piece, and appends the record to `out`.
+    /// Seals what `pieces` are together, at most [`PLAINTEXT_BYTES_MAX`] bytes, and appends the record to `out`.
     ///
     /// # Errors
     /// [`Fault::Internal`], of a caller that gave too much.
-    pub fn seal(&mut self, kind: Kind, plain: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
-        let (nonce, aad, aad_bytes) = self.begin(kind, plain.len(), out)?;
-        let (behind, behind_bytes) = self.behind(kind);
-        let at = out.len();
-        out.resize(at + plain.len() + behind_bytes + TAG_BYTES, 0);
-        let (sealed, tail) = out[at..].split_at_mut(plain.len());
-        self.key
-            .seal_out_of_place_scatter(
-                nonce,
-                Aad::from(&aad[..aad_bytes]),
-                plain,
-                sealed,
-                &behind[..behind_bytes],
-                tail,
-            )
-            .map_err(|_| Fault::Internal)
-    }
-
-    /// As [`Half::seal`], for one record of several pieces.
-    ///
-    /// # Errors
-    /// As [`Half::seal`].
-    pub fn seal_all(&mut self, kind: Kind, pieces: &[&[u8]], out: &mut Vec<u8>) -> Result<(), Fault> {
+    pub fn seal(&mut self, kind: Kind, pieces: &[&[u8]], out: &mut Vec<u8>) -> Result<(), Fault> {
         let length = pieces.iter().map(|piece| piece.len()).sum();
         let (nonce, aad, aad_bytes) = self.begin(kind, length, out)?;
-        let (behind, behind_bytes) = self.behind(kind);
         let at = out.len();
-        for piece in pieces {
+        for piece in pieces.iter().flat_map(|piece| piece.chunks(COPIED_BYTES)) {
             out.extend_from_slice(piece);
         }
-        out.resize(at + length + behind_bytes + TAG_BYTES, 0);
-        let (sealed, tail) = out[at..].split_at_mut(length);
-        self.key
-            .seal_in_place_scatter(nonce, Aad::from(&aad[..aad_bytes]), sealed, &behind[..behind_bytes], tail)
-            .map_err(|_| Fault::Internal)
+        if self.is_tls13() {
+            // Sealed along, behind what the record carries.
+            out.push(kind.0);
+        }
+        let sealed = self.key.seal_in_place_separate_tag(nonce, Aad::from(&aad[..aad_bytes]), &mut out[at..]);
+        let tag = sealed.map_err(|_| Fault::Internal)?;
+        out.extend_from_slice(tag.as_ref());
+        Ok(())
     }
 
     /// Writes what stands in front of a sealed record, and takes its number.
@@ -217,11 +201,6 @@ impl Half {
         };
         self.count += 1;
         Ok((Nonce::assume_unique_for_key(nonce), aad, aad_bytes))
-    }
-
-    /// What is sealed along behind what a record carries.
-    fn behind(&self, kind: Kind) -> ([u8; 1], usize) {
-        ([kind.0], usize::from(self.is_tls13()))
     }
 
     /// The number of the next record, mixed into the secret start (RFC 8446 section 5.3). TLS 1.2 leaves open how the

@@ -3,7 +3,8 @@
 //! A key makes tickets for [`KEY_LIFETIME_SEC`] and opens them for as long again; then it is gone, and with it the way to
 //! the sessions.
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::rand::{SecureRandom, SystemRandom};
 use rustls::crypto::GetRandomFailed;
 use rustls::server::ProducesTickets;
 use rustls::ticketer::TicketRotator;
@@ -11,7 +12,6 @@ use std::sync::Arc;
 
 /// How long a key makes tickets, in seconds. Nonces are random: at 40,000 handshakes a second there are fewer than 2^30.
 const KEY_LIFETIME_SEC: u32 = 6 * 60 * 60;
-const NONCE_BYTES: usize = 12;
 const TAG_BYTES: usize = 16;
 
 /// Makes and opens tickets, with keys that change by themselves.
@@ -24,13 +24,12 @@ pub fn ticketer() -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
 
 /// Seals with AES-256-GCM: nonce, sealed session, tag.
 #[derive(Debug)]
-struct TicketKey(RandomizedNonceKey);
+struct TicketKey(LessSafeKey);
 
 impl TicketKey {
     fn new() -> Result<Self, GetRandomFailed> {
-        let mut key = [0; 32];
-        aws_lc_rs::rand::fill(&mut key).map_err(|_| GetRandomFailed)?;
-        RandomizedNonceKey::new(&AES_256_GCM, &key).map(Self).map_err(|_| GetRandomFailed)
+        let key = UnboundKey::new(&AES_256_GCM, &random::<32>().ok_or(GetRandomFailed)?);
+        Ok(Self(LessSafeKey::new(key.map_err(|_| GetRandomFailed)?)))
     }
 }
 
@@ -44,23 +43,30 @@ impl ProducesTickets for TicketKey {
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        let mut ticket = Vec::with_capacity(NONCE_BYTES + plain.len() + TAG_BYTES);
-        ticket.extend_from_slice(&[0; NONCE_BYTES]);
+        let mut ticket = Vec::with_capacity(NONCE_LEN + plain.len() + TAG_BYTES);
+        let nonce = random::<NONCE_LEN>()?;
+        ticket.extend_from_slice(&nonce);
         ticket.extend_from_slice(plain);
-        let (nonce, tag) = self.0.seal_in_place_separate_tag(Aad::empty(), &mut ticket[NONCE_BYTES..]).ok()?;
-        ticket[..NONCE_BYTES].copy_from_slice(nonce.as_ref());
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let tag = self.0.seal_in_place_separate_tag(nonce, Aad::empty(), &mut ticket[NONCE_LEN..]).ok()?;
         ticket.extend_from_slice(tag.as_ref());
         Some(ticket)
     }
 
     fn decrypt(&self, ticket: &[u8]) -> Option<Vec<u8>> {
-        let (nonce, sealed) = ticket.split_at_checked(NONCE_BYTES)?;
+        let (nonce, sealed) = ticket.split_at_checked(NONCE_LEN)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let mut plain = sealed.to_vec();
         let bytes = self.0.open_in_place(nonce, Aad::empty(), &mut plain).ok()?.len();
         plain.truncate(bytes);
         Some(plain)
     }
+}
+
+fn random<const N: usize>() -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    SystemRandom::new().fill(&mut bytes).ok()?;
+    Some(bytes)
 }
 
 #[cfg(test)]
@@ -72,7 +78,7 @@ mod tests {
         let (key, other) = (TicketKey::new().unwrap(), TicketKey::new().unwrap());
         for plain in [&b""[..], b"s", &[7; 300]] {
             let ticket = key.encrypt(plain).unwrap();
-            assert_eq!(ticket.len(), NONCE_BYTES + plain.len() + TAG_BYTES);
+            assert_eq!(ticket.len(), NONCE_LEN + plain.len() + TAG_BYTES);
             assert_ne!(ticket, key.encrypt(plain).unwrap());
             assert_eq!(key.decrypt(&ticket).as_deref(), Some(plain));
             assert_eq!(other.decrypt(&ticket), None);

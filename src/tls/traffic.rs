@@ -163,8 +163,7 @@ impl Traffic {
         if let &[piece] = pieces {
             let piece = &piece[..piece.len().min(bytes_max)];
             for part in piece.chunks(PLAINTEXT_BYTES_MAX) {
-                self.mind_key(out)?;
-                self.sealer.seal(Kind::DATA, part, out)?;
+                self.seal_record(&[part], out)?;
             }
             return Ok(piece.len());
         }
@@ -179,22 +178,22 @@ impl Traffic {
                 gathered_bytes += part.len();
                 piece = rest;
                 if gathered_bytes == PLAINTEXT_BYTES_MAX {
-                    self.seal_gathered(&gathered, out)?;
+                    self.seal_record(&gathered, out)?;
                     sealed += gathered_bytes;
                     (gathered_bytes, _) = (0, gathered.clear());
                 }
             }
         }
         if gathered_bytes > 0 {
-            self.seal_gathered(&gathered, out)?;
+            self.seal_record(&gathered, out)?;
             sealed += gathered_bytes;
         }
         Ok(sealed)
     }
 
-    fn seal_gathered(&mut self, pieces: &[&[u8]], out: &mut Vec<u8>) -> Result<(), Fault> {
+    fn seal_record(&mut self, pieces: &[&[u8]], out: &mut Vec<u8>) -> Result<(), Fault> {
         self.mind_key(out)?;
-        self.sealer.seal_all(Kind::DATA, pieces, out)
+        self.sealer.seal(Kind::DATA, pieces, out)
     }
 
     /// Renews our key where it has been used as often as is safe.
@@ -212,7 +211,7 @@ impl Traffic {
     }
 
     fn update_key(&mut self, out: &mut Vec<u8>) -> Result<(), Fault> {
-        self.sealer.seal(Kind::HANDSHAKE, &KEY_UPDATE_MESSAGE, out)?;
+        self.sealer.seal(Kind::HANDSHAKE, &[&KEY_UPDATE_MESSAGE], out)?;
         let (count, secrets) = self.kernel.update_tx_secret().map_err(|_| Fault::Internal)?;
         self.sealer = Half::new(true, count, &secrets)?;
         Ok(())
@@ -264,7 +263,7 @@ impl Traffic {
         };
         if let Some(alert) = alert.filter(|_| !self.over) {
             // Fails only for what is too long.
-            let _ = self.sealer.seal(Kind::ALERT, &alert, &mut out);
+            let _ = self.sealer.seal(Kind::ALERT, &[&alert], &mut out);
         }
         self.over = true;
         out
