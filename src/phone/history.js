@@ -22,6 +22,8 @@ export class History {
   // key to size of all that is kept, oldest first.
   #kept = new Map();
   #bytes = 0;
+  // Changes are made one after the other: a message has its key only when it has been written once.
+  #changes = Promise.resolve();
 
   static async open(pairing) {
     const history = new History();
@@ -50,8 +52,17 @@ export class History {
     return messages;
   }
 
+  #change(change) {
+    this.#changes = this.#changes.then(change);
+    return this.#changes;
+  }
+
   // Keeps a message, new or changed, and drops the oldest ones that no longer fit.
-  async put(message) {
+  put(message) {
+    return this.#change(() => this.#write(message));
+  }
+
+  async #write(message) {
     message.pairing = this.#pairing;
     if (!this.#database) return;
     try {
@@ -78,9 +89,11 @@ export class History {
   }
 
   // Removes the conversation, loaded or not.
-  async clear() {
-    if (!this.#database) return;
-    for (const key of await this.#keys().catch(() => [])) await this.#remove(key).catch(() => {});
+  clear() {
+    return this.#change(async () => {
+      if (!this.#database) return;
+      for (const key of await this.#keys().catch(() => [])) await this.#remove(key).catch(() => {});
+    });
   }
 
   // Rejects, and does not throw, where the browser has taken the database away.

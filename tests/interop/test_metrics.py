@@ -39,8 +39,11 @@ async def test_what_a_pair_does_is_counted(start_relay):
         await phone.expect("pong")
         await phone.send("chat.done")
         await phone.expect_error("INVALID_MESSAGE")
+        # The pair's shard and the one that accepted them publish at times of their own.
         after = await scrape_until(
-            port, lambda figures: figures.get("coralmux_refusals_total", code="INVALID_MESSAGE") == 1
+            port,
+            lambda figures: figures.get("coralmux_refusals_total", code="INVALID_MESSAGE") == 1
+            and figures.get("coralmux_handshake_seconds_count") == 2,
         )
         there = {"direction": "phone_to_agent", "outcome": "forwarded"}
         assert after.get("coralmux_messages_total", **there) == 50

@@ -495,6 +495,25 @@ function countKept({ page }) {
   });
 }
 
+test('a message that changes before it has been kept is kept once, and none is that was cleared', async () => {
+  const { phone } = await pair();
+  await phone.secure('Encrypted, verified');
+  const kept = await phone.page.evaluate(async () => {
+    const { History } = await import('/phone/history.js');
+    const history = await History.open('twice');
+    const message = { role: 'agent', text: 'Hel', time: 1, state: 'coming' };
+    const first = history.put(message);
+    message.text = 'Hello';
+    await Promise.all([first, history.put(message)]);
+    const texts = (await history.load()).map((message) => message.text);
+    const late = history.put({ role: 'me', text: 'late', time: 2, state: 'sent' });
+    await Promise.all([late, history.clear()]);
+    return [texts, await history.load()];
+  });
+  assert.deepEqual(kept, [['Hello'], []]);
+  await phone.close();
+});
+
 test('a conversation that is cleared, or forgotten with its pairing, is no longer in the browser', async () => {
   const { phone, agent } = await pair();
   await phone.secure('Encrypted, verified');
