@@ -147,7 +147,8 @@ impl Exec {
         BackendError::failed(format!("the agent's program took longer than {} s", self.timeout.as_secs()))
     }
 
-    /// Passes on what the program prints, to its end, and for a moment longer what it leaves behind prints. By when the program itself has to end.
+    /// Passes on what the program prints, to its end, and for a moment longer what it leaves behind prints. By when the
+    /// program itself has to end.
     fn pass_on(
         &self,
         program: &Program,

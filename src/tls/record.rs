@@ -22,8 +22,8 @@ pub const RECORD_BYTES_MAX: usize = HEADER_BYTES + PLAINTEXT_BYTES_MAX + EXPANSI
 pub const OVERHEAD_BYTES_MAX: usize = HEADER_BYTES + EXPLICIT_BYTES + TAG_BYTES;
 
 const TAG_BYTES: usize = 16;
-/// What is copied at a time: longer copies are done with `rep movsb`, which takes twenty times as long on Zen 3 where the
-/// target lies up to 63 bytes behind the source in its page.
+/// What is copied at a time: longer copies are done with `rep movsb`, which on some AMD processors takes twenty times as long
+/// where the target lies a few bytes further into its page than the source.
 const COPIED_BYTES: usize = 2 << 10;
 /// The part of a nonce that TLS 1.2 sends along with AES-GCM (RFC 5288 section 3).
 const EXPLICIT_BYTES: usize = 8;

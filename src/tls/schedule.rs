@@ -1,8 +1,8 @@
 //! SHA-256 for the key schedule of TLS 1.3 and the transcript of a handshake (RFC 8446, sections 4.4.1 and 7.1).
 //!
 //! A handshake derives some twenty secrets of 32 bytes. The provider's way to one allocates several contexts and computes
-//! the two blocks of the HMAC key each time; here a key's state is kept, and a clone of it goes on. That is an eighth of a
-//! handshake. The hash itself is that of RustCrypto, which uses the processor's own instructions where it has them.
+//! the two blocks of the HMAC key each time; here a key's state is kept, and a clone of it goes on (docs/PERFORMANCE.md has what
+//! that gave). The hash itself is that of RustCrypto, which uses the processor's own instructions where it has them.
 
 use hmac::{Hmac, KeyInit, Mac};
 use rustls::crypto::hash::{Context, Hash, HashAlgorithm, Output};

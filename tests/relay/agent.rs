@@ -134,6 +134,15 @@ fn ask(phone: &Client, text: &str) -> String {
     phone.send("chat.send", &json!({"text": text})).unwrap()
 }
 
+/// A question whose answer has begun when the agent is told to stop.
+fn stop_amid_answer(relay: &Relay, agent: &Agent) -> (Client, Events) {
+    let (phone, events) = agent.phone(relay);
+    ask(&phone, "x");
+    wait_for_message(&events, "chat.stream");
+    agent.terminate();
+    (phone, events)
+}
+
 /// The files in a folder and its folders.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -286,10 +295,7 @@ fn sigterm_lets_the_running_answer_finish_and_takes_no_other() {
     let go = folder.path().join("go");
     let command = format!("echo begun; while [ ! -e {} ]; do sleep 0.01; done; echo finished", go.display());
     let mut agent = Agent::start(&relay, &["--exec", &command]);
-    let (phone, events) = agent.phone(&relay);
-    ask(&phone, "x");
-    wait_for_message(&events, "chat.stream");
-    agent.terminate();
+    let (phone, events) = stop_amid_answer(&relay, &agent);
     wait_until("the signal to be heard", || agent.output().contains("Stopping"));
     phone.send("chat.send", &json!({"text": "y", "chat_id": "other"})).unwrap();
     let (end, _, payload) = answer(&events);
@@ -304,10 +310,7 @@ fn sigterm_lets_the_running_answer_finish_and_takes_no_other() {
 fn sigterm_does_not_wait_forever() {
     let relay = Relay::start(&[]);
     let mut agent = Agent::start(&relay, &["--exec", "echo begun; sleep 1000", "--shutdown-timeout", "1"]);
-    let (phone, events) = agent.phone(&relay);
-    ask(&phone, "x");
-    wait_for_message(&events, "chat.stream");
-    agent.terminate();
+    let (_phone, events) = stop_amid_answer(&relay, &agent);
     let (_, _, payload) = answer(&events);
     assert_eq!((&payload["full_text"], &payload["cancelled"]), (&json!("begun\n"), &json!(true)));
     assert!(agent.wait().success());
@@ -320,10 +323,7 @@ fn a_second_signal_ends_the_agent_and_its_program_at_once() {
     let pid_file = folder.path().join("pid");
     let command = format!("sleep 1000 & echo $! > {}; echo begun; wait", pid_file.display());
     let mut agent = Agent::start(&relay, &["--exec", &command]);
-    let (phone, events) = agent.phone(&relay);
-    ask(&phone, "x");
-    wait_for_message(&events, "chat.stream");
-    agent.terminate();
+    let _phone = stop_amid_answer(&relay, &agent);
     wait_until("the signal to be heard", || agent.output().contains("Stopping"));
     agent.terminate();
     assert_eq!(agent.wait().code(), Some(1));
