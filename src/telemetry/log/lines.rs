@@ -127,12 +127,14 @@ mod tests {
 
     /// Takes nothing until it is let.
     struct Slow {
+        entered: Sender<()>,
         let_go: Receiver<()>,
         page: Arc<Mutex<Vec<u8>>>,
     }
 
     impl Write for Slow {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.entered.try_send(());
             let _ = self.let_go.recv();
             self.page.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
@@ -145,12 +147,15 @@ mod tests {
 
     #[test]
     fn who_logs_does_not_wait_and_what_finds_no_room_is_counted() {
+        let (entered, stuck) = bounded(1);
         let (let_it, let_go) = bounded(0);
         let page = Arc::new(Mutex::new(Vec::new()));
-        let sink = Sink::Stream(Box::new(Slow { let_go, page: Arc::clone(&page) }));
+        let sink = Sink::Stream(Box::new(Slow { entered, let_go, page: Arc::clone(&page) }));
         let lines = Lines::start_with(sink, 10).unwrap();
+        lines.push(b"0\n".to_vec());
+        stuck.recv().unwrap();
         // The sink is stuck: this would never end if a push waited.
-        for number in 0..100_000 {
+        for number in 1..100_000 {
             lines.push(format!("{number}\n").into_bytes());
         }
         assert!(lines.dropped() >= 100_000 - 30, "{}", lines.dropped());
