@@ -106,6 +106,17 @@ impl Scanner {
         Ok(self.checker.feed(piece)?)
     }
 
+    /// Whether text that is ASCII without quote, backslash or control character is nothing to look at: see
+    /// [`Scanner::pass_text`].
+    pub(super) fn is_in_text(&self) -> bool {
+        self.checker.is_in_text()
+    }
+
+    /// Takes `count` bytes of such text as fed.
+    pub(super) fn pass_text(&mut self, count: usize) {
+        self.checker.pass_text(count);
+    }
+
     /// The envelope of the whole `message`, now that all of it was fed.
     ///
     /// # Errors

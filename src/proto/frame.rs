@@ -4,6 +4,7 @@
 //! where they lie or on their way down over the header in front of them. Nothing here knows of messages, and nothing
 //! a peer sends can make it panic.
 
+use crate::proto::scan;
 use multiversion::multiversion;
 use std::ops::Range;
 use thiserror::Error;
@@ -172,8 +173,12 @@ const BLOCK: usize = 64;
 /// Takes the mask off a piece of a payload (RFC 6455, section 5.3). `phase` is the offset of the piece within the
 /// frame's payload; its remainder by 4 counts.
 pub fn unmask(payload: &mut [u8], key: [u8; 4], phase: usize) {
-    let key = u32::from_le_bytes(key).rotate_right(8 * (phase % 4) as u32);
-    unmask_down(payload, 0, key);
+    unmask_down(payload, 0, key_at(key, phase));
+}
+
+/// The key as it stands at an offset of the payload, its first byte the lowest.
+pub(super) fn key_at(key: [u8; 4], phase: usize) -> u32 {
+    u32::from_le_bytes(key).rotate_right(8 * (phase % 4) as u32)
 }
 
 /// Takes the mask off a whole payload at `from` and moves it down to `to` in the same pass. What is left behind above
@@ -188,8 +193,8 @@ pub fn unmask_shift(buffer: &mut [u8], from: Range<usize>, to: usize, key: [u8; 
 
 /// Takes the mask off what lies from `down` on, and puts it at the start. The key's first byte is the lowest.
 #[multiversion(targets("x86_64+avx2"))]
-fn unmask_down(mut rest: &mut [u8], down: usize, key: u32) {
-    let mask = u64::from(key) << 32 | u64::from(key);
+pub(super) fn unmask_down(mut rest: &mut [u8], down: usize, key: u32) {
+    let mask = mask_of(key);
     // Each step reads all of its bytes before it writes them lower down, so it never reads what it has written.
     while let Some(block) = rest.get(down..).and_then(|source| source.first_chunk::<BLOCK>()).copied() {
         rest[..BLOCK].copy_from_slice(&xor(block, mask));
@@ -202,6 +207,28 @@ fn unmask_down(mut rest: &mut [u8], down: usize, key: u32) {
     for (at, mask) in (0..rest.len().saturating_sub(down)).zip(mask.to_le_bytes()) {
         rest[at] = rest[at + down] ^ mask;
     }
+}
+
+/// As [`unmask_down`], as far as the payload is text without anything to look at, at least in whole blocks: how many
+/// bytes, a multiple of 4. Those behind them are left as they are.
+#[multiversion(targets("x86_64+avx2"))]
+pub(super) fn unmask_plain(bytes: &mut [u8], down: usize, key: u32) -> usize {
+    let mask = mask_of(key);
+    let mut rest = &mut *bytes;
+    while let Some(block) = rest.get(down..).and_then(|source| source.first_chunk::<BLOCK>()).copied() {
+        let block = xor(block, mask);
+        if !scan::is_clear::<true, BLOCK>(&block) {
+            break;
+        }
+        rest[..BLOCK].copy_from_slice(&block);
+        rest = &mut rest[BLOCK..];
+    }
+    let left = rest.len();
+    bytes.len() - left
+}
+
+fn mask_of(key: u32) -> u64 {
+    u64::from(key) << 32 | u64::from(key)
 }
 
 /// Takes the mask off `N` bytes, a multiple of 8.

@@ -242,6 +242,17 @@ impl Checker {
         self.fault().map_or(Ok(()), Err)
     }
 
+    /// Whether plain text goes by without a trace now: within a string, and not in a key that may be one looked for.
+    pub(super) fn is_in_text(&self) -> bool {
+        self.state == State::Text && !self.is_naming()
+    }
+
+    /// Takes `count` bytes of such text as fed.
+    pub(super) fn pass_text(&mut self, count: usize) {
+        debug_assert!(count == 0 || self.is_in_text());
+        self.offset += count;
+    }
+
     /// What the text is, now that all of it was fed.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ pub mod frame;
 pub mod json;
 pub mod limits;
 pub mod owner;
+pub mod payload;
 pub mod percent;
 pub mod quota;
 mod scan;

@@ -67,8 +67,9 @@ fn stop_in<const ASCII: bool>(text: &[u8]) -> usize {
     at + text[at..].iter().take_while(|&&byte| !is_stop::<ASCII>(byte)).count()
 }
 
+/// Whether there is no stop in a block.
 #[inline(always)]
-fn is_clear<const ASCII: bool, const N: usize>(block: &[u8; N]) -> bool {
+pub(super) fn is_clear<const ASCII: bool, const N: usize>(block: &[u8; N]) -> bool {
     !block.iter().fold(false, |stop, &byte| stop | is_stop::<ASCII>(byte))
 }
 

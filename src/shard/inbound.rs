@@ -12,6 +12,7 @@ use super::inbox::{FrameLeft, Inbox, Partial};
 use super::message::Step;
 use crate::proto::envelope::{self, Scanner};
 use crate::proto::frame::{self, Header, Opcode};
+use crate::proto::payload::{STEP_BYTES, unmask_and_feed};
 use crate::ring::chunk::{Chunk, Heap, Reservation};
 use std::ops::Range;
 
@@ -133,9 +134,21 @@ impl Shard {
                 end => end + frame::header_bytes(payload_bytes),
             };
             let length = payload.len();
-            frame::unmask_shift(bytes, payload, start, key);
-            let message = &bytes[start..start + length];
-            let step = self.handle_message(conn, opcode, message, envelope::peek);
+            let (step, message) = if length <= STEP_BYTES {
+                frame::unmask_shift(bytes, payload, start, key);
+                let message = &bytes[start..start + length];
+                (self.handle_message(conn, opcode, message, envelope::peek), message)
+            } else {
+                let mut scanner = Scanner::new();
+                let moved = &mut bytes[start..payload.end];
+                let fed = unmask_and_feed(moved, payload.start - start, key, 0, &mut scanner);
+                let message = &moved[..length];
+                let step = self.handle_message(conn, opcode, message, |message| {
+                    fed?;
+                    scanner.finish(message)
+                });
+                (step, message)
+            };
             match step {
                 Step::Forward(opcode) => {
                     self.connections[conn as usize].bulk = false;

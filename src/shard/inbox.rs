@@ -1,9 +1,10 @@
 //! What a connection has sent that could not be passed on yet: a part of a frame, a message under way, or bytes that
 //! wait because reading is paused.
 
-use super::bounds::{GLANCE_BYTES, PREFIX_BYTES_MAX, STEP_BYTES};
+use super::bounds::{GLANCE_BYTES, PREFIX_BYTES_MAX};
 use crate::proto::envelope::{Invalid, Scanner};
 use crate::proto::frame::{self, Header, Opcode};
+use crate::proto::payload;
 use crate::ring::chunk::Heap;
 
 /// What could not be passed on yet. A connection has one only while there is something in it.
@@ -99,13 +100,13 @@ impl Partial {
 
     fn unmask_and_check(&mut self, piece: &mut [u8], checked: bool) {
         let Some(frame) = &mut self.frame else { return };
-        for step in piece.chunks_mut(STEP_BYTES) {
-            frame::unmask(step, frame.key, frame.come as usize & 3);
-            frame.come += step.len() as u64;
-            if checked && self.invalid.is_none() {
-                self.invalid = self.scanner.feed(step).err();
-            }
+        let phase = frame.come as usize & 3;
+        if checked && self.invalid.is_none() {
+            self.invalid = payload::unmask_and_feed(piece, 0, frame.key, phase, &mut self.scanner).err();
+        } else {
+            frame::unmask(piece, frame.key, phase);
         }
+        frame.come += piece.len() as u64;
         frame.left -= piece.len() as u64;
     }
 

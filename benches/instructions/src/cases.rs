@@ -3,10 +3,11 @@
 use coralmux::e2e::{End, PairingSecret, v1};
 use coralmux::http::{Action, Gate, GateOptions, Parsed};
 use coralmux::proto::bucket::{Bucket, Rate};
-use coralmux::proto::envelope::{self, Kind};
+use coralmux::proto::envelope::{self, Kind, Scanner};
 use coralmux::proto::frame::{self, Opcode};
 use coralmux::proto::limits::Limits;
 use coralmux::proto::owner::owner;
+use coralmux::proto::payload::unmask_and_feed;
 use coralmux::proto::quota::Used;
 use coralmux::proto::token::{Role, TokenHash, TokenKey, token_text};
 use coralmux::session::message::{Ids, RelayMessage};
@@ -52,6 +53,7 @@ pub(crate) const CASES: &[Case] = &[
     case("frame.rehead.16x256b", SELDOM, || frame_rehead(16, 256)),
     case("frame.rehead.4kib", SELDOM, || frame_rehead(1, 4 << 10)),
     case("http.upgrade", SELDOM, http_upgrade),
+    case("payload.take.5mib", 1, || payload_take(5 << 20)),
     case("quota.charge", OFTEN, quota_charge),
     case("session.forward", OFTEN, session_forward),
     case("session.refuse", SELDOM, session_refuse),
@@ -141,6 +143,16 @@ fn frame_rehead(count: usize, payload_bytes: usize) {
     bare.extend_from_slice(&(payload_bytes as u16).to_be_bytes());
     bare.extend_from_slice(&payload);
     assert!(buffers.iter().all(|buffer| buffer[begin..end] == bare.repeat(count)));
+}
+
+/// A large message as it comes in: its mask taken off and its text checked.
+fn payload_take(bytes: usize) {
+    let payload = envelope_of(bytes, IMAGE);
+    let mut masked: Vec<u8> = payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key).collect();
+    let mut scanner = Scanner::new();
+    let taken = under_callgrind(|| unmask_and_feed(black_box(&mut masked), 0, KEY, 0, &mut scanner));
+    assert!(taken.is_ok() && scanner.finish(&masked).is_ok_and(|it| it.kind == Kind::Other));
+    assert!(masked == payload);
 }
 
 /// A request as a browser sends it through a proxy.

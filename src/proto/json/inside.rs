@@ -86,7 +86,7 @@ impl Checker {
         }
     }
 
-    fn is_naming(&self) -> bool {
+    pub(super) fn is_naming(&self) -> bool {
         self.in_key && self.depth == 1
     }
 
