@@ -6,7 +6,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::{
     ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue, WebPkiServerVerifier,
 };
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, ring};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, NamedGroup, RootCertStore, SignatureScheme};
@@ -20,7 +20,7 @@ pub(crate) struct TlsArgs {
     /// Certificates that the relay's is checked against, PEM [default: those that browsers trust]
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
     pub(crate) ca: Option<PathBuf>,
-    /// Do not check the relay's certificate
+    /// Do not check the relay's certificate, nor that the relay has its key
     #[arg(long)]
     pub(crate) insecure: bool,
     /// Resume sessions; otherwise each handshake is a full one
@@ -42,7 +42,9 @@ impl TlsArgs {
 
     /// What all connections to a relay share.
     pub(crate) fn config(&self) -> Result<Arc<ClientConfig>> {
-        let mut provider = aws_lc_rs::default_provider();
+        // As fast at records as a relay is: ring uses vector AES where aws-lc wants AVX-512 as well.
+        let cipher_suites = ring::DEFAULT_CIPHER_SUITES.to_vec();
+        let mut provider = CryptoProvider { cipher_suites, ..aws_lc_rs::default_provider() };
         if self.classic {
             provider.kx_groups = vec![aws_lc_rs::kx_group::X25519];
         }
@@ -106,7 +108,7 @@ impl ClientSessionStore for Tickets {
     }
 }
 
-/// Takes any certificate whose key signs the handshake.
+/// Takes any certificate, whoever signed the handshake: a relay has more to do for a handshake than this client.
 #[derive(Debug)]
 struct Anyone(WebPkiSupportedAlgorithms);
 
@@ -124,20 +126,20 @@ impl ServerCertVerifier for Anyone {
 
     fn verify_tls12_signature(
         &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, &self.0)
+        Ok(HandshakeSignatureValid::assertion())
     }
 
     fn verify_tls13_signature(
         &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, &self.0)
+        Ok(HandshakeSignatureValid::assertion())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -2,9 +2,9 @@
 
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
-use rustix::net::{SendFlags, send};
+use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 use rustls::ClientConnection;
-use std::io::{self, Read as _, Write};
+use std::io::{self, IoSlice, Read as _, Write};
 
 /// A client's side of TLS; what it has to say waits in it until the socket takes it.
 #[derive(Debug)]
@@ -60,6 +60,11 @@ struct Socket<'a>(&'a OwnedFd);
 impl Write for Socket<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         Ok(send(self.0, bytes, SendFlags::NOSIGNAL)?)
+    }
+
+    /// All records of a message in one call, as a plain message leaves.
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        Ok(sendmsg(self.0, pieces, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)?)
     }
 
     fn flush(&mut self) -> io::Result<()> {
