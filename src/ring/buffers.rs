@@ -36,7 +36,7 @@ struct Cut {
 }
 
 const CUTS: [Cut; 2] = [
-    Cut { buffer_bytes: 256 << 10, provided_min: 2, provided_max: 32, incremental: true },
+    Cut { buffer_bytes: 1 << 20, provided_min: 2, provided_max: 8, incremental: true },
     Cut { buffer_bytes: 16 << 10, provided_min: 16, provided_max: 512, incremental: false },
 ];
 const _: () =

@@ -17,11 +17,14 @@ use glommio::{LocalExecutorBuilder, Placement};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 /// Requests of shards that control has not taken yet.
 const REQUESTS_MAX: usize = 16 * 1024;
 /// glommio's own buffers, which the relay does not use: the least it takes.
 const GLOMMIO_IO_MEMORY_BYTES: usize = 64 << 10;
+/// How often a shard lets glommio look after itself. It has nothing else to run.
+const GLOMMIO_TURN: Duration = Duration::from_secs(1);
 type ShardThread = glommio::ExecutorJoinHandle<std::io::Result<()>>;
 
 /// The shards' threads.
@@ -87,6 +90,7 @@ pub(super) fn start_shards(
         let thread = LocalExecutorBuilder::new(placement)
             .name(&format!("shard-{id}"))
             .io_memory(GLOMMIO_IO_MEMORY_BYTES)
+            .preempt_timer(GLOMMIO_TURN)
             .spawn(move || async move {
                 let _ended = ended;
                 let ring = match Ring::new() {

@@ -39,15 +39,17 @@ pub(super) const JOINED_BYTES_MAX: usize = 2 << 10;
 
 /// Steps of TLS handshakes in a turn that has no message to forward. The costly one takes some 100 us.
 pub(super) const HANDSHAKE_STEPS_A_TURN: u32 = 4;
+/// The same where no message was forwarded for [`CALM`]: after a restart, say, when everybody comes back. Half of the kernel
+/// entries that four at a time take.
+pub(super) const HANDSHAKE_STEPS_A_CALM_TURN: u32 = 32;
+/// Without a message for so long, nobody waits for one.
+pub(super) const CALM: Duration = Duration::from_millis(100);
 /// Turns with messages to forward that put a step of a TLS handshake off, at the most.
 pub(super) const BUSY_TURNS_A_HANDSHAKE: u32 = 4;
 
 /// Of a message that is not longer, a part that has come is kept even when the memory budget is used up: a chat goes on
 /// while images wait.
 pub(super) const SMALL_BYTES_MAX: usize = 4 << 10;
-
-/// Messages are unmasked and checked in steps of this size, while the bytes are in the first-level cache.
-pub(super) const STEP_BYTES: usize = 16 << 10;
 
 /// The largest first message (issue of the wire contract: authentication).
 pub(super) const AUTH_BYTES_MAX: u64 = 4 << 10;

@@ -113,6 +113,8 @@ pub struct Shard {
     serial: u64,
     /// Connections whose reading may go on, to be looked at before the turn ends.
     resumable: Vec<u32>,
+    /// Connections that a turn brought a part of something of, and whose receive goes on.
+    cut_off: Vec<u32>,
     /// Connections that wait to receive straight into an allocation.
     fills: VecDeque<u32>,
     /// Connections that wait for the memory budget, first come first served.
@@ -153,6 +155,7 @@ impl Shard {
             calls: HashMap::new(),
             serial: 0,
             resumable: Vec::new(),
+            cut_off: Vec::new(),
             fills: VecDeque::new(),
             budget_waiters: VecDeque::new(),
             first_in_line: None,
@@ -184,6 +187,7 @@ impl Shard {
                 self.handle_completion(completion);
             }
             self.read_mail();
+            self.arm_cut_off();
             self.resume_all();
             self.step_handshakes(self.cells.has_forwarded());
             self.flush();

@@ -28,7 +28,18 @@ impl Shard {
             Err(error) if is_passing(&error) => {}
             Err(_) => self.end(conn, CloseReason::Gone),
         }
-        self.arm(conn);
+        match self.connections.get(conn as usize) {
+            // The rest of the message has perhaps come with the same turn.
+            Some(connection) if more && connection.inbox.is_some() => self.cut_off.push(conn),
+            _ => self.arm(conn),
+        }
+    }
+
+    /// Looks at the end of a turn at those of whom only a part of something came.
+    pub(super) fn arm_cut_off(&mut self) {
+        while let Some(conn) = self.cut_off.pop() {
+            self.arm(conn);
+        }
     }
 
     pub(super) fn handle_filled(&mut self, conn: u32, heap: Heap, count: io::Result<usize>) {
