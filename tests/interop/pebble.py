@@ -3,27 +3,15 @@
 import json
 import os
 import pathlib
-import socket
 import ssl
 import subprocess
 import time
 import urllib.request
 
 from certificates import EC, openssl
+from relay import free_port
 
 START_TIMEOUT = 20
-
-
-def free_ports(count):
-    """Free TCP ports of 127.0.0.1, all different."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 def make_ca(directory):
@@ -46,7 +34,7 @@ class Pebble:
         self.directory = pathlib.Path(directory)
         self.ca, cert, key = make_ca(directory)
         self.https = (cert, key)
-        self.port, self.management_port, self.dns_port, self.dns_management_port = free_ports(4)
+        self.port, self.management_port, self.dns_port, self.dns_management_port = (free_port() for _ in range(4))
         config = {
             "listenAddress": f"127.0.0.1:{self.port}",
             "managementListenAddress": f"127.0.0.1:{self.management_port}",

@@ -38,10 +38,19 @@ def api_time(unix_second):
     return datetime.datetime.fromtimestamp(unix_second, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+# The kernel may name a port again as soon as its probe is closed, before anybody listens there.
+_ports = set()
+
+
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A free TCP port of 127.0.0.1, another one each time."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        if port not in _ports:
+            _ports.add(port)
+            return port
 
 
 class Relay:

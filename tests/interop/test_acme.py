@@ -13,8 +13,8 @@ import time
 
 import pytest
 from certificates import certificate
-from pebble import Pebble, free_ports
-from relay import GENEROUS, api_time
+from pebble import Pebble
+from relay import GENEROUS, api_time, free_port
 from secure import secure_pair, shown, talk, trusting, wait_for
 
 NAME = "relay.example.com"
@@ -25,7 +25,7 @@ class Setup:
 
     def __init__(self, directory, start_relay, **options):
         self.start_relay = start_relay
-        self.tls_port, self.http_port, self.closed = free_ports(3)
+        self.tls_port, self.http_port, self.closed = (free_port() for _ in range(3))
         ways = {"tls_port": self.tls_port, "http_port": self.http_port} | options.pop("ways", {})
         self.pebble = Pebble(directory, **ways, **options)
         self.directory = directory
@@ -75,7 +75,7 @@ def test_a_first_certificate_by_tls_alpn(setup):
 
 
 def test_port_80_is_the_way_where_port_443_is_not(setup):
-    ca = setup(ways={"tls_port": free_ports(1)[0]})
+    ca = setup(ways={"tls_port": free_port()})
     ca.pebble.start()
     relay = ca.relay()
     ca.issued(relay)
@@ -127,7 +127,7 @@ def test_a_ca_that_is_down_at_the_start_is_asked_again(setup):
 
 
 def test_a_refused_challenge_says_what_the_ca_said_and_what_to_check(setup):
-    closed = free_ports(2)
+    closed = [free_port(), free_port()]
     ca = setup(ways={"tls_port": closed[0], "http_port": closed[1]})
     ca.pebble.start()
     relay = ca.relay()
