@@ -134,7 +134,8 @@ impl Shard {
                 end => end + frame::header_bytes(payload_bytes),
             };
             let length = payload.len();
-            let (step, message) = if length <= STEP_BYTES {
+            // An echo is not looked into.
+            let (step, message) = if length <= STEP_BYTES || self.connections[conn as usize].phase == Phase::Echo {
                 frame::unmask_shift(bytes, payload, start, key);
                 let message = &bytes[start..start + length];
                 (self.handle_message(conn, opcode, message, envelope::peek), message)

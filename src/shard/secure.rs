@@ -240,7 +240,8 @@ impl Shard {
     }
 
     /// Does a few steps of handshakes, or where messages were `forwarded` in this turn one, and that only when it has been
-    /// put off often enough: what established connections send waits for those few steps at the most.
+    /// put off often enough: what established connections send waits for those few steps at the most, or where none of them has
+    /// sent anything lately, for the steps of a calm turn.
     pub(super) fn step_handshakes(&mut self, forwarded: bool) {
         let now = self.clock.now();
         if forwarded {
