@@ -5,6 +5,7 @@
 //! and a large read finds a large one. Before that each receive takes a buffer of its own. Only a few buffers stand in
 //! the ring at a time and the one freed last goes back first, so that the memory in use stays in the cache.
 
+use super::map;
 use io_uring::{Submitter, types::BufRingEntry};
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -21,8 +22,6 @@ const INCREMENTAL: u16 = 2;
 const POOL_BYTES: usize = 8 << 20;
 /// Room for the entries of the largest ring, 16 bytes each.
 const ENTRIES_BYTES: usize = 512 * 16;
-const PAGE_BYTES: usize = 4096;
-const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// How the pool's memory is cut.
 #[derive(Clone, Copy)]
@@ -72,10 +71,9 @@ impl Pool {
     /// # Errors
     /// What `mmap` or the registration said.
     pub fn register(submitter: &Submitter<'_>) -> io::Result<Rc<Self>> {
-        let memory = map(POOL_BYTES, HUGE_PAGE_BYTES)?;
-        // SAFETY: advice about our own mapping; where it is not taken, pages are small.
-        unsafe { libc::madvise(memory.as_ptr().cast(), POOL_BYTES, libc::MADV_HUGEPAGE) };
-        let entries: NonNull<BufRingEntry> = map(ENTRIES_BYTES, PAGE_BYTES)?.cast();
+        // Neither is ever unmapped, for a shard lives as long as the process.
+        let memory = map::map_huge(POOL_BYTES)?;
+        let entries: NonNull<BufRingEntry> = map::map(ENTRIES_BYTES, map::PAGE_BYTES)?.cast();
         let mut last_error = io::Error::from_raw_os_error(libc::EINVAL);
         for cut in CUTS {
             let flags = if cut.incremental { INCREMENTAL } else { 0 };
@@ -266,25 +264,4 @@ impl Drop for Slice {
     fn drop(&mut self) {
         self.pool.let_go(self.id);
     }
-}
-
-/// Maps `bytes` of anonymous memory, aligned to `alignment`.
-fn map(bytes: usize, alignment: usize) -> io::Result<NonNull<u8>> {
-    let padded = bytes + alignment;
-    // SAFETY: a fresh anonymous mapping; it is never unmapped, for a shard lives as long as the process.
-    let start = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            padded,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-            -1,
-            0,
-        )
-    };
-    if start == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
-    let aligned = (start as usize).next_multiple_of(alignment) as *mut u8;
-    NonNull::new(aligned).ok_or_else(|| io::Error::other("mmap returned null"))
 }

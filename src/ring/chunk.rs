@@ -1,7 +1,8 @@
 //! Bytes on their way: what a connection received, or is to send.
 
 use super::buffers::Slice;
-use std::cell::{Cell, RefCell};
+use super::memory::{Memory, Source};
+use std::cell::Cell;
 use std::fmt;
 use std::rc::Rc;
 
@@ -70,51 +71,46 @@ impl Chunk {
     }
 }
 
+/// What the largest headroom is filled with.
+const ZEROS: [u8; 16] = [0; 16];
+
 /// Bytes in an allocation of their own, of which a part is still to be sent.
 ///
 /// `start <= stop <= bytes.len()`; what lies before `start` has been sent or is room for a header.
 pub struct Heap {
-    bytes: Vec<u8>,
+    bytes: Memory,
     start: usize,
     stop: usize,
     reservation: Option<Reservation>,
 }
 
 impl Heap {
-    /// An empty allocation with room for `capacity` bytes, the first `headroom` of them before its contents.
+    /// An empty allocation with room for `headroom` bytes before its contents, and for `capacity` bytes of those.
     #[must_use]
     pub fn with_headroom(headroom: usize, capacity: usize, reservation: Reservation) -> Self {
-        let mut heap =
-            Self { bytes: vec![0; headroom], start: headroom, stop: headroom, reservation: Some(reservation) };
-        heap.make_room(capacity);
-        heap
+        let mut bytes = reservation.account.source.allocate(headroom + capacity);
+        bytes.append(&ZEROS[..headroom]);
+        Self { bytes, start: headroom, stop: headroom, reservation: Some(reservation) }
     }
 
     /// The bytes from `start` to `stop`.
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
-        &self.bytes[self.start..self.stop]
+        &self.bytes.as_slice()[self.start..self.stop]
     }
 
     /// The bytes from `start` to `stop`, to be changed in place.
     #[must_use]
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..self.stop]
+        &mut self.bytes.as_mut_slice()[self.start..self.stop]
     }
 
     /// Appends, growing where it must.
     pub fn extend(&mut self, more: &[u8]) {
         debug_assert_eq!(self.stop, self.bytes.len());
-        self.bytes.extend_from_slice(more);
+        self.make_room(more.len());
+        self.bytes.append(more);
         self.stop = self.bytes.len();
-    }
-
-    /// Lets `write` append to the bytes; it must take none away.
-    pub fn append_with<R>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-        debug_assert_eq!(self.stop, self.bytes.len());
-        let result = write(&mut self.bytes);
-        self.stop = self.bytes.len();
-        result
     }
 
     /// Bytes that are neither sent nor within [`Heap::as_slice`]: what [`Heap::reveal`] can still show.
@@ -142,7 +138,7 @@ impl Heap {
     /// When there is no room: a bug of the caller.
     pub fn prepend(&mut self, header: &[u8]) {
         let start = self.start.checked_sub(header.len()).expect("the caller left room for the header");
-        self.bytes[start..self.start].copy_from_slice(header);
+        self.bytes.as_mut_slice()[start..self.start].copy_from_slice(header);
         self.start = start;
     }
 
@@ -159,40 +155,40 @@ impl Heap {
 
     /// Where the next bytes may be written, and how many.
     pub(super) fn spare(&mut self) -> (*mut u8, usize) {
-        let spare = self.bytes.spare_capacity_mut();
-        (spare.as_mut_ptr().cast(), spare.len())
+        self.bytes.spare()
     }
 
     /// # Safety
     /// `count` bytes behind the end must have been written, within the capacity.
     pub(super) unsafe fn extend_filled(&mut self, count: usize) {
-        debug_assert!(self.bytes.len() + count <= self.bytes.capacity());
         // SAFETY: the caller says so.
-        unsafe { self.bytes.set_len(self.bytes.len() + count) };
+        unsafe { self.bytes.extend_written(count) };
         self.stop = self.bytes.len();
     }
 
-    /// Makes room for `more` bytes behind those that are there, in memory that was used lately if it is much.
+    /// Makes room for `more` bytes behind those that are there; for twice those at least, up to what is reserved, so that
+    /// a message that comes in many pieces is not copied for each.
     pub fn make_room(&mut self, more: usize) {
         let wanted = self.bytes.len() + more;
         if self.bytes.capacity() >= wanted {
             return;
         }
-        match &self.reservation {
-            Some(reservation) if wanted >= SPARE_BYTES_MIN => {
-                let mut bytes = reservation.account.take_spare(wanted);
-                bytes.extend_from_slice(&self.bytes);
-                self.bytes = bytes;
+        let mut larger = match &self.reservation {
+            Some(reservation) => {
+                let roomy = self.bytes.len().saturating_mul(2).min(reservation.bytes);
+                reservation.account.source.allocate(wanted.max(roomy))
             }
-            _ => self.bytes.reserve_exact(more),
-        }
+            None => Memory::Heap(Vec::with_capacity(wanted.max(self.bytes.len().saturating_mul(2)))),
+        };
+        larger.append(self.bytes.as_slice());
+        self.bytes = larger;
     }
 }
 
 impl From<Vec<u8>> for Heap {
     /// A small message of the relay's own: not counted against the budget.
     fn from(bytes: Vec<u8>) -> Self {
-        Self { start: 0, stop: bytes.len(), bytes, reservation: None }
+        Self { start: 0, stop: bytes.len(), bytes: Memory::Heap(bytes), reservation: None }
     }
 }
 
@@ -200,17 +196,7 @@ impl Heap {
     /// As `From<Vec<u8>>`, counted against the budget by `reservation`.
     #[must_use]
     pub fn reserved(bytes: Vec<u8>, reservation: Reservation) -> Self {
-        Self { start: 0, stop: bytes.len(), bytes, reservation: Some(reservation) }
-    }
-}
-
-impl Drop for Heap {
-    fn drop(&mut self) {
-        if let Some(reservation) = &self.reservation
-            && self.bytes.capacity() >= SPARE_BYTES_MIN
-        {
-            reservation.account.keep_spare(std::mem::take(&mut self.bytes));
-        }
+        Self { start: 0, stop: bytes.len(), bytes: Memory::Heap(bytes), reservation: Some(reservation) }
     }
 }
 
@@ -297,41 +283,14 @@ pub struct Budget {
 struct Account {
     used_bytes: Cell<usize>,
     bytes_max: usize,
-    /// Large allocations that nobody uses, the one used last at the end. At most [`SPARES_BYTES_MAX`] in all.
-    spares: RefCell<Vec<Vec<u8>>>,
-}
-
-/// Allocations from this size on are kept to be used again, the last one first: it is the one still in the cache.
-const SPARE_BYTES_MIN: usize = 16 << 10;
-/// Bytes that are kept.
-const SPARES_BYTES_MAX: usize = 8 << 20;
-
-impl Account {
-    /// An empty allocation with room for `bytes`.
-    fn take_spare(&self, bytes: usize) -> Vec<u8> {
-        let mut spares = self.spares.borrow_mut();
-        // A much larger one is left for whom it fits.
-        match spares.iter().rposition(|spare| (bytes..=bytes.saturating_mul(4)).contains(&spare.capacity())) {
-            Some(at) => spares.remove(at),
-            // Sizes that differ a little share their spares.
-            None => Vec::with_capacity(bytes.next_multiple_of(SPARE_BYTES_MIN)),
-        }
-    }
-
-    fn keep_spare(&self, mut spare: Vec<u8>) {
-        let mut spares = self.spares.borrow_mut();
-        if spares.iter().map(Vec::capacity).sum::<usize>() + spare.capacity() <= SPARES_BYTES_MAX {
-            spare.clear();
-            spares.push(spare);
-        }
-    }
+    source: Source,
 }
 
 impl Budget {
     /// A budget of `bytes_max` bytes.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
-        Self { account: Rc::new(Account { used_bytes: Cell::new(0), bytes_max, spares: RefCell::default() }) }
+        Self { account: Rc::new(Account { used_bytes: Cell::new(0), bytes_max, source: Source::new(bytes_max) }) }
     }
 
     /// Reserves `bytes`, or `None` while too much is in use.
@@ -345,6 +304,11 @@ impl Budget {
     pub fn charge(&self, bytes: usize) -> Reservation {
         self.account.used_bytes.set(self.account.used_bytes.get() + bytes);
         Reservation { account: Rc::clone(&self.account), bytes }
+    }
+
+    /// Called now and then: gives memory back to the system that has not been used since the last call.
+    pub fn trim(&self) {
+        self.account.source.trim();
     }
 
     /// Bytes reserved now.

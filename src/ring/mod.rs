@@ -10,6 +10,8 @@ pub mod buffers;
 pub mod chunk;
 mod inflight;
 pub mod inherited;
+mod map;
+mod memory;
 pub mod probe;
 pub mod queue;
 mod wake;

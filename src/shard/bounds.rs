@@ -14,7 +14,7 @@ pub(super) const LOW_WATER_BYTES: usize = 64 << 10;
 const _: () = assert!(LOW_WATER_BYTES < HIGH_WATER_BYTES);
 
 /// A message larger than this leaves as fragments of this size, so that pings are answered between them.
-pub(super) const FRAGMENT_BYTES: usize = 512 << 10;
+pub(super) const FRAGMENT_BYTES: usize = 1 << 20;
 /// The next fragment toward a peer that did not take the one before it at once.
 pub(super) const SLOW_FRAGMENT_BYTES: usize = 128 << 10;
 const _: () = assert!(SLOW_FRAGMENT_BYTES <= FRAGMENT_BYTES);

@@ -17,6 +17,7 @@ use crate::tls::Tls;
 use crate::tls::fault::Fault;
 use crate::tls::handshake::{Done, Failure, Handshake, Progress};
 use crate::tls::outcome::Outcome;
+use crate::tls::record::Out;
 use crate::tls::traffic::{Opened, Traffic};
 use slab::Slab;
 use std::collections::VecDeque;
@@ -127,14 +128,24 @@ fn seal(traffic: &mut Traffic, joined: &[u8], plain: &Outgoing, budget: &Budget)
         false => Heap::with_headroom(0, capacity, budget.charge(capacity)),
     };
     sealed.extend(joined);
-    let count = sealed.append_with(|out| match plain {
-        Outgoing::One(chunk) => traffic.seal(&[chunk.as_slice()], bytes, out),
+    let count = match plain {
+        Outgoing::One(chunk) => traffic.seal(&[chunk.as_slice()], bytes, &mut sealed),
         Outgoing::Many(batch) => {
             let pieces: Vec<&[u8]> = batch.chunks.iter().map(Chunk::as_slice).collect();
-            traffic.seal(&pieces, bytes, out)
+            traffic.seal(&pieces, bytes, &mut sealed)
         }
-    })?;
+    }?;
     Ok((sealed, count))
+}
+
+impl Out for Heap {
+    fn bytes(&mut self) -> &mut [u8] {
+        self.as_mut_slice()
+    }
+
+    fn append(&mut self, more: &[u8]) {
+        self.extend(more);
+    }
 }
 
 impl Shard {

@@ -90,6 +90,7 @@ impl Shard {
             self.forget_parted();
             self.publish_cells();
             self.log_held_back();
+            self.budget.trim();
         }
         let fine = !self.throttled.heap.is_empty() || !self.budget_waiters.is_empty() || self.is_draining();
         self.ring.tick_in(if fine { FINE_TICK } else { TICK });

@@ -55,6 +55,24 @@ pub fn record_bytes(bytes: &[u8]) -> Result<Option<usize>, Fault> {
     if record_bytes > RECORD_BYTES_MAX { Err(Fault::Overflow) } else { Ok(Some(record_bytes)) }
 }
 
+/// What sealed records are appended to.
+pub trait Out {
+    /// All that it holds.
+    fn bytes(&mut self) -> &mut [u8];
+    /// Appends.
+    fn append(&mut self, more: &[u8]);
+}
+
+impl Out for Vec<u8> {
+    fn bytes(&mut self) -> &mut [u8] {
+        self
+    }
+
+    fn append(&mut self, more: &[u8]) {
+        self.extend_from_slice(more);
+    }
+}
+
 /// How records of a version and cipher look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shape {
@@ -156,20 +174,20 @@ impl Half {
     ///
     /// # Errors
     /// [`Fault::Internal`], of a caller that gave too much.
-    pub fn seal(&mut self, kind: Kind, pieces: &[&[u8]], out: &mut Vec<u8>) -> Result<(), Fault> {
+    pub fn seal(&mut self, kind: Kind, pieces: &[&[u8]], out: &mut impl Out) -> Result<(), Fault> {
         let length = pieces.iter().map(|piece| piece.len()).sum();
         let (nonce, aad, aad_bytes) = self.begin(kind, length, out)?;
-        let at = out.len();
+        let at = out.bytes().len();
         for piece in pieces.iter().flat_map(|piece| piece.chunks(COPIED_BYTES)) {
-            out.extend_from_slice(piece);
+            out.append(piece);
         }
         if self.is_tls13() {
             // Sealed along, behind what the record carries.
-            out.push(kind.0);
+            out.append(&[kind.0]);
         }
-        let sealed = self.key.seal_in_place_separate_tag(nonce, Aad::from(&aad[..aad_bytes]), &mut out[at..]);
+        let sealed = self.key.seal_in_place_separate_tag(nonce, Aad::from(&aad[..aad_bytes]), &mut out.bytes()[at..]);
         let tag = sealed.map_err(|_| Fault::Internal)?;
-        out.extend_from_slice(tag.as_ref());
+        out.append(tag.as_ref());
         Ok(())
     }
 
@@ -178,7 +196,7 @@ impl Half {
         &mut self,
         kind: Kind,
         length: usize,
-        out: &mut Vec<u8>,
+        out: &mut impl Out,
     ) -> Result<(Nonce, [u8; AAD12_BYTES], usize), Fault> {
         if length > PLAINTEXT_BYTES_MAX || self.count == u64::MAX {
             return Err(Fault::Internal);
@@ -191,9 +209,9 @@ impl Half {
         };
         let body_bytes = (length + more + TAG_BYTES) as u16;
         let header = [outer.0, VERSION[0], VERSION[1], (body_bytes >> 8) as u8, body_bytes as u8];
-        out.extend_from_slice(&header);
+        out.append(&header);
         if self.shape == Shape::Tls12Gcm {
-            out.extend_from_slice(&nonce[NONCE_LEN - EXPLICIT_BYTES..]);
+            out.append(&nonce[NONCE_LEN - EXPLICIT_BYTES..]);
         }
         let (aad, aad_bytes) = match self.shape {
             Shape::Tls13 => (padded(&header), HEADER_BYTES),

@@ -4,7 +4,7 @@
 //! connection would keep about twice that, and a plaintext buffer in each direction.
 
 use super::fault::Fault;
-use super::record::{HEADER_BYTES, Half, Kind, OVERHEAD_BYTES_MAX, PLAINTEXT_BYTES_MAX, record_bytes};
+use super::record::{HEADER_BYTES, Half, Kind, OVERHEAD_BYTES_MAX, Out, PLAINTEXT_BYTES_MAX, record_bytes};
 use rustls::kernel::KernelConnection;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::{ExtractedSecrets, ProtocolVersion, SupportedCipherSuite};
@@ -159,7 +159,7 @@ impl Traffic {
     ///
     /// # Errors
     /// [`Fault::Exhausted`] or [`Fault::Internal`].
-    pub fn seal(&mut self, pieces: &[&[u8]], bytes_max: usize, out: &mut Vec<u8>) -> Result<usize, Fault> {
+    pub fn seal(&mut self, pieces: &[&[u8]], bytes_max: usize, out: &mut impl Out) -> Result<usize, Fault> {
         if let &[piece] = pieces {
             let piece = &piece[..piece.len().min(bytes_max)];
             for part in piece.chunks(PLAINTEXT_BYTES_MAX) {
@@ -191,13 +191,13 @@ impl Traffic {
         Ok(sealed)
     }
 
-    fn seal_record(&mut self, pieces: &[&[u8]], out: &mut Vec<u8>) -> Result<(), Fault> {
+    fn seal_record(&mut self, pieces: &[&[u8]], out: &mut impl Out) -> Result<(), Fault> {
         self.mind_key(out)?;
         self.sealer.seal(Kind::DATA, pieces, out)
     }
 
     /// Renews our key where it has been used as often as is safe.
-    fn mind_key(&mut self, out: &mut Vec<u8>) -> Result<(), Fault> {
+    fn mind_key(&mut self, out: &mut impl Out) -> Result<(), Fault> {
         if self.over {
             return Err(Fault::Internal);
         }
@@ -210,7 +210,7 @@ impl Traffic {
         }
     }
 
-    fn update_key(&mut self, out: &mut Vec<u8>) -> Result<(), Fault> {
+    fn update_key(&mut self, out: &mut impl Out) -> Result<(), Fault> {
         self.sealer.seal(Kind::HANDSHAKE, &[&KEY_UPDATE_MESSAGE], out)?;
         let (count, secrets) = self.kernel.update_tx_secret().map_err(|_| Fault::Internal)?;
         self.sealer = Half::new(true, count, &secrets)?;
