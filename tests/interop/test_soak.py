@@ -16,13 +16,14 @@ from client import MAX_SIZE
 
 SECONDS = float(os.environ.get("CORALMUX_SOAK_SECONDS", "8"))
 PAIRS = 6
-# Around the edges of header forms, buffers, fragments and marks; and anything up to 1 MiB.
+# Around the edges of header forms, buffers, fragments and marks; and anything up to 1.5 MiB.
 EDGES = [60, 125, 126, 127, 4096, 16384, 32767, 32768, 32769, 65535, 65536, 131072, 262143, 262144, 262145, 400_000]
+EDGES += [1 << 20, 2 << 20]
 
 
 def message(rng, number):
     """The text of a message that says its number, of a random size, with characters of one to four bytes."""
-    size = rng.choice(EDGES) + rng.randint(-3, 3) if rng.random() < 0.3 else int(2 ** rng.uniform(5, 20))
+    size = rng.choice(EDGES) + rng.randint(-3, 3) if rng.random() < 0.3 else int(2 ** rng.uniform(5, 20.6))
     kind = rng.choice(["file.piece", "chat.tool_status", "x"])
     text = json.dumps({"type": kind, "id": f"n-{number}", "payload": {"n": number, "x": ""}})
     filler = rng.choice(["x", '\\"', "\u00e9", "\u6f22", "\U0001f40b", "[{]}"])

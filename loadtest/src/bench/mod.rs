@@ -10,7 +10,6 @@ mod tls;
 use crate::cli::BenchArgs;
 use crate::launch::{Binaries, Server, pin_to};
 use crate::report::compare::{Comparison, Ratio};
-use crate::report::latency::round;
 use crate::report::outcome::Outcome;
 use crate::report::progress::Progress;
 use crate::scenario::{Opening, Relay, Run, idle, pingpong, storm};
@@ -21,6 +20,7 @@ use table::{Bound, Row, Table};
 
 /// Pairs of the largest scenario among the ratios.
 const PAIRS_MANY: usize = 4000;
+const PAIRS_FEW: usize = 100;
 const PAIRS_IDLE: usize = 9000;
 const PAIRS_ACTIVE: usize = 1000;
 const PAIRS_TWO_SHARDS: usize = 1000;
@@ -32,7 +32,7 @@ const RSS: &str = "rss_bytes_per_connection";
 
 /// CPU of a message: name, pairs, bytes, depth, and the most that the ratio may be.
 const MESSAGES: [(&str, usize, usize, usize, f64); 9] = [
-    ("CPU per message, 256 B, 100 pairs", 100, 256, 1, 1.10),
+    ("CPU per message, 256 B, 100 pairs", PAIRS_FEW, 256, 1, 1.10),
     ("CPU per message, 256 B, 1,000 pairs", 1000, 256, 1, 1.10),
     ("CPU per message, 256 B, 4,000 pairs", PAIRS_MANY, 256, 1, 1.15),
     ("CPU per message, 256 B, 16 in flight, 8 pairs", 8, 256, 16, 0.50),
@@ -43,7 +43,6 @@ const MESSAGES: [(&str, usize, usize, usize, f64); 9] = [
     ("CPU per message, 5 MB, 4 pairs", 4, 5_000_000, 1, 1.20),
 ];
 const FEW: usize = 0;
-const MANY: usize = 2;
 
 /// Measures all rows, or those that are wanted, and prints the table.
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
@@ -55,6 +54,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
         return bench.table.end(args.json.as_deref());
     }
     bench.messages()?;
+    bench.growth()?;
     bench.storm()?;
     bench.memory()?;
     bench.shards()?;
@@ -87,44 +87,58 @@ impl Bench<'_> {
         Ok(Comparison::new(&relay.target.url, &reference.target.url, rounds))
     }
 
-    /// What messages cost, how that grows with the pairs, and how long they take.
+    /// What messages cost, and how long they take.
     fn messages(&mut self) -> Result<()> {
-        let (growth, latency) = ("growth of CPU per message, 4,000 pairs to 100", "p99 latency at half of saturation");
+        let latency = "p99 latency at half of saturation";
         let rows: Vec<_> = MESSAGES
             .iter()
             .enumerate()
-            .filter(|(number, row)| {
-                self.wants(row.0)
-                    || (self.wants(growth) && [FEW, MANY].contains(number))
-                    || (self.wants(latency) && *number == FEW)
-            })
+            .filter(|(number, row)| self.wants(row.0) || (self.wants(latency) && *number == FEW))
             .collect();
         if rows.is_empty() {
             return Ok(());
         }
         let (_one, relay) = Server::relay(&self.binaries, &[self.args.server_core], PAIRS_MANY)?;
         let (_other, reference) = Server::reference(&self.binaries, self.args.server_core, PAIRS_MANY)?;
-        let (mut few, mut many, mut saturated) = (None, None, 0.0);
+        let mut saturated = 0.0;
         for (number, &(name, pairs, bytes, depth, at_most)) in rows {
             let plan = self.plan(pairs, bytes, depth);
             let result = self.in_turn(&relay, &reference, |run| pingpong::run(run, &plan))?;
             let ratio = ratio(&result, CPU)?;
-            match number {
-                FEW => (few, saturated) = (Some(ratio.median), result.ratio["messages_per_second"].values.1),
-                MANY => many = Some(ratio.median),
-                _ => {}
+            if number == FEW {
+                saturated = result.ratio["messages_per_second"].values.1;
             }
             self.table.put(Row::ratio(name, Bound::AtMost(at_most), ratio, "µs"));
-        }
-        if let (Some(few), Some(many)) = (few, many) {
-            let note = "the ratio of 4,000 pairs by that of 100".to_owned();
-            self.table.put(Row::new(growth, Bound::AtMost(1.0), round(many / few), note));
         }
         if self.wants(latency) && saturated > 0.0 {
             let plan = pingpong::Plan { rate: Some(saturated / 2.0), ..self.plan(100, 256, 1) };
             let result = self.in_turn(&relay, &reference, |run| pingpong::run(run, &plan))?;
             self.table.put(Row::ratio(latency, Bound::AtMost(1.25), ratio(&result, "latency_p99_us")?, "µs"));
         }
+        Ok(())
+    }
+
+    /// How many times a message costs more with many pairs than with few, for both: all four in each round.
+    fn growth(&mut self) -> Result<()> {
+        let name = "growth of CPU per message, 4,000 pairs to 100";
+        if !self.wants(name) {
+            return Ok(());
+        }
+        let (_one, relay) = Server::relay(&self.binaries, &[self.args.server_core], PAIRS_MANY)?;
+        let (_other, reference) = Server::reference(&self.binaries, self.args.server_core, PAIRS_MANY)?;
+        let growth_of = |which: &Relay, number: usize| {
+            let cost = |pairs: usize| {
+                let plan = self.plan(pairs, 256, 1);
+                let name = format!("{number}/{} {} at {pairs} pairs", self.args.rounds, which.target.url);
+                one(which, &name, &|run| pingpong::run(run, &plan))?.figure_of(CPU)
+            };
+            Ok::<_, anyhow::Error>(cost(PAIRS_MANY)? / cost(PAIRS_FEW)?)
+        };
+        let mut rounds = Vec::new();
+        for number in 1..=self.args.rounds.max(1) {
+            rounds.push((growth_of(&relay, number)?, growth_of(&reference, number)?));
+        }
+        self.table.put(Row::ratio(name, Bound::AtMost(1.0), &Ratio::of(&rounds), "times"));
         Ok(())
     }
 
@@ -181,14 +195,16 @@ impl Bench<'_> {
     }
 
     /// Two shards on both cores against one. The generator shares its core with the second one, so it sleeps when it
-    /// has nothing to do, for both. With one message in flight it does not keep two shards busy on what is left of its
-    /// core: each gathers fewer messages in a turn, which costs more than there being two.
+    /// has nothing to do, for both. At a rate that two can keep up with that way, both do the same work. With so many in
+    /// flight instead each does what it can, and two are kept less busy by what is left of the generator's core: each
+    /// gathers fewer messages in a turn, which costs more than there being two.
     fn shards(&mut self) -> Result<()> {
+        let paced = "CPU per message, two shards on two cores against one, at the same rate";
         let mut rows = vec![
-            ("CPU per message, two shards on two cores against one, 4 in flight", 4),
             ("CPU per message, two shards on two cores against one, one in flight", 1),
+            ("CPU per message, two shards on two cores against one, 4 in flight", 4),
         ];
-        rows.retain(|(name, _)| self.wants(name));
+        rows.retain(|&(name, depth)| self.wants(name) || (self.wants(paced) && depth == 1));
         if rows.is_empty() {
             return Ok(());
         }
@@ -199,6 +215,12 @@ impl Bench<'_> {
             let plan = pingpong::Plan { sleeps: true, ..self.plan(PAIRS_TWO_SHARDS, 256, depth) };
             let result = self.in_turn(&two, &single, |run| pingpong::run(run, &plan))?;
             self.table.put(Row::ratio(name, Bound::AtMost(1.10), ratio(&result, CPU)?, "µs"));
+            if depth == 1 && self.wants(paced) {
+                let rate = result.ratio["messages_per_second"].values.0 / 2.0;
+                let plan = pingpong::Plan { rate: Some(rate), ..plan };
+                let result = self.in_turn(&two, &single, |run| pingpong::run(run, &plan))?;
+                self.table.put(Row::ratio(paced, Bound::AtMost(1.10), ratio(&result, CPU)?, "µs"));
+            }
         }
         Ok(())
     }

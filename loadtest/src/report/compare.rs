@@ -39,7 +39,8 @@ impl Comparison {
 }
 
 impl Ratio {
-    fn of(pairs: &[(f64, f64)]) -> Self {
+    /// Of rounds, each a figure of the first and one of the second.
+    pub(crate) fn of(pairs: &[(f64, f64)]) -> Self {
         let each: Vec<f64> = pairs.iter().map(|(one, other)| round(one / other)).collect();
         let values = (median(pairs.iter().map(|p| p.0).collect()), median(pairs.iter().map(|p| p.1).collect()));
         let values = (round(values.0), round(values.1));
