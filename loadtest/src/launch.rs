@@ -42,6 +42,13 @@ pub(crate) struct Secured {
     pub(crate) tls: Relay,
 }
 
+/// What a certificate's key is for.
+#[derive(Clone, Copy)]
+pub(crate) enum KeyKind {
+    P256,
+    Rsa2048,
+}
+
 /// A process that is killed when this goes.
 pub(crate) struct Server {
     child: Child,
@@ -66,9 +73,15 @@ impl Server {
     }
 
     /// A relay as above that speaks TLS on a second port, and so many tokens for each of the two.
-    pub(crate) fn secured(binaries: &Binaries, core: usize, pairs: usize, settings: &TlsArgs) -> Result<Secured> {
+    pub(crate) fn secured(
+        binaries: &Binaries,
+        core: usize,
+        pairs: usize,
+        settings: &TlsArgs,
+        kind: KeyKind,
+    ) -> Result<Secured> {
         let directory = new_directory()?;
-        let (cert, key) = certificate(&directory)?;
+        let (cert, key) = certificate(&directory, kind)?;
         let (address, secured) = (free_address()?, free_address()?);
         let mut command = Self::relay_command(binaries, &[core], &directory, address);
         command.args(["--addr", &format!("tls://{secured}")]).arg("--tls-cert").arg(&cert).arg("--tls-key").arg(&key);
@@ -83,7 +96,7 @@ impl Server {
     /// HAProxy that speaks TLS in front of `behind`, and so many tokens. What it costs is the cost of both.
     pub(crate) fn haproxy(binary: &Path, core: usize, behind: &Relay, pairs: usize) -> Result<(Self, Relay)> {
         let directory = new_directory()?;
-        let (cert, key) = certificate(&directory)?;
+        let (cert, key) = certificate(&directory, KeyKind::P256)?;
         let both = directory.join("both.pem");
         std::fs::write(&both, [std::fs::read(&cert)?, std::fs::read(&key)?].concat())?;
         let address = free_address()?;
@@ -165,10 +178,15 @@ fn new_directory() -> Result<PathBuf> {
 }
 
 /// A certificate for 127.0.0.1 and its key, made by openssl.
-fn certificate(directory: &Path) -> Result<(PathBuf, PathBuf)> {
+fn certificate(directory: &Path, kind: KeyKind) -> Result<(PathBuf, PathBuf)> {
     let (cert, key) = (directory.join("cert.pem"), directory.join("key.pem"));
+    let new_key: &[_] = match kind {
+        KeyKind::P256 => &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"],
+        KeyKind::Rsa2048 => &["-newkey", "rsa:2048"],
+    };
     let output = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
+        .args(["req", "-x509", "-nodes", "-days", "2"])
+        .args(new_key)
         .args(["-subj", "/CN=bench", "-addext", "subjectAltName=IP:127.0.0.1"])
         .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"])
         .arg(&key)

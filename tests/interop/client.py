@@ -78,7 +78,9 @@ class Client:
         await self.ws.send(text)
 
     async def receive_text(self, timeout=TIMEOUT):
-        return await asyncio.wait_for(self.ws.recv(), timeout)
+        # wait_for of Python 3.11 now and then swallows that the task is cancelled.
+        async with asyncio.timeout(timeout):
+            return await self.ws.recv()
 
     async def receive(self, timeout=TIMEOUT):
         return json.loads(await self.receive_text(timeout))

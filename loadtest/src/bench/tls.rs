@@ -2,7 +2,7 @@
 
 use super::{Bench, CPU, RSS, one, ratio};
 use crate::bench::table::{Bound, Row};
-use crate::launch::{Secured, Server};
+use crate::launch::{KeyKind, Secured, Server};
 use crate::report::latency::round;
 use crate::scenario::{Relay, idle, pingpong, storm};
 use crate::tls::TlsArgs;
@@ -79,33 +79,42 @@ impl Bench<'_> {
     /// What a handshake costs beyond a plain connection, against what the signature and the key exchange alone cost
     /// OpenSSL. X25519 alone, for that is what its speed test has.
     fn tls_handshakes(&mut self) -> Result<()> {
-        let (full, resumed) =
-            ("full handshakes a core, of what openssl speed allows", "resumed handshakes a core, of the same");
-        let mut rows = vec![(full, false, "server_cpu_us_per_connection"), (resumed, true, "server_cpu_us_per_return")];
-        rows.retain(|(name, ..)| self.wants(name));
+        let full = ("full handshakes a core, of what openssl speed allows", "server_cpu_us_per_connection");
+        let resumed = ("resumed handshakes a core, of the same", "server_cpu_us_per_return");
+        let rsa = ("full handshakes a core with an RSA certificate, of what openssl speed allows", full.1);
+        let mut rows =
+            vec![(full, false, KeyKind::P256), (resumed, true, KeyKind::P256), (rsa, false, KeyKind::Rsa2048)];
+        rows.retain(|((name, _), ..)| self.wants(name));
         if rows.is_empty() {
             return Ok(());
         }
-        let allowed_us = allowed_us()?;
-        let mut least = 0.85;
-        for (name, resume, cost) in rows {
+        let allowed = Allowed::measure()?;
+        let mut full_share = None;
+        for ((name, cost), resume, kind) in rows {
             // Those that come back have the tickets of their first visit. Clients that check nothing: with what they would
             // have to do the generator would be what is saturated, and the relay would wake up for each step.
             let settings = TlsArgs { classic: true, resume, insecure: true, ..TlsArgs::default() };
-            let Secured { plain, tls, .. } = &self.secured(PAIRS_STORM, &settings)?;
+            let Secured { plain, tls, .. } =
+                &Server::secured(&self.binaries, self.args.server_core, PAIRS_STORM, &settings, kind)?;
             let plan = storm::Plan { pairs: PAIRS_STORM, herd: HERD, seconds: 60.0, restart: None };
             let result = self.in_turn(tls, plain, |run| storm::run(run, &plan))?;
             let (secured, plain) = ratio(&result, cost)?.values;
             let handshake_us = secured - plain;
+            let allowed_us = allowed.exchange_us
+                + match kind {
+                    KeyKind::P256 => allowed.p256_us,
+                    KeyKind::Rsa2048 => allowed.rsa2048_us,
+                };
             let note = format!(
                 "{:.0} a second ({handshake_us:.0} µs beyond {plain:.0} µs plain); allowed: {:.0}",
                 1e6 / handshake_us,
                 1e6 / allowed_us
             );
             let share = round(allowed_us / handshake_us);
+            // Those that resume are to be more than full ones.
+            let least = full_share.filter(|_| resume).unwrap_or(0.85);
             self.table.put(Row::new(name, Bound::AtLeast(least), share, note));
-            // Those that resume are to be more.
-            least = share;
+            full_share.get_or_insert(share);
         }
         Ok(())
     }
@@ -132,7 +141,7 @@ impl Bench<'_> {
     }
 
     fn secured(&self, pairs: usize, settings: &TlsArgs) -> Result<Secured> {
-        Server::secured(&self.binaries, self.args.server_core, pairs, settings)
+        Server::secured(&self.binaries, self.args.server_core, pairs, settings, KeyKind::P256)
     }
 }
 
@@ -148,19 +157,33 @@ fn crowd(relay: &Relay) -> Result<Server> {
     Ok(crowd)
 }
 
-/// Microseconds of a signature with ECDSA P-256 and of an exchange with X25519, as OpenSSL does them here.
-fn allowed_us() -> Result<f64> {
-    let output = Command::new("openssl")
-        .args(["speed", "-seconds", "2", "ecdsap256", "ecdhx25519"])
-        .stderr(Stdio::null())
-        .output()
-        .context("cannot run openssl speed")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let per_second = |line: &str, from_end: usize| {
-        let line = text.lines().find(|text| text.contains(line))?;
-        line.split_whitespace().rev().nth(from_end)?.parse::<f64>().ok()
-    };
-    let (sign, exchange) = (per_second("ecdsa (nistp256)", 1), per_second("ecdh (X25519)", 0));
-    let (sign, exchange) = sign.zip(exchange).with_context(|| format!("openssl speed said: {text}"))?;
-    Ok(1e6 / sign + 1e6 / exchange)
+/// Microseconds of what a full handshake cannot do without, as OpenSSL does it here.
+struct Allowed {
+    p256_us: f64,
+    rsa2048_us: f64,
+    /// X25519.
+    exchange_us: f64,
+}
+
+impl Allowed {
+    fn measure() -> Result<Self> {
+        let output = Command::new("openssl")
+            .args(["speed", "-seconds", "2", "ecdsap256", "rsa2048", "ecdhx25519"])
+            .stderr(Stdio::null())
+            .output()
+            .context("cannot run openssl speed")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        // Behind the name stand the times, with their unit, and then how many a second, of which the first one is wanted.
+        let us = |name: &str| {
+            let figures = text.lines().find_map(|line| Some(line.split_once(name)?.1));
+            let per_second =
+                figures.and_then(|figures| figures.split_whitespace().find_map(|word| word.parse::<f64>().ok()));
+            per_second.map(|count| 1e6 / count).with_context(|| format!("openssl speed said nothing of {name}: {text}"))
+        };
+        Ok(Self {
+            p256_us: us("bits ecdsa (nistp256)")?,
+            rsa2048_us: us("rsa 2048 bits").or_else(|_| us("rsa  2048 bits"))?,
+            exchange_us: us("bits ecdh (X25519)")?,
+        })
+    }
 }
