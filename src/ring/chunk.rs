@@ -85,7 +85,7 @@ pub struct Heap {
 }
 
 impl Heap {
-    /// An empty allocation with room for `headroom` bytes before its contents, and for `capacity` bytes of those.
+    /// An empty allocation with room for `headroom` bytes before its contents, at most 16, and for `capacity` bytes of those.
     #[must_use]
     pub fn with_headroom(headroom: usize, capacity: usize, reservation: Reservation) -> Self {
         let mut bytes = reservation.account.source.allocate(headroom + capacity);

@@ -72,6 +72,13 @@ impl Bench<'_> {
         self.args.only.as_ref().is_none_or(|only| name.to_lowercase().contains(&only.to_lowercase()))
     }
 
+    /// Both on the server's core, with tokens for as many pairs as any row compares them with.
+    fn relay_and_reference(&self) -> Result<[(Server, Relay); 2]> {
+        let core = self.args.server_core;
+        let relay = Server::relay(&self.binaries, &[core], PAIRS_MANY)?;
+        Ok([relay, Server::reference(&self.binaries, core, PAIRS_MANY)?])
+    }
+
     /// The same scenario of relay and reference in turn.
     fn in_turn(
         &self,
@@ -98,8 +105,7 @@ impl Bench<'_> {
         if rows.is_empty() {
             return Ok(());
         }
-        let (_one, relay) = Server::relay(&self.binaries, &[self.args.server_core], PAIRS_MANY)?;
-        let (_other, reference) = Server::reference(&self.binaries, self.args.server_core, PAIRS_MANY)?;
+        let [(_one, relay), (_other, reference)] = self.relay_and_reference()?;
         let mut saturated = 0.0;
         for (number, &(name, pairs, bytes, depth, at_most)) in rows {
             let plan = self.plan(pairs, bytes, depth);
@@ -111,7 +117,7 @@ impl Bench<'_> {
             self.table.put(Row::ratio(name, Bound::AtMost(at_most), ratio, "µs"));
         }
         if self.wants(latency) && saturated > 0.0 {
-            let plan = pingpong::Plan { rate: Some(saturated / 2.0), ..self.plan(100, 256, 1) };
+            let plan = pingpong::Plan { rate: Some(saturated / 2.0), ..self.plan(PAIRS_FEW, 256, 1) };
             let result = self.in_turn(&relay, &reference, |run| pingpong::run(run, &plan))?;
             self.table.put(Row::ratio(latency, Bound::AtMost(1.25), ratio(&result, "latency_p99_us")?, "µs"));
         }
@@ -124,8 +130,7 @@ impl Bench<'_> {
         if !self.wants(name) {
             return Ok(());
         }
-        let (_one, relay) = Server::relay(&self.binaries, &[self.args.server_core], PAIRS_MANY)?;
-        let (_other, reference) = Server::reference(&self.binaries, self.args.server_core, PAIRS_MANY)?;
+        let [(_one, relay), (_other, reference)] = self.relay_and_reference()?;
         let growth_of = |which: &Relay, number: usize| {
             let cost = |pairs: usize| {
                 let plan = self.plan(pairs, 256, 1);
@@ -161,8 +166,7 @@ impl Bench<'_> {
         if !self.wants(name) {
             return Ok(());
         }
-        let (_one, relay) = Server::relay(&self.binaries, &[self.args.server_core], PAIRS_MANY)?;
-        let (_other, reference) = Server::reference(&self.binaries, self.args.server_core, PAIRS_MANY)?;
+        let [(_one, relay), (_other, reference)] = self.relay_and_reference()?;
         let plan = storm::Plan { pairs: PAIRS_MANY, herd: 1000, seconds: 60.0, restart: None };
         let result = self.in_turn(&relay, &reference, |run| storm::run(run, &plan))?;
         self.table.put(Row::ratio(name, Bound::AtLeast(0.9), ratio(&result, "connections_per_second")?, "/s"));
