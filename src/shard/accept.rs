@@ -3,10 +3,9 @@
 use super::Shard;
 use super::bounds::{TURNED_AWAY_FOR, TURNED_AWAY_MAX};
 use super::close::CloseReason;
-use super::connection::{Connection, Early, NONE, Pauses, Phase, Receiving};
+use super::connection::{Connection, Early, Phase};
 use super::mail::Listener;
 use super::shared::try_count;
-use crate::proto::token::Role;
 use rustix::io::Errno;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -116,7 +115,8 @@ impl Shard {
             }
             self.accepting.turned_away += 1;
         }
-        let conn = self.insert_connection(socket, address, (counted && !trusted).then_some(address), echo);
+        let counted_as = (counted && !trusted).then_some(address);
+        let conn = self.insert_connection(socket, address, counted_as, echo, Phase::Header);
         if !counted {
             let due = self.clock.tick_after(TURNED_AWAY_FOR);
             self.wheel.arm(conn, due);
@@ -125,21 +125,31 @@ impl Shard {
             early.turned_away = !counted;
             early.tls = tls;
         }
-        if proxied && counted {
-            self.connections[conn as usize].phase = Phase::Header;
-        } else if tls && !self.begin_handshake(conn) {
+        let is_at_header = proxied && counted;
+        if !is_at_header && !self.begin(conn) {
             return self.end(conn, CloseReason::Gone);
         }
         self.arm(conn);
     }
 
-    /// A new entry of the slab, in [`Phase::Http`] and with its deadline set.
+    /// What comes behind the PROXY protocol's header, or where none is due: a TLS handshake, or HTTP. `false`: there is
+    /// no TLS to be had.
+    #[must_use]
+    pub(super) fn begin(&mut self, conn: u32) -> bool {
+        match self.connections[conn as usize].early.as_ref().is_some_and(|early| early.tls) {
+            true => self.begin_handshake(conn),
+            false => self.transition(conn, Phase::Http),
+        }
+    }
+
+    /// A new entry of the slab, with its deadline set.
     pub(super) fn insert_connection(
         &mut self,
         socket: OwnedFd,
         address: IpAddr,
         counted: Option<IpAddr>,
         echo: bool,
+        phase: Phase,
     ) -> u32 {
         self.serial += 1;
         let due = self.clock.tick_after(self.settings.auth_timeout);
@@ -157,21 +167,8 @@ impl Shard {
             refusal: "",
             moving: None,
         };
-        let conn = self.connections.insert(Connection {
-            socket,
-            session: NONE,
-            outbox: NONE,
-            tls: NONE,
-            last_heard: self.clock.tick(),
-            due,
-            phase: Phase::Http,
-            receiving: Receiving::Idle,
-            pauses: Pauses::default(),
-            bulk: false,
-            role: Role::Phone,
-            inbox: None,
-            early: Some(Box::new(early)),
-        }) as u32;
+        let tick = self.clock.tick();
+        let conn = self.connections.insert(Connection::new(socket, phase, tick, due, early)) as u32;
         self.wheel.arm(conn, due);
         self.note_late_comer(conn);
         conn

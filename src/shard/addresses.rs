@@ -64,7 +64,8 @@ impl Addresses {
     fn slot(&self, address: IpAddr) -> usize {
         let counted = match address {
             IpAddr::V4(v4) => u64::from(v4.to_bits()),
-            // A client has a whole /64 to choose from. Kept apart from IPv4 by its upper half, which is never 0.
+            // A client has a whole /64 to choose from. Those that are given to clients keep apart from IPv4 by their upper
+            // half; `::/64`, where `::1` is, may share a slot with an IPv4 address, as any two may.
             IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
         };
         self.hasher.hash_one(counted) as usize % SLOTS

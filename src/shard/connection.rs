@@ -1,5 +1,6 @@
 //! A connection: one socket, and what the shard keeps of it. An idle one is a slab entry, a wheel link and no more.
 
+use super::Shard;
 use super::inbox::Inbox;
 use crate::control::message::Caller;
 use crate::proto::token::Role;
@@ -10,10 +11,10 @@ use std::time::Instant;
 /// No session, no outbox, or no TLS.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// Where a connection is in its life.
+/// Where a connection is in its life. [`Shard::transition`] leads from one to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// The PROXY protocol's header is read.
+    /// Accepted; the PROXY protocol's header is read, where one is due.
     Header,
     /// The TLS handshake is under way.
     Handshake,
@@ -35,6 +36,22 @@ pub(super) enum Phase {
     Closing,
     /// Over; the entry stays until the ring has let go of it.
     Dead,
+}
+
+impl Phase {
+    /// Whether a connection may go from here to `to`: forward only, and never back from its end.
+    const fn leads_to(self, to: Self) -> bool {
+        match to {
+            Self::Header => false,
+            Self::Handshake => matches!(self, Self::Header),
+            Self::Http => matches!(self, Self::Header | Self::Handshake | Self::Call),
+            Self::Call | Self::Echo => matches!(self, Self::Http),
+            Self::Auth => matches!(self, Self::Http),
+            Self::Slowed | Self::Moving | Self::Open => matches!(self, Self::Auth),
+            Self::Closing => !matches!(self, Self::Header | Self::Closing | Self::Dead),
+            Self::Dead => !matches!(self, Self::Dead),
+        }
+    }
 }
 
 /// The receive operation that is under way.
@@ -101,8 +118,7 @@ pub(super) struct Connection {
     pub(super) last_heard: u32,
     /// The tick at which the next ping is due, or at which the phase has taken too long.
     pub(super) due: u32,
-    /// Where it is in its life.
-    pub(super) phase: Phase,
+    phase: Phase,
     /// The receive that is under way.
     pub(super) receiving: Receiving,
     /// Why reading is paused.
@@ -118,6 +134,55 @@ pub(super) struct Connection {
 }
 
 const _: () = assert!(size_of::<Connection>() <= 48, "an idle connection stays small");
+
+impl Connection {
+    /// A connection that begins in `phase`, heard at `tick`.
+    pub(super) fn new(socket: OwnedFd, phase: Phase, tick: u32, due: u32, early: Early) -> Self {
+        Self {
+            socket,
+            session: NONE,
+            outbox: NONE,
+            tls: NONE,
+            last_heard: tick,
+            due,
+            phase,
+            receiving: Receiving::Idle,
+            pauses: Pauses::default(),
+            bulk: false,
+            role: Role::Phone,
+            inbox: None,
+            early: Some(Box::new(early)),
+        }
+    }
+
+    /// Where it is in its life.
+    #[must_use]
+    pub(super) fn phase(&self) -> Phase {
+        self.phase
+    }
+}
+
+impl Shard {
+    /// Leads a connection to its next phase, and keeps the counts and lists that follow from it. The one place where a
+    /// phase changes. `false`: nothing leads there, and all stays as it was.
+    pub(super) fn transition(&mut self, conn: u32, to: Phase) -> bool {
+        let connection = &mut self.connections[conn as usize];
+        let from = connection.phase;
+        if !from.leads_to(to) {
+            return false;
+        }
+        connection.phase = to;
+        if from == Phase::Call
+            && let Some(early) = &connection.early
+        {
+            // Nobody waits for an answer any more, whether it has come or not.
+            self.calls.remove(&early.serial);
+        }
+        self.cells.closing += u64::from(to == Phase::Closing);
+        self.cells.closing -= u64::from(from == Phase::Closing);
+        true
+    }
+}
 
 /// What a connection needs until it has authenticated.
 pub(super) struct Early {
@@ -152,5 +217,56 @@ impl Early {
     #[must_use]
     pub(super) fn caller(&self, shard: u16) -> Caller {
         Caller { shard, serial: self.serial }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Phase; 11] = [
+        Phase::Header,
+        Phase::Handshake,
+        Phase::Http,
+        Phase::Call,
+        Phase::Auth,
+        Phase::Slowed,
+        Phase::Moving,
+        Phase::Open,
+        Phase::Echo,
+        Phase::Closing,
+        Phase::Dead,
+    ];
+
+    /// The phases that a connection can reach from `from`, in however many steps.
+    fn reached(from: Phase) -> Vec<Phase> {
+        let mut found = vec![from];
+        let mut at = 0;
+        while at < found.len() {
+            let next = ALL.into_iter().filter(|&to| found[at].leads_to(to) && !found.contains(&to));
+            found.extend(next.collect::<Vec<_>>());
+            at += 1;
+        }
+        found
+    }
+
+    #[test]
+    fn nothing_comes_back_from_its_end() {
+        assert_eq!(reached(Phase::Dead), [Phase::Dead]);
+        assert_eq!(reached(Phase::Closing), [Phase::Closing, Phase::Dead]);
+        for phase in ALL {
+            assert!(!phase.leads_to(phase), "{phase:?}");
+            assert!(phase == Phase::Dead || phase.leads_to(Phase::Dead), "{phase:?}");
+            assert!(reached(Phase::Header).contains(&phase), "{phase:?}");
+        }
+    }
+
+    #[test]
+    fn a_connection_never_takes_a_step_twice_but_for_calls() {
+        for phase in ALL {
+            let again = ALL.into_iter().filter(|&next| phase.leads_to(next)).any(|next| reached(next).contains(&phase));
+            assert_eq!(again, matches!(phase, Phase::Http | Phase::Call), "{phase:?}");
+        }
+        assert!(!reached(Phase::Auth).contains(&Phase::Http) && !reached(Phase::Open).contains(&Phase::Auth));
     }
 }

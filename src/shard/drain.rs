@@ -64,7 +64,7 @@ impl Shard {
         if connection.early.as_ref().map_or(0, |early| early.serial) != serial {
             return;
         }
-        match connection.phase {
+        match connection.phase() {
             Phase::Http => self.part(conn),
             // Its answer comes, and is the last one.
             Phase::Call => {

@@ -16,15 +16,13 @@ impl Shard {
     /// and thrown away for a while, so that a reset does not overtake the close frame.
     pub(super) fn close(&mut self, conn: u32, reason: CloseReason) {
         let connection = &self.connections[conn as usize];
-        if matches!(connection.phase, Phase::Closing | Phase::Dead) {
+        if matches!(connection.phase(), Phase::Closing | Phase::Dead) {
             return;
         }
         // Before and in a TLS handshake there is no way to say anything.
-        let code = reason.code().filter(|_| !matches!(connection.phase, Phase::Header | Phase::Handshake));
+        let code = reason.code().filter(|_| !matches!(connection.phase(), Phase::Header | Phase::Handshake));
         let Some(code) = code else { return self.end(conn, reason) };
-        let is_websocket = !matches!(connection.phase, Phase::Http | Phase::Call) || connection.early.is_none();
-        self.log_end(conn, reason);
-        self.leave_session(conn);
+        let is_websocket = !matches!(connection.phase(), Phase::Http | Phase::Call) || connection.early.is_none();
         if is_websocket {
             // A close without a code is answered without one (RFC 6455, section 5.5.1).
             let payload = match reason {
@@ -34,17 +32,19 @@ impl Shard {
             };
             self.push_own(conn, frame_of(Opcode::Close, &payload));
         }
-        self.begin_closing(conn);
+        self.begin_closing(conn, reason);
     }
 
-    /// Sends what is queued, then shuts the write side and waits for the client's end.
-    pub(super) fn begin_closing(&mut self, conn: u32) {
+    /// Leaves the session, sends what is queued, then shuts the write side and waits for the client's end. Without a
+    /// close frame of its own.
+    pub(super) fn begin_closing(&mut self, conn: u32, reason: CloseReason) {
+        if !self.transition(conn, Phase::Closing) {
+            return;
+        }
+        self.log_end(conn, reason);
+        self.leave_session(conn);
         let due = self.clock.tick_after(LINGER);
         let connection = &mut self.connections[conn as usize];
-        if connection.phase != Phase::Closing {
-            self.cells.closing += 1;
-        }
-        connection.phase = Phase::Closing;
         connection.due = due;
         connection.pauses = Default::default();
         connection.inbox = None;
@@ -56,27 +56,23 @@ impl Shard {
 
     /// Ends a connection at once.
     pub(super) fn end(&mut self, conn: u32, reason: CloseReason) {
-        let phase = self.connections[conn as usize].phase;
-        if phase == Phase::Dead {
+        let phase = self.connections[conn as usize].phase();
+        if !self.transition(conn, Phase::Dead) {
             return;
         }
         if phase == Phase::Handshake && reason != CloseReason::Handshake {
             self.count_handshake(Outcome::Gone);
         }
-        if phase == Phase::Closing {
-            self.cells.closing -= 1;
-        } else {
+        if phase != Phase::Closing {
             self.log_end(conn, reason);
         }
         self.leave_session(conn);
         self.wheel.disarm(conn);
         let connection = &mut self.connections[conn as usize];
-        connection.phase = Phase::Dead;
         connection.inbox = None;
         self.secure.remove(&mut connection.tls);
         let counted = connection.early.as_ref().is_none_or(|early| !early.turned_away);
         if let Some(early) = connection.early.take() {
-            self.calls.remove(&early.serial);
             self.leave_unauthenticated(&early);
         }
         if counted {

@@ -50,7 +50,7 @@ impl Shard {
     /// Moves a connection in [`Phase::Moving`], once nothing of it is under way here.
     pub(super) fn try_move(&mut self, conn: u32) {
         let connection = &self.connections[conn as usize];
-        if connection.phase != Phase::Moving || connection.outbox != NONE || connection.receiving != Receiving::Idle {
+        if connection.phase() != Phase::Moving || connection.outbox != NONE || connection.receiving != Receiving::Idle {
             return;
         }
         self.wheel.disarm(conn);
@@ -67,8 +67,7 @@ impl Shard {
             // The other shard's mailbox is full, or it has ended: the client is told to come back.
             self.cells.not_moved += 1;
             let HandOver { socket, address, counted, tls, .. } = *handover;
-            let conn = self.insert_connection(socket, address, counted, false);
-            self.connections[conn as usize].phase = Phase::Auth;
+            let conn = self.insert_connection(socket, address, counted, false, Phase::Auth);
             self.keep_tls(conn, tls);
             self.close(conn, if self.is_draining() { CloseReason::Restart } else { CloseReason::Busy });
             self.arm(conn);
@@ -80,9 +79,8 @@ impl Shard {
     /// Takes in a connection of another shard.
     pub(super) fn handle_handover(&mut self, handover: HandOver) {
         let HandOver { socket, address, counted, hash, role, since, tls, rest } = handover;
-        let conn = self.insert_connection(socket, address, counted, false);
+        let conn = self.insert_connection(socket, address, counted, false, Phase::Auth);
         self.keep_tls(conn, tls);
-        self.connections[conn as usize].phase = Phase::Auth;
         if let Some(early) = &mut self.connections[conn as usize].early {
             early.since = since;
         }

@@ -34,7 +34,7 @@ impl Shard {
     pub(super) fn handle_bytes(&mut self, conn: u32, chunk: Chunk) {
         let connection = &mut self.connections[conn as usize];
         connection.last_heard = self.clock.tick();
-        match connection.phase {
+        match connection.phase() {
             Phase::Header => self.handle_header_bytes(conn, &chunk),
             Phase::Http | Phase::Call => self.handle_request_bytes(conn, chunk),
             Phase::Handshake | Phase::Closing | Phase::Slowed | Phase::Dead => {}
@@ -50,7 +50,7 @@ impl Shard {
     pub(super) fn read_frames(&mut self, conn: u32, mut chunk: Chunk) {
         loop {
             let connection = &mut self.connections[conn as usize];
-            match connection.phase {
+            match connection.phase() {
                 Phase::Moving => {
                     if let Some(destination) = connection.early.as_mut().and_then(|early| early.moving.as_mut()) {
                         destination.add(chunk.as_slice());
@@ -135,7 +135,7 @@ impl Shard {
             };
             let length = payload.len();
             // An echo is not looked into.
-            let (step, message) = if length <= STEP_BYTES || self.connections[conn as usize].phase == Phase::Echo {
+            let (step, message) = if length <= STEP_BYTES || self.connections[conn as usize].phase() == Phase::Echo {
                 frame::unmask_shift(bytes, payload, start, key);
                 let message = &bytes[start..start + length];
                 (self.handle_message(conn, opcode, message, envelope::peek), message)
@@ -202,7 +202,7 @@ impl Shard {
 
     /// Bytes for what the inbox has begun: how many of them it used.
     fn feed_inbox(&mut self, conn: u32, bytes: &mut [u8]) -> usize {
-        let checked = self.connections[conn as usize].phase != Phase::Echo;
+        let checked = self.connections[conn as usize].phase() != Phase::Echo;
         let inbox = self.inbox(conn);
         if inbox.head.is_empty() {
             let Some(partial) = &mut inbox.partial else { return 0 };
@@ -245,7 +245,7 @@ impl Shard {
     /// Begins a data frame in the inbox. `false`: its header was not taken, because memory for it has to wait.
     fn begin_frame(&mut self, conn: u32, header: Header) -> bool {
         let limit = self.message_bytes_max(conn);
-        let phase = self.connections[conn as usize].phase;
+        let phase = self.connections[conn as usize].phase();
         let continues = header.opcode == Opcode::Continuation;
         let under_way = self.connections[conn as usize].inbox.as_ref().and_then(|inbox| inbox.partial.as_ref());
         if continues != under_way.is_some() {
@@ -382,7 +382,7 @@ impl Shard {
     /// The largest message that the connection may send now.
     fn message_bytes_max(&self, conn: u32) -> u64 {
         let connection = &self.connections[conn as usize];
-        match connection.phase {
+        match connection.phase() {
             Phase::Auth => AUTH_BYTES_MAX,
             _ => match self.tokens.session(connection.session) {
                 Some(live) => live.session.policy().limits.message_bytes_max,
@@ -394,7 +394,7 @@ impl Shard {
     /// Whom the connection's messages are for.
     fn receiver(&self, conn: u32) -> Option<u32> {
         let connection = &self.connections[conn as usize];
-        match connection.phase {
+        match connection.phase() {
             Phase::Echo => Some(conn),
             _ if connection.session == NONE => None,
             _ => self.tokens.session(connection.session)?.session.connection(connection.role.peer()),

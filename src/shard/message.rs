@@ -34,7 +34,7 @@ impl Shard {
         peek: impl for<'a> FnOnce(&'a [u8]) -> Result<Envelope<'a>, Invalid>,
     ) -> Step {
         let connection = &self.connections[conn as usize];
-        match connection.phase {
+        match connection.phase() {
             Phase::Open => {}
             Phase::Echo if opcode == Opcode::Text && simdutf8::basic::from_utf8(message).is_err() => {
                 return Step::Close(CloseReason::NotUtf8);

@@ -85,7 +85,7 @@ impl Shard {
             connection.outbox = self.outboxes.take();
         }
         let outbox = &mut self.outboxes.all[connection.outbox as usize];
-        if outbox.finish || connection.phase == Phase::Dead {
+        if outbox.finish || connection.phase() == Phase::Dead {
             // Behind a close frame nothing is sent.
             return Pushed::Queued;
         }
@@ -136,7 +136,7 @@ impl Shard {
         if outbox.blocked {
             outbox.copy_slices(&self.budget);
         }
-        if outbox.sending || connection.phase == Phase::Dead {
+        if outbox.sending || connection.phase() == Phase::Dead {
             return;
         }
         let outgoing = match connection.tls {
@@ -171,7 +171,7 @@ impl Shard {
 
     pub(super) fn handle_sent(&mut self, conn: u32, outgoing: Outgoing, count: io::Result<usize>) {
         let connection = &self.connections[conn as usize];
-        let (index, phase) = (connection.outbox, connection.phase);
+        let (index, phase) = (connection.outbox, connection.phase());
         let Some(outbox) = self.outboxes.all.get_mut(index as usize) else { return };
         let length = outgoing.len();
         let (sent, failed) = match count {
@@ -234,7 +234,7 @@ impl Shard {
     pub(super) fn release(&mut self, conn: u32) {
         let connection = &self.connections[conn as usize];
         let sending = self.outboxes.all.get(connection.outbox as usize).is_some_and(|outbox| outbox.sending);
-        if connection.phase != Phase::Dead || sending || connection.receiving != super::connection::Receiving::Idle {
+        if connection.phase() != Phase::Dead || sending || connection.receiving != super::connection::Receiving::Idle {
             return;
         }
         if let Some(outbox) = self.outboxes.all.get_mut(connection.outbox as usize)

@@ -3,7 +3,6 @@
 
 use super::Shard;
 use super::close::CloseReason;
-use super::connection::Phase;
 use crate::ring::chunk::{Chunk, Heap};
 use ppp::PartialResult as _;
 use ppp::{v1, v2};
@@ -84,14 +83,12 @@ impl Shard {
 
     /// The proxy has said whose connection it is: now it is like any other.
     fn begin_proxied(&mut self, conn: u32, client: IpAddr, rest: Vec<u8>) {
-        let connection = &mut self.connections[conn as usize];
-        connection.phase = Phase::Http;
-        let Some(early) = &mut connection.early else { return };
+        let Some(early) = &mut self.connections[conn as usize].early else { return };
         early.address = client;
         let tls = early.tls;
         // Who comes through a trusted proxy as well is counted when the request has named the client.
         let counted = self.shared.rules.load().gate.trusts(client) || self.count_client(conn, client);
-        if !counted || (tls && !self.begin_handshake(conn)) {
+        if !counted || !self.begin(conn) {
             return self.end(conn, CloseReason::Gone);
         }
         if rest.is_empty() {

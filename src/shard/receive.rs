@@ -46,7 +46,7 @@ impl Shard {
         let connection = &mut self.connections[conn as usize];
         connection.receiving = Receiving::Idle;
         connection.last_heard = self.clock.tick();
-        let checked = connection.phase != Phase::Echo;
+        let checked = connection.phase() != Phase::Echo;
         match count {
             Ok(0) => self.end(conn, CloseReason::Gone),
             Ok(count) => {
@@ -80,7 +80,7 @@ impl Shard {
                 connection.receiving = Receiving::Cancelling;
                 self.ring.cancel_receive(conn);
             }
-            Receiving::Idle => match connection.phase {
+            Receiving::Idle => match connection.phase() {
                 Phase::Handshake if self.secure.is_ready(connection.tls) => {}
                 Phase::Header | Phase::Handshake | Phase::Http | Phase::Auth | Phase::Closing if reads => {
                     connection.receiving = Receiving::Once;

@@ -14,6 +14,7 @@ const RETRY_AFTER_SEC: u64 = 10;
 impl Shard {
     pub(super) fn handle_request_bytes(&mut self, conn: u32, chunk: Chunk) {
         let connection = &mut self.connections[conn as usize];
+        let is_reading = connection.phase() == Phase::Http;
         let Some(early) = &mut connection.early else { return };
         if early.turned_away {
             let response = http::unavailable(
@@ -23,12 +24,12 @@ impl Shard {
             );
             return self.respond_last(conn, response);
         }
-        if early.request.is_empty() && connection.phase == Phase::Http {
+        if early.request.is_empty() && is_reading {
             // Nearly always one piece is one request: it is parsed where it is, and only a rest is kept.
             return self.handle_requests(conn, chunk.as_slice());
         }
         early.request.extend_from_slice(chunk.as_slice());
-        if connection.phase == Phase::Http {
+        if is_reading {
             let bytes = std::mem::take(&mut early.request);
             self.handle_requests(conn, &bytes);
         }
@@ -38,7 +39,7 @@ impl Shard {
     fn handle_requests(&mut self, conn: u32, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let connection = &self.connections[conn as usize];
-            if connection.phase != Phase::Http || connection.pauses.any() {
+            if connection.phase() != Phase::Http || connection.pauses.any() {
                 break;
             }
             let Some(early) = &mut self.connections[conn as usize].early else { return };
@@ -96,10 +97,11 @@ impl Shard {
             self.cells.handshake.record(now.saturating_duration_since(early.since), 1);
             early.since = now;
         }
-        connection.phase = if echo { Phase::Echo } else { Phase::Auth };
+        self.transition(conn, if echo { Phase::Echo } else { Phase::Auth });
         if echo {
-            connection.due = self.clock.tick_after(self.settings.ping_interval);
-            self.wheel.arm(conn, self.connections[conn as usize].due);
+            let due = self.clock.tick_after(self.settings.ping_interval);
+            self.connections[conn as usize].due = due;
+            self.wheel.arm(conn, due);
         }
         self.push_response(conn, &http::switching(accept));
         if !rest.is_empty() {
@@ -125,7 +127,7 @@ impl Shard {
                 let serial = early.serial;
                 if self.ask_control(request) {
                     self.calls.insert(serial, conn);
-                    self.connections[conn as usize].phase = Phase::Call;
+                    self.transition(conn, Phase::Call);
                 } else {
                     let text = "the relay's store is busy";
                     self.respond_last(conn, http::unavailable("STORE_UNAVAILABLE", text, RETRY_AFTER_SEC));
@@ -135,12 +137,13 @@ impl Shard {
         }
     }
 
-    /// Control's answer to a call; the connection may have gone.
+    /// Control's answer to a call; the connection may have ended meanwhile, or be on its way there.
     pub(super) fn handle_answer(&mut self, serial: u64, answer: &ApiAnswer) {
-        let Some(conn) = self.calls.remove(&serial) else { return };
-        let connection = &mut self.connections[conn as usize];
-        let Some(early) = &mut connection.early else { return };
-        connection.phase = Phase::Http;
+        let Some(&conn) = self.calls.get(&serial) else { return };
+        if !self.transition(conn, Phase::Http) {
+            return;
+        }
+        let Some(early) = &self.connections[conn as usize].early else { return };
         let response = http::answer(answer, early.keep_alive, early.head_only);
         self.respond(conn, response);
         self.resume_requests(conn);
@@ -163,16 +166,14 @@ impl Shard {
         if connection.early.as_ref().is_some_and(|early| early.keep_alive) {
             self.wheel.arm(conn, due);
         } else {
-            self.log_end(conn, CloseReason::Http);
-            self.begin_closing(conn);
+            self.begin_closing(conn, CloseReason::Http);
         }
     }
 
     /// Queues a response after which the connection is closed.
     fn respond_last(&mut self, conn: u32, response: Vec<u8>) {
         self.push_response(conn, &response);
-        self.log_end(conn, CloseReason::Http);
-        self.begin_closing(conn);
+        self.begin_closing(conn, CloseReason::Http);
     }
 }
 

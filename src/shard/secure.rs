@@ -156,13 +156,12 @@ impl Shard {
         let Ok(handshake) = Handshake::new(config) else { return false };
         let connection = &mut self.connections[conn as usize];
         connection.tls = self.secure.insert(Tls::Handshake(Box::new(handshake)));
-        connection.phase = Phase::Handshake;
-        true
+        self.transition(conn, Phase::Handshake)
     }
 
     /// Takes in what has been received on a connection with TLS.
     pub(super) fn handle_sealed(&mut self, conn: u32, chunk: Chunk) {
-        match self.connections[conn as usize].phase {
+        match self.connections[conn as usize].phase() {
             Phase::Handshake => self.handle_handshake_bytes(conn, chunk.as_slice()),
             _ => self.open_records(conn, chunk),
         }
@@ -173,7 +172,7 @@ impl Shard {
         loop {
             let Some(connection) = self.connections.get(conn as usize) else { return };
             // What comes in these is not looked at, and there is nothing behind them.
-            if matches!(connection.phase, Phase::Closing | Phase::Slowed | Phase::Dead) {
+            if matches!(connection.phase(), Phase::Closing | Phase::Slowed | Phase::Dead) {
                 return;
             }
             let Some(traffic) = self.secure.traffic(connection.tls) else { return };
@@ -217,7 +216,7 @@ impl Shard {
                     Err(fault) => return self.fail_traffic(conn, fault),
                 },
                 // It sends nothing any more, and is told the same behind what is queued.
-                Ok(Opened::Closed) => return self.close_sealed(conn, CloseReason::Gone),
+                Ok(Opened::Closed) => return self.begin_closing(conn, CloseReason::Gone),
                 Err(fault) => return self.fail_traffic(conn, fault),
             }
         }
@@ -233,7 +232,7 @@ impl Shard {
             return self.end(conn, CloseReason::Tls);
         }
         self.push_sealed(conn, alert);
-        self.close_sealed(conn, CloseReason::Tls);
+        self.begin_closing(conn, CloseReason::Tls);
     }
 
     fn handle_handshake_bytes(&mut self, conn: u32, bytes: &[u8]) {
@@ -277,7 +276,7 @@ impl Shard {
             && let Some(conn) = self.secure.waiting.pop_front()
         {
             let Some(connection) = self.connections.get(conn as usize) else { continue };
-            if connection.phase == Phase::Handshake && self.secure.is_ready(connection.tls) {
+            if connection.phase() == Phase::Handshake && self.secure.is_ready(connection.tls) {
                 self.step_handshake(conn);
                 self.arm(conn);
                 steps -= 1;
@@ -316,8 +315,8 @@ impl Shard {
         };
         let is_tls13 = traffic.is_tls13();
         connection.tls = self.secure.insert(Tls::Traffic(Box::new(traffic)));
-        connection.phase = Phase::Http;
-        if let Some(early) = &connection.early {
+        self.transition(conn, Phase::Http);
+        if let Some(early) = &self.connections[conn as usize].early {
             let took = self.clock.instant().saturating_duration_since(early.since);
             self.cells.tls_handshake.record(took, 1);
         }
@@ -334,7 +333,7 @@ impl Shard {
         }
         if done == Done::Challenge {
             // RFC 8737, section 3: nothing is read from it.
-            return self.close_sealed(conn, CloseReason::Gone);
+            return self.begin_closing(conn, CloseReason::Gone);
         }
         if !rest.is_empty() {
             self.open_records(conn, Chunk::Heap(Heap::from(rest)));
@@ -361,7 +360,7 @@ impl Shard {
         if !answer.is_empty() {
             self.push_sealed(conn, answer);
         }
-        self.close_sealed(conn, CloseReason::Handshake);
+        self.begin_closing(conn, CloseReason::Handshake);
     }
 
     /// Counts how a handshake ended.
@@ -374,15 +373,8 @@ impl Shard {
     pub(super) fn part(&mut self, conn: u32) {
         match self.connections[conn as usize].tls {
             NONE => self.end(conn, CloseReason::Gone),
-            _ => self.close_sealed(conn, CloseReason::Gone),
+            _ => self.begin_closing(conn, CloseReason::Gone),
         }
-    }
-
-    /// Ends a connection behind what is queued, without a close frame.
-    fn close_sealed(&mut self, conn: u32, reason: CloseReason) {
-        self.log_end(conn, reason);
-        self.leave_session(conn);
-        self.begin_closing(conn);
     }
 
     /// Queues bytes that are to leave as they are.

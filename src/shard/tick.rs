@@ -140,7 +140,7 @@ impl Shard {
     /// Sees to it that the connection is looked at no later than at tick `due`.
     pub(super) fn watch(&mut self, conn: u32, due: u32) {
         let connection = &self.connections[conn as usize];
-        if matches!(connection.phase, Phase::Open | Phase::Echo) && due < self.wheel.due(conn) {
+        if matches!(connection.phase(), Phase::Open | Phase::Echo) && due < self.wheel.due(conn) {
             self.wheel.arm(conn, due);
         }
     }
@@ -156,7 +156,7 @@ impl Shard {
     }
 
     fn handle_deadline(&mut self, conn: u32) {
-        let phase = self.connections[conn as usize].phase;
+        let phase = self.connections[conn as usize].phase();
         match phase {
             Phase::Open | Phase::Echo => self.look_after(conn),
             Phase::Auth | Phase::Moving if self.is_draining() => self.close(conn, CloseReason::Restart),

@@ -158,16 +158,15 @@ impl Shard {
                 // Control posts a new token here before it answers who asked for it, so it may be in the mailbox. What
                 // comes through the mailbox itself, as hand-overs do, comes behind it anyway.
                 self.read_mail();
-                if self.connections[conn as usize].phase != Phase::Auth {
+                if self.connections[conn as usize].phase() != Phase::Auth {
                     // A mail said that all connections are to end.
                     return;
                 }
             }
             return self.admit(conn, hash, role);
         }
-        let connection = &mut self.connections[conn as usize];
-        connection.phase = Phase::Moving;
-        if let Some(early) = &mut connection.early {
+        self.transition(conn, Phase::Moving);
+        if let Some(early) = &mut self.connections[conn as usize].early {
             early.moving = Some(Box::new(Destination::new(owner, hash, role)));
         }
     }
@@ -194,8 +193,9 @@ impl Shard {
         self.shared.connections.fetch_add(1, Relaxed);
         self.cells.joined(role, replaced.is_some(), peer.is_some());
         let due = self.clock.tick_after(self.settings.ping_interval);
+        self.transition(conn, Phase::Open);
         let connection = &mut self.connections[conn as usize];
-        (connection.session, connection.role, connection.phase, connection.due) = (session, role, Phase::Open, due);
+        (connection.session, connection.role, connection.due) = (session, role, due);
         let mut life = Life::default();
         if let Some(early) = connection.early.take() {
             life = self.log_opened(&early, key, role);
@@ -255,7 +255,7 @@ impl Shard {
         if delay.is_zero() {
             return self.finish_refusal(conn);
         }
-        self.connections[conn as usize].phase = Phase::Slowed;
+        self.transition(conn, Phase::Slowed);
         let due = self.clock.tick_after(delay);
         self.connections[conn as usize].due = due;
         self.wheel.arm(conn, due);
@@ -313,7 +313,7 @@ impl Shard {
             return;
         }
         connection.last_heard = self.clock.tick();
-        if connection.phase == Phase::Http {
+        if connection.phase() == Phase::Http {
             self.resume_requests(conn);
         }
         let connection = &mut self.connections[conn as usize];

@@ -1,11 +1,16 @@
 """What connections do to each other: those that die, those that do not read, those that are too fast."""
 
 import asyncio
+import contextlib
 import pathlib
+import ssl
 
 import pytest
 
+import http1
+import metrics
 import raw
+import sealed
 from client import Client, pair
 
 
@@ -176,3 +181,35 @@ async def test_many_connections_come_and_go_and_health_counts_them(start_relay):
             break
         await asyncio.sleep(0.02)
     assert health["sessions"] == 0 and health["connections"] <= 2
+
+
+@pytest.mark.parametrize(
+    "method,path",
+    [("GET", "/api/v1/pair/oc_pair_" + "0" * 32), ("POST", "/api/v1/register"), ("GET", "/health"), ("GET", "/ws")],
+)
+async def test_a_request_and_a_goodbye_in_one_segment_end_once(start_relay, tmp_path, method, path):
+    """A connection that is closing stays so: neither the relay's own answer nor control's late one revives it."""
+    relay = sealed.start(start_relay, tmp_path)
+    tries = 20
+
+    def leave():
+        with sealed.Sealed(relay.port, relay.context()) as client:
+            client.shake()
+            client.tls.write(http1.encode(method, path, relay.port))
+            with contextlib.suppress(ssl.SSLWantReadError):
+                client.tls.unwrap()
+            client.socket.sendall(client.outgoing.read())
+            while client.socket.recv(65536):
+                pass
+
+    for _ in range(tries):
+        await asyncio.to_thread(leave)
+    # The control thread has answered all of them by the time that it answers this.
+    await relay.token()
+
+    def has_settled(figures):
+        return figures.get("coralmux_connections_closed_total") >= tries and not any(
+            figures.get("coralmux_connections", state=state) for state in ("closing", "opening")
+        )
+
+    await metrics.scrape_until(relay.metrics, has_settled)
