@@ -26,19 +26,24 @@ async def main(link):
     async with Client("agent", link) as client:
         async for event in client:
             if event.type == "chat.send":
-                print(f"phone ({event.protection.value}):", event.payload.get("text"), flush=True)
-                await answer(client, event.payload.get("text", ""))
+                text = event.payload.get("text") if isinstance(event.payload, dict) else None
+                if not isinstance(text, str):
+                    await client.send("chat.error", {"code": "BACKEND_ERROR", "message": "the question has no text"})
+                    continue
+                print(f"phone ({event.protection.value}):", text, flush=True)
+                await answer(client, text)
             elif event.type == "client.connected":
                 print("Connected; the phone is", "online" if client.paired else "offline", flush=True)
             elif event.type == "client.agreed":
                 print(f"Encrypted, {event.protection.value}.", client.fingerprint or "", flush=True)
             elif event.type == "status":
-                print("The phone is", event.payload["peer"], flush=True)
-            elif "message" in event.payload:  # chat.error, client.refused, client.lost
+                print("The phone is", "online" if client.paired else "offline", flush=True)
+            elif event.type in ("chat.error", "client.refused", "client.lost") and "message" in event.payload:
                 print(f"{event.type}: {event.payload['message']}", flush=True)
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal need not have all that a phone can say
     try:
         arguments = sys.argv[1:]
         asyncio.run(main(Link(arguments[1], arguments[0]) if len(arguments) == 2 else Link.parse(*arguments)))

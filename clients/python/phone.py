@@ -10,6 +10,7 @@ import asyncio
 import sys
 
 from coralmux import Client, Link, LinkError, Protection, Refused
+from coralmux.client import as_object
 
 HELP = {
     "PEER_OFFLINE": "No agent is connected with this token. Start clients/python/agent.py first.",
@@ -30,17 +31,19 @@ async def ask(client, text):
         elif event.type == "client.agreed" and event.protection is not Protection.VERIFIED:
             print(f"Encrypted, {event.protection.value}: the agent shows {client.fingerprint}?", file=sys.stderr)
         elif event.type == "chat.stream":
-            print(payload.get("delta", ""), end="", flush=True)
+            print(as_object(payload).get("delta", ""), end="", flush=True)
         elif event.type == "chat.done":
             print()
+            if notice := as_object(payload).get("notice"):
+                print(notice, file=sys.stderr)  # the answer is not simply complete
             return
         elif event.type == "chat.error":
-            wait = payload.get("retry_after_ms")
-            hint = f" Try again in {-(-wait // 1000)} s." if wait else ""
-            sys.exit(HELP.get(payload["code"], f"{payload['code']}: {payload.get('message')}") + hint)
+            code, wait = str(payload.get("code")), payload.get("retry_after_ms")
+            hint = f" Try again in {-(-wait // 1000)} s." if isinstance(wait, int) else ""
+            sys.exit(HELP.get(code, f"{code}: {payload.get('message')}") + hint)
         elif event.type in ("client.refused", "client.lost"):
             sys.exit(payload["message"])
-        elif event.type == "status" and payload["peer"] == "offline":
+        elif event.type == "status" and not client.paired:
             sys.exit("The agent went away before its answer was complete.")
 
 
@@ -50,6 +53,7 @@ async def main(link, text):
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal need not have all that an agent can say
     if len(sys.argv) not in (3, 4):
         sys.exit(f'usage: {sys.argv[0]} LINK "TEXT", or ws://HOST:PORT/ws TOKEN "TEXT"')
     *where, what = sys.argv[1:]

@@ -60,6 +60,25 @@ impl BackendError {
     }
 }
 
+/// How an answer ended that did not fail.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is complete.
+    #[default]
+    Whole,
+    /// It is not, or not simply so.
+    Partial(Ending),
+}
+
+/// Why an answer is not complete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// In one word, for programs (PROTOCOL.md, Forwarding).
+    pub finish: &'static str,
+    /// In words, for the person; empty where `finish` says it all.
+    pub notice: String,
+}
+
 /// Where an answer's text goes while it is made.
 pub trait Output {
     /// Adds text to the answer.
@@ -67,15 +86,18 @@ pub trait Output {
     /// # Errors
     /// The answer is not wanted any more, or has become too long: the backend ends.
     fn push(&mut self, text: &str) -> Result<(), BackendError>;
+
+    /// The model thinks, and says nothing yet. May be called for each piece of its thoughts.
+    fn thinking(&mut self) {}
 }
 
 /// Answers questions, several at once, each on a thread of its own.
 pub trait Backend: Send + Sync {
-    /// Answers, and returns when the answer is complete. Ends soon after it was cancelled.
+    /// Answers, and returns when the answer has ended, and how. Ends soon after it was cancelled.
     ///
     /// # Errors
     /// Why there is no answer, or only the part of it that was pushed.
-    fn answer(&self, question: &Question, output: &mut dyn Output, cancel: &Cancel) -> Result<(), BackendError>;
+    fn answer(&self, question: &Question, output: &mut dyn Output, cancel: &Cancel) -> Result<Outcome, BackendError>;
 
     /// The process ends: ends at once what was started outside of it, and starts nothing more.
     fn end(&self) {}

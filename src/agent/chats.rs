@@ -1,6 +1,6 @@
 //! The answers under way: one for each conversation, several at once, cancelled by the next question.
 
-use super::backend::{Backend, BackendError, Image, Output, Question};
+use super::backend::{Backend, BackendError, Ending, Image, Outcome, Output, Question};
 use super::cancel::Cancel;
 use super::history::{History, Speaker, Turn};
 use super::printable::printable;
@@ -10,9 +10,13 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 /// Backends at work at once, those that have not noticed yet that they were cancelled among them.
 pub(super) const ANSWERS_MAX: usize = 16;
+
+/// Between two messages that say that the model thinks: they count against the agent's rate.
+const THINKING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The longest name of a conversation, in bytes.
 pub(super) const CHAT_BYTES_MAX: usize = 256;
@@ -55,6 +59,11 @@ struct Running {
 #[derive(Clone)]
 struct Answer {
     stream: Arc<Mutex<Option<Stream>>>,
+    client: Client,
+    /// What stands in each of its messages.
+    fields: Map<String, Value>,
+    /// When the phone was last told that the model thinks.
+    thinking: Option<Instant>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -93,7 +102,7 @@ impl Chats {
             history.push(&chat, turn);
             history.context(&chat, self.context_turns)
         };
-        let answer = Answer { stream: Arc::new(Mutex::new(Some(self.client.stream(fields.clone())))) };
+        let answer = Answer::new(&self.client, &fields);
         let cancel = Cancel::default();
         let work = Work {
             client: self.client.clone(),
@@ -110,6 +119,7 @@ impl Chats {
                 self.running.insert(chat, Running { answer, cancel });
             }
             Err(error) => {
+                lock(&self.history).forget_question(&chat);
                 let message = format!("the agent has no thread for the answer: {error}");
                 send_error(&self.client, fields, &message, None);
             }
@@ -121,7 +131,7 @@ impl Chats {
         let Some(running) = self.running.remove(chat) else { return };
         running.cancel.cancel();
         if let Some(stream) = running.answer.take() {
-            end(stream, &self.history, chat, true);
+            end(stream, &self.history, chat, How::Cancelled);
         }
     }
 
@@ -172,24 +182,46 @@ fn send_error(client: &Client, mut fields: Map<String, Value>, message: &str, re
     let _ = client.send("chat.error", &fields);
 }
 
-fn remember(history: &Mutex<History>, chat: &str, answer: &str) {
-    lock(history).push(chat, Turn::new(Speaker::Assistant, answer.to_owned(), Vec::new(), unix_ms()));
+fn remember(history: &Mutex<History>, chat: &str, answer: &str, ending: Option<Ending>) {
+    let turn = Turn::new(Speaker::Assistant, answer.to_owned(), Vec::new(), unix_ms());
+    lock(history).push(chat, Turn { ending, ..turn });
 }
 
-/// Says that an answer is complete, or was cut short, and remembers it.
-fn end(stream: Stream, history: &Mutex<History>, chat: &str, cancelled: bool) {
+/// How an answer ended.
+enum How {
+    Ended(Outcome),
+    Cancelled,
+}
+
+/// Says that an answer is complete, or how it was cut short, and remembers it.
+fn end(stream: Stream, history: &Mutex<History>, chat: &str, how: How) {
     let mut more = Map::new();
-    if cancelled {
-        more.insert("cancelled".to_owned(), json!(true));
-    }
+    let ending = match how {
+        How::Ended(Outcome::Whole) => None,
+        How::Ended(Outcome::Partial(ending)) => {
+            more.insert("finish".to_owned(), json!(ending.finish));
+            more.insert("notice".to_owned(), json!(ending.notice));
+            Some(ending)
+        }
+        How::Cancelled => {
+            more.insert("cancelled".to_owned(), json!(true));
+            Some(Ending { finish: "cancelled", notice: String::new() })
+        }
+    };
     if !stream.text().is_empty() {
-        remember(history, chat, stream.text());
+        remember(history, chat, stream.text(), ending);
     }
     // As above. The phone can ask for the history.
     let _ = stream.finish(more);
 }
 
 impl Answer {
+    fn new(client: &Client, fields: &Map<String, Value>) -> Self {
+        let stream = client.stream(fields.clone());
+        let stream = Arc::new(Mutex::new(Some(stream)));
+        Self { stream, client: client.clone(), fields: fields.clone(), thinking: None }
+    }
+
     fn take(&self) -> Option<Stream> {
         lock(&self.stream).take()
     }
@@ -209,6 +241,20 @@ impl Output for Answer {
             }
             error => BackendError::failed(error.to_string()),
         })
+    }
+
+    fn thinking(&mut self) {
+        let now = Instant::now();
+        let is_known = self.thinking.is_some_and(|at| now < at + THINKING_INTERVAL);
+        if is_known || self.has_ended() {
+            return;
+        }
+        self.thinking = Some(now);
+        let mut payload = self.fields.clone();
+        payload.insert("status".to_owned(), json!("thinking"));
+        payload.insert("message".to_owned(), json!("The model is thinking"));
+        // It is a courtesy: the answer itself follows.
+        let _ = self.client.send("chat.tool_status", &payload);
     }
 }
 
@@ -248,14 +294,15 @@ impl Work {
         let Some(stream) = self.answer.take() else { return };
         let chat = &self.question.chat;
         match result {
-            Ok(()) => end(stream, &self.history, chat, false),
-            Err(BackendError::Cancelled) => end(stream, &self.history, chat, true),
+            Ok(outcome) => end(stream, &self.history, chat, How::Ended(outcome)),
+            Err(BackendError::Cancelled) => end(stream, &self.history, chat, How::Cancelled),
             Err(BackendError::Failed { message, retry_after }) => {
                 eprintln!("No answer: {}", printable(&message));
                 if stream.text().is_empty() {
                     lock(&self.history).forget_question(chat);
                 } else {
-                    remember(&self.history, chat, stream.text());
+                    let ending = Ending { finish: "error", notice: message.clone() };
+                    remember(&self.history, chat, stream.text(), Some(ending));
                 }
                 let ms = retry_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
                 send_error(&self.client, self.fields, &message, ms);

@@ -1,6 +1,6 @@
 //! A backend that says again what it hears, word by word: to try the way without an AI.
 
-use super::backend::{Backend, BackendError, Output, Question};
+use super::backend::{Backend, BackendError, Outcome, Output, Question};
 use super::cancel::Cancel;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const ANSWER_TIME: Duration = Duration::from_secs(10);
 pub struct Echo;
 
 impl Backend for Echo {
-    fn answer(&self, question: &Question, output: &mut dyn Output, cancel: &Cancel) -> Result<(), BackendError> {
+    fn answer(&self, question: &Question, output: &mut dyn Output, cancel: &Cancel) -> Result<Outcome, BackendError> {
         let text = describe(question);
         let words = text.split_inclusive(' ');
         let count = u32::try_from(words.clone().count()).unwrap_or(u32::MAX).max(1);
@@ -25,7 +25,7 @@ impl Backend for Echo {
                 return Err(BackendError::Cancelled);
             }
         }
-        Ok(())
+        Ok(Outcome::Whole)
     }
 
     fn kind(&self) -> &'static str {

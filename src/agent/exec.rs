@@ -3,7 +3,7 @@
 //! Each question starts the program anew, by the system's shell, in a process group of its own, which is killed when
 //! the answer has ended, in whatever way, and when the agent ends. What it prints on standard error goes to the agent's.
 
-use super::backend::{Backend, BackendError, Output, Question};
+use super::backend::{Backend, BackendError, Outcome, Output, Question};
 use super::cancel::Cancel;
 use super::printable::printable;
 use super::utf8::Decoder;
@@ -102,7 +102,7 @@ fn shell(line: &str) -> Command {
 }
 
 impl Backend for Exec {
-    fn answer(&self, question: &Question, output: &mut dyn Output, cancel: &Cancel) -> Result<(), BackendError> {
+    fn answer(&self, question: &Question, output: &mut dyn Output, cancel: &Cancel) -> Result<Outcome, BackendError> {
         if question.text().is_empty() && !question.images().is_empty() {
             return Err(BackendError::failed("this agent takes text only"));
         }
@@ -125,7 +125,7 @@ impl Backend for Exec {
         printed?;
         match status {
             _ if cancel.is_cancelled() => Err(BackendError::Cancelled),
-            Some(status) if status.success() => Ok(()),
+            Some(status) if status.success() => Ok(Outcome::Whole),
             Some(status) => Err(BackendError::failed(format!("the agent's program failed ({status})"))),
             None => Err(self.too_long()),
         }

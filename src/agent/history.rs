@@ -1,6 +1,6 @@
 //! What was said, for the model's context and for `chat.history`. In memory, within bounds.
 
-use super::backend::Image;
+use super::backend::{Ending, Image};
 use serde_json::{Value, json};
 use std::collections::{HashMap, VecDeque};
 
@@ -46,13 +46,15 @@ pub struct Turn {
     pub image_count: usize,
     /// When, in Unix milliseconds.
     pub at_ms: u64,
+    /// An answer: why it is not whole.
+    pub ending: Option<Ending>,
 }
 
 impl Turn {
     /// Something that is said now.
     #[must_use]
     pub fn new(speaker: Speaker, text: String, images: Vec<Image>, at_ms: u64) -> Self {
-        Self { speaker, text, image_count: images.len(), images, at_ms }
+        Self { speaker, text, image_count: images.len(), images, at_ms, ending: None }
     }
 
     fn bytes(&self) -> usize {
@@ -120,6 +122,12 @@ impl History {
             let mut message = json!({"role": turn.speaker.name(), "text": turn.text, "ts": turn.at_ms});
             if turn.image_count != 0 {
                 message["images"] = json!(turn.image_count);
+            }
+            if let Some(ending) = &turn.ending {
+                message["finish"] = json!(ending.finish);
+                if !ending.notice.is_empty() {
+                    message["notice"] = json!(ending.notice);
+                }
             }
             // Written, for escapes make a text longer. One byte more is the comma.
             left = left.checked_sub(message.to_string().len() + 1)?;

@@ -14,6 +14,7 @@ mod openai;
 mod options;
 pub mod pairing;
 pub mod printable;
+mod question;
 mod serve;
 pub mod state;
 mod utf8;

@@ -1,11 +1,11 @@
 //! The agent's life: takes what the phone sends to the backend, answers what it asks about the agent, and ends in
 //! order.
 
-use super::backend::{Backend, Image};
-use super::chats::{Asked, CHAT_BYTES_MAX, Chats};
+use super::backend::Backend;
+use super::chats::{CHAT_BYTES_MAX, Chats};
 use super::printable::printable;
+use super::question;
 use crate::client::{Client, Event, Events, Message, PeerError};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,8 +15,6 @@ use std::time::{Duration, Instant};
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// For the last messages, when all answers have ended.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Images of one question.
-const IMAGES_MAX: usize = 16;
 /// Turns in `chat.history.result`, asked for or not.
 const HISTORY_MAX: usize = 200;
 
@@ -42,21 +40,6 @@ pub enum Ending {
     Revoked,
     /// The relay does not accept the token; in its words.
     Refused(String),
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Ask {
-    text: Option<String>,
-    images: Vec<Picture>,
-    chat_id: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Picture {
-    #[serde(default)]
-    mime: String,
-    data: String,
 }
 
 /// Serves until `stop` is set, or until there is no way on. `say` shows a line to whoever started the agent;
@@ -177,8 +160,10 @@ impl Agent<'_> {
             "chat.send" => self.handle_question(message),
             "chat.cancel" => {
                 // What cannot be read names no conversation: none is cancelled for it.
-                if let Ok(ask) = serde_json::from_value::<Ask>(message.payload) {
-                    self.chats.cancel(&ask.chat_id.unwrap_or_default());
+                match &message.payload["chat_id"] {
+                    Value::Null => self.chats.cancel(""),
+                    Value::String(chat) => self.chats.cancel(chat),
+                    _ => {}
                 }
             }
             "chat.history" => self.handle_history(message),
@@ -231,28 +216,14 @@ impl Agent<'_> {
     }
 
     fn handle_question(&mut self, message: Message) {
-        let ask = serde_json::from_value::<Ask>(message.payload);
-        let is_readable = ask.is_ok();
-        let ask = ask.unwrap_or_default();
-        let asked = Asked {
-            id: message.id,
-            chat: ask.chat_id,
-            text: ask.text.unwrap_or_default(),
-            images: ask.images.into_iter().map(image).collect(),
-        };
+        let (asked, fault) = question::read(message);
         if self.stop_by.is_some() {
             return self.chats.refuse(&asked, "the agent is stopping");
         }
-        if !is_readable || asked.text.is_empty() && asked.images.is_empty() {
-            return self.chats.refuse(&asked, "the question has neither text nor images that can be read");
+        match fault {
+            Some(fault) => self.chats.refuse(&asked, fault),
+            None => self.chats.ask(asked),
         }
-        if asked.images.len() > IMAGES_MAX {
-            return self.chats.refuse(&asked, "the question has too many images");
-        }
-        if !asked.images.iter().all(is_sound) {
-            return self.chats.refuse(&asked, "an image of the question is not image data in base64");
-        }
-        self.chats.ask(asked);
     }
 
     fn reply(&self, kind: &str, mut payload: Value, about: &str) {
@@ -260,17 +231,4 @@ impl Agent<'_> {
         // The client has ended, or nothing could be sent for long: there is nobody to tell.
         let _ = self.client.send(kind, &payload);
     }
-}
-
-fn image(picture: Picture) -> Image {
-    let mime = if picture.mime.is_empty() { "image/jpeg".to_owned() } else { picture.mime };
-    Image { mime, data: picture.data }
-}
-
-/// Whether it can stand in a data URL without becoming anything else.
-fn is_sound(image: &Image) -> bool {
-    let is_name = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
-    let kind = image.mime.strip_prefix("image/").unwrap_or_default();
-    let is_base64 = |b: u8| b.is_ascii_alphanumeric() || b"+/=".contains(&b);
-    !kind.is_empty() && kind.len() <= 64 && kind.bytes().all(is_name) && image.data.bytes().all(is_base64)
 }

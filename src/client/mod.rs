@@ -32,6 +32,7 @@ mod connect;
 mod connection;
 mod envelope;
 mod event;
+pub(crate) mod lenient;
 mod options;
 mod register;
 mod secure;

@@ -30,6 +30,9 @@ pub(super) const PIECE_INTERVAL: Duration = Duration::from_micros(12_500);
 /// The longest piece of an answer, in bytes of its text.
 pub(super) const PIECE_BYTES_MAX: usize = 32 << 10;
 
+/// Sealed payloads are multiples of this many bytes: a piece of an answer, whose length would tell its words, has less.
+pub(super) const PADDING_BYTES: usize = 192;
+
 /// Two sealed messages of the largest size fit into what waits.
 const _: () = assert!(OUTGOING_BYTES_MAX >= 2 * MESSAGE_BYTES_MAX && EVENTS_BYTES_MAX >= 2 * MESSAGE_BYTES_MAX);
 

@@ -1,7 +1,7 @@
 //! What encryption asks of a client: what to send when, what to seal, what to refuse. The ciphers are `e2e`'s.
 
 use super::envelope::{new_id, random};
-use super::options::{Encryption, HEAL_INTERVAL, Options};
+use super::options::{Encryption, HEAL_INTERVAL, Options, PADDING_BYTES};
 use crate::e2e::{End, OpenError, Protection, Reply};
 use crate::proto::token::Role;
 use serde_json::value::RawValue;
@@ -66,7 +66,7 @@ impl Secure {
             Role::Phone => End::phone(&options.token, secret, fill),
             Role::Agent => End::agent(&options.token, secret, fill),
         };
-        Self { role: options.role, end: Some(end), agreed: false, heal_from: None }
+        Self { role: options.role, end: Some(end.with_padding(PADDING_BYTES)), agreed: false, heal_from: None }
     }
 
     /// The relay has let this end in, or the peer has come, or has come anew.

@@ -3,15 +3,18 @@
 
 use super::envelope::{self, Received};
 use super::event::{Event, Message, PeerError, Reason};
+use super::lenient;
 use super::options::{Options, PACED_FOR, RECENT_BYTES_MAX, RECENT_MAX, RETRIES_MAX, RETRY_AFTER_MAX};
 use super::secure::{Refusal, Secure, Step, empty};
 use super::shared::Entry;
 use crate::e2e::DECRYPTION_FAILED;
-use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
+
+/// The `code` of a message that cannot be read.
+const INVALID_MESSAGE: &str = "INVALID_MESSAGE";
 
 /// What the connection is to do.
 #[derive(Debug)]
@@ -28,29 +31,31 @@ pub(super) enum Action {
     End(Event),
 }
 
-#[derive(Deserialize)]
-struct AuthOk {
-    #[serde(default)]
-    paired: bool,
-    #[serde(default)]
-    daily_quota_bytes: u64,
-    #[serde(default)]
-    daily_used_bytes: u64,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
+/// A `chat.error`. What cannot be read of it is missing.
+#[derive(Default)]
 struct ErrorPayload {
     code: String,
     message: String,
     retry_after_ms: Option<u64>,
-    #[serde(rename = "ref")]
     about: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Status {
-    peer: String,
+impl ErrorPayload {
+    fn read(payload: &Value) -> Self {
+        let text = |name: &str| payload[name].as_str().map(str::to_owned);
+        Self {
+            code: text("code").unwrap_or_default(),
+            message: text("message").unwrap_or_default(),
+            retry_after_ms: whole_number(&payload["retry_after_ms"]),
+            about: text("ref"),
+        }
+    }
+}
+
+/// A number that is not below 0, in whatever way it is written.
+fn whole_number(value: &Value) -> Option<u64> {
+    let float = || value.as_f64().filter(|number| *number >= 0.0).map(|number| number as u64);
+    value.as_u64().or_else(float)
 }
 
 /// One connection's state, from `auth` to its end.
@@ -147,9 +152,14 @@ impl Session {
 
     /// A text message of the relay, or of the peer.
     pub(super) fn handle_text(&mut self, now: Instant, text: &str, actions: &mut Vec<Action>) {
-        let Ok(received) = serde_json::from_str::<Received<'_>>(text) else {
-            // The relay forwards only envelopes.
-            return actions.push(Action::Lost(Reason::Protocol("it sent what is no envelope")));
+        let received = match serde_json::from_str::<Received<'_>>(text) {
+            Ok(received) => received,
+            Err(_) if !self.authed => {
+                return actions.push(Action::Lost(Reason::Protocol("it sent what is no envelope")));
+            }
+            // The relay forwards the peer's bytes, which may be strange: a key twice, half a surrogate pair in the id. It
+            // costs that message and nothing else.
+            Err(error) => return actions.push(unreadable(None, &error.to_string())),
         };
         let (id, payload) = (received.id.as_deref(), received.payload);
         if !self.authed {
@@ -170,15 +180,15 @@ impl Session {
     fn handle_first(&mut self, kind: &str, payload: Option<&RawValue>, actions: &mut Vec<Action>) {
         match kind {
             "auth.ok" => {
-                let Some(ok) = read::<AuthOk>(payload) else {
+                let Some(ok) = read(payload).filter(Value::is_object) else {
                     return actions.push(Action::Lost(Reason::Protocol("its auth.ok cannot be read")));
                 };
                 self.authed = true;
-                self.peer_online = ok.paired;
+                self.peer_online = ok["paired"] == true;
                 let event = Event::Connected {
-                    paired: ok.paired,
-                    daily_quota_bytes: ok.daily_quota_bytes,
-                    daily_used_bytes: ok.daily_used_bytes,
+                    paired: self.peer_online,
+                    daily_quota_bytes: whole_number(&ok["daily_quota_bytes"]).unwrap_or_default(),
+                    daily_used_bytes: whole_number(&ok["daily_used_bytes"]).unwrap_or_default(),
                 };
                 actions.push(Action::Emit(event, 0));
                 // Sent to nobody it earns PEER_OFFLINE, which is normal (wire contract, Order).
@@ -186,7 +196,7 @@ impl Session {
                 self.handle_step(step, None, actions);
             }
             "auth.fail" => {
-                let error: ErrorPayload = read(payload).unwrap_or_default();
+                let error = ErrorPayload::read(&read(payload).unwrap_or_default());
                 actions.push(Action::End(Event::Refused { code: error.code, message: error.message }));
             }
             // Followed by a close frame.
@@ -196,8 +206,9 @@ impl Session {
     }
 
     fn handle_status(&mut self, payload: Option<&RawValue>, actions: &mut Vec<Action>) {
-        let Some(status) = read::<Status>(payload) else { return };
-        self.peer_online = status.peer == "online";
+        let status = read(payload).unwrap_or_default();
+        let Some(peer) = status["peer"].as_str() else { return };
+        self.peer_online = peer == "online";
         if self.peer_online {
             actions.push(Action::Emit(Event::PeerOnline, 0));
             let step = self.secure.handle_peer();
@@ -239,12 +250,12 @@ impl Session {
                 return refuse(refusal, id, actions);
             }
         };
+        let Some(payload) = read(Some(&opened.payload)) else {
+            return actions.push(unreadable(id, "its payload is not JSON"));
+        };
         if kind == "chat.error" {
-            let error: ErrorPayload = read(Some(&opened.payload)).unwrap_or_default();
-            return self.handle_error(now, error, opened.authenticated, actions);
+            return self.handle_error(now, ErrorPayload::read(&payload), opened.authenticated, actions);
         }
-        // It is JSON; only numbers that no f64 holds can be in its way.
-        let payload: Value = read(Some(&opened.payload)).unwrap_or_default();
         let payload = if payload.is_null() { json!({}) } else { payload };
         let id = id.unwrap_or_default().to_owned();
         let message = Message { kind: kind.to_owned(), id, payload, missed: opened.missed };
@@ -332,9 +343,22 @@ fn refuse(refusal: Refusal, about: Option<&str>, actions: &mut Vec<Action>) {
     }
 }
 
-/// A payload's fields.
-fn read<'a, T: Deserialize<'a>>(payload: Option<&'a RawValue>) -> Option<T> {
-    serde_json::from_str(payload?.get()).ok()
+/// Tells the owner that a message was passed over.
+fn unreadable(about: Option<&str>, why: &str) -> Action {
+    let error = PeerError {
+        code: INVALID_MESSAGE.to_owned(),
+        message: format!("a message was passed over, for it cannot be read: {why}"),
+        retry_after: None,
+        about: about.map(str::to_owned),
+        authenticated: false,
+        sent_again: false,
+    };
+    Action::Emit(Event::Error(error), 0)
+}
+
+/// A payload's value, as far as it can be read.
+fn read(payload: Option<&RawValue>) -> Option<Value> {
+    lenient::value(payload?.get())
 }
 
 /// A value's JSON text.

@@ -22,7 +22,7 @@ mod phone;
 pub(super) use agent::OPENINGS_MAX;
 
 use super::error::{ExchangeError, OpenError, SealError};
-use super::payload::{enclosed, json};
+use super::payload::{enclosed, json, padded};
 use super::{Fingerprint, PairingSecret, Random, v1, v2};
 use crate::proto::token::Role;
 use serde::Serialize;
@@ -81,6 +81,8 @@ pub struct End {
     token: String,
     secret: Option<PairingSecret>,
     random: Box<dyn Random + Send>,
+    /// What is sealed is padded to a multiple of this many bytes.
+    padding: usize,
     /// What messages are opened with, and sealed with unless `waiting`.
     keys: Option<Keys>,
     /// New keys are under way, and nothing is sealed with the old ones. Only phones wait: an agent's keys are gone
@@ -123,6 +125,7 @@ impl End {
             token: token.to_owned(),
             secret,
             random: Box::new(random),
+            padding: 1,
             keys: None,
             waiting: role == Role::Phone,
             clear: false,
@@ -189,15 +192,23 @@ impl End {
         let payload = payload.unwrap_or_else(|| empty());
         match &mut self.keys {
             Some(_) if self.waiting => Err(SealError::Waiting),
-            Some(Keys::Verified(session)) => session.seal(kind, payload),
-            Some(Keys::Unverified { key, .. }) => key.seal(&mut *self.random, payload),
+            Some(Keys::Verified(session)) => session.seal(kind, &padded(payload, self.padding)),
+            Some(Keys::Unverified { key, .. }) => key.seal_text(&mut *self.random, &padded(payload, self.padding)),
             None if self.clear => Ok(payload.to_owned()),
             None => Err(SealError::Waiting),
         }
     }
 
-    /// Decrypts the payload of a message of type `kind`. Without a secret, what came in clear comes back as it is;
-    /// with one, only `chat.error` does, for the relay says that, too.
+    /// Pads what is sealed with blanks behind its JSON to a multiple of `step` bytes, so that its length tells less of
+    /// it. Receivers need nothing for it.
+    #[must_use]
+    pub fn with_padding(mut self, step: usize) -> Self {
+        self.padding = step;
+        self
+    }
+
+    /// Decrypts the payload of a message of type `kind`. What came in clear comes back as it is where there is neither a
+    /// secret nor, at an agent, a key; else only `chat.error` does, for the relay says that, too.
     ///
     /// # Errors
     /// The message is refused: a client must not act on it, and sends the [`complaint`](Self::complaint). A phone may
@@ -221,7 +232,11 @@ impl End {
         if self.secret.is_some() && !relays {
             return Err(OpenError::InClear);
         }
-        if self.role == Role::Agent && self.keys.is_none() && !relays {
+        if self.role == Role::Agent && !relays {
+            if self.keys.is_some() {
+                // The phone has the key, too: whoever writes this is not the phone.
+                return Err(OpenError::NotEncrypted);
+            }
             self.clear = true; // it is answered as it spoke
         }
         Ok(Opened { payload: payload.to_owned(), protection: Protection::Clear, missed: 0 })

@@ -65,6 +65,9 @@ pub enum OpenError {
     /// It came in clear, and this end has a pairing secret.
     #[error("the message is not encrypted with the pairing secret")]
     InClear,
+    /// It came in clear, and both ends have a key of version 1.
+    #[error("the message is not encrypted, although a key is agreed")]
+    NotEncrypted,
     /// It is encrypted, and there is no key yet: usually it was meant for an earlier connection.
     #[error("the message is encrypted and no key is agreed")]
     NoKey,

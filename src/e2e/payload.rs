@@ -15,9 +15,23 @@ pub(super) fn json(value: &impl Serialize) -> Box<RawValue> {
     to_raw_value(value).expect("structs of strings and numbers are JSON")
 }
 
+/// The text of a payload with blanks behind it, which mean nothing in JSON, up to a multiple of `step` bytes: its length
+/// says less about it. Never longer than a payload may be.
+pub(super) fn padded(payload: &RawValue, step: usize) -> Cow<'_, str> {
+    let text = payload.get();
+    let bytes = text.len().next_multiple_of(step.max(1)).min(PAYLOAD_BYTES_MAX.max(text.len()));
+    if bytes == text.len() {
+        return Cow::Borrowed(text);
+    }
+    let mut padded = String::with_capacity(bytes);
+    padded.push_str(text);
+    padded.extend(std::iter::repeat_n(' ', bytes - text.len()));
+    Cow::Owned(padded)
+}
+
 /// Whether a key that has sealed so many payloads may seal this one.
-pub(super) fn check_room(payload: &RawValue, sealed: u64) -> Result<(), SealError> {
-    let bytes = payload.get().len();
+pub(super) fn check_room(payload: &str, sealed: u64) -> Result<(), SealError> {
+    let bytes = payload.len();
     match (bytes > PAYLOAD_BYTES_MAX, sealed >= MESSAGES_MAX) {
         (true, _) => Err(SealError::TooLong { bytes }),
         (false, true) => Err(SealError::Exhausted),

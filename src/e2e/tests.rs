@@ -301,6 +301,28 @@ fn a_key_ends_after_its_bound() {
 }
 
 #[test]
+fn lengths_tell_no_words_apart_and_every_receiver_reads_what_is_padded() {
+    for key in [None, secret(7)] {
+        let (phone, mut agent) = pair(key);
+        let (mut phone, mut lengths) = (phone.with_padding(192), std::collections::BTreeSet::new());
+        for text in ["{}", r#"{"delta":"yes"}"#, r#"{"delta":"nonetheless"}"#, &format!("\"{}\"", "\u{fc}".repeat(95))]
+        {
+            let sealed = phone.seal("chat.stream", Some(&raw(text))).unwrap();
+            lengths.insert(sealed.get().len());
+            assert_eq!(agent.open("chat.stream", Some(&sealed)).unwrap().payload.get(), text);
+        }
+        assert_eq!(lengths.len(), 1, "{lengths:?}");
+        // Nothing becomes too long by it.
+        let fits = raw(&format!("\"{}\"", "a".repeat(PAYLOAD_BYTES_MAX - 2)));
+        let sealed = phone.seal("file.put", Some(&fits)).unwrap();
+        assert_eq!(agent.open("file.put", Some(&sealed)).unwrap().payload.get(), fits.get());
+        let long = raw(&format!("\"{}\"", "a".repeat(PAYLOAD_BYTES_MAX - 1)));
+        let refused = SealError::TooLong { bytes: PAYLOAD_BYTES_MAX + 1 };
+        assert_eq!(phone.seal("file.put", Some(&long)).unwrap_err(), refused);
+    }
+}
+
+#[test]
 fn what_is_too_long_is_refused_before_a_nonce_is_used() {
     for key in [None, secret(7)] {
         let (mut phone, mut agent) = pair(key);
@@ -334,8 +356,13 @@ fn without_a_secret_an_agent_answers_as_the_phone_spoke() {
     assert_eq!(agent.open("chat.send", Some(&phone.seal("chat.send", None).unwrap())).unwrap_err(), OpenError::NoKey);
     assert!(agent.handle_key_exchange(None, Some(&of_phone), "").unwrap().agreed);
     assert_eq!(agent.fingerprint(), phone.fingerprint());
-    assert_eq!(agent.open("chat.send", None).unwrap().protection, Protection::Clear);
-    assert_eq!(agent.protection(), Protection::Unverified);
+    // With a key it takes nothing in clear any more: that is not the phone's.
+    for text in [r#"{"text":"hi"}"#, r#"{"enc":false,"ciphertext":"","nonce":""}"#, "null"] {
+        assert_eq!(agent.open("chat.send", Some(&raw(text))).unwrap_err(), OpenError::NotEncrypted, "{text}");
+    }
+    assert_eq!(agent.open("chat.send", None).unwrap_err(), OpenError::NotEncrypted);
+    let relays = agent.open("chat.error", Some(&raw(r#"{"code":"PEER_OFFLINE"}"#)));
+    assert_eq!((relays.unwrap().protection, agent.protection()), (Protection::Clear, Protection::Unverified));
 }
 
 #[test]

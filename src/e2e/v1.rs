@@ -82,6 +82,15 @@ impl Key {
         random: &mut (impl Random + ?Sized),
         payload: &RawValue,
     ) -> Result<Box<RawValue>, SealError> {
+        self.seal_text(random, payload.get())
+    }
+
+    /// The same, of a payload's text.
+    pub(super) fn seal_text(
+        &mut self,
+        random: &mut (impl Random + ?Sized),
+        payload: &str,
+    ) -> Result<Box<RawValue>, SealError> {
         check_room(payload, self.sealed)?;
         let nonce = draw(random);
         if self.newest == Some(nonce) {
@@ -89,7 +98,7 @@ impl Key {
         }
         self.newest = Some(nonce);
         self.sealed += 1;
-        Ok(enclose(&nonce, &self.gcm.seal(&nonce, b"", payload.get().as_bytes())))
+        Ok(enclose(&nonce, &self.gcm.seal(&nonce, b"", payload.as_bytes())))
     }
 
     /// Decrypts a payload; `None` for one in clear.

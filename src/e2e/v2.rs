@@ -140,11 +140,11 @@ impl Session {
         Self { send: Gcm::new(&send), receive: Gcm::new(&receive), sent: 0, expected: 0, missed: 0 }
     }
 
-    pub(super) fn seal(&mut self, kind: &str, payload: &RawValue) -> Result<Box<RawValue>, SealError> {
+    pub(super) fn seal(&mut self, kind: &str, payload: &str) -> Result<Box<RawValue>, SealError> {
         check_room(payload, self.sent)?;
         let nonce = nonce_of(self.sent);
         self.sent += 1;
-        Ok(enclose(&nonce, &self.send.seal(&nonce, kind.as_bytes(), payload.get().as_bytes())))
+        Ok(enclose(&nonce, &self.send.seal(&nonce, kind.as_bytes(), payload.as_bytes())))
     }
 
     /// The payload, and how many messages before it never came.

@@ -59,6 +59,14 @@ class Process:
         self.process.wait()
 
 
+class Agent(Process):
+    """coralmux-agent, with a state of its own."""
+
+    def __init__(self, directory, relay, *flags, env=None):
+        command = [program("coralmux-agent"), "--relay", relay, "--qr", "none", *flags]
+        super().__init__(directory, command, {"XDG_STATE_HOME": str(directory)} | (env or {}))
+
+
 class AiServer:
     """Answers each request with what `answer(request, write)` writes: a coroutine that gets the request's JSON."""
 
@@ -134,9 +142,18 @@ class Phone:
 
     async def answer(self):
         """What was streamed, and the event that ended it."""
-        streamed = ""
+        streamed, end, _ = await self.told()
+        return streamed, end
+
+    async def told(self):
+        """What was streamed, the event that ended it, and whether the model was said to think."""
+        streamed, has_thought = "", False
         while True:
-            event = await self.expect("chat.stream", "chat.done", "chat.error")
-            if event.type != "chat.stream":
-                return streamed, event
-            streamed += event.payload["delta"]
+            event = await self.expect("chat.stream", "chat.tool_status", "chat.done", "chat.error")
+            if event.type == "chat.tool_status":
+                assert event.payload["status"] == "thinking" and event.payload["ref"], event
+                has_thought = True
+            elif event.type == "chat.stream":
+                streamed += event.payload["delta"]
+            else:
+                return streamed, event, has_thought

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 
+from agents import Agent
 from manager import Manager
 from relay import GENEROUS, Relay
 
@@ -40,6 +41,23 @@ def start_relay(tmp_path):
             except AssertionError as failure:
                 failures.append(str(failure))
     assert not failures, "\n".join(failures)
+
+
+@pytest.fixture
+def start_agent(tmp_path, relay):
+    """Starts agents of the relay for all tests."""
+    started = []
+
+    def start(*flags, env=None):
+        folder = tmp_path / f"agent-{len(started)}"
+        folder.mkdir()
+        started.append(Agent(folder, f"ws://127.0.0.1:{relay.port}", *flags, env=env))
+        return started[-1]
+
+    yield start
+    for agent in started:
+        if agent.process.poll() is None:
+            agent.kill()
 
 
 @pytest.fixture

@@ -7,26 +7,8 @@ import urllib.request
 
 import pytest
 
-from agents import DONE, AiServer, Phone, Process, event, head, program
+from agents import DONE, AiServer, Phone, Process, event, head
 from relay import binary
-
-
-@pytest.fixture
-def start_agent(tmp_path, relay):
-    started = []
-
-    def start(*flags, env=None):
-        folder = tmp_path / f"agent-{len(started)}"
-        folder.mkdir()
-        command = [program("coralmux-agent"), "--relay", f"ws://127.0.0.1:{relay.port}", "--qr", "none", *flags]
-        agent = Process(folder, command, {"XDG_STATE_HOME": str(folder)} | (env or {}))
-        started.append(agent)
-        return agent
-
-    yield start
-    for agent in started:
-        if agent.process.poll() is None:
-            agent.kill()
 
 
 async def ask_one(start_agent, answer, *flags, text="hi", env=None, **more):

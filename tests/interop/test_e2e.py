@@ -482,3 +482,20 @@ async def test_the_example_of_the_clients_readme_works(relay, tmp_path):
     finally:
         process.kill()
         await process.wait()
+
+
+@pytest.mark.parametrize("secret", [None, SECRET])
+@pytest.mark.parametrize("agent", MAKES["agent"])
+async def test_the_lengths_of_pieces_tell_no_words_apart(relay, agent, secret):
+    token = await relay.token()
+    words = ["I", "yes", "nonetheless", "\U0001f980" * 8, "\"\n"]
+    async with Middle(relay) as middle:
+        async with end("python", "phone", middle.url, token, secret) as phone:
+            async with end(agent, "agent", middle.url, token, secret) as agent:
+                await asyncio.gather(phone.secure(), agent.secure())
+                for word in words:
+                    await agent.send("chat.stream", {"delta": word, "seq": 1})
+                    assert (await phone.message("chat.stream"))["delta"] == word
+        pieces = [json.loads(text) for role, text in middle.seen if role == "agent"]
+        lengths = [len(piece["payload"]["ciphertext"]) for piece in pieces if piece["type"] == "chat.stream"]
+    assert len(lengths) == len(words) and len(set(lengths)) == 1, lengths

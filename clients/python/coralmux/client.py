@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import random
 import time
@@ -13,16 +12,24 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, WebSocketException
 
 from .end import DECRYPTION_FAILED, End, ExchangeError, OpenError, Protection, Waiting
+from .wire import Unreadable, dumps, envelope
 
 MAX_SIZE = 5 * 1024 * 1024
 AUTH_TIMEOUT = 10
 DELAYS = 1, 60  # seconds before the second try, and at most
 EVENTS_MAX = 256
+PADDING = 192  # sealed payloads are multiples of it: a piece of an answer, whose length would tell its words, has less
 # Seconds between two openings that a phone makes because the agent seems to have other keys.
 HEAL_INTERVAL = 5
+RETRY_AFTER_MS_MAX = 65_000  # the longest that the relay can ask to wait with a key exchange
 # How long a phone without a secret waits for the agent's key before it speaks in clear to an agent that has none.
 CLEAR_AFTER = 2
 FINAL = {4001: "another connection has taken this role", 4002: "the token was revoked"}
+
+
+def as_object(payload):
+    """The payload of a message that has to have an object for it."""
+    return payload if isinstance(payload, dict) else {}
 
 
 class Refused(Exception):
@@ -55,7 +62,7 @@ class Client:
 
     def __init__(self, role, link, *, clear_after=CLEAR_AFTER, delays=DELAYS, **options):
         self.role, self.link, self.clear_after, self.delays = role, link, clear_after, delays
-        self.end = End(role, link.token, link.secret, os.urandom)
+        self.end = End(role, link.token, link.secret, os.urandom, PADDING)
         self.options = {"ping_interval": 30, "ping_timeout": 10, "max_size": MAX_SIZE} | options
         self.paired = False
         self._ws = None
@@ -124,7 +131,7 @@ class Client:
                 final = FINAL.get(ws.close_code)
             except Refused as refused:
                 final = str(refused)
-            except (OSError, TimeoutError, InvalidHandshake, WebSocketException) as error:
+            except (OSError, TimeoutError, InvalidHandshake, Unreadable, WebSocketException) as error:
                 rcvd = getattr(error, "rcvd", None)
                 reason, final = str(error), FINAL.get(rcvd.code if rcvd else None)
             self._ended = Refused(final) if final else None
@@ -141,22 +148,24 @@ class Client:
     async def _serve(self, ws):
         """One connection, from `auth` to its end."""
         await ws.send(self._envelope("auth", {"token": self.link.token, "role": self.role})[0])
-        reply = json.loads(await asyncio.wait_for(ws.recv(), AUTH_TIMEOUT))
-        payload = reply.get("payload") or {}
-        if reply["type"] == "auth.fail":
-            raise Refused(payload.get("message", "the relay refused the token"))
-        if reply["type"] != "auth.ok":
+        kind, _, payload = envelope(await asyncio.wait_for(ws.recv(), AUTH_TIMEOUT))
+        payload = as_object(payload)
+        if kind == "auth.fail":
+            raise Refused(str(payload.get("message", "the relay refused the token")))
+        if kind != "auth.ok":
             return
         self._exchanges.clear()
-        self.paired = payload["paired"]
+        self.paired = payload.get("paired") is True
         await self._tell("client.connected", payload)
         await self._set_connection(ws)
         await self._online()
         async for text in ws:
-            message = json.loads(text)
-            if message.get("payload") is None:
-                message["payload"] = {}
-            await self._handle(message)
+            try:
+                message = envelope(text)
+            except Unreadable as error:  # the peer's fault: it costs that message and nothing else
+                await self._tell("client.refused", {"reason": "unreadable", "message": f"a message is passed over: {error}"})
+            else:
+                await self._handle(*message)
 
     async def _online(self):
         """Keys are agreed anew."""
@@ -173,18 +182,18 @@ class Client:
         if self.end.protection is Protection.WAITING and self.end.allow_clear():
             await self._notify()
 
-    async def _handle(self, message):
-        kind, payload, message_id = message["type"], message["payload"], message.get("id")
+    async def _handle(self, kind, message_id, payload):
         if kind in ("ping", "pong"):
             return
         if kind == "status":
+            payload = as_object(payload)
             self.paired = payload.get("peer") == "online"
             await self._tell(kind, payload)
             if self.paired:
                 await self._online()
         elif kind == "key_exchange":
             await self._handle_key_exchange(message_id, payload)
-        elif kind == "chat.error" and payload.get("ref") in self._exchanges:
+        elif kind == "chat.error" and self._is_of_ours(as_object(payload).get("ref")):
             await self._handle_unsaid(payload)
         else:
             await self._handle_message(kind, payload, message_id)
@@ -215,7 +224,8 @@ class Client:
             # The word of nobody in particular, so it is no more than a hint.
             if isinstance(opened.payload, dict) and opened.payload.get("code") == DECRYPTION_FAILED:
                 self._doubt()
-        await self._tell(kind, opened.payload, message_id, opened.protection, opened.missed)
+        payload = as_object(opened.payload) if kind == "chat.error" else opened.payload
+        await self._tell(kind, payload, message_id, opened.protection, opened.missed)
         await self._notify()  # an agent may have learned that its phone speaks in clear
 
     def _doubt(self):
@@ -233,11 +243,17 @@ class Client:
                 with contextlib.suppress(ConnectionClosed):
                     await self._exchange(opening, reply_id)
 
+    def _is_of_ours(self, ref):
+        """Whether an error is about a key exchange of ours."""
+        return isinstance(ref, str) and ref in self._exchanges
+
     async def _handle_unsaid(self, error):
         """The relay refused a key exchange of ours. That nobody is there is normal; else it is said again."""
         if error.get("code") == "PEER_OFFLINE":
             return
-        await asyncio.sleep(error.get("retry_after_ms", 1000) / 1000)
+        after_ms = error.get("retry_after_ms")
+        is_time = isinstance(after_ms, int | float) and not isinstance(after_ms, bool) and after_ms >= 0
+        await asyncio.sleep(min(after_ms if is_time else 1000, RETRY_AFTER_MS_MAX) / 1000)
         reply_id = str(uuid.uuid4())
         async with self._changed:
             if again := self.end.retry(reply_id):
@@ -265,7 +281,7 @@ class Client:
         message_id = message_id or str(uuid.uuid4())
         now_ms = int(time.time() * 1000)
         message = {"v": 1, "type": kind, "id": message_id, "ts": now_ms, "payload": payload}
-        return json.dumps(message, ensure_ascii=False), message_id
+        return dumps(message), message_id
 
     async def _set_connection(self, ws):
         self._ws = ws

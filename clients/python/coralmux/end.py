@@ -14,7 +14,6 @@ The relay's own messages do not pass through here, but for its `chat.error`, whi
 """
 
 import enum
-import json
 import os
 from collections import deque
 from dataclasses import dataclass
@@ -23,8 +22,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from . import crypto
 from .noise import KEY_BYTES, Handshake, HandshakeError, nonce_of
+from .wire import dumps, loads
 
 MESSAGES_MAX = 1 << 32
+# The longest payload: in base64, and with 1 KiB for what is around it, it fits into the relay's largest message.
+PAYLOAD_MAX = (5 * 1024 * 1024 - 1024) // 4 * 3 - 16
 HANDSHAKE_BYTES = 48
 OPENINGS_MAX = 1024  # that an agent remembers, so that it takes none twice
 DECRYPTION_FAILED = "DECRYPTION_FAILED"
@@ -68,6 +70,7 @@ class OpenError(Exception):
 
     TEXTS = {
         "in_clear": "the message is not encrypted with the pairing secret",
+        "not_encrypted": "the message is not encrypted, although a key is agreed",
         "no_key": "the message is encrypted and no key is agreed",
         "malformed": "the encrypted message is malformed",
         "nonce": "the message's nonce is not one of this key's",
@@ -157,20 +160,23 @@ def parsed(plaintext):
     if plaintext is None:
         raise OpenError("forged")
     try:
-        return json.loads(plaintext.decode())
+        return loads(plaintext.decode())
     except ValueError:
         raise OpenError("not_json") from None
 
 
 class End:
-    """One end. `secret` is the pairing secret's 32 bytes: with it the end takes version 2 alone."""
+    """One end. `secret` is the pairing secret's 32 bytes: with it the end takes version 2 alone.
 
-    def __init__(self, role, token, secret=None, random=os.urandom):
+    What is sealed is padded with blanks behind its JSON to a multiple of `padding` bytes: its length then tells less.
+    """
+
+    def __init__(self, role, token, secret=None, random=os.urandom, padding=1):
         if role not in ("phone", "agent"):
             raise ValueError(f"no such role: {role}")
         if secret is not None and len(secret) != 32:
             raise ValueError("a pairing secret has 32 bytes")
-        self.role, self.token, self.secret, self.random = role, token, secret, random
+        self.role, self.token, self.secret, self.random, self.padding = role, token, secret, random, padding
         self.keys = None  # for opening, and for sealing unless `waiting`
         self.waiting = role == "phone"
         self.clear = False
@@ -215,8 +221,8 @@ class End:
         """The payload to send in place of this one. Raises Waiting or Exhausted."""
         payload = {} if payload is None else payload
         if self.keys and not self.waiting:
-            plaintext = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
-            return self.keys.seal(kind, plaintext)
+            plaintext = dumps(payload).encode()
+            return self.keys.seal(kind, plaintext + b" " * self._room(len(plaintext)))
         if self.keys is None and self.clear:
             return payload
         raise Waiting
@@ -259,6 +265,10 @@ class End:
     @property
     def missed(self):
         return self.keys.missed if self.keys else 0
+
+    def _room(self, size):
+        """The blanks behind a payload of this size."""
+        return max(0, min(-size % self.padding, PAYLOAD_MAX - size))
 
     def _exchange(self, public, **more):
         return "key_exchange", {"pubkey": crypto.b64(public)} | more
@@ -338,6 +348,8 @@ class End:
         relays = kind == "chat.error"  # which the relay says, too
         if self.secret and not relays:
             raise OpenError("in_clear")
-        if self.role == "agent" and self.keys is None and not relays:
+        if self.role == "agent" and not relays:
+            if self.keys:  # which the phone has, too: whoever writes this is not the phone
+                raise OpenError("not_encrypted")
             self.clear = True  # it is answered as it spoke
         return Opened({} if payload is None else payload, Protection.CLEAR)

@@ -23,7 +23,7 @@ fn question(text: &str) -> Question {
     Question { chat: "a chat".to_owned(), turns: vec![Turn::new(Speaker::User, text.to_owned(), Vec::new(), 0)] }
 }
 
-fn run(command: &str, text: &str, timeout: Duration) -> (Result<(), BackendError>, Kept) {
+fn run(command: &str, text: &str, timeout: Duration) -> (Result<Outcome, BackendError>, Kept) {
     let mut kept = Kept::default();
     let exec = Exec::new(command.to_owned(), timeout);
     let result = exec.answer(&question(text), &mut kept, &Cancel::default());

@@ -310,3 +310,50 @@ fn a_repeated_opening_changes_nothing() {
     let text = phone.writes("chat.send", "mine").unwrap();
     assert!(matches!(&agent.hears_text(&text)[..], [Action::Emit(Event::Message(_), _)]));
 }
+
+#[test]
+fn one_strange_message_is_passed_over_and_the_next_one_is_heard() {
+    let mut played = Played::authed(Role::Agent, Encryption::Off, true);
+    for text in [
+        r#"{"type":"chat.send","type":"chat.send","id":"a","payload":{}}"#,
+        r#"{"type":"chat.send","id":"a","id":"b","payload":{}}"#,
+        r#"{"type":"chat.send","id":"a","payload":{},"payload":{}}"#,
+        r#"{"type":"chat.send\ud83e","id":"a","payload":{}}"#,
+        r#"{"type":"chat.send","id":"\ud83e","payload":{}}"#,
+        r#"{"type":1,"id":"a","payload":{}}"#,
+        r#"{"type":"chat.send","id":7}"#,
+        "[]",
+        "null",
+        "no json",
+        "",
+    ] {
+        let actions = played.hears_text(text);
+        assert!(
+            matches!(&actions[..], [Action::Emit(Event::Error(error), _)] if error.code == INVALID_MESSAGE),
+            "{text}: {actions:?}"
+        );
+    }
+    let deep = format!("{}1{}", "[".repeat(10_000), "]".repeat(10_000));
+    let strange = format!(r#"{{"type":"chat.send","id":"a","payload":{{"text":"x\ud83e","n":1e999,"deep":{deep}}}}}"#);
+    let actions = played.hears_text(&strange);
+    let [Action::Emit(Event::Message(message), _)] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!((&message.payload["text"], &message.payload["n"]), (&json!("x\u{fffd}"), &json!(f64::MAX)));
+}
+
+#[test]
+fn an_odd_field_of_the_relay_does_not_spoil_the_others() {
+    let mut played = Played::new(Role::Agent, Encryption::Off);
+    let text =
+        r#"{"type":"auth.ok","payload":{"paired":true,"daily_quota_bytes":5e2,"daily_used_bytes":-1,"x":"\ud800"}}"#;
+    let actions = played.hears_text(text);
+    let connected = Event::Connected { paired: true, daily_quota_bytes: 500, daily_used_bytes: 0 };
+    assert!(matches!(&actions[0], Action::Emit(event, _) if *event == connected), "{actions:?}");
+    let text = r#"{"type":"chat.error","payload":{"code":"X","code":"Y","message":"m","retry_after_ms":1.5,"ref":4}}"#;
+    let actions = played.hears_text(text);
+    let [Action::Emit(Event::Error(error), _)] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!((error.code.as_str(), error.message.as_str(), error.about.as_deref()), ("Y", "m", None));
+    assert_eq!(error.retry_after, Some(Duration::from_millis(1)));
+    for odd in [json!({}), json!({"peer": 1}), json!([]), Value::Null] {
+        assert!(played.hears("status", odd).is_empty());
+    }
+}

@@ -1,0 +1,101 @@
+"""JSON between programs of many makes: read as far as it can be, written so that everybody can read it.
+
+JSON allows what text and numbers of other programs do not: half a surrogate pair, numbers out of range, a key twice,
+nesting without end. None of it is a reason to end a connection.
+"""
+
+import json
+import sys
+
+DIGITS_MAX = 300  # of an integer; no float holds more
+
+
+class Unreadable(ValueError):
+    """A message that is passed over; the text says why."""
+
+
+class _Object(dict):
+    """An object, and the keys that it had twice."""
+
+    repeated = frozenset()
+
+
+def _object(pairs):
+    found = _Object(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        found.repeated = {key for key in keys if keys.count(key) > 1} if len(keys) < 1000 else set(keys)
+    return found
+
+
+def _float(text):
+    return max(-sys.float_info.max, min(float(text), sys.float_info.max))
+
+
+def _int(text):
+    return int(text) if len(text) <= DIGITS_MAX else _float(text)
+
+
+def _constant(text):
+    raise ValueError(f"{text} is not JSON")
+
+
+def mended(text):
+    """The text with U+FFFD in place of half a surrogate pair: what UTF-8 has."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def _mended(value):
+    """The value with all of its texts mended. Not by recursion: it may be nested deeply."""
+    root = [value]
+    open_ = [(root, 0)]
+    while open_:
+        parent, key = open_.pop()
+        inner = parent[key]
+        if isinstance(inner, str):
+            parent[key] = mended(inner)
+        elif isinstance(inner, list):
+            open_ += [(inner, index) for index in range(len(inner))]
+        elif isinstance(inner, dict):
+            if not all(map(str.isascii, inner)):
+                repeated = getattr(inner, "repeated", frozenset())
+                inner = parent[key] = _Object((mended(name), item) for name, item in inner.items())
+                inner.repeated = repeated
+            open_ += [(inner, name) for name in inner]
+    return root[0]
+
+
+def loads(text):
+    """The value of a JSON text, with what no program can hold replaced. ValueError where it is not JSON."""
+    try:
+        value = json.loads(
+            text, object_pairs_hook=_object, parse_float=_float, parse_int=_int, parse_constant=_constant
+        )
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return _mended(value) if "\\u" in text else value
+
+
+def dumps(value):
+    """A value's JSON text, in compact form. ValueError for what JSON does not have."""
+    return mended(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")))
+
+
+def envelope(text):
+    """Type, id and payload of a message. Raises Unreadable."""
+    try:
+        message = loads(text if isinstance(text, str) else text.decode())
+    except ValueError as error:
+        raise Unreadable(str(error)) from None
+    if not isinstance(message, dict):
+        raise Unreadable("it is no object")
+    if twice := message.repeated & {"type", "id", "payload"}:
+        raise Unreadable(f"it has {min(twice)} twice")
+    kind, message_id, payload = message.get("type"), message.get("id"), message.get("payload")
+    if not isinstance(kind, str) or "\ufffd" in kind or not isinstance(message_id, str | None):
+        raise Unreadable("its type or id is no text")
+    return kind, message_id, {} if payload is None else payload

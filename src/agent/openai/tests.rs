@@ -1,0 +1,111 @@
+//! What servers send, byte for byte (`tests/interop/answers.json`), cut in two at each byte.
+
+use super::reading::Reading;
+use super::*;
+use serde_json::Value;
+
+#[derive(Default)]
+struct Kept {
+    text: String,
+    thinks: bool,
+}
+
+impl Output for Kept {
+    fn push(&mut self, text: &str) -> Result<(), BackendError> {
+        self.text.push_str(text);
+        Ok(())
+    }
+
+    fn thinking(&mut self) {
+        self.thinks = true;
+    }
+}
+
+fn read(pieces: &[&[u8]]) -> (Kept, Result<Outcome, BackendError>) {
+    let (mut kept, mut reading) = (Kept::default(), Reading::default());
+    for piece in pieces {
+        if reading.is_over() {
+            break;
+        }
+        if let Err(error) = reading.feed(piece, &mut kept) {
+            return (kept, Err(error));
+        }
+    }
+    let result = reading.end(&mut kept);
+    (kept, result)
+}
+
+fn check(case: &Value, pieces: &[&[u8]]) {
+    let (kept, result) = read(pieces);
+    let name = format!("{}: {result:?}", case["name"]);
+    assert_eq!((case["text"].as_str(), case["thinks"] == true), (Some(&*kept.text), kept.thinks), "{name}");
+    match (case["error"].as_str(), case["finish"].as_str()) {
+        (Some(words), _) => assert!(result.unwrap_err().to_string().contains(words), "{name}"),
+        (_, Some(finish)) => {
+            let Ok(Outcome::Partial(ending)) = result else { panic!("{name}") };
+            assert_eq!(ending.finish, finish, "{name}");
+            assert!(ending.notice.contains(case["notice"].as_str().unwrap()), "{name}");
+        }
+        (None, None) => assert_eq!(result.unwrap(), Outcome::Whole, "{name}"),
+    }
+}
+
+#[test]
+fn an_answer_is_the_same_wherever_its_bytes_are_cut() {
+    let cases: Vec<Value> = serde_json::from_str(include_str!("../../../tests/interop/answers.json")).unwrap();
+    // Other statuses are not read as answers.
+    for case in cases.iter().filter(|case| case["status"].as_u64().is_some_and(|status| status < 300)) {
+        let bytes = case["body"].as_str().unwrap().as_bytes();
+        for cut in 0..=bytes.len() {
+            check(case, &[&bytes[..cut], &bytes[cut..]]);
+        }
+        check(case, &bytes.chunks(1).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn an_answer_that_is_cut_anywhere_is_never_called_whole() {
+    let stream = "data: {\"choices\":[{\"delta\":{\"content\":\"one \u{fc}\"}}]}\n\n\
+                  data: {\"choices\":[{\"delta\":{\"content\":\" two\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+    let whole = "{\"choices\":[{\"message\":{\"content\":\"one \u{fc} two\"}}]}";
+    for body in [stream, whole] {
+        for cut in 0..body.len() {
+            let (kept, result) = read(&[&body.as_bytes()[..cut]]);
+            let is_whole = kept.text == "one \u{fc} two";
+            assert_eq!(result.is_ok(), is_whole, "{cut}: {result:?} {}", kept.text);
+        }
+    }
+}
+
+fn backend(url: &str, api_key: Option<&str>) -> OpenAi {
+    let settings = Settings {
+        url: url.to_owned(),
+        model: "m".to_owned(),
+        api_key: api_key.map(str::to_owned),
+        system: None,
+        timeout: Duration::from_secs(1),
+        trust: Trust::PublicRoots,
+    };
+    OpenAi::new(settings).unwrap()
+}
+
+#[test]
+fn the_address_gets_v1_only_where_it_has_no_path() {
+    for (url, endpoint) in [
+        ("http://localhost:11434", "http://localhost:11434/v1/chat/completions"),
+        ("http://localhost:11434/", "http://localhost:11434/v1/chat/completions"),
+        ("https://ai.example.com/v1", "https://ai.example.com/v1/chat/completions"),
+        ("https://ai.example.com/api/v3/", "https://ai.example.com/api/v3/chat/completions"),
+    ] {
+        assert_eq!(backend(url, None).endpoint, endpoint, "{url}");
+    }
+}
+
+#[test]
+fn what_is_told_is_cut_behind_the_masking_of_the_key() {
+    let key = "Zq9.very.secret.key.0123456789";
+    for before in 0..2 * MESSAGE_MAX {
+        let told = backend("http://x", Some(key)).told(&format!("{} {key}", "\u{fc}".repeat(before)));
+        assert!(told.chars().count() <= MESSAGE_MAX + 1 && !told.contains("Zq9"), "{told}");
+    }
+}
