@@ -1,11 +1,14 @@
-//! The pool of receive buffers that the kernel picks from, and the slices it hands out.
+//! The pools of receive buffers that the kernel picks from, and the slices it hands out.
 //!
-//! The kernel takes buffers from a ring of entries; the pool gives them back by moving the ring's tail. Where the
-//! kernel can (6.12), a buffer is consumed piece by piece (`IOU_PBUF_RING_INC`): many small messages share one buffer,
-//! and a large read finds a large one. Before that each receive takes a buffer of its own. Only a few buffers stand in
-//! the ring at a time and the one freed last goes back first, so that the memory in use stays in the cache.
+//! The kernel takes buffers from a ring of entries; the pool gives them back by moving the ring's tail. Multishot
+//! receives have one pool. Where the kernel can be trusted with it ([`Consumption`]), its buffers are consumed piece by
+//! piece (`IOU_PBUF_RING_INC`): many small messages share one buffer, and a large read finds a large one. Elsewhere each
+//! receive takes a buffer of its own. Single receives have a pool of small buffers that are never shared: what
+//! newcomers send does not lie beside what pairs do. Only a few buffers stand in a ring at a time and the one freed last
+//! goes back first, so that the memory in use stays in the cache.
 
 use super::map;
+use super::order::{Consumption, Why};
 use io_uring::{Submitter, types::BufRingEntry};
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -14,19 +17,22 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// The buffer group of the pool.
-pub const GROUP: u16 = 0;
+/// The most that one single receive brings.
+pub const GLANCE_BYTES: u32 = 4 << 10;
+/// The buffer group of multishot receives.
+pub(super) const STREAMS: u16 = 0;
+/// The buffer group of single receives.
+pub(super) const GLANCES: u16 = 1;
 /// Flag of `io_uring_register_buf_ring`: buffers are consumed incrementally.
 const INCREMENTAL: u16 = 2;
-/// All the memory of a pool.
-const POOL_BYTES: usize = 8 << 20;
-/// Room for the entries of the largest ring, 16 bytes each.
-const ENTRIES_BYTES: usize = 512 * 16;
 
-/// How the pool's memory is cut.
+/// How a pool's memory is cut.
 #[derive(Clone, Copy)]
 struct Cut {
+    name: &'static str,
     buffer_bytes: usize,
+    /// All buffers of the pool.
+    count: u16,
     /// How many stand in the kernel's ring when little is to do.
     provided_min: u16,
     /// How many stand there at the most: all of them, and a power of two.
@@ -34,14 +40,59 @@ struct Cut {
     incremental: bool,
 }
 
-const CUTS: [Cut; 2] = [
-    Cut { buffer_bytes: 1 << 20, provided_min: 2, provided_max: 8, incremental: true },
-    Cut { buffer_bytes: 16 << 10, provided_min: 16, provided_max: 512, incremental: false },
-];
-const _: () =
-    assert!(POOL_BYTES.is_multiple_of(CUTS[0].buffer_bytes) && POOL_BYTES.is_multiple_of(CUTS[1].buffer_bytes));
+impl Cut {
+    /// For streams, 8 MiB.
+    const INCREMENTAL: Self = Self {
+        name: "incremental",
+        buffer_bytes: 1 << 20,
+        count: 8,
+        provided_min: 2,
+        provided_max: 8,
+        incremental: true,
+    };
+    /// For streams as well.
+    const WHOLE: Self = Self {
+        name: "whole",
+        buffer_bytes: 16 << 10,
+        count: 512,
+        provided_min: 16,
+        provided_max: 512,
+        incremental: false,
+    };
+    /// For single receives, 2 MiB: who has not authenticated is read a page at a time, and a crowd of them finds as many
+    /// buffers as there are where streams take whole ones.
+    const GLANCES: Self = Self {
+        name: "single",
+        buffer_bytes: GLANCE_BYTES as usize,
+        count: 512,
+        provided_min: 32,
+        provided_max: 512,
+        incremental: false,
+    };
 
-/// A shard's receive buffers.
+    const fn bytes(&self) -> usize {
+        self.buffer_bytes * self.count as usize
+    }
+
+    const fn entries_bytes(&self) -> usize {
+        // The kernel wants whole pages.
+        (self.provided_max as usize * size_of::<BufRingEntry>()).next_multiple_of(map::PAGE_BYTES)
+    }
+
+    const fn is_sound(&self) -> bool {
+        self.count <= self.provided_max
+            && self.provided_min <= self.count
+            && self.provided_max.is_power_of_two()
+            && self.buffer_bytes < NOT_PROVIDED as usize
+    }
+}
+const _: () = assert!(Cut::INCREMENTAL.is_sound() && Cut::WHOLE.is_sound() && Cut::GLANCES.is_sound());
+
+/// [`State::written`] of a buffer that the kernel does not have: past the end of every buffer, and so that adding the
+/// length of any completion does not wrap.
+const NOT_PROVIDED: u32 = 1 << 31;
+
+/// A shard's receive buffers of one kind.
 pub struct Pool {
     cut: Cut,
     entries: NonNull<BufRingEntry>,
@@ -57,41 +108,71 @@ pub struct Pool {
     free: RefCell<Vec<u16>>,
 }
 
-#[derive(Default)]
 struct State {
     /// Slices of this buffer that are out, and one more while the kernel may write into it.
     users: Cell<u32>,
-    /// Bytes from its start that the kernel has written.
+    /// Bytes from its start that the kernel has written, or [`NOT_PROVIDED`].
     written: Cell<u32>,
 }
 
 impl Pool {
-    /// Maps the memory and registers the ring of buffers, incremental where the kernel can.
+    /// The pool of multishot receives, and how its buffers are consumed: as `wanted`, where the kernel does it.
     ///
     /// # Errors
     /// What `mmap` or the registration said.
-    pub fn register(submitter: &Submitter<'_>) -> io::Result<Rc<Self>> {
+    ///
+    /// # Safety
+    /// As [`Pool::register`].
+    pub(super) unsafe fn streams(
+        submitter: &Submitter<'_>,
+        wanted: Consumption,
+    ) -> io::Result<(Rc<Self>, Consumption)> {
+        let consumption = match wanted {
+            // SAFETY: the caller says so.
+            Consumption::Incremental => match unsafe { Self::register(submitter, STREAMS, Cut::INCREMENTAL) } {
+                Ok(pool) => return Ok((pool, wanted)),
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Consumption::Whole(Why::Refused),
+                Err(error) => return Err(error),
+            },
+            Consumption::Whole(_) => wanted,
+        };
+        // SAFETY: the caller says so.
+        let pool = unsafe { Self::register(submitter, STREAMS, Cut::WHOLE) }?;
+        Ok((pool, consumption))
+    }
+
+    /// The pool of single receives.
+    ///
+    /// # Errors
+    /// What `mmap` or the registration said.
+    ///
+    /// # Safety
+    /// As [`Pool::register`].
+    pub(super) unsafe fn glances(submitter: &Submitter<'_>) -> io::Result<Rc<Self>> {
+        // SAFETY: the caller says so.
+        unsafe { Self::register(submitter, GLANCES, Cut::GLANCES) }
+    }
+
+    /// Maps the memory and registers the ring of buffers.
+    ///
+    /// # Safety
+    /// The pool must stand until no receive of the group is under way any more, nor will be.
+    unsafe fn register(submitter: &Submitter<'_>, group: u16, cut: Cut) -> io::Result<Rc<Self>> {
         // Neither is ever unmapped, for a shard lives as long as the process.
-        let memory = map::map_huge(POOL_BYTES)?;
-        let entries: NonNull<BufRingEntry> = map::map(ENTRIES_BYTES, map::PAGE_BYTES)?.cast();
-        let mut last_error = io::Error::from_raw_os_error(libc::EINVAL);
-        for cut in CUTS {
-            let flags = if cut.incremental { INCREMENTAL } else { 0 };
-            // SAFETY: `entries` is page-aligned, holds `provided_max` entries of 16 bytes, and is never
-            // unmapped.
-            let registered = unsafe {
-                submitter.register_buf_ring_with_flags(entries.as_ptr() as u64, cut.provided_max, GROUP, flags)
-            };
-            match registered {
-                Ok(()) => return Ok(Rc::new(Self::new(cut, entries, memory))),
-                Err(error) => last_error = error,
-            }
-        }
-        Err(last_error)
+        let memory = match cut.bytes() > map::HUGE_PAGE_BYTES {
+            true => map::map_huge(cut.bytes())?,
+            // A few pages of it are in use most of the time.
+            false => map::map(cut.bytes(), map::PAGE_BYTES)?,
+        };
+        let entries: NonNull<BufRingEntry> = map::map(cut.entries_bytes(), map::PAGE_BYTES)?.cast();
+        let flags = if cut.incremental { INCREMENTAL } else { 0 };
+        // SAFETY: `entries` is page-aligned, holds `provided_max` entries, and is never unmapped.
+        unsafe { submitter.register_buf_ring_with_flags(entries.as_ptr() as u64, cut.provided_max, group, flags) }?;
+        Ok(Rc::new(Self::new(cut, entries, memory)))
     }
 
     fn new(cut: Cut, entries: NonNull<BufRingEntry>, memory: NonNull<u8>) -> Self {
-        let count = (POOL_BYTES / cut.buffer_bytes) as u16;
+        let state = || State { users: Cell::new(0), written: Cell::new(NOT_PROVIDED) };
         let pool = Self {
             cut,
             entries,
@@ -99,8 +180,8 @@ impl Pool {
             tail: Cell::new(0),
             provided: Cell::new(0),
             wanted: Cell::new(cut.provided_min),
-            states: (0..count).map(|_| State::default()).collect(),
-            free: RefCell::new((0..count).rev().collect()),
+            states: (0..cut.count).map(|_| state()).collect(),
+            free: RefCell::new((0..cut.count).rev().collect()),
         };
         pool.replenish();
         pool
@@ -146,23 +227,48 @@ impl Pool {
     }
 
     /// The bytes that a completion said were written next into buffer `id`; `goes_on`: the kernel keeps the buffer.
+    /// `length` is the result of a completion: below `1 << 31`.
+    ///
+    /// # Panics
+    /// When the kernel cannot have written them there: the buffer is not the pool's, the kernel has given it back, or
+    /// they do not fit behind what it wrote before. Then nothing that the kernel says of the pool can be believed.
     ///
     /// # Safety
     /// The kernel must have written `length` bytes into the buffer since the last call for it.
     pub(super) unsafe fn take(pool: &Rc<Self>, id: u16, length: u32, goes_on: bool) -> Slice {
         let state = &pool.states[usize::from(id)];
         let offset = state.written.get();
-        state.written.set(offset + length);
-        debug_assert!(state.written.get() as usize <= pool.cut.buffer_bytes);
+        let end = offset + length;
+        assert!(end as usize <= pool.cut.buffer_bytes, "the kernel completed receives of one buffer out of order");
+        state.written.set(end);
         state.users.set(state.users.get() + 1);
-        // SAFETY: the kernel says that offset + length lies inside the buffer.
+        // SAFETY: offset + length lies inside the buffer.
         let start = unsafe { NonNull::new_unchecked(pool.start_of(id).add(offset as usize)) };
         let slice = Slice { pool: Rc::clone(pool), start, length, id };
         if !goes_on {
+            state.written.set(NOT_PROVIDED);
             pool.provided.set(pool.provided.get() - 1);
             pool.let_go(id);
         }
         slice
+    }
+
+    /// Buffer `id` was taken for a receive that brought nothing.
+    ///
+    /// # Panics
+    /// When the buffer is consumed piece by piece. Multishot receives on sockets never pick a buffer for nothing; where
+    /// kernels did so elsewhere, they did not say whether they kept it (liburing's issues 1545 and 1553).
+    #[cold]
+    pub(super) fn take_back(pool: &Rc<Self>, id: u16) {
+        assert!(!pool.cut.incremental, "the kernel picked a shared buffer and received nothing");
+        // SAFETY: nothing was written.
+        drop(unsafe { Self::take(pool, id, 0, false) });
+    }
+
+    /// What tells it from a shard's other pool.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.cut.name
     }
 
     /// Buffers that are neither the kernel's nor in use.
@@ -181,12 +287,6 @@ impl Pool {
     #[must_use]
     pub fn buffers(&self) -> usize {
         self.states.len()
-    }
-
-    /// The size of one buffer: no slice is longer.
-    #[must_use]
-    pub fn buffer_bytes(&self) -> usize {
-        self.cut.buffer_bytes
     }
 
     fn let_go(&self, id: u16) {
@@ -265,3 +365,6 @@ impl Drop for Slice {
         self.pool.let_go(self.id);
     }
 }
+
+#[cfg(test)]
+mod tests;

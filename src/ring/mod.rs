@@ -12,13 +12,17 @@ mod inflight;
 pub mod inherited;
 mod map;
 mod memory;
+pub mod order;
 pub mod probe;
 pub mod queue;
+#[cfg(test)]
+mod tests;
 mod wake;
 
 use self::buffers::{Pool, Slice};
 use self::chunk::{Heap, Outgoing};
 use self::inflight::{Inflight, InflightOp};
+use self::order::Consumption;
 pub use self::wake::Waker;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use std::io;
@@ -43,6 +47,7 @@ const SEND: u64 = 4 << 56;
 const CANCEL: u64 = 5 << 56;
 const TICK: u64 = 6 << 56;
 const WAKE: u64 = 7 << 56;
+const RECEIVE_ONCE: u64 = 8 << 56;
 const KIND: u64 = 0xff << 56;
 
 /// Names a connection to the ring: its index in the shard's slab. The shard frees an index only when none of its
@@ -111,7 +116,10 @@ pub struct Counts {
 pub struct Ring {
     counts: Counts,
     uring: IoUring,
-    pool: Rc<Pool>,
+    /// The buffers of multishot receives.
+    streams: Rc<Pool>,
+    /// Those of single receives.
+    glances: Rc<Pool>,
     inflight: Inflight,
     waker: Waker,
     wake_count: Box<u64>,
@@ -124,12 +132,19 @@ impl Ring {
     /// # Errors
     /// What the kernel said; the preflight has named the usual reasons before.
     pub fn new() -> io::Result<Self> {
+        Self::build(Consumption::of_this_kernel())
+    }
+
+    fn build(wanted: Consumption) -> io::Result<Self> {
         let uring = builder().setup_cqsize(COMPLETIONS).build(SUBMISSIONS)?;
-        let pool = Pool::register(&uring.submitter())?;
+        // SAFETY: both pools are dropped with the ring or leaked, see `Drop`.
+        let ((streams, _), glances) =
+            unsafe { (Pool::streams(&uring.submitter(), wanted)?, Pool::glances(&uring.submitter())?) };
         let mut ring = Self {
             counts: Counts::default(),
             uring,
-            pool,
+            streams,
+            glances,
             inflight: Inflight::default(),
             waker: Waker::new()?,
             wake_count: Box::new(0),
@@ -151,10 +166,10 @@ impl Ring {
         self.counts
     }
 
-    /// The pool of receive buffers.
+    /// The pools of receive buffers: that of [`Ring::receive`], and that of [`Ring::receive_once`].
     #[must_use]
-    pub fn pool(&self) -> &Pool {
-        &self.pool
+    pub fn pools(&self) -> [&Pool; 2] {
+        [&self.streams, &self.glances]
     }
 
     /// Accepts one connection on `listener`. Rings that wait on the same socket this way take turns, for each goes to
@@ -178,20 +193,21 @@ impl Ring {
 
     /// Receives into slices of the pool until a completion says that it does no more.
     pub fn receive(&mut self, socket: BorrowedFd<'_>, conn: ConnIndex) {
-        let entry = opcode::RecvMulti::new(types::Fd(socket.as_raw_fd()), buffers::GROUP).build();
+        let entry = opcode::RecvMulti::new(types::Fd(socket.as_raw_fd()), buffers::STREAMS).build();
         self.push(entry.user_data(RECEIVE | u64::from(conn)));
     }
 
-    /// Receives once into a slice of the pool, at most `bytes_max` bytes.
-    pub fn receive_once(&mut self, socket: BorrowedFd<'_>, conn: ConnIndex, bytes_max: u32) {
-        let entry = opcode::Recv::new(types::Fd(socket.as_raw_fd()), std::ptr::null_mut(), bytes_max)
-            .buf_group(buffers::GROUP)
+    /// Receives once into a slice of the pool, at most [`GLANCE_BYTES`](buffers::GLANCE_BYTES).
+    pub fn receive_once(&mut self, socket: BorrowedFd<'_>, conn: ConnIndex) {
+        self.glances.replenish();
+        let entry = opcode::Recv::new(types::Fd(socket.as_raw_fd()), std::ptr::null_mut(), buffers::GLANCE_BYTES)
+            .buf_group(buffers::GLANCES)
             .build()
             .flags(squeue::Flags::BUFFER_SELECT);
-        self.push(entry.user_data(RECEIVE | u64::from(conn)));
+        self.push(entry.user_data(RECEIVE_ONCE | u64::from(conn)));
     }
 
-    /// Ends [`Ring::receive`] or [`Ring::receive_once`]; its last completion still comes, perhaps with bytes.
+    /// Ends [`Ring::receive`]; its last completion still comes, perhaps with bytes.
     pub fn cancel_receive(&mut self, conn: ConnIndex) {
         self.push(opcode::AsyncCancel::new(RECEIVE | u64::from(conn)).build().user_data(CANCEL));
     }
@@ -237,7 +253,7 @@ impl Ring {
     /// # Errors
     /// Only what leaves the ring unusable.
     pub fn turn(&mut self, completions: &mut Vec<Completion>, wait: bool) -> io::Result<()> {
-        self.pool.replenish();
+        self.streams.replenish();
         match self.enter(u32::from(wait)) {
             Ok(_) => {}
             // A signal; or the kernel is short of memory, or its completion backlog is full: what was not submitted
@@ -255,7 +271,7 @@ impl Ring {
         self.counts.overflows += u64::from(submission.cq_overflow());
         drop(submission);
         self.counts.enters += 1;
-        // SAFETY: all that the entries point to is owned by `inflight`, `pool`, `wake_count` or `tick_after`, which live
+        // SAFETY: all that the entries point to is owned by `inflight`, the pools, `wake_count` or `tick_after`, which live
         // until the completions have been taken (or are leaked when the ring is dropped before, see `Drop`).
         let taken =
             unsafe { self.uring.submitter().enter::<libc::sigset_t>(to_submit, min_complete, ENTER_GETEVENTS, None) };
@@ -271,20 +287,12 @@ impl Ring {
             let index = tag as u32;
             match tag & KIND {
                 RECEIVE => {
-                    let data = match cqueue::buffer_select(flags) {
-                        Some(buffer) => {
-                            let length = result.max(0) as u32;
-                            // SAFETY: the kernel has just said that it wrote `length` bytes into this buffer.
-                            let slice = unsafe { Pool::take(&self.pool, buffer, length, cqueue::buffer_more(flags)) };
-                            outcome(result).map(|count| (count > 0).then_some(slice))
-                        }
-                        None => outcome(result).map(|_| None),
-                    };
-                    if result == -libc::ENOBUFS {
-                        self.counts.shortages += 1;
-                        self.pool.want_more();
-                    }
+                    let data = received(&self.streams, result, flags, &mut self.counts);
                     completions.push(Completion::Received { conn: index, data, more: cqueue::more(flags) });
+                }
+                RECEIVE_ONCE => {
+                    let data = received(&self.glances, result, flags, &mut self.counts);
+                    completions.push(Completion::Received { conn: index, data, more: false });
                 }
                 SEND => {
                     if let Some((conn, InflightOp::Send(outgoing))) = self.inflight.remove(index) {
@@ -340,7 +348,7 @@ impl Drop for Ring {
         // The kernel may still write into what it holds for a moment after the ring's descriptor is closed: leak it.
         self.inflight.leak();
         std::mem::forget(std::mem::take(&mut self.wake_count));
-        std::mem::forget(Rc::clone(&self.pool));
+        std::mem::forget((Rc::clone(&self.streams), Rc::clone(&self.glances)));
         std::mem::forget(std::mem::replace(&mut self.tick_after, Box::new(types::Timespec::new())));
     }
 }
@@ -350,6 +358,29 @@ fn builder() -> io_uring::Builder {
     let mut builder = IoUring::builder();
     builder.setup_single_issuer().setup_defer_taskrun().setup_submit_all();
     builder
+}
+
+/// What a receive into one of `pool`'s buffers came to.
+#[inline]
+fn received(pool: &Rc<Pool>, result: i32, flags: u32, counts: &mut Counts) -> io::Result<Option<Slice>> {
+    match cqueue::buffer_select(flags) {
+        Some(buffer) if result > 0 => {
+            // SAFETY: the kernel has just said that it wrote so many bytes into this buffer. One buffer has one completion,
+            // or the kernel is trusted to keep those of one buffer in order (see `order`).
+            Ok(Some(unsafe { Pool::take(pool, buffer, result as u32, cqueue::buffer_more(flags)) }))
+        }
+        Some(buffer) => {
+            Pool::take_back(pool, buffer);
+            outcome(result).map(|_| None)
+        }
+        None => {
+            if result == -libc::ENOBUFS {
+                counts.shortages += 1;
+                pool.want_more();
+            }
+            outcome(result).map(|_| None)
+        }
+    }
 }
 
 fn outcome(result: i32) -> io::Result<usize> {

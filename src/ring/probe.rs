@@ -1,6 +1,7 @@
 //! What io_uring can do here, tried for real before any shard starts.
 
 use super::buffers::Pool;
+use super::order::Consumption;
 use io_uring::{IoUring, Probe, opcode};
 use std::io;
 
@@ -11,6 +12,14 @@ pub enum Unfit {
     Refused(io::Error),
     /// The kernel lacks this.
     Lacks(&'static str),
+}
+
+/// What is there.
+pub struct Parts {
+    /// Each part that the data ring cannot do without, and whether it is there.
+    pub parts: Vec<(&'static str, bool)>,
+    /// How receive buffers will be consumed.
+    pub consumption: Consumption,
 }
 
 /// The operations that the data ring uses.
@@ -28,7 +37,7 @@ const OPERATIONS: [(&str, u8); 7] = [
 ///
 /// # Errors
 /// There is no ring, or it cannot be asked.
-pub fn parts() -> Result<Vec<(&'static str, bool)>, Unfit> {
+pub fn parts() -> Result<Parts, Unfit> {
     let mut ring = super::builder().build(8).map_err(Unfit::Refused)?;
     let mut probe = Probe::new();
     match ring.submitter().register_probe(&mut probe) {
@@ -37,14 +46,16 @@ pub fn parts() -> Result<Vec<(&'static str, bool)>, Unfit> {
         Err(error) => return Err(Unfit::Refused(error)),
     }
     let mut parts: Vec<_> = OPERATIONS.iter().map(|&(name, code)| (name, probe.is_supported(code))).collect();
-    let has_buffers = match Pool::register(&ring.submitter()) {
-        Ok(_) => true,
-        Err(error) if is_unknown(&error) => false,
+    let wanted = Consumption::of_this_kernel();
+    // SAFETY: nothing is received on this ring.
+    let (has_buffers, consumption) = match unsafe { Pool::streams(&ring.submitter(), wanted) } {
+        Ok((_, consumption)) => (true, consumption),
+        Err(error) if is_unknown(&error) => (false, wanted),
         Err(error) => return Err(Unfit::Refused(error)),
     };
     parts.push(("rings of provided buffers", has_buffers));
     enter(&mut ring).map_err(Unfit::Refused)?;
-    Ok(parts)
+    Ok(Parts { parts, consumption })
 }
 
 /// A kernel that does not know what is asked for says `EINVAL`; a filter in front of it says something else.
@@ -59,14 +70,15 @@ fn enter(ring: &mut IoUring) -> io::Result<()> {
     ring.submit_and_wait(1).map(|_| ())
 }
 
-/// Builds a ring as a shard does, and asks it for each operation. Multishot receives, which cannot be asked for, are
+/// Builds a ring as a shard does, asks it for each operation, and gives how receive buffers will be consumed. Multishot receives, which cannot be asked for, are
 /// as old as the set-up flags.
 ///
 /// # Errors
 /// The first thing that is missing.
-pub fn probe() -> Result<(), Unfit> {
-    match parts()?.into_iter().find(|&(_, is_there)| !is_there) {
+pub fn probe() -> Result<Consumption, Unfit> {
+    let Parts { parts, consumption } = parts()?;
+    match parts.into_iter().find(|&(_, is_there)| !is_there) {
         Some((name, _)) => Err(Unfit::Lacks(name)),
-        None => Ok(()),
+        None => Ok(consumption),
     }
 }

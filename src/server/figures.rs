@@ -2,7 +2,7 @@
 
 use crate::control::StoreHealth;
 use crate::control::message::Request;
-use crate::shard::cells::{Cells, Outcome};
+use crate::shard::cells::{Buffers, Cells, Outcome};
 use crate::shard::shared::Shared;
 use crate::telemetry::clock::unix_now;
 use crate::telemetry::metrics::{self as table, Histogram, Sheet, Tally};
@@ -115,15 +115,16 @@ fn of_shard(sheet: &mut Sheet, shard: &str, cells: &Cells) {
     ] {
         sheet.gauge(table::CONNECTIONS, &[("shard", shard), ("state", state), ("role", role)], count as f64);
     }
-    let (kernel, free) = cells.buffers;
+    for Buffers { pool, kernel, free, all } in cells.buffers.into_iter().filter(|buffers| !buffers.pool.is_empty()) {
+        for (state, count) in [("kernel", kernel), ("free", free), ("used", all.saturating_sub(kernel + free))] {
+            sheet.gauge(table::BUFFERS, &[("shard", shard), ("pool", pool), ("state", state)], count as f64);
+        }
+    }
     for (metric, state, count) in [
         (table::SESSIONS, "paired", cells.paired),
         (table::SESSIONS, "waiting", cells.waiting),
         (table::BUDGET_BYTES, "reserved", cells.budget_bytes),
         (table::BUDGET_BYTES, "max", cells.budget_bytes_max),
-        (table::BUFFERS, "kernel", kernel),
-        (table::BUFFERS, "free", free),
-        (table::BUFFERS, "used", cells.buffers_all.saturating_sub(kernel + free)),
     ] {
         sheet.gauge(metric, &[("shard", shard), ("state", state)], count as f64);
     }

@@ -134,13 +134,18 @@ fn check_machine(config: &Config) -> Result<u64, Failure> {
     let unfit = |error: ProbeError| Failure { exit_code: exit::PREFLIGHT, text: error.report() };
     ProbeError::check_limits(memlock.now, nofile.now, config.shards).map_err(unfit)?;
     // glommio ends the process when it meets a kernel that it cannot use, so this comes before any executor.
-    probe().map_err(|missing| {
+    let consumption = probe().map_err(|missing| {
         let around = Surroundings::observe();
         unfit(match missing {
             Unfit::Refused(error) => ProbeError::of_errno(error.raw_os_error().unwrap_or_default(), &around),
             Unfit::Lacks(what) => ProbeError::of_missing(what, &around),
         })
     })?;
+    tracing::info!(
+        kernel = %rustix::system::uname().release().to_string_lossy(),
+        receive_buffers = %consumption,
+        "io_uring works"
+    );
     Ok(nofile.now)
 }
 

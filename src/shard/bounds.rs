@@ -24,7 +24,7 @@ pub(super) const DIRECT_BYTES_MIN: u64 = 32 << 10;
 
 /// A receive that finds out what comes next takes at most this: before authentication, and between large messages,
 /// which then are received straight into their allocation but for these first bytes.
-pub(super) const GLANCE_BYTES: u32 = 4 << 10;
+pub(super) const GLANCE_BYTES: u32 = crate::ring::buffers::GLANCE_BYTES;
 
 /// Receives straight into an allocation that one turn starts: all that come in at once leave the cache again before
 /// they are looked at.

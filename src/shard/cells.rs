@@ -7,6 +7,7 @@ use super::Shard;
 use super::close::CloseReason;
 use crate::proto::token::Role;
 use crate::ring::Counts;
+use crate::ring::buffers::Pool;
 use crate::session::message::ErrorCode;
 use crate::telemetry::metrics::{Histogram, Tally};
 use crate::telemetry::process::thread_cpu;
@@ -40,6 +41,26 @@ pub struct Flow {
     pub messages: [u64; 3],
     /// Payload bytes.
     pub bytes: [u64; 3],
+}
+
+/// A pool's receive buffers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Buffers {
+    /// What tells the pool from the other one; empty before it has been looked at.
+    pub pool: &'static str,
+    /// The kernel may write into them.
+    pub kernel: u64,
+    /// Nobody uses them.
+    pub free: u64,
+    /// All of them.
+    pub all: u64,
+}
+
+impl Buffers {
+    fn of(pool: &Pool) -> Self {
+        let (kernel, free) = (pool.provided() as u64, pool.free() as u64);
+        Self { pool: pool.name(), kernel, free, all: pool.buffers() as u64 }
+    }
 }
 
 /// A shard's counts and, where it says so, what was found when they were published.
@@ -103,10 +124,8 @@ pub struct Cells {
     pub budget_bytes_max: u64,
     /// Found when published: connections that wait for memory.
     pub budget_waiting: u64,
-    /// Found when published: receive buffers that the kernel may write into, and those that nobody uses.
-    pub buffers: (u64, u64),
-    /// Found when published: all receive buffers.
-    pub buffers_all: u64,
+    /// Found when published: the receive buffers of each pool.
+    pub buffers: [Buffers; 2],
     /// Found when published: mails in the mailbox.
     pub mails: u64,
     /// Found when published: what the ring counted.
@@ -150,8 +169,7 @@ impl Default for Cells {
             budget_bytes: 0,
             budget_bytes_max: 0,
             budget_waiting: 0,
-            buffers: (0, 0),
-            buffers_all: 0,
+            buffers: Default::default(),
             mails: 0,
             ring: Counts::default(),
             cpu: Duration::ZERO,
@@ -259,9 +277,7 @@ impl Shard {
         cells.budget_bytes = self.budget.used_bytes() as u64;
         cells.budget_bytes_max = self.settings.budget_bytes as u64;
         cells.budget_waiting = self.budget_waiters.len() as u64;
-        let pool = self.ring.pool();
-        cells.buffers = (pool.provided() as u64, pool.free() as u64);
-        cells.buffers_all = pool.buffers() as u64;
+        cells.buffers = self.ring.pools().map(Buffers::of);
         cells.mails = self.mailbox.len() as u64;
         cells.ring = self.ring.counts();
         cells.cpu = thread_cpu();

@@ -4,7 +4,7 @@
 //! into the pool's buffers; and for what is still to come of a large message, receives straight into its allocation.
 
 use super::Shard;
-use super::bounds::{DIRECT_BYTES_MIN, FILLS_A_TURN, GLANCE_BYTES};
+use super::bounds::{DIRECT_BYTES_MIN, FILLS_A_TURN};
 use super::close::CloseReason;
 use super::connection::{NONE, Phase, Receiving};
 use super::inbox::Inbox;
@@ -84,7 +84,7 @@ impl Shard {
                 Phase::Handshake if self.secure.is_ready(connection.tls) => {}
                 Phase::Header | Phase::Handshake | Phase::Http | Phase::Auth | Phase::Closing if reads => {
                     connection.receiving = Receiving::Once;
-                    self.ring.receive_once(connection.socket.as_fd(), conn, GLANCE_BYTES);
+                    self.ring.receive_once(connection.socket.as_fd(), conn);
                 }
                 Phase::Open | Phase::Echo if reads => {
                     if direct.is_some() {
@@ -92,7 +92,7 @@ impl Shard {
                         self.fills.push_back(conn);
                     } else if connection.bulk {
                         connection.receiving = Receiving::Once;
-                        self.ring.receive_once(connection.socket.as_fd(), conn, GLANCE_BYTES);
+                        self.ring.receive_once(connection.socket.as_fd(), conn);
                     } else {
                         connection.receiving = Receiving::Multishot;
                         self.ring.receive(connection.socket.as_fd(), conn);

@@ -5,6 +5,7 @@ use super::bounds::{FINE_TICK, TAKEN_BYTES_MIN, TICK};
 use super::close::CloseReason;
 use super::connection::{NONE, Pauses, Phase};
 use crate::proto::frame::Opcode;
+use crate::ring::buffers::Pool;
 use crate::ring::queue::unacknowledged_bytes;
 use crate::session::message::frame_of;
 use crate::telemetry::clock::unix_now;
@@ -83,7 +84,7 @@ impl Shard {
         self.retry_budget();
         self.resume_listening();
         self.drain_on();
-        self.ring.pool().want_less();
+        self.ring.pools().into_iter().for_each(Pool::want_less);
         if self.clock.tick() >= self.clock.second_due {
             self.clock.second_due = self.clock.tick_after(Duration::from_secs(1));
             self.report_usage();

@@ -59,6 +59,14 @@ def test_for_people_it_is_a_line_for_each_finding(tmp_path):
     assert done.returncode == 1 and "/nowhere/relay.db" in lines[at] and lines[at + 1].strip() == "mkdir -p /nowhere"
 
 
+def test_doctor_and_the_log_say_how_receive_buffers_are_used(relay, tmp_path):
+    text = of(doctor(tmp_path, "--addr", f"127.0.0.1:{free_port()}"), "io_uring receive buffers")["text"]
+    assert text.startswith(("incremental: ", "one for each receive: ")), text
+    lines = [json.loads(line) for line in relay.log().splitlines()]
+    said = next(line for line in lines if "receive_buffers" in line)
+    assert (said["receive_buffers"], said["kernel"]) == (text, os.uname().release)
+
+
 def test_a_port_that_is_taken_is_told_from_one_that_a_relay_has(relay, tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -2,7 +2,7 @@
 
 use super::Finding;
 use crate::config::Config;
-use crate::ring::probe::{self, Unfit};
+use crate::ring::probe::{self, Parts, Unfit};
 use crate::server::preflight::{KERNEL_MIN, ProbeError, Surroundings};
 use crate::server::rlimits;
 use crate::store::calendar::write_rfc3339;
@@ -46,7 +46,7 @@ fn kernel(around: &Surroundings) -> Finding {
 /// One line for the ring, and one for each operation; and whether all of it is there.
 fn io_uring(around: &Surroundings) -> (Vec<Finding>, bool) {
     let fail = |error: ProbeError| Finding::fail("io_uring", error.to_string(), error.remedy());
-    let parts = match probe::parts() {
+    let Parts { parts, consumption } = match probe::parts() {
         Ok(parts) => parts,
         Err(Unfit::Refused(error)) => {
             let errno = error.raw_os_error().unwrap_or_default();
@@ -65,6 +65,7 @@ fn io_uring(around: &Surroundings) -> (Vec<Finding>, bool) {
     };
     let mut findings = vec![Finding::ok("io_uring", "a ring can be built")];
     findings.extend(parts.into_iter().map(line));
+    findings.push(Finding::ok("io_uring receive buffers", consumption.to_string()));
     (findings, works)
 }
 

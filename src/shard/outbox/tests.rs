@@ -32,7 +32,7 @@ impl Source {
             bytes = &bytes[written..];
             let mut left = written;
             while left > 0 {
-                self.ring.receive_once(self.ours.as_fd(), 0, 0);
+                self.ring.receive_once(self.ours.as_fd(), 0);
                 while completions.is_empty() {
                     self.ring.turn(&mut completions, true).unwrap();
                 }

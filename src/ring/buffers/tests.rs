@@ -1,0 +1,89 @@
+//! What a kernel would say that mixes its buffers up, and what the pool makes of it.
+
+use super::*;
+
+/// A pool that no kernel knows of.
+fn pool(cut: Cut) -> Rc<Pool> {
+    let map = |bytes| map::map(bytes, map::PAGE_BYTES).unwrap();
+    Rc::new(Pool::new(cut, map(cut.entries_bytes()).cast(), map(cut.bytes())))
+}
+
+fn told(cut: Cut, completions: &[(u16, u32, bool)]) {
+    let pool = pool(cut);
+    for &(id, length, goes_on) in completions {
+        // SAFETY: nobody else writes there, and mapped memory is never uninitialised.
+        let mut slice = unsafe { Pool::take(&pool, id, length, goes_on) };
+        slice.as_mut_slice().fill(1);
+    }
+}
+
+#[test]
+fn what_can_be_is_believed() {
+    told(Cut::INCREMENTAL, &[(0, 1 << 19, true), (1, 5, true), (0, (1 << 19) - 1, true), (0, 1, false)]);
+    told(Cut::WHOLE, &[(3, 16 << 10, false), (0, 1, false)]);
+    told(Cut::GLANCES, &[(31, 4 << 10, false), (0, 1, false)]);
+}
+
+#[test]
+#[should_panic(expected = "out of order")]
+fn bytes_past_the_end_of_a_shared_buffer_are_not_believed() {
+    told(Cut::INCREMENTAL, &[(0, 1 << 19, true), (0, (1 << 19) + 1, true)]);
+}
+
+#[test]
+#[should_panic(expected = "out of order")]
+fn bytes_past_the_end_of_a_whole_buffer_are_not_believed() {
+    told(Cut::WHOLE, &[(0, (16 << 10) + 1, false)]);
+}
+
+#[test]
+#[should_panic(expected = "out of order")]
+fn the_largest_length_does_not_wrap() {
+    told(Cut::INCREMENTAL, &[(0, 1, true), (0, i32::MAX as u32, true)]);
+}
+
+#[test]
+#[should_panic(expected = "out of order")]
+fn a_completion_behind_the_last_one_of_its_buffer_is_not_believed() {
+    told(Cut::INCREMENTAL, &[(0, 10, false), (0, 10, true)]);
+}
+
+#[test]
+#[should_panic(expected = "out of order")]
+fn a_buffer_that_the_kernel_was_not_given_is_not_believed() {
+    told(Cut::WHOLE, &[(511, 1, false)]);
+}
+
+#[test]
+#[should_panic(expected = "index out of bounds")]
+fn a_buffer_that_does_not_exist_is_not_believed() {
+    told(Cut::WHOLE, &[(512, 1, false)]);
+}
+
+#[test]
+#[should_panic(expected = "received nothing")]
+fn a_shared_buffer_that_was_picked_for_nothing_is_a_bug() {
+    Pool::take_back(&pool(Cut::INCREMENTAL), 0);
+}
+
+#[test]
+fn a_whole_buffer_that_was_picked_for_nothing_comes_back() {
+    let pool = pool(Cut::WHOLE);
+    let (provided, free) = (pool.provided(), pool.free());
+    Pool::take_back(&pool, 0);
+    assert_eq!((pool.provided(), pool.free()), (provided - 1, free + 1));
+}
+
+#[test]
+fn a_buffer_comes_back_when_the_kernel_and_all_slices_have_let_it_go() {
+    let pool = pool(Cut::INCREMENTAL);
+    let free = pool.free();
+    // SAFETY: as above.
+    let (first, mut second) = unsafe { (Pool::take(&pool, 0, 10, true), Pool::take(&pool, 0, 10, false)) };
+    assert_eq!(second.as_slice().as_ptr() as usize - first.as_slice().as_ptr() as usize, 10);
+    let third = second.split_off(4);
+    drop((first, second));
+    assert_eq!(pool.free(), free);
+    drop(third);
+    assert_eq!(pool.free(), free + 1);
+}

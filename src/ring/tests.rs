@@ -1,0 +1,366 @@
+//! The ring against real sockets, with both ways of consuming buffers.
+//!
+//! What is sent describes itself: each 8 bytes name the connection that they belong to and where in its stream they stand.
+//! So a byte that reaches another connection, comes twice, is missing or is overwritten while it is held is found and named.
+
+use super::*;
+use crate::ring::buffers::GLANCE_BYTES;
+use crate::ring::order::Why;
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+
+const WHOLE: Consumption = Consumption::Whole(Why::Older);
+const CONNECTIONS: u32 = 48;
+const WORD: usize = 8;
+
+/// Both cuts, where this kernel has both.
+fn both(test: impl Fn(Consumption)) {
+    test(WHOLE);
+    if Consumption::of_this_kernel() == Consumption::Incremental {
+        test(Consumption::Incremental);
+    }
+}
+
+/// Reproducible choices (SplitMix64).
+struct Choices(u64);
+
+impl Choices {
+    fn next(&mut self, below: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) % below as u64) as usize
+    }
+}
+
+/// Bytes `from..to` of the stream of `conn`.
+fn stream(conn: u32, from: usize, to: usize) -> Vec<u8> {
+    let first = from - from % WORD;
+    let mut bytes = Vec::with_capacity(to - first + WORD);
+    for at in (first / WORD) as u64..to.div_ceil(WORD) as u64 {
+        bytes.extend_from_slice(&(u64::from(conn) << 40 | at).to_be_bytes());
+    }
+    bytes.truncate(to - first);
+    bytes.split_off(from - first)
+}
+
+#[track_caller]
+fn check(conn: u32, at: usize, bytes: &[u8]) {
+    let right = stream(conn, at, at + bytes.len());
+    if bytes != right {
+        let wrong = bytes.iter().zip(right).position(|(is, should)| *is != should).unwrap();
+        let shown = &bytes[wrong..bytes.len().min(wrong + 2 * WORD)];
+        panic!("byte {} of connection {conn} is wrong: {shown:x?}", at + wrong);
+    }
+}
+
+fn connected() -> (OwnedFd, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    theirs.set_nodelay(true).unwrap();
+    (listener.accept().unwrap().0.into(), theirs)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Under {
+    Nothing,
+    Multishot,
+    Cancelled,
+    Once,
+    Fill,
+    Ended,
+}
+
+struct Pair {
+    ours: OwnedFd,
+    theirs: TcpStream,
+    written: usize,
+    received: usize,
+    under: Under,
+}
+
+/// A slice that is kept for a while, and written to, as unmasking does.
+struct Held(Slice);
+
+impl Held {
+    const WRITTEN: u8 = 0xee;
+
+    fn new(mut slice: Slice) -> Self {
+        slice.as_mut_slice().fill(Self::WRITTEN);
+        Self(slice)
+    }
+
+    fn let_go(self) {
+        assert!(self.0.as_slice() == vec![Self::WRITTEN; self.0.as_slice().len()], "overwritten while it was held");
+    }
+}
+
+struct Rig {
+    ring: Ring,
+    pairs: Vec<Pair>,
+    held: VecDeque<Held>,
+    choices: Choices,
+    completions: Vec<Completion>,
+    cancels_of_nothing: u32,
+    kinds: [usize; 3],
+}
+
+impl Rig {
+    fn new(consumption: Consumption, seed: u64) -> Self {
+        let pair = |_| {
+            let (ours, theirs) = connected();
+            Pair { ours, theirs, written: 0, received: 0, under: Under::Nothing }
+        };
+        Self {
+            ring: Ring::build(consumption).unwrap(),
+            pairs: (0..CONNECTIONS).map(pair).collect(),
+            held: VecDeque::new(),
+            choices: Choices(seed),
+            completions: Vec::new(),
+            cancels_of_nothing: 0,
+            kinds: [0; 3],
+        }
+    }
+
+    /// Some of the other ends write a little or a lot.
+    fn write(&mut self) {
+        for _ in 0..self.choices.next(6) {
+            let conn = self.choices.next(self.pairs.len());
+            let most = [1, 40, 2000, 20_000, 200_000][self.choices.next(5)];
+            let pair = &mut self.pairs[conn];
+            let bytes = stream(conn as u32, pair.written, pair.written + 1 + self.choices.next(most));
+            match pair.theirs.write(&bytes) {
+                Ok(count) => pair.written += count,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
+            }
+        }
+    }
+
+    fn arm(&mut self, conn: u32) {
+        let kind = self.choices.next(3);
+        let pair = &mut self.pairs[conn as usize];
+        match kind {
+            0 => {
+                pair.under = Under::Multishot;
+                self.ring.receive(pair.ours.as_fd(), conn);
+            }
+            1 => {
+                pair.under = Under::Once;
+                self.ring.receive_once(pair.ours.as_fd(), conn);
+            }
+            _ => {
+                pair.under = Under::Fill;
+                let room = 1 + self.choices.next(60_000);
+                let heap = Heap::from(Vec::with_capacity(room));
+                self.ring.fill(pair.ours.as_fd(), conn, heap, room);
+            }
+        }
+    }
+
+    /// Sees to it that all are received from, in one way or another, and takes a multishot back now and then.
+    fn arm_and_cancel(&mut self) {
+        for conn in 0..CONNECTIONS {
+            match self.pairs[conn as usize].under {
+                Under::Nothing if self.choices.next(3) > 0 => self.arm(conn),
+                Under::Multishot if self.choices.next(40) == 0 => {
+                    self.pairs[conn as usize].under = Under::Cancelled;
+                    self.ring.cancel_receive(conn);
+                }
+                // As when a connection ended and the cancel comes too late: it must not meet another receive.
+                Under::Once if self.choices.next(100) == 0 => {
+                    self.cancels_of_nothing += 1;
+                    self.ring.cancel_receive(conn);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn turn(&mut self) {
+        self.ring.turn(&mut self.completions, false).unwrap();
+        for completion in std::mem::take(&mut self.completions) {
+            match completion {
+                Completion::Received { conn, data, more } => self.take(conn, data, more),
+                Completion::Filled { conn, heap, count } => {
+                    let pair = &mut self.pairs[conn as usize];
+                    pair.under = Under::Nothing;
+                    let count = count.unwrap();
+                    assert_eq!(count, heap.as_slice().len());
+                    check(conn, pair.received, heap.as_slice());
+                    pair.received += count;
+                    self.kinds[2] += count;
+                    if count == 0 {
+                        pair.under = Under::Ended;
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let keep = self.choices.next(400);
+        while self.held.len() > keep {
+            // Not in the order in which they came.
+            let at = self.choices.next(self.held.len());
+            self.held.swap_remove_back(at).expect("it is inside").let_go();
+        }
+    }
+
+    fn take(&mut self, conn: u32, data: io::Result<Option<Slice>>, more: bool) {
+        let pair = &mut self.pairs[conn as usize];
+        let multishot = matches!(pair.under, Under::Multishot | Under::Cancelled);
+        assert!(multishot || !more && pair.under == Under::Once, "{:?}, more: {more}", pair.under);
+        if !more {
+            pair.under = Under::Nothing;
+        }
+        match data {
+            Ok(Some(slice)) => {
+                let (at, length) = (pair.received, slice.as_slice().len());
+                assert!(multishot || length <= GLANCE_BYTES as usize);
+                pair.received += length;
+                self.kinds[usize::from(!multishot)] += length;
+                check(conn, at, slice.as_slice());
+                self.held.push_back(Held::new(slice));
+            }
+            Ok(None) => pair.under = Under::Ended,
+            Err(error) => {
+                let passing = [libc::ECANCELED, libc::ENOBUFS];
+                assert!(error.raw_os_error().is_some_and(|code| passing.contains(&code)), "{error}");
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        for pair in &self.pairs {
+            pair.theirs.shutdown(Shutdown::Write).unwrap();
+        }
+        while self.pairs.iter().any(|pair| pair.under != Under::Ended) {
+            self.arm_and_cancel();
+            self.turn();
+        }
+        self.held.drain(..).for_each(Held::let_go);
+    }
+}
+
+#[test]
+fn every_byte_reaches_its_connection_in_order_whatever_receives_are_mixed() {
+    both(|consumption| {
+        for seed in 0..3 {
+            println!("{consumption:?}, seed {seed}");
+            let mut rig = Rig::new(consumption, seed);
+            for _ in 0..700 {
+                rig.write();
+                rig.arm_and_cancel();
+                rig.turn();
+            }
+            rig.end();
+            for (conn, pair) in rig.pairs.iter().enumerate() {
+                assert_eq!(pair.received, pair.written, "connection {conn}");
+            }
+            assert!(rig.kinds.iter().all(|&bytes| bytes > 1 << 18), "{:?}", rig.kinds);
+            assert!(rig.cancels_of_nothing > 0);
+            for pool in rig.ring.pools() {
+                assert_eq!(pool.provided() + pool.free(), pool.buffers(), "all came back: {}", pool.name());
+            }
+        }
+    });
+}
+
+/// Turns until something came, and gives what came.
+fn come(ring: &mut Ring) -> Vec<(u32, io::Result<Option<Slice>>)> {
+    let mut completions = Vec::new();
+    ring.turn(&mut completions, true).unwrap();
+    let received = completions.into_iter().map(|completion| match completion {
+        Completion::Received { conn, data, .. } => (conn, data),
+        other => panic!("{other:?}"),
+    });
+    received.collect()
+}
+
+fn is_shortage(data: &io::Result<Option<Slice>>) -> bool {
+    data.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ENOBUFS))
+}
+
+/// Receives from a socket that has always more, and keeps all slices until there are no buffers left.
+fn exhaust(ring: &mut Ring, once: bool) -> (Vec<Slice>, TcpStream, OwnedFd) {
+    let (ours, mut theirs) = connected();
+    let (mut kept, mut shortages) = (Vec::new(), 0);
+    // Each shortage makes twice as many buffers available, until there are no more.
+    while shortages < 12 {
+        while theirs.write(&[1; 1 << 16]).is_ok() {}
+        match once {
+            true => ring.receive_once(ours.as_fd(), 0),
+            false => ring.receive(ours.as_fd(), 0),
+        }
+        for (_, data) in come(ring) {
+            shortages += usize::from(is_shortage(&data));
+            kept.extend(data.ok().flatten());
+        }
+        // A multishot that found no buffer is over; else there is none to cancel once it goes on.
+        if !once && shortages < 12 {
+            ring.cancel_receive(0);
+            let mut completions = Vec::new();
+            ring.turn(&mut completions, false).unwrap();
+            for completion in completions {
+                if let Completion::Received { data: Ok(Some(slice)), .. } = completion {
+                    kept.push(slice);
+                }
+            }
+        }
+    }
+    (kept, theirs, ours)
+}
+
+#[test]
+fn a_pool_without_buffers_does_not_starve_the_other_one() {
+    both(|consumption| {
+        for once in [false, true] {
+            let mut ring = Ring::build(consumption).unwrap();
+            let (kept, _theirs, _ours) = exhaust(&mut ring, once);
+            let [empty, other] = if once { [1, 0] } else { [0, 1] };
+            let pools = ring.pools();
+            assert_eq!((pools[empty].provided(), pools[empty].free()), (0, 0), "{consumption:?}, once: {once}");
+            assert!(pools[other].provided() > 0);
+            let (ours, mut theirs) = connected();
+            theirs.write_all(b"still here").unwrap();
+            match once {
+                true => ring.receive(ours.as_fd(), 7),
+                false => ring.receive_once(ours.as_fd(), 7),
+            }
+            let came = come(&mut ring);
+            assert!(
+                matches!(&came[..], [(7, Ok(Some(slice)))] if slice.as_slice() == b"still here"),
+                "{consumption:?}, once: {once}: {came:?}"
+            );
+            // And what was exhausted serves again when it gets buffers back.
+            drop(kept);
+            let (ours, mut theirs) = connected();
+            theirs.write_all(b"back").unwrap();
+            match once {
+                true => ring.receive_once(ours.as_fd(), 8),
+                false => ring.receive(ours.as_fd(), 8),
+            }
+            let came = come(&mut ring);
+            assert!(matches!(&came[..], [(8, Ok(Some(slice)))] if slice.as_slice() == b"back"), "{came:?}");
+        }
+    });
+}
+
+#[test]
+fn single_receives_never_share_a_buffer() {
+    let mut ring = Ring::build(Consumption::of_this_kernel()).unwrap();
+    let (ours, mut theirs) = connected();
+    let mut slices = Vec::new();
+    for letter in *b"abc" {
+        theirs.write_all(&[letter; 10]).unwrap();
+        ring.receive_once(ours.as_fd(), 1);
+        slices.extend(come(&mut ring).into_iter().filter_map(|(_, data)| data.unwrap()));
+    }
+    assert_eq!(slices.iter().map(|slice| slice.as_slice()[0]).collect::<Vec<_>>(), b"abc");
+    for slice in &slices {
+        let start = slice.as_slice().as_ptr() as usize;
+        assert_eq!(start % GLANCE_BYTES as usize, 0, "at the beginning of its own page");
+    }
+}
