@@ -14,7 +14,7 @@ fn main() -> ExitCode {
     };
     let mut args: Vec<_> = std::env::args_os().collect();
     if args.get(1).is_some_and(|first| first == "demo") {
-        args.remove(1);
+        args.splice(..2, ["coralmux-relay demo".into()]);
         return demo(args, inherited);
     }
     if let Some(exit_code) = cli::run(&args) {
@@ -23,6 +23,10 @@ fn main() -> ExitCode {
     let healthcheck = args.get(1).is_some_and(|first| first == "healthcheck");
     if healthcheck {
         args.remove(1);
+        if cli::asks_for_help(&args) {
+            print!("{}", server::healthcheck::HELP);
+            return ExitCode::SUCCESS;
+        }
     }
     let config = match config::resolve(args, |name| std::env::var(name).ok()) {
         Ok(config) => config,

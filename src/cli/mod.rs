@@ -25,6 +25,12 @@ pub fn run(args: &[OsString]) -> Option<u8> {
     })
 }
 
+/// Whether a command line that is otherwise the relay's own asks for help.
+#[must_use]
+pub fn asks_for_help(args: &[OsString]) -> bool {
+    args.iter().any(|arg| arg == "--help" || arg == "-h" || arg == "-help")
+}
+
 /// Prints a shell's completions: for bash into /usr/share/bash-completion/completions/coralmux-relay.
 #[derive(Parser)]
 #[command(name = "completions")]

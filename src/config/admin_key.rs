@@ -1,11 +1,10 @@
 //! The admin key of an operator who gave none: made at the first start, and kept beside the store.
 
-use super::file;
+use super::file::{self, Loose};
 use super::secret::Secret;
 use crate::proto::token::hex;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Where the admin key came from.
@@ -22,13 +21,13 @@ pub enum KeyOrigin {
 /// Why there is no admin key. The text says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminKeyError {
-    /// Others than the owner may read or write the file.
-    #[error("{}: others may read or write the admin key (mode {mode:03o}); if nobody has, `chmod 600` it, else remove it and a new one is made", path.display())]
+    /// Others than the owner may read or write the file, and that could not be changed.
+    #[error("{}: {loose}, and it holds the admin key; if nobody has, `chmod 600` it, else remove it and a new one is made", path.display())]
     Loose {
         /// The key's file.
         path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
+        /// Who may.
+        loose: Loose,
     },
     /// The file holds no key.
     #[error("{}: holds no admin key ({problem}); remove it and a new one is made", path.display())]
@@ -88,12 +87,24 @@ pub fn admin_key(
     }
 }
 
+/// The key that such a file holds, for who only looks.
+///
+/// # Errors
+/// [`AdminKeyError`].
+pub fn admin_key_kept(path: &Path) -> Result<Secret, AdminKeyError> {
+    let file = file::open(path);
+    secret(path, file.map_err(|error| AdminKeyError::Io { path: path.to_owned(), verb: "read", error })?)
+}
+
 fn read(path: &Path, file: File) -> Result<Secret, AdminKeyError> {
     let failed = |error| AdminKeyError::Io { path: path.to_owned(), verb: "read", error };
-    let mode = file.metadata().map_err(failed)?.mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(AdminKeyError::Loose { path: path.to_owned(), mode });
-    }
+    let meta = file.metadata().map_err(failed)?;
+    file::make_private(path, &meta).map_err(|loose| AdminKeyError::Loose { path: path.to_owned(), loose })?;
+    secret(path, file)
+}
+
+fn secret(path: &Path, file: File) -> Result<Secret, AdminKeyError> {
+    let failed = |error| AdminKeyError::Io { path: path.to_owned(), verb: "read", error };
     let unusable = |problem: &str| AdminKeyError::Unusable { path: path.to_owned(), problem: problem.to_owned() };
     let bytes = file::read_open(file, FILE_BYTES_MAX).map_err(|error| match error.kind() {
         io::ErrorKind::FileTooLarge => unusable(&error.to_string()),
@@ -111,7 +122,7 @@ mod tests {
     use super::super::file::beside;
     use super::*;
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     fn directory() -> (tempfile::TempDir, PathBuf, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
@@ -143,11 +154,16 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_others_may_read_is_refused() {
+    fn a_key_that_others_may_read_is_made_private_and_one_that_anybody_may_write_refused() {
         let (_directory, db, file) = directory();
-        write(&file, b"secret\n", 0o640);
+        for mode in [0o640, 0o660, 0o644] {
+            write(&file, b"secret\n", mode);
+            assert_eq!(admin_key(None, &db, [0; 32]).unwrap().0.expose(), "secret");
+            assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600, "{mode:o}");
+        }
+        write(&file, b"secret\n", 0o666);
         let error = admin_key(None, &db, [0; 32]).unwrap_err().to_string();
-        assert!(error.contains("640") && error.contains("chmod 600"), "{error}");
+        assert!(error.contains("666") && error.contains("chmod 600"), "{error}");
     }
 
     #[test]

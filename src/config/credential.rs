@@ -14,7 +14,7 @@ const FILE_BYTES_MAX: u64 = 4096;
 
 /// The admin key among the credentials, if there is one.
 pub(super) fn admin_key(env: impl Fn(&str) -> Option<String>) -> Result<Option<Secret>, ConfigError> {
-    let Some(directory) = env("CREDENTIALS_DIRECTORY") else { return Ok(None) };
+    let Some(directory) = env("CREDENTIALS_DIRECTORY").filter(|text| !text.is_empty()) else { return Ok(None) };
     let path = Path::new(&directory).join(ADMIN_KEY);
     match file::read_text(&path, FILE_BYTES_MAX) {
         Ok(text) => match Secret::new(text.trim_end_matches(['\r', '\n'])) {
@@ -43,5 +43,6 @@ mod tests {
         let text = admin_key(env).unwrap_err().to_string();
         assert!(text.contains(ADMIN_KEY) && text.contains("empty"), "{text}");
         assert!(admin_key(|_| None).unwrap().is_none());
+        assert!(admin_key(|_| Some(String::new())).unwrap().is_none(), "not a file at the root");
     }
 }

@@ -3,9 +3,9 @@
 //! be there in part, nor for others to read.
 
 use rustix::fs::OFlags;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Opens a regular file for reading.
@@ -51,6 +51,35 @@ pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
 /// Those of [`read`]; and that it is no UTF-8.
 pub fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
     String::from_utf8(read(path, bytes_max)?).map_err(|_| io::Error::other("it is no text in UTF-8"))
+}
+
+/// Takes the rights of everybody but the owner off a file or directory that is for its owner alone, and says so in the log.
+/// What everybody may write stays as it is: what is in it may be anybody's.
+///
+/// # Errors
+/// [`Loose`]: others still may read or write it.
+pub fn make_private(path: &Path, meta: &Metadata) -> Result<(), Loose> {
+    let mode = meta.mode() & 0o777;
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    let private = fs::Permissions::from_mode(mode & 0o700);
+    if mode & 0o002 != 0 || fs::set_permissions(path, private).is_err() {
+        return Err(Loose { mode });
+    }
+    let (before, now) = (format!("{mode:03o}"), format!("{:03o}", mode & 0o700));
+    let text =
+        "others could read or write this; it is for its owner alone now. If somebody may have, make what it holds anew";
+    tracing::warn!(file = %path.display(), before, now, "{text}");
+    Ok(())
+}
+
+/// Others may read or write what is for its owner alone, and that could not be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("others may {} it (mode {mode:03o})", if mode & 0o022 == 0 { "read" } else { "read or write" })]
+pub struct Loose {
+    /// Its permission bits.
+    pub mode: u32,
 }
 
 /// The file whose name is that of `path` and `suffix`.
@@ -104,7 +133,6 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 mod tests {
     use super::*;
     use rustix::fs::{CWD, FileType, Mode, mknodat};
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     #[test]
     fn what_is_kept_is_for_its_owner_alone_though_others_could_read_what_was_there() {
@@ -121,6 +149,25 @@ mod tests {
         assert!(!beside(&path, ".new").exists());
         assert_eq!(folder_of(&path), directory.path());
         assert_eq!((folder_of(Path::new("key")), folder_of(Path::new("/key"))), (Path::new("."), Path::new("/")));
+    }
+
+    #[test]
+    fn what_others_may_read_is_made_private_and_what_everybody_may_write_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        fs::write(&path, "key").unwrap();
+        let made = |mode| {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let made = make_private(&path, &fs::metadata(&path).unwrap());
+            (made, fs::metadata(&path).unwrap().mode() & 0o777)
+        };
+        for (before, after) in [(0o600, 0o600), (0o400, 0o400), (0o640, 0o600), (0o664, 0o600), (0o444, 0o400)] {
+            assert_eq!(made(before), (Ok(()), after), "{before:o}");
+        }
+        assert_eq!(made(0o666), (Err(Loose { mode: 0o666 }), 0o666));
+        assert!(Loose { mode: 0o666 }.to_string().contains("read or write it (mode 666)"));
+        let gone = make_private(&directory.path().join("none"), &fs::metadata("/etc/passwd").unwrap());
+        assert_eq!(gone, Err(Loose { mode: 0o644 }), "what cannot be changed is refused");
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod file;
 mod flags;
 pub mod machine;
 pub mod network;
+pub mod proxy;
 mod secret;
 mod source;
 #[cfg(test)]
@@ -16,7 +17,7 @@ mod tests;
 mod tls;
 mod value;
 
-pub use admin_key::{AdminKeyError, KeyOrigin, admin_key, admin_key_file};
+pub use admin_key::{AdminKeyError, KeyOrigin, admin_key, admin_key_file, admin_key_kept};
 pub use error::{ConfigError, Origin};
 pub use machine::Machine;
 pub use network::Network;
@@ -148,6 +149,8 @@ pub struct Config {
     pub log_level: LevelFilter,
     /// The file that was read, if any.
     pub config_file: Option<PathBuf>,
+    /// What is allowed and seldom meant, each in words that say what to do.
+    pub cautions: Vec<String>,
 }
 
 /// Resolves a command line (program name first), the environment and the file that they name, on this machine.
@@ -209,8 +212,10 @@ pub fn resolve_on(
     let per_address = &flags.max_unauthenticated_per_address;
     let db = from.one("db", &flags.db, PathBuf::from("relay.db"), value::store_path)?;
     let tls = Tls::read(from, flags, &db)?;
+    let (listen, cautions) = tls::read_listen(from, flags, &tls)?;
     let config = Config {
-        listen: tls::read_listen(from, flags, &tls)?,
+        listen,
+        cautions,
         tls,
         echo_addrs: from.one("echo-addr", &flags.echo_addr, Vec::new(), value::listen)?,
         proxies: from.many("proxy-protocol", &flags.proxy_protocol, value::network)?,

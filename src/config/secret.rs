@@ -1,8 +1,14 @@
 //! A text that must not show itself in logs, errors or panics.
 
 use sha2::{Digest, Sha256};
+use std::collections::HashSet;
 use std::fmt;
 use subtle::ConstantTimeEq;
+
+/// A key of random letters and digits has some 95 bits in so many.
+const CHARACTERS_MIN: usize = 16;
+/// Random hexadecimal digits have more different ones nearly always.
+const DIFFERENT_MIN: usize = 6;
 
 /// The admin key: never blank.
 #[derive(Clone)]
@@ -27,6 +33,13 @@ impl Secret {
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// Whether so short or so monotonous a key can be found by trying.
+    #[must_use]
+    pub fn is_weak(&self) -> bool {
+        let different: HashSet<char> = self.0.chars().collect();
+        self.0.chars().count() < CHARACTERS_MIN || different.len() < DIFFERENT_MIN
     }
 
     /// Whether a client presented this very text; takes as long whether it is nearly right or not at all.
@@ -56,6 +69,20 @@ mod tests {
             assert!(!secret.matches(other));
         }
         assert_eq!(format!("{secret:?}"), "Secret(***)");
+    }
+
+    #[test]
+    fn a_short_or_monotonous_key_is_weak_and_a_random_one_is_not() {
+        for (text, weak) in [
+            ("my-secret", true),
+            ("123456789012345", true),
+            ("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", true),
+            ("abababababababababab", true),
+            ("b1946ac92492d234", false),
+            ("correct horse battery staple", false),
+        ] {
+            assert_eq!(Secret::new(text).unwrap().is_weak(), weak, "{text}");
+        }
     }
 
     #[test]

@@ -68,7 +68,9 @@ impl<'e> Sources<'e> {
             variables.push("RELAY_ADMIN_KEY".to_owned());
         }
         for variable in variables {
-            if let Some(text) = (self.environment)(&variable) {
+            // An empty one says nothing, as compose files make them; but an empty admin key is a mistake that must not pass.
+            let says = |text: &String| name == "admin-key" || !text.trim().is_empty();
+            if let Some(text) = (self.environment)(&variable).filter(says) {
                 return Some(Given { origin: Origin::Environment(variable), texts: vec![text] });
             }
         }

@@ -98,10 +98,28 @@ fn each_flag_is_also_an_environment_variable_and_a_key_and_each_wrong_value_name
             continue;
         }
         wrong(&[&flag, bad], &[], &[&flag]);
-        wrong(&[], &[(&variable, bad)], &[&variable]);
+        if bad == "@" {
+            wrong(&[], &[(&variable, bad)], &[&variable]);
+        }
         let (_file, path) = file(&format!("{name} = {bad:?}\n"));
         wrong(&["--config", &path], &[], &[&path, &name]);
     }
+}
+
+#[test]
+fn an_empty_environment_variable_says_nothing() {
+    let unsaid = format!("{:?}", config(&[]).unwrap());
+    for name in Flags::names().iter().filter(|name| *name != "admin-key") {
+        let variable = format!("CORALMUX_{}", name.replace('-', "_").to_uppercase());
+        for empty in ["", " "] {
+            let found = config_with(&[], &[(&variable, empty)]).map_err(|error| error.to_string());
+            assert_eq!(found.map(|config| format!("{config:?}")), Ok(unsaid.clone()), "{variable}={empty:?}");
+        }
+    }
+    let (_file, path) = file("phone-rate = 7\n");
+    let env = [("CORALMUX_PHONE_RATE", ""), ("CORALMUX_CONFIG", path.as_str())];
+    assert_eq!(config_with(&[], &env).unwrap().limits.phone_per_minute, 7, "the file is asked next");
+    wrong(&["--phone-rate", ""], &[], &["--phone-rate"]);
 }
 
 #[test]
@@ -140,7 +158,9 @@ fn an_empty_admin_key_is_an_error_wherever_it_stands() {
     let (_file, path) = file("admin-key = '  '\n");
     wrong(&["-admin-key", ""], &[], &["--admin-key", "empty"]);
     wrong(&["-admin-key", " "], &[], &["--admin-key", "empty"]);
-    wrong(&[], &[("RELAY_ADMIN_KEY", "")], &["RELAY_ADMIN_KEY", "empty"]);
+    for variable in ["RELAY_ADMIN_KEY", "CORALMUX_ADMIN_KEY"] {
+        wrong(&[], &[(variable, "")], &[variable, "empty"]);
+    }
     wrong(&["--config", &path], &[], &[&path, "admin-key", "empty"]);
     let config = config_with(&[], &[("RELAY_ADMIN_KEY", "of the environment")]).unwrap();
     assert!(config.admin_key.unwrap().matches(b"of the environment"));
@@ -204,6 +224,15 @@ fn plain_and_tls_stand_side_by_side() {
     assert!(all.tls.http_addrs.is_empty());
     let all = with(&["--addr", "127.0.0.1:8080", "--http-addr", "127.0.0.1:80"]);
     assert_eq!((all.listen.len(), all.listen[1].addr.port(), all.tls.http_addrs.len()), (2, 443, 1));
+    assert!(all.cautions.is_empty(), "the loopback is meant to be plain");
+    for (typed, also) in [(":8443", "tls://:8443"), ("192.0.2.1:8443", "tls://192.0.2.1:8443")] {
+        let all = with(&["--addr", typed]);
+        assert_eq!((all.listen[0].tls, all.listen[1].tls, all.cautions.len()), (false, true, 1));
+        assert!(all.cautions[0].contains(also) && all.cautions[0].contains("without TLS"), "{:?}", all.cautions);
+        assert!(with(&["--addr", typed, "--addr", "tls://:443"]).cautions.is_empty(), "said, and so meant");
+    }
+    assert!(config(&["--addr", ":8080", "-admin-key", "my-secret"]).unwrap().cautions.is_empty());
+    assert!(config(&["-domain", "relay.example.com"]).unwrap().cautions.is_empty());
     assert!(config(&["-domain", "a.example", "--http-addr", "off"]).unwrap().tls.http_addrs.is_empty());
 }
 

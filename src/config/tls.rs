@@ -99,21 +99,37 @@ impl Tls {
 }
 
 /// Where to listen: what `--addr` says; and on port 443 where there are certificates and no address is said to be for
-/// them; and on port 8080 where nothing is said at all.
-pub(super) fn read_listen(from: &Sources<'_>, flags: &Flags, tls: &Tls) -> Result<Vec<Listen>, ConfigError> {
+/// them; and on port 8080 where nothing is said at all. With it come words about an address that was meant for TLS, as it
+/// seems, and is not.
+pub(super) fn read_listen(
+    from: &Sources<'_>,
+    flags: &Flags,
+    tls: &Tls,
+) -> Result<(Vec<Listen>, Vec<String>), ConfigError> {
     let mut listen = from.many("addr", &flags.addr, listen_addr)?.concat();
     let has_tls = listen.iter().any(|listen| listen.tls);
     if has_tls && !tls.is_on() {
         let text = "--addr with tls:// needs a certificate: give --domain to have one got, or --tls-cert and --tls-key";
         return Err(ConfigError::Conflict(text.to_owned()));
     }
+    let mut cautions = Vec::new();
     if tls.is_on() && !has_tls {
+        let open = listen.iter().filter(|listen| !listen.addr.ip().is_loopback());
+        cautions.extend(open.map(|listen| in_clear(listen.addr)));
         listen.push(Listen { addr: value::everywhere(443), tls: true });
     }
     if listen.is_empty() {
         listen.push(Listen { addr: value::everywhere(8080), tls: false });
     }
-    Ok(listen)
+    Ok((listen, cautions))
+}
+
+fn in_clear(addr: SocketAddr) -> String {
+    let typed = if addr.ip().is_unspecified() { format!(":{}", addr.port()) } else { addr.to_string() };
+    format!(
+        "--addr {typed} is without TLS, and TLS is spoken on port 443: for TLS on that address give --addr \
+         tls://{typed}; for both as they are, say so with --addr tls://:443 --addr {typed}"
+    )
 }
 
 fn listen_addr(text: &str) -> Result<Vec<Listen>, String> {

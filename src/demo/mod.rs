@@ -24,7 +24,7 @@ use folder::Folder;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, IsTerminal};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -142,7 +142,9 @@ fn configure(flags: &Flags, folder: &Path, place: &Place) -> Result<Config, u8> 
     let env = |name: &str| {
         let default = || DEFAULTS.iter().find(|(of, _)| *of == name).map(|(_, value)| (*value).to_owned());
         let made = || key.clone().filter(|_| name == "RELAY_ADMIN_KEY");
-        std::env::var(name).ok().or_else(default).or_else(made)
+        // An empty one says nothing; what an empty admin key is, is for the configuration to say.
+        let says = |text: &String| name.ends_with("ADMIN_KEY") || !text.is_empty();
+        std::env::var(name).ok().filter(says).or_else(default).or_else(made)
     };
     let config = config::resolve(args, env).map_err(|error| error.tell("coralmux-relay demo"))?;
     telemetry::log::init(config.log_format, &config.log_level.to_string()).map_err(|error| {
@@ -225,7 +227,10 @@ fn attend(place: &Place, kept: Option<&Path>, stop: &AtomicBool) {
     if place.certificate.is_some() {
         say("Its certificate is its own: the browser warns once, and is told to go on.\n");
     }
-    say(&instructions(&link, Codes::Browser, has_colours()));
+    match io::stdout().is_terminal() {
+        true => say(&instructions(&link, Codes::Browser, has_colours())),
+        false => say(&kept_back(kept)),
+    }
     say("Ctrl-C ends it.\n");
     let mut options = Options::new(place.url.clone(), token, Role::Agent);
     options.trust = place.trust();
@@ -238,6 +243,12 @@ fn attend(place: &Place, kept: Option<&Path>, stop: &AtomicBool) {
         }
         Err(error) => eprintln!("coralmux-relay demo: the agent: {error}"),
     }
+}
+
+/// What is said where the output may go to somebody's log, instead of the link that whoever reads it could chat with.
+fn kept_back(kept: Option<&Path>) -> String {
+    let place = kept.map(|path| format!(" The pairing is kept in {}.", path.display())).unwrap_or_default();
+    format!("The link that pairs a phone is shown on a terminal only: start the demo on one.{place}\n")
 }
 
 /// The pairing that is kept, or a new one as soon as the relay answers. `None`: it was stopped.

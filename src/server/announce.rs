@@ -3,8 +3,13 @@
 use super::listeners::Listeners;
 use crate::config::{Config, Secret};
 use crate::shard::shared::Caps;
+use std::io::IsTerminal;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+
+/// What is said of an admin key that can be found by trying.
+pub(crate) const WEAK_KEY: &str = "the admin key is short or monotonous: whoever finds it by trying may do everything; take one of \
+                                   32 random bytes, such as `openssl rand -hex 32` makes";
 
 /// The relay accepts connections from now on.
 pub(super) fn ready(config: &Config, listeners: &Listeners, http_addrs: &[SocketAddr], caps: &Caps, tokens: usize) {
@@ -33,11 +38,22 @@ pub(super) fn metrics(listener: &TcpListener) {
     }
 }
 
-/// The key that was just made: shown once, on standard output, never in the log.
+/// What is allowed and seldom meant.
+pub(super) fn cautions(config: &Config, key: &Secret) {
+    for caution in &config.cautions {
+        tracing::warn!("{caution}");
+    }
+    if key.is_weak() {
+        tracing::warn!("{WEAK_KEY}");
+    }
+}
+
+/// The key that was just made: its file; and the key itself where a person is in front of it, for what is printed elsewhere
+/// is kept by whoever keeps logs.
 pub(super) fn admin_key(key: &Secret, path: &Path) {
-    println!("A new admin key was made and is kept in {}:", path.display());
-    println!();
-    println!("    {}", key.expose());
-    println!();
-    println!("Send it as X-Admin-Key to pair tokens. It is not shown again.");
+    println!("A new admin key was made and is kept in {}.", path.display());
+    if std::io::stdout().is_terminal() {
+        println!("\n    {}\n", key.expose());
+        println!("Send it as X-Admin-Key to pair tokens. It is not shown again.");
+    }
 }

@@ -37,9 +37,8 @@ impl Prepared {
             return Ok(None);
         }
         let certificates = Arc::new(Certificates::default());
-        let pairs =
-            tls.pairs.iter().map(|files| Pair::open(&certificates, unix_now().as_secs(), &files.cert, &files.key));
-        let pairs = pairs.collect::<Result<_, _>>().map_err(|error| Failure::new(exit::CONFIG, error))?;
+        let now = unix_now().as_secs();
+        let pairs = tls.pairs.iter().map(|files| Pair::open(&certificates, now, &files.cert, &files.key)).collect();
         let http: Vec<_> = tls.http_addrs.iter().map(|&addr| listeners::bind_http(addr)).collect::<Result<_, _>>()?;
         let tokens = Arc::new(Tokens::default());
         let acme = match &tls.acme {

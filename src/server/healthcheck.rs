@@ -8,6 +8,17 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use ureq::tls::TlsConfig;
 
+/// What `--help` says.
+pub const HELP: &str = "\
+Asks the relay that runs with the same settings how it is, on this machine and never through a proxy.
+Give it the flags that the relay is started with (see `coralmux-relay --help`).
+
+Usage: coralmux-relay healthcheck [OPTIONS OF THE RELAY]
+
+Exit code: 0 where the relay is ready, 1 where it is not or does not answer, 2 where the configuration is
+wrong.
+";
+
 /// How long an answer may take. A container's own time-out for the check has to be longer.
 const TIMEOUT: Duration = Duration::from_secs(4);
 
@@ -32,6 +43,8 @@ fn ask(url: &str) -> Result<(), String> {
     let agent = ureq::Agent::config_builder()
         .timeout_global(Some(TIMEOUT))
         .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
         .tls_config(tls)
         // The environment's proxy is for elsewhere.
         .proxy(None)

@@ -3,7 +3,7 @@
 //! The main thread does what may wait: it checks the machine, opens the store, binds the listeners, starts the shards
 //! and the control thread, and then sleeps until a signal comes. Nothing here touches a connection.
 
-mod announce;
+pub(crate) mod announce;
 mod certificates;
 pub mod exit;
 mod figures;
@@ -84,6 +84,7 @@ fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> 
     let store = Store::open(&config.db, unix_ms()).map_err(|error| Failure::new(exit::STORE, error))?;
     let (key, origin) =
         admin_key(config.admin_key.clone(), &config.db, random()).map_err(|error| Failure::new(exit::STORE, error))?;
+    announce::cautions(config, &key);
     let listeners = listeners::bind(&config.listen, &config.echo_addrs, config.shards, &mut inherited)?;
     let metrics = watch::bind(config.metrics)?;
     let health = Arc::new(StoreHealth::default());

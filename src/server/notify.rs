@@ -17,7 +17,7 @@ impl Notify {
     /// As the environment says.
     pub(super) fn from_environment() -> Self {
         let watchdog = sd_notify::watchdog_enabled().filter(|within| !within.is_zero());
-        Self { watchdog, is_there: std::env::var_os("NOTIFY_SOCKET").is_some() }
+        Self { watchdog, is_there: std::env::var_os("NOTIFY_SOCKET").is_some_and(|path| !path.is_empty()) }
     }
 
     /// How often [`Self::alive`] or [`Self::status`] is to be called, if ever: three times as often as the watchdog

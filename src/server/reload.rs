@@ -2,7 +2,7 @@
 //! what cannot is named; and where the new configuration is wrong, all stays as it was.
 
 use super::supervise::Running;
-use super::{control_settings, random, rules, settings};
+use super::{announce, control_settings, random, rules, settings};
 use crate::config::{self, Config, Secret, admin_key};
 use crate::control::message::Request;
 use crate::shard::mail::Mail;
@@ -36,6 +36,7 @@ impl Running {
         for shard in 0..self.shards.mailboxes.shards() {
             let _ = self.shards.mailboxes.post(shard, Mail::Settings(Box::new(settings(&self.config))));
         }
+        announce::cautions(&self.config, &self.key);
         let _ = self.shards.control.send(Request::Reload(control_settings(&self.config)));
         if let Err(error) = log::set_level(&self.config.log_level.to_string()) {
             tracing::warn!(%error, "the log level stays as it was");

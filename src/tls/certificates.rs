@@ -2,7 +2,7 @@
 //! load certificates put a new table in place at once, and handshakes under way keep the one that they began with.
 //!
 //! **Which one:** the certificate whose name is the one that the client asks for (SNI), exactly or by a wildcard; where
-//! several have it, the first. A client that names nobody, or a name that no certificate has, is shown the first one
+//! several have it, the first that is valid. A client that names nobody, or a name that no certificate has, is shown the first one
 //! there is (RFC 6066 section 3 leaves that choice): it then says which name it missed and which it saw, which tells
 //! the operator more than an alert. Where there is no certificate at all yet, rustls ends the handshake with the alert
 //! `access_denied`: nobody gets used to clicking a self-signed one away.
@@ -63,12 +63,12 @@ impl Certificates {
     pub fn put(&self, now: u64, place: Place, certificate: Certificate) {
         let mut places = self.places();
         let Some(kept) = places.get_mut(place.0) else { return };
-        kept.status.not_after = Some(certificate.not_after);
+        (kept.status.not_before, kept.status.not_after) = (certificate.not_before, Some(certificate.not_after));
         kept.status.loaded_at = Some(now);
         kept.status.loads += 1;
         kept.status.last_error = None;
         kept.certificate = Some(certificate);
-        self.table.store(Arc::new(Table::of(&places)));
+        self.table.store(Arc::new(Table::of(now, &places)));
     }
 
     /// Notes that no new certificate could be had; the one that is there stays.
@@ -77,6 +77,14 @@ impl Certificates {
             kept.status.failures += 1;
             kept.status.last_error = Some(error);
         }
+    }
+
+    /// Whether this place has a certificate that is valid at this Unix second.
+    #[must_use]
+    pub fn is_valid(&self, now: u64, place: Place) -> bool {
+        let places = self.places();
+        let certificate = places.get(place.0).and_then(|kept| kept.certificate.as_ref());
+        certificate.is_some_and(|certificate| certificate.check_time(now).is_ok())
     }
 
     /// How each certificate fares, in the order in which they were added.
@@ -129,9 +137,12 @@ fn with(
 }
 
 impl Table {
-    fn of(places: &[Kept]) -> Self {
+    /// Those that are valid at this Unix second go before those that are not.
+    fn of(now: u64, places: &[Kept]) -> Self {
         let mut table = Self::default();
-        for certificate in places.iter().filter_map(|kept| kept.certificate.as_ref()) {
+        let mut all: Vec<_> = places.iter().filter_map(|kept| kept.certificate.as_ref()).collect();
+        all.sort_by_key(|certificate| certificate.check_time(now).is_err());
+        for certificate in all {
             table.first.get_or_insert_with(|| Arc::clone(&certificate.key));
             for name in &certificate.names {
                 let (names, name) = match name.strip_prefix("*.") {
@@ -177,12 +188,15 @@ mod tests {
     use super::super::certificate::tests::certificate_for;
     use super::*;
 
+    /// A Unix second at which the tests' certificates are valid.
+    const NOW: u64 = 1_700_000_000;
+
     fn with_certificates(all: &[&[&str]]) -> (Arc<Certificates>, Vec<Certificate>) {
         let certificates = Arc::new(Certificates::default());
         let put = |names: &&[&str]| {
             let certificate = certificate_for(names);
             let place = certificates.add(names[0].to_owned(), Source::Files);
-            certificates.put(1, place, certificate.clone());
+            certificates.put(NOW, place, certificate.clone());
             certificate
         };
         let all = all.iter().map(put).collect();
@@ -221,13 +235,30 @@ mod tests {
         let new = certificate_for(&["c.example", "a.example"]);
         certificates.fail(Place(0), "broken".to_owned());
         assert_eq!(shown(&certificates, Some("a.example"), &[]), der(&all[0]));
-        assert!(certificates.fault(1).unwrap().contains("broken"));
-        certificates.put(7, Place(0), new.clone());
+        assert!(certificates.fault(NOW).unwrap().contains("broken"));
+        certificates.put(NOW + 7, Place(0), new.clone());
         assert_eq!(shown(&certificates, Some("a.example"), &[]), der(&new));
         assert_eq!(shown(&certificates, None, &[]), der(&new));
-        assert_eq!(certificates.fault(1), None);
+        assert_eq!(certificates.fault(NOW), None);
         let status = &certificates.statuses()[0];
-        assert_eq!((status.loads, status.failures, status.loaded_at), (2, 1, Some(7)));
+        assert_eq!((status.loads, status.failures, status.loaded_at), (2, 1, Some(NOW + 7)));
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_valid_is_shown_where_no_other_has_the_name() {
+        let (certificates, all) = with_certificates(&[&["a.example"], &["a.example", "b.example"]]);
+        let mut ended = all[0].clone();
+        ended.not_after = NOW - 1;
+        certificates.put(NOW, Place(0), ended);
+        assert!(!certificates.is_valid(NOW, Place(0)) && certificates.is_valid(NOW, Place(1)));
+        assert_eq!(shown(&certificates, Some("a.example"), &[]), der(&all[1]));
+        assert_eq!(shown(&certificates, None, &[]), der(&all[1]));
+        let mut ended = all[1].clone();
+        ended.not_after = NOW - 1;
+        certificates.put(NOW, Place(1), ended);
+        assert_eq!(shown(&certificates, Some("b.example"), &[]), der(&all[1]));
+        assert_eq!(shown(&certificates, Some("a.example"), &[]), der(&all[0]));
+        assert_eq!(certificates.fault(NOW).unwrap().matches("ended").count(), 2);
     }
 
     #[test]
@@ -235,7 +266,7 @@ mod tests {
         let certificates = Certificates::default();
         certificates.add("a.example".to_owned(), Source::Acme);
         assert_eq!(shown(&certificates, Some("a.example"), &[]), None);
-        assert!(certificates.fault(1).unwrap().contains("no certificate yet"));
+        assert!(certificates.fault(NOW).unwrap().contains("no certificate yet"));
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub struct CertificateStatus {
     pub name: String,
     /// Where it comes from.
     pub source: Source,
+    /// The Unix second from which on the certificate that is presented is valid.
+    pub not_before: u64,
     /// The Unix second at which the certificate that is presented ends; `None`: there is none yet.
     pub not_after: Option<u64>,
     /// The Unix second at which it was loaded or issued.
@@ -45,7 +47,7 @@ impl CertificateStatus {
     /// A place that is empty.
     #[must_use]
     pub fn new(name: String, source: Source) -> Self {
-        Self { name, source, not_after: None, loaded_at: None, loads: 0, failures: 0, last_error: None }
+        Self { name, source, not_before: 0, not_after: None, loaded_at: None, loads: 0, failures: 0, last_error: None }
     }
 
     /// What the operator has to look at, at this Unix second, in one line; `None`: all is well.
@@ -54,6 +56,9 @@ impl CertificateStatus {
         let state = match self.not_after {
             None => "no certificate yet".to_owned(),
             Some(not_after) if not_after < now => format!("ended {}", write_rfc3339(not_after)),
+            Some(_) if now < self.not_before => {
+                format!("not valid before {}, or this machine's clock is wrong", write_rfc3339(self.not_before))
+            }
             Some(not_after) => match self.last_error {
                 None => return None,
                 Some(_) => format!("not renewed, valid until {}", write_rfc3339(not_after)),
@@ -75,6 +80,10 @@ mod tests {
         status.not_after = Some(10);
         assert_eq!(status.fault(5), None);
         assert_eq!(status.fault(11).unwrap(), "certificate a.example: ended 1970-01-01T00:00:10Z");
+        status.not_before = 4;
+        let early = status.fault(3).unwrap();
+        assert!(early.contains("not valid before 1970-01-01T00:00:04Z") && early.contains("clock"), "{early}");
+        assert_eq!(status.fault(4), None);
         status.last_error = Some("CA down".to_owned());
         assert_eq!(
             status.fault(5).unwrap(),

@@ -32,9 +32,12 @@ class Process:
     def __init__(self, directory, command, env=None):
         self.log_path = pathlib.Path(directory) / "output.log"
         environment = {k: v for k, v in os.environ.items() if k not in ("RELAY_ADMIN_KEY", "OPENAI_API_KEY")}
+        self.process = self.popen(command, environment | (env or {}))
+
+    def popen(self, command, environment):
         with open(self.log_path, "wb") as log:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment | (env or {})
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment
             )
 
     def output(self):

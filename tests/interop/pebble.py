@@ -21,7 +21,7 @@ def make_ca(directory):
     openssl("req", "-x509", *EC, "-keyout", ca_key, "-out", ca, "-subj", "/CN=test CA", "-days", 2)
     openssl("req", *EC, "-keyout", key, "-out", request, "-subj", "/CN=localhost")
     extensions = directory / "extensions"
-    extensions.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+    extensions.write_text("subjectAltName=DNS:localhost,DNS:ca.invalid,IP:127.0.0.1\n")
     openssl("x509", "-req", "-in", request, "-CA", ca, "-CAkey", ca_key, "-CAcreateserial", "-days", 2,
             "-extfile", extensions, "-out", cert)
     return ca, cert, key

@@ -94,6 +94,9 @@ class Relay:
     def start(self):
         """Starts the process and waits until /health answers."""
         self.spawn()
+        return self.await_health()
+
+    def await_health(self):
         deadline = time.monotonic() + START_TIMEOUT
         while True:
             try:

@@ -14,6 +14,7 @@ import time
 import pytest
 from certificates import certificate
 from pebble import Pebble
+from proxy import Proxy
 from relay import GENEROUS, api_time, free_port
 from secure import secure_pair, shown, talk, trusting, wait_for
 
@@ -72,6 +73,21 @@ def test_a_first_certificate_by_tls_alpn(setup):
     assert sorted(path.name for path in files) == ["account.json", f"{NAME}.pem"]
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in files)
     assert all(stat.S_IMODE(path.parent.stat().st_mode) == 0o700 for path in [*files, files[0].parent])
+
+
+def test_a_ca_elsewhere_is_asked_through_the_environments_proxy_and_one_here_is_not(setup):
+    ca = setup()
+    ca.pebble.start()
+    proxy = Proxy(ca.pebble.port)
+    relay = ca.relay(env=proxy.environment())
+    ca.issued(relay)
+    assert proxy.heads == []
+    relay.stop()
+    ca.pebble.directory_url = f"https://ca.invalid:{ca.pebble.port}/dir"
+    relay = ca.relay(directory=relay.directory, env=proxy.environment("HTTPS_PROXY"))
+    ca.issued(relay)
+    assert proxy.heads and all(head.startswith(f"CONNECT ca.invalid:{ca.pebble.port} ") for head in proxy.heads)
+    assert "dXNlcjp3b3Jk" in proxy.heads[0], "with the user's name and word"
 
 
 def test_port_80_is_the_way_where_port_443_is_not(setup):
@@ -234,9 +250,32 @@ def test_an_acme_directory_that_is_not_trusted_is_named_with_the_flag_that_mends
 def test_the_directory_of_the_acme_account_is_for_its_owner_alone(setup, tmp_path):
     ca = setup()
     (loose := tmp_path / "loose").mkdir(mode=0o755)
+    relay = ca.relay("--acme-dir", loose)
+    assert stat.S_IMODE(loose.stat().st_mode) == 0o700
+    [line] = relay.lines("for its owner alone")
+    assert (line["level"], line["file"], line["before"]) == ("WARN", str(loose), "755")
+    relay.stop()
+    loose.chmod(0o777)
     relay = ca.relay("--acme-dir", loose, spawn_only=True)
     assert relay.wait() == 2
-    assert re.search(r"--acme-dir.*loose.*755", relay.log()), relay.log()
+    assert re.search(r"--acme-dir.*loose.*777", relay.log()), relay.log()
+
+
+def test_a_kept_certificate_that_cannot_be_read_is_ordered_anew(setup):
+    ca = setup()
+    ca.pebble.start()
+    relay = ca.relay()
+    ca.issued(relay)
+    relay.stop()
+    [kept] = (relay.directory / "relay.db.acme").rglob(f"{NAME}.pem")
+    for spoil in (lambda: kept.write_text("no certificate"), lambda: kept.chmod(0o666), lambda: (kept.unlink(), kept.mkdir())):
+        spoil()
+        relay.start()
+        assert relay.lines("a kept certificate is of no use")
+        if kept.is_file():
+            ca.issued(relay)
+            assert relay.health()["status"] == "ok"
+        relay.stop()
 
 
 class Suggesting:

@@ -1,14 +1,11 @@
-"""coralmux-agent with an AI server behind it, and `coralmux-relay demo`; the phone is the Python client."""
+"""coralmux-agent with an AI server behind it; the phone is the Python client."""
 
 import asyncio
 import json
-import signal
-import urllib.request
 
 import pytest
 
-from agents import DONE, AiServer, Phone, Process, event, head
-from relay import binary
+from agents import DONE, AiServer, Phone, event, head
 
 
 async def ask_one(start_agent, answer, *flags, text="hi", env=None, **more):
@@ -187,41 +184,3 @@ async def test_an_agent_of_version_1_talks_to_a_python_phone(start_agent):
         await phone.ask("hello")
         assert (await phone.answer())[0] == "You said: hello"
         assert phone.client.fingerprint in agent.output()
-
-
-async def test_the_demo_is_a_relay_an_agent_and_a_link_and_leaves_nothing_behind(tmp_path):
-    temporary = tmp_path / "tmp"
-    temporary.mkdir()
-    demo = Process(tmp_path, [binary(), "demo", "--addr", "127.0.0.1:0"], {"TMPDIR": str(temporary)})
-    try:
-        link = demo.link("http://127.0.0.1")
-        assert "█" in demo.output()
-        [folder] = temporary.iterdir()
-        assert folder.stat().st_mode & 0o777 == 0o700
-        async with Phone(link) as phone:
-            await phone.ask("hello")
-            assert (await phone.answer())[0] == "You said: hello"
-        page = link.relay.replace("ws://", "http://").removesuffix("/ws")
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(page, timeout=10) as answer:
-            assert answer.headers["Content-Type"].startswith("text/html")
-        demo.stop(signal.SIGINT)
-    finally:
-        demo.kill()
-    assert not list(temporary.iterdir())
-
-
-async def test_a_demo_that_keeps_its_data_comes_back_with_the_same_link(tmp_path):
-    links = []
-    for _ in range(2):
-        command = [binary(), "demo", "--addr", "127.0.0.1:0", "--data", str(tmp_path / "data"), "--", "--shards", "1"]
-        demo = Process(tmp_path, command)
-        try:
-            links.append(demo.link())
-            async with Phone(links[-1]) as phone:
-                await phone.ask("hello")
-                assert (await phone.answer())[0] == "You said: hello"
-            demo.stop()
-        finally:
-            demo.kill()
-    assert (links[0].token, links[0].secret) == (links[1].token, links[1].secret)

@@ -81,20 +81,42 @@ def test_a_broken_new_file_leaves_the_old_certificate_and_is_told(start_relay, m
     wait_for(relay.log, lambda: relay.health()["status"] == "ok")
 
 
-def test_what_cannot_be_presented_is_told_at_the_start(start_relay, make, tmp_path):
+def test_what_cannot_be_presented_is_told_and_the_relay_starts_and_heals(start_relay, make, tmp_path):
     good, ended = make("a.example"), make("ended", "a.example", days=-1)
     other = make("b.example")
     broken = tmp_path / "broken.pem"
     broken.write_text("-----BEGIN CERTIFICATE-----\n?\n-----END CERTIFICATE-----\n")
     for cert, key, said in [
-        (tmp_path / "none.pem", good[1], ["--tls-cert", "none.pem", "No such file"]),
-        (good[0], tmp_path / "none.key", ["--tls-key", "none.key", "No such file"]),
-        (broken, good[1], ["--tls-cert", "broken.pem", "PEM"]),
-        (good[0], broken, ["--tls-key", "broken.pem", "private key"]),
+        (tmp_path / "none.pem", good[1], ["--tls-cert", "link.pem", "No such file"]),
+        (good[0], tmp_path / "none.key", ["--tls-key", "link.key", "No such file"]),
+        (broken, good[1], ["--tls-cert", "link.pem", "PEM"]),
+        (good[0], broken, ["--tls-key", "link.key", "private key"]),
         (good[0], other[1], ["--tls-cert", "--tls-key", "does not belong"]),
-        (*ended, ["--tls-cert", "ended.pem", "ended 20"]),
+        (*ended, ["--tls-cert", "link.pem", "ended 20"]),
     ]:
-        relay = start_relay(*flags(free_port(), (cert, key)), spawn_only=True)
-        assert relay.wait() == 2, relay.log()
+        links = [tmp_path / "link.pem", tmp_path / "link.key"]
+        for path, source in zip(links, (cert, key)):
+            path.unlink(missing_ok=True)
+            path.symlink_to(source)
+        port = free_port()
+        relay = start_relay(*flags(port, links))
+        report = relay.health()
+        assert report["status"] == "degraded" and str(links[0]) in report["certificates"], report
         for part in said:
             assert part in relay.log(), (part, relay.log())
+        for path, source in zip(links, good):
+            replace(path, source)
+        wait_for(relay.log, lambda: relay.health()["status"] == "ok")
+        assert shown(port, "a.example") == der(good[0])
+        relay.stop()
+
+
+def test_one_bad_certificate_of_several_holds_up_no_other(start_relay, make, tmp_path):
+    port = free_port()
+    a, ended = make("a.example"), make("ended", "a.example", "b.example", days=-1)
+    relay = start_relay(*flags(port, (tmp_path / "none.pem", tmp_path / "none.key"), ended, a))
+    assert shown(port, "a.example") == der(a[0]), "the valid one of the two"
+    assert shown(port, "b.example") == der(ended[0]), "the client says that it has ended"
+    certificates = relay.health()["certificates"]
+    assert "none.pem" in certificates and "ended.pem" in certificates and str(a[0]) not in certificates
+

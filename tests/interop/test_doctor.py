@@ -154,17 +154,39 @@ def test_a_domain_that_does_not_resolve_fails(tmp_path):
     assert finding["state"] == "fail" and "record" in finding["to_do"]
 
 
-def test_a_key_that_others_may_read_fails(tmp_path):
+@pytest.mark.parametrize(
+    "mode,text,state,to_do",
+    [
+        (0o644, "b1946ac92492d2347c6235b4d2611184", "warn", "chmod 600"),
+        (0o666, "b1946ac92492d2347c6235b4d2611184", "fail", "chmod 600"),
+        (0o600, "secret", "warn", "openssl rand"),
+        (0o600, "", "fail", ""),
+        (0o600, "b1946ac92492d2347c6235b4d2611184", "ok", None),
+    ],
+)
+def test_a_key_that_others_may_read_or_guess_is_told(tmp_path, mode, text, state, to_do):
     file = tmp_path / "relay.db.admin-key"
-    file.write_text("secret\n")
-    file.chmod(0o644)
+    file.write_text(f"{text}\n")
+    file.chmod(mode)
     done = subprocess.run(
         [binary(), "doctor", "--json", "--addr", f"127.0.0.1:{free_port()}"],
         env={k: v for k, v in os.environ.items() if not k.startswith("CORALMUX_") and k != "RELAY_ADMIN_KEY"},
         capture_output=True, text=True, timeout=DEADLINE, cwd=tmp_path,
     )
     finding = of(json.loads(done.stdout)["findings"], "admin key")
-    assert finding["state"] == "fail" and "chmod 600" in finding["to_do"] and "secret" not in done.stdout
+    assert finding["state"] == state and (text or "no such text") not in done.stdout
+    assert to_do in finding["to_do"] if to_do is not None else "to_do" not in finding
+    assert file.stat().st_mode & 0o777 == mode, "it only looks"
+
+
+def test_an_address_without_tls_beside_certificates_is_told(tmp_path):
+    pair = tls_flags(certificate(tmp_path, "a.example"))
+    port = free_port()
+    findings = [f for f in doctor(tmp_path, "--addr", f":{port}", *pair) if f["name"] == "configuration"]
+    assert [f["state"] for f in findings] == ["ok", "warn"]
+    assert f":{port} is without TLS" in findings[1]["text"] and f"tls://:{port}" in findings[1]["to_do"]
+    findings = doctor(tmp_path, "--addr", f"tls://:{port}", *pair)
+    assert [f["state"] for f in findings if f["name"] == "configuration"] == ["ok"]
 
 
 def test_a_wrong_configuration_is_the_finding(tmp_path):

@@ -1,5 +1,6 @@
 """The process: command line, admin key, exit codes, signals, and what survives a restart."""
 
+import re
 import resource
 import signal
 import socket
@@ -13,7 +14,11 @@ import pytest
 
 import raw
 import relay as relays
+from certificates import certificate, tls_flags
 from client import Client, pair
+from relay import free_port
+from secure import wait_for
+from terminal import Screen
 
 
 def run_to_end(relay, timeout=20):
@@ -43,7 +48,7 @@ def test_without_a_host_it_listens_on_all_addresses(start_relay):
 
 
 async def test_without_an_admin_key_it_makes_one_and_keeps_it_beside_the_store(start_relay):
-    """Without an admin key it makes one, prints it once and keeps it beside the store."""
+    """Without an admin key it makes one and keeps it beside the store; it says where, and to a log never what."""
     relay = start_relay(admin_key=None)
     files = [p for p in relay.directory.iterdir() if not p.name.startswith("relay.db") or "key" in p.name]
     files = [p for p in files if p.name != "relay.log"]
@@ -51,7 +56,7 @@ async def test_without_an_admin_key_it_makes_one_and_keeps_it_beside_the_store(s
     key = files[0].read_text().strip()
     assert len(key) >= 16
     assert stat.S_IMODE(files[0].stat().st_mode) == 0o600
-    assert relay.log().count(key) == 1
+    assert key not in relay.log() and str(files[0]) in relay.log()
     assert (await relay.http("POST", "/api/v1/pair")).status == 401
     assert (await relay.http("POST", "/api/v1/pair", headers=[("X-Admin-Key", "")])).status == 401
     relay.admin_key = key
@@ -59,7 +64,78 @@ async def test_without_an_admin_key_it_makes_one_and_keeps_it_beside_the_store(s
     relay.stop()
     relay.start()
     assert (await relay.pair())["token"], "the same key after a restart"
-    assert key not in relay.log(), "printed once"
+    assert key not in relay.log() and str(files[0]) not in relay.log(), "said once"
+
+
+def test_the_admin_key_that_was_made_is_shown_once_at_a_terminal(start_relay):
+    relay = start_relay(admin_key=None, spawn_only=True)
+    relay.kill()
+    key_file = relay.db.with_name("relay.db.admin-key")
+    for shown in (1, 0):
+        if shown:
+            key_file.unlink(missing_ok=True)
+        with Screen(relay.log_path) as screen:
+            relay.process = relay.popen(stdout=screen, stderr=screen)
+        relay.await_health()
+        relay.stop()
+        relay.log_start = 0
+        assert relay.log().count(key_file.read_text().strip()) == shown, relay.log()
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o664])
+def test_a_key_file_that_others_may_read_is_made_private_with_a_warning(start_relay, mode):
+    relay = start_relay(admin_key=None)
+    relay.stop()
+    key_file = relay.db.with_name("relay.db.admin-key")
+    key_file.chmod(mode)
+    relay.start()
+    assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
+    [line] = relay.lines("for its owner alone")
+    assert (line["level"], line["file"], line["before"]) == ("WARN", str(key_file), f"{mode:o}")
+
+
+def test_a_short_admin_key_is_warned_of(start_relay):
+    relay = start_relay(admin_key="my-secret")
+    wait_for(relay.log, lambda: relay.lines("admin key is short"))
+    relay.stop()
+    [line] = relay.lines("admin key is short")
+    assert line["level"] == "WARN" and "my-secret" not in relay.log()
+    relay = start_relay(admin_key="b1946ac92492d2347c6235b4d2611184")
+    relay.stop()
+    assert not relay.lines("admin key is short")
+
+
+def test_an_address_without_tls_beside_certificates_is_warned_of(start_relay, tmp_path):
+    relay = start_relay(*tls_flags(certificate(tmp_path, "a.example")), spawn_only=True)
+    relay.kill()
+    port = free_port()
+    relay.command[relay.command.index(f"127.0.0.1:{relay.port}")] = f"0.0.0.0:{port}"
+    relay.spawn()
+    # Whether port 443 can be had where the test runs or not, the words come before.
+    wait_for(relay.log, lambda: relay.lines(f"tls://:{port}"))
+    relay.kill()
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+def test_empty_environment_variables_are_as_good_as_none(start_relay, empty):
+    """As compose files make them: CORALMUX_DOMAIN=, and so on for each setting."""
+    names = subprocess.run([relays.binary(), "--help"], capture_output=True, text=True, check=True).stdout
+    names = set(re.findall(r"^ +--([a-z-]+) <", names, re.MULTILINE)) - {"admin-key"}
+    assert len(names) > 30
+    others = ("CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "JOURNAL_STREAM", "LISTEN_FDS", "LISTEN_PID", "WATCHDOG_USEC")
+    env = {f"CORALMUX_{name.replace('-', '_').upper()}": empty for name in names} | dict.fromkeys(others, "")
+    relay = start_relay(env=env)
+    assert relay.health()["status"] == "ok"
+    relay.stop()
+
+
+@pytest.mark.parametrize(
+    "command", ["demo", "doctor", "healthcheck", "admin", "admin tokens", "admin tokens create", "completions", "man"]
+)
+def test_the_help_of_a_subcommand_shows_how_that_is_called(command):
+    done = subprocess.run([relays.binary(), *command.split(), "--help"], capture_output=True, text=True)
+    usage = next(line for line in done.stdout.splitlines() if line.startswith("Usage:"))
+    assert done.returncode == 0 and usage.startswith(f"Usage: coralmux-relay {command} "), done.stdout
 
 
 @pytest.mark.parametrize("by", ["flag", "environment"])

@@ -1,6 +1,6 @@
 //! The relay's HTTP API, called.
 
-use crate::config::file;
+use crate::config::{file, proxy};
 use crate::tls::certificate::provider;
 use crate::tls::files::FILE_BYTES_MAX;
 use rustls_pki_types::CertificateDer;
@@ -8,8 +8,9 @@ use rustls_pki_types::pem::PemObject;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use ureq::http::{Response, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
-use ureq::{Agent, Body, http::Response};
+use ureq::{Agent, Body};
 
 /// How long one call may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -62,6 +63,14 @@ pub(super) fn key(file: Option<&Path>, env: impl Fn(&str) -> Option<String>) -> 
     if kept.exists() { read(kept) } else { Err(ApiError::NoKey) }
 }
 
+/// The URL of a relay, perhaps with a path in front of the API's.
+fn read_base(text: &str) -> Option<Uri> {
+    let url: Uri = text.parse().ok()?;
+    let known = matches!(url.scheme_str(), Some("http" | "https"));
+    let well = url.query().is_none() && !url.authority()?.as_str().contains('@') && !url.host()?.is_empty();
+    (known && well).then_some(url)
+}
+
 /// A relay, and the key to it.
 pub(super) struct Api {
     agent: Agent,
@@ -72,8 +81,16 @@ pub(super) struct Api {
 impl Api {
     /// The relay at `base`; `ca`: what its certificate is checked against.
     pub(super) fn new(base: &str, key: String, ca: Option<&Path>) -> Result<Self, ApiError> {
-        if !base.starts_with("http://") && !base.starts_with("https://") {
-            return Err(ApiError::Usage(format!("{base:?} is no URL of a relay, such as https://relay.example.com")));
+        let url = read_base(base).ok_or_else(|| {
+            ApiError::Usage(format!(
+                "{base:?} is not the URL of a relay, such as https://relay.example.com, without a user name"
+            ))
+        })?;
+        if url.scheme_str() == Some("http") && !proxy::leads_here(&url) {
+            let host = url.host().unwrap_or_default();
+            eprintln!(
+                "coralmux-relay admin: {host} is asked without TLS: whoever is on the way can read the admin key"
+            );
         }
         let roots = match ca {
             None => RootCerts::WebPki,
@@ -94,6 +111,10 @@ impl Api {
         let agent = Agent::config_builder()
             .timeout_global(Some(TIMEOUT))
             .http_status_as_error(false)
+            // The key is for this relay, and not for wherever an answer points.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(proxy::ureq_proxy_for(&url).map_err(ApiError::Usage)?)
             .tls_config(tls)
             .build()
             .new_agent();
@@ -110,6 +131,9 @@ impl Api {
         let status = answer.status();
         if status.is_success() {
             return Ok(json);
+        }
+        if let Some(place) = answer.headers().get("location").and_then(|place| place.to_str().ok()) {
+            return Err(ApiError::Refused(format!("{url} leads to {place}; name that relay with --relay")));
         }
         let error = &json["error"];
         Err(ApiError::Refused(match (error["code"].as_str(), error["message"].as_str()) {

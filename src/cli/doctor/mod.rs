@@ -63,7 +63,7 @@ Exit code: 0 where nothing fails, 1 where something does, 2 where the configurat
 /// configuration is wrong.
 pub(super) fn run(args: impl Iterator<Item = OsString>) -> u8 {
     let mut args: Vec<OsString> = args.collect();
-    if args.iter().any(|arg| arg == "--help" || arg == "-h" || arg == "-help") {
+    if super::asks_for_help(&args) {
         print!("{HELP}");
         return 0;
     }
@@ -88,6 +88,10 @@ fn look(config: &Config) -> Vec<Finding> {
     let file =
         config.config_file.as_ref().map_or("flags and environment".to_owned(), |path| path.display().to_string());
     let mut findings = vec![Finding::ok("configuration", file)];
+    findings.extend(config.cautions.iter().map(|caution| {
+        let (what, to_do) = caution.split_once(": ").unwrap_or((caution, ""));
+        Finding::warn("configuration", what, to_do)
+    }));
     findings.extend(machine::look(config));
     findings.extend(outside::look(config));
     findings

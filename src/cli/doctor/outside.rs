@@ -2,7 +2,8 @@
 
 use super::{Finding, State};
 use crate::config::file::{self, folder_of};
-use crate::config::{Acme, Config, MetricsAddr, PairFiles, admin_key_file};
+use crate::config::{self, Acme, Config, MetricsAddr, PairFiles, Secret, admin_key_file};
+use crate::server::announce::WEAK_KEY;
 use crate::server::healthcheck::reachable;
 use crate::server::listeners::try_bind;
 use crate::store::calendar::write_rfc3339;
@@ -81,8 +82,12 @@ fn port(addr: SocketAddr) -> Finding {
 /// Whether a relay answers there, in plain HTTP.
 fn answers(addr: SocketAddr) -> bool {
     let addr = reachable(addr);
-    let agent =
-        ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(3))).proxy(None).build().new_agent();
+    let agent = ureq::Agent::config_builder()
+        .timeout_global(Some(Duration::from_secs(3)))
+        .max_redirects(0)
+        .proxy(None)
+        .build()
+        .new_agent();
     let get = |path: &str| {
         let answer = agent.get(format!("http://{addr}{path}")).call();
         answer.ok().and_then(|mut answer| answer.body_mut().read_to_string().ok()).unwrap_or_default()
@@ -127,18 +132,30 @@ fn store(path: &Path) -> Finding {
 }
 
 fn admin_key(config: &Config) -> Finding {
-    if config.admin_key.is_some() {
-        return Finding::ok("admin key", "given");
+    let judged = |key: &Secret, how: String| match key.is_weak() {
+        true => Finding::warn("admin key", how, WEAK_KEY),
+        false => Finding::ok("admin key", how),
+    };
+    if let Some(key) = &config.admin_key {
+        return judged(key, "given".to_owned());
     }
     let path = admin_key_file(&config.db);
     let shown = path.display();
     match fs::metadata(&path) {
         Err(_) => Finding::ok("admin key", format!("made at the first start, and kept in {shown}")),
         Ok(found) if found.mode() & 0o077 != 0 => {
-            let text = format!("{shown}: others may read or write it (mode {:03o})", found.mode() & 0o777);
-            Finding::fail("admin key", text, format!("chmod 600 {shown}, or remove it and a new one is made"))
+            let mode = found.mode() & 0o777;
+            let text = format!("{shown}: others may read or write it (mode {mode:03o})");
+            let to_do = format!("chmod 600 {shown}, or remove it and a new one is made");
+            match mode & 0o002 {
+                0 => Finding::warn("admin key", format!("{text}; the relay takes that from them"), to_do),
+                _ => Finding::fail("admin key", text, to_do),
+            }
         }
-        Ok(_) => Finding::ok("admin key", format!("kept in {shown}")),
+        Ok(_) => match config::admin_key_kept(&path) {
+            Ok(key) => judged(&key, format!("kept in {shown}")),
+            Err(error) => Finding::fail("admin key", error.to_string(), "see above, or give one with --admin-key"),
+        },
     }
 }
 

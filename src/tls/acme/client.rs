@@ -3,11 +3,14 @@
 //! `instant-acme` has a client of its own, which waits without end, reads without end, and does not show `Retry-After`.
 
 use super::super::certificate::provider;
+use crate::config::proxy::proxy_for;
 use bytes::Bytes;
+use http::Uri;
 use http_body_util::{BodyExt, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::rt::TokioExecutor;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 use rustls::{ClientConfig, RootCertStore};
@@ -15,7 +18,11 @@ use rustls_pki_types::CertificateDer;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
+use tower_service::Service;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// One request and its whole answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -55,7 +62,7 @@ fn until(text: &str, now: SystemTime) -> Option<SystemTime> {
 /// The client.
 #[derive(Clone)]
 pub(super) struct Client {
-    http: HyperClient<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>,
+    http: HyperClient<HttpsConnector<Way>, BodyWrapper<Bytes>>,
     retry_after: RetryAfter,
 }
 
@@ -75,8 +82,44 @@ impl Client {
                 .with_provider_and_platform_verifier(provider())
                 .map_err(|error| Error::Other(Box::new(error)))?,
         };
-        let http = HyperClient::builder(TokioExecutor::new()).build(connector.https_only().enable_http1().build());
-        Ok(Self { http, retry_after })
+        let mut direct = HttpConnector::new();
+        direct.enforce_http(false);
+        let connector = connector.https_only().enable_http1().wrap_connector(Way { direct });
+        Ok(Self { http: HyperClient::builder(TokioExecutor::new()).build(connector), retry_after })
+    }
+}
+
+/// The way to a server of the CA: direct, or through the environment's proxy.
+#[derive(Clone)]
+struct Way {
+    direct: HttpConnector,
+}
+
+impl Service<Uri> for Way {
+    type Response = <HttpConnector as Service<Uri>>::Response;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.direct.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, url: Uri) -> Self::Future {
+        let Some(proxy) = proxy_for(&url) else {
+            let connecting = self.direct.call(url);
+            return Box::pin(async move { Ok(connecting.await?) });
+        };
+        if proxy.uri().scheme_str() != Some("http") {
+            let text = format!("the environment's proxy {} cannot be used; it takes http://HOST:PORT", proxy.uri());
+            return Box::pin(async move { Err(text.into()) });
+        }
+        let mut tunnel = Tunnel::new(proxy.uri().clone(), self.direct.clone());
+        if let Some(login) = proxy.basic_auth() {
+            tunnel = tunnel.with_auth(login.clone());
+        }
+        let connecting = tunnel.call(url);
+        let failed = move |error| format!("through the proxy {}: {error}", proxy.uri());
+        Box::pin(async move { connecting.await.map_err(|error| failed(error).into()) })
     }
 }
 

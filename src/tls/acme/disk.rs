@@ -3,24 +3,24 @@
 //! Each CA has a folder of its own, named after its directory's URL: a certificate of a CA for tests is never taken for
 //! one of the real CA. A certificate and its key are one file, and a file is there whole or not at all.
 
-use crate::config::file;
+use crate::config::file::{self, Loose};
 use crate::tls::files::FILE_BYTES_MAX;
 use sha2::{Digest, Sha256};
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// Why what has to be kept cannot be.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
-    /// Others may enter the directory or read a file.
-    #[error("--acme-dir: {}: others may read it (mode {mode:03o}), and private keys are kept there; `chmod go-rwx` it", path.display())]
+    /// Others may enter the directory or read a file, and that could not be changed.
+    #[error("--acme-dir: {}: {loose}, and private keys are kept there; `chmod go-rwx` it", path.display())]
     Loose {
         /// The directory or file.
         path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
+        /// Who may.
+        loose: Loose,
     },
     /// There is something else in its place.
     #[error("--acme-dir: {}: it is no directory; name another place, or move it away", path.display())]
@@ -63,7 +63,7 @@ impl Disk {
             if !meta.is_dir() {
                 return Err(DiskError::NoDirectory { path: path.to_owned() });
             }
-            check_mode(path, &meta)?;
+            keep_private(path, &meta)?;
         }
         Ok(Self { folder })
     }
@@ -101,11 +101,8 @@ fn folder_name(url: &str) -> String {
     format!("{}-{hash}", host.chars().map(plain).take(100).collect::<String>())
 }
 
-fn check_mode(path: &Path, meta: &fs::Metadata) -> Result<(), DiskError> {
-    match meta.mode() & 0o777 {
-        mode if mode & 0o077 != 0 => Err(DiskError::Loose { path: path.to_owned(), mode }),
-        _ => Ok(()),
-    }
+fn keep_private(path: &Path, meta: &fs::Metadata) -> Result<(), DiskError> {
+    file::make_private(path, meta).map_err(|loose| DiskError::Loose { path: path.to_owned(), loose })
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, DiskError> {
@@ -115,7 +112,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, DiskError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
-    check_mode(path, &file.metadata().map_err(failed)?)?;
+    keep_private(path, &file.metadata().map_err(failed)?)?;
     file::read_open(file, FILE_BYTES_MAX).map(Some).map_err(failed)
 }
 
@@ -126,7 +123,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     const URL: &str = "https://ca.example:14000/dir";
 
@@ -166,15 +163,22 @@ mod tests {
     }
 
     #[test]
-    fn what_others_may_read_is_refused() {
+    fn what_others_may_read_is_made_private_and_what_everybody_may_write_refused() {
         let outer = tempfile::tempdir().unwrap();
         let dir = outer.path().join("acme");
         let disk = Disk::open(&dir, URL).unwrap();
         disk.keep_account(b"{}").unwrap();
-        fs::set_permissions(disk.folder.join("account.json"), fs::Permissions::from_mode(0o640)).unwrap();
+        let account = disk.folder.join("account.json");
+        let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+        (set(&account, 0o660), set(&dir, 0o775), set(&disk.folder, 0o2770));
+        let disk = Disk::open(&dir, URL).unwrap();
+        assert_eq!(disk.account().unwrap().as_deref(), Some(&b"{}"[..]));
+        assert_eq!((mode(&account), mode(&dir), mode(&disk.folder)), (0o600, 0o700, 0o700));
+        set(&account, 0o666);
         let error = disk.account().unwrap_err().to_string();
-        assert!(error.contains("640") && error.contains("chmod"), "{error}");
-        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
-        assert!(matches!(Disk::open(&dir, URL), Err(DiskError::Loose { mode: 0o755, .. })));
+        assert!(error.contains("666") && error.contains("chmod"), "{error}");
+        set(&dir, 0o777);
+        assert!(matches!(Disk::open(&dir, URL), Err(DiskError::Loose { loose: Loose { mode: 0o777 }, .. })));
     }
 }

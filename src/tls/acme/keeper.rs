@@ -52,7 +52,7 @@ impl Keeper {
         let mut domains = Vec::new();
         for domain in &settings.acme.domains {
             let place = certificates.add(domain.clone(), Source::Acme);
-            let kept = kept(&disk, domain)?;
+            let kept = kept(&disk, domain);
             if let Some(certificate) = &kept {
                 certificates.put(unix_now().as_secs(), place, certificate.clone());
             }
@@ -85,17 +85,14 @@ impl Keeper {
 }
 
 /// What an earlier run has kept. Unusable, it is told, and a new one is ordered.
-fn kept(disk: &Disk, domain: &str) -> Result<Option<Certificate>, DiskError> {
-    let Some(pem) = disk.certificate(domain)? else { return Ok(None) };
-    match Certificate::from_pem(&pem, &pem) {
-        Ok(certificate) if certificate.is_for(domain) => Ok(Some(certificate)),
-        Ok(_) => Ok(None),
-        Err(error) => {
-            let file = disk.certificate_path(domain);
-            tracing::warn!(file = %file.display(), %error, "a kept certificate is of no use; a new one is ordered");
-            Ok(None)
-        }
-    }
+fn kept(disk: &Disk, domain: &str) -> Option<Certificate> {
+    let of_no_use = |error: &dyn std::fmt::Display| {
+        let file = disk.certificate_path(domain);
+        tracing::warn!(file = %file.display(), %error, "a kept certificate is of no use; a new one is ordered");
+    };
+    let pem = disk.certificate(domain).inspect_err(|error| of_no_use(error)).ok()??;
+    let certificate = Certificate::from_pem(&pem, &pem).inspect_err(|error| of_no_use(error)).ok()?;
+    certificate.is_for(domain).then_some(certificate)
 }
 
 /// One domain.
