@@ -34,6 +34,10 @@ fuzz_target!(|input: &[u8]| {
             assert_eq!(envelope.kind, kind_by_name(kind.and_then(Value::as_str).unwrap()));
             assert_eq!(envelope.id.map(decoded).map(Value::from).as_ref(), id);
         }
+        Err(Invalid::Repeated { .. }) => {
+            let error = serde_json::from_slice::<Once>(message).err().map(|error| error.to_string());
+            assert!(error.is_some_and(|error| error.starts_with("duplicate field")));
+        }
         Err(Invalid::NotAnObject) => assert!(!value.is_object()),
         Err(Invalid::NoType) => assert!(value.is_object() && kind.is_none_or(|kind| kind == "")),
         Err(Invalid::TypeNotAString) => assert!(kind.is_some_and(|kind| !kind.is_string())),
@@ -41,6 +45,15 @@ fuzz_target!(|input: &[u8]| {
         Err(_) => unreachable!(),
     }
 });
+
+/// What serde takes only once.
+#[derive(serde::Deserialize)]
+#[allow(dead_code)]
+struct Once {
+    r#type: Option<IgnoredAny>,
+    id: Option<IgnoredAny>,
+    payload: Option<IgnoredAny>,
+}
 
 fn peek_in_pieces(message: &[u8], size: usize) -> Result<Envelope<'_>, Invalid> {
     let mut scanner = Scanner::new();

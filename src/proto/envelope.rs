@@ -65,6 +65,12 @@ pub enum Invalid {
     /// No `type`, or one without a letter.
     #[error("the message has no type")]
     NoType,
+    /// A key that the ends would not agree about: one of them takes the first, the other the last.
+    #[error("the message has more than one {key}")]
+    Repeated {
+        /// `type`, `id` or `payload`.
+        key: &'static str,
+    },
     /// A `type` that is no string.
     #[error("the message's type is not a string")]
     TypeNotAString,
@@ -125,6 +131,9 @@ impl Scanner {
         let outline = self.checker.finish()?;
         if outline.shape != Shape::Object {
             return Err(Invalid::NotAnObject);
+        }
+        if let Some(key) = outline.repeated {
+            return Err(Invalid::Repeated { key });
         }
         let kind = match &outline.kind {
             None => return Err(Invalid::NoType),

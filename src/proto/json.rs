@@ -71,6 +71,8 @@ pub struct Outline {
     pub kind: Option<Member>,
     /// The value of the key `id`, likewise.
     pub id: Option<Member>,
+    /// The key of the outermost object that came more than once, if it is one of `type`, `id` and `payload`.
+    pub repeated: Option<&'static str>,
 }
 
 /// What may come next.
@@ -128,6 +130,7 @@ enum Wanted {
     Nothing,
     Kind,
     Id,
+    Payload,
 }
 
 impl Wanted {
@@ -136,7 +139,17 @@ impl Wanted {
         match name {
             b"type" => Self::Kind,
             b"id" => Self::Id,
+            b"payload" => Self::Payload,
             _ => Self::Nothing,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "",
+            Self::Kind => "type",
+            Self::Id => "id",
+            Self::Payload => "payload",
         }
     }
 }
@@ -153,6 +166,8 @@ pub struct Checker {
     in_key: bool,
     /// What the last key of the outermost object was.
     wanted: Wanted,
+    /// The keys of the outermost object that came and are looked for: a bit for each, by `Wanted as u8`.
+    named: u8,
     /// The kind of the outermost object's latest value.
     member_shape: Shape,
     name: Name,
@@ -190,6 +205,7 @@ impl Checker {
             state: State::Start,
             in_key: false,
             wanted: Wanted::Nothing,
+            named: 0,
             member_shape: Shape::Null,
             name: Name::EMPTY,
             missing: 0,
@@ -200,7 +216,7 @@ impl Checker {
             literal: &[],
             offset: 0,
             member_start: 0,
-            outline: Outline { shape: Shape::Null, kind: None, id: None },
+            outline: Outline { shape: Shape::Null, kind: None, id: None, repeated: None },
         }
     }
 
@@ -300,6 +316,19 @@ impl Checker {
         next
     }
 
+    /// A key of the outermost object has come.
+    #[inline(always)]
+    fn want(&mut self, wanted: Wanted) {
+        self.wanted = wanted;
+        if wanted != Wanted::Nothing {
+            let bit = 1 << wanted as u8;
+            if self.named & bit != 0 {
+                self.outline.repeated = Some(wanted.name());
+            }
+            self.named |= bit;
+        }
+    }
+
     /// Takes a key, or the end of an empty object.
     #[inline(always)]
     fn key(&mut self, state: State, piece: &[u8], at: &mut usize) -> State {
@@ -318,7 +347,7 @@ impl Checker {
         if name.get(plain) == Some(&b'"') {
             *at += plain + 1;
             if self.depth == 1 {
-                self.wanted = Wanted::by(&name[..plain]);
+                self.want(Wanted::by(&name[..plain]));
             }
             return State::Colon;
         }
@@ -419,7 +448,8 @@ impl Checker {
         let member = Some(Member { shape: self.member_shape, span: self.member_start..self.offset + end });
         match self.wanted {
             Wanted::Kind => self.outline.kind = member,
-            _ => self.outline.id = member,
+            Wanted::Id => self.outline.id = member,
+            Wanted::Payload | Wanted::Nothing => {}
         }
         self.wanted = Wanted::Nothing;
     }

@@ -45,16 +45,29 @@ impl Chunk {
         }
     }
 
-    /// Cuts off the bytes from `at` on: shared memory of a slice, a copy of a heap.
+    /// Takes the first `at` bytes off: shared memory of a slice, a copy of a heap's. Whoever walks through a chunk this
+    /// way copies each byte once at most, however many steps that takes.
     #[must_use]
-    pub fn split_off(&mut self, at: usize) -> Self {
+    pub fn split_to(&mut self, at: usize) -> Self {
         match self {
-            Self::Slice(slice) => Self::Slice(slice.split_off(at)),
-            Self::Heap(heap) => {
-                let rest = heap.as_slice()[at..].to_vec();
-                heap.narrow(0..at);
-                Self::Heap(Heap::from(rest))
+            Self::Slice(slice) => {
+                let rest = slice.split_off(at);
+                Self::Slice(std::mem::replace(slice, rest))
             }
+            Self::Heap(heap) => {
+                let front = heap.as_slice()[..at].to_vec();
+                heap.advance(at);
+                Self::Heap(Heap::from(front))
+            }
+        }
+    }
+
+    /// Passes over the first `count` bytes.
+    pub fn advance(&mut self, count: usize) {
+        let length = self.len();
+        match self {
+            Self::Slice(slice) => slice.narrow(count..length),
+            Self::Heap(heap) => heap.advance(count),
         }
     }
 
@@ -153,6 +166,15 @@ impl Heap {
         self.start = start + range.start;
     }
 
+    /// Passes over the first `count` bytes of what shows.
+    ///
+    /// # Panics
+    /// When so many do not show: a bug of the caller.
+    pub fn advance(&mut self, count: usize) {
+        assert!(count <= self.stop - self.start, "advance past the heap");
+        self.start += count;
+    }
+
     /// Where the next bytes may be written, and how many.
     pub(super) fn spare(&mut self) -> (*mut u8, usize) {
         self.bytes.spare()
@@ -193,6 +215,20 @@ impl From<Vec<u8>> for Heap {
 }
 
 impl Heap {
+    /// Counts more bytes against the budget.
+    pub fn reserve_more(&mut self, more: Reservation) {
+        match &mut self.reservation {
+            Some(reservation) => reservation.join(more),
+            None => self.reservation = Some(more),
+        }
+    }
+
+    /// Bytes that are reserved for it.
+    #[must_use]
+    pub fn reserved_bytes(&self) -> usize {
+        self.reservation.as_ref().map_or(0, |reservation| reservation.bytes)
+    }
+
     /// As `From<Vec<u8>>`, counted against the budget by `reservation`.
     #[must_use]
     pub fn reserved(bytes: Vec<u8>, reservation: Reservation) -> Self {
@@ -202,7 +238,7 @@ impl Heap {
 
 impl fmt::Debug for Heap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let reserved = self.reservation.as_ref().map_or(0, |r| r.bytes);
+        let reserved = self.reserved_bytes();
         write!(f, "Heap({}..{} of {}, {reserved} reserved)", self.start, self.stop, self.bytes.len())
     }
 }
@@ -306,6 +342,12 @@ impl Budget {
         Reservation { account: Rc::clone(&self.account), bytes }
     }
 
+    /// All that can be reserved.
+    #[must_use]
+    pub fn bytes_max(&self) -> usize {
+        self.account.bytes_max
+    }
+
     /// Called now and then: gives memory back to the system that has not been used since the last call.
     pub fn trim(&self) {
         self.account.source.trim();
@@ -323,6 +365,14 @@ impl Budget {
 pub struct Reservation {
     account: Rc<Account>,
     bytes: usize,
+}
+
+impl Reservation {
+    /// Takes over what `other` of the same budget has reserved.
+    fn join(&mut self, mut other: Self) {
+        debug_assert!(Rc::ptr_eq(&self.account, &other.account), "reservations of one budget");
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
 }
 
 impl Drop for Reservation {
@@ -345,6 +395,26 @@ mod tests {
         assert!(budget.reserve(0).is_none());
         drop(forced);
         assert_eq!(budget.used_bytes(), 0);
+    }
+
+    #[test]
+    fn what_is_reserved_in_two_steps_is_given_back_in_one() {
+        let budget = Budget::new(100);
+        let mut heap = Heap::with_headroom(0, 10, budget.charge(10));
+        heap.reserve_more(budget.reserve(30).unwrap());
+        assert_eq!((heap.reserved_bytes(), budget.used_bytes()), (40, 40));
+        drop(heap);
+        assert_eq!(budget.used_bytes(), 0);
+    }
+
+    #[test]
+    fn a_heap_is_walked_through_from_the_front() {
+        let mut chunk = Chunk::Heap(Heap::from(b"abcdef".to_vec()));
+        assert_eq!(chunk.split_to(2).as_slice(), b"ab");
+        chunk.advance(1);
+        assert_eq!(chunk.as_slice(), b"def");
+        assert_eq!(chunk.split_to(3).as_slice(), b"def");
+        assert!(chunk.is_empty());
     }
 
     #[test]

@@ -8,6 +8,12 @@ use std::time::Duration;
 const MINUTE: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
 
+/// What a connection can make the relay answer each second, beside messages that are forwarded: pings, and messages that
+/// are refused. Further ones are read more slowly.
+const ANSWERS_PER_SECOND: u64 = 100;
+/// The same at once.
+const ANSWERS_BURST: u64 = 500;
+
 /// A token's limits, with the rates worked out. Most tokens of a shard share one.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -16,6 +22,7 @@ pub struct Policy {
     /// By `Role as usize`; `None`: no limit.
     message_rates: [Option<Rate>; 2],
     stream_rate: Option<Rate>,
+    answer_rate: Option<Rate>,
 }
 
 impl Policy {
@@ -31,6 +38,7 @@ impl Policy {
                 Rate::per(agent_per_minute, MINUTE, agent_per_minute),
             ],
             stream_rate: Rate::per(stream_per_second, SECOND, stream_per_second.saturating_mul(2)),
+            answer_rate: Rate::per(ANSWERS_PER_SECOND, SECOND, ANSWERS_BURST),
         }
     }
 
@@ -38,6 +46,12 @@ impl Policy {
     #[must_use]
     pub fn message_rate(&self, role: Role) -> Option<&Rate> {
         self.message_rates[role as usize].as_ref()
+    }
+
+    /// What either role can make the relay answer at full speed.
+    #[must_use]
+    pub fn answer_rate(&self) -> Option<&Rate> {
+        self.answer_rate.as_ref()
     }
 
     /// What an agent may stream.

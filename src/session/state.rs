@@ -17,6 +17,8 @@ pub struct Session<C> {
     /// By `Role as usize`. They belong to the token, not to a connection: a reconnect does not refill them.
     messages: [Bucket; 2],
     streams: Bucket,
+    /// By `Role as usize`: what the relay answers itself.
+    answers: [Bucket; 2],
     used: Used,
     /// Bytes forwarded since [`Session::take_unreported`].
     unreported_bytes: u64,
@@ -79,6 +81,7 @@ impl<C: Copy + PartialEq> Session<C> {
             connections: [None, None],
             messages: Default::default(),
             streams: Bucket::default(),
+            answers: Default::default(),
             used,
             unreported_bytes: 0,
             policy,
@@ -138,6 +141,17 @@ impl<C: Copy + PartialEq> Session<C> {
         }
         self.connections[role as usize] = None;
         Some(Left { peer: self.connection(role.peer()) })
+    }
+
+    /// `role` has made the relay answer something, or take a sign of life.
+    ///
+    /// # Errors
+    /// It does so too often: how long it is not to be read.
+    pub fn charge_answer(&mut self, now: Duration, role: Role) -> Result<(), Duration> {
+        match self.policy.answer_rate() {
+            Some(rate) => self.answers[role as usize].try_take(now, rate),
+            None => Ok(()),
+        }
     }
 
     /// Decides on a message of `role`; `now` is monotonic, `unix_ms` the wall clock.

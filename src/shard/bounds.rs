@@ -26,6 +26,18 @@ pub(super) const DIRECT_BYTES_MIN: u64 = 32 << 10;
 /// which then are received straight into their allocation but for these first bytes.
 pub(super) const GLANCE_BYTES: u32 = crate::ring::buffers::GLANCE_BYTES;
 
+/// The work of a turn that connections which sent something divide among themselves, in bytes. At most a millisecond or
+/// two of unmasking, checking and forwarding.
+pub(super) const TURN_WORK: usize = 1 << 20;
+/// The least that a connection may do in a turn, however many there are.
+pub(super) const SHARE_MIN: usize = 32 << 10;
+/// What a frame counts beside its bytes: as much as it costs to look at one that has none.
+pub(super) const FRAME_WORK: usize = 512;
+const _: () = assert!(SHARE_MIN <= TURN_WORK && FRAME_WORK <= SHARE_MIN);
+
+/// Frames without payload that a message may have: they are of no use, and some libraries end a message with one.
+pub(super) const EMPTY_FRAMES_MAX: u16 = 1024;
+
 /// Receives straight into an allocation that one turn starts: all that come in at once leave the cache again before
 /// they are looked at.
 pub(super) const FILLS_A_TURN: usize = 1;
@@ -57,6 +69,37 @@ pub(super) const AUTH_BYTES_MAX: u64 = 4 << 10;
 /// Bytes of a refused message that are kept to find its `id` in.
 pub(super) const PREFIX_BYTES_MAX: usize = 4 << 10;
 
+/// A promise of a large message gets memory on trust while less than half of the budget is in use; from then on it has to
+/// be backed by so many of its bytes, or all where it has fewer.
+pub(super) const BACKING_BYTES: usize = 32 << 10;
+/// Who wants no more than this does not wait behind those who want more, while there is room.
+pub(super) const OVERTAKING_BYTES_MAX: usize = 64 << 10;
+const _: () = assert!(SMALL_BYTES_MAX <= OVERTAKING_BYTES_MAX);
+/// How long a message waits for memory before it is refused. Clients that send pings behind it give the connection up
+/// after 10 s without a pong.
+pub(super) const MEMORY_WAIT: Duration = Duration::from_secs(8);
+/// What the sender of a message that was refused for want of memory is told to wait.
+pub(super) const MEMORY_RETRY: Duration = Duration::from_secs(2);
+/// When somebody has waited for memory for so long, those who hold some and get nowhere lose it.
+pub(super) const MEMORY_WAIT_MIN: Duration = Duration::from_secs(1);
+const _: () = assert!(MEMORY_WAIT_MIN.as_millis() < MEMORY_WAIT.as_millis());
+/// How long a message may have its memory before its speed is looked at.
+pub(super) const HOLDING_MIN: Duration = Duration::from_secs(2);
+/// Bytes a second below which a message loses its memory to those who wait for it.
+pub(super) const HOLDING_SPEED_MIN: u64 = 16 << 10;
+/// Bytes a second from which on a message never does. Between the two only the slowest one does, once a second.
+pub(super) const HOLDING_SPEED_SAFE: u64 = 256 << 10;
+const _: () = assert!(HOLDING_SPEED_MIN < HOLDING_SPEED_SAFE);
+
+/// Bytes that may wait on a shard because reading is paused, where the memory budget is not larger. What the kernel has
+/// handed over by the time that a pause takes effect cannot be given back.
+pub(super) const BACKLOG_BYTES: usize = 64 << 20;
+/// What one connection may have of that when there is more: as much as a fast network has on its way.
+pub(super) const BACKLOG_SHARE: usize = 256 << 10;
+/// The same when there is twice as much.
+pub(super) const BACKLOG_SHARE_SCARCE: usize = 16 << 10;
+const _: () = assert!(BACKLOG_SHARE_SCARCE < BACKLOG_SHARE);
+
 /// How long one message may be under way, however steadily it trickles.
 pub(super) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -69,6 +112,13 @@ pub(super) const LATE_COMER_GRACE: Duration = Duration::from_secs(1);
 /// A connection that takes less than this in the write timeout takes nothing: the kernel at its end may go on taking a few
 /// bytes for minutes though nobody reads.
 pub(super) const TAKEN_BYTES_MIN: usize = 16 << 10;
+/// And less than this part of the most that waited for it: what waits has to be gone in so many write timeouts.
+pub(super) const WRITE_TIMEOUTS_MAX: usize = 20;
+
+/// Connections of a shard that linger at a time; further ones are closed at the next tick.
+pub(super) const LINGERING_MAX: u64 = 1024;
+/// Connections of a token that are replaced in [`LINGER`] and linger; further ones are closed at the next tick.
+pub(super) const REPLACED_LINGERING: u64 = 4;
 
 /// Connections over the cap that a shard keeps at a time to tell them so; further ones are closed without a word.
 pub const TURNED_AWAY_MAX: usize = 64;

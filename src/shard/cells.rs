@@ -276,7 +276,7 @@ impl Shard {
         (cells.outbox_bytes, cells.outboxes_blocked) = self.outboxes.queued();
         cells.budget_bytes = self.budget.used_bytes() as u64;
         cells.budget_bytes_max = self.settings.budget_bytes as u64;
-        cells.budget_waiting = self.budget_waiters.len() as u64;
+        cells.budget_waiting = self.waiters.len() as u64;
         cells.buffers = self.ring.pools().map(Buffers::of);
         cells.mails = self.mailbox.len() as u64;
         cells.ring = self.ring.counts();

@@ -13,6 +13,10 @@ pub(super) enum CloseReason {
     Protocol(Violation),
     /// Fragments out of order (1002).
     Fragments,
+    /// A message of which too many frames had no payload (1008).
+    EmptyFrames,
+    /// More of it waits than the relay has memory for (1013).
+    Backlog,
     /// Text that is not UTF-8 (1007).
     NotUtf8,
     /// The first message did not admit (wire contract: 1008).
@@ -76,7 +80,7 @@ impl CloseReason {
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::Client(_) => "client",
-            Self::BadClose | Self::Protocol(_) | Self::Fragments => "protocol",
+            Self::BadClose | Self::Protocol(_) | Self::Fragments | Self::EmptyFrames => "protocol",
             Self::NotUtf8 => "not_utf8",
             Self::Unauthorized => "unauthorized",
             Self::Handshake => "handshake",
@@ -88,7 +92,7 @@ impl CloseReason {
             Self::Replaced => "replaced",
             Self::Revoked => "revoked",
             Self::Restart => "restart",
-            Self::Busy => "busy",
+            Self::Busy | Self::Backlog => "busy",
             Self::SlowConsumer => "slow_consumer",
             Self::Silent => "silent",
             Self::Gone => "gone",
@@ -103,12 +107,12 @@ impl CloseReason {
             Self::Client(code) => code.unwrap_or(1000),
             Self::BadClose | Self::Protocol(_) | Self::Fragments => 1002,
             Self::NotUtf8 => 1007,
-            Self::Unauthorized | Self::AuthTimeout | Self::MessageTimeout => 1008,
+            Self::Unauthorized | Self::AuthTimeout | Self::MessageTimeout | Self::EmptyFrames => 1008,
             Self::TooLarge => 1009,
             Self::Replaced => 4001,
             Self::Revoked => 4002,
             Self::Restart => 1012,
-            Self::Busy => 1013,
+            Self::Busy | Self::Backlog => 1013,
             Self::Handshake
             | Self::Tls
             | Self::NoHeader
@@ -129,6 +133,8 @@ impl CloseReason {
             Self::Protocol(Violation::Unmasked) => "frame not masked",
             Self::Protocol(_) => "invalid frame",
             Self::Fragments => "fragments out of order",
+            Self::EmptyFrames => "too many frames without payload",
+            Self::Backlog => "too much sent ahead, try again later",
             Self::NotUtf8 => "text is not UTF-8",
             Self::Unauthorized => "unauthorized",
             Self::Handshake => "no TLS handshake",

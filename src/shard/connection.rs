@@ -84,6 +84,8 @@ impl Pauses {
     pub(super) const RATE: Self = Self(4);
     /// The memory for messages under way is used up.
     pub(super) const BUDGET: Self = Self(8);
+    /// Its share of a turn is used up.
+    pub(super) const TURN: Self = Self(16);
 
     /// Adds a reason.
     pub(super) fn insert(&mut self, reason: Self) {
@@ -101,6 +103,12 @@ impl Pauses {
     #[must_use]
     pub(super) fn any(self) -> bool {
         self.0 != 0
+    }
+
+    /// Whether any reason but this one applies.
+    #[must_use]
+    pub(super) fn any_but(self, reason: Self) -> bool {
+        self.0 & !reason.0 != 0
     }
 }
 
@@ -125,6 +133,8 @@ pub(super) struct Connection {
     pub(super) pauses: Pauses,
     /// Its last message was received straight into an allocation, and the next one may well be.
     pub(super) bulk: bool,
+    /// It sends more than it may, and is received from in small pieces until it has caught up.
+    pub(super) paced: bool,
     /// Its role, once authenticated.
     pub(super) role: Role,
     /// What has come and could not be passed on yet.
@@ -149,6 +159,7 @@ impl Connection {
             receiving: Receiving::Idle,
             pauses: Pauses::default(),
             bulk: false,
+            paced: false,
             role: Role::Phone,
             inbox: None,
             early: Some(Box::new(early)),

@@ -1,7 +1,7 @@
 //! How connections end: politely with a close frame, or at once.
 
 use super::Shard;
-use super::bounds::LINGER;
+use super::bounds::{LINGER, LINGERING_MAX, TICK};
 use super::close::CloseReason;
 use super::connection::{Phase, Receiving};
 use crate::control::message::Request;
@@ -43,7 +43,9 @@ impl Shard {
         }
         self.log_end(conn, reason);
         self.leave_session(conn);
-        let due = self.clock.tick_after(LINGER);
+        // What a flood leaves behind does not stay for long.
+        let linger = if self.cells.closing < LINGERING_MAX { LINGER } else { TICK };
+        let due = self.clock.tick_after(linger);
         let connection = &mut self.connections[conn as usize];
         connection.due = due;
         connection.pauses = Default::default();

@@ -5,15 +5,20 @@
 //! through the connection's [`Inbox`].
 
 use super::Shard;
-use super::bounds::{AUTH_BYTES_MAX, DIRECT_BYTES_MIN, GLANCE_BYTES, SMALL_BYTES_MAX};
+use super::bounds::{
+    AUTH_BYTES_MAX, BACKLOG_SHARE, BACKLOG_SHARE_SCARCE, DIRECT_BYTES_MIN, EMPTY_FRAMES_MAX, GLANCE_BYTES,
+    MESSAGE_TIMEOUT, SMALL_BYTES_MAX,
+};
 use super::close::CloseReason;
 use super::connection::{NONE, Pauses, Phase};
-use super::inbox::{FrameLeft, Inbox, Partial};
+use super::inbox::{FrameLeft, Inbox, Partial, Skipped};
 use super::message::Step;
+use super::share::Share;
 use crate::proto::envelope::{self, Scanner};
 use crate::proto::frame::{self, Header, Opcode};
 use crate::proto::payload::{STEP_BYTES, unmask_and_feed};
-use crate::ring::chunk::{Chunk, Heap, Reservation};
+use crate::ring::chunk::{Chunk, Heap};
+use std::collections::VecDeque;
 use std::ops::Range;
 
 /// Room in front of a payload for the header it leaves with.
@@ -40,14 +45,14 @@ impl Shard {
             Phase::Handshake | Phase::Closing | Phase::Slowed | Phase::Dead => {}
             Phase::Auth | Phase::Moving | Phase::Open | Phase::Echo => match &connection.inbox {
                 // Reading may go on, but what waits comes first.
-                Some(inbox) if inbox.holds_back() => self.keep_waiting(conn, chunk.as_slice()),
-                _ => self.read_frames(conn, chunk),
+                Some(inbox) if inbox.holds_back() => self.keep_waiting(conn, chunk, VecDeque::push_back),
+                _ => self.read_frames(conn, chunk, &mut self.turns.share()),
             },
         }
     }
 
-    /// Reads frames until the bytes are used up, or reading is paused or over.
-    pub(super) fn read_frames(&mut self, conn: u32, mut chunk: Chunk) {
+    /// Reads frames until the bytes or the share of the turn are used up, or reading is paused or over.
+    pub(super) fn read_frames(&mut self, conn: u32, mut chunk: Chunk, share: &mut Share) {
         loop {
             let connection = &mut self.connections[conn as usize];
             match connection.phase() {
@@ -63,18 +68,21 @@ impl Shard {
             if chunk.is_empty() {
                 return;
             }
+            if !connection.pauses.any() && share.is_used_up() {
+                self.defer(conn);
+            }
+            let connection = &mut self.connections[conn as usize];
             if connection.pauses.any() {
-                self.keep_waiting(conn, chunk.as_slice());
-                return;
+                // In front of what came later, if it waited before.
+                return self.keep_waiting(conn, chunk, VecDeque::push_front);
             }
             if connection.inbox.as_ref().is_some_and(|inbox| inbox.wants_bytes()) {
-                let used = self.feed_inbox(conn, chunk.as_mut_slice());
-                let length = chunk.len();
-                chunk.narrow(used..length);
+                let used = self.feed_inbox(conn, chunk.as_mut_slice(), share);
+                chunk.advance(used);
                 continue;
             }
             let mut run = 0..0;
-            let end = self.read_run(conn, &mut chunk, &mut run);
+            let end = self.read_run(conn, &mut chunk, &mut run, share);
             let rest_at = match end {
                 RunEnd::Other(at) | RunEnd::Stop(at) => at,
                 RunEnd::Close(_) => chunk.len(),
@@ -86,25 +94,27 @@ impl Shard {
                 }
                 return;
             }
-            let mut rest = chunk.split_off(rest_at);
-            self.forward_run(conn, chunk, run);
-            if matches!(end, RunEnd::Other(_)) {
-                let used = self.begin_other(conn, rest.as_mut_slice());
-                let length = rest.len();
-                rest.narrow(used..length);
+            if run.end == 0 {
+                chunk.advance(rest_at);
+            } else {
+                let front = chunk.split_to(rest_at);
+                self.forward_run(conn, front, run);
             }
-            chunk = rest;
+            if matches!(end, RunEnd::Other(_)) {
+                let used = self.begin_other(conn, chunk.as_slice(), share);
+                chunk.advance(used);
+            }
         }
     }
 
     /// Reads whole frames and gathers those that are to be forwarded in `run`.
-    fn read_run(&mut self, conn: u32, chunk: &mut Chunk, run: &mut Range<usize>) -> RunEnd {
+    fn read_run(&mut self, conn: u32, chunk: &mut Chunk, run: &mut Range<usize>, share: &mut Share) -> RunEnd {
         let bytes = chunk.as_mut_slice();
         let limit = self.message_bytes_max(conn);
         let in_message = self.connections[conn as usize].inbox.as_ref().is_some_and(|inbox| inbox.partial.is_some());
         let mut at = 0;
         // What each frame makes the relay answer is bounded: above the high-water mark the rest waits.
-        while at < bytes.len() && !self.connections[conn as usize].pauses.any() {
+        while at < bytes.len() && !share.is_used_up() && !self.connections[conn as usize].pauses.any() {
             let header = match frame::parse_header(&bytes[at..]) {
                 Ok(Some(header)) => header,
                 Ok(None) => return RunEnd::Other(at),
@@ -116,6 +126,7 @@ impl Shard {
             }
             let payload = at + header_bytes..at + header_bytes + payload_bytes as usize;
             if opcode.is_control() {
+                share.take_frame(payload.len());
                 frame::unmask(&mut bytes[payload.clone()], key, 0);
                 at = payload.end;
                 if let Some(reason) = self.handle_control(conn, opcode, &bytes[payload]) {
@@ -127,6 +138,7 @@ impl Shard {
                 return RunEnd::Other(at);
             }
             at = payload.end;
+            share.take_frame(payload.len());
             // The header that it leaves with is at least four bytes shorter than the one it came with, so it always fits
             // between the run so far and the payload.
             let start = match run.end {
@@ -178,6 +190,11 @@ impl Shard {
             return;
         }
         chunk.narrow(run);
+        if let Chunk::Heap(heap) = &mut chunk
+            && heap.reserved_bytes() == 0
+        {
+            heap.reserve_more(self.budget.charge(heap.as_slice().len()));
+        }
         if let Some(to) = self.receiver(conn) {
             self.count_queued(conn, to);
             let pushed = self.push(to, chunk);
@@ -186,12 +203,13 @@ impl Shard {
     }
 
     /// Begins a frame that does not go the short way: bytes that it used.
-    fn begin_other(&mut self, conn: u32, bytes: &mut [u8]) -> usize {
+    fn begin_other(&mut self, conn: u32, bytes: &[u8], share: &mut Share) -> usize {
+        share.take_frame(0);
         match frame::parse_header(bytes) {
-            Ok(Some(header)) if !header.opcode.is_control() => match self.begin_frame(conn, header) {
-                true => header.header_bytes,
-                false => 0,
-            },
+            Ok(Some(header)) if !header.opcode.is_control() => {
+                self.begin_frame(conn, header, bytes.len() - header.header_bytes);
+                header.header_bytes
+            }
             // A control frame of which a part is missing, or a header of which a part is.
             _ => {
                 self.inbox(conn).head.extend_from_slice(bytes);
@@ -201,7 +219,7 @@ impl Shard {
     }
 
     /// Bytes for what the inbox has begun: how many of them it used.
-    fn feed_inbox(&mut self, conn: u32, bytes: &mut [u8]) -> usize {
+    fn feed_inbox(&mut self, conn: u32, bytes: &mut [u8], share: &mut Share) -> usize {
         let checked = self.connections[conn as usize].phase() != Phase::Echo;
         let inbox = self.inbox(conn);
         if inbox.head.is_empty() {
@@ -209,6 +227,7 @@ impl Shard {
             let left = partial.frame.map_or(0, |frame| frame.left);
             let used = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
             partial.take(&mut bytes[..used], checked);
+            share.take(used);
             self.after_piece(conn);
             return used;
         }
@@ -223,10 +242,8 @@ impl Shard {
             Err(violation) => self.close(conn, CloseReason::Protocol(violation)),
             Ok(Some(header)) if !header.opcode.is_control() => {
                 // Only its header stands in `head`, for a data frame begins as soon as the header is whole.
-                let head = std::mem::take(&mut inbox.head);
-                if !self.begin_frame(conn, header) {
-                    self.keep_waiting(conn, &head);
-                }
+                inbox.head = Vec::new();
+                self.begin_frame(conn, header, bytes.len() - used);
             }
             Ok(Some(header)) if inbox.head.len() as u64 == header.header_bytes as u64 + header.payload_bytes => {
                 let mut head = std::mem::take(&mut inbox.head);
@@ -242,96 +259,127 @@ impl Shard {
         used
     }
 
-    /// Begins a data frame in the inbox. `false`: its header was not taken, because memory for it has to wait.
-    fn begin_frame(&mut self, conn: u32, header: Header) -> bool {
+    /// Begins a data frame, of whose payload `in_hand` bytes have come, in the inbox. Where there is no memory for it, it
+    /// waits there.
+    pub(super) fn begin_frame(&mut self, conn: u32, header: Header, in_hand: usize) {
         let limit = self.message_bytes_max(conn);
         let phase = self.connections[conn as usize].phase();
         let continues = header.opcode == Opcode::Continuation;
         let under_way = self.connections[conn as usize].inbox.as_ref().and_then(|inbox| inbox.partial.as_ref());
         if continues != under_way.is_some() {
-            self.close(conn, CloseReason::Fragments);
-            return true;
+            return self.close(conn, CloseReason::Fragments);
         }
+        let skipped = under_way.and_then(|partial| partial.skipped);
         let announced_bytes =
             under_way.map_or(0, |partial| partial.announced_bytes).saturating_add(header.payload_bytes);
-        let too_large = announced_bytes > limit;
-        if too_large && phase == Phase::Auth {
-            self.refuse_auth(conn, "the first message is larger than an auth message can be");
-            return true;
+        if announced_bytes > limit && phase == Phase::Auth {
+            return self.refuse_auth(conn, "the first message is larger than an auth message can be");
         }
-        if too_large && phase == Phase::Echo {
-            self.close(conn, CloseReason::TooLarge);
-            return true;
+        if announced_bytes > limit && phase == Phase::Echo {
+            return self.close(conn, CloseReason::TooLarge);
         }
-        if !continues && !self.begin_message(conn, header, too_large, limit) {
-            return false;
+        if skipped.is_some() || announced_bytes > limit {
+            return self.begin_skipped(conn, header, skipped.unwrap_or(Skipped::TooLarge));
         }
-        let Some(partial) = &mut self.inbox(conn).partial else { return true };
-        partial.announced_bytes = announced_bytes;
-        partial.frame = Some(FrameLeft::from(header));
-        if too_large {
-            partial.grow_too_large();
-        } else if let Some(heap) = &mut partial.heap
-            && continues
-        {
+        let has_memory = match continues {
+            true => self.extend_message(conn, header, announced_bytes, limit, in_hand),
+            false => self.begin_message(conn, header, limit, in_hand),
+        };
+        if !has_memory {
+            return self.wait_for_memory(conn, header);
+        }
+        let Some(partial) = &mut self.inbox(conn).partial else { return };
+        if continues && let Some(heap) = &mut partial.heap {
             heap.make_room(header.payload_bytes as usize);
         }
+        self.enter_frame(conn, header);
+    }
+
+    /// Begins a data frame whose message is skipped.
+    pub(super) fn begin_skipped(&mut self, conn: u32, header: Header, why: Skipped) {
+        if header.opcode != Opcode::Continuation {
+            let heap = Heap::from(Vec::new());
+            self.put_partial(conn, header, heap);
+        }
+        if let Some(partial) = &mut self.inbox(conn).partial {
+            partial.skip(why);
+        }
+        self.enter_frame(conn, header);
+    }
+
+    /// The payload of `header` belongs to the message under way.
+    fn enter_frame(&mut self, conn: u32, header: Header) {
+        let inbox = self.inbox(conn);
+        inbox.pending = None;
+        let Some(partial) = &mut inbox.partial else { return };
+        partial.announced_bytes = partial.announced_bytes.saturating_add(header.payload_bytes);
+        partial.frame = Some(FrameLeft::from(header));
+        partial.empty_frames += u16::from(header.payload_bytes == 0);
+        if partial.empty_frames > EMPTY_FRAMES_MAX {
+            return self.close(conn, CloseReason::EmptyFrames);
+        }
         self.after_piece(conn);
-        true
     }
 
     /// Begins a message in the inbox. `false`: memory for it has to wait.
-    fn begin_message(&mut self, conn: u32, header: Header, too_large: bool, limit: u64) -> bool {
-        // How long a message in fragments will be is not known: the most is reserved before its first byte is read, so
-        // that no two of them can ever wait for each other.
-        let reserved_bytes = match (too_large, header.fin) {
-            (true, _) => 0,
-            (false, true) => header.payload_bytes,
-            (false, false) => limit,
+    fn begin_message(&mut self, conn: u32, header: Header, limit: u64, in_hand: usize) -> bool {
+        // How long a message in fragments will be is not known: it gets more as it grows.
+        let reserved_bytes = match header.fin {
+            true => header.payload_bytes,
+            false => header.payload_bytes.max(SMALL_BYTES_MAX as u64).min(limit),
         } as usize;
-        let Some(reservation) = self.reserve(conn, reserved_bytes) else {
-            self.wait_for_budget(conn);
-            return false;
-        };
+        let Some(reservation) = self.reserve(conn, reserved_bytes, header.payload_bytes, in_hand) else { return false };
         // What is received straight into the allocation gets its room when its turn comes: until then it would only be
         // so much more memory to go through.
         let direct = self.connections[conn as usize].tls == NONE
             && header.payload_bytes >= DIRECT_BYTES_MIN + u64::from(GLANCE_BYTES);
-        let capacity = if too_large || direct { 0 } else { header.payload_bytes as usize };
-        let due = self.clock.tick_after(super::bounds::MESSAGE_TIMEOUT);
+        let capacity = if direct { 0 } else { header.payload_bytes as usize };
+        self.put_partial(conn, header, Heap::with_headroom(HEADROOM, capacity, reservation));
+        true
+    }
+
+    fn put_partial(&mut self, conn: u32, header: Header, heap: Heap) {
+        let (since, due) = (self.clock.tick(), self.clock.tick_after(MESSAGE_TIMEOUT));
         self.inbox(conn).partial = Some(Partial {
             opcode: header.opcode,
-            heap: Some(Heap::with_headroom(HEADROOM, capacity, reservation)),
+            heap: Some(heap),
             frame: None,
             announced_bytes: 0,
             scanner: Scanner::new(),
             invalid: None,
-            too_large,
+            skipped: None,
             told: false,
+            empty_frames: 0,
             direct: false,
+            since,
             due,
         });
         self.watch(conn, due);
-        true
     }
 
-    /// Memory for a message, unless it has to wait for its turn.
-    fn reserve(&self, conn: u32, bytes: usize) -> Option<Reservation> {
-        if bytes <= SMALL_BYTES_MAX {
-            return Some(self.budget.charge(bytes));
+    /// Sees to it that a message in fragments has memory for `announced_bytes`, and at least twice what it had.
+    /// `false`: it has to wait for that.
+    fn extend_message(&mut self, conn: u32, header: Header, announced_bytes: u64, limit: u64, in_hand: usize) -> bool {
+        let partial = self.connections[conn as usize].inbox.as_ref().and_then(|inbox| inbox.partial.as_ref());
+        let reserved = partial.and_then(|partial| partial.heap.as_ref()).map_or(0, Heap::reserved_bytes);
+        if announced_bytes <= reserved as u64 {
+            return true;
         }
-        // Who comes later does not take what others wait for.
-        let is_next = self.budget_waiters.is_empty() || self.first_in_line == Some(conn);
-        is_next.then(|| self.budget.reserve(bytes)).flatten()
+        let wanted = announced_bytes.max(reserved as u64 * 2).min(limit) as usize;
+        let Some(more) = self.reserve(conn, wanted - reserved, header.payload_bytes, in_hand) else { return false };
+        if let Some(heap) = self.inbox(conn).partial.as_mut().and_then(|partial| partial.heap.as_mut()) {
+            heap.reserve_more(more);
+        }
+        true
     }
 
     /// After a piece of a message: hands it on when it is whole.
     pub(super) fn after_piece(&mut self, conn: u32) {
         let Some(inbox) = &mut self.connections[conn as usize].inbox else { return };
         let Some(partial) = &mut inbox.partial else { return };
-        if partial.too_large {
-            if let Some(reference) = partial.too_large_to_tell() {
-                self.refuse_too_large(conn, reference.as_deref());
+        if partial.skipped.is_some() {
+            if let Some((why, reference)) = partial.poll_refusal() {
+                self.refuse_skipped(conn, why, reference.as_deref());
             }
             let Some(partial) = &mut self.inbox(conn).partial else { return };
             if !partial.is_whole() {
@@ -413,21 +461,40 @@ impl Shard {
         }
     }
 
-    fn keep_waiting(&mut self, conn: u32, bytes: &[u8]) {
-        self.inbox(conn).waiting.extend_from_slice(bytes);
+    /// Keeps bytes that cannot be looked at now, at the end of what waits or in front of it. Where all that waits on the
+    /// shard is too much, a connection with more than its share of that is closed.
+    fn keep_waiting(&mut self, conn: u32, chunk: Chunk, put: fn(&mut VecDeque<Heap>, Heap)) {
+        let own_bytes = self.inbox(conn).waiting_bytes() + chunk.len();
+        let share = match self.backlog.used_bytes() / self.backlog.bytes_max() {
+            0 => usize::MAX,
+            1 => BACKLOG_SHARE,
+            _ => BACKLOG_SHARE_SCARCE,
+        };
+        if own_bytes > share {
+            return self.close(conn, CloseReason::Backlog);
+        }
+        let heap = match chunk {
+            Chunk::Slice(slice) => {
+                let bytes = slice.as_slice();
+                Heap::reserved(bytes.to_vec(), self.backlog.charge(bytes.len()))
+            }
+            Chunk::Heap(mut heap) => {
+                // It is counted already if it has waited before.
+                if heap.reserved_bytes() == 0 {
+                    heap.reserve_more(self.backlog.charge(heap.as_slice().len()));
+                }
+                heap
+            }
+        };
+        put(&mut self.inbox(conn).waiting, heap);
     }
 
-    /// Pauses reading for a stream's rate.
-    fn slow_down(&mut self, conn: u32, wait: std::time::Duration) {
-        self.connections[conn as usize].pauses.insert(Pauses::RATE);
+    /// Pauses reading until `wait` has passed.
+    pub(super) fn slow_down(&mut self, conn: u32, wait: std::time::Duration) {
+        let connection = &mut self.connections[conn as usize];
+        connection.paced = true;
+        connection.pauses.insert(Pauses::RATE);
         self.throttle(conn, wait);
-    }
-
-    fn wait_for_budget(&mut self, conn: u32) {
-        self.connections[conn as usize].pauses.insert(Pauses::BUDGET);
-        // Who is let try again and has to go on waiting was counted before.
-        self.cells.budget_waits += u64::from(self.first_in_line != Some(conn));
-        self.budget_waiters.push_back(conn);
     }
 }
 

@@ -6,6 +6,7 @@ use crate::proto::envelope::{Invalid, Scanner};
 use crate::proto::frame::{self, Header, Opcode};
 use crate::proto::payload;
 use crate::ring::chunk::Heap;
+use std::collections::VecDeque;
 
 /// What could not be passed on yet. A connection has one only while there is something in it.
 #[derive(Default)]
@@ -16,15 +17,33 @@ pub(super) struct Inbox {
     pub(super) partial: Option<Partial>,
     /// A whole message that has to wait, with its kind: first in line when reading goes on.
     pub(super) ready: Option<(Heap, Opcode)>,
-    /// Bytes that have not been looked at, because reading is paused. They do not count against the budget: those who
-    /// wait for it would keep each other waiting for ever.
-    pub(super) waiting: Vec<u8>,
+    /// The frame that waits for memory: first in line when reading goes on.
+    pub(super) pending: Option<Pending>,
+    /// Bytes that have not been looked at, because reading is paused. They count against a budget of their own: counted
+    /// against that of messages, those who wait for it would keep each other waiting for ever.
+    pub(super) waiting: VecDeque<Heap>,
+}
+
+/// The header of a data frame that waits for memory.
+pub(super) struct Pending {
+    /// The header.
+    pub(super) header: Header,
+    /// The tick at which it began to wait.
+    pub(super) since: u32,
+    /// The tick at which its message is refused.
+    pub(super) due: u32,
 }
 
 impl Inbox {
     /// Whether something waits that comes before whatever is received next.
     pub(super) fn holds_back(&self) -> bool {
-        self.ready.is_some() || !self.waiting.is_empty()
+        self.ready.is_some() || self.pending.is_some() || !self.waiting.is_empty()
+    }
+
+    /// Bytes that have not been looked at.
+    #[must_use]
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.waiting.iter().map(|heap| heap.as_slice().len()).sum()
     }
 
     /// Whether there is nothing in it.
@@ -32,6 +51,15 @@ impl Inbox {
     pub(super) fn is_empty(&self) -> bool {
         self.head.is_empty() && self.partial.is_none() && !self.holds_back()
     }
+}
+
+/// Why the rest of a message is skipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Skipped {
+    /// It is over the size limit.
+    TooLarge,
+    /// There was no memory for it.
+    NoMemory,
 }
 
 /// A message of which a part has come.
@@ -48,10 +76,14 @@ pub(super) struct Partial {
     pub(super) scanner: Scanner,
     /// What is wrong with it: the rest is skipped.
     pub(super) invalid: Option<Invalid>,
-    /// Over the size limit: only a prefix is kept, and the rest is skipped.
-    pub(super) too_large: bool,
-    /// The sender has been told that it is too large.
+    /// It is not taken: only a prefix is kept, and the rest is skipped.
+    pub(super) skipped: Option<Skipped>,
+    /// The sender has been told so.
     pub(super) told: bool,
+    /// Frames without payload that it has had.
+    pub(super) empty_frames: u16,
+    /// The tick at which it began.
+    pub(super) since: u32,
     /// A part of it has been received straight into its allocation.
     pub(super) direct: bool,
     /// The tick at which it has taken too long.
@@ -74,15 +106,15 @@ pub(super) struct FrameLeft {
 impl Partial {
     /// Takes payload bytes of the frame under way, as received: unmasks, checks and keeps them.
     pub(super) fn take(&mut self, piece: &mut [u8], checked: bool) {
-        let checked = checked && !self.too_large;
+        let checked = checked && self.skipped.is_none();
         self.unmask_and_check(piece, checked);
         let left = self.frame.map_or(0, |frame| frame.left) as usize;
         let Some(heap) = &mut self.heap else { return };
-        let kept = match self.too_large {
-            true => piece.len().min(PREFIX_BYTES_MAX.saturating_sub(heap.as_slice().len())),
-            false => piece.len(),
+        let kept = match self.skipped {
+            Some(_) => piece.len().min(PREFIX_BYTES_MAX.saturating_sub(heap.as_slice().len())),
+            None => piece.len(),
         };
-        if !self.too_large && piece.len() > GLANCE_BYTES as usize {
+        if self.skipped.is_none() && piece.len() > GLANCE_BYTES as usize {
             // More than a glance has come, so the rest is close: all of the frame gets its room at once.
             heap.make_room(piece.len() + left);
         }
@@ -110,17 +142,25 @@ impl Partial {
         frame.left -= piece.len() as u64;
     }
 
-    /// It is over the limit: only a prefix is kept from now on.
-    pub(super) fn grow_too_large(&mut self) {
-        self.too_large = true;
-        if let Some(heap) = &mut self.heap {
+    /// Only a prefix is kept from now on.
+    pub(super) fn skip(&mut self, why: Skipped) {
+        if self.skipped.replace(why).is_none()
+            && let Some(heap) = &mut self.heap
+        {
             let kept = heap.as_slice();
             *heap = Heap::from(kept[..kept.len().min(PREFIX_BYTES_MAX)].to_vec());
         }
     }
 
-    /// What the sender is to be told of a message that is too large: once, as soon as its `id` can be known.
-    pub(super) fn too_large_to_tell(&mut self) -> Option<Option<String>> {
+    /// Payload bytes that have come.
+    #[must_use]
+    pub(super) fn come_bytes(&self) -> u64 {
+        self.announced_bytes - self.frame.map_or(0, |frame| frame.left)
+    }
+
+    /// Why it is skipped and what its `id` is, for its sender: once, as soon as the `id` can be known.
+    pub(super) fn poll_refusal(&mut self) -> Option<(Skipped, Option<String>)> {
+        let why = self.skipped?;
         let prefix = self.heap.as_ref()?.as_slice();
         if self.told || (prefix.len() < PREFIX_BYTES_MAX && !self.is_whole()) {
             return None;
@@ -131,7 +171,7 @@ impl Partial {
             Err(_) => None,
         };
         self.told = true;
-        Some(reference)
+        Some((why, reference))
     }
 
     /// Whether the message is whole.

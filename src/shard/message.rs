@@ -1,9 +1,11 @@
 //! What becomes of a message: the session decides, the shard carries it out.
 
 use super::Shard;
+use super::bounds::MEMORY_RETRY;
 use super::cells::Outcome;
 use super::close::CloseReason;
 use super::connection::Phase;
+use super::inbox::Skipped;
 use crate::proto::envelope::{self, Envelope, Invalid};
 use crate::proto::frame::{self, Opcode};
 use crate::session::message::{ErrorCode, RelayMessage, frame_of};
@@ -70,16 +72,19 @@ impl Shard {
             Verdict::Pong => {
                 self.cells.count(role, Outcome::Answered, message.len());
                 self.tell(conn, RelayMessage::Pong);
+                self.count_answer(conn);
                 Step::Done
             }
             Verdict::Ignore => {
                 self.cells.count(role, Outcome::Answered, message.len());
+                self.count_answer(conn);
                 Step::Done
             }
             Verdict::Later(wait) => Step::Wait(wait),
             Verdict::Refuse(Refusal { code, message: text, retry_after_ms }) => {
                 self.cells.message_refused(role, code, message.len());
                 self.tell(conn, RelayMessage::Error { code, message: text, retry_after_ms, reference: envelope.id });
+                self.count_answer(conn);
                 Step::Done
             }
         }
@@ -96,20 +101,37 @@ impl Shard {
             reference: envelope::id_of(message),
         };
         self.tell(conn, error);
+        self.count_answer(conn);
     }
 
-    pub(super) fn refuse_too_large(&mut self, conn: u32, reference: Option<&str>) {
+    /// Tells the sender of a message that is skipped why.
+    pub(super) fn refuse_skipped(&mut self, conn: u32, why: Skipped, reference: Option<&str>) {
         let connection = &self.connections[conn as usize];
         let Some(live) = self.tokens.session(connection.session) else { return };
-        self.cells.message_refused(connection.role, ErrorCode::MessageTooLarge, 0);
         let limit = live.session.policy().limits.message_bytes_max;
-        let error = RelayMessage::Error {
-            code: ErrorCode::MessageTooLarge,
-            message: &format!("a message can have {limit} bytes at the most"),
-            retry_after_ms: None,
-            reference,
+        let (code, message, retry_after_ms) = match why {
+            Skipped::TooLarge => {
+                (ErrorCode::MessageTooLarge, format!("a message can have {limit} bytes at the most"), None)
+            }
+            Skipped::NoMemory => {
+                let text = "the relay has no memory for a large message at the moment; try again";
+                (ErrorCode::RateLimited, text.to_owned(), Some(MEMORY_RETRY.as_millis() as u64))
+            }
         };
-        self.tell(conn, error);
+        self.cells.message_refused(connection.role, code, 0);
+        self.tell(conn, RelayMessage::Error { code, message: &message, retry_after_ms, reference });
+        self.count_answer(conn);
+    }
+
+    /// The connection has made the relay answer something: who does so too often is read more slowly.
+    pub(super) fn count_answer(&mut self, conn: u32) {
+        let connection = &self.connections[conn as usize];
+        let now = self.clock.now();
+        if let Some(live) = self.tokens.session_mut(connection.session)
+            && let Err(wait) = live.session.charge_answer(now, connection.role)
+        {
+            self.slow_down(conn, wait);
+        }
     }
 
     /// Answers a control frame, or says why the connection is to be closed.
@@ -117,6 +139,7 @@ impl Shard {
         match opcode {
             Opcode::Ping => {
                 self.push_control(conn, &frame_of(Opcode::Pong, payload));
+                self.count_answer(conn);
                 None
             }
             Opcode::Close => Some(match frame::parse_close(payload) {
@@ -125,7 +148,10 @@ impl Shard {
                 Err(_) => CloseReason::BadClose,
             }),
             // A pong is a sign of life, and any bytes are one.
-            _ => None,
+            _ => {
+                self.count_answer(conn);
+                None
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ mod inbound;
 mod inbox;
 mod lives;
 pub mod mail;
+mod memory;
 mod message;
 mod outbound;
 mod outbox;
@@ -24,20 +25,23 @@ mod proxied;
 mod receive;
 mod request;
 mod secure;
+mod share;
 pub mod shared;
 mod tick;
 mod token;
 mod wheel;
 
 use self::accept::Accepting;
-use self::bounds::{MAILS_A_TURN, TICK};
+use self::bounds::{BACKLOG_BYTES, MAILS_A_TURN, TICK};
 use self::cells::Cells;
 use self::connection::Connection;
 use self::drain::Drain;
 use self::lives::Lives;
 use self::mail::{Mail, Mailboxes};
+use self::memory::Waiters;
 use self::outbound::Outboxes;
 use self::secure::Secure;
+use self::share::Turns;
 use self::shared::Shared;
 use self::tick::{Clock, Throttled};
 use self::token::Tokens;
@@ -105,6 +109,8 @@ pub struct Shard {
     wheel: Wheel,
     ids: Ids,
     budget: Budget,
+    /// What has been received and cannot be looked at.
+    backlog: Budget,
     /// The policy of tokens without limits of their own.
     policy: Rc<Policy>,
     /// Connections that wait for an answer of control, by serial number.
@@ -117,10 +123,9 @@ pub struct Shard {
     cut_off: Vec<u32>,
     /// Connections that wait to receive straight into an allocation.
     fills: VecDeque<u32>,
-    /// Connections that wait for the memory budget, first come first served.
-    budget_waiters: VecDeque<u32>,
-    /// The waiter whose turn it is.
-    first_in_line: Option<u32>,
+    /// Connections that wait for the memory budget.
+    waiters: Waiters,
+    turns: Turns,
     throttled: Throttled,
     cells: Cells,
     lives: Lives,
@@ -151,14 +156,15 @@ impl Shard {
             wheel: Wheel::new(),
             ids: Ids::new(random),
             budget: Budget::new(settings.budget_bytes),
+            backlog: Budget::new(settings.budget_bytes.max(BACKLOG_BYTES)),
             policy: Rc::new(Policy::new(settings.limits)),
             calls: HashMap::new(),
             serial: 0,
             resumable: Vec::new(),
             cut_off: Vec::new(),
             fills: VecDeque::new(),
-            budget_waiters: VecDeque::new(),
-            first_in_line: None,
+            waiters: Waiters::default(),
+            turns: Turns::default(),
             throttled: Throttled::default(),
             cells: Cells::default(),
             lives: Lives::default(),
@@ -178,17 +184,20 @@ impl Shard {
         while !self.has_ended() {
             self.start_fills();
             // Nothing else is to be done here, and whatever comes next comes through the ring: it may sleep.
-            let wait = self.fills.is_empty() && self.mailbox.is_empty() && self.secure.is_quiet();
+            let quiet = self.turns.is_quiet() && self.secure.is_quiet();
+            let wait = quiet && self.fills.is_empty() && self.mailbox.is_empty();
             self.ring.turn(&mut completions, wait)?;
             let before = self.clock.now();
             self.clock.update();
             self.cells.end_turn(self.clock.now() - before);
+            self.turns.begin(completions.len());
             for completion in completions.drain(..) {
                 self.handle_completion(completion);
             }
             self.read_mail();
             self.arm_cut_off();
             self.resume_all();
+            self.resume_deferred();
             self.step_handshakes(self.cells.has_forwarded());
             self.flush();
             glommio::yield_if_needed().await;

@@ -40,6 +40,10 @@ impl Outboxes {
         (self.all.iter().map(|outbox| outbox.bytes() as u64).sum(), blocked as u64)
     }
 
+    pub(super) fn get(&self, index: u32) -> Option<&Outbox> {
+        self.all.get(index as usize)
+    }
+
     pub(super) fn get_mut(&mut self, index: u32) -> Option<&mut Outbox> {
         self.all.get_mut(index as usize)
     }
@@ -130,9 +134,12 @@ impl Shard {
     }
 
     fn flush_one(&mut self, conn: u32) {
-        let connection = &mut self.connections[conn as usize];
+        // It may have gone, and another have its index: that one has nothing to send, or stands here once more.
+        let Some(connection) = self.connections.get_mut(conn as usize) else { return };
         let Some(outbox) = self.outboxes.all.get_mut(connection.outbox as usize) else { return };
-        outbox.dirty = false;
+        if !std::mem::take(&mut outbox.dirty) {
+            return;
+        }
         if outbox.blocked {
             outbox.copy_slices(&self.budget);
         }
@@ -191,7 +198,10 @@ impl Shard {
         let was_blocked = std::mem::replace(&mut outbox.blocked, sent < length);
         if outbox.blocked && was_blocked {
             outbox.unacknowledged_bytes += sent;
+            outbox.taken_bytes += sent as u64;
         } else if outbox.blocked {
+            outbox.blocked_since = self.clock.tick();
+            (outbox.taken_bytes, outbox.most_bytes) = (0, outbox.bytes());
             outbox.write_due = self.clock.tick_after(self.settings.write_timeout);
             outbox.unacknowledged_bytes = unacknowledged_bytes(connection.socket.as_fd()).unwrap_or(0);
             let due = outbox.write_due;
@@ -236,12 +246,6 @@ impl Shard {
         let sending = self.outboxes.all.get(connection.outbox as usize).is_some_and(|outbox| outbox.sending);
         if connection.phase() != Phase::Dead || sending || connection.receiving != super::connection::Receiving::Idle {
             return;
-        }
-        if let Some(outbox) = self.outboxes.all.get_mut(connection.outbox as usize)
-            && outbox.dirty
-        {
-            // It stands on the list of those to be flushed.
-            self.outboxes.dirty.retain(|&dirty| dirty != conn);
         }
         self.let_outbox_go(conn);
         self.connections.remove(conn as usize);

@@ -52,6 +52,12 @@ pub(super) struct Outbox {
     /// What the peer had not acknowledged when `write_due` was set, and what the kernel has taken since: by as much less
     /// as stands in its queue then, the peer has taken something.
     pub(super) unacknowledged_bytes: usize,
+    /// The tick at which it was blocked.
+    pub(super) blocked_since: u32,
+    /// What the kernel has taken since then.
+    pub(super) taken_bytes: u64,
+    /// The most that has waited since then.
+    pub(super) most_bytes: usize,
     /// This outbox is on the list of those to be flushed.
     pub(super) dirty: bool,
     /// Nothing will be queued any more; when all is sent, the write side is shut.
@@ -142,6 +148,12 @@ impl Outbox {
         self.bytes
     }
 
+    /// Whether it keeps memory from others, since its socket takes no more.
+    #[must_use]
+    pub(super) fn holds_memory(&self) -> bool {
+        self.blocked && self.bytes > LOW_WATER_BYTES
+    }
+
     /// Whether nothing is queued or being sent.
     #[must_use]
     pub(super) fn is_empty(&self) -> bool {
@@ -167,6 +179,7 @@ impl Outbox {
     }
 
     fn pushed(&mut self, bytes: usize) -> Pushed {
+        self.most_bytes = self.most_bytes.max(self.bytes);
         if bytes <= HIGH_WATER_BYTES {
             return Pushed::Queued;
         }

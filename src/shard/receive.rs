@@ -4,7 +4,7 @@
 //! into the pool's buffers; and for what is still to come of a large message, receives straight into its allocation.
 
 use super::Shard;
-use super::bounds::{DIRECT_BYTES_MIN, FILLS_A_TURN};
+use super::bounds::{DIRECT_BYTES_MIN, FILLS_A_TURN, GLANCE_BYTES};
 use super::close::CloseReason;
 use super::connection::{NONE, Phase, Receiving};
 use super::inbox::Inbox;
@@ -19,6 +19,10 @@ impl Shard {
         let connection = &mut self.connections[conn as usize];
         if !more {
             connection.receiving = Receiving::Idle;
+        }
+        if let Ok(Some(slice)) = &data {
+            // All has been read that was there: it has caught up.
+            connection.paced &= more || slice.as_slice().len() >= GLANCE_BYTES as usize;
         }
         match data {
             Ok(Some(slice)) if connection.tls == NONE => self.handle_bytes(conn, Chunk::Slice(slice)),
@@ -90,7 +94,7 @@ impl Shard {
                     if direct.is_some() {
                         connection.receiving = Receiving::Queued;
                         self.fills.push_back(conn);
-                    } else if connection.bulk {
+                    } else if connection.bulk || connection.paced {
                         connection.receiving = Receiving::Once;
                         self.ring.receive_once(connection.socket.as_fd(), conn);
                     } else {
@@ -134,7 +138,7 @@ impl Shard {
 impl Inbox {
     /// How many bytes can be received straight into the message under way; `None`: too few for that.
     fn direct_bytes(&self) -> Option<usize> {
-        let partial = self.partial.as_ref().filter(|partial| !partial.too_large && self.head.is_empty())?;
+        let partial = self.partial.as_ref().filter(|partial| partial.skipped.is_none() && self.head.is_empty())?;
         let left = partial.frame?.left;
         // Once begun, the message is received that way to its end.
         let enough = left >= DIRECT_BYTES_MIN || (partial.direct && left > 0);

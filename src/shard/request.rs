@@ -105,7 +105,7 @@ impl Shard {
         }
         self.push_response(conn, &http::switching(accept));
         if !rest.is_empty() {
-            self.read_frames(conn, Chunk::Heap(Heap::from(rest)));
+            self.handle_bytes(conn, Chunk::Heap(Heap::from(rest)));
         }
     }
 

@@ -179,10 +179,7 @@ impl Shard {
             let keeps = traffic.keeps();
             if keeps {
                 match traffic.keep(chunk.as_slice()) {
-                    Ok(used) => {
-                        let length = chunk.len();
-                        chunk.narrow(used..length);
-                    }
+                    Ok(used) => chunk.advance(used),
                     Err(fault) => return self.fail_traffic(conn, fault),
                 }
             }
@@ -198,14 +195,16 @@ impl Shard {
             match traffic.open(record.as_mut_slice()) {
                 Ok(Opened::Data { plain, used }) => {
                     if used < record.len() {
-                        chunk = record.split_off(used);
+                        let front = record.split_to(used);
+                        chunk = std::mem::replace(&mut record, front);
                     }
                     record.narrow(plain);
                     self.handle_bytes(conn, record);
                 }
                 Ok(Opened::Handled { reply, used }) => {
                     if used < record.len() {
-                        chunk = record.split_off(used);
+                        record.advance(used);
+                        chunk = record;
                     }
                     if !reply.is_empty() {
                         self.push_sealed(conn, reply);

@@ -1,7 +1,7 @@
 //! The shard's pulse: time, deadlines, pings, and what is done once a second.
 
 use super::Shard;
-use super::bounds::{FINE_TICK, TAKEN_BYTES_MIN, TICK};
+use super::bounds::{FINE_TICK, TAKEN_BYTES_MIN, TICK, WRITE_TIMEOUTS_MAX};
 use super::close::CloseReason;
 use super::connection::{NONE, Pauses, Phase};
 use crate::proto::frame::Opcode;
@@ -93,7 +93,7 @@ impl Shard {
             self.log_held_back();
             self.budget.trim();
         }
-        let fine = !self.throttled.heap.is_empty() || !self.budget_waiters.is_empty() || self.is_draining();
+        let fine = !self.throttled.heap.is_empty() || !self.waiters.is_empty() || self.is_draining();
         self.ring.tick_in(if fine { FINE_TICK } else { TICK });
     }
 
@@ -114,26 +114,6 @@ impl Shard {
                 && connection.pauses.remove(Pauses::RATE)
             {
                 self.resumable.push(conn);
-            }
-        }
-    }
-
-    /// Lets those who wait for memory try again, in order, until one has to go on waiting.
-    fn retry_budget(&mut self) {
-        for _ in 0..self.budget_waiters.len() {
-            let Some(conn) = self.budget_waiters.pop_front() else { return };
-            let Some(connection) = self.connections.get_mut(conn as usize) else { continue };
-            if !connection.pauses.remove(Pauses::BUDGET) {
-                continue;
-            }
-            self.resumable.push(conn);
-            self.first_in_line = Some(conn);
-            self.resume_all();
-            self.first_in_line = None;
-            if self.budget_waiters.back() == Some(&conn) {
-                // Still no room: it stays first in line.
-                self.budget_waiters.rotate_right(1);
-                return;
             }
         }
     }
@@ -198,7 +178,8 @@ impl Shard {
         {
             if outbox.write_due <= tick {
                 let unacknowledged = unacknowledged_bytes(connection.socket.as_fd()).unwrap_or(usize::MAX);
-                if unacknowledged.saturating_add(TAKEN_BYTES_MIN) > outbox.unacknowledged_bytes {
+                let wanted = TAKEN_BYTES_MIN.max(outbox.most_bytes / WRITE_TIMEOUTS_MAX);
+                if unacknowledged.saturating_add(wanted) > outbox.unacknowledged_bytes {
                     return self.end(conn, CloseReason::SlowConsumer);
                 }
                 outbox.unacknowledged_bytes = unacknowledged;
@@ -206,6 +187,14 @@ impl Shard {
             }
             next = next.min(outbox.write_due);
         }
+        if let Some(pending) = connection.inbox.as_ref().and_then(|inbox| inbox.pending.as_ref()) {
+            if pending.due <= tick {
+                self.refuse_pending(conn);
+            } else {
+                next = next.min(pending.due);
+            }
+        }
+        let Some(connection) = self.connections.get_mut(conn as usize) else { return };
         if let Some(partial) = connection.inbox.as_ref().and_then(|inbox| inbox.partial.as_ref()) {
             if partial.due <= tick {
                 return self.close(conn, CloseReason::MessageTimeout);

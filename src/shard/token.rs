@@ -1,17 +1,19 @@
 //! The tokens that a shard owns, their sessions, and how connections join and leave them.
 
+use super::bounds::{LINGER, REPLACED_LINGERING};
 use super::close::CloseReason;
 use super::connection::{NONE, Pauses, Phase};
 use super::handover::Destination;
-use super::inbox::Inbox;
 use super::lives::Life;
 use super::{Settings, Shard};
 use crate::control::message::{Notice, Request, Usage};
+use crate::proto::bucket::{Bucket, Rate};
 use crate::proto::envelope;
 use crate::proto::limits::LimitsOverride;
 use crate::proto::owner::owner;
 use crate::proto::quota::{Used, day_of};
 use crate::proto::token::{Role, TokenHash, TokenKey};
+use crate::ring::chunk::Chunk;
 use crate::session::directory::{Slot, TokenEntry};
 use crate::session::message::{ErrorCode, RelayMessage};
 use crate::session::policy::Policy;
@@ -53,6 +55,8 @@ pub(super) struct Live {
     noted: bool,
     /// The tick at which it may be forgotten, if nobody has come back; [`NONE`] while somebody is there.
     forget_at: u32,
+    /// How often connections may be replaced and linger.
+    replacements: Bucket,
     /// By `Role as usize`: of the connections that are there, for their last line in the log.
     pub(super) lives: [Life; 2],
 }
@@ -205,6 +209,7 @@ impl Shard {
         self.wheel.arm(conn, due);
         if let Some(replaced) = replaced {
             self.close(replaced, CloseReason::Replaced);
+            self.hurry_replaced(session, replaced);
         }
         // Not before the replaced one's last line has been written.
         if let Some(live) = self.tokens.sessions.get_mut(session as usize) {
@@ -215,6 +220,17 @@ impl Shard {
         self.tell(conn, RelayMessage::AuthOk { paired: peer.is_some(), daily_quota_bytes, daily_used_bytes });
         if let Some(peer) = peer {
             self.tell(peer, RelayMessage::Status { online: true });
+        }
+    }
+
+    /// Of those who are replaced again and again only a few linger at a time.
+    fn hurry_replaced(&mut self, session: u32, replaced: u32) {
+        let rate = Rate::per(REPLACED_LINGERING, LINGER, REPLACED_LINGERING);
+        if let (Some(live), Some(rate)) = (self.tokens.sessions.get_mut(session as usize), rate)
+            && live.replacements.try_take(self.clock.now(), &rate).is_err()
+            && self.connections.get(replaced as usize).is_some_and(|it| it.phase() == Phase::Closing)
+        {
+            self.wheel.arm(replaced, self.clock.tick() + 1);
         }
     }
 
@@ -239,6 +255,7 @@ impl Shard {
                 slot: token.slot,
                 noted: false,
                 forget_at: NONE,
+                replacements: Bucket::default(),
                 lives: Default::default(),
             }) as u32;
         }
@@ -307,7 +324,7 @@ impl Shard {
         }
     }
 
-    fn resume(&mut self, conn: u32) {
+    pub(super) fn resume(&mut self, conn: u32) {
         let Some(connection) = self.connections.get_mut(conn as usize) else { return };
         if connection.pauses.any() {
             return;
@@ -316,19 +333,28 @@ impl Shard {
         if connection.phase() == Phase::Http {
             self.resume_requests(conn);
         }
-        let connection = &mut self.connections[conn as usize];
-        if let Some(inbox) = &mut connection.inbox {
-            let Inbox { ready, waiting, .. } = &mut **inbox;
-            let (ready, waiting) = (ready.take(), std::mem::take(waiting));
-            if let Some((heap, opcode)) = ready {
-                self.hand_on(conn, heap, opcode, envelope::peek);
-            }
-            if !waiting.is_empty() {
-                self.read_frames(conn, crate::ring::chunk::Chunk::Heap(waiting.into()));
-            }
-            self.tidy_inbox(conn);
-        }
+        self.read_waiting(conn);
+        self.tidy_inbox(conn);
         self.arm(conn);
+    }
+
+    /// Takes what has waited, in the order that it came in, until something has to go on waiting.
+    fn read_waiting(&mut self, conn: u32) {
+        let mut share = self.turns.share();
+        let Some(inbox) = &mut self.connections[conn as usize].inbox else { return };
+        if let Some(pending) = &inbox.pending {
+            let (header, in_hand) = (pending.header, inbox.waiting_bytes());
+            self.begin_frame(conn, header, in_hand);
+        } else if let Some((heap, opcode)) = inbox.ready.take() {
+            share.take_frame(heap.as_slice().len());
+            self.hand_on(conn, heap, opcode, envelope::peek);
+        }
+        loop {
+            let connection = &mut self.connections[conn as usize];
+            let Some(inbox) = connection.inbox.as_mut().filter(|_| !connection.pauses.any()) else { return };
+            let Some(heap) = inbox.waiting.pop_front() else { return };
+            self.read_frames(conn, Chunk::Heap(heap), &mut share);
+        }
     }
 
     pub(super) fn handle_notice(&mut self, notice: Notice) {

@@ -182,7 +182,14 @@ fn two_hundred_reconnects_during_a_stream_leave_a_whole_answer() {
         });
         // Every tenth time the keys are waited for, so that pieces get through, too; else it is cut in the middle.
         if round % 10 == 9 {
-            wait_for(&of_phone, "a piece", |event| seen.take(event).then_some(()));
+            // What was written before may have been lost with the connection.
+            for number in numbers.by_ref() {
+                answer.push(&format!("{number} ")).unwrap();
+                let event = of_phone.next_within(Duration::from_millis(200)).unwrap();
+                if event.is_some_and(|event| seen.take(&event)) {
+                    break;
+                }
+            }
         }
     }
     let full_text = answer.finish(Default::default()).unwrap();
@@ -194,7 +201,7 @@ fn two_hundred_reconnects_during_a_stream_leave_a_whole_answer() {
         }
     });
     assert_eq!(done, full_text);
-    assert_eq!(full_text.split_whitespace().count(), 1000);
+    assert_eq!(full_text.split_whitespace().count(), numbers.start);
     assert!(seen.pieces >= 20, "{} pieces", seen.pieces);
 }
 

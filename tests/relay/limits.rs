@@ -168,8 +168,22 @@ fn upload_at_once(relay: &Relay, count: usize, bytes: usize, begun_bytes: usize)
     std::thread::scope(|scope| {
         for (agent, phone) in &mut pairs {
             let (upload, message) = (&upload, &message);
-            scope.spawn(move || phone.write(&upload[begun_bytes..]));
-            scope.spawn(move || assert!(agent.text() == *message));
+            scope.spawn(move || {
+                phone.write(&upload[begun_bytes..]);
+                // Who has waited for too long is told when to try again, and tries.
+                while let answer = phone.json()
+                    && answer["type"] == "chat.error"
+                {
+                    let error = &answer["payload"];
+                    assert_eq!((&error["code"], &error["ref"]), (&json!("RATE_LIMITED"), &json!("big")));
+                    std::thread::sleep(Duration::from_millis(error["retry_after_ms"].as_u64().unwrap()));
+                    phone.write(upload);
+                }
+            });
+            scope.spawn(move || {
+                assert!(agent.text() == *message);
+                agent.send(numbered("chat.done", 1));
+            });
         }
     });
 }

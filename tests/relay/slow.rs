@@ -3,9 +3,9 @@
 use crate::harness::{Client, PING, Raw, Relay, UPGRADE, auth, frame, number_of, numbered, sized, text};
 use serde_json::json;
 use std::collections::HashSet;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// More than one connection may ever make the relay hold: both directions' outboxes, messages under way, and slack.
 const MEMORY_GROWTH_MAX: usize = 40 << 20;
@@ -132,8 +132,8 @@ fn a_peer_that_reads_again_in_time_gets_everything() {
 }
 
 #[test]
-fn a_flood_of_pings_and_bad_messages_by_one_who_does_not_read_ends_with_him_and_takes_little_memory() {
-    const FLOOD_BYTES_MAX: usize = 1 << 30;
+fn a_flood_of_pings_and_bad_messages_is_slowed_and_takes_little_memory() {
+    const FLOOD_BYTES_MAX: usize = 64 << 20;
     for (label, piece) in [
         ("pings", frame(true, PING, &[b'p'; 125])),
         ("short pings", frame(true, PING, b"")),
@@ -147,19 +147,44 @@ fn a_flood_of_pings_and_bad_messages_by_one_who_does_not_read_ends_with_him_and_
         // With its usual receive buffer: with a tiny one, two kernels may drop each other's segments and back off for
         // minutes, though the relay has nothing queued.
         let mut flooder = Raw::authed(&relay, &token, "phone");
+        flooder.stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
         let memory_before = relay.memory_bytes();
         let block: Vec<u8> = piece.iter().copied().cycle().take(piece.len() * (100_000 / piece.len())).collect();
         let (mut sent, mut most) = (0, 0);
+        // What is answered is read more and more slowly, so that in the end nothing more can be sent for a while.
         while flooder.stream.write_all(&block).is_ok() {
             sent += block.len();
             most = most.max(relay.memory_bytes());
-            assert!(sent < FLOOD_BYTES_MAX, "{label}: never stopped");
+            assert!(sent < FLOOD_BYTES_MAX, "{label}: never slowed");
         }
         other.expect_nothing();
-        assert!(relay.online(&token) == (false, false), "{label}");
+        assert!(relay.online(&token) == (true, false), "{label}: slowed, and not cut off");
         println!("{label}: {sent} bytes, memory {memory_before} to {most}");
         assert!(most < memory_before + MEMORY_GROWTH_MAX, "{label}: {memory_before} bytes of memory grew to {most}");
     }
+}
+
+#[test]
+fn who_reads_a_few_bytes_now_and_then_does_not_hold_a_large_message_for_ever() {
+    let relay = Relay::start(&["--write-timeout", "2s"]);
+    let token = relay.token();
+    let mut agent = Raw::authed(&relay, &token, "agent");
+    let mut phone = authed_narrow(&relay, &token, "phone");
+    assert_eq!(agent.json()["type"], "status");
+    let gone = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // More than nothing, and less than what would end in minutes.
+            let mut some = [0; 10 << 10];
+            while !gone.load(Relaxed) && phone.stream.read_exact(&mut some).is_ok() {
+                std::thread::sleep(Duration::from_millis(900));
+            }
+        });
+        agent.write(&text(&sized("chat.done", 5 << 20)));
+        assert_eq!(agent.json()["payload"]["peer"], "offline");
+        gone.store(true, Relaxed);
+    });
+    assert!(relay.log().contains("slow_consumer"), "{}", relay.log());
 }
 
 #[test]

@@ -14,6 +14,16 @@ fn peek_cut(message: &[u8], cuts: impl IntoIterator<Item = usize>) -> Result<Env
     scanner.finish(message)
 }
 
+/// What serde takes only once.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(dead_code)]
+struct Once {
+    r#type: Option<IgnoredAny>,
+    id: Option<IgnoredAny>,
+    payload: Option<IgnoredAny>,
+}
+
 /// How deep a text nests that is known to be JSON.
 fn depth_of(json: &[u8]) -> usize {
     let (mut depth, mut deepest, mut in_text, mut escaped) = (0usize, 0, false, false);
@@ -66,6 +76,13 @@ fn assert_agrees(message: &[u8], cut: usize) {
         (Value::Object(_), Some(_), _) => Err(Invalid::TypeNotAString),
         (Value::Object(_), None, _) => Err(Invalid::NoType),
         _ => Err(Invalid::NotAnObject),
+    };
+    let expected = match serde_json::from_slice::<Once>(message) {
+        Err(error) if value.is_object() && error.to_string().starts_with("duplicate field") => {
+            assert!(matches!(result, Err(Invalid::Repeated { .. })), "{result:?}: {}", shown());
+            return;
+        }
+        _ => expected,
     };
     let id_value = |id: &str| serde_json::from_str::<Value>(id).unwrap();
     assert_eq!(result.map(|it| (it.kind, it.id.map(id_value))), expected, "{}", shown());
@@ -348,11 +365,29 @@ fn a_type_that_only_looks_known_after_cutting_is_not() {
 }
 
 #[test]
-fn the_last_of_several_keys_wins() {
-    let message = br#"{"type":"ping","id":7,"type":"auth","id":"a","typ":"x","types":"x","i":1,"idx":2,"\u0069d":"b"}"#;
-    assert_eq!(peek(message), Ok(Envelope { kind: Kind::Auth, id: Some("\"b\"") }));
-    assert_eq!(peek(br#"{"type":"ping","type":7}"#), Err(Invalid::TypeNotAString));
-    assert_eq!(peek(br#"{"id":"a","type":"ping","id":[]}"#), Err(Invalid::IdNotAString));
+fn a_key_that_the_ends_read_may_come_only_once() {
+    for (message, key) in [
+        (r#"{"type":"ping","type":"ping"}"#, "type"),
+        (r#"{"type":"ping","type":7}"#, "type"),
+        (r#"{"type":"ping","\u0074ype":"auth"}"#, "type"),
+        (r#"{"id":"a","type":"x","id":[]}"#, "id"),
+        (r#"{"id":"a","type":"x","\u0069\u0064":"b"}"#, "id"),
+        (r#"{"type":"x","payload":{},"payload":null}"#, "payload"),
+        (r#"{"payload":{},"type":"x","p\u0061yloa\u0064":{}}"#, "payload"),
+    ] {
+        assert_eq!(peek(message.as_bytes()), Err(Invalid::Repeated { key }), "{message}");
+        assert_agrees(message.as_bytes(), message.len() / 2);
+    }
+    // Others may, and so may these elsewhere or with a longer name.
+    let message =
+        br#"{"type":"x","ts":1,"ts":2,"typ":1,"types":2,"payloads":0,"payloads":0,"payload":{"id":1,"id":2}}"#;
+    assert_eq!(peek(message), Ok(Envelope { kind: Kind::Other, id: None }));
+    assert_eq!(Invalid::Repeated { key: "id" }.to_string(), "the message has more than one id");
+}
+
+#[test]
+fn a_message_with_two_ids_is_refused_under_the_last_one() {
+    assert_eq!(id_of(br#"{"type":"x","id":"a","id":"b"}"#), Some("\"b\""));
 }
 
 #[test]

@@ -6,31 +6,30 @@ use crate::proto::scan;
 /// The first bytes of a decoded key: enough to tell whether it is one of those wanted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Name {
-    bytes: [u8; 4],
+    bytes: [u8; Name::ROOM],
     /// How many there are; more than fit: the key is a longer one.
     count: u8,
 }
 
 impl Name {
-    pub(super) const EMPTY: Self = Self { bytes: [0; 4], count: 0 };
+    /// As much as the longest key that is looked for.
+    const ROOM: usize = b"payload".len();
+
+    pub(super) const EMPTY: Self = Self { bytes: [0; Self::ROOM], count: 0 };
 
     #[inline(always)]
     pub(super) fn push(&mut self, text: &[u8]) {
-        for &byte in text.iter().take(5) {
+        for &byte in text.iter().take(Self::ROOM + 1) {
             if let Some(slot) = self.bytes.get_mut(usize::from(self.count)) {
                 *slot = byte;
             }
-            self.count = (self.count + 1).min(5);
+            self.count = (self.count + 1).min(Self::ROOM as u8 + 1);
         }
     }
 
     #[inline(always)]
     pub(super) fn wanted(self) -> Wanted {
-        match (self.count, &self.bytes) {
-            (4, b"type") => Wanted::Kind,
-            (2, [b'i', b'd', ..]) => Wanted::Id,
-            _ => Wanted::Nothing,
-        }
+        self.bytes.get(..usize::from(self.count)).map_or(Wanted::Nothing, Wanted::by)
     }
 }
 
@@ -62,7 +61,7 @@ impl Checker {
                 b'"' => {
                     *at += 1;
                     if naming {
-                        self.wanted = self.name.wanted();
+                        self.want(self.name.wanted());
                     }
                     return if self.in_key { State::Colon } else { self.value_ends(*at) };
                 }

@@ -1,0 +1,192 @@
+//! Memory for messages: who gets it, who waits for it, and who loses it to those who wait.
+//!
+//! While less than half of the budget is in use a message gets its memory when it begins. From then on a promise is not
+//! enough: a good part of the message has to be there. Who waits does so for a few seconds at most and is then told to
+//! try again, so that what comes behind the message, pings among it, is looked at. Meanwhile those who hold memory and
+//! get nowhere lose it: senders that trickle, and receivers that do not read.
+
+use super::Shard;
+use super::bounds::{
+    BACKING_BYTES, HOLDING_MIN, HOLDING_SPEED_MIN, HOLDING_SPEED_SAFE, MEMORY_WAIT, MEMORY_WAIT_MIN,
+    OVERTAKING_BYTES_MAX, SMALL_BYTES_MAX, TICK,
+};
+use super::close::CloseReason;
+use super::connection::{Connection, Pauses};
+use super::inbox::{Pending, Skipped};
+use crate::proto::frame::Header;
+use crate::ring::chunk::Reservation;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Those who wait for memory.
+#[derive(Debug, Default)]
+pub(super) struct Waiters {
+    /// First come first served, but for those whose promise nothing backs.
+    queue: VecDeque<u32>,
+    /// The one whose turn it is.
+    first_in_line: Option<u32>,
+    /// When those who get nowhere are looked for again.
+    evict_at: Duration,
+}
+
+impl Waiters {
+    /// How many there are.
+    #[must_use]
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+}
+
+impl Shard {
+    /// Memory for `bytes` more of a message whose frame of `frame_bytes` begins, of which `in_hand` have been received;
+    /// `None`: it has to wait.
+    pub(super) fn reserve(&self, conn: u32, bytes: usize, frame_bytes: u64, in_hand: usize) -> Option<Reservation> {
+        if bytes <= SMALL_BYTES_MAX {
+            return Some(self.budget.charge(bytes));
+        }
+        let is_next = self.waiters.is_empty()
+            || self.waiters.first_in_line == Some(conn)
+            // Who wants little does not wait behind those who want much.
+            || bytes <= OVERTAKING_BYTES_MAX;
+        let on_trust = self.budget.used_bytes() + bytes <= self.budget.bytes_max() / 2;
+        (is_next && (on_trust || self.is_backed(conn, frame_bytes, in_hand)))
+            .then(|| self.budget.reserve(bytes))
+            .flatten()
+    }
+
+    /// Whether enough of a frame has come that the rest can be believed in.
+    fn is_backed(&self, conn: u32, frame_bytes: u64, in_hand: usize) -> bool {
+        let wanted = BACKING_BYTES.min(usize::try_from(frame_bytes).unwrap_or(usize::MAX));
+        in_hand >= wanted
+            || rustix::io::ioctl_fionread(&self.connections[conn as usize].socket)
+                .is_ok_and(|unread| in_hand as u64 + unread >= wanted as u64)
+    }
+
+    /// Whether what waits is backed.
+    fn is_pending_backed(&self, conn: u32) -> bool {
+        let Some(inbox) = &self.connections[conn as usize].inbox else { return false };
+        let Some(pending) = &inbox.pending else { return false };
+        self.is_backed(conn, pending.header.payload_bytes, inbox.waiting_bytes())
+    }
+
+    /// A data frame has to wait for memory.
+    pub(super) fn wait_for_memory(&mut self, conn: u32, header: Header) {
+        self.connections[conn as usize].pauses.insert(Pauses::BUDGET);
+        let (since, due) = (self.clock.tick(), self.clock.tick_after(MEMORY_WAIT));
+        let inbox = self.inbox(conn);
+        // Who was let try again and has to go on waiting keeps its place and its time.
+        if inbox.pending.is_none() {
+            inbox.pending = Some(Pending { header, since, due });
+            self.cells.budget_waits += 1;
+            self.waiters.queue.push_back(conn);
+            self.watch(conn, due);
+        }
+    }
+
+    /// Lets those who wait for memory try again, in order, until one has to go on waiting.
+    pub(super) fn retry_budget(&mut self) {
+        // Those whose reading goes on for another reason come first, so that none of them takes the place of the waiter
+        // whose turn it is.
+        self.resume_all();
+        let mut kept = VecDeque::new();
+        while let Some(conn) = self.waiters.queue.pop_front() {
+            let Some(connection) = self.connections.get_mut(conn as usize) else { continue };
+            let Some(pending) = connection.inbox.as_ref().and_then(|inbox| inbox.pending.as_ref()) else { continue };
+            let since = pending.since;
+            if connection.pauses.any_but(Pauses::BUDGET) || !self.is_pending_backed(conn) {
+                kept.push_back(conn);
+                continue;
+            }
+            self.waiters.first_in_line = Some(conn);
+            self.connections[conn as usize].pauses.remove(Pauses::BUDGET);
+            self.resumable.push(conn);
+            self.resume_all();
+            self.waiters.first_in_line = None;
+            if self.is_pending(conn) {
+                kept.push_back(conn);
+                self.make_memory(since);
+                break;
+            }
+        }
+        kept.append(&mut self.waiters.queue);
+        self.waiters.queue = kept;
+    }
+
+    fn is_pending(&self, conn: u32) -> bool {
+        let inbox = self.connections.get(conn as usize).and_then(|connection| connection.inbox.as_ref());
+        inbox.is_some_and(|inbox| inbox.pending.is_some())
+    }
+
+    /// A message has waited for memory for too long: it is skipped, and its sender told to try again.
+    pub(super) fn refuse_pending(&mut self, conn: u32) {
+        let Some(pending) = self.inbox(conn).pending.take() else { return };
+        self.begin_skipped(conn, pending.header, Skipped::NoMemory);
+        if let Some(connection) = self.connections.get_mut(conn as usize)
+            && connection.pauses.remove(Pauses::BUDGET)
+        {
+            self.resumable.push(conn);
+        }
+    }
+
+    /// Somebody has waited since tick `since`: those who hold memory and get nowhere lose it.
+    fn make_memory(&mut self, since: u32) {
+        let now = self.clock.now();
+        let waited = TICK * self.clock.tick().saturating_sub(since);
+        if waited < MEMORY_WAIT_MIN || now < self.waiters.evict_at {
+            return;
+        }
+        self.waiters.evict_at = now + Duration::from_secs(1);
+        let (mut stuck, mut slowest) = (Vec::new(), None);
+        for (conn, connection) in &self.connections {
+            let Some(speed) = self.speed(connection) else { continue };
+            if speed < HOLDING_SPEED_MIN {
+                stuck.push(conn as u32);
+            } else if speed < HOLDING_SPEED_SAFE && slowest.is_none_or(|(slow, _)| speed < slow) {
+                slowest = Some((speed, conn as u32));
+            }
+        }
+        if stuck.is_empty() {
+            stuck.extend(slowest.map(|(_, conn)| conn));
+        }
+        for conn in stuck {
+            self.lose_memory(conn);
+        }
+    }
+
+    /// The speed of a connection that has held memory for a while, in bytes a second: of the message that it sends, or of
+    /// what it is sent, whichever is slower.
+    fn speed(&self, connection: &Connection) -> Option<u64> {
+        let tick = self.clock.tick();
+        let sending = connection.inbox.as_ref().and_then(|inbox| inbox.partial.as_ref()).and_then(|partial| {
+            let holds = partial.skipped.is_none() && partial.announced_bytes > SMALL_BYTES_MAX as u64;
+            holds.then(|| speed_of(partial.come_bytes(), tick.saturating_sub(partial.since))).flatten()
+        });
+        let receiving = self.outboxes.get(connection.outbox).filter(|outbox| outbox.holds_memory());
+        let receiving =
+            receiving.and_then(|outbox| speed_of(outbox.taken_bytes, tick.saturating_sub(outbox.blocked_since)));
+        [sending, receiving].into_iter().flatten().min()
+    }
+
+    /// Ends a connection so that others have the memory that it holds.
+    fn lose_memory(&mut self, conn: u32) {
+        let Some(connection) = self.connections.get(conn as usize) else { return };
+        let is_receiving = self.outboxes.get(connection.outbox).is_some_and(|outbox| outbox.holds_memory());
+        if is_receiving {
+            self.end(conn, CloseReason::SlowConsumer);
+        } else {
+            self.close(conn, CloseReason::MessageTimeout);
+        }
+    }
+}
+
+/// Bytes a second over that many ticks; `None` while it is too early to tell.
+fn speed_of(bytes: u64, ticks: u32) -> Option<u64> {
+    let time = TICK * ticks;
+    (time >= HOLDING_MIN).then(|| bytes * 1000 / time.as_millis() as u64)
+}

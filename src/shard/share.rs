@@ -1,0 +1,117 @@
+//! Fairness: what one connection may make the shard do in one turn, before the others have had theirs.
+//!
+//! A turn's work is divided among those who brought some. Who has used its share up waits for the next turn with what it
+//! has sent, and is received from in small pieces until it has caught up, so that it can neither keep the others waiting
+//! nor take the receive buffers away from them.
+
+use super::Shard;
+use super::bounds::{FRAME_WORK, SHARE_MIN, TURN_WORK};
+use super::connection::Pauses;
+use std::collections::VecDeque;
+
+/// What is left of a connection's share of a turn, counted in bytes.
+#[derive(Debug)]
+pub(super) struct Share(usize);
+
+impl Share {
+    /// Takes a frame of which `bytes` are handled now. The frame that takes the last of a share is still handled: a
+    /// message may be longer than any share.
+    pub(super) fn take_frame(&mut self, bytes: usize) {
+        self.take(FRAME_WORK + bytes);
+    }
+
+    /// Takes bytes of a frame that was counted before.
+    pub(super) fn take(&mut self, bytes: usize) {
+        self.0 = self.0.saturating_sub(bytes);
+    }
+
+    /// Whether the next frame has to wait for the next turn.
+    #[must_use]
+    pub(super) fn is_used_up(&self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// How a turn is divided, and who waits for the next one.
+#[derive(Debug)]
+pub(super) struct Turns {
+    share: usize,
+    deferred: VecDeque<u32>,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self { share: TURN_WORK, deferred: VecDeque::new() }
+    }
+}
+
+impl Turns {
+    /// Divides the turn that begins among what has come, `count` of them, and those who waited for it.
+    pub(super) fn begin(&mut self, count: usize) {
+        self.share = (TURN_WORK / (count + self.deferred.len()).max(1)).max(SHARE_MIN);
+    }
+
+    /// A connection's share of this turn.
+    #[must_use]
+    pub(super) fn share(&self) -> Share {
+        Share(self.share)
+    }
+
+    /// Whether nobody waits for the next turn.
+    #[must_use]
+    pub(super) fn is_quiet(&self) -> bool {
+        self.deferred.is_empty()
+    }
+}
+
+impl Shard {
+    /// The connection has used its share up: it goes on in the next turn.
+    pub(super) fn defer(&mut self, conn: u32) {
+        let connection = &mut self.connections[conn as usize];
+        connection.paced = true;
+        connection.pauses.insert(Pauses::TURN);
+        self.turns.deferred.push_back(conn);
+    }
+
+    /// Goes on with those who have waited for this turn.
+    pub(super) fn resume_deferred(&mut self) {
+        for _ in 0..self.turns.deferred.len() {
+            let Some(conn) = self.turns.deferred.pop_front() else { return };
+            // It may have ended, and another have its index: that one does not wait for its turn, or goes on early.
+            if let Some(connection) = self.connections.get_mut(conn as usize)
+                && connection.pauses.remove(Pauses::TURN)
+            {
+                self.resume(conn);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_is_divided_among_those_who_brought_something() {
+        let mut turns = Turns::default();
+        turns.begin(1);
+        assert_eq!(turns.share().0, TURN_WORK);
+        turns.begin(4);
+        assert_eq!(turns.share().0, TURN_WORK / 4);
+        turns.begin(1_000_000);
+        assert_eq!(turns.share().0, SHARE_MIN, "everybody gets somewhere in each turn");
+        turns.deferred.extend([1, 2, 3]);
+        turns.begin(1);
+        assert_eq!(turns.share().0, TURN_WORK / 4, "those who wait are counted");
+    }
+
+    #[test]
+    fn frames_without_payload_use_a_share_up_as_well() {
+        let mut turns = Turns::default();
+        turns.begin(usize::MAX >> 1);
+        let mut share = turns.share();
+        let frames = std::iter::repeat_with(|| share.take_frame(0)).take(SHARE_MIN / FRAME_WORK).count();
+        assert_eq!(frames, SHARE_MIN / FRAME_WORK);
+        assert!(share.is_used_up());
+    }
+}
