@@ -87,6 +87,12 @@ pub trait Output {
     /// The answer is not wanted any more, or has become too long: the backend ends.
     fn push(&mut self, text: &str) -> Result<(), BackendError>;
 
+    /// Replaces the whole answer: what was pushed has shown it while it was made, and is no longer right.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    fn amend(&mut self, text: String) -> Result<(), BackendError>;
+
     /// The model thinks, and says nothing yet. May be called for each piece of its thoughts.
     fn thinking(&mut self) {}
 }

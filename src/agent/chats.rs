@@ -222,6 +222,16 @@ impl Answer {
         Self { stream, client: client.clone(), fields: fields.clone(), thinking: None }
     }
 
+    fn write(&self, write: impl FnOnce(&mut Stream) -> Result<(), SendError>) -> Result<(), BackendError> {
+        let mut stream = lock(&self.stream);
+        write(stream.as_mut().ok_or(BackendError::Cancelled)?).map_err(|error| match error {
+            SendError::TooLarge { .. } => {
+                BackendError::failed(format!("the answer is too long: it ends after {ANSWER_BYTES_MAX} bytes"))
+            }
+            error => BackendError::failed(error.to_string()),
+        })
+    }
+
     fn take(&self) -> Option<Stream> {
         lock(&self.stream).take()
     }
@@ -233,14 +243,11 @@ impl Answer {
 
 impl Output for Answer {
     fn push(&mut self, text: &str) -> Result<(), BackendError> {
-        let mut stream = lock(&self.stream);
-        let stream = stream.as_mut().ok_or(BackendError::Cancelled)?;
-        stream.push(text).map_err(|error| match error {
-            SendError::TooLarge { .. } => {
-                BackendError::failed(format!("the answer is too long: it ends after {ANSWER_BYTES_MAX} bytes"))
-            }
-            error => BackendError::failed(error.to_string()),
-        })
+        self.write(|stream| stream.push(text))
+    }
+
+    fn amend(&mut self, text: String) -> Result<(), BackendError> {
+        self.write(|stream| stream.amend(text))
     }
 
     fn thinking(&mut self) {

@@ -3,35 +3,38 @@
 //! Each question starts the program anew, by the system's shell, in a process group of its own, which is killed when
 //! the answer has ended, in whatever way, and when the agent ends. What it prints on standard error goes to the agent's.
 
+#[cfg(target_os = "linux")]
+mod family;
+mod program;
+mod screen;
+
 use super::backend::{Backend, BackendError, Outcome, Output, Question};
 use super::cancel::Cancel;
-use super::printable::printable;
 use super::utf8::Decoder;
-use std::io::{self, Read, Write};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use program::Program;
+use screen::Screen;
+use std::io;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What is read of the program's output at once.
-const READ_BYTES: usize = 16 << 10;
 /// Reads that wait for the answer's way out; then the program waits.
 const READS_MAX: usize = 4;
-/// The longest line of standard error that is shown, in bytes.
-const LINE_BYTES_MAX: usize = 4096;
 /// What the program has started may print for this long when the program itself has ended.
 const GRACE: Duration = Duration::from_secs(1);
 /// How often it is looked whether a program that prints has ended.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// How often it is looked whether a program that has closed its output has ended.
-const WAIT_STEP: Duration = Duration::from_millis(10);
+/// What a program is not told: tokens and keys that are the agent's, or the relay's on the same machine.
+const SECRETS: [&str; 4] = ["CORALMUX_AGENT_TOKEN", "CORALMUX_ADMIN_KEY", "OPENAI_API_KEY", "RELAY_ADMIN_KEY"];
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Exec {
     command: String,
     timeout: Duration,
+    /// Variables of the environment that the program does not get.
+    hidden: Vec<String>,
     running: Mutex<Running>,
 }
 
@@ -53,10 +56,14 @@ enum Told {
 }
 
 impl Exec {
-    /// A backend that runs `command` for each question, for at most `timeout`.
+    /// A backend that runs `command` for each question, for at most `timeout`. Of the variables that have secrets, and of
+    /// those in `hidden`, the program gets none but those in `passed`.
     #[must_use]
-    pub(super) fn new(command: String, timeout: Duration) -> Self {
-        Self { command, timeout, running: Mutex::default() }
+    pub(super) fn new(command: String, timeout: Duration, hidden: &[&str], passed: &[String]) -> Self {
+        program::prepare();
+        let hidden = SECRETS.iter().chain(hidden).filter(|name| !passed.iter().any(|passed| passed == **name));
+        let hidden = hidden.map(|name| (*name).to_owned()).collect();
+        Self { command, timeout, hidden, running: Mutex::default() }
     }
 
     fn running(&self) -> MutexGuard<'_, Running> {
@@ -70,19 +77,24 @@ impl Exec {
             return Err(io::Error::other("the agent ends"));
         }
         let mut command = shell(&self.command);
+        for name in &self.hidden {
+            command.env_remove(name);
+        }
+        let mark = program::new_mark();
         let child = command
             .env("CORALMUX_CHAT_ID", &question.chat)
+            .env(program::MARK, &mark)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
-        let program = Program::new(child);
+        let program = Program::new(child, mark);
         running.programs.push(program.clone());
         Ok(program)
     }
 
     fn forget(&self, program: &Program) {
-        self.running().programs.retain(|other| !Arc::ptr_eq(&other.process, &program.process));
+        self.running().programs.retain(|other| !other.is(program));
     }
 }
 
@@ -134,7 +146,7 @@ impl Backend for Exec {
     fn end(&self) {
         let mut running = self.running();
         running.ended = true;
-        running.programs.iter().for_each(Program::kill);
+        running.programs.iter().for_each(Program::kill_all);
     }
 
     fn kind(&self) -> &'static str {
@@ -157,7 +169,7 @@ impl Exec {
         cancel: &Cancel,
     ) -> Result<Instant, BackendError> {
         let deadline = Instant::now() + self.timeout;
-        let mut decoder = Decoder::default();
+        let mut printed = Printed::default();
         let mut grace_ends = None;
         loop {
             let now = Instant::now();
@@ -169,159 +181,52 @@ impl Exec {
             if cancel.is_cancelled() {
                 return Err(BackendError::Cancelled);
             }
+            let now = Instant::now();
             match next {
-                Ok(Told::Printed(bytes)) => output.push(&decoder.feed(&bytes))?,
+                Ok(Told::Printed(bytes)) => output.push(&printed.feed(now, &bytes))?,
                 Ok(Told::Look) => {}
                 Ok(Told::End) | Err(RecvTimeoutError::Disconnected) => {
-                    output.push(decoder.finish())?;
+                    printed.finish(now, output)?;
                     return Ok(deadline);
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => output.push(&printed.poll(now))?,
             }
-            let now = Instant::now();
             if grace_ends.is_some_and(|at| now >= at) {
-                output.push(decoder.finish())?;
+                printed.finish(now, output)?;
                 return Ok(deadline);
             }
             if now >= deadline {
+                printed.finish(now, output)?;
                 return Err(self.too_long());
             }
         }
     }
 }
 
-/// The running program, also for whoever cancels it.
-#[derive(Clone, Debug)]
-struct Program {
-    process: Arc<Mutex<Process>>,
+/// What the program prints, on its way to the phone.
+#[derive(Default)]
+struct Printed {
+    decoder: Decoder,
+    screen: Screen,
 }
 
-#[derive(Debug)]
-struct Process {
-    child: Child,
-    /// It was waited for: its number may be someone else's by now.
-    is_reaped: bool,
-}
-
-impl Program {
-    fn new(child: Child) -> Self {
-        Self { process: Arc::new(Mutex::new(Process { child, is_reaped: false })) }
+impl Printed {
+    fn feed(&mut self, now: Instant, bytes: &[u8]) -> String {
+        let text = self.decoder.feed(bytes);
+        self.screen.feed(now, &text)
     }
 
-    fn process(&self) -> MutexGuard<'_, Process> {
-        // As above.
-        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    fn poll(&mut self, now: Instant) -> String {
+        self.screen.poll(now)
     }
 
-    /// Starts the threads that write its input and read its outputs. They end with it.
-    fn attend(&self, text: String, sender: &SyncSender<Told>) {
-        let (stdin, stdout, stderr) = {
-            let child = &mut self.process().child;
-            (child.stdin.take(), child.stdout.take(), child.stderr.take())
-        };
-        if let Some(mut stdin) = stdin {
-            // A program that does not read its input closes it; that is its own business.
-            thread::spawn(move || stdin.write_all(text.as_bytes()));
-        }
-        if let Some(mut stdout) = stdout {
-            let sender = sender.clone();
-            thread::spawn(move || {
-                let mut bytes = vec![0; READ_BYTES];
-                while let Ok(count @ 1..) = stdout.read(&mut bytes) {
-                    if sender.send(Told::Printed(bytes[..count].to_vec())).is_err() {
-                        return;
-                    }
-                }
-                // Nobody listens any more: then nobody waits.
-                let _ = sender.send(Told::End);
-            });
-        }
-        if let Some(stderr) = stderr {
-            thread::spawn(move || show_lines(stderr));
-        }
-    }
-
-    /// Waits for its end until `deadline`; then it is killed, and there is no status. What it has started is killed in
-    /// any case.
-    fn end_by(&self, deadline: Instant) -> Option<ExitStatus> {
-        while !self.has_exited() && Instant::now() < deadline {
-            thread::sleep(WAIT_STEP);
-        }
-        let has_exited = self.has_exited();
-        self.kill();
-        if has_exited {
-            return self.process().reap();
-        }
-        // Reaped by a thread of its own: a process that the kernel cannot end must not hold up the answer.
-        let program = self.clone();
-        thread::spawn(move || {
-            while !program.has_exited() {
-                thread::sleep(LOOK_INTERVAL);
-            }
-            program.process().reap()
-        });
-        None
-    }
-
-    /// Whether it has ended. Its number stays its own, and that of its group, until it is reaped.
-    fn has_exited(&self) -> bool {
-        #[cfg(unix)]
-        {
-            use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
-            let process = self.process();
-            let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-            process.is_reaped || !matches!(waitid(WaitId::Pid(Pid::from_child(&process.child)), options), Ok(None))
-        }
-        #[cfg(not(unix))]
-        {
-            let mut process = self.process();
-            process.is_reaped || !matches!(process.child.try_wait(), Ok(None))
-        }
-    }
-
-    /// Kills it and what it has started.
-    fn kill(&self) {
-        let mut process = self.process();
-        if process.is_reaped {
-            return;
-        }
-        #[cfg(unix)]
-        {
-            use rustix::process::{Pid, Signal, kill_process_group};
-            // All of them have ended, or are ended by this.
-            let _ = kill_process_group(Pid::from_child(&process.child), Signal::KILL);
-        }
-        // As above.
-        let _ = process.child.kill();
-    }
-}
-
-impl Process {
-    fn reap(&mut self) -> Option<ExitStatus> {
-        self.is_reaped = true;
-        self.child.wait().ok()
-    }
-}
-
-fn show_lines(mut stderr: impl Read) {
-    let mut bytes = [0; 1024];
-    let mut line = Vec::new();
-    let show = |line: &mut Vec<u8>| {
-        eprintln!("exec: {}", printable(&String::from_utf8_lossy(line)));
-        line.clear();
-    };
-    while let Ok(count @ 1..) = stderr.read(&mut bytes) {
-        for &byte in &bytes[..count] {
-            if byte == b'\n' || line.len() >= LINE_BYTES_MAX {
-                show(&mut line);
-            }
-            if byte != b'\n' {
-                line.push(byte);
-            }
-        }
-    }
-    if !line.is_empty() {
-        show(&mut line);
+    /// Nothing more is printed.
+    fn finish(&mut self, now: Instant, output: &mut dyn Output) -> Result<(), BackendError> {
+        let text = self.screen.feed(now, self.decoder.finish());
+        let shown = self.screen.finish();
+        output.push(&text)?;
+        output.push(&shown.text)?;
+        shown.whole.map_or(Ok(()), |whole| output.amend(whole))
     }
 }
 

@@ -10,6 +10,9 @@ const CHATS_MAX: usize = 64;
 const TURNS_MAX: usize = 200;
 /// Bytes of a conversation, images too; the oldest turns go first.
 const BYTES_MAX: usize = 16 << 20;
+/// Bytes of all conversations; the one that was quiet for the longest goes first.
+const ALL_BYTES_MAX: usize = 64 << 20;
+const _: () = assert!(BYTES_MAX <= ALL_BYTES_MAX);
 /// Turns, counted from the end, whose images are kept.
 const TURNS_WITH_IMAGES: usize = 6;
 
@@ -58,7 +61,8 @@ impl Turn {
     }
 
     fn bytes(&self) -> usize {
-        64 + self.text.len() + self.images.iter().map(|image| image.data.len() + image.mime.len()).sum::<usize>()
+        let said = self.ending.as_ref().map_or(0, |ending| ending.notice.len());
+        64 + said + self.text.len() + self.images.iter().map(|image| image.data.len() + image.mime.len()).sum::<usize>()
     }
 }
 
@@ -67,6 +71,8 @@ struct Chat {
     turns: VecDeque<Turn>,
     /// When it was last spoken in, by `History::clock`.
     touched: u64,
+    /// Of its turns and its name: at most [`BYTES_MAX`], but for a single turn.
+    bytes: usize,
 }
 
 /// All conversations of a pairing.
@@ -74,6 +80,8 @@ struct Chat {
 pub struct History {
     chats: HashMap<String, Chat>,
     clock: u64,
+    /// Of all conversations: at most [`ALL_BYTES_MAX`], but for a single one.
+    bytes: usize,
 }
 
 impl History {
@@ -81,26 +89,39 @@ impl History {
     pub fn push(&mut self, chat: &str, turn: Turn) {
         self.clock += 1;
         if !self.chats.contains_key(chat) && self.chats.len() >= CHATS_MAX {
-            let oldest = self.chats.iter().min_by_key(|(_, chat)| chat.touched).map(|(name, _)| name.clone());
-            oldest.map(|name| self.chats.remove(&name));
+            self.forget_quietest(chat);
         }
-        let chat = self.chats.entry(chat.to_owned()).or_default();
-        chat.touched = self.clock;
-        chat.turns.push_back(turn);
-        let with_images = chat.turns.len().saturating_sub(TURNS_WITH_IMAGES);
-        chat.turns.iter_mut().take(with_images).for_each(|turn| turn.images.clear());
-        let mut bytes: usize = chat.turns.iter().map(Turn::bytes).sum();
-        while chat.turns.len() > TURNS_MAX || bytes > BYTES_MAX && chat.turns.len() > 1 {
-            bytes -= chat.turns.pop_front().map_or(0, |turn| turn.bytes());
+        let kept = self.chats.entry(chat.to_owned()).or_default();
+        kept.touched = self.clock;
+        kept.turns.push_back(turn);
+        let with_images = kept.turns.len().saturating_sub(TURNS_WITH_IMAGES);
+        kept.turns.iter_mut().take(with_images).for_each(|turn| turn.images.clear());
+        let mut bytes: usize = chat.len() + kept.turns.iter().map(Turn::bytes).sum::<usize>();
+        while kept.turns.len() > TURNS_MAX || bytes > BYTES_MAX && kept.turns.len() > 1 {
+            bytes -= kept.turns.pop_front().map_or(0, |turn| turn.bytes());
         }
+        self.bytes = self.bytes - std::mem::replace(&mut kept.bytes, bytes) + bytes;
+        while self.bytes > ALL_BYTES_MAX && self.chats.len() > 1 {
+            self.forget_quietest(chat);
+        }
+    }
+
+    /// Forgets the conversation that was quiet for the longest, but for this one.
+    fn forget_quietest(&mut self, spared: &str) {
+        let others = self.chats.iter().filter(|(name, _)| *name != spared);
+        let quietest = others.min_by_key(|(_, chat)| chat.touched).map(|(name, _)| name.clone());
+        let forgotten = quietest.and_then(|name| self.chats.remove(&name));
+        self.bytes -= forgotten.map_or(0, |chat| chat.bytes);
     }
 
     /// Takes the last turn back where it was the person's: it was not answered.
     pub fn forget_question(&mut self, chat: &str) {
         if let Some(chat) = self.chats.get_mut(chat)
             && chat.turns.back().is_some_and(|turn| turn.speaker == Speaker::User)
+            && let Some(turn) = chat.turns.pop_back()
         {
-            chat.turns.pop_back();
+            chat.bytes -= turn.bytes();
+            self.bytes -= turn.bytes();
         }
     }
 
@@ -196,6 +217,22 @@ mod tests {
         assert_eq!(history.context("a", usize::MAX).len(), 15);
         history.push("a", turn(Speaker::User, &"x".repeat(BYTES_MAX + 1)));
         assert_eq!(history.context("a", usize::MAX).len(), 1);
+    }
+
+    #[test]
+    fn all_conversations_together_are_bounded_in_bytes() {
+        let mut history = History::default();
+        for number in 0..CHATS_MAX {
+            for _ in 0..5 {
+                history.push(&number.to_string(), turn(Speaker::User, &"x".repeat(3 << 20)));
+            }
+            history.forget_question(&number.to_string());
+            let bytes = |chat: &Chat| chat.turns.iter().map(Turn::bytes).sum::<usize>();
+            let kept: usize = history.chats.iter().map(|(name, chat)| name.len() + bytes(chat)).sum();
+            assert_eq!(kept, history.bytes);
+            assert!(kept <= ALL_BYTES_MAX && !history.context(&number.to_string(), 9).is_empty());
+        }
+        assert!(history.chats.len() >= 4 && history.context("0", 9).is_empty());
     }
 
     #[test]

@@ -180,7 +180,8 @@ fn listen_for_signals(backend: Arc<dyn Backend>) -> io::Result<Arc<AtomicBool>> 
 
 fn open_backend(options: &BackendOptions) -> Result<Arc<dyn Backend>, Failure> {
     if let Some(command) = &options.exec {
-        return Ok(Arc::new(exec::Exec::new(command.clone(), options.timeout)));
+        let hidden = [options.api_key_env.as_str()];
+        return Ok(Arc::new(exec::Exec::new(command.clone(), options.timeout, &hidden, &options.exec_env)));
     }
     let (Some(url), Some(model)) = (&options.openai, &options.model) else { return Ok(Arc::new(echo::Echo)) };
     let api_key = match &options.api_key_file {

@@ -67,6 +67,9 @@ pub(super) struct BackendOptions {
     /// A program, run by the shell for each message: text on its standard input, its output is the answer
     #[arg(long, value_name = "COMMAND", value_parser = command, help_heading = "What answers (one of three)")]
     pub(super) exec: Option<String>,
+    /// Variable that the program gets although it has a secret of the agent's; may be given several times
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["echo", "openai"], help_heading = "Program")]
+    pub(super) exec_env: Vec<String>,
     /// The model's name
     #[arg(long, value_name = "MODEL", conflicts_with_all = ["echo", "exec"], help_heading = "AI server")]
     pub(super) model: Option<String>,

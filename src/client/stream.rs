@@ -61,6 +61,18 @@ impl Stream {
         &self.full_text
     }
 
+    /// Replaces what was written so far, for [`finish`](Self::finish): pieces that were sent were only a preview of it.
+    ///
+    /// # Errors
+    /// [`SendError::TooLarge`] where it is longer than [`ANSWER_BYTES_MAX`].
+    pub fn amend(&mut self, text: String) -> Result<(), SendError> {
+        if text.len() > ANSWER_BYTES_MAX {
+            return Err(SendError::TooLarge { bytes: text.len(), max: ANSWER_BYTES_MAX });
+        }
+        self.full_text = text;
+        Ok(())
+    }
+
     /// Ends the answer: sends `chat.done` with `full_text`, and `more` beside it. Gives the whole text.
     ///
     /// # Errors

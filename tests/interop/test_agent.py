@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 
 import pytest
 
@@ -184,3 +185,29 @@ async def test_an_agent_of_version_1_talks_to_a_python_phone(start_agent):
         await phone.ask("hello")
         assert (await phone.answer())[0] == "You said: hello"
         assert phone.client.fingerprint in agent.output()
+
+
+async def test_a_program_gets_none_of_the_agents_secrets(start_agent):
+    secrets = ["CORALMUX_AGENT_TOKEN", "CORALMUX_ADMIN_KEY", "OPENAI_API_KEY", "RELAY_ADMIN_KEY", "MY_KEY"]
+    env = {name: f"secret {name}" for name in secrets if name != "CORALMUX_AGENT_TOKEN"}
+    agent = start_agent("--exec", "env", "--api-key-env", "MY_KEY", "--exec-env", "OPENAI_API_KEY", env=env)
+    async with Phone(agent.link()) as phone:
+        await phone.ask("x")
+        printed, _ = await phone.answer()
+    assert re.findall(r"secret \w+", printed) == ["secret OPENAI_API_KEY"]
+    # A token of the environment has to be one that the relay knows.
+    token = agent.link().token
+    agent.stop()
+    agent = start_agent("--exec", "env", env={"CORALMUX_AGENT_TOKEN": token})
+    async with Phone(agent.link()) as phone:
+        await phone.ask("x")
+        printed, _ = await phone.answer()
+    assert "PATH=" in printed and token not in printed
+
+
+async def test_a_programs_output_is_shown_as_on_a_terminal(start_agent):
+    agent = start_agent("--exec", r"printf '\033[32mok\033[0m\n10%%'; sleep 0.5; printf '\r50%%\033'; printf '[K\n'")
+    async with Phone(agent.link()) as phone:
+        await phone.ask("x")
+        streamed, end = await phone.answer()
+    assert (streamed, end.payload["full_text"]) == ("ok\n10%\n50%\n", "ok\n50%\n")

@@ -1,5 +1,6 @@
 use super::*;
 use crate::agent::history::{Speaker, Turn};
+use std::thread;
 
 #[derive(Default)]
 struct Kept {
@@ -17,6 +18,11 @@ impl Output for Kept {
         }
         Ok(())
     }
+
+    fn amend(&mut self, text: String) -> Result<(), BackendError> {
+        self.text = text;
+        Ok(())
+    }
 }
 
 fn question(text: &str) -> Question {
@@ -25,7 +31,7 @@ fn question(text: &str) -> Question {
 
 fn run(command: &str, text: &str, timeout: Duration) -> (Result<Outcome, BackendError>, Kept) {
     let mut kept = Kept::default();
-    let exec = Exec::new(command.to_owned(), timeout);
+    let exec = Exec::new(command.to_owned(), timeout, &[], &[]);
     let result = exec.answer(&question(text), &mut kept, &Cancel::default());
     (result, kept)
 }
@@ -50,12 +56,18 @@ fn output_comes_as_it_is_printed_and_characters_are_whole() {
     impl Output for Going {
         fn push(&mut self, text: &str) -> Result<(), BackendError> {
             self.0.push_str(text);
-            std::fs::write(&self.1, "").unwrap();
+            if !text.is_empty() {
+                std::fs::write(&self.1, "").unwrap();
+            }
             Ok(())
+        }
+
+        fn amend(&mut self, _: String) -> Result<(), BackendError> {
+            unreachable!("nothing is written over")
         }
     }
     let mut going = Going(String::new(), go);
-    Exec::new(command, LONG).answer(&question(""), &mut going, &Cancel::default()).unwrap();
+    Exec::new(command, LONG, &[], &[]).answer(&question(""), &mut going, &Cancel::default()).unwrap();
     assert_eq!(going.0, "a\u{e4}b");
 }
 
@@ -85,7 +97,7 @@ fn a_cancelled_answer_kills_the_program() {
     let cancel = Cancel::default();
     let mut kept = Kept { cancel_at: Some((1, cancel.clone())), ..Kept::default() };
     let command = format!("echo $$ > {}; echo begun; sleep 1000 & wait", pid_file.display());
-    let result = Exec::new(command, LONG).answer(&question("x"), &mut kept, &cancel);
+    let result = Exec::new(command, LONG, &[], &[]).answer(&question("x"), &mut kept, &cancel);
     assert!(matches!(result, Err(BackendError::Cancelled)), "{result:?}");
     let pid = std::fs::read_to_string(pid_file).unwrap();
     let status = std::path::PathBuf::from(format!("/proc/{}", pid.trim()));
@@ -133,8 +145,12 @@ fn the_end_of_the_agent_kills_what_runs_and_starts_nothing_more() {
             }
             Ok(())
         }
+
+        fn amend(&mut self, _: String) -> Result<(), BackendError> {
+            unreachable!("nothing is written over")
+        }
     }
-    let exec = Exec::new(format!("sleep 1000 & echo $! > {}; echo begun; wait", pid_file.display()), LONG);
+    let exec = Exec::new(format!("sleep 1000 & echo $! > {}; echo begun; wait", pid_file.display()), LONG, &[], &[]);
     assert!(exec.answer(&question("x"), &mut Ends(&exec), &Cancel::default()).is_err());
     wait_for_end_of(&pid_file);
     let again = exec.answer(&question("x"), &mut Kept::default(), &Cancel::default());
@@ -146,4 +162,59 @@ fn a_program_that_reads_nothing_gets_no_one_stuck() {
     let (result, kept) = run("printf done", &"x".repeat(1 << 20), LONG);
     assert!(result.is_ok(), "{result:?}");
     assert_eq!(kept.text, "done");
+}
+
+#[test]
+fn the_last_state_of_a_line_is_shown_without_escapes() {
+    let (result, kept) = run("printf '\\033[32mok\\033[0m\\n10%%\\r50%%\\n'", "", LONG);
+    assert!(result.is_ok(), "{result:?}");
+    assert_eq!(kept.text, "ok\n50%\n");
+    let (_, kept) = run("printf 10%%; sleep 0.5; printf '\\r50%%'; sleep 0.5; printf '\\r99%%'; exit 1", "", LONG);
+    assert_eq!(kept.text, "99%");
+}
+
+#[test]
+fn a_program_gets_no_secrets_but_those_that_it_is_given() {
+    let given = |passed: &[String]| {
+        let exec = Exec::new("env".to_owned(), LONG, &["PATH", "HOME"], passed);
+        let mut kept = Kept::default();
+        exec.answer(&question(""), &mut kept, &Cancel::default()).unwrap();
+        (kept.text.lines().any(|line| line.starts_with("PATH=")), kept.text.contains("\nHOME="))
+    };
+    // Of the environment of the tests, for one cannot change that safely.
+    assert_eq!(given(&[]), (false, false));
+    assert!(given(&["PATH".to_owned()]).0);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_leaves_the_process_group_is_killed_too() {
+    let folder = tempfile::tempdir().unwrap();
+    for (number, started) in [
+        "setsid sh -c 'echo $$ > {}; exec sleep 1000' &",
+        "setsid sh -c '(setsid sh -c \"echo \\$\\$ > {}; exec sleep 1000\" &)' &",
+        "setsid env -i /bin/sh -c 'echo $$ > {}; exec sleep 1000' &",
+        "sleep 1000 & echo $! > {}",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let pid_file = folder.path().join(number.to_string());
+        let started = started.replace("{}", &pid_file.display().to_string());
+        let command = format!("{started}\nwhile [ ! -s {} ]; do sleep 0.01; done; echo done", pid_file.display());
+        for ending in ["", "; sleep 1000"] {
+            let (_, kept) = run(&format!("{command}{ending}"), "x", Duration::from_secs(2));
+            assert_eq!(kept.text, "done\n");
+            wait_for_end_of(&pid_file);
+            let pid = std::fs::read_to_string(&pid_file).unwrap();
+            let process = std::path::PathBuf::from(format!("/proc/{}", pid.trim()));
+            let deadline = Instant::now() + LONG;
+            while process.exists() {
+                // Reaped with the next answer at the latest.
+                run("true", "", LONG).0.unwrap();
+                assert!(Instant::now() < deadline, "it is left as a zombie: {command}");
+            }
+            std::fs::remove_file(&pid_file).unwrap();
+        }
+    }
 }

@@ -16,6 +16,11 @@ impl Output for Kept {
         Ok(())
     }
 
+    fn amend(&mut self, text: String) -> Result<(), BackendError> {
+        self.text = text;
+        Ok(())
+    }
+
     fn thinking(&mut self) {
         self.thinks = true;
     }
