@@ -7,7 +7,7 @@
 //! newcomers send does not lie beside what pairs do. Only a few buffers stand in a ring at a time and the one freed last
 //! goes back first, so that the memory in use stays in the cache.
 
-use super::map;
+use super::map::{self, Mapping};
 use super::order::{Consumption, Why};
 use io_uring::{Submitter, types::BufRingEntry};
 use std::cell::{Cell, RefCell};
@@ -95,8 +95,8 @@ const NOT_PROVIDED: u32 = 1 << 31;
 /// A shard's receive buffers of one kind.
 pub struct Pool {
     cut: Cut,
-    entries: NonNull<BufRingEntry>,
-    memory: NonNull<u8>,
+    entries: Mapping,
+    memory: Mapping,
     tail: Cell<u16>,
     /// Buffers in the kernel's ring. `provided <= cut.provided_max`.
     provided: Cell<u16>,
@@ -158,33 +158,38 @@ impl Pool {
     /// # Safety
     /// The pool must stand until no receive of the group is under way any more, nor will be.
     unsafe fn register(submitter: &Submitter<'_>, group: u16, cut: Cut) -> io::Result<Rc<Self>> {
-        // Neither is ever unmapped, for a shard lives as long as the process.
-        let memory = match cut.bytes() > map::HUGE_PAGE_BYTES {
-            true => map::map_huge(cut.bytes())?,
-            // A few pages of it are in use most of the time.
-            false => map::map(cut.bytes(), map::PAGE_BYTES)?,
-        };
-        let entries: NonNull<BufRingEntry> = map::map(cut.entries_bytes(), map::PAGE_BYTES)?.cast();
+        let pool = Self::map(cut)?;
         let flags = if cut.incremental { INCREMENTAL } else { 0 };
-        // SAFETY: `entries` is page-aligned, holds `provided_max` entries, and is never unmapped.
-        unsafe { submitter.register_buf_ring_with_flags(entries.as_ptr() as u64, cut.provided_max, group, flags) }?;
-        Ok(Rc::new(Self::new(cut, entries, memory)))
+        let entries = pool.entries().as_ptr() as u64;
+        // SAFETY: the entries are page-aligned, `provided_max` of them, and stand as long as the kernel uses them, for the
+        // caller says so of the pool.
+        unsafe { submitter.register_buf_ring_with_flags(entries, cut.provided_max, group, flags) }?;
+        pool.replenish();
+        Ok(Rc::new(pool))
     }
 
-    fn new(cut: Cut, entries: NonNull<BufRingEntry>, memory: NonNull<u8>) -> Self {
+    /// A pool of which the kernel has no buffers yet.
+    fn map(cut: Cut) -> io::Result<Self> {
+        let memory = match cut.bytes() > map::HUGE_PAGE_BYTES {
+            true => Mapping::huge(cut.bytes())?,
+            // A few pages of it are in use most of the time.
+            false => Mapping::new(cut.bytes(), map::PAGE_BYTES)?,
+        };
         let state = || State { users: Cell::new(0), written: Cell::new(NOT_PROVIDED) };
-        let pool = Self {
+        Ok(Self {
             cut,
-            entries,
+            entries: Mapping::new(cut.entries_bytes(), map::PAGE_BYTES)?,
             memory,
             tail: Cell::new(0),
             provided: Cell::new(0),
             wanted: Cell::new(cut.provided_min),
             states: (0..cut.count).map(|_| state()).collect(),
             free: RefCell::new((0..cut.count).rev().collect()),
-        };
-        pool.replenish();
-        pool
+        })
+    }
+
+    fn entries(&self) -> NonNull<BufRingEntry> {
+        self.entries.start().cast()
     }
 
     /// Gives free buffers to the kernel, as many as should stand in its ring.
@@ -199,7 +204,7 @@ impl Pool {
         {
             let at = usize::from(self.tail.get() & (self.cut.provided_max - 1));
             // SAFETY: `at` is inside the registered entries; the kernel reads an entry only after the tail has passed it.
-            let entry = unsafe { &mut *self.entries.as_ptr().add(at) };
+            let entry = unsafe { &mut *self.entries().as_ptr().add(at) };
             entry.set_addr(self.start_of(id) as u64);
             entry.set_len(self.cut.buffer_bytes as u32);
             entry.set_bid(id);
@@ -211,7 +216,7 @@ impl Pool {
         }
         if self.tail.get() != before {
             // SAFETY: the tail stands in the first entry's reserved field; the kernel reads it atomically.
-            let tail = unsafe { &*BufRingEntry::tail(self.entries.as_ptr()).cast::<AtomicU16>() };
+            let tail = unsafe { &*BufRingEntry::tail(self.entries().as_ptr()).cast::<AtomicU16>() };
             tail.store(self.tail.get(), Ordering::Release);
         }
     }
@@ -301,7 +306,7 @@ impl Pool {
     fn start_of(&self, id: u16) -> *mut u8 {
         debug_assert!(usize::from(id) < self.states.len());
         // SAFETY: buffer `id` lies inside the mapping.
-        unsafe { self.memory.as_ptr().add(usize::from(id) * self.cut.buffer_bytes) }
+        unsafe { self.memory.start().as_ptr().add(usize::from(id) * self.cut.buffer_bytes) }
     }
 }
 

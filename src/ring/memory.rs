@@ -4,10 +4,9 @@
 //! A block is the first free range that is long enough. The same low addresses are used again and again, while they are
 //! in the cache, and what lies above them is given back to the system when it has not been needed for a while.
 
-use super::map::{self, HUGE_PAGE_BYTES};
+use super::map::{HUGE_PAGE_BYTES, Mapping};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
-use std::ptr::NonNull;
 use std::rc::Rc;
 
 /// Memory from this size on comes from the arena.
@@ -153,12 +152,12 @@ impl Block {
     fn all(&self) -> &[u8] {
         // SAFETY: the range lies inside the mapping, which stands as long as `arena` does, is no other block's, and a
         // mapping's bytes are never uninitialised.
-        unsafe { std::slice::from_raw_parts(self.arena.start.add(self.start).as_ptr(), self.length) }
+        unsafe { std::slice::from_raw_parts(self.arena.memory.start().add(self.start).as_ptr(), self.length) }
     }
 
     fn all_mut(&mut self) -> &mut [u8] {
         // SAFETY: as above, and this block is borrowed mutably.
-        unsafe { std::slice::from_raw_parts_mut(self.arena.start.add(self.start).as_ptr(), self.length) }
+        unsafe { std::slice::from_raw_parts_mut(self.arena.memory.start().add(self.start).as_ptr(), self.length) }
     }
 }
 
@@ -171,8 +170,7 @@ impl Drop for Block {
 /// A mapping, and which parts of it are free.
 #[derive(Debug)]
 struct Arena {
-    start: NonNull<u8>,
-    bytes: usize,
+    memory: Mapping,
     /// Free ranges by their start, with their length. No two of them touch.
     free: RefCell<BTreeMap<usize, usize>>,
     /// The end of the highest block since the last trim.
@@ -184,10 +182,9 @@ struct Arena {
 impl Arena {
     fn map(bytes_max: usize) -> Option<Rc<Self>> {
         let bytes = bytes_max.checked_next_multiple_of(HUGE_PAGE_BYTES)?;
-        let start = map::map_huge(bytes).ok()?;
+        let memory = Mapping::huge(bytes).ok()?;
         Some(Rc::new(Self {
-            start,
-            bytes,
+            memory,
             free: RefCell::new(BTreeMap::from([(0, bytes)])),
             recent_end: Cell::new(0),
             touched_end: Cell::new(0),
@@ -224,26 +221,17 @@ impl Arena {
 
     fn trim(&self) {
         let used_end = match self.free.borrow().last_key_value() {
-            Some((&start, &length)) if start + length == self.bytes => start,
-            _ => self.bytes,
+            Some((&start, &length)) if start + length == self.memory.bytes() => start,
+            _ => self.memory.bytes(),
         };
         let kept_end = self.recent_end.replace(used_end).max(used_end).max(KEPT_BYTES);
         let kept_end = kept_end.next_multiple_of(HUGE_PAGE_BYTES);
         let touched_end = self.touched_end.get();
         if kept_end < touched_end {
             // SAFETY: the range lies inside the mapping and no block does in it; its bytes are zeros from now on.
-            unsafe {
-                map::give_back(self.start.add(kept_end), touched_end.next_multiple_of(HUGE_PAGE_BYTES) - kept_end)
-            };
+            unsafe { self.memory.give_back(kept_end..touched_end.next_multiple_of(HUGE_PAGE_BYTES)) };
             self.touched_end.set(kept_end);
         }
-    }
-}
-
-impl Drop for Arena {
-    fn drop(&mut self) {
-        // SAFETY: each block holds the arena, so there is none left.
-        unsafe { map::unmap(self.start, self.bytes) };
     }
 }
 

@@ -27,6 +27,7 @@ pub use self::wake::Waker;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::NonNull;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -113,6 +114,12 @@ pub struct Counts {
 }
 
 /// A shard's data ring.
+///
+/// Operations take a borrowed descriptor and use its number later: when the entry is submitted, in the next turn at the
+/// latest. **The caller keeps the descriptor open until the operation's last completion.** Closed before, its number may be
+/// another file's by then, and the operation would be carried out on that one. Nothing here can check it; a shard keeps
+/// sockets in its slab until nothing of theirs is under way (`Shard::release`, `Shard::try_move`), and listeners until
+/// they have been heard of for the last time (`shard/listening.rs`).
 pub struct Ring {
     counts: Counts,
     uring: IoUring,
@@ -122,8 +129,13 @@ pub struct Ring {
     glances: Rc<Pool>,
     inflight: Inflight,
     waker: Waker,
-    wake_count: Box<u64>,
-    tick_after: Box<types::Timespec>,
+    /// Written by the kernel while a read of the waker is under way, and never read. Not a `Box`, which says that nobody
+    /// else writes there; leaked with the ring.
+    wake_count: NonNull<u64>,
+    /// Read by the kernel when it takes a tick. As above.
+    tick_after: NonNull<types::Timespec>,
+    /// The error number with which the kernel refused an operation for good; 0: none.
+    failed: i32,
 }
 
 impl Ring {
@@ -136,7 +148,10 @@ impl Ring {
     }
 
     fn build(wanted: Consumption) -> io::Result<Self> {
-        let uring = builder().setup_cqsize(COMPLETIONS).build(SUBMISSIONS)?;
+        Self::from_uring(builder().setup_cqsize(COMPLETIONS).build(SUBMISSIONS)?, wanted)
+    }
+
+    fn from_uring(uring: IoUring, wanted: Consumption) -> io::Result<Self> {
         // SAFETY: both pools are dropped with the ring or leaked, see `Drop`.
         let ((streams, _), glances) =
             unsafe { (Pool::streams(&uring.submitter(), wanted)?, Pool::glances(&uring.submitter())?) };
@@ -147,8 +162,9 @@ impl Ring {
             glances,
             inflight: Inflight::default(),
             waker: Waker::new()?,
-            wake_count: Box::new(0),
-            tick_after: Box::new(types::Timespec::new()),
+            wake_count: leaked(0),
+            tick_after: leaked(types::Timespec::new()),
+            failed: 0,
         };
         ring.listen_to_waker();
         Ok(ring)
@@ -174,30 +190,33 @@ impl Ring {
 
     /// Accepts one connection on `listener`. Rings that wait on the same socket this way take turns, for each goes to
     /// the end of the socket's queue when it asks again; with [`Ring::accept`] the first one would have them all.
+    ///
+    /// `listener` stays open until the completion.
     pub fn accept_once(&mut self, listener: BorrowedFd<'_>, index: u32) {
         let entry = opcode::Accept::new(types::Fd(listener.as_raw_fd()), std::ptr::null_mut(), std::ptr::null_mut());
         let entry = entry.flags(libc::SOCK_CLOEXEC).build();
         self.push(entry.user_data(ACCEPT | u64::from(index)));
     }
 
-    /// Accepts connections on `listener` until a completion says that it does no more.
+    /// Accepts connections on `listener` until a completion says that it does no more; it stays open until then.
     pub fn accept(&mut self, listener: BorrowedFd<'_>, index: u32) {
         let entry = opcode::AcceptMulti::new(types::Fd(listener.as_raw_fd())).flags(libc::SOCK_CLOEXEC).build();
         self.push(entry.user_data(ACCEPT | u64::from(index)));
     }
 
-    /// Stops accepting on the listener of that index.
+    /// Stops accepting on the listener of that index; its last completion still comes, perhaps with a connection.
     pub fn cancel_accept(&mut self, index: u32) {
         self.push(opcode::AsyncCancel::new(ACCEPT | u64::from(index)).build().user_data(CANCEL));
     }
 
-    /// Receives into slices of the pool until a completion says that it does no more.
+    /// Receives into slices of the pool until a completion says that it does no more; `socket` stays open until then.
     pub fn receive(&mut self, socket: BorrowedFd<'_>, conn: ConnIndex) {
         let entry = opcode::RecvMulti::new(types::Fd(socket.as_raw_fd()), buffers::STREAMS).build();
         self.push(entry.user_data(RECEIVE | u64::from(conn)));
     }
 
-    /// Receives once into a slice of the pool, at most [`GLANCE_BYTES`](buffers::GLANCE_BYTES).
+    /// Receives once into a slice of the pool, at most [`GLANCE_BYTES`](buffers::GLANCE_BYTES). `socket` stays open until
+    /// the completion.
     pub fn receive_once(&mut self, socket: BorrowedFd<'_>, conn: ConnIndex) {
         self.glances.replenish();
         let entry = opcode::Recv::new(types::Fd(socket.as_raw_fd()), std::ptr::null_mut(), buffers::GLANCE_BYTES)
@@ -213,6 +232,7 @@ impl Ring {
     }
 
     /// Receives once, straight into `heap` behind the bytes it has, at most `bytes_max` and at most up to its capacity.
+    /// `socket` stays open until the completion.
     pub fn fill(&mut self, socket: BorrowedFd<'_>, conn: ConnIndex, mut heap: Heap, bytes_max: usize) {
         let (at, room) = heap.spare();
         let room = room.min(bytes_max).min(1 << 30) as u32;
@@ -223,7 +243,7 @@ impl Ring {
     }
 
     /// Sends `outgoing`. With `wait`, the kernel waits until the socket takes some of it; without, a socket that is
-    /// full completes with `WouldBlock` at once.
+    /// full completes with `WouldBlock` at once. `socket` stays open until the completion.
     pub fn send(&mut self, socket: BorrowedFd<'_>, conn: ConnIndex, outgoing: Outgoing, wait: bool) {
         let fd = types::Fd(socket.as_raw_fd());
         let flags = libc::MSG_NOSIGNAL | if wait { 0 } else { libc::MSG_DONTWAIT };
@@ -241,9 +261,10 @@ impl Ring {
 
     /// Asks for a [`Completion::Tick`] after `delay`. One tick is under way at a time: ask again when it came.
     pub fn tick_in(&mut self, delay: Duration) {
-        *self.tick_after = types::Timespec::from(delay);
-        // The timespec is boxed and changes only here, when no tick is under way.
-        let entry = opcode::Timeout::new(&raw const *self.tick_after).build().user_data(TICK);
+        // SAFETY: it lives as long as the process and is aligned. The kernel reads it when it takes the entry, at the latest in
+        // the next turn; were it written twice before, both ticks would have the later delay.
+        unsafe { self.tick_after.write(types::Timespec::from(delay)) };
+        let entry = opcode::Timeout::new(self.tick_after.as_ptr()).build().user_data(TICK);
         self.push(entry);
     }
 
@@ -251,15 +272,17 @@ impl Ring {
     /// `wait`, it sleeps in the kernel until there is something.
     ///
     /// # Errors
-    /// Only what leaves the ring unusable.
+    /// Only what leaves the ring unusable: also what an operation met that was pushed since the last turn.
     pub fn turn(&mut self, completions: &mut Vec<Completion>, wait: bool) -> io::Result<()> {
+        if self.failed != 0 {
+            return Err(io::Error::from_raw_os_error(self.failed));
+        }
         self.streams.replenish();
         match self.enter(u32::from(wait)) {
             Ok(_) => {}
-            // A signal; or the kernel is short of memory, or its completion backlog is full: what was not submitted
-            // stays in the queue for the next turn.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY | libc::EINTR)) => {}
-            Err(e) => return Err(e),
+            // What was not submitted stays in the queue for the next turn.
+            Err(error) if is_passing(&error) => {}
+            Err(error) => return Err(error),
         }
         self.reap(completions);
         Ok(())
@@ -325,8 +348,8 @@ impl Ring {
     }
 
     fn listen_to_waker(&mut self) {
-        // The count is boxed, only the kernel writes it, and nobody reads it.
-        let entry = opcode::Read::new(types::Fd(self.waker.as_raw_fd()), (&raw mut *self.wake_count).cast(), 8).build();
+        let count = self.wake_count.as_ptr().cast();
+        let entry = opcode::Read::new(types::Fd(self.waker.as_raw_fd()), count, 8).build();
         self.push(entry.user_data(WAKE));
     }
 
@@ -336,9 +359,17 @@ impl Ring {
             if unsafe { self.uring.submission().push(&entry) }.is_ok() {
                 return;
             }
-            // Full: submit without reaping. The kernel takes entries even while completions wait to be reaped; EBUSY
-            // and EAGAIN pass as soon as its task work has run, which the same call does.
-            let _ = self.enter(0);
+            // Full: submit without reaping. The kernel takes entries even while completions wait to be reaped; what passes
+            // does so as soon as its task work has run, which the same call does.
+            match self.enter(0) {
+                Err(error) if !is_passing(&error) => {
+                    // The entry is lost, and so is the ring: the next turn says so. What the entry would have pointed to is
+                    // leaked with it.
+                    self.failed = error.raw_os_error().unwrap_or(libc::EIO);
+                    return;
+                }
+                _ => {}
+            }
         }
     }
 }
@@ -347,10 +378,18 @@ impl Drop for Ring {
     fn drop(&mut self) {
         // The kernel may still write into what it holds for a moment after the ring's descriptor is closed: leak it.
         self.inflight.leak();
-        std::mem::forget(std::mem::take(&mut self.wake_count));
         std::mem::forget((Rc::clone(&self.streams), Rc::clone(&self.glances)));
-        std::mem::forget(std::mem::replace(&mut self.tick_after, Box::new(types::Timespec::new())));
     }
+}
+
+/// Memory that the kernel may use at any time, for good.
+fn leaked<T>(value: T) -> NonNull<T> {
+    NonNull::from(Box::leak(Box::new(value)))
+}
+
+/// A signal; or the kernel is short of memory, or its completion backlog is full.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY | libc::EINTR))
 }
 
 /// What every ring here is built with, and what the preflight tries.

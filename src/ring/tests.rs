@@ -364,3 +364,30 @@ fn single_receives_never_share_a_buffer() {
         assert_eq!(start % GLANCE_BYTES as usize, 0, "at the beginning of its own page");
     }
 }
+
+#[test]
+fn a_ring_that_the_kernel_refuses_for_good_says_so_in_the_next_turn() {
+    // A ring that was never enabled takes no entry (EBADFD).
+    let uring = builder().setup_r_disabled().setup_cqsize(COMPLETIONS).build(SUBMISSIONS).unwrap();
+    let mut ring = Ring::from_uring(uring, WHOLE).unwrap();
+    // More than there is room for: the last ones have to be submitted.
+    for conn in 0..SUBMISSIONS + 10 {
+        ring.cancel_receive(conn);
+    }
+    for _ in 0..2 {
+        let error = ring.turn(&mut Vec::new(), true).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EBADFD));
+    }
+}
+
+#[test]
+fn more_than_there_is_room_for_is_submitted_on_the_way() {
+    let mut ring = Ring::build(WHOLE).unwrap();
+    let before = ring.counts().submissions;
+    for conn in 0..3 * SUBMISSIONS {
+        ring.cancel_receive(conn);
+    }
+    ring.turn(&mut Vec::new(), false).unwrap();
+    // And the one that listens to the waker.
+    assert_eq!(ring.counts().submissions - before, u64::from(3 * SUBMISSIONS) + 1);
+}

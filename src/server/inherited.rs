@@ -20,17 +20,18 @@ impl Inherited {
     /// What was passed to this process. To be called first of all, before the program opens anything.
     ///
     /// # Errors
-    /// What was passed is not there, or is no listening TCP socket.
+    /// What was passed is not there, or is not a listening TCP socket.
     pub fn claim() -> io::Result<Self> {
         let mut sockets = Vec::new();
         for (number, passed) in claim()?.into_iter().enumerate() {
             let socket = Socket::from(passed);
             let address = socket.local_addr()?.as_socket();
-            match (address, socket.r#type()?, socket.is_listener()?) {
-                (Some(address), Type::STREAM, true) => sockets.push((address, socket)),
+            match (address, socket.r#type()?) {
+                (Some(address), Type::STREAM) => sockets.push((address, socket)),
                 _ => {
-                    let text =
-                        format!("socket {number} of those that the service manager passed is no listening TCP socket");
+                    let text = format!(
+                        "socket {number} of those that the service manager passed is not a listening TCP socket"
+                    );
                     return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
                 }
             }

@@ -4,12 +4,13 @@ use super::Shard;
 use super::bounds::{TURNED_AWAY_FOR, TURNED_AWAY_MAX};
 use super::close::CloseReason;
 use super::connection::{Connection, Early, Phase};
+use super::listening::Listening;
 use super::mail::Listener;
 use super::shared::try_count;
 use rustix::io::Errno;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// The label of connections that are closed without a word.
@@ -18,7 +19,7 @@ const TURNED_AWAY: &str = "turned_away";
 /// The listeners, and who was let in only to be turned away.
 #[derive(Default)]
 pub struct Accepting {
-    listeners: Vec<Listener>,
+    listening: Listening,
     /// Listeners that accept no more by themselves and are to be armed again at the next tick.
     stalled: Vec<u32>,
     /// Connections over a cap that are being told so. At most [`TURNED_AWAY_MAX`].
@@ -27,66 +28,49 @@ pub struct Accepting {
 
 impl Shard {
     pub(super) fn listen(&mut self, listeners: Vec<Listener>) {
-        self.accepting.listeners.extend(listeners);
-        for index in 0..self.accepting.listeners.len() {
-            self.arm_listener(index as u32);
-        }
-    }
-
-    fn arm_listener(&mut self, index: u32) {
-        let Some(listener) = self.accepting.listeners.get(index as usize) else { return };
-        if listener.inherited {
-            self.ring.accept_once(listener.socket.as_fd(), index);
-        } else {
-            self.ring.accept(listener.socket.as_fd(), index);
-        }
+        self.accepting.listening.add(&mut self.ring, listeners);
     }
 
     /// Accepts no more, and gives the port back, unless it is the service manager's.
     pub(super) fn stop_listening(&mut self) {
-        for index in 0..self.accepting.listeners.len() {
-            self.ring.cancel_accept(index as u32);
-        }
-        for listener in self.accepting.listeners.drain(..) {
-            // Shut down, a listening socket refuses at once, even while the ring still holds a reference to it. One that
-            // the next process goes on with must not.
-            if !listener.inherited {
-                let _ = rustix::net::shutdown(&listener.socket, rustix::net::Shutdown::Both);
-            }
-        }
+        self.accepting.listening.stop(&mut self.ring);
         self.accepting.stalled.clear();
     }
 
     /// Arms listeners again that failed to accept, after a pause.
     pub(super) fn resume_listening(&mut self) {
         for index in std::mem::take(&mut self.accepting.stalled) {
-            self.arm_listener(index);
+            self.accepting.listening.arm(&mut self.ring, index);
         }
     }
 
     pub(super) fn handle_accepted(&mut self, listener: u32, socket: io::Result<OwnedFd>, more: bool) {
-        // While draining, what the kernel accepted before it heard of that is still served: told to come back.
-        if !more && !self.is_draining() {
-            let one_by_one = self.accepting.listeners.get(listener as usize).is_some_and(|listener| listener.inherited);
-            if one_by_one && socket.is_ok() {
-                self.arm_listener(listener);
-            } else {
-                self.accepting.stalled.push(listener);
-            }
-        }
         match socket {
-            Ok(socket) => self.take_connection(listener, socket),
-            Err(_) if self.is_draining() => {}
-            // Out of descriptors or memory: the backlog keeps who comes, and the next tick tries again.
+            // While draining, what the kernel accepted before it heard of that is still served: told to come back.
+            Ok(socket) => {
+                self.take_connection(listener, socket);
+                self.accepting.listening.handle_completion(listener, more);
+                let one_by_one = self.accepting.listening.get(listener).is_some_and(|listener| listener.inherited);
+                if one_by_one {
+                    self.accepting.listening.arm(&mut self.ring, listener);
+                } else if !more {
+                    self.accepting.stalled.push(listener);
+                }
+            }
             Err(error) => {
-                self.cells.accept_errors += 1;
-                self.log_accept_error(&error);
+                self.accepting.listening.handle_completion(listener, more);
+                if !self.is_draining() {
+                    // Out of descriptors or memory: the backlog keeps who comes, and the next tick tries again.
+                    self.accepting.stalled.push(listener);
+                    self.cells.accept_errors += 1;
+                    self.log_accept_error(&error);
+                }
             }
         }
     }
 
     fn take_connection(&mut self, listener: u32, socket: OwnedFd) {
-        let Some(listener) = self.accepting.listeners.get(listener as usize) else { return };
+        let Some(listener) = self.accepting.listening.get(listener) else { return };
         let (echo, tls) = (listener.echo, listener.tls);
         // Fails when the client has gone already.
         let Ok(address) = peer_address(&socket) else { return };

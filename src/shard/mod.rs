@@ -15,6 +15,7 @@ mod ending;
 pub mod handover;
 mod inbound;
 mod inbox;
+mod listening;
 mod lives;
 pub mod mail;
 mod memory;

@@ -126,7 +126,7 @@ async def test_a_passed_descriptor_that_is_no_listening_socket_is_refused(tmp_pa
     passed.bind(("127.0.0.1", 0))
     relay = Activated(tmp_path, [passed]).spawn()
     assert relay.wait() == 2
-    assert "no listening TCP socket" in relay.log()
+    assert "not a listening TCP socket" in relay.log()
     passed.close()
 
 

@@ -4,8 +4,9 @@ use super::*;
 
 /// A pool that no kernel knows of.
 fn pool(cut: Cut) -> Rc<Pool> {
-    let map = |bytes| map::map(bytes, map::PAGE_BYTES).unwrap();
-    Rc::new(Pool::new(cut, map(cut.entries_bytes()).cast(), map(cut.bytes())))
+    let pool = Pool::map(cut).unwrap();
+    pool.replenish();
+    Rc::new(pool)
 }
 
 fn told(cut: Cut, completions: &[(u16, u32, bool)]) {
