@@ -6,7 +6,8 @@
 #   install.sh --uninstall [--purge]            with --purge the store and the settings too
 #
 # SOURCE is a folder such as dist/, or an https URL under which the files of a release are; without it, the folder of
-# this script if a release is in it, else the newest release. What is taken from there is checked against its SHA256SUMS.
+# this script if a release is in it, else the newest release. A script that comes through a pipe has no folder: it takes
+# the newest release, whatever the current folder holds. What is taken is checked against the SHA256SUMS beside it.
 #
 # It needs root, sha256sum, and curl or wget for a URL. Where systemd runs, the service is started, or restarted if
 # something has changed; a new program that does not start is taken back at once.
@@ -15,6 +16,7 @@ set -eu
 release_url=https://github.com/coralmux/coralmux-relay/releases/latest/download
 bin=/usr/local/bin/coralmux-relay
 old=$bin.old
+trial=$bin.trial
 # For units that are not a distribution's. What /etc/systemd/system has, drop-ins included, goes before it.
 units=/usr/local/lib/systemd/system
 service=coralmux-relay.service
@@ -51,17 +53,41 @@ kernel_is_new_enough() {
 	[ "$major" -gt 6 ] || { [ "$major" -eq 6 ] && [ "$minor" -ge 1 ]; }
 }
 
+# Whether the URL $1 leads to this machine. What stands in front of an @ is a user's name, whatever it looks like; and
+# characters that one program reads in one way and the next in another have no place in such a URL.
+leads_here() {
+	case $1 in
+	*[!A-Za-z0-9._:/~-]*) return 1 ;;
+	esac
+	authority=${1#http://}
+	authority=${authority%%/*}
+	[ "$authority" != 127.0.0.1 ] || return 0
+	port=${authority#127.0.0.1:}
+	[ "$port" != "$authority" ] || return 1
+	case $port in
+	'' | *[!0-9]*) return 1 ;;
+	esac
+}
+
+# download URL FILE
+download() {
+	if command -v curl >/dev/null; then
+		curl -fsSL --retry 3 --proto '=https,http' --proto-redir '=https' -o "$2" "$1"
+	elif command -v wget >/dev/null; then
+		wget -q -O "$2" "$1"
+	else
+		die "neither curl nor wget is here to fetch $1"
+	fi
+}
+
 # fetch NAME: puts the source's file into the folder $work.
 fetch() {
 	case $from in
-	https://* | http://127.0.0.1[:/]*)
-		if command -v curl >/dev/null; then
-			curl -fsSL --retry 3 --proto '=https,http' --proto-redir '=https' -o "$work/$1" "$from/$1"
-		elif command -v wget >/dev/null; then
-			wget -q -O "$work/$1" "$from/$1"
-		else
-			die "neither curl nor wget is here to fetch $from/$1"
-		fi
+	https://*) download "$from/$1" "$work/$1" ;;
+	http://*)
+		leads_here "$from" || die "$from is not fetched: only https is safe"
+		# Not through a proxy, which would look for it on its own machine.
+		(export no_proxy=127.0.0.1 NO_PROXY=127.0.0.1 && download "$from/$1" "$work/$1")
 		;;
 	*://*) die "$from is not fetched: only https is safe" ;;
 	*) cp "$from/$1" "$work/$1" ;;
@@ -146,19 +172,21 @@ start() {
 install_relay() {
 	program=coralmux-relay-linux-$(architecture)
 	work=$(mktemp -d)
-	trap 'rm -rf "$work"' EXIT
+	trap 'rm -rf "$work" "$trial" "$trial.new"' EXIT
 	trap 'exit 1' HUP INT TERM
 	say "from $from"
 	for name in SHA256SUMS "$program" $unit_files; do
 		fetch "$name"
 		[ "$name" = SHA256SUMS ] || check "$name"
 	done
-	chmod 755 "$work/$program"
-	version=$("$work/$program" --version) || die "$program does not run on this machine; nothing has been changed"
+	mkdir -p "${bin%/*}" "$units"
+	# Tried where it will be: folders for temporary files are often mounted noexec.
+	place 755 "$work/$program" "$trial"
+	version=$("$trial" --version 2>&1) ||
+		die "$program does not run on this machine; nothing has been changed. It says: $version"
 	kernel_is_new_enough || say "this kernel is $(uname -r), and the relay will want 6.1 or newer"
 
 	changed=no upgraded=no
-	mkdir -p "${bin%/*}" "$units"
 	if [ ! -e "$bin" ]; then
 		changed=yes
 		place 755 "$work/$program" "$bin"
@@ -241,9 +269,11 @@ while [ $# -gt 0 ]; do
 	shift
 done
 if [ -z "$from" ]; then
-	here=$(dirname "$0")
 	from=$release_url
-	[ ! -e "$here/SHA256SUMS" ] || from=$here
+	# Through a pipe, $0 is the shell's name, and the current folder anybody's.
+	if [ "${0##*/}" = install.sh ] && [ -f "$0" ] && [ -e "$(dirname "$0")/SHA256SUMS" ]; then
+		from=$(dirname "$0")
+	fi
 fi
 [ "$purge" = no ] || [ "$action" = uninstall ] || die "--purge goes with --uninstall"
 [ "$(id -u)" -eq 0 ] || die "this needs root: sudo $0"

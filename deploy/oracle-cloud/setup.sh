@@ -13,7 +13,6 @@
 set -euo pipefail
 
 domain='' ports=() source=() settings=/etc/coralmux/environment
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 say() {
 	echo "setup: $*"
@@ -130,6 +129,9 @@ set_domain() {
 
 read_arguments "$@"
 [[ $(id -u) -eq 0 ]] || die "this needs root: sudo $0"
+# Through a pipe there is no such file, and the current folder is anybody's.
+[[ -f ${BASH_SOURCE[0]-} ]] || die "save this script among the files of a release, and start it there"
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 installer=$here/install.sh
 [[ -e $installer ]] || installer=$here/../install.sh
 [[ -e $installer ]] || die "install.sh is neither beside this script nor in the folder above"

@@ -285,7 +285,8 @@ mod tests {
         files.replace(&files.key, &other);
         let mut pair = files.open();
         let look = |pair: &mut Pair| {
-            (pair.look(now()), pair.look(now()));
+            pair.look(now());
+            pair.look(now());
             files.fault(now())
         };
         let mismatch = files.fault(now());

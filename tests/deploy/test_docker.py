@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import resource
 import signal
 import subprocess
@@ -28,6 +29,13 @@ DEFAULT_PROFILE_SHA256 = "885442dc08f21f8d60f99ea43d59af88b1c529103815fe24bbf9ce
 
 def canonical(profile):
     return json.dumps(profile, sort_keys=True, separators=(",", ":")).encode()
+
+
+def test_every_image_that_a_build_takes_is_named_by_its_digest():
+    text = images.DOCKERFILE.read_text()
+    assert "# syntax=" not in text, "that would be one more"
+    taken = re.findall(r"^FROM (?:--\S+ )?(\S+)", text, re.MULTILINE)
+    assert len(taken) == 2 and all(re.search(r":[^@/]+@sha256:[0-9a-f]{64}$", name) for name in taken), taken
 
 
 def profile():
@@ -99,7 +107,7 @@ def test_the_compose_file_sets_what_the_relay_needs_and_takes_the_rest_away(imag
     assert f"seccomp={(DOCKER / 'seccomp.json').name}" in relay["security_opt"]
     assert "no-new-privileges:true" in relay["security_opt"]
     assert relay["cap_drop"] == ["ALL"] and relay["read_only"] is True
-    assert relay["ulimits"] == {"nofile": 1048576, "memlock": 67108864}
+    assert relay["ulimits"] == {"nofile": 1048576, "memlock": 67108864, "core": 0}
     assert (DOCKER / relay["build"]["context"] / relay["build"]["dockerfile"]).resolve() == images.DOCKERFILE
     assert [volume.split(":")[1] for volume in relay["volumes"]] == image.volumes == ["/data"]
     assert [port.split(":")[-1] + "/tcp" for port in relay["ports"]] == image.exposed

@@ -5,6 +5,7 @@ import http.server
 import shutil
 import subprocess
 import threading
+import time
 
 import pytest
 
@@ -114,7 +115,10 @@ def test_a_program_that_does_not_run_here_is_not_installed(machine, first):
     release(machine.path("/tmp/other"), program="\x7fELF of another machine")
     done = machine.run(first, "--from", "/tmp/other")
     assert done.returncode == 1 and "does not run on this machine" in done.stdout
-    assert not machine.path(BIN).exists()
+    assert not list(machine.path("/usr/local/bin").glob("coralmux*"))
+    release(machine.path("/tmp/lacking"), program="#!/bin/sh\necho no such library >&2\nexit 127\n")
+    done = machine.run(first, "--from", "/tmp/lacking")
+    assert done.returncode == 1 and "It says: no such library" in done.stdout, done.stdout
 
 
 def test_an_architecture_without_a_release_is_named(machine, first):
@@ -139,6 +143,66 @@ def test_a_release_is_fetched_from_a_url(machine, first):
     assert machine.path(BIN).read_bytes() == machine.path(f"/tmp/first/{PROGRAM}").read_bytes()
     unsafe = machine.run(alone, "--from", "http://example.com/coralmux")
     assert unsafe.returncode == 1 and "only https is safe" in unsafe.stdout
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "http://127.0.0.1:x@evil.example",
+        "http://127.0.0.1@evil.example/release",
+        "http://127.0.0.1:80@evil.example",
+        "http://127.0.0.1.evil.example",
+        "http://127.0.0.1:80evil.example",
+        "http://127.0.0.1:",
+        "http://127.0.0.1\\@evil.example",
+        "http://127.0.0.1#@evil.example",
+        "http://127.0.0.1?@evil.example",
+        "HTTP://127.0.0.1",
+        "ftp://127.0.0.1",
+    ],
+)
+def test_a_url_that_only_looks_like_this_machine_is_not_fetched(machine, first, source):
+    done = machine.run(first, "--from", source)
+    assert done.returncode == 1 and "only https is safe" in done.stdout, done.stdout
+    assert not machine.path(BIN).exists()
+
+
+def test_what_is_on_this_machine_is_fetched_without_a_proxy(machine, first):
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=machine.path("/tmp/first"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        machine.must(first, "--from", url, env={"http_proxy": "http://127.0.0.1:9", "all_proxy": "http://127.0.0.1:9"})
+        server.shutdown()
+    assert machine.path(BIN).exists()
+
+
+@pytest.mark.parametrize("script, shell", [("install.sh", "sh"), ("install.sh", "bash"), ("setup.sh", "bash")])
+def test_through_a_pipe_it_takes_nothing_out_of_the_current_folder(machine, first, script, shell):
+    """`cd ~/Downloads; curl ... | sudo sh`: who put a SHA256SUMS there, and what with it?"""
+    release(machine.path("/tmp/evil"), program="#!/bin/sh\ntouch /tmp/it-ran; echo coralmux-relay 9.9.9\n")
+    machine.path(f"/tmp/evil/{shell}").write_text("a file with the shell's name\n")
+    # Nobody is asked: the newest release is behind a proxy that is not there.
+    proxy = {"https_proxy": "http://127.0.0.1:9"}
+    done = machine.run("sh", "-c", f"cd /tmp/evil && {shell} </tmp/first/{script}", env=proxy)
+    assert done.returncode == 1, done.stdout
+    said = "from https://" if script == "install.sh" else "among the files of a release"
+    assert said in done.stdout, done.stdout
+    assert not machine.path("/tmp/it-ran").exists() and not machine.path(BIN).exists()
+
+
+@pytest.mark.parametrize("call", ["./install.sh", "sh install.sh", "bash /tmp/first/install.sh"])
+def test_started_as_a_file_it_takes_the_release_that_it_is_in(machine, first, call):
+    machine.must("sh", "-c", f"cd /tmp/first && {call}")
+    assert machine.path(BIN).exists()
+
+
+def test_a_folder_for_temporary_files_that_nothing_runs_from_is_no_obstacle(machine):
+    release(machine.path("/opt/first"))
+    machine.mount("-t", "tmpfs", "-o", "noexec", "tmpfs", machine.root / "tmp")
+    machine.must("/opt/first/install.sh")
+    assert machine.must(BIN, "--version").startswith("coralmux-relay ")
+    assert {path.name for path in machine.path("/usr/local/bin").glob("coralmux*")} == {"coralmux-relay"}
 
 
 def test_uninstalling_leaves_the_store_unless_told_to_purge(machine, first):
@@ -217,6 +281,50 @@ async def test_under_systemd_it_starts_upgrades_takes_back_what_fails_and_ends(b
         get(port)
     assert not booted.path(f"{UNITS}/coralmux-relay.service").exists()
     assert booted.path("/var/lib/private/coralmux/relay.db").exists()
+
+
+@pytest.fixture
+def secluded(tmp_path):
+    folder = tmp_path / "machine"
+    folder.mkdir()
+    with Booted(folder, private=True) as machine:
+        yield machine
+
+
+def test_the_service_waits_for_an_address_that_appears_late_and_a_port_that_is_taken(secluded):
+    release(secluded.path("/opt/first"))
+    secluded.must("/opt/first/install.sh", "--no-start")
+    secluded.path(SETTINGS).write_text("CORALMUX_ADDR=198.51.100.7:8080\nCORALMUX_SHARDS=1\n")
+    # As many starts as would take half a minute, in a few seconds.
+    drop_in = secluded.path("/etc/systemd/system/coralmux-relay.service.d/fast.conf")
+    drop_in.parent.mkdir()
+    drop_in.write_text("[Service]\nRestartSec=50ms\n")
+    secluded.must("systemctl", "daemon-reload")
+
+    def show(*names):
+        return secluded.must("systemctl", "show", "--value", *(f"--property={name}" for name in names), "coralmux-relay").split()
+
+    def wait_until(reached):
+        deadline = time.monotonic() + 60
+        while not reached():
+            assert time.monotonic() < deadline, secluded.run("journalctl", "-u", "coralmux-relay", "-n", "30").stdout
+            time.sleep(0.1)
+
+    secluded.run("systemctl", "start", "coralmux-relay")
+    wait_until(lambda: int(show("NRestarts")[0]) > 15)
+    assert show("ActiveState") == ["activating"], "it goes on"
+    taken = "import socket, time; s = socket.create_server(('198.51.100.7', 8080)); print('taken', flush=True); time.sleep(600)"
+    secluded.must("ip", "link", "set", "lo", "up")
+    secluded.must("ip", "address", "add", "198.51.100.7/32", "dev", "lo")
+    wait_until(lambda: show("ActiveState") == ["active"])
+    secluded.must("systemctl", "stop", "coralmux-relay")
+    secluded.must("systemd-run", "--unit=taker", "/usr/bin/python3", "-c", taken)
+    wait_until(lambda: "taken" in secluded.run("journalctl", "-u", "taker", "-o", "cat").stdout)
+    secluded.run("systemctl", "start", "--no-block", "coralmux-relay")
+    wait_until(lambda: int(show("NRestarts")[0]) > 1)
+    secluded.must("systemctl", "stop", "taker")
+    wait_until(lambda: show("ActiveState") == ["active"])
+    assert show("LimitCORE") == ["0"] and show("MemoryMax")[0].isdigit()
 
 
 def test_a_build_without_a_standard_library_for_the_target_says_how_to_get_one(tmp_path):

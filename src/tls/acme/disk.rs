@@ -171,7 +171,9 @@ mod tests {
         let account = disk.folder.join("account.json");
         let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
-        (set(&account, 0o660), set(&dir, 0o775), set(&disk.folder, 0o2770));
+        for (path, mode) in [(&account, 0o660), (&dir, 0o775), (&disk.folder, 0o2770)] {
+            set(path, mode);
+        }
         let disk = Disk::open(&dir, URL).unwrap();
         assert_eq!(disk.account().unwrap().as_deref(), Some(&b"{}"[..]));
         assert_eq!((mode(&account), mode(&dir), mode(&disk.folder)), (0o600, 0o700, 0o700));
