@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::hostile;
 use crate::scenario::{Opening, chat, idle, pingpong, slow, storm, upload};
 use crate::tls::TlsArgs;
 use clap::{Args, Parser, Subcommand};
@@ -28,6 +29,8 @@ pub(crate) enum Command {
     Upload(UploadArgs),
     /// Agents stream to phones, a share of which hardly reads
     Slow(SlowArgs),
+    /// Start a relay and say what most clients notice while a share of them does the worst that is known
+    Hostile(HostileArgs),
     /// Be a relay that does the least a relay can do, on 127.0.0.1, to measure others against
     Reference {
         /// Where to listen
@@ -240,6 +243,55 @@ pub(crate) struct SlowArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct HostileArgs {
+    /// The relay's binary
+    #[arg(long, value_name = "FILE", default_value = "target/release/coralmux-relay")]
+    pub(crate) relay: PathBuf,
+    /// The core on which the relay runs
+    #[arg(long, value_name = "CORE", default_value_t = 0)]
+    pub(crate) server_core: usize,
+    /// The core on which all clients run
+    #[arg(long, value_name = "CORE", default_value_t = 1)]
+    pub(crate) generator_core: usize,
+    /// Pairs of phone and agent
+    #[arg(long, value_name = "COUNT", default_value_t = 100)]
+    pairs: usize,
+    /// The share of pairs that are hostile
+    #[arg(long, value_name = "PERCENT", default_value = "10%", value_parser = percent)]
+    hostile: f64,
+    /// What they do, with commas between them, or `mixed` for all at once [default: each kind by itself, then mixed]
+    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    pub(crate) kinds: Vec<String>,
+    /// Messages a second of all others together
+    #[arg(long, value_name = "PER_SECOND", default_value_t = 1000.0)]
+    rate: f64,
+    /// Length of each measured window
+    #[arg(long, value_name = "SECONDS", default_value_t = 4.0)]
+    seconds: f64,
+    /// How often calm and attack are measured in turn
+    #[arg(long, value_name = "COUNT", default_value_t = 5)]
+    rounds: usize,
+    /// All connections over TLS
+    #[arg(long)]
+    pub(crate) tls: bool,
+    /// Where the result goes as JSON as well
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Where the report for people goes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// Flags for the relay
+    #[arg(last = true, value_name = "FLAGS")]
+    pub(crate) relay_flags: Vec<String>,
+}
+
+/// `10%`, as a share.
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim().parse::<f64>().map_err(|error| error.to_string())?;
+    if (0.0..=100.0).contains(&number) { Ok(number / 100.0) } else { Err("expected 0% to 100%".to_owned()) }
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
     /// The relay's binary
     #[arg(long, value_name = "FILE", default_value = "target/release/coralmux-relay")]
@@ -343,6 +395,13 @@ impl UploadArgs {
     pub(crate) fn plan(&self) -> upload::Plan {
         let Self { pairs, bytes, bystanders, timing: Timing { seconds, warm_up }, .. } = *self;
         upload::Plan { pairs, bytes, bystanders, seconds, warm_up }
+    }
+}
+
+impl HostileArgs {
+    pub(crate) fn plan(&self) -> hostile::Plan {
+        let Self { pairs, hostile: share, rate, seconds, rounds, .. } = *self;
+        hostile::Plan { pairs, share, rate, seconds, rounds }
     }
 }
 

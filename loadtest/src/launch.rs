@@ -25,6 +25,8 @@ const LIFTED: [&str; 8] = [
     "--max-unauthenticated-per-address",
     "--max-unauthenticated",
 ];
+/// Less than the hostile pairs of a usual test can have promised to them.
+const ATTACKED_MEMORY: &str = "64MiB";
 const START_TRIES: u32 = 200;
 const START_WAIT: Duration = Duration::from_millis(50);
 
@@ -40,6 +42,20 @@ pub(crate) struct Secured {
     _server: Server,
     pub(crate) plain: Relay,
     pub(crate) tls: Relay,
+}
+
+/// A relay that is attacked, with the limits that it has by default.
+pub(crate) struct Attacked {
+    _server: Server,
+    /// Without tokens.
+    pub(crate) relay: Relay,
+}
+
+impl Attacked {
+    /// So many new tokens, with the body that goes with the request for each.
+    pub(crate) fn tokens(&self, count: usize, body: &str) -> Result<Vec<String>> {
+        tokens::make_with(&self.relay.target, ADMIN_KEY, count, body)
+    }
 }
 
 /// What a certificate's key is for.
@@ -91,6 +107,37 @@ impl Server {
         let tokens = tokens::make(&target, ADMIN_KEY, pairs)?;
         let tls = Relay { target, tokens, memory_at_start: Some(server.process().memory()?), ..plain.clone() };
         Ok(Secured { _server: server, plain, tls })
+    }
+
+    /// The relay with one shard and little memory for messages, which speaks TLS alone if so wished. `flags` go last.
+    pub(crate) fn attacked(binary: &Path, core: usize, tls: bool, flags: &[String]) -> Result<Attacked> {
+        let (directory, address) = (new_directory()?, free_address()?);
+        let mut command = pinned(&[core], binary);
+        command.args(["--admin-key", ADMIN_KEY, "--log-level", "warn", "--shards", "1"]);
+        command.args(["--memory-budget", ATTACKED_MEMORY, "--metrics-addr", "off"]);
+        command.arg("--db").arg(directory.join("relay.db")).args(flags);
+        let (url, settings) = match tls {
+            false => {
+                command.args(["--addr", &address.to_string()]);
+                (format!("ws://{address}/ws"), TlsArgs::default())
+            }
+            true => {
+                let (cert, key) = certificate(&directory, KeyKind::P256)?;
+                command.args(["--addr", &format!("tls://{address}")]);
+                command.arg("--tls-cert").arg(&cert).arg("--tls-key").arg(&key);
+                (format!("wss://{address}/ws"), TlsArgs { ca: Some(cert), ..TlsArgs::default() })
+            }
+        };
+        let mut server = Self::spawn(command, Some(directory))?;
+        server.listens(address)?;
+        let process = server.process();
+        let relay = Relay {
+            target: Target::resolve(&url, &settings)?,
+            process: Some(process),
+            memory_at_start: Some(process.memory()?),
+            tokens: Vec::new(),
+        };
+        Ok(Attacked { _server: server, relay })
     }
 
     /// HAProxy that speaks TLS in front of `behind`, and so many tokens. What it costs is the cost of both.

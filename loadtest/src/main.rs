@@ -1,8 +1,10 @@
 //! `coralmux-loadtest`: load test and capacity planning for relays that speak the CoralMux wire contract.
 
+mod adversary;
 mod bench;
 mod cli;
 mod generator;
+mod hostile;
 mod launch;
 mod plan;
 mod reference;
@@ -66,6 +68,7 @@ fn run(command: Command) -> Result<()> {
             let plan = args.plan();
             measure(&args.common, plan.pairs, |run| slow::run(run, &plan))
         }
+        Command::Hostile(args) => hostile::run(&args),
         Command::Reference { port } => reference::serve(port),
         Command::Bench(args) => bench::run(&args),
         Command::Plan(args) => plan::run(&args),

@@ -27,6 +27,11 @@ pub(crate) fn from_file(path: &Path, count: usize) -> Result<Vec<String>> {
 
 /// `count` new tokens, by `POST /api/v1/pair`.
 pub(crate) fn make(target: &Target, admin_key: &str, count: usize) -> Result<Vec<String>> {
+    make_with(target, admin_key, count, "")
+}
+
+/// The same with a body, in which a token may have limits of its own.
+pub(crate) fn make_with(target: &Target, admin_key: &str, count: usize, body: &str) -> Result<Vec<String>> {
     let stream = TcpStream::connect_timeout(&target.address, ANSWER_TIMEOUT)
         .with_context(|| format!("cannot reach {}", target.url))?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
@@ -36,8 +41,10 @@ pub(crate) fn make(target: &Target, admin_key: &str, count: usize) -> Result<Vec
         Some(tls) => Box::new(StreamOwned::new(tls.connection()?, stream)),
     };
     let request = format!(
-        "POST /api/v1/pair HTTP/1.1\r\nHost: {}\r\nX-Admin-Key: {admin_key}\r\nContent-Length: 0\r\n\r\n",
-        target.authority
+        "POST /api/v1/pair HTTP/1.1\r\nHost: {}\r\nX-Admin-Key: {admin_key}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        target.authority,
+        body.len()
     );
     let (mut tokens, mut buffer) = (Vec::with_capacity(count), Vec::new());
     while tokens.len() < count {

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -148,6 +149,41 @@ fn everybody_comes_back_to_a_relay_that_was_restarted() {
     let result = reference.load(&["storm", "--pairs", "20", "--restart", &restart]);
     assert_eq!(result["latency_us"]["come back"]["count"], 40);
     assert!(figure(&result, "all_back_seconds") > 0.0);
+}
+
+/// The relay that `cargo build` puts beside this program.
+fn relay() -> PathBuf {
+    let relay = Path::new(PROGRAM).with_file_name("coralmux-relay");
+    assert!(relay.exists(), "{} is not there: cargo build", relay.display());
+    relay
+}
+
+#[test]
+fn the_others_tell_what_they_notice_of_an_attack() {
+    let folder = std::env::temp_dir().join(format!("coralmux-loadtest-hostile-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (json, html) = (folder.join("hostile.json"), folder.join("hostile.html"));
+    let output = Command::new(PROGRAM)
+        .args(["hostile", "--kinds", "http-idle,ping-messages", "--pairs", "10", "--hostile", "20%", "--rate", "100"])
+        .args(["--rounds", "2", "--seconds", "1", "--relay", relay().to_str().unwrap()])
+        .args(["--json", json.to_str().unwrap(), "--html", html.to_str().unwrap()])
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", output.status);
+    let rows: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let report = std::fs::read_to_string(&html).unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    for (row, kind) in rows.as_array().unwrap().iter().zip(["http-idle", "ping-messages"]) {
+        assert_eq!((&row["kind"], &row["cut_off"], &row["lost_messages"]), (&kind.into(), &0.into(), &0.into()));
+        assert_eq!(row["comparison"]["ratio"]["latency_p99_us"]["each"].as_array().unwrap().len(), 2);
+        for round in row["comparison"]["rounds"].as_array().unwrap() {
+            assert!(figure(&round[0], "hostile_connections") >= 4.0, "{round}");
+            assert_eq!(figure(&round[1], "hostile_connections"), 0.0, "{round}");
+            assert!(figure(&round[1], "messages_per_second") > 50.0, "{round}");
+        }
+        assert!(report.contains(kind) && String::from_utf8_lossy(&output.stdout).contains(kind));
+    }
 }
 
 #[test]

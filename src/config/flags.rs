@@ -5,8 +5,7 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 use std::collections::HashSet;
 use std::ffi::OsString;
 
-/// What the command line said. The comments are the help text as well, which has plain links.
-#[allow(rustdoc::bare_urls)]
+/// What the command line said.
 #[derive(Parser)]
 #[command(
     name = "coralmux-relay",

@@ -5,6 +5,7 @@ mod client;
 mod drain;
 mod gone;
 mod harness;
+mod hostile;
 mod large;
 mod limits;
 mod order;

@@ -7,6 +7,7 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -44,6 +45,8 @@ pub(super) struct Connection {
     /// Whether incoming bytes are left in the socket.
     pub(super) paused: bool,
     pub(super) receive_buffer_bytes: Option<usize>,
+    /// The address that it comes from, where that is not left to chance.
+    pub(super) source: Option<IpAddr>,
     /// Where the client encrypts: its end of the pair, across reconnects.
     pub(super) sealing: Option<Box<Sealing>>,
     /// Whether it can send: authenticated and, where it encrypts, agreed with its peer.
@@ -63,6 +66,7 @@ impl Connection {
             auth,
             paused: false,
             receive_buffer_bytes: None,
+            source: None,
             sealing,
             usable: false,
         }
@@ -70,8 +74,8 @@ impl Connection {
 
     /// Forgets all about the socket, and closes it.
     pub(super) fn reset(&mut self) {
-        let receive_buffer_bytes = self.receive_buffer_bytes;
-        *self = Self { receive_buffer_bytes, ..Self::new(self.auth.clone(), self.sealing.take()) };
+        let Self { receive_buffer_bytes, source, .. } = *self;
+        *self = Self { receive_buffer_bytes, source, ..Self::new(self.auth.clone(), self.sealing.take()) };
     }
 
     /// Whether all that was sent is in the kernel's hands.

@@ -19,12 +19,14 @@ use anyhow::{Context as _, Result, ensure};
 use frame::Incoming;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
+use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use rustix::process::{Resource, getrlimit};
 use sealing::{Opened, Sealing};
 use secure::Secure;
 use source::Sources;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -62,7 +64,7 @@ pub(crate) trait Handler {
 
 /// The connections and what they share.
 pub(crate) struct Net {
-    epoll: rustix::fd::OwnedFd,
+    epoll: OwnedFd,
     target: Target,
     upgrade: Rc<[u8]>,
     connections: Vec<Connection>,
@@ -143,9 +145,19 @@ impl Net {
         self.connections[id].receive_buffer_bytes = Some(bytes);
     }
 
+    /// Comes from an address of its own, from the next [`Net::open`] on.
+    pub(crate) fn set_source(&mut self, id: Id, source: IpAddr) {
+        self.connections[id].source = Some(source);
+    }
+
     /// Whether all that was sent is in the kernel's hands.
     pub(crate) fn is_drained(&self, id: Id) -> bool {
         self.connections[id].is_drained()
+    }
+
+    /// Whether there is a socket, connected or not.
+    pub(crate) fn is_open(&self, id: Id) -> bool {
+        self.connections[id].socket.is_some()
     }
 
     /// How long ago the connection was opened, in nanoseconds.
@@ -155,7 +167,7 @@ impl Net {
 
     /// Connects, upgrades and authenticates in the background.
     pub(crate) fn open(&mut self, id: Id) -> Result<()> {
-        let socket = self.sources.connect(self.target.address, self.connections[id].receive_buffer_bytes)?;
+        let socket = self.connect(id)?;
         let flags = epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
         epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(id as u64), flags).context("epoll")?;
         let opened_at = self.now();
@@ -167,6 +179,11 @@ impl Net {
         connection.opened_at = opened_at;
         self.opening += 1;
         Ok(())
+    }
+
+    fn connect(&mut self, id: Id) -> Result<OwnedFd> {
+        let Connection { receive_buffer_bytes, source, .. } = self.connections[id];
+        self.sources.connect(self.target.address, receive_buffer_bytes, source)
     }
 
     /// Closes the connection without a word; [`Handler::handle_closed`] is not called.

@@ -38,8 +38,14 @@ impl Sources {
         Self { addresses, next: 0 }
     }
 
-    /// A socket that is being connected to `target`, with a receive buffer of its own size if so wished.
-    pub(super) fn connect(&mut self, target: SocketAddr, receive_buffer_bytes: Option<usize>) -> Result<OwnedFd> {
+    /// A socket that is being connected to `target`, with a receive buffer of its own size and from an address of its own
+    /// if so wished.
+    pub(super) fn connect(
+        &mut self,
+        target: SocketAddr,
+        receive_buffer_bytes: Option<usize>,
+        own: Option<IpAddr>,
+    ) -> Result<OwnedFd> {
         let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = socket_with(family, SocketType::STREAM, flags, None).context("no socket to be had")?;
@@ -49,7 +55,9 @@ impl Sources {
         }
         // Closing resets: thousands of sockets in TIME_WAIT would take the ports of the next round.
         set_socket_linger(&socket, Some(Duration::ZERO))?;
-        if !self.addresses.is_empty() {
+        if let Some(own) = own {
+            bind(&socket, &SocketAddr::new(own, 0)).with_context(|| format!("no port of {own} to be had"))?;
+        } else if !self.addresses.is_empty() {
             let source = self.addresses[self.next % self.addresses.len()];
             self.next += 1;
             bind(&socket, &source).with_context(|| format!("no port of {source} to be had"))?;

@@ -3,6 +3,7 @@
 use super::compare::Comparison;
 use super::outcome::{Outcome, Sample};
 use super::plot::{Line, Plot, Scale, short};
+use crate::hostile::Summary;
 use std::fmt::Write as _;
 
 const STYLE: &str = include_str!("style.css");
@@ -18,13 +19,54 @@ pub(crate) fn single(outcome: &Outcome) -> String {
     page(outcome.scenario, &body)
 }
 
+/// The report of an attack: each kind's figures, then its rounds.
+pub(crate) fn hostile(rows: &[Summary]) -> String {
+    let mut body = String::from(
+        "<header><h1>hostile</h1></header><div class=\"scroll\"><table><tr><th>kind<th>what it does\
+        <th class=\"c0\">p99 attacked, ms<th class=\"c1\">p99 calm, ms<th>ratio, median<th>cut off<th>lost<th>holds</tr>",
+    );
+    for row in rows {
+        let p99 = row.ratio("latency_p99_us");
+        let of = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
+        let _ = write!(
+            body,
+            "<tr><td>{}<td>{}<td>{}<td>{}<td><b>{}</b><td>{}<td>{}<td>{}</tr>",
+            escape(&row.kind),
+            escape(&row.about),
+            of(p99.map(|ratio| ratio.values.0 / 1e3)),
+            of(p99.map(|ratio| ratio.values.1 / 1e3)),
+            of(p99.map(|ratio| ratio.median)),
+            row.cut_off,
+            row.lost_messages,
+            if row.holds { "yes" } else { "no" }
+        );
+    }
+    body += "</table></div>";
+    for row in rows {
+        let _ = write!(body, "<h2>{}: {}</h2>", escape(&row.kind), escape(&row.about));
+        put_comparison(&mut body, &row.comparison, ["attacked", "calm"]);
+    }
+    page("hostile", &body)
+}
+
 /// The report of two relays in turn.
 pub(crate) fn comparison(result: &Comparison) -> String {
-    let Some((first, other)) = result.rounds.last() else { return page("", "<p>No round was run.</p>") };
+    let Some((first, _)) = result.rounds.last() else { return page("", "<p>No round was run.</p>") };
     let mut body = String::new();
     put_head(&mut body, first, &[&result.url, &result.compared_with]);
-    body += "<h2>Ratios</h2><p class=\"note\">The first relay's figure by the second's, round by round.</p>\
-             <div class=\"scroll\"><table><tr><th>figure<th class=\"c0\">first<th class=\"c1\">second<th>ratio, median<th>each round</tr>";
+    body += "<h2>Ratios</h2><p class=\"note\">The first relay's figure by the second's, round by round.</p>";
+    put_comparison(&mut body, result, ["first", "second"]);
+    page(first.scenario, &body)
+}
+
+/// Ratios, curves and errors of two that were measured in turn.
+fn put_comparison(body: &mut String, result: &Comparison, names: [&str; 2]) {
+    let Some((first, other)) = result.rounds.last() else { return };
+    let [one, two] = names;
+    let _ = write!(
+        body,
+        "<div class=\"scroll\"><table><tr><th>figure<th class=\"c0\">{one}<th class=\"c1\">{two}<th>ratio, median<th>each round</tr>"
+    );
     for (name, ratio) in &result.ratio {
         let each: Vec<_> = ratio.each.iter().map(|value| format!("{value:.3}")).collect();
         let (one, two) = (short(ratio.values.0), short(ratio.values.1));
@@ -36,12 +78,12 @@ pub(crate) fn comparison(result: &Comparison) -> String {
             each.join(" ")
         );
     }
-    body += "</table></div>";
+    body.push_str("</table></div>");
     let runs: Vec<_> = result.rounds.iter().flat_map(|(one, two)| [(0, one), (1, two)]).collect();
-    put_plots(&mut body, &runs);
-    put_latencies(&mut body, &[("first, last round: ", first), ("second, last round: ", other)]);
-    put_errors(&mut body, &runs.iter().map(|(_, outcome)| *outcome).collect::<Vec<_>>());
-    page(first.scenario, &body)
+    put_plots(body, &runs);
+    let whose = names.map(|name| format!("{name}, last round: "));
+    put_latencies(body, &[(&whose[0], first), (&whose[1], other)]);
+    put_errors(body, &runs.iter().map(|(_, outcome)| *outcome).collect::<Vec<_>>());
 }
 
 fn page(scenario: &str, body: &str) -> String {

@@ -16,6 +16,11 @@ impl Pace {
         Self { start, per_second, taken: 0 }
     }
 
+    /// No moment at all.
+    pub(crate) fn never() -> Self {
+        Self { start: u64::MAX, per_second: 1.0, taken: 0 }
+    }
+
     /// The next moment, in nanoseconds.
     pub(crate) fn next(&self) -> u64 {
         self.start + (self.taken as f64 * SECOND as f64 / self.per_second) as u64
@@ -43,5 +48,6 @@ mod tests {
         assert_eq!(pace.take(1500), None);
         assert_eq!([pace.take(9000), pace.take(9000)], [Some((1, 2000)), Some((2, 3000))]);
         assert_eq!(pace.next(), 4000);
+        assert_eq!(Pace::never().take(u64::MAX - 1), None);
     }
 }

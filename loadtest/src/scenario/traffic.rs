@@ -68,6 +68,22 @@ impl Pingpong {
         self.pace = Some(Pace::new(net.now(), questions_per_second));
     }
 
+    /// No question from now on, until [`Pingpong::start_at_rate`].
+    pub(crate) fn pause(&mut self) {
+        self.pace = Some(Pace::never());
+    }
+
+    /// Messages that were to be sent and have not arrived.
+    pub(crate) fn outstanding(&self) -> usize {
+        self.sides.iter().map(|side| side.sent_at.len()).sum()
+    }
+
+    /// Expects nothing more of what is on its way within a pair: how many messages that is.
+    pub(crate) fn forget(&mut self, pair: usize) -> usize {
+        let sides = [pair * 2, pair * 2 + 1].map(|id| std::mem::take(&mut self.sides[id]));
+        sides.iter().map(|side| side.sent_at.len()).sum()
+    }
+
     /// Questions that were answered.
     pub(crate) fn answers(&self) -> u64 {
         self.answers

@@ -1,0 +1,45 @@
+//! Messages that are announced and do not come: memory is set aside for them.
+
+use super::Attacker;
+use super::frames::{MESSAGE_BYTES_MAX, TEXT, header, mask};
+use std::io;
+use std::time::Duration;
+
+const BEGINNING: &[u8; 23] = br#"{"type":"file.part","x""#;
+/// What a connection sends again and again where it trickles.
+const TRICKLE: Duration = Duration::from_secs(1);
+const FOR_EVER: Duration = Duration::from_secs(3600);
+
+/// In one frame of 5 MiB.
+pub(super) fn whole(attacker: &Attacker<'_>) -> io::Result<()> {
+    promise(attacker, &header(true, TEXT, MESSAGE_BYTES_MAX), FOR_EVER)
+}
+
+/// In fragments, of which the first is short.
+pub(super) fn in_fragments(attacker: &Attacker<'_>) -> io::Result<()> {
+    promise(attacker, &header(false, TEXT, BEGINNING.len()), FOR_EVER)
+}
+
+/// In one frame of 5 MiB, which goes on coming.
+pub(super) fn trickle(attacker: &Attacker<'_>) -> io::Result<()> {
+    promise(attacker, &header(true, TEXT, MESSAGE_BYTES_MAX), TRICKLE)
+}
+
+/// Both ends promise; a pause later each sends one byte more.
+fn promise(attacker: &Attacker<'_>, announced: &[u8], pause: Duration) -> io::Result<()> {
+    let mut pair = attacker.pair()?;
+    let blanks = vec![b' '; MESSAGE_BYTES_MAX - BEGINNING.len() - 1];
+    let mut bytes = announced.to_vec();
+    bytes.extend(mask(&[BEGINNING, &blanks[..]].concat()));
+    let (begins, more) = bytes.split_at(announced.len() + BEGINNING.len());
+    for end in 0..pair.len() {
+        attacker.push(&mut pair, end, begins)?;
+    }
+    for byte in more.chunks(1) {
+        attacker.rest(&mut pair, pause)?;
+        for end in 0..pair.len() {
+            attacker.push(&mut pair, end, byte)?;
+        }
+    }
+    Ok(())
+}
