@@ -76,6 +76,7 @@ lint: $(CARGO_DENY)
 	cargo clippy --no-default-features --features agent -- -D warnings
 	cargo clippy -p coralmux-loadtest --all-targets -- -D warnings
 	cargo clippy -p coralmux-instructions --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --no-deps --workspace --document-private-items
 	cargo fetch --quiet --locked
 	$(PYTHON) .ci/advisories.py database target/advisories
 	$(CARGO_DENY) --log-level error --locked --offline check

@@ -1,6 +1,6 @@
 //! The agent: the other end of a phone, with an AI server, a program or an echo behind it.
 //!
-//! [`run`] is `coralmux-agent`; [`serve`] is its life, which `coralmux-relay demo` uses too. It knows `client` and
+//! [`run`] is `coralmux-agent`; [`serve()`] is its life, which `coralmux-relay demo` uses too. It knows `client` and
 //! nothing of the relay's inside. It must never show the token, the pairing secret or an API key anywhere but in the
 //! pairing link.
 

@@ -5,7 +5,8 @@ use clap::{CommandFactory, FromArgMatches, Parser};
 use std::collections::HashSet;
 use std::ffi::OsString;
 
-/// What the command line said.
+/// What the command line said. The comments are the help text as well, which has plain links.
+#[allow(rustdoc::bare_urls)]
 #[derive(Parser)]
 #[command(
     name = "coralmux-relay",

@@ -108,7 +108,7 @@ pub struct Config {
     pub origins: Origins,
     /// Whether the phone in the browser is served.
     pub phone: bool,
-    /// The admin key as given; `None`: see [`admin_key`].
+    /// The admin key as given; `None`: see [`admin_key()`].
     pub admin_key: Option<Secret>,
     /// The store.
     pub db: PathBuf,

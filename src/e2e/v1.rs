@@ -66,7 +66,7 @@ impl fmt::Debug for KeyPair {
 /// The key of a pair, for both directions. Wiped on drop.
 pub struct Key {
     gcm: Gcm,
-    /// Messages sealed: at most [`MESSAGES_MAX`].
+    /// Messages sealed: at most [`super::MESSAGES_MAX`].
     sealed: u64,
     /// The nonce of the newest of them, against a source of randomness that stands still.
     newest: Option<[u8; NONCE_BYTES]>,

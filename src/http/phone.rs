@@ -21,14 +21,16 @@ pub(super) struct Asset {
     etag: String,
 }
 
-/// What the page may do. `'self'` covers the WebSocket, too, in every browser that has X25519.
+/// What the page may do. `'self'` covers the WebSocket, too, in every browser that has X25519. No text may become HTML or
+/// script: the one policy that may be made names the service worker.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
     img-src 'self' data: blob:; manifest-src 'self'; worker-src 'self'; frame-ancestors 'none'; base-uri 'none'; \
-    form-action 'none'";
+    form-action 'none'; require-trusted-types-for 'script'; trusted-types service-worker";
 
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
 const PNG: &str = "image/png";
 const SVG: &str = "image/svg+xml";
 const MANIFEST: &str = "application/manifest+json";
@@ -53,12 +55,17 @@ static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
         "/phone/answers.js" SCRIPT "answers.js"
         "/phone/app.js" SCRIPT "app.js"
         "/phone/channel.js" SCRIPT "channel.js"
+        "/phone/drawing.js" SCRIPT "drawing.js"
         "/phone/e2e.js" SCRIPT "e2e.js"
         "/phone/history.js" SCRIPT "history.js"
         "/phone/images.js" SCRIPT "images.js"
+        "/phone/licences.txt" TEXT "licences.txt"
         "/phone/link.js" SCRIPT "link.js"
+        "/phone/markdown-it.js" SCRIPT "markdown-it.js"
         "/phone/markdown.js" SCRIPT "markdown.js"
         "/phone/messages.js" SCRIPT "messages.js"
+        "/phone/parse.js" SCRIPT "parse.js"
+        "/phone/patience.js" SCRIPT "patience.js"
         "/phone/relay.js" SCRIPT "relay.js"
         "/phone/scan.js" SCRIPT "scan.js"
         "/phone/words.js" SCRIPT "words.js"
@@ -118,6 +125,7 @@ mod tests {
             "X-Content-Type-Options: nosniff\r\n",
             "Referrer-Policy: no-referrer\r\n",
             "Cache-Control: no-cache\r\n",
+            "; require-trusted-types-for 'script'; trusted-types service-worker\r\n",
         ] {
             assert!(text.contains(line), "{line}");
         }
@@ -146,12 +154,14 @@ mod tests {
         for asset in ASSETS.iter().filter(|asset| asset.content_type != PNG) {
             let text = str::from_utf8(asset.body).unwrap();
             for quoted in text.split(['"', '\'', '`']) {
+                assert!(!quoted.starts_with("/phone/"), "{} names {quoted}: not behind a path prefix", asset.path);
                 let path = match quoted.strip_prefix("./") {
                     Some(file) => format!("/phone/{file}"),
-                    None => quoted.to_owned(),
+                    None if asset.content_type == MANIFEST => format!("/phone/{quoted}"),
+                    None => format!("/{quoted}"),
                 };
                 let is_file = path.starts_with("/phone/") && path.contains('.') && !path.contains(char::is_whitespace);
-                if is_file || path == "/sw.js" {
+                if is_file && asset.content_type != TEXT && !path.contains("..") || path == "/sw.js" {
                     assert!(super::asset(&path).is_some(), "{} names {path}", asset.path);
                     named += 1;
                 }

@@ -685,6 +685,8 @@ addEventListener('beforeinstallprompt', (event) => {
     await event.prompt();
   };
 });
-navigator.serviceWorker?.register('/sw.js').catch((error) => console.warn('no offline page:', error));
+// The one address of a script that the page's policy lets through.
+const worker = globalThis.trustedTypes?.createPolicy('service-worker', { createScriptURL: () => 'sw.js' }).createScriptURL('');
+navigator.serviceWorker?.register(worker ?? 'sw.js').catch((error) => console.warn('no offline page:', error));
 
 begin();

@@ -84,9 +84,9 @@ export async function pairingName({ token }) {
   return Array.from(new Uint8Array(digest).subarray(0, 8), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }
 
-// The relay that this page came from.
+// The relay that this page came from, which may be behind a path of its own.
 export function socketUrl(page) {
-  const url = new URL('/ws', page);
+  const url = new URL('ws', page);
   url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
   return url.href;
 }

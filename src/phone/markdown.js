@@ -1,66 +1,13 @@
-// A little of Markdown, as agents write it, made into elements. Text only ever becomes text nodes: nothing that an agent
-// sends is taken for HTML. Links go to http and https addresses alone.
+// Tokens of Markdown, made into elements. Text only ever becomes text nodes: nothing that an agent sends is taken for
+// HTML. Links go to web and mail addresses alone; images are links, so that looking at an answer loads nothing.
 
-import { BIDI } from './words.js';
+// No more elements than this are made of one message, and none is nested deeper.
+const ELEMENTS_MAX = 20_000;
+const INLINE_DEPTH_MAX = 40;
 
-const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([\w+#.-]*)\s*$/;
-const HEADING = /^(#{1,6})\s+(.*?)\s*#*$/;
-const ITEM = /^(\s*)([-*+]|\d{1,9}[.)])\s+(.*)$/;
-const QUOTE = /^\s{0,3}>\s?(.*)$/;
-const RULE = /^\s{0,3}([-*_])(\s*\1){2,}\s*$/;
-const INLINE =
-  /(`+)(?<code>[^`]|[^`].*?[^`])\1(?!`)|\*\*(?<bold>\S|\S.*?\S)\*\*|(?<![\w*])\*(?<italic>[^\s*]|[^\s*].*?[^\s*])\*(?![\w*])|\[(?<label>[^\][]+)\]\((?<target>https?:\/\/[^\s()]+)\)|(?<url>https?:\/\/[^\s<>"')\]]*[^\s<>"')\].,:;!?])/s;
+const PROTOCOLS = ['http:', 'https:', 'mailto:'];
 
-// A longer paragraph is shown as it is: looking for marks in it would keep the page busy.
-const INLINE_MAX = 20_000;
-
-// Splits text into blocks: { kind, source, ... }. Equal sources are equal blocks.
-function blocksOf(text) {
-  const blocks = [];
-  const lines = text.replaceAll('\r\n', '\n').split('\n');
-  let at = 0;
-  // The page has a heading of level 1.
-  let level = 1;
-  const take = (matches) => {
-    const from = at;
-    while (at < lines.length && matches(lines[at])) at += 1;
-    return lines.slice(from, at);
-  };
-  while (at < lines.length) {
-    const line = lines[at];
-    const fence = line.match(FENCE);
-    if (line.trim() === '') {
-      at += 1;
-    } else if (fence) {
-      at += 1;
-      const code = take((next) => !(next.trim().startsWith(fence[1]) && next.trim().replaceAll(fence[1][0], '') === ''));
-      at += 1;
-      blocks.push({ kind: 'code', language: fence[2], code: code.join('\n'), source: `\`\`\`${fence[2]}\n${code.join('\n')}` });
-    } else if (HEADING.test(line)) {
-      at += 1;
-      const [, marks, heading] = line.match(HEADING);
-      // No level is left out on the way down: those who go from heading to heading count on it.
-      level = Math.min(level + 1, marks.length + 1, 6);
-      blocks.push({ kind: 'heading', level, text: heading, source: `${level} ${line}` });
-    } else if (RULE.test(line)) {
-      at += 1;
-      blocks.push({ kind: 'rule', source: line });
-    } else if (QUOTE.test(line)) {
-      const quoted = take((next) => QUOTE.test(next));
-      blocks.push({ kind: 'quote', text: quoted.map((one) => one.match(QUOTE)[1]).join('\n'), source: quoted.join('\n') });
-    } else if (ITEM.test(line)) {
-      const items = take((next) => ITEM.test(next) || (/^\s{2,}\S/.test(next) && !FENCE.test(next)));
-      blocks.push({ kind: 'list', items, source: items.join('\n') });
-    } else {
-      const special = (next) => next.trim() === '' || [FENCE, HEADING, RULE, QUOTE, ITEM].some((form) => form.test(next));
-      const paragraph = [line];
-      at += 1;
-      paragraph.push(...take((next) => !special(next)));
-      blocks.push({ kind: 'paragraph', text: paragraph.join('\n'), source: paragraph.join('\n') });
-    }
-  }
-  return blocks;
-}
+export class TooMany extends Error {}
 
 function element(name, ...children) {
   const made = document.createElement(name);
@@ -68,117 +15,185 @@ function element(name, ...children) {
   return made;
 }
 
-// The inline parts of a text, as nodes.
-function inline(text) {
-  if (text.length > INLINE_MAX) return [text];
-  const nodes = [];
-  let rest = text;
-  for (;;) {
-    const found = rest.match(INLINE);
-    if (!found) break;
-    if (found.index) nodes.push(rest.slice(0, found.index));
-    const { code, bold, italic, label, target, url } = found.groups;
-    if (code !== undefined) nodes.push(element('code', code));
-    else if (bold !== undefined) nodes.push(element('strong', ...inline(bold)));
-    else if (italic !== undefined) nodes.push(element('em', ...inline(italic)));
-    else nodes.push(link(label ?? url, target ?? url));
-    rest = rest.slice(found.index + found[0].length);
-  }
-  nodes.push(rest);
-  return nodes;
-}
-
 // What reads like an address: with a scheme, or with a name that has a dot in it.
-const ADDRESS = /:\/\/|[^\s.]\.[^\s.]{2,}/;
+const ADDRESS = /:\/\/|[^\s.。@]@[^\s.。]|[^\s.。][.。][^\s.。]{2,}/;
 
 // A text that reads like an address, but not like that of the link, is followed by where the link really goes.
 export function labelOf(label, target) {
-  const { host, protocol } = new URL(target);
+  const { host, pathname, protocol } = new URL(target);
   const read = label.normalize('NFKC').trim().toLowerCase();
+  if (!ADDRESS.test(read)) return label;
+  if (protocol === 'mailto:') {
+    const address = pathname.toLowerCase();
+    return [address, `mailto:${address}`].includes(read) ? label : `${label} (${pathname})`;
+  }
   const rest = [`${protocol}//${host}`, host].find((start) => read.startsWith(start));
   const honest = rest !== undefined && /^($|[/?#:])/.test(read.slice(rest.length)) && !read.includes('@');
-  return honest || !ADDRESS.test(read) ? label : `${label} (${host})`;
+  return honest ? label : `${label} (${host})`;
 }
 
-function link(label, target) {
-  // Not every text that looks like an address is one.
-  if (!URL.canParse(target)) return label;
-  const made = element('a', labelOf(label, target));
-  made.href = target;
-  made.target = '_blank';
-  made.rel = 'noopener noreferrer';
-  return made;
+function mayLeadTo(target) {
+  return URL.canParse(target) && PROTOCOLS.includes(new URL(target).protocol);
 }
 
-function list(items) {
-  const made = element(/^\s*\d/.test(items[0]) ? 'ol' : 'ul');
-  if (made.tagName === 'OL') made.start = Number.parseInt(items[0], 10);
-  for (const line of items) {
-    const item = line.match(ITEM);
-    if (item && (item[1].length < 2 || !made.lastElementChild)) {
-      made.append(element('li', ...inline(item[3])));
-    } else if (item) {
-      // One level of nesting is what a narrow screen has room for.
-      let nested = made.lastElementChild.querySelector('ul, ol');
-      if (!nested) made.lastElementChild.append((nested = element(/^\s*\d/.test(line) ? 'ol' : 'ul')));
-      nested.append(element('li', ...inline(item[3])));
-    } else {
-      made.lastElementChild.append('\n', ...inline(line.trim()));
+// Makes the elements of one message, block by block.
+export class Builder {
+  // The page has a heading of level 1.
+  #level = 1;
+  #elements = 0;
+
+  // What was made stays counted; nothing that is made with the copy is.
+  copy() {
+    const copy = new Builder();
+    copy.#level = this.#level;
+    copy.#elements = this.#elements;
+    return copy;
+  }
+
+  // The nodes of a list of tokens. Throws `TooMany`.
+  build(tokens) {
+    const top = document.createDocumentFragment();
+    const open = [top];
+    for (const token of tokens) {
+      const parent = open.at(-1);
+      if (token.type === 'inline') this.#inline(token.children, parent);
+      else if (token.nesting < 0) open.pop();
+      else if (token.hidden) open.push(parent);
+      else {
+        const [outer, inner] = this.#block(token);
+        parent.append(outer);
+        if (token.nesting > 0) open.push(inner);
+      }
+    }
+    return top;
+  }
+
+  #make(name, ...children) {
+    if ((this.#elements += 1) > ELEMENTS_MAX) throw new TooMany();
+    return element(name, ...children);
+  }
+
+  // A block, and what its content goes into.
+  #block({ type, tag, attrs, content, info }) {
+    if (type === 'fence' || type === 'code_block') return [this.#code(content.replace(/\n$/, ''), info)];
+    if (type === 'plain') return [plain(content)];
+    if (type === 'table_open') return this.#table();
+    // No level is left out on the way down: those who go from heading to heading count on it.
+    if (type === 'heading_open') this.#level = Math.min(this.#level + 1, Number(tag[1]) + 1, 6);
+    const made = this.#make(type === 'heading_open' ? `h${this.#level}` : tag);
+    for (const [name, value] of attrs ?? []) {
+      if (name === 'start') made.start = value;
+      // A cell's place, the only style that there is.
+      else if (name === 'style') made.className = value.slice(value.indexOf(':') + 1);
+    }
+    return [made, made];
+  }
+
+  #table() {
+    const table = this.#make('table');
+    const frame = scrolling(this.#make('div', table), 'Table');
+    frame.className = 'table';
+    return [frame, table];
+  }
+
+  #code(content, info = '') {
+    const language = info.trim().split(/\s/)[0];
+    const pre = scrolling(this.#make('pre', this.#make('code', content)), language ? `Code, ${language}` : 'Code');
+    const block = this.#make('div', pre);
+    block.className = 'code';
+    if (!language && !navigator.clipboard) return block;
+    const bar = this.#make('div', this.#make('span', language));
+    bar.className = 'bar';
+    if (navigator.clipboard) bar.append(copying(this.#make('button', 'Copy'), content));
+    block.prepend(bar);
+    return block;
+  }
+
+  #inline(tokens, parent) {
+    const open = [parent];
+    const targets = [];
+    const add = (node) => open.at(-1).append(node);
+    const item = itemOf(parent);
+    for (const [index, token] of tokens.entries()) {
+      const { type, tag, nesting, content } = token;
+      if (type === 'link_open') targets.push(this.#openLink(token, 'href', open));
+      else if (type === 'link_close') this.#closeLink(targets.pop(), open);
+      else if (type === 'image') {
+        const target = this.#openLink(token, 'src', open);
+        add(token.children.map((part) => part.content).join('') || target.written);
+        this.#closeLink(target, open);
+      } else if (nesting > 0) {
+        const made = open.length > INLINE_DEPTH_MAX ? open.at(-1) : this.#make(tag);
+        if (made !== open.at(-1)) add(made);
+        open.push(made);
+      } else if (nesting < 0) open.pop();
+      else if (type === 'code_inline') add(this.#make('code', content));
+      else if (type === 'hardbreak') add(this.#make('br'));
+      else if (type === 'softbreak') add('\n');
+      else add(index === 0 && item ? this.#task(content, item, parent) : content);
     }
   }
+
+  // A link, or where there may be none, a place for its text and for where it wanted to lead.
+  #openLink({ attrs, markup }, name, open) {
+    const written = new Map(attrs).get(name);
+    const may = open.every(({ tagName }) => tagName !== 'A') && mayLeadTo(written);
+    const made = this.#make(may ? 'a' : 'span');
+    if (may) Object.assign(made, { href: written, target: '_blank', rel: 'noopener noreferrer' });
+    open.at(-1).append(made);
+    open.push(made);
+    return { written, may, isBare: markup === 'autolink' };
+  }
+
+  #closeLink({ written, may, isBare }, open) {
+    const made = open.pop();
+    const text = made.textContent;
+    if (may) made.append(labelOf(text, written).slice(text.length));
+    else if (isBare) made.textContent = `<${text}>`;
+    else if (written && written !== text) made.append(` (${written})`);
+  }
+
+  // The box of a task goes into `parent`; the text behind it.
+  #task(content, item, parent) {
+    const box = content.match(/^\[([ xX])\](?=\s)/);
+    if (!box) return content;
+    const made = Object.assign(this.#make('input'), { type: 'checkbox', disabled: true, defaultChecked: box[1] !== ' ' });
+    made.setAttribute('aria-label', made.checked ? 'Done' : 'To do');
+    item.className = 'task';
+    parent.append(made);
+    return content.slice(3);
+  }
+}
+
+// The item of a list that begins with this block.
+function itemOf(block) {
+  if (block.firstChild) return null;
+  const item = block.tagName === 'P' && !block.previousSibling ? block.parentNode : block;
+  return item.tagName === 'LI' ? item : null;
+}
+
+// Text as it was written.
+export function plain(text) {
+  const made = element('p', text);
+  made.className = 'raw';
   return made;
 }
 
-function codeBlock({ code, language }) {
-  const block = element('div');
-  block.className = 'code';
-  const pre = element('pre', element('code', code));
-  // It scrolls sideways, so that a keyboard has to reach it.
-  pre.tabIndex = 0;
-  pre.setAttribute('role', 'region');
-  pre.setAttribute('aria-label', language ? `Code, ${language}` : 'Code');
-  const bar = element('div', element('span', language));
-  bar.className = 'bar';
-  if (navigator.clipboard) {
-    const copy = element('button', 'Copy');
-    copy.type = 'button';
-    copy.className = 'copy';
-    copy.onclick = async () => {
-      await navigator.clipboard.writeText(code);
-      copy.textContent = 'Copied';
-      setTimeout(() => (copy.textContent = 'Copy'), 1500);
-    };
-    bar.append(copy);
-  }
-  if (language || navigator.clipboard) block.append(bar);
-  block.append(pre);
-  return block;
+// What is too wide scrolls by itself, so that a keyboard has to reach it.
+function scrolling(made, label) {
+  made.tabIndex = 0;
+  made.setAttribute('role', 'region');
+  made.setAttribute('aria-label', label);
+  return made;
 }
 
-function build(block) {
-  switch (block.kind) {
-    case 'code':
-      return codeBlock(block);
-    case 'heading':
-      return element(`h${block.level}`, ...inline(block.text));
-    case 'rule':
-      return element('hr');
-    case 'quote':
-      return element('blockquote', ...inline(block.text));
-    case 'list':
-      return list(block.items);
-    default:
-      return element('p', ...inline(block.text));
-  }
-}
-
-// Shows `text` in `target`. Called again with more of it, only what changed is built anew.
-export function render(target, text) {
-  const before = target.blocks ?? [];
-  const blocks = blocksOf(text.replace(BIDI, ''));
-  let same = 0;
-  while (same < before.length && same < blocks.length && before[same].source === blocks[same].source) same += 1;
-  while (target.childNodes.length > same) target.lastChild.remove();
-  for (const block of blocks.slice(same)) target.append(build(block));
-  target.blocks = blocks;
+function copying(copy, text) {
+  copy.type = 'button';
+  copy.className = 'copy';
+  copy.onclick = async () => {
+    await navigator.clipboard.writeText(text);
+    copy.textContent = 'Copied';
+    setTimeout(() => (copy.textContent = 'Copy'), 1500);
+  };
+  return copy;
 }

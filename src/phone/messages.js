@@ -1,8 +1,10 @@
 // The conversation on the screen.
 
-import { render } from './markdown.js';
+import { Drawing } from './drawing.js';
 
 const NEAR_END_PX = 80;
+// Drawing gives way to the rest of the page after so long.
+const DRAW_MS = 30;
 
 const clock = new Intl.DateTimeFormat(undefined, { hour: 'numeric', minute: '2-digit' });
 const calendar = new Intl.DateTimeFormat(undefined, { weekday: 'long', day: 'numeric', month: 'long' });
@@ -129,36 +131,46 @@ export class Conversation {
     if (message.images?.length) item.append(pictures(message.images));
     const gap = element('p', 'doing');
     const body = element('div', 'body');
+    const doing = element('div');
     const meta = element('div', 'meta');
-    item.append(gap, body, meta);
-    this.#items.set(message, { item, gap, body, meta });
+    item.append(gap, body, doing, meta);
+    const drawing = message.role === 'agent' ? new Drawing(body) : null;
+    this.#items.set(message, { item, gap, body, doing, meta, drawing });
     this.#log.append(item);
     if (message.role === 'me') this.#follow(true);
   }
 
+  // The newest first, for they are looked at. One that cannot be drawn does not keep the others from it.
   #draw() {
-    for (const message of this.#dirty) {
+    const until = performance.now() + DRAW_MS;
+    for (const message of [...this.#dirty].reverse()) {
+      if (performance.now() > until) break;
+      this.#dirty.delete(message);
       const shown = this.#items.get(message);
-      if (shown) this.#fill(message, shown);
+      try {
+        if (shown) this.#fill(message, shown);
+      } catch (error) {
+        console.error(error);
+        shown.body.textContent = message.text;
+      }
     }
-    this.#dirty.clear();
+    if (this.#dirty.size) requestAnimationFrame(() => this.#draw());
     if (this.#following) this.toEnd();
   }
 
-  #fill(message, { item, gap, body, meta }) {
+  #fill(message, { item, gap, body, doing, meta, drawing }) {
     item.dataset.state = message.state;
     if (message.unverified) item.dataset.unverified = '';
-    gap.textContent = GAPS[message.gap]?.[message.state === 'streaming' ? 'now' : 'after'] ?? '';
+    const isStreaming = message.state === 'streaming';
+    gap.textContent = GAPS[message.gap]?.[isStreaming ? 'now' : 'after'] ?? '';
     gap.hidden = !gap.textContent;
-    if (message.role === 'agent') {
-      render(body, message.text);
-      const thinking = message.state === 'streaming' && !message.text;
-      if (thinking) body.replaceChildren(dots(message.doing));
-      else if (message.state === 'streaming' && message.doing) body.append(element('p', 'doing', message.doing));
-    } else {
-      body.textContent = message.text;
-    }
+    if (drawing) drawing.show(message.text, !isStreaming);
+    else if (body.textContent !== message.text) body.textContent = message.text;
     body.hidden = !body.hasChildNodes();
+    if (isStreaming && !message.text) doing.replaceChildren(dots(message.doing));
+    else if (isStreaming && message.doing) doing.replaceChildren(element('p', 'doing', message.doing));
+    else doing.replaceChildren();
+    doing.hidden = !doing.hasChildNodes();
     this.#fillMeta(message, meta);
   }
 

@@ -19,7 +19,7 @@ pub enum Chunk {
 }
 
 impl Chunk {
-    /// The bytes: of a heap, those up to its [`Heap::stop`].
+    /// The bytes: of a heap, those that show.
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
         match self {

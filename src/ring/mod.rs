@@ -1,7 +1,7 @@
 //! The data ring: an io_uring of a shard's own, under glommio's executor, behind a safe interface.
 //!
 //! All memory that the kernel may read or write belongs to the ring while an operation is under way: buffers of the
-//! [`Pool`](buffers::Pool), and the chunks and allocations that are handed to [`Ring::send`] and [`Ring::fill`] and
+//! [`Pool`], and the chunks and allocations that are handed to [`Ring::send`] and [`Ring::fill`] and
 //! come back with the [`Completion`]. This is the only module with `unsafe`. It takes no protocol decision.
 
 #![allow(unsafe_code)]

@@ -1,9 +1,9 @@
 //! Every bound of a shard, in one place.
 //!
-//! The worst that one authenticated connection can hold: an outbox of [`HIGH_WATER_BYTES`] and one message (5 MiB by
+//! The worst that one authenticated connection can hold: an outbox of `HIGH_WATER_BYTES` and one message (5 MiB by
 //! default), of which what exceeds a few KiB is reserved from the shard's memory budget; one message under way
 //! (reserved); and what the kernel delivered before reading stopped: some receive buffers (not counted). Over TLS also a part
-//! of a record, of 16 KiB (not counted), and [`SEAL_BYTES_MAX`] of its outbox once more, sealed (counted).
+//! of a record, of 16 KiB (not counted), and `SEAL_BYTES_MAX` of its outbox once more, sealed (counted).
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! Session tickets: a session, sealed with a key that only this process has (RFC 5077, RFC 8446 section 4.6.1).
 //!
-//! A key makes tickets for [`KEY_LIFETIME_SEC`] and opens them for as long again; then it is gone, and with it the way to
+//! A key makes tickets for `KEY_LIFETIME_SEC` and opens them for as long again; then it is gone, and with it the way to
 //! the sessions.
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};

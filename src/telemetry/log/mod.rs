@@ -1,7 +1,7 @@
 //! The log: one line an event on standard error, for people where that is a terminal, JSON otherwise; under systemd an
 //! entry of the journal with fields.
 //!
-//! Who logs never waits: lines go through a bounded queue ([`lines`]), and what finds no room is counted ([`dropped`]).
+//! Who logs never waits: lines go through a bounded queue (`lines.rs`), and what finds no room is counted ([`dropped`]).
 //! What a peer can repeat at will goes through [`super::summed`] first. No line may hold a token: [`TokenId`] stands for
 //! it.
 //!

@@ -67,14 +67,25 @@ test('the policy holds: no script but its own, no word to anybody else', async (
     const seen = [];
     addEventListener('securitypolicyviolation', (event) => seen.push(event.effectiveDirective));
     const script = document.createElement('script');
-    script.textContent = 'globalThis.ran = true';
+    script.append('globalThis.ran = true');
     document.body.append(script);
+    for (const make of [(html) => (document.body.innerHTML = html), (html) => new DOMParser().parseFromString(html, 'text/html'), eval]) {
+      try {
+        make('<img src=x onerror="globalThis.ran = true">');
+        seen.push('HTML was made of text');
+      } catch {}
+    }
+    try {
+      trustedTypes.createPolicy('another', { createHTML: (html) => html });
+      seen.push('a policy was made');
+    } catch {}
     await fetch('http://127.0.0.1:9/').catch(() => {});
     const image = new Image();
     await new Promise((done) => ((image.onerror = done), (image.src = 'http://127.0.0.1:9/x.png')));
     return { seen, ran: globalThis.ran };
   });
-  assert.deepEqual(violated, { seen: ['script-src-elem', 'connect-src', 'img-src'], ran: undefined });
+  const typed = Array(3).fill('require-trusted-types-for');
+  assert.deepEqual(violated, { seen: [...typed, 'trusted-types', 'connect-src', 'img-src'], ran: undefined });
   assert.ok(phone.faults.length >= 3, 'a violation is a fault that every other test would see');
   phone.faults.length = 0;
   await phone.close();

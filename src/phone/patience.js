@@ -1,0 +1,10 @@
+// Bounds for what a browser may never answer: storage, camera, clipboard, a picture to be read.
+
+// As `promise`, but rejects when it has not come after `ms`.
+export function within(promise, ms) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`no answer within ${ms} ms`)), ms);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}

