@@ -165,7 +165,7 @@ start() {
 		die "the new program did not start, so the one before it is back; the new one is kept as $old"
 	else
 		last_words >&2
-		die "it did not start: journalctl -u coralmux-relay has more"
+		die "it did not start, and goes on trying where waiting can help: journalctl -u coralmux-relay has more"
 	fi
 }
 

@@ -50,6 +50,8 @@ pub enum ConfigError {
         value: String,
         /// What would be right.
         expected: String,
+        /// Whether the same value may do later: a name that is not known yet.
+        may_pass: bool,
     },
     /// A secret is wrong; it is not repeated here.
     #[error("{origin}: {problem}")]
@@ -84,10 +86,15 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// What the program ends with: 0 after `--help` and `--version`, 2 for a wrong configuration.
+    /// What the program ends with: 0 after `--help` and `--version`, 2 for a wrong configuration, 1 for one that may be
+    /// right later, so that a service manager tries again.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
-        if matches!(self, Self::Help(_) | Self::Version(_)) { 0 } else { 2 }
+        match self {
+            Self::Help(_) | Self::Version(_) => 0,
+            Self::Invalid { may_pass: true, .. } => 1,
+            _ => 2,
+        }
     }
 
     /// Prints it, a program's own text to standard output and what is wrong to standard error with the program's name in

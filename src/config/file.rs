@@ -64,7 +64,9 @@ pub fn make_private(path: &Path, meta: &Metadata) -> Result<(), Loose> {
         return Ok(());
     }
     let private = fs::Permissions::from_mode(mode & 0o700);
-    if mode & 0o002 != 0 || fs::set_permissions(path, private).is_err() {
+    // Some file systems take a mode and keep their own.
+    let is_private = || fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o077 == 0);
+    if mode & 0o002 != 0 || fs::set_permissions(path, private).is_err() || !is_private() {
         return Err(Loose { mode });
     }
     let (before, now) = (format!("{mode:03o}"), format!("{:03o}", mode & 0o700));

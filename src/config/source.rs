@@ -3,6 +3,7 @@
 use super::error::{ConfigError, Origin};
 use super::file;
 use super::flags::Flags;
+use super::value::Wrong;
 use std::path::{Path, PathBuf};
 use toml::Value;
 
@@ -23,13 +24,14 @@ pub(super) struct Given {
 
 impl Given {
     /// Reads each text; `read` returns what would be right.
-    pub(super) fn read<T>(&self, read: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, ConfigError> {
-        let invalid = |value: &String, expected| ConfigError::Invalid {
+    pub(super) fn read<T, E: Into<Wrong>>(&self, read: impl Fn(&str) -> Result<T, E>) -> Result<Vec<T>, ConfigError> {
+        let invalid = |value: &String, Wrong { expected, may_pass }: Wrong| ConfigError::Invalid {
             origin: self.origin.clone(),
             value: value.clone(),
             expected,
+            may_pass,
         };
-        self.texts.iter().map(|text| read(text).map_err(|expected| invalid(text, expected))).collect()
+        self.texts.iter().map(|text| read(text).map_err(|wrong| invalid(text, wrong.into()))).collect()
     }
 }
 
@@ -83,27 +85,27 @@ impl<'e> Sources<'e> {
     }
 
     /// One value, or `default`.
-    pub(super) fn one<T>(
+    pub(super) fn one<T, E: Into<Wrong>>(
         &self,
         name: &'static str,
         flag: &Option<String>,
         default: T,
-        read: impl Fn(&str) -> Result<T, String>,
+        read: impl Fn(&str) -> Result<T, E>,
     ) -> Result<T, ConfigError> {
         let Some(given) = self.given(name, flag.as_slice()) else { return Ok(default) };
         let [_] = given.texts.as_slice() else {
             let (origin, value) = (given.origin, format!("[{}]", given.texts.join(", ")));
-            return Err(ConfigError::Invalid { origin, value, expected: "one value".to_owned() });
+            return Err(ConfigError::Invalid { origin, value, expected: "one value".to_owned(), may_pass: false });
         };
         Ok(given.read(read)?.pop().unwrap_or(default))
     }
 
     /// All values of what is repeatable, also with commas between them; none where nobody says anything.
-    pub(super) fn many<T>(
+    pub(super) fn many<T, E: Into<Wrong>>(
         &self,
         name: &'static str,
         flag: &[String],
-        read: impl Fn(&str) -> Result<T, String>,
+        read: impl Fn(&str) -> Result<T, E>,
     ) -> Result<Vec<T>, ConfigError> {
         let Some(mut given) = self.given(name, flag) else { return Ok(Vec::new()) };
         given.texts = given.texts.iter().flat_map(|text| text.split(',')).map(|text| text.trim().to_owned()).collect();

@@ -4,7 +4,7 @@ use super::error::ConfigError;
 use super::file::beside;
 use super::flags::Flags;
 use super::source::{Given, Sources};
-use super::value;
+use super::value::{self, Wrong};
 use base64::Engine;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use std::fmt;
@@ -132,19 +132,19 @@ fn in_clear(addr: SocketAddr) -> String {
     )
 }
 
-fn listen_addr(text: &str) -> Result<Vec<Listen>, String> {
+fn listen_addr(text: &str) -> Result<Vec<Listen>, Wrong> {
     let (tls, addr) = match text.strip_prefix("tls://") {
         Some(addr) => (true, addr),
         None => (false, text),
     };
-    let addrs = value::listen(addr).map_err(|right| format!("{right}; or the same with tls:// in front, for TLS"))?;
+    let addrs = value::listen(addr).map_err(|wrong| wrong.and("or the same with tls:// in front, for TLS"))?;
     Ok(addrs.into_iter().map(|addr| Listen { addr, tls }).collect())
 }
 
-fn http_addr(text: &str) -> Result<Vec<SocketAddr>, String> {
+fn http_addr(text: &str) -> Result<Vec<SocketAddr>, Wrong> {
     match text {
         "off" => Ok(Vec::new()),
-        text => value::listen(text).map_err(|right| format!("{right}; or off")),
+        text => value::listen(text).map_err(|wrong| wrong.and("or off")),
     }
 }
 
@@ -291,10 +291,10 @@ mod tests {
         for bad in ["", "admin", "@example.com", "admin@", "a@b, c@d", "mailto:a@b?x", "a b@c"] {
             assert!(email(bad).is_err(), "{bad}");
         }
-        let one = |text: &str| listen_addr(text).unwrap()[0];
+        let one = |text: &str| listen_addr(text).ok().unwrap()[0];
         assert_eq!(one("tls://:443"), Listen { addr: "[::]:443".parse().unwrap(), tls: true });
         assert_eq!(one("127.0.0.1:80"), Listen { addr: "127.0.0.1:80".parse().unwrap(), tls: false });
         assert!(listen_addr("https://:443").is_err() && listen_addr("tls://").is_err());
-        assert_eq!(http_addr("off"), Ok(Vec::new()));
+        assert!(http_addr("off").is_ok_and(|all| all.is_empty()));
     }
 }

@@ -12,6 +12,27 @@ pub const COUNT_MAX: u64 = 1_000_000_000;
 /// A reader's result; the error says what would be right.
 type Read<T> = Result<T, String>;
 
+/// What is wrong with a value.
+pub(super) struct Wrong {
+    /// What would be right.
+    pub(super) expected: String,
+    /// Whether the same value may do later.
+    pub(super) may_pass: bool,
+}
+
+impl Wrong {
+    /// With more said of what would be right.
+    pub(super) fn and(self, more: &str) -> Self {
+        Self { expected: format!("{}; {more}", self.expected), ..self }
+    }
+}
+
+impl From<String> for Wrong {
+    fn from(expected: String) -> Self {
+        Self { expected, may_pass: false }
+    }
+}
+
 /// A whole number up to [`COUNT_MAX`]; 0 lifts the limit.
 pub(super) fn count(text: &str) -> Read<u64> {
     let right = || format!("a whole number up to {COUNT_MAX}, such as 30; 0 lifts the limit");
@@ -92,10 +113,10 @@ pub(super) fn switch(text: &str) -> Read<bool> {
 }
 
 /// `host:port`, all addresses of the host; `:port` is every interface.
-pub(super) fn listen(text: &str) -> Read<Vec<SocketAddr>> {
-    let right = "an address and port, such as :8080, 127.0.0.1:8080, [::1]:8080 or localhost:8080";
-    let (host, port) = text.rsplit_once(':').ok_or(right)?;
-    let port = port.parse::<u16>().map_err(|_| right)?;
+pub(super) fn listen(text: &str) -> Result<Vec<SocketAddr>, Wrong> {
+    let right = || "an address and port, such as :8080, 127.0.0.1:8080, [::1]:8080 or localhost:8080".to_owned();
+    let (host, port) = text.rsplit_once(':').ok_or_else(right)?;
+    let port = port.parse::<u16>().map_err(|_| right())?;
     if host.is_empty() {
         return Ok(vec![everywhere(port)]);
     }
@@ -103,10 +124,11 @@ pub(super) fn listen(text: &str) -> Read<Vec<SocketAddr>> {
         return Ok(vec![address]);
     }
     if host.contains(['[', ']', ':', '/']) {
-        return Err(right.to_owned());
+        return Err(right().into());
     }
-    let found = (host, port).to_socket_addrs().map_err(|e| format!("{right}; the name does not resolve: {e}"))?;
-    Ok(found.collect())
+    // Names are known late on a machine that starts.
+    let unknown = |error: std::io::Error| Wrong { expected: right(), may_pass: true }.and(&format!("{host}: {error}"));
+    Ok((host, port).to_socket_addrs().map_err(unknown)?.collect())
 }
 
 /// Every interface, IPv4 too.
@@ -115,11 +137,11 @@ pub(super) fn everywhere(port: u16) -> SocketAddr {
 }
 
 /// One address to listen on, or `off`.
-pub(super) fn metrics_addr(text: &str) -> Read<Option<SocketAddr>> {
+pub(super) fn metrics_addr(text: &str) -> Result<Option<SocketAddr>, Wrong> {
     if text == "off" {
         return Ok(None);
     }
-    let all = listen(text).map_err(|right| format!("off, or {right}"))?;
+    let all = listen(text).map_err(|wrong| wrong.and("or off"))?;
     Ok(all.first().copied())
 }
 
@@ -236,14 +258,20 @@ mod tests {
 
     #[test]
     fn addresses() {
-        let one = |text: &str| listen(text).unwrap().iter().map(SocketAddr::to_string).collect::<Vec<_>>();
+        let one = |text: &str| listen(text).ok().unwrap().iter().map(SocketAddr::to_string).collect::<Vec<_>>();
         assert_eq!(one(":8080"), ["[::]:8080"]);
         assert_eq!(one("127.0.0.1:0"), ["127.0.0.1:0"]);
         assert_eq!(one("[::1]:65535"), ["[::1]:65535"]);
         assert!(one("localhost:80").iter().all(|a| a == "127.0.0.1:80" || a == "[::1]:80"));
         for bad in ["", "8080", ":", ":65536", "::1:80", "127.0.0.1", "http://x:80", "[::1:80", ":http"] {
-            assert!(listen(bad).is_err(), "{bad}");
+            assert!(listen(bad).is_err_and(|wrong| !wrong.may_pass), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_name_that_does_not_resolve_may_do_so_later() {
+        let wrong = listen("relay.invalid:8080").err().unwrap();
+        assert!(wrong.may_pass && wrong.expected.contains("relay.invalid: "), "{}", wrong.expected);
     }
 
     #[test]

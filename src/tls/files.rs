@@ -111,12 +111,18 @@ impl Pair {
             *looks >= RETRY_LOOKS
         });
         if resting && (self.read != stamps || due) {
-            self.reload(now);
+            self.load_again(now);
         }
     }
 
-    /// Loads it again, changed or not. What is of no use leaves the old one in place.
+    /// Loads it again, changed or not, and says what is wrong even if that was said. What is of no use leaves the old one
+    /// in place.
     pub fn reload(&mut self, now: u64) {
+        self.failed = None;
+        self.load_again(now);
+    }
+
+    fn load_again(&mut self, now: u64) {
         // Looked at before they are read: what changes meanwhile is read again.
         self.seen = [Stamp::of(&self.cert), Stamp::of(&self.key)];
         self.read = self.seen;

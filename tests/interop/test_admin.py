@@ -270,3 +270,10 @@ def test_manual_pages(tmp_path):
     assert done.returncode == 0 and ".TH coralmux-relay 1" in done.stdout
     assert subprocess.run([binary(), "man", "--directory", tmp_path], timeout=DEADLINE).returncode == 0
     assert (tmp_path / "coralmux-relay-admin.1").exists()
+
+
+@pytest.mark.parametrize("text", ["", " \n", "two\nlines"])
+def test_a_key_file_without_a_key_is_named(admin, tmp_path, text):
+    (tmp_path / "key").write_text(text)
+    done = admin.run("--key-file", str(tmp_path / "key"), "sessions")
+    assert done.returncode == 1 and str(tmp_path / "key") in done.stderr and "no admin key" in done.stderr

@@ -167,6 +167,18 @@ def test_a_wrong_value_names_the_flag_and_the_value(start_relay, flag, value):
     assert flag.lstrip("-") in log and value in log
 
 
+@pytest.mark.parametrize("flag", ["--addr", "--echo-addr", "--metrics-addr"])
+def test_a_name_that_does_not_resolve_is_no_reason_never_to_try_again(start_relay, flag):
+    """Names are known late on a machine that starts; with exit code 2 a service manager gives up."""
+    relay = start_relay(spawn_only=True)
+    relay.kill()
+    relay.command = [part for part in relay.command if part != "--metrics-addr"] + [flag, "relay.invalid:1"]
+    relay.command = [part for part in relay.command if part != "off"]
+    relay.spawn()
+    code, log = run_to_end(relay)
+    assert code == 1 and flag in log and "relay.invalid" in log, log
+
+
 def test_an_unknown_flag_is_exit_code_2(start_relay):
     code, log = run_to_end(start_relay("--no-such-flag", spawn_only=True))
     assert code == 2, log

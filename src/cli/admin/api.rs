@@ -51,7 +51,11 @@ pub(super) enum ApiError {
 pub(super) fn key(file: Option<&Path>, env: impl Fn(&str) -> Option<String>) -> Result<String, ApiError> {
     let read = |path: &Path| {
         let failed = |error: std::io::Error| ApiError::File { path: path.to_owned(), detail: error.to_string() };
-        Ok(std::fs::read_to_string(path).map_err(failed)?.trim().to_owned())
+        let key = std::fs::read_to_string(path).map_err(failed)?.trim().to_owned();
+        let well = !key.is_empty() && !key.contains(char::is_control);
+        let odd =
+            || ApiError::File { path: path.to_owned(), detail: "holds no admin key, which is one line".to_owned() };
+        well.then_some(key).ok_or_else(odd)
     };
     if let Some(file) = file {
         return read(file);
