@@ -80,11 +80,14 @@ kinds! {
     promise "promise";
     promise_fragments "promise-fragments";
     promise_trickle "promise-trickle";
+    promise_steady "promise-steady";
     streams "streams";
     streams_64k "streams-64k";
     streams_parked "streams-parked";
     pings "pings";
     ping_messages "ping-messages";
+    pongs "pongs";
+    pong_messages "pong-messages";
     refused_json "refused-json";
     refused_rate "refused-rate";
     refused_types "refused-types";
@@ -93,6 +96,7 @@ kinds! {
     reads_no_answers "reads-no-answers";
     replaced "replaced";
     http_unread "http-unread";
+    http_requests "http-requests";
     http_idle "http-idle";
     half_heads "half-heads";
     upgrades "upgrades";

@@ -3,6 +3,7 @@
 pub(super) const CONTINUATION: u8 = 0;
 pub(super) const TEXT: u8 = 1;
 pub(super) const PING: u8 = 9;
+pub(super) const PONG: u8 = 10;
 
 /// The largest message that relays take unless told otherwise.
 pub(super) const MESSAGE_BYTES_MAX: usize = 5 << 20;

@@ -25,6 +25,16 @@ pub(super) fn unread(attacker: &Attacker<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Requests that take the relay some looking up, as fast as they are answered; the answers are read.
+pub(super) fn requests(attacker: &Attacker<'_>) -> io::Result<()> {
+    let requests = format!("GET /api/v1/pair/{} HTTP/1.1\r\nHost: relay\r\n\r\n", attacker.token).repeat(PIPELINED);
+    let mut clients = [Client::connected(attacker)?];
+    while !attacker.is_over() {
+        attacker.push(&mut clients, 0, requests.as_bytes())?;
+    }
+    Ok(())
+}
+
 /// One request each, and then nothing.
 pub(super) fn idle(attacker: &Attacker<'_>) -> io::Result<()> {
     hold(attacker, "GET /health HTTP/1.1\r\nHost: relay\r\n\r\n", "")

@@ -44,17 +44,20 @@ const fn over_tls(kind: Kind) -> Kind {
 }
 
 /// All of them.
-pub(crate) const KINDS: [Kind; 24] = [
+pub(crate) const KINDS: [Kind; 28] = [
     kind("empty-fragments", "8 MiB of empty fragments behind a slowed stream", fragments::empty),
     kind("tiny-fragments", "fragments of one byte, as fast as they are taken", fragments::tiny),
     kind("promise", "announces 5 MiB, sends 23 bytes and waits", promises::whole),
     kind("promise-fragments", "begins a message in fragments, sends 23 bytes and waits", promises::in_fragments),
     kind("promise-trickle", "announces 5 MiB and sends a byte a second", promises::trickle),
+    kind("promise-steady", "sends messages of 5 MiB at 300 KiB a second", promises::steady),
     kind("streams", "chat.stream as fast as it is taken", streams::small),
     kind("streams-64k", "chat.stream of 64 KiB as fast as it is taken", streams::large),
     kind("streams-parked", "fills what the relay takes of a slowed stream, and reconnects", streams::parked),
     kind("pings", "WebSocket pings as fast as they are answered", pings::frames),
     kind("ping-messages", "messages of type ping as fast as they are answered", pings::messages),
+    kind("pongs", "WebSocket pongs that nobody asked for, as fast as they are taken", pings::pongs),
+    kind("pong-messages", "messages of type pong as fast as they are taken", pings::pong_messages),
     kind("refused-json", "messages that are not JSON, as fast as they are answered", refused::json),
     kind("refused-rate", "messages over the rate, as fast as they are answered", refused::rate),
     kind("refused-types", "messages of reserved types, as fast as they are answered", refused::types),
@@ -63,6 +66,7 @@ pub(crate) const KINDS: [Kind; 24] = [
     kind("reads-no-answers", "has the relay answer and reads none of it", slow::reads_no_answers),
     kind("replaced", "replaces its own connection as fast as it can, and keeps the old ones open", replaced::again),
     kind("http-unread", "asks for pages over HTTP and reads none", http::unread),
+    kind("http-requests", "asks over HTTP as fast as it is answered", http::requests),
     kind("http-idle", "keeps connections alive after an HTTP request", http::idle),
     kind("half-heads", "sends half an HTTP head, then a byte a second", http::half_heads),
     kind("upgrades", "upgrades and never authenticates", http::upgrades),

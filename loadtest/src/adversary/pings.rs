@@ -1,6 +1,6 @@
-//! Questions that the relay answers by itself.
+//! What the relay takes for itself: questions that it answers, and answers that nobody asked for.
 
-use super::frames::{PING, batch, frame, text};
+use super::frames::{PING, PONG, batch, frame, text};
 use super::{AGENT, Attacker, PHONE};
 use std::io;
 
@@ -12,6 +12,16 @@ pub(super) fn frames(attacker: &Attacker<'_>) -> io::Result<()> {
 /// The contract's own.
 pub(super) fn messages(attacker: &Attacker<'_>) -> io::Result<()> {
     ask(attacker, &batch(&text(r#"{"type":"ping"}"#)))
+}
+
+/// WebSocket pongs, to no ping.
+pub(super) fn pongs(attacker: &Attacker<'_>) -> io::Result<()> {
+    ask(attacker, &batch(&frame(true, PONG, b"")))
+}
+
+/// The contract's own pongs, which count against no rate.
+pub(super) fn pong_messages(attacker: &Attacker<'_>) -> io::Result<()> {
+    ask(attacker, &batch(&text(r#"{"type":"pong"}"#)))
 }
 
 /// Both ends ask as fast as the relay takes it, and read what it answers.

@@ -1,6 +1,6 @@
 //! Clients that have much sent to them and take little or nothing of it.
 
-use super::frames::{MESSAGE_BYTES_MAX, batch, envelope, text};
+use super::frames::{MESSAGE_BYTES_MAX, PING, batch, envelope, frame, text};
 use super::{AGENT, Attacker, PHONE};
 use std::io;
 use std::time::{Duration, Instant};
@@ -31,7 +31,8 @@ pub(super) fn takes_nothing(attacker: &Attacker<'_>) -> io::Result<()> {
 
 /// Both ends ask, and neither takes an answer.
 pub(super) fn reads_no_answers(attacker: &Attacker<'_>) -> io::Result<()> {
-    let questions = [batch(&text(r#"{"type":"ping"}"#)), batch(&text("x"))].concat();
+    let questions =
+        [frame(true, PING, &[b'p'; 125]), text(r#"{"type":"ping"}"#), text("x")].map(|frame| batch(&frame)).concat();
     let mut pair = attacker.pair()?;
     pair.iter_mut().try_for_each(|client| client.stop_reading())?;
     while !attacker.is_over() {
