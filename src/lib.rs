@@ -9,14 +9,16 @@
 //! 3. [`session`]: what a token's two connections share, as a state machine without I/O.
 //! 4. [`ring`], [`tls`], [`store`], [`telemetry`], [`config`]: the kernel, certificates, the disk, the log, the flags.
 //! 5. `e2e` (feature `e2e`): end-to-end encryption, for the ends; the relay has no use for it. Pure.
-//! 6. [`proto`]: the wire: frames, envelopes, tokens, limits. Pure.
+//! 6. [`proto`]: the wire: frames, envelopes, tokens, limits. Pure. [`proxy`]: which proxy the environment names.
 //!
-//! Beside them stand the ends, which know nothing of the relay's inside: `client` (feature `client`) knows `e2e` and
-//! `proto`, and `agent` (feature `agent`) knows `client`.
+//! Beside them stand the ends, which know nothing of the relay's inside: `client` (feature `client`) knows `e2e`,
+//! `proto` and `proxy`, and `agent` (feature `agent`) knows `client`.
 //!
-//! [`proto`], [`session`], `e2e`, `client` and `agent` compile without the `server` feature, on any system.
+//! [`proto`], [`proxy`], [`session`], `e2e`, `client` and `agent` compile without the `server` feature, on any system.
 
 pub mod proto;
+#[cfg(any(feature = "server", feature = "client"))]
+pub mod proxy;
 pub mod session;
 
 #[cfg(feature = "agent")]

@@ -21,14 +21,12 @@ mod utf8;
 
 pub use serve::{Ending, Settings, serve};
 
-use crate::client::{
-    Backoff, Client, Encryption, RegisterError, RelayUrl, StartError, TlsError, Trust, random, register,
-};
+use crate::client::{Backoff, Client, Encryption, RegisterError, RelayUrl, StartError, Trust, random, register};
 use crate::e2e::{Link, PairingSecret};
 use crate::proto::token::Role;
 use backend::Backend;
 use openai::OpenAi;
-use options::{BackendOptions, E2e, Options};
+use options::{BackendOptions, E2e, Options, Pairing, Task};
 use printable::printable;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -65,13 +63,15 @@ enum Failure {
     #[error("{0}")]
     Client(#[from] StartError),
     #[error("{0}")]
-    Tls(#[from] TlsError),
-    #[error("{0}")]
     State(#[from] StateError),
     #[error("no token: {0}")]
     Register(#[from] RegisterError),
     #[error("the API key in {path}: {text}", path = .path.display())]
     ApiKey { path: PathBuf, text: String },
+    #[error("{0}")]
+    Backend(#[from] openai::OpenError),
+    #[error("no pairing is kept in {path}: start the agent first", path = .path.display())]
+    NotPaired { path: PathBuf },
     #[error("signals: {0}")]
     Signals(io::Error),
 }
@@ -79,15 +79,19 @@ enum Failure {
 /// Runs the agent to its end; gives the process's exit code.
 #[must_use]
 pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
-    let options = match Options::read(args) {
-        Ok(options) => options,
+    let task = match Task::read(args, |name| std::env::var(name).ok()) {
+        Ok(task) => task,
         Err(error) => {
             // To the right stream; a closed one is nobody's loss.
             let _ = error.print();
             return u8::try_from(error.exit_code()).unwrap_or(FAILED);
         }
     };
-    match start(&options) {
+    let done = match &task {
+        Task::Serve(options) => start(options),
+        Task::ShowLink(pairing) => show_link(pairing).map(|()| Ending::Stopped),
+    };
+    match done {
         Ok(Ending::Stopped) => STOPPED,
         Ok(ending) => {
             let (text, exit_code) = farewell(&ending);
@@ -116,15 +120,26 @@ fn start(options: &Options) -> Result<Ending, Failure> {
         (Some(path), false) => Trust::PublicRootsAnd(path.clone()),
         (None, false) => Trust::PublicRoots,
     };
+    let relay = options.pairing.relay();
     let backend = open_backend(&options.backend)?;
+    if relay.is_exposed() {
+        eprintln!(
+            "coralmux-agent: warning: {relay} has no TLS: on the way anyone can read the token and take this agent's place. Use wss://."
+        );
+    }
     let stop = listen_for_signals(Arc::clone(&backend)).map_err(Failure::Signals)?;
     let Some(Kept { path, state, is_new }) = open_state(options, &trust, &stop)? else { return Ok(Ending::Stopped) };
-    let secret = (options.e2e == E2e::Version2).then(|| state.secret.clone());
-    let link = Link { token: state.token.clone(), relay: options.relay.to_string(), secret: secret.clone() };
-    say(&pairing::instructions(&link, options.qr, has_colours()));
-    let mut client = crate::client::Options::new(options.relay.clone(), state.token.clone(), Role::Agent);
+    let link = link_of(&options.pairing, &state);
+    match io::stdout().is_terminal() {
+        true => say(&pairing::instructions(&link, options.pairing.qr, has_colours())),
+        // It would stay in a log, for whoever reads that.
+        false => {
+            say(&format!("The pairing link is shown on a terminal only, or by `{}`.", link_command(&options.pairing)))
+        }
+    }
+    let mut client = crate::client::Options::new(relay.clone(), state.token.clone(), Role::Agent);
     client.trust = trust;
-    client.encryption = secret.map_or(Encryption::Version1, Encryption::Version2);
+    client.encryption = link.secret.map_or(Encryption::Version1, Encryption::Version2);
     let (client, events) = Client::start(client)?;
     let settings = Settings {
         name: options.name.clone(),
@@ -144,6 +159,39 @@ fn start(options: &Options) -> Result<Ending, Failure> {
     let ending = serve(&client, &events, Arc::clone(&backend), &settings, &stop, &say, &welcomed);
     backend.end();
     failed.take().map_or(Ok(ending), |error| Err(error.into()))
+}
+
+/// The pairing link of what is kept.
+fn link_of(pairing: &Pairing, state: &State) -> Link {
+    let secret = (pairing.e2e == E2e::Version2).then(|| state.secret.clone());
+    Link { token: state.token.clone(), relay: pairing.relay().to_string(), secret }
+}
+
+/// What shows the link of this pairing.
+fn link_command(pairing: &Pairing) -> String {
+    let mut command = format!("coralmux-agent link --relay {}", pairing.relay());
+    if let Some(path) = &pairing.state {
+        command += &format!(" --state {}", path.display());
+    }
+    if pairing.e2e == E2e::Version1 {
+        command += " --e2e 1";
+    }
+    command
+}
+
+/// Shows the link on request, wherever that goes.
+fn show_link(pairing: &Pairing) -> Result<(), Failure> {
+    let path = state_path(pairing)?;
+    let state = state::read(&path)?.ok_or(Failure::NotPaired { path })?;
+    say(&pairing::instructions(&link_of(pairing, &state), pairing.qr, has_colours()));
+    Ok(())
+}
+
+fn state_path(pairing: &Pairing) -> Result<PathBuf, StateError> {
+    match &pairing.state {
+        Some(path) => Ok(path.clone()),
+        None => state::default_path(pairing.relay(), |name| std::env::var(name).ok()),
+    }
 }
 
 /// Shows a line to the person; one that cannot be written is nobody's loss.
@@ -216,10 +264,7 @@ struct Kept {
 
 /// `None`: it was stopped before there was one.
 fn open_state(options: &Options, trust: &Trust, stop: &AtomicBool) -> Result<Option<Kept>, Failure> {
-    let path = match &options.state {
-        Some(path) => path.clone(),
-        None => state::default_path(&options.relay, |name| std::env::var(name).ok())?,
-    };
+    let path = state_path(&options.pairing)?;
     let kept = if options.new { None } else { state::read(&path)? };
     if let Some(state) = kept
         && options.token.as_ref().is_none_or(|token| *token == state.token)
@@ -228,7 +273,7 @@ fn open_state(options: &Options, trust: &Trust, stop: &AtomicBool) -> Result<Opt
     }
     let token = match &options.token {
         Some(token) => Some(token.clone()),
-        None => register_by_and_by(&options.relay, trust, stop)?,
+        None => register_by_and_by(options.pairing.relay(), trust, stop)?,
     };
     Ok(token.map(|token| Kept { path, state: State { token, secret: new_secret() }, is_new: true }))
 }
@@ -241,7 +286,7 @@ fn register_by_and_by(relay: &RelayUrl, trust: &Trust, stop: &AtomicBool) -> Res
         let error = match register(relay, trust) {
             Ok(token) => return Ok(Some(token)),
             // Waiting does not help against these.
-            Err(error @ (RegisterError::Off | RegisterError::Tls(_))) => return Err(error),
+            Err(error @ (RegisterError::Off | RegisterError::Proxy(_) | RegisterError::Tls(_))) => return Err(error),
             Err(error) => error,
         };
         let asked = match &error {
@@ -262,7 +307,7 @@ fn register_by_and_by(relay: &RelayUrl, trust: &Trust, stop: &AtomicBool) -> Res
 }
 
 fn keep(path: &Path, options: &Options, state: &State) -> Result<(), StateError> {
-    state::write(path, &options.relay, state)?;
+    state::write(path, options.pairing.relay(), state)?;
     say(&format!("Token and pairing secret are kept in {}.", path.display()));
     Ok(())
 }

@@ -4,7 +4,7 @@ use super::pairing::Codes;
 use crate::client::RelayUrl;
 use crate::proto::token::is_token_text;
 use clap::error::ErrorKind;
-use clap::{ArgGroup, Args, CommandFactory, Parser, ValueEnum};
+use clap::{ArgGroup, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,27 +17,62 @@ use ureq::http::Uri;
     version,
     about = "Puts an AI server, or any program, at the other end of a phone, through a CoralMux relay.",
     after_help = AFTER_HELP,
+    subcommand_negates_reqs = true,
+    args_conflicts_with_subcommands = true,
     group(ArgGroup::new("what_answers").required(true).args(["echo", "openai", "exec"]))
 )]
-pub(super) struct Options {
-    /// The relay, such as wss://relay.example.com
-    #[arg(long, value_name = "URL", env = "CORALMUX_AGENT_RELAY")]
-    pub(super) relay: RelayUrl,
-    /// The pairing token [default: the one that is kept, or a new one from the relay]
-    #[arg(long, value_name = "TOKEN", env = "CORALMUX_AGENT_TOKEN", hide_env_values = true)]
-    pub(super) token: Option<String>,
+struct CommandLine {
+    #[command(subcommand)]
+    subcommand: Option<Also>,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// What else can be asked for.
+#[derive(Debug, Subcommand)]
+enum Also {
+    /// Show the pairing link of an agent that has been started before
+    Link(Pairing),
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub(super) enum Task {
+    /// Be the agent.
+    Serve(Box<Options>),
+    /// Show the link.
+    ShowLink(Pairing),
+}
+
+/// Which pairing.
+#[derive(Debug, Args)]
+pub(super) struct Pairing {
+    /// The relay, such as wss://relay.example.com [env: CORALMUX_AGENT_RELAY]
+    #[arg(long, value_name = "URL")]
+    relay: Option<RelayUrl>,
     /// Where token and pairing secret are kept [default: a file for each relay in ~/.local/state/coralmux-agent]
     #[arg(long, value_name = "FILE")]
     pub(super) state: Option<PathBuf>,
-    /// Forget what is kept, and pair anew
-    #[arg(long)]
-    pub(super) new: bool,
     /// End-to-end encryption: 2 is verified by the link's secret; 1 is for phones that know no other
     #[arg(long, value_name = "VERSION", default_value = "2")]
-    pub e2e: E2e,
+    pub(super) e2e: E2e,
     /// Which QR codes to show
     #[arg(long, value_name = "WHICH", default_value = "both")]
     pub(super) qr: Codes,
+}
+
+/// How to be the agent.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(super) struct Options {
+    #[command(flatten)]
+    pub(super) pairing: Pairing,
+    /// The pairing token [default: the one that is kept, or a new one from the relay] [env: CORALMUX_AGENT_TOKEN]
+    #[arg(long, value_name = "TOKEN")]
+    pub(super) token: Option<String>,
+    /// Forget what is kept, and pair anew
+    #[arg(long)]
+    pub(super) new: bool,
     /// The agent's name, for the phone
     #[arg(long, value_name = "NAME", default_value = "CoralMux agent")]
     pub(super) name: String,
@@ -94,9 +129,13 @@ pub(super) struct BackendOptions {
 }
 
 const AFTER_HELP: &str = "\
+A proxy that the environment names (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY) is used for the relay and the AI server,
+and never for this machine.
+
 Examples:
   coralmux-agent --relay wss://relay.example.com --openai http://localhost:11434/v1 --model llama3.2
   coralmux-agent --relay wss://relay.example.com --exec 'python my_bot.py'
+  coralmux-agent link --relay wss://relay.example.com
 
 Exit codes: 0 stopped, 1 failed, 2 wrong command line, 3 the token is refused or revoked, 4 replaced by another agent.";
 
@@ -138,16 +177,54 @@ fn command(text: &str) -> Result<String, String> {
     if text.trim().is_empty() { Err("a command for the shell".to_owned()) } else { Ok(text.to_owned()) }
 }
 
-impl Options {
-    /// What the command line says.
-    pub(super) fn read(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, clap::Error> {
-        let options = Self::try_parse_from(args)?;
-        // Not by a value parser: its complaint would show the text, which may be a link with the secret in it.
-        if options.token.as_deref().is_some_and(|token| !is_token_text(token)) {
-            let text = "--token (or CORALMUX_AGENT_TOKEN) is no token: `oc_pair_` and 32 of the digits 0-9 and a-f";
-            return Err(Self::command().error(ErrorKind::ValueValidation, text));
+impl Task {
+    /// What the command line and the environment say. A variable that is empty says nothing.
+    pub(super) fn read(
+        args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+        env: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, clap::Error> {
+        let line = CommandLine::try_parse_from(args)?;
+        let env = |name: &str| env(name).filter(|text| !text.trim().is_empty());
+        let mut task = match line.subcommand {
+            Some(Also::Link(pairing)) => Self::ShowLink(pairing),
+            None => Self::Serve(Box::new(line.options)),
+        };
+        let pairing = match &mut task {
+            Self::Serve(options) => &mut options.pairing,
+            Self::ShowLink(pairing) => pairing,
+        };
+        if pairing.relay.is_none() {
+            let text = env("CORALMUX_AGENT_RELAY").ok_or_else(|| {
+                wrong(ErrorKind::MissingRequiredArgument, "--relay URL (or CORALMUX_AGENT_RELAY) is missing")
+            })?;
+            let relay = text.parse().map_err(|error| {
+                wrong(
+                    ErrorKind::ValueValidation,
+                    format!("CORALMUX_AGENT_RELAY is not the address of a relay: {error}"),
+                )
+            })?;
+            pairing.relay = Some(relay);
         }
-        Ok(options)
+        if let Self::Serve(options) = &mut task {
+            options.token = options.token.take().or_else(|| env("CORALMUX_AGENT_TOKEN"));
+            // Not by a value parser: its complaint would show the text, which may be a link with the secret in it.
+            if options.token.as_deref().is_some_and(|token| !is_token_text(token)) {
+                let text = "--token (or CORALMUX_AGENT_TOKEN) is no token: `oc_pair_` and 32 of the digits 0-9 and a-f";
+                return Err(wrong(ErrorKind::ValueValidation, text));
+            }
+        }
+        Ok(task)
+    }
+}
+
+fn wrong(kind: ErrorKind, text: impl std::fmt::Display) -> clap::Error {
+    CommandLine::command().error(kind, text)
+}
+
+impl Pairing {
+    /// The relay.
+    pub(super) fn relay(&self) -> &RelayUrl {
+        self.relay.as_ref().expect("Task::read gives none without")
     }
 }
 
@@ -156,14 +233,59 @@ mod tests {
     use super::*;
 
     fn read(line: &str) -> Result<Options, clap::Error> {
-        Options::read(line.split(' '))
+        read_with(line, |_| None)
+    }
+
+    fn read_with(line: &str, env: impl Fn(&str) -> Option<String>) -> Result<Options, clap::Error> {
+        match Task::read(line.split(' '), env)? {
+            Task::Serve(options) => Ok(*options),
+            Task::ShowLink(_) => panic!("{line}"),
+        }
     }
 
     #[test]
     fn the_command_line_has_sense() {
-        Options::command().debug_assert();
+        CommandLine::command().debug_assert();
         let options = read("coralmux-agent --relay wss://r --openai http://h/v1 --model m").unwrap();
-        assert_eq!((options.e2e, options.relay.to_string().as_str()), (E2e::Version2, "wss://r/ws"));
+        assert_eq!((options.pairing.e2e, options.pairing.relay().to_string().as_str()), (E2e::Version2, "wss://r/ws"));
+    }
+
+    #[test]
+    fn the_link_can_be_asked_for_and_nothing_else_with_it() {
+        let read = |line: &str| Task::read(line.split(' '), |_| None);
+        for line in
+            ["coralmux-agent link --relay wss://r", "coralmux-agent link --relay wss://r --state f --qr none --e2e 1"]
+        {
+            assert!(matches!(read(line), Ok(Task::ShowLink(_))), "{line}: {:?}", read(line));
+        }
+        for line in [
+            "coralmux-agent link",
+            "coralmux-agent link --relay wss://r --echo",
+            "coralmux-agent --relay wss://r link",
+            "coralmux-agent --echo link --relay wss://r",
+        ] {
+            assert_eq!(read(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_environment_stands_in_and_an_empty_variable_says_nothing() {
+        let token = "oc_pair_0123456789abcdef0123456789abcdef";
+        let env = |relay: &'static str, token: &'static str| {
+            move |name: &str| match name {
+                "CORALMUX_AGENT_RELAY" => Some(relay.to_owned()),
+                "CORALMUX_AGENT_TOKEN" => Some(token.to_owned()),
+                _ => None,
+            }
+        };
+        let options = read_with("coralmux-agent --echo", env("wss://r", token)).unwrap();
+        assert_eq!((options.pairing.relay().host(), options.token.as_deref()), ("r", Some(token)));
+        let options = read_with("coralmux-agent --relay wss://s --echo", env("", " ")).unwrap();
+        assert_eq!((options.pairing.relay().host(), options.token), ("s", None));
+        for (relay, token) in [("", ""), ("ftp://r", ""), ("wss://r", "x")] {
+            let error = read_with("coralmux-agent --echo", env(relay, token)).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{error}");
+        }
     }
 
     #[test]

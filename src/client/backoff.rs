@@ -35,7 +35,7 @@ impl Backoff {
         if held >= SETTLED {
             self.wait = self.min;
         }
-        if matches!(reason, Reason::Closed { code: 1013, .. } | Reason::Http { status: 429 | 503 }) {
+        if matches!(reason, Reason::Closed { code: 1013, .. } | Reason::Http { status: 429 | 503, .. }) {
             self.wait = self.wait.max((self.min * FULL_FACTOR).min(self.max));
         }
         self.next(asked.unwrap_or_default(), random)

@@ -2,9 +2,11 @@
 
 use super::event::Reason;
 use super::options::Options;
+use super::refusal::advice;
 use super::register::retry_after;
 use super::shared::Shared;
 use super::tls;
+use super::tunnel::Tunnel;
 use super::url::RelayUrl;
 use crate::proto::limits::MESSAGE_BYTES_MAX;
 use mio::net::TcpStream;
@@ -80,19 +82,32 @@ impl From<Reason> for Failed {
     }
 }
 
+/// How the relay is reached.
+#[derive(Debug)]
+pub(super) struct Way {
+    /// By TLS.
+    pub(super) tls: Option<Arc<ClientConfig>>,
+    /// Through a proxy.
+    pub(super) proxy: Option<Tunnel>,
+}
+
 /// Connects by `deadline`. The socket is registered as [`SOCKET`].
 pub(super) fn connect(
     options: &Options,
-    tls: Option<&Arc<ClientConfig>>,
+    way: &Way,
     poll: &mut Poll,
     shared: &Shared,
     deadline: Instant,
 ) -> Result<WebSocket<Stream>, Failed> {
     let relay = &options.relay;
-    let mut socket = TcpStream::from_std(dial(relay, deadline)?);
+    let socket = match &way.proxy {
+        Some(proxy) => proxy.dial(relay, deadline)?,
+        None => dial(relay.host(), relay.port(), deadline)?,
+    };
+    let mut socket = TcpStream::from_std(socket);
     let broken = |error: io::Error| Reason::Broken(error.to_string());
     poll.registry().register(&mut socket, SOCKET, Interest::READABLE | Interest::WRITABLE).map_err(broken)?;
-    let stream = match tls {
+    let stream = match &way.tls {
         None => Stream::Plain(socket),
         Some(config) => {
             let name = tls::server_name(relay.host())?;
@@ -104,12 +119,12 @@ pub(super) fn connect(
 }
 
 /// An open TCP connection that does not block.
-fn dial(relay: &RelayUrl, deadline: Instant) -> Result<std::net::TcpStream, Reason> {
-    let failed = |error: io::Error| Reason::Connect { host: relay.authority(), text: error.to_string() };
-    let named = |text: String| Reason::Name { host: relay.host().to_owned(), text };
+pub(super) fn dial(host: &str, port: u16, deadline: Instant) -> Result<std::net::TcpStream, Reason> {
+    let failed = |error: io::Error| Reason::Connect { host: format!("{host} port {port}"), text: error.to_string() };
+    let named = |text: String| Reason::Name { host: host.to_owned(), text };
     // The one thing that cannot be given a deadline; systems give up after some seconds.
     let addresses: Vec<SocketAddr> =
-        (relay.host(), relay.port()).to_socket_addrs().map_err(|error| named(error.to_string()))?.collect();
+        (host, port).to_socket_addrs().map_err(|error| named(error.to_string()))?.collect();
     let mut last = named("it has no address".to_owned());
     for address in addresses {
         let left = deadline.saturating_duration_since(Instant::now()).min(ADDRESS_TIMEOUT);
@@ -145,7 +160,7 @@ fn upgrade(
     loop {
         match attempt {
             Ok((socket, _)) => return Ok(socket),
-            Err(HandshakeError::Failure(error)) => return Err(failure(error)),
+            Err(HandshakeError::Failure(error)) => return Err(failure(relay, error)),
             Err(HandshakeError::Interrupted(handshake)) => {
                 let left = deadline.saturating_duration_since(Instant::now());
                 if left.is_zero() || shared.close_by().is_some() {
@@ -159,11 +174,13 @@ fn upgrade(
     }
 }
 
-fn failure(error: Error) -> Failed {
+fn failure(relay: &RelayUrl, error: Error) -> Failed {
     match error {
         Error::Http(answer) => {
-            let asked = retry_after(answer.headers()).map(|asked| asked.min(RETRY_AFTER_MAX));
-            Failed { reason: Reason::Http { status: answer.status().as_u16() }, asked }
+            let (status, headers) = (answer.status(), answer.headers());
+            let asked = retry_after(headers).map(|asked| asked.min(RETRY_AFTER_MAX));
+            let (url, advice) = (relay.to_string(), advice(status, headers));
+            Failed { reason: Reason::Http { status: status.as_u16(), url, advice }, asked }
         }
         error => lost(error).into(),
     }

@@ -118,11 +118,25 @@ pub enum Reason {
     /// TLS failed: the certificate, mostly.
     #[error("TLS: {0}")]
     Tls(String),
+    /// The proxy that the environment names does not let through.
+    #[error("the proxy {proxy} does not connect to {host}: {text}")]
+    Proxy {
+        /// Its host and port.
+        proxy: String,
+        /// The relay's host and port.
+        host: String,
+        /// What it said, or what is wrong with it.
+        text: String,
+    },
     /// It answered, but not as a WebSocket server.
-    #[error("the server answered {status} instead of opening a WebSocket")]
+    #[error("{url} answered {status} instead of opening a WebSocket: {advice}")]
     Http {
         /// The HTTP status.
         status: u16,
+        /// What was asked for.
+        url: String,
+        /// What that means, and what to check.
+        advice: String,
     },
     /// Nothing was heard for too long.
     #[error("nothing was heard for too long")]

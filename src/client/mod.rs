@@ -34,12 +34,14 @@ mod envelope;
 mod event;
 pub(crate) mod lenient;
 mod options;
+mod refusal;
 mod register;
 mod secure;
 mod session;
 mod shared;
 mod stream;
 mod tls;
+mod tunnel;
 mod url;
 mod worker;
 
@@ -50,14 +52,15 @@ pub(crate) use backoff::Backoff;
 pub(crate) use envelope::{random, unix_ms};
 pub use event::{Event, Message, PeerError, Reason};
 pub use options::{Encryption, Options, Trust};
-#[cfg(feature = "agent")]
-pub(crate) use register::retry_after;
 pub use register::{RegisterError, http_agent, register};
+#[cfg(feature = "agent")]
+pub(crate) use register::{proxy_of, retry_after};
 pub use stream::{ANSWER_BYTES_MAX, Stream};
 pub use tls::TlsError;
 pub use url::{RelayUrl, UrlError};
 
 use crate::e2e::{ENVELOPE_BYTES, TAG_BYTES};
+use connect::Way;
 use mio::{Poll, Token, Waker};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -67,6 +70,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use thiserror::Error;
+use tunnel::Tunnel;
 
 /// Why a client cannot start.
 #[derive(Debug, Error)]
@@ -77,6 +81,9 @@ pub enum StartError {
     /// The trusted certificates cannot be read.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The environment names a proxy of a kind that is not supported.
+    #[error("{0}")]
+    Proxy(String),
 }
 
 /// Why a message is not sent.
@@ -119,13 +126,16 @@ pub struct Client {
 }
 
 impl Client {
-    /// Starts the client's thread, which connects at once.
+    /// Starts the client's thread, which connects at once; through a proxy where the environment names one for the relay
+    /// (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`), never to this machine itself.
     ///
     /// # Errors
     /// The CA file cannot be read, or the system gives no thread. That the relay is away is no error: it is told as
     /// an event, and tried again.
     pub fn start(options: Options) -> Result<(Self, Events), StartError> {
         let tls = if options.relay.is_secure() { Some(tls::config(&options.trust)?) } else { None };
+        let proxy = Tunnel::from_env(&options.relay).map_err(StartError::Proxy)?;
+        let way = Way { tls, proxy };
         let poll = Poll::new()?;
         let shared = Arc::new(Shared::new(Waker::new(poll.registry(), Token(0))?));
         let client = Self {
@@ -136,7 +146,7 @@ impl Client {
         let of_thread = Arc::clone(&shared);
         std::thread::Builder::new()
             .name("coralmux-client".to_owned())
-            .spawn(move || worker::run(&options, tls.as_ref(), poll, &of_thread))?;
+            .spawn(move || worker::run(&options, &way, poll, &of_thread))?;
         Ok((client, Events { shared }))
     }
 

@@ -1,9 +1,11 @@
 //! A token of one's own from a relay that lets clients register (wire contract, HTTP API).
 
 use super::options::Trust;
+use super::refusal::advice;
 use super::tls::{self, TlsError};
 use super::url::RelayUrl;
 use crate::proto::token::is_token_text;
+use crate::proxy::ureq_proxy_for;
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,11 +31,18 @@ pub enum RegisterError {
     #[error("the relay does not let clients register: ask its operator for a token")]
     Off,
     /// The relay cannot do it now, or is no relay.
-    #[error("the relay answered {status}")]
+    #[error("{url} answered {status}: {advice}")]
     Status {
         /// The HTTP status.
         status: u16,
+        /// What was asked for.
+        url: String,
+        /// What that means, and what to check.
+        advice: String,
     },
+    /// The environment names a proxy of a kind that is not supported.
+    #[error("{0}")]
+    Proxy(String),
     /// It answered as a relay does, but with what is no token.
     #[error("the relay's answer has no token in it")]
     NoToken,
@@ -55,8 +64,15 @@ struct Answer {
 /// # Errors
 /// Why there is none.
 pub fn register(relay: &RelayUrl, trust: &Trust) -> Result<String, RegisterError> {
-    let agent = http_agent(trust)?.timeout_global(Some(TIMEOUT)).max_redirects(0).build().new_agent();
     let url = format!("{}/api/v1/register", relay.http());
+    let proxy = proxy_of(&url).map_err(RegisterError::Proxy)?;
+    let agent = http_agent(trust)?
+        .proxy(proxy)
+        .timeout_global(Some(TIMEOUT))
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .build()
+        .new_agent();
     let mut answer = agent.post(&url).send_empty().map_err(Box::new)?;
     match answer.status().as_u16() {
         201 => {}
@@ -64,7 +80,10 @@ pub fn register(relay: &RelayUrl, trust: &Trust) -> Result<String, RegisterError
         429 => {
             return Err(RegisterError::TooMany { retry_after: retry_after(answer.headers()) });
         }
-        status => return Err(RegisterError::Status { status }),
+        status => {
+            let advice = advice(answer.status(), answer.headers());
+            return Err(RegisterError::Status { status, url, advice });
+        }
     }
     let body: Answer = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_json().map_err(Box::new)?;
     // It is shown and kept: nothing else may stand there.
@@ -77,7 +96,16 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// HTTP with the trust that a WebSocket would have, except that a CA file stands in for the public roots. Statuses are no errors; nothing of the environment's proxies.
+/// The environment's proxy for `url`.
+///
+/// # Errors
+/// It is of a kind that is not supported; the text names it.
+pub(crate) fn proxy_of(url: &str) -> Result<Option<ureq::Proxy>, String> {
+    ureq_proxy_for(&url.parse().map_err(|_| format!("{url} is not an address"))?)
+}
+
+/// HTTP with the trust that a WebSocket would have, except that a CA file stands in for the public roots. Statuses are no
+/// errors; without a proxy, unless one is given.
 ///
 /// # Errors
 /// The CA file cannot be read.

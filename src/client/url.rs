@@ -1,6 +1,7 @@
 //! The relay's address: what a person types, and the WebSocket and HTTP addresses that follow from it.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use thiserror::Error;
 
@@ -77,6 +78,26 @@ impl FromStr for RelayUrl {
     }
 }
 
+fn is_of_own_network(host: &str) -> bool {
+    let Ok(ip) = host.parse::<IpAddr>() else {
+        let host = host.trim_end_matches('.');
+        let own = ["localhost", "local", "lan", "home", "internal", "home.arpa"];
+        return !host.contains('.')
+            || own.iter().any(|own| host.strip_suffix(own).is_some_and(|rest| rest.ends_with('.')));
+    };
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            let [a, b, ..] = ip.octets();
+            ip.is_loopback()
+                || ip.is_private()
+                || ip.is_link_local()
+                || ip.is_unspecified()
+                || a == 100 && b & 0xc0 == 64
+        }
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unspecified() || ip.is_unique_local() || ip.is_unicast_link_local(),
+    }
+}
+
 fn default_port(secure: bool) -> u16 {
     if secure { 443 } else { 80 }
 }
@@ -107,10 +128,19 @@ impl RelayUrl {
         if self.port == default_port(self.secure) { host } else { format!("{host}:{}", self.port) }
     }
 
-    /// The relay's HTTP address, without a path and without a slash at its end: `https://relay.example.com`.
+    /// The relay's HTTP address, without a slash at its end: `https://relay.example.com`. Before `/ws` there may be a path:
+    /// a proxy can have the relay behind a prefix.
     #[must_use]
     pub fn http(&self) -> String {
-        format!("http{}://{}", if self.secure { "s" } else { "" }, self.authority())
+        let prefix = self.path.strip_suffix("/ws").unwrap_or_default();
+        format!("http{}://{}{prefix}", if self.secure { "s" } else { "" }, self.authority())
+    }
+
+    /// Whether what is sent can be read on the way by others than those of one's own network: there is no TLS, and the host
+    /// is none of this machine, of a private network (RFC 1918, 4193, 6598) or of a name that only such a network knows.
+    #[must_use]
+    pub fn is_exposed(&self) -> bool {
+        !self.secure && !is_of_own_network(&self.host)
     }
 }
 
@@ -139,6 +169,42 @@ mod tests {
             (" http://relay:80 ", "ws://relay/ws"),
         ] {
             assert_eq!(read(typed).as_deref(), Ok(meant), "{typed}");
+        }
+    }
+
+    #[test]
+    fn the_api_is_where_the_socket_is() {
+        for (typed, http) in [
+            ("wss://relay.example.com", "https://relay.example.com"),
+            ("ws://[::1]:8080/ws", "http://[::1]:8080"),
+            ("wss://example.com/relay/ws", "https://example.com/relay"),
+            ("wss://example.com/other", "https://example.com"),
+        ] {
+            assert_eq!(typed.parse::<RelayUrl>().unwrap().http(), http);
+        }
+    }
+
+    #[test]
+    fn what_others_can_read_on_the_way_is_told() {
+        for own in [
+            "wss://relay.example.com",
+            "ws://127.0.0.1:8080",
+            "ws://localhost",
+            "ws://relay",
+            "ws://192.168.1.2",
+            "ws://10.1.2.3",
+            "ws://100.100.1.1",
+            "ws://[fd00::1]",
+            "ws://[::ffff:10.0.0.1]",
+            "ws://kitchen.local",
+            "ws://a.home.arpa",
+        ] {
+            assert!(!own.parse::<RelayUrl>().unwrap().is_exposed(), "{own}");
+        }
+        for exposed in
+            ["ws://relay.example.com", "ws://192.0.2.1", "ws://100.1.1.1", "ws://[2001:db8::1]", "ws://alocal.example"]
+        {
+            assert!(exposed.parse::<RelayUrl>().unwrap().is_exposed(), "{exposed}");
         }
     }
 

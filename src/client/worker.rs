@@ -1,7 +1,7 @@
 //! The client's thread: connects, serves, waits, connects again.
 
 use super::backoff::Backoff;
-use super::connect::{Failed, connect};
+use super::connect::{Failed, Way, connect};
 use super::connection::{Connection, Ending, expire};
 use super::envelope::random;
 use super::event::Event;
@@ -9,18 +9,16 @@ use super::options::Options;
 use super::secure::Secure;
 use super::shared::Shared;
 use mio::Poll;
-use rustls::ClientConfig;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Runs until the last event.
-pub(super) fn run(options: &Options, tls: Option<&Arc<ClientConfig>>, mut poll: Poll, shared: &Shared) {
+pub(super) fn run(options: &Options, way: &Way, mut poll: Poll, shared: &Shared) {
     let mut backoff = Backoff::new(options.backoff_min, options.backoff_max);
     // Outlives each connection: what the peer still says under the last keys can be read until new ones are agreed.
     let mut secure = None;
     loop {
         let started = Instant::now();
-        let (failed, held) = match serve(options, tls, &mut poll, shared, &mut secure, started) {
+        let (failed, held) = match serve(options, way, &mut poll, shared, &mut secure, started) {
             Ok((Ending::Last(event), _)) => return finish(shared, event),
             Ok((Ending::Lost(reason), authed)) => {
                 (reason.into(), if authed { started.elapsed() } else { Duration::ZERO })
@@ -48,14 +46,14 @@ fn finish(shared: &Shared, event: Event) {
 /// One connection. Whether it was authenticated stands beside its ending.
 fn serve(
     options: &Options,
-    tls: Option<&Arc<ClientConfig>>,
+    way: &Way,
     poll: &mut Poll,
     shared: &Shared,
     secure: &mut Option<Secure>,
     started: Instant,
 ) -> Result<(Ending, bool), Failed> {
     let by = started + options.connect_timeout;
-    let socket = connect(options, tls, poll, shared, by)?;
+    let socket = connect(options, way, poll, shared, by)?;
     let encryption = secure.take().unwrap_or_else(|| Secure::new(options));
     let mut connection = Connection::new(options, shared, socket, encryption, by);
     let ending = connection.run(poll);

@@ -9,7 +9,6 @@ pub mod file;
 mod flags;
 pub mod machine;
 pub mod network;
-pub mod proxy;
 mod secret;
 mod source;
 #[cfg(test)]
@@ -17,6 +16,7 @@ mod tests;
 mod tls;
 mod value;
 
+pub use crate::proxy;
 pub use admin_key::{AdminKeyError, KeyOrigin, admin_key, admin_key_file, admin_key_kept};
 pub use error::{ConfigError, Origin};
 pub use machine::Machine;

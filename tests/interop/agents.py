@@ -66,8 +66,25 @@ class Agent(Process):
     """coralmux-agent, with a state of its own."""
 
     def __init__(self, directory, relay, *flags, env=None):
-        command = [program("coralmux-agent"), "--relay", relay, "--qr", "none", *flags]
-        super().__init__(directory, command, {"XDG_STATE_HOME": str(directory)} | (env or {}))
+        at = flags.index("--e2e") if "--e2e" in flags else None
+        self.pairing = ["--relay", relay, "--qr", "none", *(flags[at : at + 2] if at is not None else [])]
+        self.state = {"XDG_STATE_HOME": str(directory)}
+        command = [program("coralmux-agent"), "--relay", relay, *flags]
+        super().__init__(directory, command, self.state | (env or {}))
+
+    def link(self, start="openclaw://pair"):
+        """The pairing link, as soon as there is one."""
+        deadline = time.monotonic() + START_TIMEOUT
+        while True:
+            if found := re.search(rf"^ +({start}\S+)$", self.shown(), re.MULTILINE):
+                return Link.parse(found[1])
+            assert self.process.poll() is None and time.monotonic() < deadline, self.output()
+            time.sleep(0.02)
+
+    def shown(self):
+        """What `coralmux-agent link` shows."""
+        command = [program("coralmux-agent"), "link", *self.pairing]
+        return subprocess.run(command, capture_output=True, text=True, env=os.environ | self.state).stdout
 
 
 class AiServer:

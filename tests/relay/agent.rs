@@ -22,6 +22,8 @@ pub(crate) struct Agent {
     child: Child,
     output: Arc<Mutex<String>>,
     folder: Arc<TempDir>,
+    /// What `coralmux-agent link` needs.
+    pairing: Vec<String>,
 }
 
 impl Agent {
@@ -58,22 +60,30 @@ impl Agent {
                 }
             });
         }
-        Self { child, output, folder }
+        let e2e = flags.iter().position(|flag| *flag == "--e2e").map_or(&[][..], |at| &flags[at..at + 2]);
+        let pairing = ["--relay", url].iter().chain(e2e).map(|flag| (*flag).to_owned()).collect();
+        Self { child, output, folder, pairing }
     }
 
     pub(crate) fn output(&self) -> String {
         self.output.lock().unwrap().clone()
     }
 
-    /// The pairing link that it shows.
+    /// The pairing link, as soon as it is kept.
     pub(crate) fn link(&self) -> Link {
         let mut link = None;
         wait_until("the pairing link", || {
-            let output = self.output();
-            link = output.lines().find_map(|line| Link::parse(line.trim()).ok());
-            link.is_some() && output.contains("openclaw://pair?")
+            link = self.shown(&[]).lines().find_map(|line| Link::parse(line.trim()).ok());
+            link.is_some()
         });
         link.unwrap()
+    }
+
+    /// What `coralmux-agent link` shows.
+    fn shown(&self, flags: &[&str]) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_coralmux-agent"));
+        command.arg("link").args(&self.pairing).args(flags).env("XDG_STATE_HOME", self.folder.path());
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
     }
 
     /// A phone that was paired by its link, with keys.
@@ -159,9 +169,13 @@ fn an_agent_registers_itself_pairs_by_its_link_and_comes_back_the_same() {
     assert_eq!((end.as_str(), streamed.as_str()), ("done", "You said: good morning"));
     assert_eq!(payload, json!({"full_text": "You said: good morning", "ref": id}));
     let (token, folder) = (agent.link().token, Arc::clone(&agent.folder));
+    let shown = agent.shown(&[]);
+    assert!(shown.contains(&format!("http://{}/#token={token}&k=", relay.address())), "{shown}");
+    assert!(shown.matches('\u{2588}').count() > 100, "QR codes:\n{shown}");
+    assert!(!agent.shown(&["--qr", "none"]).contains('\u{2588}'));
+    // Its output is no terminal, and may be a log.
     let output = agent.output();
-    assert!(output.contains(&format!("http://{}/#token={token}&k=", relay.address())), "{output}");
-    assert!(output.matches('\u{2588}').count() > 100, "QR codes:\n{output}");
+    assert!(!output.contains(&token) && output.contains("coralmux-agent link --relay ws://"), "{output}");
     let [file] = &files(folder.path())[..] else { panic!("{:?}", files(folder.path())) };
     assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
     agent.stop();
@@ -173,7 +187,7 @@ fn an_agent_registers_itself_pairs_by_its_link_and_comes_back_the_same() {
     assert_eq!(agent.link().token, token);
     agent.stop();
     let agent = Agent::start_in(folder, &relay, &["--echo", "--new"]);
-    assert_ne!(agent.link().token, token);
+    wait_until("another pairing", || agent.link().token != token);
 }
 
 #[test]
@@ -191,6 +205,7 @@ fn a_kept_pairing_stays_until_the_relay_has_accepted_another() {
     run("WRONG", 2);
     run(&format!("oc_pair_{}", "0".repeat(32)), 3);
     let agent = Agent::start_in(Arc::clone(&folder), &relay, &["--echo"]);
+    wait_until("its coming", || relay.online(&kept.token).1);
     let found = agent.link();
     assert_eq!(found.token, kept.token);
     assert_eq!(found.secret.unwrap().as_bytes(), kept.secret.unwrap().as_bytes());
@@ -205,7 +220,7 @@ fn a_kept_pairing_stays_until_the_relay_has_accepted_another() {
 #[test]
 fn an_agent_of_version_1_shows_the_fingerprint_that_its_phone_shows() {
     let relay = Relay::start(&[]);
-    let agent = Agent::start(&relay, &["--echo", "--e2e", "1", "--qr", "none"]);
+    let agent = Agent::start(&relay, &["--echo", "--e2e", "1"]);
     let link = agent.link();
     assert!(link.secret.is_none());
     let (_phone, events) =
@@ -220,7 +235,6 @@ fn an_agent_of_version_1_shows_the_fingerprint_that_its_phone_shows() {
         }
         number.as_ref().is_some_and(|number| agent.output().contains(number))
     });
-    assert!(!agent.output().contains('\u{2588}'));
 }
 
 #[test]

@@ -14,13 +14,14 @@ mod think;
 
 use super::backend::{Backend, BackendError, Ending, Outcome, Output, Question};
 use super::cancel::Cancel;
-use crate::client::{TlsError, Trust, http_agent};
+use crate::client::{TlsError, Trust, http_agent, proxy_of};
 use mask::Mask;
 use reading::Reading;
 use serde_json::json;
 use std::fmt;
 use std::io::Read;
 use std::time::{Duration, Instant};
+use thiserror::Error;
 
 /// To look up the name and to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -51,6 +52,17 @@ pub(super) struct Settings {
     pub(super) trust: Trust,
 }
 
+/// Why a server cannot be asked.
+#[derive(Debug, Error)]
+pub(super) enum OpenError {
+    /// The trusted certificates cannot be read.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The environment names a proxy of a kind that is not supported.
+    #[error("{0}")]
+    Proxy(String),
+}
+
 /// See the module.
 pub(super) struct OpenAi {
     settings: Settings,
@@ -66,12 +78,14 @@ impl fmt::Debug for OpenAi {
 }
 
 impl OpenAi {
-    /// A backend that asks this server.
+    /// A backend that asks this server, through a proxy where the environment names one for it.
     ///
     /// # Errors
-    /// The CA file cannot be read.
-    pub(super) fn new(settings: Settings) -> Result<Self, TlsError> {
+    /// The CA file cannot be read, or the proxy is of a kind that is not supported.
+    pub(super) fn new(settings: Settings) -> Result<Self, OpenError> {
         let agent = http_agent(&settings.trust)?
+            .proxy(proxy_of(&settings.url).map_err(OpenError::Proxy)?)
+            .max_redirects_will_error(false)
             .timeout_resolve(Some(CONNECT_TIMEOUT))
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .timeout_recv_response(Some(settings.timeout))

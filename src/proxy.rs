@@ -4,10 +4,10 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::Uri;
 pub use hyper_util::client::proxy::matcher::Intercept;
 use hyper_util::client::proxy::matcher::Matcher;
 use std::net::{IpAddr, ToSocketAddrs};
+use ureq::http::Uri;
 use ureq::{Proxy, ProxyProtocol};
 
 /// The proxy on the way to `url`; `None`: there is none.
