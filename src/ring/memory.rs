@@ -5,8 +5,8 @@
 //! in the cache, and what lies above them is given back to the system when it has not been needed for a while.
 
 use super::map::{HUGE_PAGE_BYTES, Mapping};
+use super::ranges::Ranges;
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// Memory from this size on comes from the arena.
@@ -126,10 +126,13 @@ impl Memory {
         }
     }
 
+    /// # Panics
+    /// When there is no room for so many: then the kernel has written past the end.
+    ///
     /// # Safety
     /// `count` bytes behind the end must have been written, within the capacity.
     pub(super) unsafe fn extend_written(&mut self, count: usize) {
-        debug_assert!(self.len() + count <= self.capacity());
+        assert!(count <= self.capacity() - self.len(), "written past the end");
         match self {
             // SAFETY: the caller says so.
             Self::Heap(bytes) => unsafe { bytes.set_len(bytes.len() + count) },
@@ -163,7 +166,7 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        self.arena.give_back(self.start, self.length);
+        self.arena.free.borrow_mut().give_back(self.start, self.length);
     }
 }
 
@@ -171,8 +174,7 @@ impl Drop for Block {
 #[derive(Debug)]
 struct Arena {
     memory: Mapping,
-    /// Free ranges by their start, with their length. No two of them touch.
-    free: RefCell<BTreeMap<usize, usize>>,
+    free: RefCell<Ranges>,
     /// The end of the highest block since the last trim.
     recent_end: Cell<usize>,
     /// What lies behind this has not been written to since the system had it last.
@@ -185,7 +187,7 @@ impl Arena {
         let memory = Mapping::huge(bytes).ok()?;
         Some(Rc::new(Self {
             memory,
-            free: RefCell::new(BTreeMap::from([(0, bytes)])),
+            free: RefCell::new(Ranges::new(bytes)),
             recent_end: Cell::new(0),
             touched_end: Cell::new(0),
         }))
@@ -193,35 +195,16 @@ impl Arena {
 
     fn take(self: &Rc<Self>, capacity: usize) -> Option<Block> {
         let length = capacity.checked_next_multiple_of(BLOCK_BYTES_STEP)?;
-        let mut free = self.free.borrow_mut();
-        let (&start, &room) = free.iter().find(|&(_, &room)| room >= length)?;
-        free.remove(&start);
+        let start = self.free.borrow_mut().take(length)?;
         let end = start + length;
-        if room > length {
-            free.insert(end, room - length);
-        }
         self.recent_end.set(self.recent_end.get().max(end));
         self.touched_end.set(self.touched_end.get().max(end));
         Some(Block { arena: Rc::clone(self), start, length, used: 0 })
     }
 
-    fn give_back(&self, mut start: usize, mut length: usize) {
-        let mut free = self.free.borrow_mut();
-        if let Some(behind) = free.remove(&(start + length)) {
-            length += behind;
-        }
-        if let Some((&before, room)) = free.range_mut(..start).next_back()
-            && before + *room == start
-        {
-            start = before;
-            length += *room;
-        }
-        free.insert(start, length);
-    }
-
     fn trim(&self) {
-        let used_end = match self.free.borrow().last_key_value() {
-            Some((&start, &length)) if start + length == self.memory.bytes() => start,
+        let used_end = match self.free.borrow().last() {
+            Some((start, length)) if start + length == self.memory.bytes() => start,
             _ => self.memory.bytes(),
         };
         let kept_end = self.recent_end.replace(used_end).max(used_end).max(KEPT_BYTES);
@@ -241,7 +224,7 @@ mod tests {
 
     fn blocks(source: &Source) -> Vec<(usize, usize)> {
         let arena = source.arena.get().and_then(Option::as_ref).expect("a block was asked for");
-        arena.free.borrow().iter().map(|(&start, &length)| (start, length)).collect()
+        arena.free.borrow().all().0
     }
 
     fn start(memory: &Memory) -> usize {

@@ -15,6 +15,7 @@ mod memory;
 pub mod order;
 pub mod probe;
 pub mod queue;
+mod ranges;
 #[cfg(test)]
 mod tests;
 mod wake;
