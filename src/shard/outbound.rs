@@ -125,12 +125,13 @@ impl Shard {
 
     /// Hands to the ring what was queued: one send for each socket.
     pub(super) fn flush(&mut self) {
-        let mut dirty = std::mem::take(&mut self.outboxes.dirty);
-        for conn in dirty.drain(..) {
+        let mut at = 0;
+        // A connection for which nothing can be sealed any more ends here; what its peer is told of that comes last.
+        while let Some(&conn) = self.outboxes.dirty.get(at) {
+            at += 1;
             self.flush_one(conn);
         }
-        // Flushing fills nothing, so the list can be used again with its capacity.
-        self.outboxes.dirty = dirty;
+        self.outboxes.dirty.clear();
     }
 
     fn flush_one(&mut self, conn: u32) {
