@@ -1,6 +1,7 @@
 // The phone in the browser with the agents that the project has: the program and the one in Python, in both versions of
 // the encryption.
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -35,6 +36,14 @@ function rust(token, ...flags) {
   const state = join(directory, token);
   const all = ['--relay', relay.url, '--token', token, '--state', state, '--echo', '--qr', 'none', ...flags];
   return new Program(binary('coralmux-agent'), all, { cwd: ROOT });
+}
+
+// The link for browsers, as soon as the agent has kept its pairing.
+async function shownLink(agent, token) {
+  await agent.says(/are kept in/);
+  const flags = ['link', '--relay', relay.url, '--state', join(directory, token), '--qr', 'none'];
+  const shown = execFileSync(binary('coralmux-agent'), flags, { encoding: 'utf8' });
+  return shown.match(/http:\/\/127\.0\.0\.1:\d+\/#token=\S+&k=[\w-]{43}/)[0];
 }
 
 async function hears(phone, question, answer = `You said: ${question}`) {
@@ -76,10 +85,10 @@ test('the agent in Python, version 1', async () => {
   await agent.stop();
 });
 
-test('coralmux-agent, by the link that it shows: text, an image, a restart', async () => {
+test('coralmux-agent, by its link: text, an image, a restart', async () => {
   const token = await relay.token();
   let agent = rust(token);
-  const shown = await agent.says(/http:\/\/127\.0\.0\.1:\d+\/#token=\S+&k=[\w-]{43}/);
+  const shown = await shownLink(agent, token);
   const phone = await Phone.open(browser, shown);
   await phone.secure('Encrypted, verified');
   await hears(phone, 'hello rust');
@@ -109,7 +118,7 @@ test('coralmux-agent, version 1', async () => {
 test('coralmux-agent refuses a link of another pairing, and the page says so', async () => {
   const token = await relay.token();
   const agent = rust(token);
-  await agent.says(/#token=/);
+  await agent.says(/are kept in/);
   const phone = await Phone.open(browser, link(relay, token, randomBytes(32)));
   await phone.shows('#banner-text', 'another pairing key');
   await phone.close();
@@ -119,7 +128,7 @@ test('coralmux-agent refuses a link of another pairing, and the page says so', a
 test('coralmux-agent stops an answer when the phone says something else', async () => {
   const token = await relay.token();
   const agent = rust(token);
-  const phone = await Phone.open(browser, await agent.says(/http:\S+#token=\S+&k=[\w-]{43}/));
+  const phone = await Phone.open(browser, await shownLink(agent, token));
   await phone.secure('Encrypted, verified');
   await phone.say('word '.repeat(200));
   await phone.shows('.message.agent[data-state="streaming"] .body', 'You said: word');
