@@ -107,7 +107,7 @@ table! {
     BUDGET_WAITING Gauge "coralmux_memory_budget_waiting"
         "Connections that wait for memory now, by shard."
     BUFFERS Gauge "coralmux_receive_buffers"
-        "Receive buffers by shard, pool (single: for those who have not authenticated; for the others incremental or whole, as the kernel allows) and state: kernel (may be written into), used (hold bytes that were not passed on yet), free."
+        "Receive buffers by shard, pool (single: one for each receive of at most 4 KiB, as from clients that have not authenticated; incremental or whole, as the kernel allows: for all other receives) and state: kernel (may be written into), used (hold bytes that were not passed on yet), free."
     BUFFER_SHORTAGES Counter "coralmux_receive_buffer_shortages_total"
         "Receives that found no buffer and were tried again, by shard."
     RING_ENTERS Counter "coralmux_ring_enters_total"
