@@ -43,9 +43,8 @@ impl Prepared {
         let tokens = Arc::new(Tokens::default());
         let acme = match &tls.acme {
             Some(wanted) => {
-                let settings = acme::Settings::read(wanted).map_err(|text| Failure::new(exit::CONFIG, text))?;
                 let answers = (!http.is_empty()).then(|| Arc::clone(&tokens));
-                let keeper = acme::Keeper::open(settings, &certificates, answers);
+                let keeper = acme::Keeper::open(wanted, &certificates, answers);
                 Some(keeper.map_err(|error| Failure::new(exit::CONFIG, error))?)
             }
             None => None,

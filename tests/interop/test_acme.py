@@ -247,6 +247,22 @@ def test_an_acme_directory_that_is_not_trusted_is_named_with_the_flag_that_mends
     assert ca.pebble.directory_url in relay.log() and "its issuer is unknown" in relay.log(), relay.log()
 
 
+@pytest.mark.parametrize("text", [None, "", "no certificate", "-----BEGIN CERTIFICATE-----\n?\n"])
+def test_what_the_directory_is_checked_against_may_be_mended_while_the_relay_runs(setup, text):
+    ca = setup()
+    ca.pebble.start()
+    right = ca.pebble.ca.read_text()
+    ca.pebble.ca = ca.directory / "other.pem"
+    if text is not None:
+        ca.pebble.ca.write_text(text)
+    relay = ca.relay()
+    wait_for(relay.log, lambda: relay.health()["status"] == "degraded" and "--acme-ca" in relay.log())
+    ca.pebble.ca.write_text(right)
+    relay.process.send_signal(signal.SIGHUP)
+    ca.issued(relay)
+    assert relay.health()["status"] == "ok"
+
+
 def test_the_directory_of_the_acme_account_is_for_its_owner_alone(setup, tmp_path):
     ca = setup()
     (loose := tmp_path / "loose").mkdir(mode=0o755)

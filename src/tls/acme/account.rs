@@ -3,26 +3,27 @@
 use super::client::{Client, RetryAfter};
 use super::disk::Disk;
 use super::order::Fault;
-use super::{DiskError, Settings};
+use super::{DiskError, read_roots};
+use crate::config::Acme;
 use instant_acme::{Account, AccountCredentials, Error, ExternalAccountKey, NewAccount};
 use tokio::sync::Mutex;
 
 /// Opens the account when it is needed, and keeps it open.
 pub(super) struct Accounts {
-    settings: Settings,
+    acme: Acme,
     disk: Disk,
     retry_after: RetryAfter,
     open: Mutex<Option<Account>>,
 }
 
 impl Accounts {
-    pub(super) fn new(settings: Settings, disk: Disk, retry_after: RetryAfter) -> Self {
-        Self { settings, disk, retry_after, open: Mutex::default() }
+    pub(super) fn new(acme: Acme, disk: Disk, retry_after: RetryAfter) -> Self {
+        Self { acme, disk, retry_after, open: Mutex::default() }
     }
 
     /// The URL of the directory that is asked.
     pub(super) fn directory(&self) -> &str {
-        &self.settings.acme.directory
+        &self.acme.directory
     }
 
     /// The account. Asks the CA for its directory the first time, and for an account where there is none.
@@ -60,7 +61,7 @@ impl Accounts {
     }
 
     async fn make(&self) -> Result<Account, Fault> {
-        let acme = &self.settings.acme;
+        let acme = &self.acme;
         let contact = acme.email.as_ref().map(|email| format!("mailto:{email}"));
         let contact: Vec<&str> = contact.as_deref().into_iter().collect();
         let new = NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
@@ -74,7 +75,8 @@ impl Accounts {
     }
 
     fn builder(&self) -> Result<instant_acme::AccountBuilder, Fault> {
-        let client = Client::new(self.settings.roots.as_deref(), self.retry_after.clone())?;
+        let roots = self.acme.ca.as_deref().map(read_roots).transpose().map_err(Fault::Unreadable)?;
+        let client = Client::new(roots.as_deref(), self.retry_after.clone())?;
         Ok(Account::builder_with_http(Box::new(client)))
     }
 }

@@ -1,11 +1,12 @@
 //! Keeps a certificate for each domain: a task for each waits until one is due, orders it, and waits again.
 
+use super::DiskError;
 use super::account::Accounts;
 use super::client::RetryAfter;
 use super::disk::Disk;
 use super::order::{Fault, Responders, Way, order};
 use super::schedule::{renew_at, renew_in, retry_delay};
-use super::{DiskError, Settings};
+use crate::config::Acme;
 use crate::telemetry::clock::unix_now;
 use crate::tls::certificate::Certificate;
 use crate::tls::certificates::{Certificates, Place};
@@ -42,15 +43,11 @@ impl Keeper {
     ///
     /// # Errors
     /// [`DiskError`]: what the CA gives out could not be kept.
-    pub fn open(
-        settings: Settings,
-        certificates: &Arc<Certificates>,
-        tokens: Option<Arc<Tokens>>,
-    ) -> Result<Self, DiskError> {
-        let disk = Disk::open(&settings.acme.dir, &settings.acme.directory)?;
+    pub fn open(acme: &Acme, certificates: &Arc<Certificates>, tokens: Option<Arc<Tokens>>) -> Result<Self, DiskError> {
+        let disk = Disk::open(&acme.dir, &acme.directory)?;
         let retry_after = RetryAfter::default();
         let mut domains = Vec::new();
-        for domain in &settings.acme.domains {
+        for domain in &acme.domains {
             let place = certificates.add(domain.clone(), Source::Acme);
             let kept = kept(&disk, domain);
             if let Some(certificate) = &kept {
@@ -59,7 +56,7 @@ impl Keeper {
             domains.push((domain.clone(), place, kept));
         }
         let responders = Responders { certificates: Arc::clone(certificates), tokens };
-        let accounts = Accounts::new(settings, disk.clone(), retry_after.clone());
+        let accounts = Accounts::new(acme.clone(), disk.clone(), retry_after.clone());
         Ok(Self { accounts, disk, responders, retry_after, orders: Semaphore::new(ORDERS_MAX), domains })
     }
 

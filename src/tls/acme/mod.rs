@@ -19,30 +19,12 @@ pub use keeper::Keeper;
 
 use super::certificate::pem_fault;
 use super::files::FILE_BYTES_MAX;
-use crate::config::{Acme, file};
+use crate::config::file;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use std::path::Path;
 
-/// What there is to know before the CA is asked.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// What the operator said.
-    pub acme: Acme,
-    /// What the directory's own TLS is checked against; `None`: the system's certificates.
-    pub roots: Option<Vec<CertificateDer<'static>>>,
-}
-
-impl Settings {
-    /// With the certificates of [`Acme::ca`] read.
-    ///
-    /// # Errors
-    /// A text that names the flag and says what is right.
-    pub fn read(acme: &Acme) -> Result<Self, String> {
-        Ok(Self { acme: acme.clone(), roots: acme.ca.as_deref().map(read_roots).transpose()? })
-    }
-}
-
+/// What the directory's own TLS is checked against. Read each time the CA is asked anew, so that a mended file is taken.
 fn read_roots(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let wrong = |what: String| {
         format!(

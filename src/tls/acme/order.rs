@@ -76,6 +76,9 @@ pub(super) enum Fault {
     /// It could not be reached, or was not understood.
     #[error("{}", chain_of(.0))]
     Away(Error),
+    /// What it has to be checked against cannot be read.
+    #[error("{0}")]
+    Unreadable(String),
     /// It took too long.
     #[error("the CA did not answer in time")]
     Slow,
@@ -89,7 +92,7 @@ impl Fault {
     pub(super) fn trouble(&self) -> Trouble {
         match self {
             Self::Said(problem) if problem.status.is_some_and(|status| status >= 500) => Trouble::Away,
-            Self::Away(_) | Self::Slow => Trouble::Away,
+            Self::Away(_) | Self::Unreadable(_) | Self::Slow => Trouble::Away,
             Self::Challenge { .. } | Self::NotOffered(_) | Self::Said(_) | Self::Useless(_) => Trouble::Refused,
         }
     }
@@ -100,7 +103,7 @@ impl Fault {
         match distrust(error) {
             Some(why) => format!(
                 "the HTTPS certificate of the ACME directory {directory} is not trusted: {why}; check that --acme-ca \
-                 has the CA certificates behind it (without that flag the system's hold; a changed file takes a restart)"
+                 has the CA certificates behind it (without that flag the system's hold)"
             ),
             None => format!("{} (ACME directory {directory})", chain_of(error)),
         }
