@@ -1,11 +1,12 @@
 // The answers that are under way: which question each belongs to, what of it has come, how it ended. It knows neither
 // the screen nor the connection. What comes here has been read with the agent's keys (or the chat has none).
 
-import { plainText } from './words.js';
+import { finishText, plainText } from './words.js';
 
 // Of an answer, this much is read out by a screen reader at once; the rest stands in the conversation.
 const SPOKEN_CHARACTERS_MAX = 1_500;
 const STATUS_CHARACTERS_MAX = 200;
+const NOTICE_CHARACTERS_MAX = 300;
 // So many answers that broke off can go on.
 const CUT_MAX = 10;
 
@@ -122,7 +123,8 @@ export class Answers {
     if (state === 'cut') this.#cut = [...this.#cut, answer].slice(-CUT_MAX);
     this.#handlers.show(answer);
     this.#handlers.keep(answer);
-    this.#handlers.announce(state === 'done' ? `Agent: ${answer.text.slice(0, SPOKEN_CHARACTERS_MAX)}` : error);
+    const spoken = `Agent: ${answer.text.slice(0, SPOKEN_CHARACTERS_MAX)}${answer.remark ? ` (${answer.remark})` : ''}`;
+    this.#handlers.announce(state === 'done' ? spoken : error);
   }
 
   #receiveDelta({ delta, seq, ref }) {
@@ -147,7 +149,7 @@ export class Answers {
     this.#handlers.progress(answer);
   }
 
-  #receiveDone({ full_text: whole, cancelled, ref }) {
+  #receiveDone({ full_text: whole, cancelled, finish, notice, ref }) {
     let answer = this.#find(ref) ?? this.#resume(ref);
     if (!answer && typeof whole === 'string') answer = this.#begin(ref);
     if (!answer) return;
@@ -157,6 +159,11 @@ export class Answers {
     }
     if (cancelled) answer.remark = 'Stopped by your next message';
     else if (!answer.text) answer.remark = 'The answer is empty';
+    else if (typeof finish === 'string') {
+      answer.remark = plainText(notice, NOTICE_CHARACTERS_MAX) || finishText(finish);
+      // A refusal is all that there is to say.
+      answer.isPart = finish !== 'refusal';
+    }
     this.#handlers.answered(answer.ref);
     this.#end(answer, 'done');
   }

@@ -7,13 +7,21 @@ import { readSecret, support, toBase64 } from './e2e.js';
 import { History } from './history.js';
 import { IMAGES_MAX, shrink } from './images.js';
 import { LinkError, isSamePairing, loadPairing, pairingName, readFragment, readLink, savePairing, socketUrl } from './link.js';
+import { copyText } from './markdown.js';
 import { Conversation } from './messages.js';
+import { within } from './patience.js';
 import { newId } from './relay.js';
 import { canScan, scan } from './scan.js';
-import { ENDED, errorText, plainText, presence, security, unverifiedText } from './words.js';
+import { ENDED, errorText, missedText, plainText, presence, security, unverifiedText } from './words.js';
 
 const $ = (id) => document.getElementById(id);
 
+// A longer text would not fit into a message whatever it is made of.
+const TEXT_CHARACTERS_MAX = 200_000;
+// What the browser itself does is not waited for longer than this.
+const BROWSER_MS = 3_000;
+const PICTURES_MS = 20_000;
+const CAMERA_MS = 5_000;
 // How many messages wait for the agent at most.
 const WAITING_MAX = 10;
 // Of so many sent messages it is known which one an error is about.
@@ -22,6 +30,7 @@ const SENT_MAX = 50;
 const KEEP_EVERY_MS = 2_000;
 // So many notes are on the screen at most, and so many of each visit are kept: others may cause them, without end.
 const NOTES_MAX = 20;
+const NOT_REMOVED = 'This browser’s storage does not answer. What it kept of the conversation may still be there.';
 const NAME = 'My agent';
 const NAME_CHARACTERS_MAX = 60;
 // A rate limit is waited for by itself if it is not longer than this.
@@ -43,6 +52,9 @@ const sent = new Map();
 let attached = [];
 let notes = [];
 let notesKept = 0;
+// How many messages of the agent never came, and the note that says so.
+let missed = 0;
+let missedNote = null;
 // The request for the agent's name, and the keys under which it was made.
 let nameAsked = null;
 
@@ -60,12 +72,12 @@ const answers = new Answers({
 // ---- Pairing ----
 
 async function begin() {
-  abilities = await support();
+  abilities = await within(support(), BROWSER_MS).catch(() => 'old');
   pairing = loadPairing();
   const linked = fromAddressBar();
   if (linked) await adopt(linked);
   if (pairing) await openChat();
-  else await welcome();
+  else welcome();
 }
 
 // The pairing in the page's own address, which is taken out of it: an address is shown, kept and shared.
@@ -117,13 +129,14 @@ function showLinkError(error) {
   $('link').setAttribute('aria-invalid', String(Boolean(error)));
 }
 
-async function welcome() {
-  $('chat').hidden = true;
+function welcome(trouble = '') {
+  $('starting').hidden = $('chat').hidden = true;
   $('welcome').hidden = false;
   const { text } = security({ name: 'refused', why: abilities });
-  $('welcome-note').hidden = abilities === 'ok';
-  $('welcome-note').textContent = text ?? '';
-  $('scan').hidden = !(await canScan());
+  $('welcome-note').textContent = trouble || (abilities === 'ok' ? '' : text);
+  $('welcome-note').hidden = !$('welcome-note').textContent;
+  $('app-note').hidden = !(navigator.standalone || matchMedia('(display-mode: standalone)').matches);
+  canScan().then((can) => ($('scan').hidden = !can));
   if (matchMedia('(pointer: fine)').matches) $('link').focus();
 }
 
@@ -131,8 +144,9 @@ async function welcome() {
 
 async function openChat() {
   leaveChat();
-  $('welcome').hidden = true;
+  $('starting').hidden = $('welcome').hidden = true;
   $('chat').hidden = false;
+  $('presence-text').textContent = 'Connecting…';
   history = await History.open(await pairingName(pairing));
   const kept = (await history.load()).sort((one, other) => one.time - other.time);
   for (const message of kept) {
@@ -150,6 +164,7 @@ async function openChat() {
     message: (type, payload) => receive(type, payload),
     error: (payload) => receiveError(payload),
     refused: (payload) => receiveUnread(payload),
+    missed: (count) => noteMissed(count),
     unreadable: (reason) => note(`A message could not be read and was dropped: ${reason}.`),
   });
   channel.start();
@@ -167,20 +182,25 @@ function leaveChat() {
   answers.clear();
   waiting = [];
   notes = [];
+  missed = 0;
+  missedNote = null;
   nameAsked = null;
   sent.clear();
   detachAll();
 }
 
+// Resolves to whether nothing is left of what was to go.
 async function forgetPairing({ andConversation }) {
   leaveChat();
+  let isGone = true;
   if (andConversation) {
     const kept = await History.open(await pairingName(pairing));
-    await kept.clear();
+    isGone = await kept.clear();
     kept.close();
   }
   pairing = null;
   savePairing(null);
+  return isGone;
 }
 
 async function keep(message) {
@@ -204,6 +224,18 @@ function note(text, unverified = false) {
   announce(text);
 }
 
+function noteMissed(count) {
+  missed += count;
+  if (!notes.includes(missedNote)) {
+    note(missedText(missed));
+    missedNote = notes.at(-1);
+  } else {
+    missedNote.text = missedText(missed);
+    show(missedNote);
+    keep(missedNote);
+  }
+}
+
 let announced = '';
 function announce(text) {
   // The same words twice would not be read out twice.
@@ -216,6 +248,7 @@ function announce(text) {
 async function submit() {
   const text = $('text').value.trim();
   if ((!text && !attached.length) || !channel || $('send').disabled) return;
+  if (tooLong()) return showComposerError(tooLong());
   if (waiting.length >= WAITING_MAX) return showComposerError('Enough messages wait for the agent already.');
   const images = attached.map(({ blob }) => blob);
   const message = { role: 'me', text, images, time: Date.now(), state: 'sending' };
@@ -225,7 +258,8 @@ async function submit() {
   fitComposer();
   waiting.push(message);
   show(message);
-  await keep(message);
+  // Storage that does not answer keeps nothing from being sent.
+  keep(message);
   await flush();
 }
 
@@ -248,7 +282,12 @@ async function flush() {
       setState(message, 'sending');
       message.id = newId();
       remember(message);
-      const payload = await payloadOf(message);
+      const payload = await payloadOf(message).catch(() => null);
+      if (!payload) {
+        waiting = waiting.filter((one) => one !== message);
+        setState(message, 'failed', 'An image can no longer be read. Add it again.');
+        continue;
+      }
       // The chat may have been closed, or the channel lost, meanwhile.
       if (!(await channel?.send('chat.send', payload, message.id))) {
         sent.delete(message.id);
@@ -277,11 +316,14 @@ function putBack(message) {
   setState(message, 'waiting');
 }
 
-async function payloadOf({ text, images }) {
+async function payloadOf(message) {
+  const { images } = message;
+  // Half of a pair of code units is no character; not every agent could read it.
+  const text = message.text.toWellFormed?.() ?? message.text;
   if (!images?.length) return { text };
   const encoded = images.map(async (blob) => ({
     mime: blob.type,
-    data: toBase64(new Uint8Array(await blob.arrayBuffer())),
+    data: toBase64(new Uint8Array(await within(blob.arrayBuffer(), PICTURES_MS))),
   }));
   return { text, images: await Promise.all(encoded) };
 }
@@ -473,12 +515,19 @@ function allowPlain() {
 }
 
 // Goes to the pairing page, and keeps the present pairing until another one is taken.
-async function unpair() {
+function unpair() {
   leaveChat();
-  await welcome();
+  welcome();
 }
 
 // ---- Composer ----
+
+function tooLong() {
+  const { length } = $('text').value;
+  if (length <= TEXT_CHARACTERS_MAX) return '';
+  const [has, most] = [length, TEXT_CHARACTERS_MAX].map((count) => count.toLocaleString('en'));
+  return `This message has ${has} characters, and ${most} fit. Nothing was cut off: shorten it, or send it in parts.`;
+}
 
 function showComposerError(text) {
   $('composer-error').textContent = text;
@@ -556,6 +605,9 @@ async function scanCode() {
   const abort = new AbortController();
   dialog.addEventListener('close', () => abort.abort(), { once: true });
   dialog.showModal();
+  const waits = setTimeout(() => {
+    if (!$('video').videoWidth) $('camera-note').textContent = 'The camera does not answer. Allow it for this page, or close this and paste the link.';
+  }, CAMERA_MS);
   let text = null;
   const accept = (found) => {
     try {
@@ -573,7 +625,19 @@ async function scanCode() {
     if (text) await pair(text);
   } catch {
     $('camera-note').textContent = 'The camera cannot be used. Allow it for this page, or paste the link.';
+  } finally {
+    clearTimeout(waits);
   }
+}
+
+// The link that pairs another browser, or this page as an app: shown when it is asked for, and gone with the dialog.
+function showPairingLink(isShown) {
+  const key = pairing?.k ? `&k=${pairing.k}` : '';
+  $('taken-link').value = isShown ? `${location.origin}${location.pathname}#token=${pairing.token}${key}` : '';
+  $('taken').hidden = !isShown;
+  $('take').setAttribute('aria-expanded', String(isShown));
+  $('copy-link').hidden = !navigator.clipboard;
+  $('copy-link').textContent = 'Copy';
 }
 
 function setTheme(theme) {
@@ -615,16 +679,22 @@ $('composer').onsubmit = (event) => {
   event.preventDefault();
   submit();
 };
-$('text').oninput = () => fitComposer();
+$('text').oninput = () => {
+  fitComposer();
+  showComposerError(tooLong());
+};
 $('text').onkeydown = (event) => {
   // On a touch keyboard the key makes a new line; there is a button to send.
-  if (event.key !== 'Enter' || event.shiftKey || event.isComposing || matchMedia('(pointer: coarse)').matches) return;
+  if (event.key !== 'Enter' || event.shiftKey || matchMedia('(pointer: coarse)').matches) return;
+  // The key that ends an input method's composition; in Safari it comes after the composition's end, with this code.
+  if (event.isComposing || event.keyCode === 229) return;
   event.preventDefault();
   submit();
 };
 $('text').onpaste = (event) => {
   const images = [...event.clipboardData.files].filter((file) => file.type.startsWith('image/'));
-  if (!images.length) return;
+  // Programs for texts and tables put a picture beside the text that was copied: it is the text that is meant.
+  if (!images.length || event.clipboardData.getData('text/plain')) return;
   event.preventDefault();
   attach(images);
 };
@@ -639,9 +709,18 @@ $('banner-action').onclick = () => bannerAction?.();
 for (const id of ['security', 'more']) {
   $(id).onclick = () => {
     document.querySelector(`input[name="theme"][value="${settings.theme}"]`).checked = true;
+    $('kept').textContent = history?.isKept
+      ? 'The conversation is kept in this browser only.'
+      : 'This browser’s storage does not answer: the conversation is gone when the page is closed.';
     $('about').showModal();
   };
 }
+$('take').onclick = () => showPairingLink($('taken').hidden);
+$('about').onclose = () => showPairingLink(false);
+$('taken-link').onfocus = () => $('taken-link').select();
+$('copy-link').onclick = async () => {
+  $('copy-link').textContent = await copyText($('taken-link').value);
+};
 $('about').onchange = (event) => {
   if (event.target.name !== 'theme') return;
   settings.theme = event.target.value;
@@ -653,16 +732,17 @@ $('clear').onclick = async () => {
   answers.interrupt();
   answers.clear();
   notes = [];
-  await history.clear();
+  const isGone = await history.clear();
   conversation.clear();
   refresh();
+  if (!isGone) note(NOT_REMOVED);
 };
 $('forget').onclick = async () => {
   $('about').close();
   const text = 'The conversation and the key are removed from this browser. To chat again you need the link that your agent shows.';
   if (!(await confirm('Forget this pairing?', text, 'Forget'))) return;
-  await forgetPairing({ andConversation: true });
-  await welcome();
+  const isGone = await forgetPairing({ andConversation: true });
+  welcome(isGone ? '' : NOT_REMOVED);
 };
 for (const dialog of document.querySelectorAll('dialog')) {
   // A click beside a dialog closes it.
@@ -689,4 +769,8 @@ addEventListener('beforeinstallprompt', (event) => {
 const worker = globalThis.trustedTypes?.createPolicy('service-worker', { createScriptURL: () => 'sw.js' }).createScriptURL('');
 navigator.serviceWorker?.register(worker ?? 'sw.js').catch((error) => console.warn('no offline page:', error));
 
-begin();
+begin().catch((error) => {
+  console.error(error);
+  $('starting').hidden = false;
+  $('starting').textContent = `The page could not start: ${error.message}. Load it again.`;
+});

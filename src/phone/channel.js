@@ -37,7 +37,7 @@ export class Channel {
 
   // pairing: { token, secret? (32 bytes), plainAllowed }; support: see e2e.js
   // handlers: change(), message(type, payload), error(payload): in clear; unreadable(reason),
-  // refused(payload): the agent, as it seems, could not read what was sent
+  // refused(payload): the agent, as it seems, could not read what was sent; missed(count): so many messages never came
   constructor(url, pairing, support, handlers) {
     this.#pairing = pairing;
     this.#support = support;
@@ -178,8 +178,12 @@ export class Channel {
     // In clear it is the relay's own word, or that of an agent which has no keys to encrypt it with.
     if (type === 'chat.error' && !isSealed(payload)) return this.#handleError(payload ?? {});
     const connection = this.#connection;
+    const session = this.#session;
+    const missedBefore = session?.missed;
     const opened = await this.#unseal(type, payload);
-    if (connection === this.#connection) this.#handlers.message(type, opened ?? {});
+    if (connection !== this.#connection) return;
+    if (session?.missed > missedBefore) this.#handlers.missed(session.missed - missedBefore);
+    this.#handlers.message(type, opened ?? {});
   }
 
   #handleStatus(peer) {

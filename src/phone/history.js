@@ -1,14 +1,18 @@
-// The conversation, kept in this browser (IndexedDB) within bounds. Where the browser keeps nothing, it lasts as long as
-// the page.
+// The conversation, kept in this browser (IndexedDB) within bounds. Where the browser keeps nothing, or does not answer, it
+// lasts as long as the page.
+
+import { Late, within } from './patience.js';
 
 const MESSAGES_MAX = 500;
 const BYTES_MAX = 64 * 1024 * 1024;
+const ANSWER_MS = 3_000;
 
 function done(request) {
-  return new Promise((resolve, reject) => {
+  const answer = new Promise((resolve, reject) => {
     request.onsuccess = () => resolve(request.result);
     request.onerror = () => reject(request.error);
   });
+  return within(answer, ANSWER_MS);
 }
 
 function sizeOf(message) {
@@ -41,13 +45,24 @@ export class History {
     return history;
   }
 
+  // Whether what is said here will be found again.
+  get isKept() {
+    return this.#database !== null;
+  }
+
   #store(mode) {
     return this.#database.transaction('messages', mode).objectStore('messages');
   }
 
   async load() {
     if (!this.#database) return [];
-    const messages = await done(this.#store('readonly').index('pairing').getAll(this.#pairing)).catch(() => []);
+    let messages;
+    try {
+      messages = await done(this.#store('readonly').index('pairing').getAll(this.#pairing));
+    } catch {
+      this.#database = null;
+      return [];
+    }
     for (const message of messages) this.#count(message.key, sizeOf(message));
     return messages;
   }
@@ -74,6 +89,8 @@ export class History {
       }
     } catch (error) {
       console.warn('the message is not kept:', error);
+      // What does not answer would hold up each message that follows.
+      if (error instanceof Late) this.#database = null;
     }
   }
 
@@ -88,11 +105,16 @@ export class History {
     await done(this.#store('readwrite').delete(key));
   }
 
-  // Removes the conversation, loaded or not.
+  // Removes the conversation, loaded or not. Resolves to whether nothing of it is left.
   clear() {
     return this.#change(async () => {
-      if (!this.#database) return;
-      for (const key of await this.#keys().catch(() => [])) await this.#remove(key).catch(() => {});
+      if (!this.#database) return false;
+      try {
+        for (const key of await this.#keys()) await this.#remove(key);
+        return true;
+      } catch {
+        return false;
+      }
     });
   }
 

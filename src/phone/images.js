@@ -1,7 +1,11 @@
 // Images to send: made small enough for a message of 5 MiB, which grows by 16/9 on its way into base64, encryption and
 // base64 again.
 
+import { within } from './patience.js';
+
 export const IMAGES_MAX = 4;
+// A picture, even a large one, is read and drawn within this.
+const PICTURE_MS = 20_000;
 // All images of a message together, before base64.
 const BYTES_MAX = 2_400_000;
 const SIDES = [1600, 1280, 1024, 768, 512];
@@ -10,11 +14,14 @@ const QUALITIES = [0.85, 0.7];
 // A JPEG of at most `bytesMax`, or the file as it is where it is a PNG that is small already.
 // Rejects where the browser cannot read the file as an image.
 export async function shrink(file, bytesMax = BYTES_MAX / IMAGES_MAX) {
-  const image = await createImageBitmap(file, { imageOrientation: 'from-image' });
+  const image = await within(createImageBitmap(file, { imageOrientation: 'from-image' }), PICTURE_MS);
   try {
     const side = Math.max(image.width, image.height);
     // Everything but a small PNG, which a screenshot is, is drawn anew: that leaves behind where a photo was taken.
-    if (file.type === 'image/png' && file.size <= bytesMax / 2 && side <= SIDES[0]) return file;
+    // Its bytes are taken now: the file may be gone when the message is sent.
+    if (file.type === 'image/png' && file.size <= bytesMax / 2 && side <= SIDES[0]) {
+      return new Blob([await within(file.arrayBuffer(), PICTURE_MS)], { type: file.type });
+    }
     for (const largest of SIDES) {
       for (const quality of QUALITIES) {
         const blob = await draw(image, Math.min(1, largest / side), quality);
@@ -37,7 +44,8 @@ async function draw(image, scale, quality) {
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.imageSmoothingQuality = 'high';
   context.drawImage(image, 0, 0, canvas.width, canvas.height);
-  return new Promise((resolve, reject) => {
+  const drawn = new Promise((resolve, reject) => {
     canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error('no image'))), 'image/jpeg', quality);
   });
+  return within(drawn, PICTURE_MS);
 }

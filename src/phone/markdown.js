@@ -1,7 +1,10 @@
 // Tokens of Markdown, made into elements. Text only ever becomes text nodes: nothing that an agent sends is taken for
 // HTML. Links go to web and mail addresses alone; images are links, so that looking at an answer loads nothing.
 
-// No more elements than this are made of one message, and none is nested deeper.
+import { within } from './patience.js';
+
+const COPY_MS = 2_000;
+// One message has no more elements than this, and none is nested deeper.
 const ELEMENTS_MAX = 20_000;
 const INLINE_DEPTH_MAX = 40;
 
@@ -187,12 +190,21 @@ function scrolling(made, label) {
   return made;
 }
 
+// Copies a text, and says whether it could.
+export async function copyText(text) {
+  try {
+    await within(navigator.clipboard.writeText(text), COPY_MS);
+    return 'Copied';
+  } catch {
+    return 'Not copied';
+  }
+}
+
 function copying(copy, text) {
   copy.type = 'button';
   copy.className = 'copy';
   copy.onclick = async () => {
-    await navigator.clipboard.writeText(text);
-    copy.textContent = 'Copied';
+    copy.textContent = await copyText(text);
     setTimeout(() => (copy.textContent = 'Copy'), 1500);
   };
   return copy;

@@ -51,7 +51,7 @@ function stateOf(message) {
     case 'cut':
       return { text: message.error ?? 'The answer broke off', bad: true };
     default:
-      return { text: message.remark ?? '' };
+      return { text: message.remark ?? '', bad: message.isPart };
   }
 }
 

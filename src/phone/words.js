@@ -100,6 +100,24 @@ const KNOWN = {
   MESSAGE_TOO_LARGE: 'The message is too large for this relay.',
 };
 
+const FINISHES = {
+  length: 'The answer is not complete: the model’s length limit was reached.',
+  content_filter: 'The answer is not complete: a content filter cut it off.',
+  tool_calls: 'The answer is not complete: the model wanted to use a tool that the agent does not have.',
+  refusal: 'The model refused to answer.',
+};
+
+// How an answer ended that is not simply complete.
+export function finishText(finish) {
+  return Object.hasOwn(FINISHES, finish) ? FINISHES[finish] : 'The answer may not be complete: the model stopped for another reason.';
+}
+
+// What of the agent's words did not come.
+export function missedText(count) {
+  const what = count === 1 ? 'One message' : `${count} messages`;
+  return `${what} from the agent did not arrive. The relay held ${count === 1 ? 'it' : 'them'} back, or somebody on the way did.`;
+}
+
 // What an error means for the one who wrote the message.
 export function errorText({ code, message, retry_after_ms: retryAfterMs }) {
   const known = Object.hasOwn(KNOWN, code) ? KNOWN[code] : undefined;

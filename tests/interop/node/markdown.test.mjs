@@ -87,6 +87,45 @@ for (const [suite, cases] of Object.entries(SUITES)) {
   });
 }
 
+// What has broken into pages: none of it may become anything but text, or a link to a web or mail address.
+const ATTACKS = [
+  '<script>ran()</script>', '<img src=x onerror=ran()>', '<svg onload=ran()>', '<svg><script>ran()</script></svg>', '<iframe src="javascript:ran()">',
+  '<iframe srcdoc="<script>parent.ran()</script>">', '<body onload=ran()>', '<input autofocus onfocus=ran()>', '<details open ontoggle=ran()>', '<video><source onerror=ran()>',
+  '<math><mtext></form><form><mglyph><style></math><img src onerror=ran()>', '<style>@import "javascript:ran()"</style>', '<link rel=stylesheet href="javascript:ran()">',
+  '<meta http-equiv=refresh content="0;url=javascript:ran()">', '<base href="javascript:ran()//">', '<object data="javascript:ran()">', '<embed src="javascript:ran()">',
+  '<a href="javascript:ran()">x</a>', '<noscript><p title="</noscript><img src=x onerror=ran()>">', '<template><script>ran()</script></template>', '<!--><img src=x onerror=ran()>-->',
+  '[x](javascript:ran())', '[x](JaVaScRiPt:ran())', '[x](java\tscript:ran())', '[x](javascript&colon;ran())', '[x](&#106;avascript:ran())', '[x](&#x6A;avascript:ran())', '[x](\x01javascript:ran())',
+  '[x](data:text/html,<script>ran()</script>)', '[x](vbscript:ran())', '[x](blob:https://a.example/x)', '[x](file:///etc/passwd)', '<javascript:ran()>', '<JAVASCRIPT:ran()>',
+  '![x](javascript:ran())', '![x](x"onerror="ran())', '![](data:image/svg+xml,<svg onload=ran()>)', '[x]: javascript:ran()\n\n[x]', '[x](https://a.example/"onmouseover="ran())', "[x](https://a.example 'a\" onclick=\"ran()')",
+  '```"><img src=x onerror=ran()>\ncode\n```', '| <img src=x onerror=ran()> |\n|---|\n| [x](javascript:ran()) |', '- [x](javascript:ran())\n- [ ] <script>ran()</script>', '> # <svg/onload=ran()>', '&lt;img src=x onerror=ran()&gt;',
+  '[![x](javascript:ran())](javascript:ran())', 'javascript://a.example/%0aran()', 'https://a.example/<img/src/onerror=ran()>', '**<b onclick=ran()>**', '\\<img src=x onerror=ran()>', '\u2028<script>\u2029ran()</script>', '__proto__ [__proto__] [constructor]: [x][constructor]',
+];
+
+test('fifty ways to make a page run what an agent wrote end as text', async () => {
+  assert.ok(ATTACKS.length >= 40);
+  const found = await phone.page.evaluate(async ({ attacks, drawn }) => {
+    const { Drawing } = await import('./phone/drawing.js');
+    globalThis.ran = () => (globalThis.hasRun = true);
+    const bad = [];
+    for (const attack of attacks) {
+      const body = document.createElement('div');
+      document.body.append(body);
+      const drawing = new Drawing(body);
+      for (let to = 0; to <= attack.length; to++) drawing.show(attack.slice(0, to), to === attack.length);
+      for (const one of body.querySelectorAll('*')) {
+        if (!drawn.includes(one.localName)) bad.push([attack, one.localName]);
+        for (const { name } of one.attributes) if (/^on|^src|^style|^srcdoc|^formaction/.test(name)) bad.push([attack, name]);
+        if (one.href && !/^(https?|mailto):$/.test(one.protocol)) bad.push([attack, one.href]);
+        if (one.localName === 'a') one.dispatchEvent(new MouseEvent('mouseover'));
+      }
+    }
+    await new Promise((done) => setTimeout(done, 300));
+    for (const body of document.querySelectorAll('body > div:not([id])')) body.remove();
+    return { bad, hasRun: globalThis.hasRun };
+  }, { attacks: ATTACKS, drawn: DRAWN });
+  assert.deepEqual(found, { bad: [], hasRun: undefined });
+});
+
 const ANSWER = `# Title
 
 Some **bold** text with \`code\`, [a link](https://example.org/), https://example.org/x and me@example.org.

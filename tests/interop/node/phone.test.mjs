@@ -7,6 +7,8 @@ import { createRequire } from 'node:module';
 import { after, before, test } from 'node:test';
 import { Agent } from './agent.mjs';
 import { PHONE, Phone, launch, link } from './browser.mjs';
+import * as chat from './chat.mjs';
+import { talk } from './chat.mjs';
 import { Client } from './client.mjs';
 import { Relay } from './relay.mjs';
 
@@ -24,25 +26,8 @@ after(async () => {
   await relay?.stop();
 });
 
-// A new pairing and its agent; `options` as for `Agent.connect`.
-async function pairing(options = { secret: randomBytes(32) }, at = relay) {
-  const token = await at.token();
-  return { token, secret: options.secret, agent: await Agent.connect(at.url, token, options) };
-}
-
-// The same, and the page.
-async function pair(options, at = relay) {
-  const made = await pairing(options, at);
-  return { ...made, phone: await Phone.open(browser, link(at, made.token, made.secret)) };
-}
-
-async function talk({ agent, phone }, question, answer) {
-  const asked = agent.chat();
-  await phone.say(question);
-  assert.equal((await asked).text, question);
-  agent.answer(answer);
-  await phone.shows('.message.agent[data-state="done"] .body', answer);
-}
+const pairing = (options, at = relay) => chat.pairing(at, options);
+const pair = (options, at = relay) => chat.pair(browser, at, options);
 
 test('a link pairs, and leaves neither token nor key in the address', async () => {
   const { phone, agent, token } = await pair();

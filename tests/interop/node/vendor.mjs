@@ -12,15 +12,17 @@ const PUNCTUATION =
   '[!-#%-*,-/:;?@\\[-\\]_{}\\xA1\\xA7\\xAB\\xB6\\xB7\\xBB\\xBF\\u2010-\\u2027\\u2030-\\u205E\\u3001-\\u3003\\u3008-\\u3011\\u3014-\\u301F' +
   '\\uFF01-\\uFF03\\uFF05-\\uFF0A\\uFF0C-\\uFF0F\\uFF1A\\uFF1B\\uFF1F\\uFF20\\uFF3B-\\uFF3D\\uFF3F\\uFF5B\\uFF5D\\uFF5F-\\uFF65]';
 
-// What the page does without, and what stands in for it. The whole list of HTML's 2,125 named characters would take up a
-// quarter of the page, so that it has those of HTML 4. Addresses are read by the browser's own URL.
+// The named characters that people write. All 2,125 of HTML would take up a quarter of the page.
+const NAMED = `amp & lt < gt > quot " apos ' nbsp \xA0 shy \xAD copy © reg ® trade ™ hellip … mdash — ndash – lsquo ‘ rsquo ’
+  ldquo “ rdquo ” sbquo ‚ bdquo „ laquo « raquo » bull • middot · times × divide ÷ minus − plusmn ± ne ≠ le ≤ ge ≥ infin ∞
+  deg ° micro µ euro € pound £ cent ¢ yen ¥ sect § para ¶ dagger † larr ← rarr → uarr ↑ darr ↓ harr ↔ rArr ⇒ lArr ⇐ check ✓
+  frac12 ½ frac14 ¼ frac34 ¾ auml ä ouml ö uuml ü Auml Ä Ouml Ö Uuml Ü szlig ß`;
+
+// What the page does without, and what stands in for it. Addresses are read by the browser's own URL.
 const STAND_INS = {
   entities: `
-    import { characterEntitiesHtml4 as named } from 'character-entities-html4';
-    export const decodeHTMLStrict = (text) => {
-      const name = text.slice(1, -1);
-      return Object.hasOwn(named, name) ? named[name] : text;
-    };`,
+    const named = new Map(${JSON.stringify(NAMED)}.matchAll(/(\\w+) (.)/gu).map(([, name, character]) => ['&' + name + ';', character]));
+    export const decodeHTMLStrict = (text) => named.get(text) ?? text;`,
   // Marks that delimit emphasis are told by the browser's own tables; `source` is for addresses, which end before them.
   'uc.micro': `
     const like = (pattern, source) => ({ test: (text) => pattern.test(text), source });
@@ -32,6 +34,13 @@ const STAND_INS = {
   mdurl: 'export const parse = null, encode = null, decode = null, format = null;',
   'punycode.js': 'export default null;',
 };
+
+// The settings by other names than the default, and what is done to addresses: parse.js has its own way with them.
+const CUT = [
+  [/,\n\tzero: \{\n.*?\n\};/s, '\n};'],
+  [/(normalizeLink\(url\) \{).*?\n\t\}/s, '$1}'],
+  [/(normalizeLinkText\(url\) \{).*?\n\t\}/s, '$1}'],
+];
 
 // Parts of markdown-it's one file that the page has no use for: HTML is text there, tokens become elements without it, and
 // nobody's quotation marks are changed. Each is replaced by one that does nothing.
@@ -45,7 +54,7 @@ const LEFT_OUT = {
   'src/rules_inline/html_inline.ts': 'function html_inline() { return false; }',
 };
 
-const INSIDE = ['markdown-it', 'linkify-it', 'character-entities-html4'];
+const INSIDE = ['markdown-it', 'linkify-it'];
 
 const require = createRequire(import.meta.url);
 
@@ -77,7 +86,10 @@ function withoutLeftOut(text) {
     if (from < 0 || to < 0) throw new Error(`markdown-it has no part ${region} any more`);
     text = text.slice(0, from) + instead + text.slice(to);
   }
-  return text;
+  return CUT.reduce((rest, [pattern, instead]) => {
+    if (!pattern.test(rest)) throw new Error(`markdown-it has nothing like ${pattern} any more`);
+    return rest.replace(pattern, instead);
+  }, text);
 }
 
 const standIns = {
@@ -88,6 +100,10 @@ const standIns = {
     onLoad({ filter: /./, namespace: 'stand-in' }, ({ path }) => ({
       contents: STAND_INS[path],
       resolveDir: dirname(new URL(import.meta.url).pathname),
+    }));
+    // No name becomes a link by its ending alone: main.rs is a file, and .rs a country.
+    onLoad({ filter: /\/linkify-it\/build\/index\.mjs$/ }, ({ path }) => ({
+      contents: readFileSync(path, 'utf8').replaceAll(/(var tlds_\w+ = )".*"/g, '$1""'),
     }));
     onLoad({ filter: /\/markdown-it\.mjs$/ }, ({ path }) => ({ contents: withoutLeftOut(readFileSync(path, 'utf8')) }));
   },
@@ -101,6 +117,8 @@ export async function vendored() {
     minify: true,
     format: 'esm',
     target: 'es2022',
+    // Names inside linkify-it that nobody else uses.
+    mangleProps: /^(src_|get_(text|pseudo|ip|url|auth|port|host|path|mail|fuzzy|tld|xn|domain|schema|http))/,
     legalComments: 'none',
     banner: { js: `/* markdown-it ${versionOf('markdown-it')}, made by tests/interop/node/vendor.mjs. Licences: licences.txt */` },
     plugins: [standIns],
