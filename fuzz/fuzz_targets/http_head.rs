@@ -1,7 +1,7 @@
 //! Any bytes as the beginning of an HTTP connection: no panic, bounded, and a request ends where it ends.
 #![no_main]
 
-use coralmux::http::{BODY_BYTES_MAX, Gate, GateOptions, HEAD_BYTES_MAX, Parsed, switching};
+use coralmux::http::{BODY_BYTES_MAX, Gate, GateOptions, HEAD_BYTES_MAX, Parsed, Peer, switching};
 use libfuzzer_sys::fuzz_target;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::LazyLock;
@@ -14,6 +14,8 @@ static GATE: LazyLock<Gate> = LazyLock::new(|| {
         admin_key: "k",
         trusted_proxies: "10.0.0.0/8".parse().into_iter().collect(),
         allowed_origins: Some(vec!["https://a.example".to_owned()]),
+        names: Vec::new(),
+        transport_security: false,
         registration: true,
         phone: true,
         any_path: false,
@@ -21,14 +23,14 @@ static GATE: LazyLock<Gate> = LazyLock::new(|| {
 });
 
 fuzz_target!(|bytes: &[u8]| {
-    let parse = |bytes: &[u8]| GATE.parse(NOW_UNIX_SEC, bytes, PEER);
+    let parse = |bytes: &[u8]| GATE.parse(NOW_UNIX_SEC, bytes, Peer { address: PEER, tls: false });
     match parse(bytes) {
-        Ok(Parsed::NeedMore) => assert!(bytes.len() < HEAD_BYTES_MAX + BODY_BYTES_MAX),
+        Ok(Parsed::NeedMore { .. }) => assert!(bytes.len() < HEAD_BYTES_MAX + BODY_BYTES_MAX),
         Ok(whole) => {
             let Parsed::Request { action, consumed, .. } = &whole else { unreachable!() };
             assert!((1..=bytes.len()).contains(consumed) && *consumed <= HEAD_BYTES_MAX + BODY_BYTES_MAX);
             assert_eq!(parse(&bytes[..*consumed]).as_ref(), Ok(&whole));
-            assert_eq!(parse(&bytes[..consumed - 1]), Ok(Parsed::NeedMore));
+            assert!(matches!(parse(&bytes[..consumed - 1]), Ok(Parsed::NeedMore { .. })));
             if let coralmux::http::Action::Upgrade { accept } = action {
                 assert!(switching(accept).is_ascii());
             }

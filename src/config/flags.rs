@@ -32,6 +32,9 @@ pub(super) struct Flags {
     /// Browser origin to admit, such as https://app.example.com; repeatable [default: any]
     #[arg(long, value_name = "ORIGIN", help_heading = "Listening")]
     pub(super) allow_origin: Vec<String>,
+    /// Further name that the relay is reached by; repeatable [default: those of --domain]
+    #[arg(long, value_name = "NAME", help_heading = "Listening")]
+    pub(super) own_name: Vec<String>,
     /// Whether the phone in the browser is served at / [default: on]
     #[arg(long, value_name = "on|off", help_heading = "Listening")]
     pub(super) phone: Option<String>,

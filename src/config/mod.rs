@@ -106,6 +106,8 @@ pub struct Config {
     pub proxies: Vec<Network>,
     /// Browser origins that may connect.
     pub origins: Origins,
+    /// Names that the relay is reached by, beside those of [`Tls::domains`], in lower case.
+    pub own_names: Vec<String>,
     /// Whether the phone in the browser is served.
     pub phone: bool,
     /// The admin key as given; `None`: see [`admin_key()`].
@@ -225,6 +227,7 @@ pub fn resolve_on(
             Some(key) => Some(key),
             None => credential::admin_key(&env)?,
         },
+        own_names: from.many("own-name", &flags.own_name, tls::domain)?,
         phone: from.one("phone", &flags.phone, true, value::switch)?,
         db,
         registration: from.one("registration", &flags.registration, true, value::switch)?,

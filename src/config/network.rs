@@ -80,6 +80,21 @@ pub fn counted_as(address: IpAddr) -> IpAddr {
     }
 }
 
+/// A network that limits count by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Group {
+    network: IpAddr,
+    prefix: u8,
+}
+
+/// The networks that something from `address` counts for, and how many times as much as the first each of them may do: an
+/// IPv4 address; of IPv6 the /64 that counts as one address, and the /56 and /48 that a home or a company has all of.
+pub fn groups_of(address: IpAddr) -> impl Iterator<Item = (Group, u64)> {
+    let address = address.to_canonical();
+    let all: &[(u8, u64)] = if address.is_ipv4() { &[(32, 1)] } else { &[(64, 1), (56, 4), (48, 16)] };
+    all.iter().map(move |&(prefix, share)| (Group { network: masked(address, prefix), prefix }, share))
+}
+
 fn bits(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }

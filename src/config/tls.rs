@@ -223,7 +223,7 @@ fn read_binding_key(given: Given) -> Result<Vec<u8>, ConfigError> {
 }
 
 /// A DNS name of at least two labels, in lower case.
-fn domain(text: &str) -> Result<String, String> {
+pub(super) fn domain(text: &str) -> Result<String, String> {
     let right = "a DNS name such as relay.example.com";
     if text.starts_with("*.") {
         return Err(format!("{right}; a wildcard certificate has to come from files (--tls-cert, --tls-key)"));

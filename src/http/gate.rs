@@ -2,9 +2,10 @@
 
 use super::forwarded;
 use super::head::Head;
+use super::own::{is_own_host, is_same_host};
 use super::response::{Problem, openapi, text};
 use super::route::{NOT_FOUND, Route, page, split_target};
-use super::{Action, Parsed, Refusal, body, phone, upgrade};
+use super::{Action, Parsed, Peer, Refusal, Reply, body, phone, upgrade};
 use crate::config::network::{Network, counted_as};
 use crate::control::message::ApiCall;
 use sha2::{Digest, Sha256};
@@ -20,6 +21,10 @@ pub struct GateOptions<'a> {
     pub trusted_proxies: Vec<Network>,
     /// The origins (`https://app.example.com`) whose pages may open a WebSocket; `None`: any.
     pub allowed_origins: Option<Vec<String>>,
+    /// The names by which the relay is reached, in lower case.
+    pub names: Vec<String>,
+    /// Whether browsers that have come by TLS are told to do so from then on.
+    pub transport_security: bool,
     /// Whether anybody may register a token.
     pub registration: bool,
     /// Whether the phone in the browser is served.
@@ -35,6 +40,8 @@ pub struct Gate {
     trusted_proxies: Vec<Network>,
     /// Without a slash at the end, for an `Origin` has none.
     allowed_origins: Option<Vec<String>>,
+    names: Vec<String>,
+    transport_security: bool,
     registration: bool,
     phone: bool,
     any_path: bool,
@@ -59,6 +66,8 @@ impl Gate {
             admin_key: (!options.admin_key.is_empty()).then(|| Sha256::digest(options.admin_key.as_bytes()).into()),
             trusted_proxies: options.trusted_proxies,
             allowed_origins: options.allowed_origins.map(|all| all.into_iter().map(without_slash).collect()),
+            names: options.names,
+            transport_security: options.transport_security,
             registration: options.registration,
             phone: options.phone,
             any_path: options.any_path,
@@ -71,14 +80,28 @@ impl Gate {
         self.trusted_proxies.iter().any(|network| network.contains(peer))
     }
 
+    /// The names by which the relay is reached, in lower case.
+    #[must_use]
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Adds to a response over TLS what keeps browsers from plain HTTP (RFC 6797), where that is wanted.
+    pub fn add_transport_security(&self, response: &mut Vec<u8>) {
+        let behind_status = response.iter().position(|&byte| byte == b'\n').map(|at| at + 1);
+        if let Some(at) = behind_status.filter(|_| self.transport_security) {
+            response.splice(at..at, TRANSPORT_SECURITY.iter().copied());
+        }
+    }
+
     /// Reads the request at the beginning of `bytes`, sent over a connection from `peer`. `now_unix_sec` is the Unix
     /// second that `expires_in_sec` counts from.
     ///
     /// # Errors
     ///
     /// [`Refusal`] for what cannot be read or is too large: answered, then the connection is closed.
-    pub fn parse(&self, now_unix_sec: u64, bytes: &[u8], peer: IpAddr) -> Result<Parsed, Refusal> {
-        let Some(head) = Head::read(bytes)? else { return Ok(Parsed::NeedMore) };
+    pub fn parse(&self, now_unix_sec: u64, bytes: &[u8], peer: Peer) -> Result<Parsed, Refusal> {
+        let Some(head) = Head::read(bytes)? else { return Ok(Parsed::NeedMore { bytes: None }) };
         let body_len = match head.content_length {
             Some(1..) if head.wants_websocket() => {
                 return Err(Problem::fixed(400, "BAD_REQUEST", "a request for an upgrade has no body").into());
@@ -90,18 +113,28 @@ impl Gate {
             length => length.unwrap_or(0),
         };
         let consumed = head.len + body_len;
-        let Some(body) = bytes.get(head.len..consumed) else { return Ok(Parsed::NeedMore) };
-        let client = forwarded::client(peer, &head.forwarded_for, &self.trusted_proxies);
+        let Some(body) = bytes.get(head.len..consumed) else {
+            return Ok(Parsed::NeedMore { bytes: Some(consumed) });
+        };
+        let client = forwarded::client(peer.address, &head.forwarded_for, &self.trusted_proxies);
         let (keep_alive, head_only) = (head.keep_alive(), head.method == "HEAD");
+        let mut shows_key = false;
         let action = self
-            .action(now_unix_sec, &head, body, client)
-            .unwrap_or_else(|problem| Action::Respond(problem.response(keep_alive, head_only)));
-        Ok(Parsed::Request { action, consumed, keep_alive, head_only, client })
+            .action(now_unix_sec, &head, body, (peer, client), &mut shows_key)
+            .unwrap_or_else(|problem| Action::Respond(problem.response(keep_alive, head_only).into()));
+        Ok(Parsed::Request { action, consumed, keep_alive, head_only, shows_key, client })
     }
 
     /// What a request asks for. What is open stands here by name; all else that a route takes needs the admin key, and
     /// neither its query nor its body is read before that.
-    fn action(&self, now_unix_sec: u64, head: &Head<'_>, body: &[u8], client: IpAddr) -> Result<Action, Problem> {
+    fn action(
+        &self,
+        now_unix_sec: u64,
+        head: &Head<'_>,
+        body: &[u8],
+        (peer, client): (Peer, IpAddr),
+        shows_key: &mut bool,
+    ) -> Result<Action, Problem> {
         let (path, query) = split_target(head.target)?;
         let route = match self.any_path && head.wants_websocket() {
             true => Route::WebSocket,
@@ -117,11 +150,11 @@ impl Gate {
             ("GET", Route::Phone(asset)) => Action::Respond(file(asset, head)),
             ("GET", Route::Health) => Action::Health,
             ("GET", Route::OpenApi) => Action::Respond(openapi(head.keep_alive(), head.method == "HEAD")),
-            ("GET", Route::Live) => Action::Respond(text("ok\n", head.keep_alive(), head.method == "HEAD")),
+            ("GET", Route::Live) => Action::Respond(text("ok\n", head.keep_alive(), head.method == "HEAD").into()),
             ("GET", Route::Ready) => Action::Ready,
             ("GET", Route::WebSocket) => {
                 let accept = upgrade::accept(head)?;
-                if !(self.phone && upgrade::is_own_page(head)) {
+                if !(self.phone && self.is_own_page(head, peer)) {
                     upgrade::check_origin(head.origin, self.allowed_origins.as_deref())?;
                 }
                 Action::Upgrade { accept }
@@ -129,38 +162,79 @@ impl Gate {
             ("POST", Route::Register) if !self.registration => {
                 return Err(Problem::fixed(403, "REGISTRATION_OFF", "the operator of this relay hands out the tokens"));
             }
+            ("POST", Route::Register) if self.is_foreign_page(head, peer) => {
+                let text = "pages of other sites may not register tokens; --allow-origin names those that may";
+                return Err(Problem::fixed(403, "ORIGIN_NOT_ALLOWED", text));
+            }
             ("POST", Route::Register) => Action::Call(ApiCall::Register { address: counted_as(client) }),
             ("GET", Route::PairToken(hash)) => Action::Call(ApiCall::Presence(hash)),
-            _ if route.takes(method) => {
-                self.check_admin(head)?;
-                Action::Call(admin_call(now_unix_sec, method, route, query, body)?)
-            }
+            _ if route.takes(method) => match self.admin_key_of(head) {
+                AdminKey::Right => {
+                    *shows_key = true;
+                    Action::Call(admin_call(now_unix_sec, method, route, query, body)?)
+                }
+                AdminKey::Missing => return Err(unauthorized("this needs the X-Admin-Key header")),
+                AdminKey::Wrong => {
+                    *shows_key = true;
+                    let response = unauthorized("this is not the admin key");
+                    Action::WrongKey(response.response(head.keep_alive(), head.method == "HEAD").into())
+                }
+            },
             _ => return Err(not_allowed(route)),
         })
     }
 
     /// What stands at `/`: the phone in the browser, or a word on where one is.
-    fn root(&self, head: &Head<'_>) -> Vec<u8> {
+    fn root(&self, head: &Head<'_>) -> Reply {
         match phone::asset("/").filter(|_| self.phone) {
             Some(page) => file(page, head),
-            None => text(HINT, head.keep_alive(), head.method == "HEAD"),
+            None => text(HINT, head.keep_alive(), head.method == "HEAD").into(),
         }
+    }
+
+    /// Whether the page that asks is the relay's own. That `Origin` and `Host` are the same does not say so by itself: a
+    /// stranger's name can lead to the relay's address. It does where the name cannot be a stranger's, where the client
+    /// has seen the relay's certificate, and where a trusted proxy has sorted by names.
+    fn is_own_page(&self, head: &Head<'_>, peer: Peer) -> bool {
+        let is_own = |host| peer.tls || self.trusts(peer.address) || is_own_host(host, &self.names);
+        head.host.is_some_and(is_own) && is_same_host(head)
+    }
+
+    /// Whether a page of another site asks that the operator has not named. Programs say nothing of a page.
+    fn is_foreign_page(&self, head: &Head<'_>, peer: Peer) -> bool {
+        let is_named = || self.allowed_origins.is_some() && self.admits(head.origin);
+        let is_page = head.origin.is_some() || head.fetch_site.is_some_and(|site| site != b"none");
+        is_page && !self.is_own_page(head, peer) && !is_named()
+    }
+
+    fn admits(&self, origin: Option<&[u8]>) -> bool {
+        upgrade::check_origin(origin, self.allowed_origins.as_deref()).is_ok()
     }
 
     /// The key comes in `X-Admin-Key` or as a bearer token. Hashes are compared, so that the time taken tells neither
     /// how much of a key is right nor how long the right one is.
-    fn check_admin(&self, head: &Head<'_>) -> Result<(), Problem> {
-        let given = head.admin_key.or_else(|| head.authorization.and_then(bearer));
-        let right = match (given, &self.admin_key) {
-            (Some(given), Some(key)) => bool::from(Sha256::digest(given).as_slice().ct_eq(key)),
-            _ => false,
-        };
-        if right {
-            return Ok(());
+    fn admin_key_of(&self, head: &Head<'_>) -> AdminKey {
+        match (shown_key(head), &self.admin_key) {
+            (None, _) => AdminKey::Missing,
+            (Some(given), Some(key)) if bool::from(Sha256::digest(given).as_slice().ct_eq(key)) => AdminKey::Right,
+            _ => AdminKey::Wrong,
         }
-        let message = if given.is_some() { "this is not the admin key" } else { "this needs the X-Admin-Key header" };
-        Err(Problem::fixed(401, "UNAUTHORIZED", message).with_header("WWW-Authenticate: Bearer\r\n"))
     }
+}
+
+fn shown_key<'a>(head: &Head<'a>) -> Option<&'a [u8]> {
+    head.admin_key.or_else(|| head.authorization.and_then(bearer))
+}
+
+/// What a request showed for the admin key.
+enum AdminKey {
+    Right,
+    Wrong,
+    Missing,
+}
+
+fn unauthorized(message: &'static str) -> Problem {
+    Problem::fixed(401, "UNAUTHORIZED", message).with_header("WWW-Authenticate: Bearer\r\n")
 }
 
 /// The call of a request that has shown the admin key.
@@ -200,7 +274,7 @@ fn not_allowed(route: Route) -> Problem {
     Problem::fixed(405, "METHOD_NOT_ALLOWED", "this resource does not take this method").with_header(route.allow())
 }
 
-fn file(asset: &phone::Asset, head: &Head<'_>) -> Vec<u8> {
+fn file(asset: &'static phone::Asset, head: &Head<'_>) -> Reply {
     asset.response(head.if_none_match, head.keep_alive(), head.method == "HEAD")
 }
 
@@ -209,6 +283,9 @@ fn bearer(authorization: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = authorization.split_at_checked(b"Bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
+
+/// For a month from each answer on.
+const TRANSPORT_SECURITY: &[u8] = b"Strict-Transport-Security: max-age=2592000\r\n";
 
 const HINT: &str = "CoralMux Relay: joins a phone and an AI agent that both connect outbound.\n\
     WebSocket clients connect to /ws, the API is under /api/v1, /health says how it goes.\n\

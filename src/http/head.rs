@@ -15,6 +15,8 @@ pub(super) struct Head<'a> {
     /// Length of the body, at most [`BODY_BYTES_MAX`]; `None` when the client does not say.
     pub(super) content_length: Option<usize>,
     pub(super) origin: Option<&'a [u8]>,
+    /// What a browser says of where the request comes from; no page can change it.
+    pub(super) fetch_site: Option<&'a [u8]>,
     pub(super) admin_key: Option<&'a [u8]>,
     pub(super) authorization: Option<&'a [u8]>,
     pub(super) websocket_key: Option<&'a [u8]>,
@@ -89,6 +91,8 @@ impl<'a> Head<'a> {
             once(&mut self.websocket_version, value, "Sec-WebSocket-Version")
         } else if is("origin") {
             once(&mut self.origin, value, "Origin")
+        } else if is("sec-fetch-site") {
+            once(&mut self.fetch_site, value, "Sec-Fetch-Site")
         } else if is("x-admin-key") {
             once(&mut self.admin_key, value, "X-Admin-Key")
         } else if is("authorization") {
@@ -160,7 +164,7 @@ fn has_bare_newline(head: &[u8]) -> bool {
 }
 
 const HEAD_TOO_LARGE: Problem =
-    Problem::fixed(431, "HEAD_TOO_LARGE", "a request head has at most 8192 bytes and 64 fields");
+    Problem::fixed(431, "HEAD_TOO_LARGE", "a request head has at most 16384 bytes and 64 fields");
 
 fn unreadable(error: httparse::Error) -> Problem {
     match error {

@@ -11,6 +11,7 @@ mod body;
 mod forwarded;
 mod gate;
 mod head;
+mod own;
 mod phone;
 mod response;
 mod route;
@@ -21,7 +22,8 @@ mod watch;
 
 pub use gate::{Gate, GateOptions};
 pub use response::{
-    HealthReport, answer, error_body, health, metrics, ready, switching, text, tls_wanted, unavailable,
+    HealthReport, Reply, answer, error_body, health, metrics, ready, switching, text, tls_wanted, too_many_keys,
+    unavailable,
 };
 pub use watch::{Watched, watch};
 
@@ -29,17 +31,29 @@ use crate::control::message::ApiCall;
 use std::net::IpAddr;
 
 /// The longest request head, in bytes, its final empty line included.
-pub const HEAD_BYTES_MAX: usize = 8 * 1024;
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// The longest request body, in bytes.
 pub const BODY_BYTES_MAX: usize = 4 * 1024;
 /// The most header fields of a request.
 pub const FIELDS_MAX: usize = 64;
 
+/// Whom a connection comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// Its address.
+    pub address: IpAddr,
+    /// Whether it speaks TLS with the relay itself: then it has seen the certificate, and means the relay.
+    pub tls: bool,
+}
+
 /// What the bytes of a connection hold, read from their beginning.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Parsed {
     /// The beginning of a request. Never for [`HEAD_BYTES_MAX`] + [`BODY_BYTES_MAX`] bytes or more.
-    NeedMore,
+    NeedMore {
+        /// How long the request is, where its head is whole.
+        bytes: Option<usize>,
+    },
     /// A whole request, head and body.
     Request {
         /// What it asks for.
@@ -50,6 +64,8 @@ pub enum Parsed {
         keep_alive: bool,
         /// It was a `HEAD` request: the answer goes without its body.
         head_only: bool,
+        /// It shows a key to what needs one, right or wrong: who has guessed too often is not to learn which.
+        shows_key: bool,
         /// The address that the request counts for: the peer, or whom a trusted proxy names.
         client: IpAddr,
     },
@@ -70,7 +86,9 @@ pub enum Action {
     /// `GET /readyz`: answer with [`ready`].
     Ready,
     /// A complete response that needs nobody, to be sent as it is.
-    Respond(Vec<u8>),
+    Respond(Reply),
+    /// A call that showed a key which is not the admin key, and the response to it: whoever sent it may be guessing.
+    WrongKey(Reply),
 }
 
 /// A request that cannot be read, or whose end is in doubt: send the response, then close.

@@ -3,7 +3,7 @@
 //! What it must never do: let a page of the relay load or contact anything but the relay itself, or run a script that
 //! is not one of these files. The policy below says so to the browser.
 
-use super::response::Response;
+use super::response::{Reply, Response};
 use crate::proto::token::hex;
 use sha2::{Digest, Sha256};
 use std::sync::LazyLock;
@@ -87,7 +87,7 @@ impl Asset {
         // and never half of one.
         let headers = format!(
             "ETag: {etag}\r\nCache-Control: no-cache\r\nContent-Security-Policy: {POLICY}\r\n\
-             X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n\
+             Referrer-Policy: no-referrer\r\n\
              Cross-Origin-Opener-Policy: same-origin\r\nCross-Origin-Resource-Policy: same-origin\r\n\
              Permissions-Policy: camera=(self), microphone=(), geolocation=()\r\n"
         );
@@ -95,11 +95,11 @@ impl Asset {
     }
 
     /// The response: the file, or 304 where the client has it already.
-    pub(super) fn response(&self, if_none_match: Option<&[u8]>, keep_alive: bool, head_only: bool) -> Vec<u8> {
+    pub(super) fn response(&self, if_none_match: Option<&[u8]>, keep_alive: bool, head_only: bool) -> Reply {
         let known = if_none_match.is_some_and(|tags| names(tags, self.etag.as_bytes()));
         let status = if known { 304 } else { 200 };
         let response = Response::new(status, self.body, keep_alive, head_only);
-        Response { content_type: self.content_type, headers: &self.headers, cached: true, ..response }.bytes()
+        Response { content_type: self.content_type, headers: &self.headers, cached: true, ..response }.reply(self.body)
     }
 }
 
@@ -112,8 +112,8 @@ fn names(tags: &[u8], etag: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn shown(bytes: Vec<u8>) -> String {
-        String::from_utf8_lossy(&bytes).into_owned()
+    fn shown(Reply { head, body }: Reply) -> String {
+        String::from_utf8_lossy(&[&head, body].concat()).into_owned()
     }
 
     #[test]

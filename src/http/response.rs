@@ -45,6 +45,21 @@ impl HealthReport {
     }
 }
 
+/// A response: bytes, and behind them a body that is part of the program and need not be copied as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reply {
+    /// Its head, and a body that was made for it.
+    pub head: Vec<u8>,
+    /// A body that is part of the program.
+    pub body: &'static [u8],
+}
+
+impl From<Vec<u8>> for Reply {
+    fn from(head: Vec<u8>) -> Self {
+        Self { head, body: &[] }
+    }
+}
+
 /// The 101 that makes a WebSocket of the connection (RFC 6455 section 4.2.2); `accept` is that of
 /// [`super::Action::Upgrade`].
 #[must_use]
@@ -109,11 +124,23 @@ pub fn ready(unready: Option<Unready>, keep_alive: bool, head_only: bool) -> Vec
     }
 }
 
-/// A 503 for a connection that finds no room: `Retry-After`, a JSON error, then the connection closes.
+/// A 503 for who finds no room: `Retry-After`, a JSON error.
 #[must_use]
-pub fn unavailable(code: &str, message: &str, retry_after_sec: u64) -> Vec<u8> {
+pub fn unavailable(code: &str, message: &str, retry_after_sec: u64, keep_alive: bool) -> Vec<u8> {
+    refused(503, code, message, retry_after_sec, keep_alive)
+}
+
+/// The response to who has tried too many admin keys: 429, `Retry-After`, a JSON error.
+#[must_use]
+pub fn too_many_keys(retry_after_sec: u64, keep_alive: bool) -> Vec<u8> {
+    let message = "too many wrong admin keys came from this address: none is looked at for now";
+    refused(429, "RATE_LIMITED", message, retry_after_sec, keep_alive)
+}
+
+fn refused(status: u16, code: &str, message: &str, retry_after_sec: u64, keep_alive: bool) -> Vec<u8> {
     let body = error_body(code, message, Some(retry_after_sec.saturating_mul(1000)));
-    Response { retry_after: Some(retry_after_sec), ..Response::new(503, body.as_bytes(), false, false) }.bytes()
+    let retry_after = Some(retry_after_sec);
+    Response { retry_after, ..Response::new(status, body.as_bytes(), keep_alive, false) }.bytes()
 }
 
 /// The response to whoever speaks HTTP without TLS where TLS is spoken; the connection closes.
@@ -151,8 +178,8 @@ pub fn text(body: &str, keep_alive: bool, head_only: bool) -> Vec<u8> {
 const OPENAPI: &str = include_str!("openapi.json");
 
 /// The description of the HTTP API (OpenAPI 3.1).
-pub(super) fn openapi(keep_alive: bool, head_only: bool) -> Vec<u8> {
-    Response::new(200, OPENAPI.as_bytes(), keep_alive, head_only).bytes()
+pub(super) fn openapi(keep_alive: bool, head_only: bool) -> Reply {
+    Response::new(200, OPENAPI.as_bytes(), keep_alive, head_only).reply(OPENAPI.as_bytes())
 }
 
 /// The metrics (Prometheus, text format 0.0.4); the connection is closed behind them.
@@ -222,11 +249,32 @@ impl<'a> Response<'a> {
         Self { status, content_type, body, headers: "", cached: false, retry_after: None, keep_alive, head_only }
     }
 
+    /// The whole response.
     pub(super) fn bytes(&self) -> Vec<u8> {
-        // A 204 and a 304 have no body, and say nothing about one (RFC 9110 section 8.6).
-        let has_body = !matches!(self.status, 204 | 304);
-        let written = if has_body && !self.head_only { self.body } else { &[] };
-        let mut out = Vec::with_capacity(256 + self.headers.len() + written.len());
+        let written = if self.sends_body() { self.body } else { &[] };
+        let mut out = self.head(written.len());
+        out.extend_from_slice(written);
+        out
+    }
+
+    /// The whole response, where `body`, the one that it has, is part of the program.
+    pub(super) fn reply(&self, body: &'static [u8]) -> Reply {
+        Reply { head: self.head(0), body: if self.sends_body() { body } else { &[] } }
+    }
+
+    /// A 204 and a 304 have no body, and say nothing about one (RFC 9110 section 8.6).
+    fn has_body(&self) -> bool {
+        !matches!(self.status, 204 | 304)
+    }
+
+    fn sends_body(&self) -> bool {
+        self.has_body() && !self.head_only
+    }
+
+    /// The head, with room for a body of `written` bytes behind it.
+    fn head(&self, written: usize) -> Vec<u8> {
+        let has_body = self.has_body();
+        let mut out = Vec::with_capacity(256 + self.headers.len() + written);
         // Writing to a Vec cannot fail.
         let _ = write!(out, "HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
         if has_body {
@@ -242,9 +290,9 @@ impl<'a> Response<'a> {
             out.extend_from_slice(b"Cache-Control: no-store\r\n");
         }
         out.extend_from_slice(if self.keep_alive { b"Connection: keep-alive\r\n" } else { b"Connection: close\r\n" });
+        out.extend_from_slice(b"X-Content-Type-Options: nosniff\r\n");
         out.extend_from_slice(self.headers.as_bytes());
         out.extend_from_slice(b"\r\n");
-        out.extend_from_slice(written);
         out
     }
 }
@@ -268,6 +316,7 @@ fn reason(status: u16) -> &'static str {
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
+        421 => "Misdirected Request",
         501 => "Not Implemented",
         503 => "Service Unavailable",
         505 => "HTTP Version Not Supported",
@@ -289,15 +338,17 @@ mod tests {
         let api = ApiAnswer { status: 201, body: r#"{"token":"x"}"#.to_owned(), retry_after: None };
         let head = "HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\
                     Cache-Control: no-store\r\nConnection: ";
-        assert_eq!(shown(answer(&api, true, false)), format!("{head}keep-alive\r\n\r\n{}", api.body));
-        assert_eq!(shown(answer(&api, false, false)), format!("{head}close\r\n\r\n{}", api.body));
-        assert_eq!(shown(answer(&api, true, true)), format!("{head}keep-alive\r\n\r\n"));
+        let last = "X-Content-Type-Options: nosniff\r\n\r\n";
+        assert_eq!(shown(answer(&api, true, false)), format!("{head}keep-alive\r\n{last}{}", api.body));
+        assert_eq!(shown(answer(&api, false, false)), format!("{head}close\r\n{last}{}", api.body));
+        assert_eq!(shown(answer(&api, true, true)), format!("{head}keep-alive\r\n{last}"));
     }
 
     #[test]
     fn a_204_says_nothing_of_a_body() {
         let api = ApiAnswer { status: 204, body: String::new(), retry_after: None };
-        let text = "HTTP/1.1 204 No Content\r\nCache-Control: no-store\r\nConnection: keep-alive\r\n\r\n";
+        let text = "HTTP/1.1 204 No Content\r\nCache-Control: no-store\r\nConnection: keep-alive\r\n\
+                    X-Content-Type-Options: nosniff\r\n\r\n";
         assert_eq!(shown(answer(&api, true, false)), text);
     }
 
@@ -317,7 +368,7 @@ mod tests {
         assert_eq!(body, r#"{"error":{"code":"RATE_LIMITED","message":"later","retry_after_ms":90000}}"#);
         let text = shown(answer(&ApiAnswer { status: 429, body, retry_after: Some(90) }, true, false));
         assert!(text.contains("\r\nRetry-After: 90\r\n"), "{text}");
-        let text = shown(unavailable("FULL", "no room", 5));
+        let text = shown(unavailable("FULL", "no room", 5, false));
         assert!(text.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{text}");
         assert!(text.contains("\r\nRetry-After: 5\r\n") && text.contains("\r\nConnection: close\r\n"), "{text}");
         assert!(text.ends_with(r#"{"error":{"code":"FULL","message":"no room","retry_after_ms":5000}}"#), "{text}");

@@ -33,14 +33,9 @@ pub(super) enum Route {
 impl Route {
     /// Finds the resource that a path names.
     pub(super) fn of(path: &str) -> Result<Self, Problem> {
-        // The two that nearly every request wants, without a look at the rest.
-        match path {
-            "/ws" => return Ok(Self::WebSocket),
-            "/health" => return Ok(Self::Health),
-            _ => {}
-        }
-        let path = decode(path).ok_or(BAD_ENCODING)?;
-        Ok(match path.as_ref() {
+        // What is encoded is never decoded into a route: a proxy in front that lets some paths pass only knows them as they
+        // are written here.
+        Ok(match path {
             "/" => Self::Root,
             "/ws" => Self::WebSocket,
             "/health" => Self::Health,
@@ -57,7 +52,11 @@ impl Route {
             "/api/v1/backup" => Self::Backup,
             other => {
                 if let Some(token) = other.strip_prefix("/api/v1/pair/").filter(|token| is_segment(token)) {
-                    Self::PairToken(TokenHash::of(token))
+                    let token = decode(token).ok_or(BAD_ENCODING)?;
+                    if !is_segment(&token) {
+                        return Err(NOT_FOUND);
+                    }
+                    Self::PairToken(TokenHash::of(&token))
                 } else if let Some(rest) = other.strip_prefix("/api/v1/tokens/")
                     && let Some(route) = of_token(rest)
                 {
@@ -182,7 +181,17 @@ mod tests {
         for (path, route) in [
             ("/", Some(Route::Root)),
             ("/ws", Some(Route::WebSocket)),
-            ("/%77%73", Some(Route::WebSocket)),
+            ("/%77%73", None),
+            ("/api%2fv1%2ftokens", None),
+            ("/api/v1%2Ftokens", None),
+            ("/api/v1/%74okens", None),
+            ("/api/v1/%2e%2e/v1/tokens", None),
+            ("/%2e/ws", None),
+            ("/ws%00", None),
+            ("/api/v1/tokens/00112233445566f%66", None),
+            ("/api/v1/tokens/00112233445566ff%2fusage", None),
+            ("/api/v1/pair%2foc_pair_00", None),
+            ("/api/v1/pair/%2e%2e%2ftokens", None),
             ("/health", Some(Route::Health)),
             ("/livez", Some(Route::Live)),
             ("/readyz", Some(Route::Ready)),

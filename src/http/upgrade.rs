@@ -27,13 +27,6 @@ pub(super) fn check_origin(origin: Option<&[u8]>, allowed: Option<&[String]>) ->
     }
 }
 
-/// Whether the page that asks came from this relay: its origin's host is the one that the request names.
-pub(super) fn is_own_page(head: &Head<'_>) -> bool {
-    let (Some(origin), Some(host)) = (head.origin, head.host) else { return false };
-    let authority = origin.strip_prefix(b"https://").or_else(|| origin.strip_prefix(b"http://"));
-    authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
-}
-
 /// The value of `Sec-WebSocket-Accept` for a request that is a valid opening handshake.
 pub(super) fn accept(head: &Head<'_>) -> Result<[u8; 28], Problem> {
     if !head.wants_websocket() {

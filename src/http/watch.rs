@@ -2,6 +2,7 @@
 
 use super::Refusal;
 use super::head::Head;
+use super::own::is_own_host;
 use super::response::Problem;
 use super::route::split_target;
 
@@ -19,12 +20,18 @@ pub enum Watched {
 }
 
 /// Reads a request at the beginning of `bytes`: what it looks at, and whether it wants the head of the answer alone.
-/// `None`: it is incomplete. The connection is closed after the answer.
+/// `None`: it is incomplete. The connection is closed after the answer. `names` are the relay's own, in lower case: under
+/// another one a page of somebody else's site may be asking.
 ///
 /// # Errors
 /// [`Refusal`] for everything else.
-pub fn watch(bytes: &[u8]) -> Result<Option<(Watched, bool)>, Refusal> {
+pub fn watch(bytes: &[u8], names: &[String]) -> Result<Option<(Watched, bool)>, Refusal> {
     let Some(head) = Head::read(bytes)? else { return Ok(None) };
+    if !head.host.is_none_or(|host| is_own_host(host, names)) {
+        let text =
+            "Host is not a name of this relay: ask by its address, by localhost, or by a name that --own-name has";
+        return Err(Problem::fixed(421, "MISDIRECTED", text).into());
+    }
     if !matches!(head.method, "GET" | "HEAD") {
         let text = "there is only something to look at here";
         return Err(Problem::fixed(405, "METHOD_NOT_ALLOWED", text).with_header("Allow: GET, HEAD\r\n").into());
@@ -47,7 +54,7 @@ mod tests {
     use super::*;
 
     fn status(request: &str) -> String {
-        match watch(request.as_bytes()) {
+        match watch(request.as_bytes(), &["relay.example".to_owned()]) {
             Ok(watched) => format!("{watched:?}"),
             Err(refusal) => String::from_utf8_lossy(&refusal.response[9..12]).into_owned(),
         }
@@ -62,5 +69,21 @@ mod tests {
         assert_eq!(status(&request("POST /metrics")), "405");
         assert_eq!(status("GET /metrics HTTP/1.1\r\nHost:"), "None");
         assert_eq!(status("nonsense\r\n\r\n"), "400");
+    }
+
+    #[test]
+    fn a_page_whose_name_leads_here_is_told_nothing() {
+        for (host, answer) in [
+            ("evil.example", "421"),
+            ("evil.example:9464", "421"),
+            ("", "421"),
+            ("127.0.0.1:9464", "Some((Metrics, false))"),
+            ("[::1]:9464", "Some((Metrics, false))"),
+            ("localhost:9464", "Some((Metrics, false))"),
+            ("relay.example", "Some((Metrics, false))"),
+        ] {
+            assert_eq!(status(&format!("GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n")), answer, "{host}");
+        }
+        assert_eq!(status("GET /metrics HTTP/1.0\r\n\r\n"), "Some((Metrics, false))", "no browser");
     }
 }

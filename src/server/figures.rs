@@ -2,7 +2,7 @@
 
 use crate::control::StoreHealth;
 use crate::control::message::Request;
-use crate::shard::cells::{Buffers, Cells, Outcome};
+use crate::shard::cells::{Buffers, Cells, KeyRefused, Outcome};
 use crate::shard::shared::Shared;
 use crate::telemetry::clock::unix_now;
 use crate::telemetry::metrics::{self as table, Histogram, Sheet, Tally};
@@ -174,6 +174,10 @@ fn of_all_shards(sheet: &mut Sheet, cells: &[Cells]) {
         sheet.count(table::AUTHENTICATED, &[("role", ROLES[role])], authenticated);
     }
     tallied(sheet, table::REFUSALS, "code", cells.iter().map(|one| &one.refused));
+    for (why, name) in KeyRefused::ALL {
+        let count = cells.iter().map(|one| one.keys_refused[why as usize]).sum();
+        sheet.count(table::ADMIN_KEYS_REFUSED, &[("why", name)], count);
+    }
     tallied(sheet, table::CLOSED, "reason", cells.iter().map(|one| &one.closed));
     tallied(sheet, table::TLS_HANDSHAKES, "outcome", cells.iter().map(|one| &one.tls_handshakes));
     tallied(sheet, table::HTTP_RESPONSES, "status", cells.iter().map(|one| &one.responses));

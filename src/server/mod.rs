@@ -36,6 +36,7 @@ use crate::ring::probe::{Unfit, probe};
 use crate::session::directory::Directory;
 use crate::shard::Settings;
 use crate::shard::addresses::Addresses;
+use crate::shard::guesses::Guesses;
 use crate::shard::mail::Mail;
 use crate::shard::shared::{Caps, Rules, Shared};
 use crate::store::Store;
@@ -185,6 +186,7 @@ fn shared(
         }),
         certificates,
         addresses: Addresses::default(),
+        guesses: Guesses::default(),
         cells: (0..config.shards).map(|_| Default::default()).collect(),
         life: Arc::new(Life::new(Instant::now(), config.shards)),
         started: Instant::now(),
@@ -197,6 +199,17 @@ fn shared(
     })
 }
 
+/// The names that the relay is reached by, in lower case: those that the operator has given, and the machine's own.
+fn own_names(config: &Config) -> Vec<String> {
+    let machine = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
+    domains(config).iter().chain(&config.own_names).cloned().chain([machine]).collect()
+}
+
+/// The names that there are certificates for by `--domain`.
+fn domains(config: &Config) -> &[String] {
+    config.tls.acme.as_ref().map_or(&[], |acme| &acme.domains)
+}
+
 fn rules(config: &Config, key: &Secret, nofile: u64) -> Rules {
     let capacity = rlimits::connection_capacity(nofile, config.shards);
     let gate = |any_path: bool| {
@@ -207,6 +220,8 @@ fn rules(config: &Config, key: &Secret, nofile: u64) -> Rules {
                 Origins::Any => None,
                 Origins::Only(origins) => Some(origins.clone()),
             },
+            names: own_names(config),
+            transport_security: !domains(config).is_empty(),
             registration: config.registration,
             phone: config.phone && !any_path,
             any_path,

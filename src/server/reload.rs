@@ -102,6 +102,7 @@ fn changed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("proxy-protocol", old.proxies != new.proxies),
         ("trusted-proxy", old.trusted_proxies != new.trusted_proxies),
         ("allow-origin", old.origins != new.origins),
+        ("own-name", old.own_names != new.own_names),
         ("phone", old.phone != new.phone),
         ("registration", old.registration != new.registration),
         ("register-rate", old.register_per_hour != new.register_per_hour),
@@ -134,13 +135,14 @@ mod tests {
     }
 
     /// Each flag with a value that is not its default.
-    const OTHER: [&str; 30] = [
+    const OTHER: [&str; 31] = [
         "addr = ':1'",
         "echo-addr = ':2'",
         "metrics-addr = ':3'",
         "proxy-protocol = '10.0.0.2'",
         "trusted-proxy = '10.0.0.1'",
         "allow-origin = 'https://a.example'",
+        "own-name = 'relay.example'",
         "phone = 'off'",
         "db = 'other.db'",
         "registration = 'off'",

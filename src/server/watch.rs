@@ -58,7 +58,7 @@ fn answer(mut stream: TcpStream, figures: &Figures) -> io::Result<()> {
     let mut request = Vec::new();
     let mut piece = [0; 1024];
     let response = loop {
-        match http::watch(&request) {
+        match http::watch(&request, figures.shared.rules.load().gate.names()) {
             Ok(Some((watched, head_only))) => break respond(watched, head_only, figures),
             Err(refusal) => break refusal.response,
             // The reader refuses a head that is longer than this.

@@ -7,10 +7,12 @@ use super::connection::{Connection, Early, Phase};
 use super::listening::Listening;
 use super::mail::Listener;
 use super::shared::try_count;
+use crate::http::Reply;
 use rustix::io::Errno;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// The label of connections that are closed without a word.
@@ -80,10 +82,11 @@ impl Shard {
         let proxied = rules.proxies.iter().any(|proxy| proxy.contains(address));
         let trusted = proxied || rules.gate.trusts(address);
         let admitted = try_count(&self.shared.sockets, caps.connections_max);
-        let quiet = admitted && try_count(&self.shared.unauthenticated, caps.unauthenticated_max);
+        let shared = Arc::clone(&self.shared);
+        let count = || try_count(&shared.unauthenticated, caps.unauthenticated_max);
+        let quiet = admitted && (count() || (self.make_room(None) && count()));
         // Who comes through a trusted proxy is counted when the request has named the client.
-        let counted =
-            quiet && (trusted || self.shared.addresses.try_enter(address, caps.unauthenticated_per_address_max));
+        let counted = quiet && (trusted || self.enter(address));
         if quiet && !counted {
             self.shared.unauthenticated.fetch_sub(1, Relaxed);
         }
@@ -108,6 +111,9 @@ impl Shard {
         if let Some(early) = &mut self.connections[conn as usize].early {
             early.turned_away = !counted;
             early.tls = tls;
+            if counted {
+                self.newcomers.insert(conn, early);
+            }
         }
         let is_at_header = proxied && counted;
         if !is_at_header && !self.begin(conn) {
@@ -140,14 +146,19 @@ impl Shard {
         let early = Early {
             serial: self.serial,
             since: self.clock.instant(),
+            peer: address,
             address,
             counted,
             echo,
             tls: false,
             turned_away: false,
+            waits_since: self.clock.tick(),
             request: Vec::new(),
+            parse_at: 0,
             keep_alive: true,
             head_only: false,
+            answered: false,
+            reply: Reply::default(),
             refusal: "",
             moving: None,
         };
@@ -156,18 +167,6 @@ impl Shard {
         self.wheel.arm(conn, due);
         self.note_late_comer(conn);
         conn
-    }
-
-    /// A connection is no longer one that has not authenticated.
-    pub(super) fn leave_unauthenticated(&mut self, early: &Early) {
-        if early.turned_away {
-            self.accepting.turned_away -= 1;
-            return;
-        }
-        self.shared.unauthenticated.fetch_sub(1, Relaxed);
-        if let Some(address) = early.counted {
-            self.shared.addresses.leave(address);
-        }
     }
 }
 

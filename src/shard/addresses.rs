@@ -62,13 +62,16 @@ impl Addresses {
     }
 
     fn slot(&self, address: IpAddr) -> usize {
-        let counted = match address {
-            IpAddr::V4(v4) => u64::from(v4.to_bits()),
-            // A client has a whole /64 to choose from. Those that are given to clients keep apart from IPv4 by their upper
-            // half; `::/64`, where `::1` is, may share a slot with an IPv4 address, as any two may.
-            IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
-        };
-        self.hasher.hash_one(counted) as usize % SLOTS
+        self.hasher.hash_one(network_of(address)) as usize % SLOTS
+    }
+}
+
+/// What counts as one address: an IPv4 address, or an IPv6 /64, for a client has a whole one to choose from. Those that are
+/// given to clients keep apart from IPv4 by their upper half; `::/64`, where `::1` is, may be taken for an IPv4 address.
+pub(super) fn network_of(address: IpAddr) -> u64 {
+    match address {
+        IpAddr::V4(v4) => u64::from(v4.to_bits()),
+        IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
     }
 }
 

@@ -120,6 +120,14 @@ pub(super) const LINGERING_MAX: u64 = 1024;
 /// Connections of a token that are replaced in [`LINGER`] and linger; further ones are closed at the next tick.
 pub(super) const REPLACED_LINGERING: u64 = 4;
 
+/// How long a connection that has not authenticated keeps its place whoever else comes, and as long again with each
+/// request and each step. After that it gives way where a cap is met.
+pub(super) const NEWCOMER_GRACE: Duration = Duration::from_secs(1);
+
+/// Of an answer whose body is part of the program, what is queued at a time: a client that does not read it holds no
+/// more than this, and no second answer.
+pub(super) const ANSWER_PIECE_BYTES: usize = 16 << 10;
+
 /// Connections over the cap that a shard keeps at a time to tell them so; further ones are closed without a word.
 pub const TURNED_AWAY_MAX: usize = 64;
 /// How long they have to ask for what they are then refused.

@@ -34,6 +34,20 @@ impl Outcome {
         [(Self::Forwarded, "forwarded"), (Self::Refused, "refused"), (Self::Answered, "answered")];
 }
 
+/// Why an admin key was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyRefused {
+    /// It is not the admin key.
+    Wrong,
+    /// It was not looked at, for its address has shown too many wrong ones.
+    NotLookedAt,
+}
+
+impl KeyRefused {
+    /// All, by `KeyRefused as usize`, with the label of the metrics.
+    pub const ALL: [(Self, &str); 2] = [(Self::Wrong, "wrong"), (Self::NotLookedAt, "not_looked_at")];
+}
+
 /// Messages and their bytes, by [`Outcome`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Flow {
@@ -84,6 +98,8 @@ pub struct Cells {
     pub auth: Histogram,
     /// Refusals by code.
     pub refused: Tally<12>,
+    /// Refused admin keys, by `KeyRefused as usize`.
+    pub keys_refused: [u64; 2],
     /// Ended connections by reason.
     pub closed: Tally<32>,
     /// TLS handshakes by how they ended.
@@ -149,6 +165,7 @@ impl Default for Cells {
             handshake: Histogram::default(),
             auth: Histogram::default(),
             refused,
+            keys_refused: [0; 2],
             closed: Tally::new(&CloseReason::LABELS),
             tls_handshakes: Tally::new(&tls::outcome::Outcome::ALL.map(tls::outcome::Outcome::name)),
             responses: Tally::new(&["1xx", "2xx", "3xx", "4xx", "5xx"]),

@@ -49,11 +49,13 @@ pub(super) enum CloseReason {
     Gone,
     /// An HTTP exchange has ended.
     Http,
+    /// It had not authenticated, and its place was needed for a newcomer.
+    GaveWay,
 }
 
 impl CloseReason {
     /// The labels of the metrics: that of each reason once, and that of who is not even told why.
-    pub(super) const LABELS: [&'static str; 19] = [
+    pub(super) const LABELS: [&'static str; 20] = [
         "client",
         "protocol",
         "not_utf8",
@@ -72,6 +74,7 @@ impl CloseReason {
         "silent",
         "gone",
         "http",
+        "gave_way",
         "turned_away",
     ];
 
@@ -97,6 +100,7 @@ impl CloseReason {
             Self::Silent => "silent",
             Self::Gone => "gone",
             Self::Http => "http",
+            Self::GaveWay => "gave_way",
         }
     }
 
@@ -119,7 +123,8 @@ impl CloseReason {
             | Self::SlowConsumer
             | Self::Silent
             | Self::Gone
-            | Self::Http => return None,
+            | Self::Http
+            | Self::GaveWay => return None,
         })
     }
 
@@ -151,6 +156,7 @@ impl CloseReason {
             Self::Silent => "silent",
             Self::Gone => "gone",
             Self::Http => "http",
+            Self::GaveWay => "gave way to a newcomer",
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::Shard;
 use super::inbox::Inbox;
 use crate::control::message::Caller;
+use crate::http::Reply;
 use crate::proto::token::Role;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -22,6 +23,10 @@ pub(super) enum Phase {
     Http,
     /// An HTTP call is with the control thread.
     Call,
+    /// An HTTP answer is held back for a while.
+    Held,
+    /// An HTTP answer is on its way: no request is read until it has left.
+    Answering,
     /// Upgraded; the first message is read.
     Auth,
     /// A refused authentication waits before it is answered.
@@ -44,9 +49,9 @@ impl Phase {
         match to {
             Self::Header => false,
             Self::Handshake => matches!(self, Self::Header),
-            Self::Http => matches!(self, Self::Header | Self::Handshake | Self::Call),
-            Self::Call | Self::Echo => matches!(self, Self::Http),
-            Self::Auth => matches!(self, Self::Http),
+            Self::Http => matches!(self, Self::Header | Self::Handshake | Self::Call | Self::Answering),
+            Self::Call | Self::Held | Self::Auth | Self::Echo => matches!(self, Self::Http),
+            Self::Answering => matches!(self, Self::Http | Self::Held),
             Self::Slowed | Self::Moving | Self::Open => matches!(self, Self::Auth),
             Self::Closing => !matches!(self, Self::Header | Self::Closing | Self::Dead),
             Self::Dead => !matches!(self, Self::Dead),
@@ -201,7 +206,9 @@ pub(super) struct Early {
     pub(super) serial: u64,
     /// When it was accepted, and from the upgrade on, when that was.
     pub(super) since: Instant,
-    /// The client's address: the proxy's word for it, where a trusted proxy gave one.
+    /// Where the connection comes from: in the word of the PROXY protocol, where a trusted proxy gave one.
+    pub(super) peer: IpAddr,
+    /// Whom the last request counts for: the peer, or whom it named where it is a trusted proxy.
     pub(super) address: IpAddr,
     /// The address that the per-address count was taken for. Given back on authentication or at the end.
     pub(super) counted: Option<IpAddr>,
@@ -211,12 +218,20 @@ pub(super) struct Early {
     pub(super) tls: bool,
     /// Over the connection cap: it is only told so.
     pub(super) turned_away: bool,
+    /// The tick since which the client has been awaited: accepted, answered, upgraded.
+    pub(super) waits_since: u32,
     /// Bytes of HTTP that are not parsed yet.
     pub(super) request: Vec<u8>,
+    /// How many of them there have to be before they are worth parsing, unless a head ends before.
+    pub(super) parse_at: usize,
     /// Whether the connection goes on after the response under way.
     pub(super) keep_alive: bool,
     /// Whether the request under way asked for the head only.
     pub(super) head_only: bool,
+    /// A request has been answered.
+    pub(super) answered: bool,
+    /// What is not queued yet of the answer in [`Phase::Held`] and [`Phase::Answering`].
+    pub(super) reply: Reply,
     /// The text of a refusal that waits in [`Phase::Slowed`].
     pub(super) refusal: &'static str,
     /// Where to go in [`Phase::Moving`].
@@ -235,11 +250,13 @@ impl Early {
 mod tests {
     use super::*;
 
-    const ALL: [Phase; 11] = [
+    const ALL: [Phase; 13] = [
         Phase::Header,
         Phase::Handshake,
         Phase::Http,
         Phase::Call,
+        Phase::Held,
+        Phase::Answering,
         Phase::Auth,
         Phase::Slowed,
         Phase::Moving,
@@ -273,10 +290,11 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_never_takes_a_step_twice_but_for_calls() {
+    fn a_connection_never_takes_a_step_twice_but_for_requests() {
         for phase in ALL {
             let again = ALL.into_iter().filter(|&next| phase.leads_to(next)).any(|next| reached(next).contains(&phase));
-            assert_eq!(again, matches!(phase, Phase::Http | Phase::Call), "{phase:?}");
+            let is_request = matches!(phase, Phase::Http | Phase::Call | Phase::Held | Phase::Answering);
+            assert_eq!(again, is_request, "{phase:?}");
         }
         assert!(!reached(Phase::Auth).contains(&Phase::Http) && !reached(Phase::Open).contains(&Phase::Auth));
     }

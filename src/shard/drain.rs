@@ -67,7 +67,7 @@ impl Shard {
         match connection.phase() {
             Phase::Http => self.part(conn),
             // Its answer comes, and is the last one.
-            Phase::Call => {
+            Phase::Call | Phase::Held | Phase::Answering => {
                 if let Some(early) = &mut connection.early {
                     early.keep_alive = false;
                 }

@@ -22,8 +22,8 @@ impl Shard {
         // Before and in a TLS handshake there is no way to say anything.
         let code = reason.code().filter(|_| !matches!(connection.phase(), Phase::Header | Phase::Handshake));
         let Some(code) = code else { return self.end(conn, reason) };
-        let is_websocket = !matches!(connection.phase(), Phase::Http | Phase::Call) || connection.early.is_none();
-        if is_websocket {
+        let is_http = matches!(connection.phase(), Phase::Http | Phase::Call | Phase::Held | Phase::Answering);
+        if !is_http {
             // A close without a code is answered without one (RFC 6455, section 5.5.1).
             let payload = match reason {
                 CloseReason::Client(None) => Vec::new(),
@@ -50,6 +50,9 @@ impl Shard {
         connection.due = due;
         connection.pauses = Default::default();
         connection.inbox = None;
+        if let Some(early) = &mut connection.early {
+            early.waits_since = self.clock.tick();
+        }
         self.wheel.arm(conn, due);
         self.finish_outbox(conn);
         // A connection that was paused is received from by nobody.

@@ -56,6 +56,9 @@ impl Shard {
         self.wheel.disarm(conn);
         let mut connection = self.connections.remove(conn as usize);
         let tls = self.secure.remove(&mut connection.tls);
+        if let Some(early) = &connection.early {
+            self.newcomers.remove(early);
+        }
         let Some(Early { address, counted, since, moving: Some(destination), .. }) =
             connection.early.map(|early| *early)
         else {
@@ -83,6 +86,7 @@ impl Shard {
         self.keep_tls(conn, tls);
         if let Some(early) = &mut self.connections[conn as usize].early {
             early.since = since;
+            self.newcomers.insert(conn, early);
         }
         if self.is_draining() {
             self.close(conn, CloseReason::Restart);

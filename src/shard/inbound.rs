@@ -41,7 +41,7 @@ impl Shard {
         connection.last_heard = self.clock.tick();
         match connection.phase() {
             Phase::Header => self.handle_header_bytes(conn, &chunk),
-            Phase::Http | Phase::Call => self.handle_request_bytes(conn, chunk),
+            Phase::Http | Phase::Call | Phase::Held | Phase::Answering => self.handle_request_bytes(conn, chunk),
             Phase::Handshake | Phase::Closing | Phase::Slowed | Phase::Dead => {}
             Phase::Auth | Phase::Moving | Phase::Open | Phase::Echo => match &connection.inbox {
                 // Reading may go on, but what waits comes first.

@@ -5,6 +5,7 @@ use super::close::CloseReason;
 use super::connection::Early;
 use crate::proto::token::{Role, TokenKey};
 use crate::telemetry::summed::{Capped, Summed};
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Lines a second about connections of one shard. What is beyond it is said in one line.
@@ -39,6 +40,9 @@ pub(super) struct Lives {
     opened: Capped,
     closed: Capped,
     refused: Summed,
+    keys: Summed,
+    /// Where the last wrong admin key came from.
+    keys_from: Option<IpAddr>,
     pub(super) accept_errors: Summed,
 }
 
@@ -48,6 +52,8 @@ impl Default for Lives {
             opened: Capped::new(LINES_A_SECOND),
             closed: Capped::new(LINES_A_SECOND),
             refused: Summed::new(FLOOD_PERIOD),
+            keys: Summed::new(FLOOD_PERIOD),
+            keys_from: None,
             accept_errors: Summed::new(FLOOD_PERIOD),
         }
     }
@@ -83,11 +89,24 @@ impl Shard {
     }
 
     /// An authentication was refused.
-    pub(super) fn log_refused(&mut self, early_serial: u64, address: std::net::IpAddr, message: &str) {
+    pub(super) fn log_refused(&mut self, early_serial: u64, address: IpAddr, message: &str) {
         tracing::debug!(shard = self.id, conn = early_serial, %address, why = message, "authentication refused");
         if let Some(count) = self.lives.refused.handle_event(self.clock.instant()) {
             say_refused(self.id, count);
         }
+    }
+
+    /// An admin key was wrong, or not looked at after too many of those.
+    pub(super) fn log_wrong_key(&mut self, address: IpAddr) {
+        self.lives.keys_from = Some(address);
+        if let Some(count) = self.lives.keys.handle_event(self.clock.instant()) {
+            self.say_wrong_keys(count);
+        }
+    }
+
+    fn say_wrong_keys(&self, count: u64) {
+        let address = self.lives.keys_from.map(tracing::field::display);
+        tracing::warn!(shard = self.id, count, address, "wrong admin keys");
     }
 
     /// A connection could not be accepted.
@@ -101,22 +120,27 @@ impl Shard {
     pub(super) fn log_held_back(&mut self) {
         let now = self.clock.instant();
         let (refused, accept_errors) = (self.lives.refused.poll_line(now), self.lives.accept_errors.poll_line(now));
-        self.say_held_back(refused, accept_errors);
+        let keys = self.lives.keys.poll_line(now);
+        self.say_held_back(refused, keys, accept_errors);
     }
 
     /// Called when the shard ends: says what is still held back.
     pub(super) fn log_last(&mut self) {
         let (refused, accept_errors) = (self.lives.refused.take_held(), self.lives.accept_errors.take_held());
-        self.say_held_back(refused, accept_errors);
+        let keys = self.lives.keys.take_held();
+        self.say_held_back(refused, keys, accept_errors);
     }
 
-    fn say_held_back(&mut self, refused: Option<u64>, accept_errors: Option<u64>) {
+    fn say_held_back(&mut self, refused: Option<u64>, keys: Option<u64>, accept_errors: Option<u64>) {
         let (opened, closed) = (self.lives.opened.end_period(), self.lives.closed.end_period());
         if opened + closed != 0 {
             tracing::info!(shard = self.id, opened, closed, "more connections came and went, too many for a line each");
         }
         if let Some(count) = refused {
             say_refused(self.id, count);
+        }
+        if let Some(count) = keys {
+            self.say_wrong_keys(count);
         }
         if let Some(count) = accept_errors {
             tracing::warn!(shard = self.id, count, "could not accept connections");

@@ -8,6 +8,7 @@ use crate::proto::owner::owner;
 use crate::proto::token::TokenKey;
 use crate::ring::Waker;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ pub enum Mail {
     Notice(Notice),
     /// A connection whose token this shard owns.
     HandOver(Box<HandOver>),
+    /// Another shard has a newcomer of this address, or of any, and nobody that could give way.
+    MakeRoom(Option<IpAddr>),
     /// Start accepting on these sockets.
     Listen(Vec<Listener>),
     /// Other settings hold from now on; the memory budget stays as it is.

@@ -6,12 +6,14 @@
 
 pub mod accept;
 pub mod addresses;
+mod answer;
 pub mod bounds;
 pub mod cells;
 mod close;
 mod connection;
 mod drain;
 mod ending;
+pub mod guesses;
 pub mod handover;
 mod inbound;
 mod inbox;
@@ -20,6 +22,7 @@ mod lives;
 pub mod mail;
 mod memory;
 mod message;
+mod newcomers;
 mod outbound;
 mod outbox;
 mod proxied;
@@ -40,6 +43,7 @@ use self::drain::Drain;
 use self::lives::Lives;
 use self::mail::{Mail, Mailboxes};
 use self::memory::Waiters;
+use self::newcomers::Newcomers;
 use self::outbound::Outboxes;
 use self::secure::Secure;
 use self::share::Turns;
@@ -114,6 +118,7 @@ pub struct Shard {
     backlog: Budget,
     /// The policy of tokens without limits of their own.
     policy: Rc<Policy>,
+    newcomers: Newcomers,
     /// Connections that wait for an answer of control, by serial number.
     calls: HashMap<u64, u32>,
     /// The serial number of the connection that came last.
@@ -159,6 +164,7 @@ impl Shard {
             budget: Budget::new(settings.budget_bytes),
             backlog: Budget::new(settings.budget_bytes.max(BACKLOG_BYTES)),
             policy: Rc::new(Policy::new(settings.limits)),
+            newcomers: Newcomers::default(),
             calls: HashMap::new(),
             serial: 0,
             resumable: Vec::new(),
@@ -229,6 +235,7 @@ impl Shard {
             match mail {
                 Mail::Notice(notice) => self.handle_notice(notice),
                 Mail::HandOver(handover) => self.handle_handover(*handover),
+                Mail::MakeRoom(address) => drop(self.give_way(address)),
                 Mail::Listen(listeners) => self.listen(listeners),
                 Mail::Settings(settings) => self.change_settings(*settings),
                 Mail::Drain(plan) => self.drain(plan),

@@ -220,8 +220,10 @@ impl Shard {
             }
         } else if !outbox.dirty {
             self.let_outbox_go(conn);
-            if phase == Phase::Moving {
-                self.try_move(conn);
+            match phase {
+                Phase::Moving => self.try_move(conn),
+                Phase::Answering => self.go_on_answering(conn),
+                _ => {}
             }
         }
     }

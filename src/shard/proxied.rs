@@ -84,7 +84,7 @@ impl Shard {
     /// The proxy has said whose connection it is: now it is like any other.
     fn begin_proxied(&mut self, conn: u32, client: IpAddr, rest: Vec<u8>) {
         let Some(early) = &mut self.connections[conn as usize].early else { return };
-        early.address = client;
+        (early.peer, early.address) = (client, client);
         let tls = early.tls;
         // Who comes through a trusted proxy as well is counted when the request has named the client.
         let counted = self.shared.rules.load().gate.trusts(client) || self.count_client(conn, client);

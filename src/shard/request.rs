@@ -1,15 +1,16 @@
 //! HTTP on the relay's port: upgrades, health, and calls that the control thread answers.
 
 use super::Shard;
-use super::close::CloseReason;
-use super::connection::Phase;
+use super::connection::{Early, Phase};
 use crate::control::message::{ApiAnswer, ApiCall, Request};
-use crate::http::{self, Action, Parsed};
+use crate::http::{self, Action, BODY_BYTES_MAX, HEAD_BYTES_MAX, Parsed, Peer};
 use crate::ring::chunk::{Chunk, Heap};
 use std::net::IpAddr;
 
 /// When a client that met a cap should come back, in seconds.
 const RETRY_AFTER_SEC: u64 = 10;
+/// What who is let in only to be turned away is told.
+const TURNED_AWAY: &str = "the relay is full, or this address has too many connections that have not authenticated";
 
 impl Shard {
     pub(super) fn handle_request_bytes(&mut self, conn: u32, chunk: Chunk) {
@@ -17,75 +18,66 @@ impl Shard {
         let is_reading = connection.phase() == Phase::Http;
         let Some(early) = &mut connection.early else { return };
         if early.turned_away {
-            let response = http::unavailable(
-                "FULL",
-                "the relay is full, or this address has too many connections that have not authenticated",
-                RETRY_AFTER_SEC,
-            );
-            return self.respond_last(conn, response);
+            return self.respond_last(conn, http::unavailable("FULL", TURNED_AWAY, RETRY_AFTER_SEC, false));
         }
         if early.request.is_empty() && is_reading {
             // Nearly always one piece is one request: it is parsed where it is, and only a rest is kept.
             return self.handle_requests(conn, chunk.as_slice());
         }
+        let seen = early.request.len();
         early.request.extend_from_slice(chunk.as_slice());
-        if is_reading {
+        if is_reading && early.is_worth_parsing(seen) {
             let bytes = std::mem::take(&mut early.request);
             self.handle_requests(conn, &bytes);
         }
     }
 
-    /// Answers the requests in `bytes` one after the other, until one has to wait for control.
-    fn handle_requests(&mut self, conn: u32, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let connection = &self.connections[conn as usize];
-            if connection.phase() != Phase::Http || connection.pauses.any() {
-                break;
+    /// Answers the request at the beginning of `bytes`, if it is whole, and keeps what is behind it.
+    fn handle_requests(&mut self, conn: u32, bytes: &[u8]) {
+        let Some(early) = &mut self.connections[conn as usize].early else { return };
+        let rules = self.shared.rules.load();
+        let gate = if early.echo { &rules.echo_gate } else { &rules.gate };
+        let from = Peer { address: early.peer, tls: early.tls };
+        let (action, rest, client, shows_key) = match gate.parse(self.clock.unix_ms() / 1000, bytes, from) {
+            Err(refusal) => return self.respond_last(conn, refusal.response),
+            Ok(Parsed::NeedMore { bytes: needed }) => {
+                // A head that is still to end is worth a look again when it is twice as long.
+                early.parse_at = needed.unwrap_or(2 * bytes.len()).min(HEAD_BYTES_MAX + BODY_BYTES_MAX);
+                return early.request.extend_from_slice(bytes);
             }
-            let Some(early) = &mut self.connections[conn as usize].early else { return };
-            let rules = self.shared.rules.load();
-            let gate = if early.echo { &rules.echo_gate } else { &rules.gate };
-            match gate.parse(self.clock.unix_ms() / 1000, bytes, early.address) {
-                Err(refusal) => return self.respond_last(conn, refusal.response),
-                Ok(Parsed::NeedMore) => break,
-                Ok(Parsed::Request { action, consumed, keep_alive, head_only, client }) => {
-                    (early.keep_alive, early.head_only) = (keep_alive && self.drain.is_none(), head_only);
-                    bytes = &bytes[consumed..];
-                    if !self.count_client(conn, client) {
-                        let text = "this address has too many connections that have not authenticated";
-                        return self.respond_last(conn, http::unavailable("FULL", text, RETRY_AFTER_SEC));
-                    }
-                    if let Action::Upgrade { accept } = action {
-                        return self.upgrade(conn, &accept, bytes);
-                    }
-                    self.handle_action(conn, action);
-                }
+            Ok(Parsed::Request { action, consumed, keep_alive, head_only, shows_key, client }) => {
+                (early.keep_alive, early.head_only) = (keep_alive && self.drain.is_none(), head_only);
+                (action, &bytes[consumed..], client, shows_key)
             }
+        };
+        let keep_alive = early.keep_alive;
+        if let Action::Upgrade { accept } = &action
+            && self.count_client(conn, client)
+        {
+            return self.upgrade(conn, accept, rest);
         }
         if let Some(early) = &mut self.connections[conn as usize].early {
-            early.request.extend_from_slice(bytes);
+            early.parse_at = 0;
+            early.request.extend_from_slice(rest);
+        }
+        if !self.count_client(conn, client) {
+            let text = "this address has too many connections that have not authenticated";
+            return self.respond(conn, http::unavailable("FULL", text, RETRY_AFTER_SEC, keep_alive));
+        }
+        let wait = shows_key.then(|| self.shared.guesses.wait(client, self.clock.unix_ms())).flatten();
+        match wait {
+            Some(wait) => self.refuse_keys(conn, client, wait),
+            None => self.handle_action(conn, action),
         }
     }
 
-    /// Goes on with requests that had to wait until earlier responses were taken.
+    /// Goes on with what came behind a request that has been answered.
     pub(super) fn resume_requests(&mut self, conn: u32) {
         let Some(early) = &mut self.connections[conn as usize].early else { return };
         let bytes = std::mem::take(&mut early.request);
-        self.handle_requests(conn, &bytes);
-    }
-
-    /// Counts a client that a trusted proxy named, once. `false`: it has too many connections.
-    pub(super) fn count_client(&mut self, conn: u32, client: IpAddr) -> bool {
-        let max = self.shared.rules.load().caps.unauthenticated_per_address_max;
-        let Some(early) = &mut self.connections[conn as usize].early else { return true };
-        if early.counted.is_none() {
-            if !self.shared.addresses.try_enter(client, max) {
-                return false;
-            }
-            early.counted = Some(client);
-            early.address = client;
+        if !bytes.is_empty() {
+            self.handle_requests(conn, &bytes);
         }
-        true
     }
 
     fn upgrade(&mut self, conn: u32, accept: &[u8; 28], rest: &[u8]) {
@@ -96,6 +88,7 @@ impl Shard {
             let now = self.clock.instant();
             self.cells.handshake.record(now.saturating_duration_since(early.since), 1);
             early.since = now;
+            early.waits_since = self.clock.tick();
         }
         self.transition(conn, if echo { Phase::Echo } else { Phase::Auth });
         if echo {
@@ -103,7 +96,7 @@ impl Shard {
             self.connections[conn as usize].due = due;
             self.wheel.arm(conn, due);
         }
-        self.push_response(conn, &http::switching(accept));
+        self.push_response(conn, http::switching(accept));
         if !rest.is_empty() {
             self.handle_bytes(conn, Chunk::Heap(Heap::from(rest)));
         }
@@ -130,9 +123,11 @@ impl Shard {
                     self.transition(conn, Phase::Call);
                 } else {
                     let text = "the relay's store is busy";
-                    self.respond_last(conn, http::unavailable("STORE_UNAVAILABLE", text, RETRY_AFTER_SEC));
+                    self.respond(conn, http::unavailable("STORE_UNAVAILABLE", text, RETRY_AFTER_SEC, keep_alive));
                 }
             }
+            Action::WrongKey(reply) => self.refuse_key(conn, reply),
+            // Counted for nobody: the cap was told of.
             Action::Upgrade { .. } => {}
         }
     }
@@ -144,36 +139,19 @@ impl Shard {
             return;
         }
         let Some(early) = &self.connections[conn as usize].early else { return };
-        let response = http::answer(answer, early.keep_alive, early.head_only);
-        self.respond(conn, response);
-        self.resume_requests(conn);
+        self.respond(conn, http::answer(answer, early.keep_alive, early.head_only));
         self.arm(conn);
     }
+}
 
-    /// Responses go the way of control frames, in the order that they come in: a client that sends a ping right behind
-    /// its request for an upgrade must not read the pong before the response.
-    fn push_response(&mut self, conn: u32, response: &[u8]) {
-        self.cells.responded(response);
-        self.push_control(conn, response);
-    }
-
-    /// Queues a response; the connection goes on if the client wants it to.
-    fn respond(&mut self, conn: u32, response: Vec<u8>) {
-        self.push_response(conn, &response);
-        let due = self.clock.tick_after(self.settings.auth_timeout);
-        let connection = &mut self.connections[conn as usize];
-        connection.due = due;
-        if connection.early.as_ref().is_some_and(|early| early.keep_alive) {
-            self.wheel.arm(conn, due);
-        } else {
-            self.begin_closing(conn, CloseReason::Http);
-        }
-    }
-
-    /// Queues a response after which the connection is closed.
-    fn respond_last(&mut self, conn: u32, response: Vec<u8>) {
-        self.push_response(conn, &response);
-        self.begin_closing(conn, CloseReason::Http);
+impl Early {
+    /// Whether bytes behind the first `seen` have brought enough for another look: parsing each byte that trickles in with
+    /// all those before it would be quadratic work.
+    fn is_worth_parsing(&self, seen: usize) -> bool {
+        let fresh = &self.request[seen.saturating_sub(3)..];
+        let ends_a_head = |window: &[u8]| window.ends_with(b"\n\r\n") || window.ends_with(b"\n\n");
+        let ends = (1..=fresh.len()).any(|end| ends_a_head(&fresh[..end]));
+        self.request.len() >= self.parse_at || (seen < HEAD_BYTES_MAX && ends)
     }
 }
 

@@ -294,6 +294,9 @@ impl Shard {
         if progress == Progress::Done {
             return self.finish_handshake(conn, out);
         }
+        if let Some(early) = &mut self.connections[conn as usize].early {
+            early.waits_since = self.clock.tick();
+        }
         if !out.is_empty() {
             self.push_sealed(conn, out);
         }

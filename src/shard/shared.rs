@@ -2,6 +2,7 @@
 
 use super::addresses::Addresses;
 use super::cells::Cells;
+use super::guesses::Guesses;
 use crate::config::Network;
 use crate::http::{Gate, HealthReport};
 use crate::session::directory::Directory;
@@ -49,6 +50,8 @@ pub struct Shared {
     pub certificates: Option<Arc<Certificates>>,
     /// What each address is up to.
     pub addresses: Addresses,
+    /// Who shows wrong admin keys.
+    pub guesses: Guesses,
     /// What each shard counted, as it last published it; a shard never waits for the lock.
     pub cells: Box<[Mutex<Cells>]>,
     /// Where the process is in its life, and its threads' signs of life.

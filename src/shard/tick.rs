@@ -143,6 +143,8 @@ impl Shard {
             Phase::Auth | Phase::Moving if self.is_draining() => self.close(conn, CloseReason::Restart),
             Phase::Auth | Phase::Moving => self.close(conn, CloseReason::AuthTimeout),
             Phase::Slowed => self.finish_refusal(conn),
+            Phase::Held => self.release_answer(conn),
+            Phase::Answering => self.end(conn, CloseReason::SlowConsumer),
             Phase::Handshake => {
                 self.count_handshake(Outcome::TimedOut);
                 self.end(conn, CloseReason::Handshake);
@@ -220,6 +222,6 @@ impl Shard {
 }
 
 /// Whole ticks of a timeout, at least one; 0 for none.
-fn ticks(timeout: Duration) -> u32 {
+pub(super) fn ticks(timeout: Duration) -> u32 {
     timeout.as_millis().div_ceil(TICK.as_millis()).try_into().unwrap_or(NONE)
 }

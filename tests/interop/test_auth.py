@@ -11,9 +11,10 @@ import time
 import pytest
 
 import http1
+import metrics
 import raw
 from client import Client, pair
-from relay import api_time
+from relay import ADMIN_KEY, api_time
 
 UNKNOWN = "oc_pair_" + "0" * 32
 
@@ -246,3 +247,56 @@ async def test_an_http_request_before_the_head_is_whole_times_out(start_relay):
     async with await http1.Connection.open(relay.port) as connection:
         await connection.send(b"GET /health HTT")
         await connection.ended(timeout=8)
+
+
+def key(value, client=None):
+    return [("X-Admin-Key", value)] + ([("X-Forwarded-For", client)] if client else [])
+
+
+async def test_wrong_admin_keys_are_slowed_then_not_looked_at_counted_and_logged(start_relay):
+    """What guesses the admin key waits longer and longer; others are not locked out by it, nor by their connection."""
+    relay, port = metrics.measured(start_relay, "--trusted-proxy", "127.0.0.1", "--log-format", "json")
+    loop = asyncio.get_running_loop()
+    async with await http1.Connection.open(relay.port) as proxy:
+
+        async def ask(value, client):
+            await proxy.send(http1.head("GET", "/api/v1/tokens", relay.port, key(value, client)))
+            began = loop.time()
+            answer = await proxy.read()
+            return answer, loop.time() - began
+
+        for _ in range(5):
+            answer, _ = await ask("wrong", "192.0.2.1")
+            assert answer.status == 401 and answer.json()["error"]["code"] == "UNAUTHORIZED"
+        _, took = await ask("wrong", "192.0.2.1")
+        assert took >= 0.3, "the sixth is held back for 0.4 s"
+        answer, _ = await ask(ADMIN_KEY, "192.0.2.1")
+        assert answer.status == 200, "the right one is not, until there are too many wrong ones"
+
+    many = (relay.http("GET", "/api/v1/tokens", headers=key("wrong", "192.0.2.1")) for _ in range(14))
+    assert {answer.status for answer in await asyncio.gather(*many)} == {401}
+    for value in ("wrong", ADMIN_KEY):
+        answer = await relay.http("GET", "/api/v1/tokens", headers=key(value, "192.0.2.1"))
+        assert answer.status == 429
+        assert 0 < int(answer.headers["retry-after"]) <= 30
+        assert answer.json()["error"]["code"] == "RATE_LIMITED"
+    # Nobody else is told the same, and what needs no key goes on.
+    assert (await relay.http("GET", "/api/v1/tokens", headers=key(ADMIN_KEY, "192.0.2.2"))).status == 200
+    assert (await relay.http("GET", "/health", headers=key("wrong", "192.0.2.1"))).status == 200
+    figures = await metrics.scrape_until(
+        port, lambda f: f.get("coralmux_admin_keys_refused_total", why="not_looked_at") == 2
+    )
+    assert figures.get("coralmux_admin_keys_refused_total", why="wrong") == 20
+    lines = relay.lines("wrong admin keys")
+    assert lines and len(lines) <= 4, "summed up, however many there are"
+    assert all(line["address"] == "192.0.2.1" and line["level"] == "WARN" for line in lines)
+    assert "wrong" not in {line.get("key") for line in lines}
+
+
+async def test_a_held_back_answer_does_not_keep_the_relay_from_ending(start_relay):
+    relay = start_relay("--drain-window", "0s")
+    guesses = [asyncio.create_task(relay.http("GET", "/api/v1/tokens", headers=key("wrong"))) for _ in range(12)]
+    await asyncio.sleep(0.3)
+    await asyncio.to_thread(relay.stop)
+    done = await asyncio.gather(*guesses, return_exceptions=True)
+    assert any(isinstance(answer, http1.Response) and answer.status == 401 for answer in done)

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import pathlib
+import re
+import socket
 import ssl
 
 import pytest
@@ -213,3 +215,134 @@ async def test_a_request_and_a_goodbye_in_one_segment_end_once(start_relay, tmp_
         )
 
     await metrics.scrape_until(relay.metrics, has_settled)
+
+
+async def served(relay, connection, path="/health"):
+    await connection.send(http1.head("GET", path, relay.port))
+    return (await connection.read()).status
+
+
+async def until_served(relay, stack):
+    """A newcomer that comes back where it is turned away; a newcomer of its own for each try."""
+    for _ in range(20):
+        connection = await stack.enter_async_context(await http1.Connection.open(relay.port))
+        with contextlib.suppress(EOFError, ConnectionError):
+            if await served(relay, connection) == 200:
+                return connection
+        await asyncio.sleep(0.2)
+    raise AssertionError("the address is locked out")
+
+
+HOLD = {
+    "idle": b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n",
+    "nothing": b"",
+    "half a head": b"GET /health HTTP/1.1\r\nHo",
+    "half a body": b"POST /api/v1/register HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nx",
+    "upgraded": raw.upgrade(1),
+    "closing": b"nonsense\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("how", HOLD)
+async def test_whoever_keeps_the_relay_waiting_gives_way_to_newcomers(start_relay, how):
+    """Connections that do nothing do not lock an address out, nor all of them everybody."""
+    for cap in ("--max-unauthenticated-per-address", "--max-unauthenticated"):
+        relay = start_relay(cap, "4", "--auth-timeout", "60s")
+        async with contextlib.AsyncExitStack() as stack:
+            holding = [await stack.enter_async_context(await http1.Connection.open(relay.port)) for _ in range(4)]
+            for connection in holding:
+                await connection.send(HOLD[how])
+            if how not in ("nothing", "closing"):
+                await asyncio.sleep(1.2)
+            await until_served(relay, stack)
+
+
+async def test_who_has_just_come_or_waits_for_the_relay_keeps_its_place(start_relay):
+    relay = start_relay("--max-unauthenticated-per-address", "3", "--auth-timeout", "60s")
+    token = await relay.token()
+    async with contextlib.AsyncExitStack() as stack:
+        busy = [await stack.enter_async_context(await raw.RawSocket.open(relay)) for _ in range(3)]
+        with pytest.raises((raw.Refused, ConnectionError)):
+            await stack.enter_async_context(await raw.RawSocket.open(relay))
+        for socket, role in zip(busy, ("agent", "phone"), strict=False):
+            await socket.send(raw.auth(token, role))
+            assert (await socket.receive())["type"] == "auth.ok"
+        await stack.enter_async_context(await raw.RawSocket.open(relay))
+
+
+async def test_the_longest_idle_connection_gives_way_and_not_one_at_work(start_relay):
+    relay = start_relay("--max-unauthenticated-per-address", "4", "--auth-timeout", "60s")
+    async with contextlib.AsyncExitStack() as stack:
+        idle = [await stack.enter_async_context(await http1.Connection.open(relay.port)) for _ in range(4)]
+        for connection in idle:
+            assert await served(relay, connection) == 200
+        for _ in range(6):
+            # The first is the oldest, and goes on asking.
+            await asyncio.sleep(0.25)
+            assert await served(relay, idle[0]) == 200
+        await until_served(relay, stack)
+        assert await served(relay, idle[0]) == 200
+
+
+async def test_http_answers_that_nobody_reads_hold_little_memory(start_relay):
+    """One answer at a time leaves, piece by piece; the next request is not read before."""
+    relay, port = metrics.measured(
+        start_relay, "--max-unauthenticated-per-address", "0", "--auth-timeout", "3s", "--log-level", "debug"
+    )
+    connections = 100
+    request = http1.head("GET", "/api/v1/openapi.json", relay.port)
+    async with contextlib.AsyncExitStack() as stack:
+        before = memory_kib(relay)
+        for _ in range(connections):
+            client = await stack.enter_async_context(await raw.RawSocket.tcp(relay.port, receive_buffer=4096))
+            client.writer.transport.pause_reading()
+            client.writer.write(request * 200)
+
+        def is_held(figures):
+            return figures.get("coralmux_outboxes_blocked") == connections
+
+        figures = await metrics.scrape_until(port, is_held)
+        assert figures.get("coralmux_outbox_bytes") <= connections * 17 * 1024
+        assert memory_kib(relay) - before < connections * 64
+        # And there is an end to it.
+        gone = await metrics.scrape_until(port, lambda f: f.get("coralmux_connections") == 0)
+        assert gone.get("coralmux_connections_closed_total", reason="slow_consumer") == connections
+
+
+@pytest.mark.parametrize("path", ["/api/v1/openapi.json", "/phone/app.js", "/", "/health"])
+@pytest.mark.parametrize("tls", [False, True])
+async def test_pipelined_requests_are_answered_whole_and_in_order(start_relay, tmp_path, path, tls):
+    relay = sealed.start(start_relay, tmp_path)
+    requests = [http1.head("GET", "/health", 1), http1.head("GET", path, 1), http1.head("HEAD", path, 1)] * 5
+    requests += [http1.head("GET", path, 1, [("Connection", "close")])]
+
+    def ask():
+        if tls:
+            with sealed.Sealed(relay.port, relay.context()) as client:
+                client.shake()
+                client.send(b"".join(requests))
+                answer = b""
+                with contextlib.suppress(EOFError, ssl.SSLZeroReturnError):
+                    while True:
+                        answer += client.more()
+                return answer
+        with socket.create_connection(("127.0.0.1", relay.plain.port), 15) as connection:
+            connection.sendall(b"".join(requests))
+            answer = b""
+            while data := connection.recv(65536):
+                answer += data
+            return answer
+
+    answer = await asyncio.to_thread(ask)
+    bodies = []
+    for number in range(len(requests)):
+        head, _, answer = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 OK\r\n"), head
+        length = int(re.search(rb"Content-Length: (\d+)", head)[1])
+        if number % 3 != 2:
+            bodies.append(answer[:length])
+            assert len(bodies[-1]) == length
+            answer = answer[length:]
+    assert answer == b""
+    if path != "/health":
+        assert len(set(bodies[1::2])) == 1 and bodies[-1] == bodies[1]

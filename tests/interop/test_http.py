@@ -7,7 +7,7 @@ import pytest
 
 import http1
 from client import Client, pair
-from relay import api_time
+from relay import api_time, free_port
 
 UNKNOWN = "oc_pair_" + "0" * 32
 
@@ -300,22 +300,197 @@ async def test_http_1_0_is_answered_and_closed(relay):
 
 
 @pytest.mark.parametrize("whole", [True, False])
-async def test_a_head_over_8_kib_is_refused(relay, whole):
-    """A request head is at most 8 KiB: more is refused (431), also before its end has come."""
-    head = http1.head("GET", "/health", relay.port, [(f"X-{n}", "y" * 500) for n in range(20)])
-    assert len(head) > 8192
+async def test_a_head_over_16_kib_is_refused(relay, whole):
+    """A request head is at most 16 KiB: more is refused (431), also before its end has come."""
+    head = http1.head("GET", "/health", relay.port, [(f"X-{n}", "y" * 500) for n in range(40)])
+    assert len(head) > 16384
     async with await http1.Connection.open(relay.port) as connection:
-        await connection.send(head if whole else head[:8500])
+        await connection.send(head if whole else head[:17000])
         assert (await connection.read()).status in (400, 431)
         await connection.ended()
 
 
-async def test_a_head_below_8_kib_is_taken(relay):
-    head = http1.head("GET", "/health", relay.port, [(f"X-{n}", "y" * 500) for n in range(15)])
-    assert 7500 < len(head) <= 8192
+@pytest.mark.parametrize("piece", [16384, 1000, 1])
+async def test_a_head_below_16_kib_is_taken(relay, piece):
+    """Login proxies send cookies of many KiB; a head may come in any pieces."""
+    head = http1.head("GET", "/health", relay.port, [(f"X-{n}", "y" * 500) for n in range(31)])
+    assert 15500 < len(head) <= 16384
     async with await http1.Connection.open(relay.port) as connection:
-        await connection.send(head)
+        for at in range(0, len(head), piece):
+            await connection.send(head[at : at + piece])
         assert (await connection.read()).status == 200
+        await connection.send(http1.head("GET", "/readyz", relay.port))
+        assert (await connection.read()).status == 200
+
+
+SMUGGLED = "GET /api/v1/pair/smuggled HTTP/1.1\r\nHost: relay\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "Content-Length: 0\r\nTransfer-Encoding: chunked",
+        f"Content-Length: {len(SMUGGLED)}\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5",
+        "Transfer-Encoding: chunked",
+        "Transfer-Encoding: identity",
+        "Transfer-Encoding: x, chunked",
+        "transfer-encoding:\tchunked",
+        "Transfer-Encoding : chunked",
+        " Transfer-Encoding: chunked",
+        "Transfer-Encoding\t: chunked",
+        "Transfer-Encoding:\x0bchunked",
+        "X: y\nTransfer-Encoding: chunked",
+        "X: y\rTransfer-Encoding: chunked",
+        "X: y\r\n Transfer-Encoding: chunked",
+        "X: y\r\n\tTransfer-Encoding: chunked",
+        f"Content-Length: 0\r\nContent-Length: {len(SMUGGLED)}",
+        f"Content-Length: {len(SMUGGLED)}\r\ncontent-length: 0",
+        "Content-Length: 0\r\nContent-Length: 0",
+        f"Content-Length: 0, {len(SMUGGLED)}",
+        "Content-Length: 0 0",
+        "Content-Length: +0",
+        "Content-Length: -1",
+        "Content-Length: 0x0",
+        "Content-Length: 1e1",
+        "Content-Length:",
+        "Content-Length: 0;",
+        f"Content-Length\t: {len(SMUGGLED)}",
+        f"Content-Length : {len(SMUGGLED)}",
+        "Content-Length: 99999999999999999999",
+        "Content-Length: 0\0",
+        "X: \0",
+        "X\0: y",
+        "Host: other",
+    ],
+)
+async def test_a_request_whose_end_is_in_doubt_ends_the_connection(relay, fields):
+    """Request smuggling: behind whatever two readers could read differently, nothing more is answered."""
+    first = f"POST /api/v1/pair HTTP/1.1\r\nHost: relay\r\n{fields}\r\n\r\n".encode("latin-1")
+    async with await http1.Connection.open(relay.port) as connection:
+        await connection.send(http1.head("GET", "/health", relay.port))
+        assert (await connection.read()).status == 200, "the connection is kept alive"
+        await connection.send(first + SMUGGLED.encode())
+        answer = await connection.read()
+        assert answer.status in (400, 413, 501), answer
+        assert answer.headers["connection"] == "close"
+        assert await connection.ended() == b"", "the second request was answered"
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r", "\r\r\n"])
+async def test_only_crlf_ends_a_line(relay, line_end):
+    head = line_end.join(["GET /health HTTP/1.1", "Host: relay", "", ""]).encode()
+    async with await http1.Connection.open(relay.port) as connection:
+        await connection.send(head + SMUGGLED.encode())
+        assert (await connection.read()).status == 400
+        assert await connection.ended() == b""
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api%2fv1%2ftokens",
+        "/api/v1%2Ftokens",
+        "/%61pi/v1/tokens",
+        "/api/v1/%74okens",
+        "/x/%2e%2e/api/v1/tokens",
+        "/api/v1/./tokens",
+        "/api//v1/tokens",
+        "//api/v1/tokens",
+        "/api/v1/tokens%00",
+        "/api/v1/tokens%3f",
+        "/api/v1/tokens;x",
+    ],
+)
+async def test_a_path_is_routed_as_it_is_written(relay, path):
+    """A filter of paths in a proxy in front cannot be passed with another spelling."""
+    assert (await relay.http("GET", path, admin=True)).status in (400, 404)
+    assert (await relay.http("GET", "/api/v1/tokens", admin=True)).status == 200
+
+
+FOREIGN = [
+    [("Origin", "https://evil.example")],
+    [("Origin", "null")],
+    [("Origin", "https://evil.example"), ("Sec-Fetch-Site", "cross-site")],
+    [("Sec-Fetch-Site", "cross-site")],
+    [("Sec-Fetch-Site", "same-site")],
+    [("Origin", "http://evil.example"), ("Host", "evil.example")],
+    [("Origin", "http://evil.example"), ("Host", "evil.example"), ("Sec-Fetch-Site", "same-origin")],
+]
+
+
+def with_host(port, headers):
+    """A registration, under another Host where one is among the headers."""
+    host = dict(headers).get("Host", f"127.0.0.1:{port}")
+    rest = [(name, value) for name, value in headers if name != "Host"]
+    lines = ["POST /api/v1/register HTTP/1.1", f"Host: {host}", *(f"{name}: {value}" for name, value in rest)]
+    lines += ["Content-Type: text/plain", "Content-Length: 0", "Connection: close"]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+async def register_with(relay, headers):
+    async with await http1.Connection.open(relay.port) as connection:
+        await connection.send(with_host(relay.port, headers))
+        return await connection.read()
+
+
+@pytest.mark.parametrize("headers", FOREIGN)
+async def test_a_page_of_another_site_cannot_register_tokens(relay, headers):
+    """A request that a browser sends without asking first (CORS), also where the page's name leads to the relay."""
+    answer = await register_with(relay, headers)
+    assert answer.status == 403
+    assert answer.json()["error"]["code"] == "ORIGIN_NOT_ALLOWED"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [("Host", "relay.example.com")],
+        [("Sec-Fetch-Site", "none")],
+        [("Origin", "http://localhost:8080"), ("Host", "localhost:8080")],
+        [("Origin", "https://relay.example.com"), ("Host", "127.0.0.1:8080"), ("Sec-Fetch-Site", "same-origin")],
+        [("Origin", "https://named.example"), ("Host", "named.example")],
+        [("Origin", "https://app.example.com"), ("Sec-Fetch-Site", "cross-site")],
+    ],
+)
+async def test_programs_and_the_relays_own_page_may_register(start_relay, headers):
+    relay = start_relay("--own-name", "named.example", "--allow-origin", "https://app.example.com")
+    assert (await register_with(relay, headers)).status == 201
+
+
+async def test_behind_a_trusted_proxy_the_own_page_has_any_name(start_relay):
+    relay = start_relay("--trusted-proxy", "127.0.0.1")
+    headers = [("Origin", "https://relay.example.com"), ("Host", "relay.example.com"), ("X-Forwarded-For", "192.0.2.1")]
+    assert (await register_with(relay, headers)).status == 201
+
+
+async def test_metrics_are_told_under_a_name_of_the_relays_own_only(start_relay):
+    """A page whose name leads to this machine (DNS rebinding) reads no metrics."""
+    port = free_port()
+    start_relay("--metrics-addr", f"127.0.0.1:{port}", "--own-name", "metrics.example.com")
+
+    async def status(host):
+        async with await http1.Connection.open(port) as connection:
+            await connection.send(f"GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            answer = await connection.read()
+            if answer.status != 200:
+                assert "--own-name" in answer.json()["error"]["message"]
+            return answer.status
+
+    for own in (f"127.0.0.1:{port}", f"localhost:{port}", "[::1]", "relay:9464", "metrics.example.com"):
+        assert await status(own) == 200, own
+    for other in ("evil.example", f"evil.example:{port}", "metrics.example.com.evil.example", "127.0.0.1.nip.io"):
+        assert await status(other) == 421, other
+
+
+async def test_every_answer_says_that_it_is_what_it_says(relay):
+    """`X-Content-Type-Options: nosniff`, and no promise of TLS where there is none."""
+    for method, path in (("GET", "/"), ("GET", "/health"), ("GET", "/nothing"), ("POST", "/api/v1/pair"), ("GET", "/ws"),
+                         ("GET", "/api/v1/openapi.json"), ("GET", "/phone/app.js"), ("POST", "/api/v1/register")):
+        answer = await relay.http(method, path)
+        assert answer.headers["x-content-type-options"] == "nosniff", path
+        assert "strict-transport-security" not in answer.headers
 
 
 @pytest.mark.parametrize(

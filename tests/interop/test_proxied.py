@@ -1,6 +1,8 @@
 """The PROXY protocol, in front of plain HTTP and of TLS."""
 
 import asyncio
+import base64
+import contextlib
 import socket
 import ssl
 import struct
@@ -8,6 +10,7 @@ import struct
 import http1
 import pytest
 
+import raw
 import sealed
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -91,3 +94,58 @@ async def test_the_header_stands_in_front_of_tls(start_relay, tmp_path, header):
         except (ConnectionRefusedError, ssl.SSLError):
             assert asyncio.get_running_loop().time() < deadline, tls.plain.log()
             await asyncio.sleep(0.05)
+
+
+async def test_on_a_proxys_kept_connection_each_request_counts_for_its_own_client(start_relay):
+    """Whoever was first on it is not whom the others are taken for."""
+    relay = start_relay("--trusted-proxy", "127.0.0.1", "--register-rate", "1")
+    async with await http1.Connection.open(relay.port) as proxy:
+
+        async def register(client):
+            await proxy.send(http1.head("POST", "/api/v1/register", relay.port, [("X-Forwarded-For", client)], 0))
+            return (await proxy.read()).status
+
+        clients = ("203.0.113.7", "203.0.113.8", "203.0.113.7", "203.0.113.8", "2001:db8::1", "203.0.113.9, 203.0.113.7")
+        assert [await register(client) for client in clients] == [201, 201, 429, 429, 201, 429]
+
+
+async def test_a_proxys_idle_connections_take_no_place_of_the_clients_that_they_served(start_relay):
+    relay = start_relay("--trusted-proxy", "127.0.0.1", "--max-unauthenticated-per-address", "2")
+    one = [("X-Forwarded-For", "203.0.113.7")]
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(6):
+            proxy = await stack.enter_async_context(await http1.Connection.open(relay.port))
+            await proxy.send(http1.head("GET", "/health", relay.port, one))
+            assert (await proxy.read()).status == 200
+        waiting = [await stack.enter_async_context(await raw.RawSocket.open(relay, headers=one)) for _ in range(2)]
+        # The client has both its places now; its next request is refused, and the proxy's connection goes on.
+        await proxy.send(http1.head("GET", "/health", relay.port, one))
+        answer = await proxy.read()
+        assert (answer.status, answer.headers["connection"]) == (503, "keep-alive")
+        await proxy.send(http1.head("GET", "/health", relay.port, [("X-Forwarded-For", "203.0.113.8")]))
+        assert (await proxy.read()).status == 200
+        for socket in waiting:
+            socket.reset()
+
+
+async def test_refused_authentications_behind_a_proxy_slow_down_their_own_client(start_relay):
+    relay = start_relay("--trusted-proxy", "127.0.0.1")
+    loop = asyncio.get_running_loop()
+
+    async def refused(client):
+        # The connection has served somebody else before.
+        proxy = await raw.RawSocket.tcp(relay.port)
+        await proxy.write(http1.head("GET", "/health", relay.port, [("X-Forwarded-For", "203.0.113.1")]))
+        assert (await proxy.connection.read()).status == 200
+        key = base64.b64encode(b"x" * 16)
+        await proxy.write(raw.upgrade(relay.port, [("X-Forwarded-For", client)], key=key.decode()))
+        await proxy.read_upgrade(key)
+        began = loop.time()
+        await proxy.send(raw.auth("oc_pair_" + "0" * 32, "agent"))
+        assert (await proxy.receive())["type"] == "auth.fail"
+        return loop.time() - began
+
+    for _ in range(6):
+        took = await refused("203.0.113.7")
+    assert took >= 0.3, "the sixth waits 0.4 s"
+    assert await refused("203.0.113.8") < 0.3

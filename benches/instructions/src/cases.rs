@@ -1,7 +1,7 @@
 //! What is counted: fixed inputs, made before the count begins, and a look at the result after it.
 
 use coralmux::e2e::{End, PairingSecret, v1};
-use coralmux::http::{Action, Gate, GateOptions, Parsed};
+use coralmux::http::{Action, Gate, GateOptions, Parsed, Peer};
 use coralmux::proto::bucket::{Bucket, Rate};
 use coralmux::proto::envelope::{self, Kind, Scanner};
 use coralmux::proto::frame::{self, Opcode};
@@ -178,12 +178,15 @@ fn http_upgrade() {
         admin_key: "an admin key of the usual length",
         trusted_proxies: "10.0.0.0/8".parse().into_iter().collect(),
         allowed_origins: Some(vec!["https://app.example.com".to_owned()]),
+        names: Vec::new(),
+        transport_security: false,
         registration: true,
         phone: true,
         any_path: false,
     });
     let upgrades = under_callgrind(|| {
-        let is_upgrade = || match gate.parse(NOON / 1000, black_box(UPGRADE), black_box(proxy)) {
+        let peer = Peer { address: proxy, tls: false };
+        let is_upgrade = || match gate.parse(NOON / 1000, black_box(UPGRADE), black_box(peer)) {
             Ok(Parsed::Request { action: Action::Upgrade { .. }, client, .. }) => client != proxy,
             _ => false,
         };

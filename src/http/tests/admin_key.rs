@@ -71,8 +71,8 @@ fn open_methods(route: Route) -> &'static [&'static str] {
 /// The status that the gate answers by itself; 200 for what it passes on.
 fn status(gate: &Gate, request: &str) -> u16 {
     match parse(gate, request.as_bytes()) {
-        Ok(Parsed::Request { action: Action::Respond(bytes), .. }) => {
-            std::str::from_utf8(&bytes[9..12]).unwrap().parse().unwrap()
+        Ok(Parsed::Request { action: Action::Respond(reply) | Action::WrongKey(reply), .. }) => {
+            std::str::from_utf8(&reply.head[9..12]).unwrap().parse().unwrap()
         }
         Ok(Parsed::Request { .. }) => 200,
         other => panic!("{request}: {other:?}"),

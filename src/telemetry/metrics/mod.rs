@@ -82,6 +82,8 @@ table! {
         "Forwarded messages that were queued behind others because the receiver's socket was full, by direction. They are not in coralmux_forward_seconds."
     REFUSALS Counter "coralmux_refusals_total"
         "Messages, authentications and connections refused, by error code."
+    ADMIN_KEYS_REFUSED Counter "coralmux_admin_keys_refused_total"
+        "Requests to the admin API that were refused for their key, by why: wrong, or not_looked_at (too many wrong ones came from that address)."
     FORWARD_SECONDS Histogram "coralmux_forward_seconds"
         "From the moment a shard took a message from the kernel to the moment the kernel had taken it for the receiver's socket, by shard. Each message counts with the time of the whole turn of the shard that it was part of, so this is an upper bound. What waited for a rate, for memory or behind a full socket is left out."
     TLS_HANDSHAKE_SECONDS Histogram "coralmux_tls_handshake_seconds"

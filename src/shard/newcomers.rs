@@ -1,0 +1,154 @@
+//! Who has not authenticated yet, in the order that they came, so that there is room for newcomers: where a cap is met,
+//! the one that has kept the relay waiting for longest gives way.
+
+use super::Shard;
+use super::addresses::network_of;
+use super::bounds::NEWCOMER_GRACE;
+use super::close::CloseReason;
+use super::connection::{Early, Phase};
+use super::mail::Mail;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Connections that are looked at for one that may give way.
+const LOOKED_AT_MAX: usize = 128;
+
+/// The connections of a shard that have not authenticated, by serial number.
+#[derive(Default)]
+pub(super) struct Newcomers {
+    all: BTreeMap<u64, u32>,
+    /// Those that count for an address, by its network first.
+    counted: BTreeMap<(u64, u64), u32>,
+    /// The tick at which other shards were last asked to make room.
+    asked_at: Option<u32>,
+}
+
+impl Newcomers {
+    /// A connection has come, and counts for the address that it names, if any.
+    pub(super) fn insert(&mut self, conn: u32, early: &Early) {
+        self.all.insert(early.serial, conn);
+        if let Some(address) = early.counted {
+            self.counted.insert((network_of(address), early.serial), conn);
+        }
+    }
+
+    /// A connection is no newcomer any more.
+    pub(super) fn remove(&mut self, early: &Early) {
+        self.all.remove(&early.serial);
+        self.forget(early);
+    }
+
+    /// A connection counts for its address no more.
+    fn forget(&mut self, early: &Early) {
+        if let Some(address) = early.counted {
+            self.counted.remove(&(network_of(address), early.serial));
+        }
+    }
+
+    /// Those that came first: of one address, or of all.
+    fn first(&self, address: Option<IpAddr>) -> Vec<u32> {
+        match address.map(network_of) {
+            Some(network) => {
+                let of_network = self.counted.range((network, 0)..=(network, u64::MAX));
+                of_network.take(LOOKED_AT_MAX).map(|(_, &conn)| conn).collect()
+            }
+            None => self.all.values().take(LOOKED_AT_MAX).copied().collect(),
+        }
+    }
+}
+
+impl Shard {
+    /// Counts a connection that is `counted` for nobody as one of `address`. `false`: the address has too many, and none of
+    /// them gives way.
+    pub(super) fn enter(&mut self, address: IpAddr) -> bool {
+        let max = self.shared.rules.load().caps.unauthenticated_per_address_max;
+        self.shared.addresses.try_enter(address, max)
+            || (self.make_room(Some(address)) && self.shared.addresses.try_enter(address, max))
+    }
+
+    /// Counts the request under way for `client`, whom a trusted proxy may have named anew. `false`: it has too many
+    /// connections.
+    pub(super) fn count_client(&mut self, conn: u32, client: IpAddr) -> bool {
+        let Some(early) = &mut self.connections[conn as usize].early else { return true };
+        early.address = client;
+        if early.counted == Some(client) {
+            return true;
+        }
+        self.uncount_client(conn);
+        if !self.enter(client) {
+            return false;
+        }
+        // Whoever gave way was another one: this connection counted for nobody.
+        let Some(early) = &mut self.connections[conn as usize].early else { return true };
+        early.counted = Some(client);
+        self.newcomers.insert(conn, early);
+        true
+    }
+
+    /// A connection counts for no address: a proxy that keeps it open may bring anybody's request next.
+    pub(super) fn uncount_client(&mut self, conn: u32) {
+        let Some(early) = &mut self.connections[conn as usize].early else { return };
+        self.newcomers.forget(early);
+        if let Some(address) = early.counted.take() {
+            self.shared.addresses.leave(address);
+        }
+    }
+
+    /// Lets a connection of one address, or of all, give way. `false`: there is none here. Then the other shards do the
+    /// same, for when the newcomer comes again.
+    pub(super) fn make_room(&mut self, address: Option<IpAddr>) -> bool {
+        if self.give_way(address) {
+            return true;
+        }
+        let tick = Some(self.clock.tick());
+        if std::mem::replace(&mut self.newcomers.asked_at, tick) != tick {
+            for shard in (0..self.mailboxes.shards()).filter(|&shard| shard != self.id) {
+                // One whose mailbox is full has other things to do.
+                let _ = self.mailboxes.try_post(shard, Mail::MakeRoom(address));
+            }
+        }
+        false
+    }
+
+    /// Ends the connection that has kept the relay waiting for longest, of one address or of all; one between two
+    /// requests before one that has begun something. `false`: all have been here for a moment only, or wait for the
+    /// relay.
+    pub(super) fn give_way(&mut self, address: Option<IpAddr>) -> bool {
+        let (now, grace) = (self.clock.tick(), super::tick::ticks(NEWCOMER_GRACE));
+        let mut found = None;
+        for conn in self.newcomers.first(address) {
+            let connection = &self.connections[conn as usize];
+            let Some(early) = &connection.early else { continue };
+            let keeps_waiting = matches!(
+                connection.phase(),
+                Phase::Header | Phase::Handshake | Phase::Http | Phase::Answering | Phase::Auth | Phase::Closing
+            );
+            let is_ours = connection.phase() == Phase::Handshake && self.secure.is_ready(connection.tls);
+            if !keeps_waiting || is_ours || now < early.waits_since + grace {
+                continue;
+            }
+            let has_begun = connection.phase() != Phase::Http || !early.answered || !early.request.is_empty();
+            let rank = (has_begun, early.waits_since);
+            if found.is_none_or(|(best, _)| rank < best) {
+                found = Some((rank, conn));
+            }
+        }
+        let Some((_, conn)) = found else { return false };
+        self.end(conn, CloseReason::GaveWay);
+        true
+    }
+
+    /// A connection is no longer one that has not authenticated.
+    pub(super) fn leave_unauthenticated(&mut self, early: &Early) {
+        if early.turned_away {
+            self.accepting.turned_away -= 1;
+            return;
+        }
+        self.newcomers.remove(early);
+        self.shared.unauthenticated.fetch_sub(1, Relaxed);
+        if let Some(address) = early.counted {
+            self.shared.addresses.leave(address);
+        }
+    }
+}
