@@ -80,6 +80,20 @@ pub fn counted_as(address: IpAddr) -> IpAddr {
     }
 }
 
+/// Whether an address is one of the internet's, and not of a machine, a network at home or a company's.
+#[must_use]
+pub fn is_public(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            let [first, second, ..] = v4.octets();
+            let is_shared = first == 100 && second & 0xc0 == 64;
+            let is_inner = v4.is_loopback() || v4.is_private() || v4.is_link_local() || is_shared;
+            !(is_inner || first == 0 || first >= 224)
+        }
+        IpAddr::V6(v6) => v6.segments()[0] & 0xe000 == 0x2000,
+    }
+}
+
 /// A network that limits count by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Group {
@@ -150,6 +164,33 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Network>(), Err(why), "{text}");
         }
+    }
+
+    #[test]
+    fn an_address_of_the_internet_is_public() {
+        for public in ["8.8.8.8", "203.0.113.9", "100.128.0.1", "172.32.0.1", "2001:db8::1", "::ffff:8.8.8.8"] {
+            assert!(is_public(ip(public)), "{public}");
+        }
+        for inner in
+            ["127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.1.1", "100.64.0.1", "0.0.0.0", "224.0.0.1"]
+        {
+            assert!(!is_public(ip(inner)), "{inner}");
+        }
+        for inner in ["::", "::1", "fe80::1", "fd00::1", "::ffff:192.168.1.1", "ff02::1"] {
+            assert!(!is_public(ip(inner)), "{inner}");
+        }
+    }
+
+    #[test]
+    fn something_counts_for_an_ipv4_address_or_three_networks_of_ipv6() {
+        let groups = |text: &str| groups_of(ip(text)).map(|(group, _)| group).collect::<Vec<_>>();
+        assert_eq!(groups("192.0.2.1"), groups("::ffff:192.0.2.1"));
+        assert_ne!(groups("192.0.2.1"), groups("192.0.2.2"));
+        let shared = |one: &str, other: &str| groups(one).iter().filter(|group| groups(other).contains(group)).count();
+        assert_eq!(shared("2001:db8:1:1::1", "2001:db8:1:1:ffff::2"), 3);
+        assert_eq!(shared("2001:db8:1:1::1", "2001:db8:1:2::1"), 2);
+        assert_eq!(shared("2001:db8:1:1::1", "2001:db8:1:100::1"), 1);
+        assert_eq!(shared("2001:db8:1::1", "2001:db8:2::1"), 0);
     }
 
     #[test]

@@ -309,6 +309,21 @@ fn origins_are_checked_only_where_the_operator_restricts_them() {
 }
 
 #[test]
+fn tls_is_promised_where_there_is_a_domain() {
+    let with_domain = Gate::new(GateOptions { transport_security: true, ..options() });
+    for mut response in [switching(ACCEPT), text("ok\n", true, false)] {
+        let plain = response.clone();
+        gate().add_transport_security(&mut response);
+        assert_eq!(response, plain);
+        with_domain.add_transport_security(&mut response);
+        let shown = String::from_utf8(response).unwrap();
+        let (status, rest) = shown.split_once("\r\n").unwrap();
+        assert!(status.starts_with("HTTP/1.1 ") && rest.starts_with("Strict-Transport-Security: max-age=2592000\r\n"));
+        assert_eq!(shown.replace("Strict-Transport-Security: max-age=2592000\r\n", "").into_bytes(), plain);
+    }
+}
+
+#[test]
 fn registration_can_be_turned_off() {
     let closed = Gate::new(GateOptions { registration: false, ..options() });
     let text = response(&closed, &request("POST /api/v1/register", "", ""));

@@ -1,10 +1,11 @@
 //! What is said once, when the relay is ready.
 
 use super::listeners::Listeners;
+use crate::config::network::is_public;
 use crate::config::{Config, Secret};
 use crate::shard::shared::Caps;
 use std::io::IsTerminal;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 
 /// What is said of an admin key that can be found by trying.
@@ -26,9 +27,35 @@ pub(super) fn ready(config: &Config, listeners: &Listeners, http_addrs: &[Socket
         db = %config.db.display(),
         "ready"
     );
+    let public = listen(false).into_iter().filter(|&addr| is_seen_by_all(addr)).collect::<Vec<_>>();
+    if !public.is_empty() {
+        tracing::warn!(
+            listen = list(&public),
+            "without TLS on an address of the internet: tokens, and messages that are not encrypted end to end, can be \
+             read on the way; give --domain or certificates, or listen on 127.0.0.1 behind a proxy that speaks TLS"
+        );
+    }
     if !listeners.echo_addrs.is_empty() {
         tracing::warn!(listen = list(&listeners.echo_addrs), "echoing to anyone who connects");
     }
+}
+
+/// Whether an address is one of the internet's, or stands for all of a machine that has one.
+fn is_seen_by_all(addr: SocketAddr) -> bool {
+    if !addr.ip().is_unspecified() {
+        return is_public(addr.ip());
+    }
+    // Nothing is sent: the kernel only says which address it would send from.
+    let from = |any: IpAddr, to: IpAddr| {
+        let socket = UdpSocket::bind((any, 0)).ok()?;
+        socket.connect((to, 9)).ok()?;
+        socket.local_addr().ok().map(|addr| addr.ip())
+    };
+    let far = [
+        (Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into()),
+        (Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()),
+    ];
+    far.into_iter().filter_map(|(any, to)| from(any, to)).any(is_public)
 }
 
 /// Where the metrics are.
