@@ -34,7 +34,7 @@ impl Ranges {
     /// One range from 0 on.
     pub(super) fn new(length: usize) -> Self {
         let mut ranges = Self { nodes: Vec::new(), root: NONE, vacant: Vec::new(), random: 0x9e37_79b9 };
-        ranges.insert(0, length);
+        ranges.root = ranges.new_node(0, length);
         ranges
     }
 
@@ -50,13 +50,25 @@ impl Ranges {
 
     /// Adds a range, which must not overlap with one that is there. It becomes one with those that it touches.
     pub(super) fn give_back(&mut self, start: usize, length: usize) {
-        let end = start + length;
-        if self.grow(self.root, start, length) {
-            if let Some(behind) = self.remove(end) {
-                self.grow(self.root, end, behind);
+        let (before, behind) = self.neighbours(start);
+        let touches_before = before != NONE && self.node(before).start + self.node(before).length == start;
+        let touches_behind = behind != NONE && self.node(behind).start == start + length;
+        if touches_before {
+            let mut more = length;
+            if touches_behind {
+                more += self.node(behind).length;
+                self.root = self.remove(self.root, start + length);
             }
-        } else if !self.widen(self.root, end, length) {
-            self.insert(start, length);
+            self.node_mut(before).length += more;
+            self.has_grown(before);
+        } else if touches_behind {
+            let node = self.node_mut(behind);
+            node.start = start;
+            node.length += length;
+            self.has_grown(behind);
+        } else {
+            let new = self.new_node(start, length);
+            self.root = self.insert(self.root, new);
         }
     }
 
@@ -116,78 +128,81 @@ impl Ranges {
         (at, taken)
     }
 
-    /// Makes the range that ends at `end` longer at its end; `false`: there is none.
-    fn grow(&mut self, at: u32, end: usize, by: usize) -> bool {
-        if at == NONE {
-            return false;
+    /// The nodes between which a range that begins at `start` lies.
+    fn neighbours(&self, start: usize) -> (u32, u32) {
+        let (mut before, mut behind, mut at) = (NONE, NONE, self.root);
+        while at != NONE {
+            let node = self.node(at);
+            if node.start < start {
+                (before, at) = (at, node.right);
+            } else {
+                (behind, at) = (at, node.left);
+            }
         }
-        let node = self.node_mut(at);
-        let found = if node.start >= end {
-            let left = node.left;
-            self.grow(left, end, by)
-        } else if node.start + node.length == end {
-            node.length += by;
-            true
+        (before, behind)
+    }
+
+    /// To be called when a node's range has become longer, though not past others.
+    fn has_grown(&mut self, grown: u32) {
+        let &Node { start, length, .. } = self.node(grown);
+        let mut at = self.root;
+        loop {
+            let node = self.node_mut(at);
+            node.longest = node.longest.max(length);
+            if at == grown {
+                return;
+            }
+            at = if start < node.start { node.left } else { node.right };
+        }
+    }
+
+    /// Removes the range that begins at `start`, which is in the subtree `at`; gives what is its root then.
+    fn remove(&mut self, at: u32, start: usize) -> u32 {
+        let &Node { start: begins, left, right, .. } = self.node(at);
+        if begins == start {
+            self.vacant.push(at);
+            return self.merge(left, right);
+        }
+        if start < begins {
+            self.node_mut(at).left = self.remove(left, start);
         } else {
-            let right = node.right;
-            self.grow(right, end, by)
-        };
-        if found {
-            self.update(at);
+            self.node_mut(at).right = self.remove(right, start);
         }
-        found
+        self.update(at);
+        at
     }
 
-    /// Makes the range that begins at `start` longer at its beginning; `false`: there is none.
-    fn widen(&mut self, at: u32, start: usize, by: usize) -> bool {
-        if at == NONE {
-            return false;
-        }
-        let node = self.node_mut(at);
-        let found = if node.start == start {
-            node.start -= by;
-            node.length += by;
-            true
-        } else {
-            let next = if start < node.start { node.left } else { node.right };
-            self.widen(next, start, by)
-        };
-        if found {
-            self.update(at);
-        }
-        found
-    }
-
-    /// Removes the range that begins at `start`, and gives its length.
-    fn remove(&mut self, start: usize) -> Option<usize> {
-        let (before, rest) = self.split(self.root, start);
-        let (found, behind) = self.split(rest, start + 1);
-        let length = (found != NONE).then(|| self.node(found).length);
-        if found != NONE {
-            self.vacant.push(found);
-        }
-        self.root = self.merge(before, behind);
-        length
-    }
-
-    fn insert(&mut self, start: usize, length: usize) {
+    fn new_node(&mut self, start: usize, length: usize) -> u32 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 17;
         self.random ^= self.random << 5;
         let node = Node { start, length, longest: length, priority: self.random, left: NONE, right: NONE };
-        let at = match self.vacant.pop() {
-            Some(at) => {
-                *self.node_mut(at) = node;
-                at
-            }
-            None => {
-                self.nodes.push(node);
-                (self.nodes.len() - 1) as u32
-            }
-        };
-        let (before, behind) = self.split(self.root, start);
-        let before = self.merge(before, at);
-        self.root = self.merge(before, behind);
+        if let Some(at) = self.vacant.pop() {
+            *self.node_mut(at) = node;
+            return at;
+        }
+        self.nodes.push(node);
+        (self.nodes.len() - 1) as u32
+    }
+
+    /// Puts the node `new` into the subtree `at`; gives what is its root then.
+    fn insert(&mut self, at: u32, new: u32) -> u32 {
+        let start = self.node(new).start;
+        if at == NONE || self.node(new).priority > self.node(at).priority {
+            let (left, right) = self.split(at, start);
+            let node = self.node_mut(new);
+            (node.left, node.right) = (left, right);
+            self.update(new);
+            return new;
+        }
+        let &Node { start: begins, left, right, .. } = self.node(at);
+        if start < begins {
+            self.node_mut(at).left = self.insert(left, new);
+        } else {
+            self.node_mut(at).right = self.insert(right, new);
+        }
+        self.update(at);
+        at
     }
 
     /// Two trees of one: what begins before `start`, and the rest.
