@@ -11,6 +11,7 @@ import asyncio
 import sys
 
 from coralmux import Client, Link, LinkError, Refused
+from coralmux.wire import printable
 
 
 async def answer(client, text):
@@ -30,7 +31,7 @@ async def main(link):
                 if not isinstance(text, str):
                     await client.send("chat.error", {"code": "BACKEND_ERROR", "message": "the question has no text"})
                     continue
-                print(f"phone ({event.protection.value}):", text, flush=True)
+                print(f"phone ({event.protection.value}):", printable(text), flush=True)
                 await answer(client, text)
             elif event.type == "client.connected":
                 print("Connected; the phone is", "online" if client.paired else "offline", flush=True)
@@ -39,7 +40,7 @@ async def main(link):
             elif event.type == "status":
                 print("The phone is", "online" if client.paired else "offline", flush=True)
             elif event.type in ("chat.error", "client.refused", "client.lost") and "message" in event.payload:
-                print(f"{event.type}: {event.payload['message']}", flush=True)
+                print(f"{event.type}: {printable(event.payload['message'])}", flush=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import sys
 
 from coralmux import Client, Link, LinkError, Protection, Refused
 from coralmux.client import as_object
+from coralmux.wire import printable
 
 HELP = {
     "PEER_OFFLINE": "No agent is connected with this token. Start clients/python/agent.py first.",
@@ -31,16 +32,16 @@ async def ask(client, text):
         elif event.type == "client.agreed" and event.protection is not Protection.VERIFIED:
             print(f"Encrypted, {event.protection.value}: the agent shows {client.fingerprint}?", file=sys.stderr)
         elif event.type == "chat.stream":
-            print(as_object(payload).get("delta", ""), end="", flush=True)
+            print(printable(as_object(payload).get("delta", "")), end="", flush=True)
         elif event.type == "chat.done":
             print()
             if notice := as_object(payload).get("notice"):
-                print(notice, file=sys.stderr)  # the answer is not simply complete
+                print(printable(notice), file=sys.stderr)  # the answer is not simply complete
             return
         elif event.type == "chat.error":
             code, wait = str(payload.get("code")), payload.get("retry_after_ms")
             hint = f" Try again in {-(-wait // 1000)} s." if isinstance(wait, int) else ""
-            sys.exit(HELP.get(code, f"{code}: {payload.get('message')}") + hint)
+            sys.exit(HELP.get(code, printable(f"{code}: {payload.get('message')}")) + hint)
         elif event.type in ("client.refused", "client.lost"):
             sys.exit(payload["message"])
         elif event.type == "status" and not client.paired:

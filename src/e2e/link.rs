@@ -62,8 +62,10 @@ impl Link {
             "http" => "ws",
             _ => return Err(LinkError::Form),
         };
-        let host = rest.split(['/', '?']).next().filter(|host| !host.is_empty()).ok_or(LinkError::Relay)?;
-        Self::of_fields(fragment, Some(format!("{scheme}://{host}/ws")))
+        // The page asks for `ws` in its own folder: the relay may be behind a prefix.
+        let address = rest.split('?').next().unwrap_or_default();
+        let folder = address.rfind('/').map_or(address, |at| &address[..at]);
+        Self::of_fields(fragment, Some(format!("{scheme}://{folder}/ws")))
     }
 
     fn of_fields(fields: &str, relay: Option<String>) -> Result<Self, LinkError> {
@@ -91,14 +93,15 @@ impl Link {
     }
 
     /// `https://relay.example/#token=...&k=...`, for the page that the relay itself serves. `None` where the relay's
-    /// address is not `ws(s)://HOST/ws`: the page would look for it there.
+    /// address does not end with `/ws`: the page would look for it there.
     #[must_use]
     pub fn for_browsers(&self) -> Option<String> {
         let host = host_of(&self.relay)?;
         let (scheme, _) = self.relay.split_once("://")?;
         let page = if scheme == "wss" { "https" } else { "http" };
-        let own = self.relay == format!("{scheme}://{host}/ws");
-        own.then(|| format!("{page}://{host}/#token={}{}", self.token, self.secret_field()))
+        let path = self.relay[scheme.len() + "://".len() + host.len()..].strip_suffix("/ws")?;
+        let own = !path.contains(['?', '#']);
+        own.then(|| format!("{page}://{host}{path}/#token={}{}", self.token, self.secret_field()))
     }
 
     fn secret_field(&self) -> String {
@@ -142,7 +145,9 @@ mod tests {
 
     #[test]
     fn both_forms_read_back() {
-        for relay in ["wss://relay.example/ws", "ws://127.0.0.1:8080/ws", "ws://[::1]:8080/ws"] {
+        for relay in
+            ["wss://relay.example/ws", "ws://127.0.0.1:8080/ws", "ws://[::1]:8080/ws", "wss://x.example/a/b/ws"]
+        {
             for secret in [false, true] {
                 let link = link(relay, secret);
                 for text in [link.for_apps(), link.for_browsers().unwrap()] {
@@ -161,7 +166,25 @@ mod tests {
         let relay = "wss%3A%2F%2Frelay.example%2Fws";
         assert_eq!(link.for_apps(), format!("openclaw://pair?token={TOKEN}&relay={relay}&k={key}"));
         assert_eq!(link.for_browsers().unwrap(), format!("https://relay.example/#token={TOKEN}&k={key}"));
-        assert!(Link { relay: "wss://relay.example/other/ws".into(), ..link }.for_browsers().is_none());
+        let other = |relay: &str| Link { relay: relay.into(), ..link.clone() }.for_browsers();
+        assert!(other("wss://relay.example/a/ws").unwrap().starts_with("https://relay.example/a/#token="));
+        for relay in
+            ["wss://relay.example/other", "wss://relay.example/?/ws", "wss://relay.example/#/ws", "wss://relay.example"]
+        {
+            assert_eq!(other(relay), None, "{relay}");
+        }
+        for page in [
+            "https://relay.example",
+            "https://relay.example/",
+            "https://relay.example/index.html",
+            "https://relay.example/?x=/y",
+        ] {
+            assert_eq!(
+                Link::parse(&format!("{page}#token={TOKEN}")).unwrap().relay,
+                "wss://relay.example/ws",
+                "{page}"
+            );
+        }
     }
 
     #[test]

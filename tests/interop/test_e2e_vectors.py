@@ -218,3 +218,17 @@ def test_links_are_those_of_the_vectors():
 def test_what_is_no_link_is_refused(text):
     with pytest.raises(LinkError):
         Link.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("page", "relay"),
+    [
+        ("https://relay.example/", "wss://relay.example/ws"),
+        ("http://127.0.0.1:8080/a/b/", "ws://127.0.0.1:8080/a/b/ws"),
+    ],
+)
+def test_a_relay_behind_a_prefix_has_a_link_with_it(page, relay):
+    token = "oc_pair_" + "0" * 32
+    link = Link.parse(f"{page}#token={token}")
+    assert link.relay == relay and link.for_browsers() == f"{page}#token={token}"
+    assert Link(token, "wss://relay.example/other").for_browsers() is None

@@ -40,6 +40,7 @@ QUESTIONS = [
     ('{"text":"\\ud83e\\udd80 whole","x":"\\udd80\\ud83e"}', "\U0001f980 whole"),
     ('{"text":"numbers","n":1e999,"m":-1e999,"k":' + "9" * 5000 + "}", "numbers"),
     ('{"text":"twice","x":1,"x":{"\\ud83e":2}}', "twice"),
+    ('{"text":"escapes \\u001b[2J"}', "escapes"),
     ('{"text":7}', "text"),
     ('{"text":null,"images":null}', "text"),
     ("[1]", ""),
@@ -95,6 +96,7 @@ async def test_a_strange_message_costs_itself_and_nothing_else(tmp_path, make):
             for payload, words in QUESTIONS:
                 end = await relay.end_of('{"type":"chat.send","id":"q","payload":' + payload + "}")
                 assert words in end, (payload, end)
+            assert "\x1b" not in agent.output()
             assert relay.connections == 1 and agent.process.poll() is None, agent.output()
         finally:
             agent.kill()

@@ -118,6 +118,7 @@ class Client:
 
     async def send(self, kind, payload=None, timeout=30):
         """Sends a message to the peer, encrypted if keys are agreed; waits for connection and keys. Returns its id.
+        ValueError: the payload has what JSON has not (NaN, infinity).
 
         A message that the relay refuses comes back as the event `chat.error` whose payload has this id as `ref`.
         """
@@ -136,6 +137,14 @@ class Client:
             self._ws.transport.abort()
 
     async def _run(self):
+        try:
+            await self._stay()
+        except Exception as error:  # a fault of this client's: who waits for events or to send must hear of it
+            self._ended = error
+            await self._set_connection(None)
+            await self._events.put(None)
+
+    async def _stay(self):
         delay, delay_max = self.delays
         while True:
             started = time.monotonic()

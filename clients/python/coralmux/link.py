@@ -56,7 +56,8 @@ class Link:
         if parts.scheme not in ("http", "https") or "#" not in text:
             raise LinkError("not a pairing link: it begins neither with openclaw://pair? nor with http")
         scheme = "wss" if parts.scheme == "https" else "ws"
-        return cls._of_fields(parts.fragment, f"{scheme}://{parts.netloc}/ws")
+        folder = parts.path.rpartition("/")[0]  # the page asks for `ws` in its own: the relay may be behind a prefix
+        return cls._of_fields(parts.fragment, f"{scheme}://{parts.netloc}{folder}/ws")
 
     @classmethod
     def _of_fields(cls, fields, relay):
@@ -79,8 +80,8 @@ class Link:
         return f"openclaw://pair?token={self.token}&relay={quote(self.relay, safe='')}{self._secret_field()}"
 
     def for_browsers(self):
-        """None where the relay's address is not ws(s)://HOST/ws: the page would look for it there."""
-        matched = re.fullmatch(r"ws(s?)://([^/?#]+)/ws", self.relay)
+        """None where the relay's address does not end with /ws: the page would look for it there."""
+        matched = re.fullmatch(r"ws(s?)://([^/?#]+(?:/[^?#]*)?)/ws", self.relay)
         return matched and f"http{matched[1]}://{matched[2]}/#token={self.token}{self._secret_field()}"
 
     def _secret_field(self):

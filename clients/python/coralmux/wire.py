@@ -69,6 +69,11 @@ def _mended(value):
     return root[0]
 
 
+def printable(text):
+    """A text for a terminal: what that would act on, but for line breaks and tabs, is written as escapes."""
+    return "".join(c if c.isprintable() or c in "\n\t\u200d" else c.encode("unicode_escape").decode() for c in str(text))
+
+
 def loads(text):
     """The value of a JSON text, with what no program can hold replaced. ValueError where it is not JSON."""
     try:

@@ -6,7 +6,8 @@ use std::fmt::Write;
 
 /// What stands in a secret's place.
 const MASK: &str = "***";
-/// This many characters of the key, one behind the other, are taken for a piece of it; all of a shorter one.
+/// This many characters of the key, one behind the other, are taken for a piece of it. A shorter key, which is none for
+/// anybody, is masked as a word of its own alone.
 const PIECE_MIN: usize = 6;
 /// Keys of the usual servers begin so.
 const KEY_STARTS: [&str; 12] =
@@ -72,12 +73,13 @@ impl Mask {
     }
 }
 
-/// Marks what is a piece of the key, and what is attached to it without a blank on both sides: the rest of a key of
-/// which the server repeats only some.
+/// Marks what is a piece of the key.
 fn mark_pieces(text: &[u8], form: &[u8], is_secret: &mut [bool]) {
     let least = PIECE_MIN.min(form.len());
+    let is_word = |at: usize| text.get(at).is_some_and(|byte| byte.is_ascii_alphanumeric() || !byte.is_ascii());
     for (at, piece) in text.windows(least).enumerate() {
-        if form.windows(least).any(|part| part == piece) {
+        let is_within = form.len() < PIECE_MIN && (at.checked_sub(1).is_some_and(is_word) || is_word(at + least));
+        if !is_within && form.windows(least).any(|part| part == piece) {
             is_secret[at..at + least].fill(true);
         }
     }
@@ -156,6 +158,6 @@ mod tests {
             assert_eq!(mask.apply(said), told);
             assert_eq!(Mask::new(None).apply(said), told);
         }
-        assert_eq!(Mask::new(Some("ab")).apply("x ab y"), "x *** y");
+        assert_eq!(Mask::new(Some("ab")).apply("x ab y about (ab)"), "x *** y about (***)");
     }
 }

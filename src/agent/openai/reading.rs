@@ -102,7 +102,7 @@ impl Reading {
             Form::Json(texts) => {
                 let texts = String::from_utf8_lossy(&texts);
                 let is_whole = take_texts(&mut self.reply, &texts, output)?;
-                if is_whole && !self.reply.has_begun() {
+                if is_whole && !self.reply.handle_whole() {
                     return Err(no_answer(&texts));
                 }
             }

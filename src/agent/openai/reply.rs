@@ -15,6 +15,8 @@ const THOUGHTS: [&str; 5] = ["reasoning_content", "reasoning", "reasoning_text",
 pub(super) struct Reply {
     /// A choice has come: it is an answer.
     has_begun: bool,
+    /// It comes in pieces.
+    has_deltas: bool,
     think: Filter,
     /// Text was passed on.
     has_text: bool,
@@ -26,7 +28,7 @@ pub(super) struct Reply {
     finish: Option<Finish>,
     /// Text came behind it: it was not the end.
     is_stale: bool,
-    /// The server said that there is no more, or sent the answer in one piece.
+    /// The server said that there is no more, or sent the answer as one JSON text.
     is_over: bool,
 }
 
@@ -72,15 +74,13 @@ impl Reply {
             return Err(server_error(error));
         }
         let (delta, message) = (&choice["delta"], &choice["message"]);
+        self.has_deltas |= delta.is_object();
         self.take_text(delta, output)?;
-        // A last event may repeat the whole answer.
-        if !self.has_text {
+        // Some write pieces where others write whole answers; and a last event may repeat what came in deltas.
+        if !self.has_deltas {
             self.take_text(message, output)?;
-            if let Some(text) = choice["text"].as_str() {
-                self.push(text, output)?;
-            }
+            self.push(choice["text"].as_str().unwrap_or_default(), output)?;
         }
-        self.is_over |= message.is_object();
         if let Some(finish) = choice["finish_reason"].as_str().and_then(Finish::read) {
             if let Finish::Failed(reason) = &finish {
                 return Err(BackendError::failed(format!("the AI server broke its answer off ({reason})")));
@@ -152,8 +152,9 @@ impl Reply {
         output.push(text)
     }
 
-    /// Whether anything of an answer has come, be it without a word.
-    pub(super) fn has_begun(&self) -> bool {
+    /// All was one JSON text, or several, and is whole. Whether there is anything of an answer in it, be it without a word.
+    pub(super) fn handle_whole(&mut self) -> bool {
+        self.is_over |= self.has_begun && !self.has_deltas;
         self.has_begun
     }
 
