@@ -229,7 +229,7 @@ fn attend(place: &Place, kept: Option<&Path>, stop: &AtomicBool) {
     }
     match io::stdout().is_terminal() {
         true => say(&instructions(&link, Codes::Browser, has_colours())),
-        false => say(&kept_back(kept)),
+        false => say(&kept_back(kept, &place.url)),
     }
     say("Ctrl-C ends it.\n");
     let mut options = Options::new(place.url.clone(), token, Role::Agent);
@@ -246,9 +246,14 @@ fn attend(place: &Place, kept: Option<&Path>, stop: &AtomicBool) {
 }
 
 /// What is said where the output may go to somebody's log, instead of the link that whoever reads it could chat with.
-fn kept_back(kept: Option<&Path>) -> String {
-    let place = kept.map(|path| format!(" The pairing is kept in {}.", path.display())).unwrap_or_default();
-    format!("The link that pairs a phone is shown on a terminal only: start the demo on one.{place}\n")
+fn kept_back(kept: Option<&Path>, url: &RelayUrl) -> String {
+    let way = match kept {
+        Some(path) => {
+            format!("this shows it there:\n\n    coralmux-agent link --relay {url} --state {}", path.display())
+        }
+        None => "start the demo on one".to_owned(),
+    };
+    format!("The link that pairs a phone is shown on a terminal only; {way}\n")
 }
 
 /// The pairing that is kept, or a new one as soon as the relay answers. `None`: it was stopped.

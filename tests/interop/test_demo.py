@@ -1,10 +1,12 @@
 """`coralmux-relay demo`; the phone is the Python client."""
 
+import re
 import signal
+import subprocess
 import time
 import urllib.request
 
-from agents import Phone, Process
+from agents import Phone, Process, program
 from relay import binary
 from terminal import AtTerminal
 
@@ -58,8 +60,10 @@ def test_the_link_is_shown_at_a_terminal_only(tmp_path):
     finally:
         demo.kill()
     said = demo.output()
-    assert f"{tmp_path}/data/agent.json" in said
+    command = re.search(r"^ +coralmux-agent (link .+)$", said, re.MULTILINE)[1].split()
+    with_link = subprocess.run([program("coralmux-agent"), *command], capture_output=True, text=True, check=True).stdout
     kept = (tmp_path / "data/agent.json").read_text()
     token = kept[kept.index("oc_pair_"):][:40]
     key = (tmp_path / "data/relay.db.admin-key").read_text().strip()
+    assert token in with_link
     assert token not in said and "token=" not in said and "█" not in said and key not in said
