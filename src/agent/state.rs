@@ -51,8 +51,8 @@ pub enum StateError {
         /// The file.
         path: PathBuf,
     },
-    /// Others may read it.
-    #[error("{path} can be read by others (mode {mode:o}): chmod 600 it", path = .path.display())]
+    /// Others may read or write it, and that could not be changed.
+    #[error("{path} can be read or written by others (mode {mode:o}): chmod 600 it, or pair anew if somebody has", path = .path.display())]
     Open {
         /// The file.
         path: PathBuf,
@@ -95,17 +95,32 @@ pub fn read(path: &Path) -> Result<Option<State>, StateError> {
         return Err(damaged());
     }
     #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let mode = metadata.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(StateError::Open { path: path.to_owned(), mode });
-        }
-    }
+    make_private(path, &metadata)?;
     let text = fs::read(path).map_err(refused)?;
     let file: File = serde_json::from_slice(&text).map_err(|_| damaged())?;
     let secret = PairingSecret::parse(&file.secret).ok_or_else(damaged)?;
     Ok(Some(State { token: file.token, secret }))
+}
+
+/// Takes the rights of others off the file, and says so. What everybody may write is refused: it may be anybody's.
+#[cfg(unix)]
+fn make_private(path: &Path, metadata: &fs::Metadata) -> Result<(), StateError> {
+    use std::os::unix::fs::PermissionsExt;
+    let is_private = |metadata: &fs::Metadata| metadata.permissions().mode() & 0o077 == 0;
+    if is_private(metadata) {
+        return Ok(());
+    }
+    let mode = metadata.permissions().mode() & 0o777;
+    let changed = mode & 0o002 == 0 && fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o700)).is_ok();
+    // Some file systems take a mode and keep their own.
+    if !(changed && fs::metadata(path).is_ok_and(|metadata| is_private(&metadata))) {
+        return Err(StateError::Open { path: path.to_owned(), mode });
+    }
+    let path = path.display();
+    eprintln!(
+        "{path} could be read or written by others (mode {mode:o}); it is for its owner alone now. Pair anew if somebody has."
+    );
+    Ok(())
 }
 
 /// Writes the state, whole or not at all, for its owner's eyes alone.
@@ -194,8 +209,13 @@ mod tests {
         write(&path, &relay(), &state()).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(read(&path), Err(StateError::Open { mode: 0o640, .. })));
+        for loose in [0o640, 0o664, 0o644] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(loose)).unwrap();
+            assert!(read(&path).unwrap().is_some(), "{loose:o}");
+            assert_eq!(mode(&path), 0o600, "{loose:o}");
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        assert!(matches!(read(&path), Err(StateError::Open { mode: 0o666, .. })));
     }
 
     #[test]
