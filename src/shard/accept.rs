@@ -1,7 +1,7 @@
 //! New connections: caps, addresses, and the first receive.
 
 use super::Shard;
-use super::bounds::{TURNED_AWAY_FOR, TURNED_AWAY_MAX};
+use super::bounds::{ARRIVALS_A_BUSY_TURN, ARRIVALS_A_TURN, ARRIVED_MAX, TURNED_AWAY_FOR, TURNED_AWAY_MAX};
 use super::close::CloseReason;
 use super::connection::{Connection, Early, Phase};
 use super::listening::Listening;
@@ -9,6 +9,7 @@ use super::mail::Listener;
 use super::shared::try_count;
 use crate::http::Reply;
 use rustix::io::Errno;
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -24,8 +25,20 @@ pub struct Accepting {
     listening: Listening,
     /// Listeners that accept no more by themselves and are to be armed again at the next tick.
     stalled: Vec<u32>,
+    /// Sockets that wait to be looked at, with their listeners.
+    arrived: VecDeque<(u32, OwnedFd)>,
+    /// There are so many of them that no more are accepted for a while.
+    held: bool,
     /// Connections over a cap that are being told so. At most [`TURNED_AWAY_MAX`].
     pub(super) turned_away: usize,
+}
+
+impl Accepting {
+    /// Whether nobody waits to be let in.
+    #[must_use]
+    pub(super) fn is_quiet(&self) -> bool {
+        self.arrived.is_empty()
+    }
 }
 
 impl Shard {
@@ -35,12 +48,17 @@ impl Shard {
 
     /// Accepts no more, and gives the port back, unless it is the service manager's.
     pub(super) fn stop_listening(&mut self) {
+        self.let_in(usize::MAX);
         self.accepting.listening.stop(&mut self.ring);
         self.accepting.stalled.clear();
     }
 
     /// Arms listeners again that failed to accept, after a pause.
     pub(super) fn resume_listening(&mut self) {
+        if self.accepting.arrived.len() > ARRIVED_MAX / 2 {
+            return;
+        }
+        self.accepting.held = false;
         for index in std::mem::take(&mut self.accepting.stalled) {
             self.accepting.listening.arm(&mut self.ring, index);
         }
@@ -48,26 +66,57 @@ impl Shard {
 
     pub(super) fn handle_accepted(&mut self, listener: u32, socket: io::Result<OwnedFd>, more: bool) {
         match socket {
-            // While draining, what the kernel accepted before it heard of that is still served: told to come back.
             Ok(socket) => {
-                self.take_connection(listener, socket);
+                // While draining, what the kernel accepted before it heard of that is still served: told to come back.
+                if self.is_draining() {
+                    self.take_connection(listener, socket);
+                } else {
+                    self.accepting.arrived.push_back((listener, socket));
+                }
                 self.accepting.listening.handle_completion(listener, more);
                 let one_by_one = self.accepting.listening.get(listener).is_some_and(|listener| listener.inherited);
-                if one_by_one {
+                if one_by_one && self.accepting.arrived.len() < ARRIVED_MAX {
                     self.accepting.listening.arm(&mut self.ring, listener);
                 } else if !more {
                     self.accepting.stalled.push(listener);
                 }
+                self.hold_arrivals();
             }
             Err(error) => {
                 self.accepting.listening.handle_completion(listener, more);
                 if !self.is_draining() {
                     // Out of descriptors or memory: the backlog keeps who comes, and the next tick tries again.
                     self.accepting.stalled.push(listener);
-                    self.cells.accept_errors += 1;
-                    self.log_accept_error(&error);
+                    // As it was asked to: see `hold_arrivals`.
+                    if error.raw_os_error() != Some(Errno::CANCELED.raw_os_error()) {
+                        self.cells.accept_errors += 1;
+                        self.log_accept_error(&error);
+                    }
                 }
             }
+        }
+    }
+
+    /// Where more come than can be let in, the kernel keeps those that come after them.
+    fn hold_arrivals(&mut self) {
+        if self.accepting.arrived.len() < ARRIVED_MAX || std::mem::replace(&mut self.accepting.held, true) {
+            return;
+        }
+        self.accepting.listening.hold(&mut self.ring);
+    }
+
+    /// Lets a turn's share of those in who have arrived: fewer where messages were `forwarded` in it.
+    pub(super) fn take_arrivals(&mut self, forwarded: bool) {
+        self.let_in(if forwarded { ARRIVALS_A_BUSY_TURN } else { ARRIVALS_A_TURN });
+        if self.accepting.held {
+            self.resume_listening();
+        }
+    }
+
+    fn let_in(&mut self, count: usize) {
+        for _ in 0..count.min(self.accepting.arrived.len()) {
+            let Some((listener, socket)) = self.accepting.arrived.pop_front() else { return };
+            self.take_connection(listener, socket);
         }
     }
 
@@ -159,7 +208,7 @@ impl Shard {
             head_only: false,
             answered: false,
             reply: Reply::default(),
-            refusal: "",
+            refusal: None,
             moving: None,
         };
         let tick = self.clock.tick();

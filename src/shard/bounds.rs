@@ -128,6 +128,21 @@ pub(super) const NEWCOMER_GRACE: Duration = Duration::from_secs(1);
 /// more than this, and no second answer.
 pub(super) const ANSWER_PIECE_BYTES: usize = 16 << 10;
 
+/// New connections that a turn lets in: each costs some 15 us, and has costs behind it.
+pub(super) const ARRIVALS_A_TURN: usize = 32;
+/// The same where messages are forwarded.
+pub(super) const ARRIVALS_A_BUSY_TURN: usize = 8;
+/// Sockets that are accepted and wait to be let in; with so many, no more are accepted.
+pub(super) const ARRIVED_MAX: usize = 1024;
+
+/// Authentications of a token at once, and each second from then on. Further ones wait for a moment and are then sent
+/// away: what replaces itself over and over costs most of all that a token can ask for.
+pub(super) const JOINS_BURST: u64 = 500;
+/// As above.
+pub(super) const JOINS_PER_SECOND: u64 = 10;
+/// How long they wait.
+pub(super) const JOIN_DELAY: Duration = Duration::from_secs(2);
+
 /// Connections over the cap that a shard keeps at a time to tell them so; further ones are closed without a word.
 pub const TURNED_AWAY_MAX: usize = 64;
 /// How long they have to ask for what they are then refused.

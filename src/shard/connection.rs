@@ -232,8 +232,8 @@ pub(super) struct Early {
     pub(super) answered: bool,
     /// What is not queued yet of the answer in [`Phase::Held`] and [`Phase::Answering`].
     pub(super) reply: Reply,
-    /// The text of a refusal that waits in [`Phase::Slowed`].
-    pub(super) refusal: &'static str,
+    /// The text of a refusal that waits in [`Phase::Slowed`]; `None`: it is told to come back later.
+    pub(super) refusal: Option<&'static str>,
     /// Where to go in [`Phase::Moving`].
     pub(super) moving: Option<Box<super::handover::Destination>>,
 }

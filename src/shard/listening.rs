@@ -43,6 +43,16 @@ impl Listening {
         if entry.listener.inherited { ring.accept_once(socket, index) } else { ring.accept(socket, index) }
     }
 
+    /// Accepts no more until the listeners are armed again.
+    pub(super) fn hold(&mut self, ring: &mut Ring) {
+        for (index, entry) in self.all.iter().enumerate() {
+            // The service manager's are armed for each connection.
+            if entry.as_ref().is_some_and(|entry| entry.accepting && !entry.listener.inherited) {
+                ring.cancel_accept(index as u32);
+            }
+        }
+    }
+
     /// Accepts no more, and gives the ports back, unless they are the service manager's.
     pub(super) fn stop(&mut self, ring: &mut Ring) {
         self.stopped = true;
@@ -141,6 +151,19 @@ mod tests {
             assert!((0..3).all(|_| turn(&mut ring, &mut listening).is_empty()));
             assert!(TcpStream::connect(address).is_err(), "inherited: {inherited}");
         }
+    }
+
+    #[test]
+    fn a_listener_that_was_held_is_accepted_on_again_when_it_is_armed() {
+        let (mut ring, mut listening) = (Ring::new().unwrap(), Listening::default());
+        let (one, address) = listener(false);
+        listening.add(&mut ring, vec![one]);
+        listening.hold(&mut ring);
+        assert!(turn(&mut ring, &mut listening).is_empty());
+        let _client = TcpStream::connect(address).unwrap();
+        assert!(turn(&mut ring, &mut listening).is_empty(), "the kernel keeps it");
+        listening.arm(&mut ring, 0);
+        assert_eq!(turn(&mut ring, &mut listening), [address]);
     }
 
     #[test]

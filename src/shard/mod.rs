@@ -191,7 +191,7 @@ impl Shard {
         while !self.has_ended() {
             self.start_fills();
             // Nothing else is to be done here, and whatever comes next comes through the ring: it may sleep.
-            let quiet = self.turns.is_quiet() && self.secure.is_quiet();
+            let quiet = self.turns.is_quiet() && self.secure.is_quiet() && self.accepting.is_quiet();
             let wait = quiet && self.fills.is_empty() && self.mailbox.is_empty();
             self.ring.turn(&mut completions, wait)?;
             let before = self.clock.now();
@@ -205,7 +205,9 @@ impl Shard {
             self.arm_cut_off();
             self.resume_all();
             self.resume_deferred();
-            self.step_handshakes(self.cells.has_forwarded());
+            let forwarded = self.cells.has_forwarded();
+            self.step_handshakes(forwarded);
+            self.take_arrivals(forwarded);
             self.flush();
             glommio::yield_if_needed().await;
         }

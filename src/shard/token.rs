@@ -1,6 +1,6 @@
 //! The tokens that a shard owns, their sessions, and how connections join and leave them.
 
-use super::bounds::{LINGER, REPLACED_LINGERING};
+use super::bounds::{JOIN_DELAY, JOINS_BURST, JOINS_PER_SECOND, LINGER, REPLACED_LINGERING};
 use super::close::CloseReason;
 use super::connection::{NONE, Pauses, Phase};
 use super::handover::Destination;
@@ -57,6 +57,8 @@ pub(super) struct Live {
     forget_at: u32,
     /// How often connections may be replaced and linger.
     replacements: Bucket,
+    /// How often connections may authenticate.
+    joins: Bucket,
     /// By `Role as usize`: of the connections that are there, for their last line in the log.
     pub(super) lives: [Life; 2],
 }
@@ -183,6 +185,10 @@ impl Shard {
             return self.refuse_auth(conn, "the token is unknown, revoked or expired");
         };
         let Some(live) = self.tokens.sessions.get_mut(session as usize) else { return };
+        let joins = Rate::per(JOINS_PER_SECOND, Duration::from_secs(1), JOINS_BURST);
+        if joins.is_some_and(|rate| live.joins.try_take(self.clock.now(), &rate).is_err()) {
+            return self.put_off(conn);
+        }
         let was_empty = live.session.is_empty();
         let Joined { replaced, peer } = live.session.join(role, conn);
         live.forget_at = NONE;
@@ -256,6 +262,7 @@ impl Shard {
                 noted: false,
                 forget_at: NONE,
                 replacements: Bucket::default(),
+                joins: Bucket::default(),
                 lives: Default::default(),
             }) as u32;
         }
@@ -266,7 +273,7 @@ impl Shard {
     pub(super) fn refuse_auth(&mut self, conn: u32, message: &'static str) {
         let Some(early) = &mut self.connections[conn as usize].early else { return };
         let delay = self.shared.addresses.delay_after_failure(early.address, self.clock.unix_ms() / 1000);
-        early.refusal = message;
+        early.refusal = Some(message);
         let (serial, address) = (early.serial, early.address);
         self.log_refused(serial, address, message);
         if delay.is_zero() {
@@ -278,9 +285,18 @@ impl Shard {
         self.wheel.arm(conn, due);
     }
 
-    /// Sends the refusal that [`Shard::refuse_auth`] began.
+    /// The token has authenticated too often: the connection is sent away, and not at once.
+    fn put_off(&mut self, conn: u32) {
+        self.transition(conn, Phase::Slowed);
+        let due = self.clock.tick_after(JOIN_DELAY);
+        self.connections[conn as usize].due = due;
+        self.wheel.arm(conn, due);
+    }
+
+    /// Sends the refusal that [`Shard::refuse_auth`] or [`Shard::put_off`] began.
     pub(super) fn finish_refusal(&mut self, conn: u32) {
-        let message = self.connections[conn as usize].early.as_ref().map_or("", |early| early.refusal);
+        let refusal = self.connections[conn as usize].early.as_ref().and_then(|early| early.refusal);
+        let Some(message) = refusal else { return self.close(conn, CloseReason::Busy) };
         self.cells.refused.add(ErrorCode::Unauthorized.name(), 1);
         self.tell(conn, RelayMessage::AuthFail { message });
         self.close(conn, CloseReason::Unauthorized);
