@@ -2,7 +2,7 @@
 //!
 //! The worst that one authenticated connection can hold: an outbox of `HIGH_WATER_BYTES` and one message (5 MiB by
 //! default), of which what exceeds a few KiB is reserved from the shard's memory budget; one message under way
-//! (reserved); and what the kernel delivered before reading stopped: some receive buffers (not counted). Over TLS also a part
+//! (reserved); and what the kernel delivered before reading stopped, copied and counted as backlog. Over TLS also a part
 //! of a record, of 16 KiB (not counted), and `SEAL_BYTES_MAX` of its outbox once more, sealed (counted).
 
 use std::time::Duration;
