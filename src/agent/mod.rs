@@ -251,7 +251,11 @@ fn open_backend(options: &BackendOptions) -> Result<Arc<dyn Backend>, Failure> {
         timeout: options.timeout,
         trust: options.openai_ca_file.clone().map_or(Trust::PublicRoots, Trust::PublicRootsAnd),
     };
-    Ok(Arc::new(OpenAi::new(settings)?))
+    let server = OpenAi::new(settings)?;
+    if server.is_exposed() {
+        eprintln!("coralmux-agent: warning: {url} has no TLS: on the way anyone can read the API key. Use https://.");
+    }
+    Ok(Arc::new(server))
 }
 
 /// The pairing, and where it is kept.

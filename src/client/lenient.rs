@@ -108,6 +108,7 @@ fn mend_number(number: &[u8], mended: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     #[test]
@@ -139,6 +140,42 @@ mod tests {
     fn what_is_no_json_is_none() {
         for text in ["", "{", "[1,]", r#"{"a":"\ud8"}"#, "\"\\ud83e", "NaN", "{\"a\" 1}", "[\"\u{1}\\ud800\"]"] {
             assert_eq!(value(text), None, "{text}");
+        }
+    }
+
+    /// A JSON text of the kinds that are hard.
+    fn text() -> impl Strategy<Value = String> {
+        let string = prop::collection::vec(
+            prop::sample::select(vec![
+                "\\ud83e", "\\udd80", "\\\\", "\\\"", "\\u0041", "ud800", "x", "\u{fc}", "[", "}", ",", "1e999",
+            ]),
+            0..8,
+        );
+        let string = string.prop_map(|parts| format!("\"{}\"", parts.concat()));
+        let plain = prop::sample::select(vec!["1e999", "-1e999", "0", "-0.5e-3", "null", "true", "[]", "{}"]);
+        let leaf = prop_oneof![string.clone(), plain.prop_map(str::to_owned)];
+        leaf.prop_recursive(200, 400, 3, move |inner| {
+            let member = (string.clone(), inner.clone()).prop_map(|(name, value)| format!("{name} :{value}"));
+            prop_oneof![
+                prop::collection::vec(inner, 0..3).prop_map(|items| format!("[ {} ]", items.join(","))),
+                prop::collection::vec(member, 0..3).prop_map(|members| format!("{{{}}}", members.join("\n,"))),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_json_by_its_grammar_has_a_value(text in text()) {
+            prop_assert!(value(&text).is_some(), "{}", text);
+        }
+
+        #[test]
+        fn what_is_no_json_by_its_grammar_has_none(text in text(), at: prop::sample::Index, junk in "[\\[\\]{}\",:\\\\x]") {
+            let mut places = text.char_indices().map(|(place, _)| place).collect::<Vec<_>>();
+            places.push(text.len());
+            let place = places[at.index(places.len())];
+            let text = format!("{}{junk}{}", &text[..place], &text[place..]);
+            prop_assert_eq!(value(&text).is_some(), serde_json::from_str::<&RawValue>(&text).is_ok(), "{}", text);
         }
     }
 }

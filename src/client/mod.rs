@@ -57,6 +57,8 @@ pub use register::{RegisterError, http_agent, register};
 pub(crate) use register::{proxy_of, retry_after};
 pub use stream::{ANSWER_BYTES_MAX, Stream};
 pub use tls::TlsError;
+#[cfg(feature = "agent")]
+pub(crate) use url::is_of_own_network;
 pub use url::{RelayUrl, UrlError};
 
 use crate::e2e::{ENVELOPE_BYTES, TAG_BYTES};

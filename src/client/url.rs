@@ -78,7 +78,10 @@ impl FromStr for RelayUrl {
     }
 }
 
-fn is_of_own_network(host: &str) -> bool {
+/// Whether a host is this machine, of a private network, or has a name that only such a network knows.
+pub(crate) fn is_of_own_network(host: &str) -> bool {
+    let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
+    let host = host.as_str();
     let Ok(ip) = host.parse::<IpAddr>() else {
         let host = host.trim_end_matches('.');
         let own = ["localhost", "local", "lan", "home", "internal", "home.arpa"];

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import pathlib
 import re
 
 import pytest
@@ -211,3 +212,19 @@ async def test_a_programs_output_is_shown_as_on_a_terminal(start_agent):
         await phone.ask("x")
         streamed, end = await phone.answer()
     assert (streamed, end.payload["full_text"]) == ("ok\n10%\n50%\n", "ok\n50%\n")
+
+
+async def test_the_end_of_the_agent_ends_what_has_left_its_programs_group(start_agent, tmp_path):
+    pid_file = tmp_path / "pid"
+    command = f"setsid sh -c 'echo $$ > {pid_file}; exec sleep 1000' & echo begun; sleep 1000"
+    agent = start_agent("--exec", command, "--shutdown-timeout", "1")
+    async with Phone(agent.link()) as phone:
+        await phone.ask("x")
+        await phone.expect("chat.stream")
+        while not (pid_file.exists() and pid_file.read_text()):
+            await asyncio.sleep(0.01)
+        agent.stop()
+    stat = pathlib.Path(f"/proc/{pid_file.read_text().strip()}/stat")
+    async with asyncio.timeout(20):
+        while stat.exists() and ") Z " not in stat.read_text():
+            await asyncio.sleep(0.01)

@@ -197,6 +197,7 @@ impl Perform for Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     /// What was shown at once and what is the whole, with all pieces printed at the same time.
     fn printed(pieces: &[&str]) -> String {
@@ -273,5 +274,59 @@ mod tests {
             (text.matches('x').count(), text.matches('y').count(), text.contains('t')),
             (3 * LINE_MAX, 1, false)
         );
+    }
+
+    /// Pieces of output, of the kinds that are hard.
+    fn output() -> impl Strategy<Value = Vec<String>> {
+        let parts = vec![
+            "a",
+            "bc ",
+            " ",
+            "\u{1f980}",
+            "\r",
+            "\n",
+            "\t",
+            "\x08",
+            "\x1b[K",
+            "\x1b[1K",
+            "\x1b[2K",
+            "\x1b[3D",
+            "\x1b[9C",
+            "\x1b[G",
+            "\x1b[65535G",
+            "\x1b[2P",
+            "\x1b[",
+            "\x1b]0;",
+            "\x07",
+            "\x1b\\",
+            "\x1bP",
+            "\x1b",
+            "7",
+            ";",
+            "m",
+            "\u{9b}",
+            "\x18",
+        ];
+        prop::collection::vec(prop::sample::select(parts).prop_map(str::to_owned), 0..40)
+    }
+
+    proptest! {
+        #[test]
+        fn the_whole_output_is_the_same_whenever_it_comes(pieces in output(), pauses in prop::collection::vec(any::<bool>(), 40)) {
+            let whole = printed(&[&pieces.concat()]);
+            let (mut screen, mut now, mut text) = (Screen::default(), Instant::now(), String::new());
+            for (piece, pause) in pieces.iter().zip(pauses) {
+                text += &screen.feed(now, piece);
+                if pause {
+                    now += HOLD;
+                    text += &screen.poll(now);
+                    now += HOLD;
+                    text += &screen.poll(now);
+                }
+            }
+            let shown = screen.finish();
+            text += &shown.text;
+            prop_assert_eq!(shown.whole.unwrap_or(text), whole);
+        }
     }
 }

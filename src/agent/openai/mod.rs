@@ -14,7 +14,7 @@ mod think;
 
 use super::backend::{Backend, BackendError, Ending, Outcome, Output, Question};
 use super::cancel::Cancel;
-use crate::client::{TlsError, Trust, http_agent, proxy_of};
+use crate::client::{TlsError, Trust, http_agent, is_of_own_network, proxy_of};
 use mask::Mask;
 use reading::Reading;
 use serde_json::json;
@@ -22,6 +22,7 @@ use std::fmt;
 use std::io::Read;
 use std::time::{Duration, Instant};
 use thiserror::Error;
+use ureq::http::Uri;
 
 /// To look up the name and to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -99,6 +100,13 @@ impl OpenAi {
         let endpoint = format!("{url}{}/chat/completions", if has_path { "" } else { "/v1" });
         let mask = Mask::new(settings.api_key.as_deref());
         Ok(Self { settings, agent, endpoint, mask })
+    }
+
+    /// Whether others than those of one's own network can read the key on the way.
+    pub(super) fn is_exposed(&self) -> bool {
+        let Ok(url) = self.settings.url.parse::<Uri>() else { return false };
+        let is_plain = url.scheme_str() == Some("http");
+        self.settings.api_key.is_some() && is_plain && url.host().is_some_and(|host| !is_of_own_network(host))
     }
 
     fn post(&self, question: &Question) -> Result<ureq::http::Response<ureq::Body>, BackendError> {

@@ -2,6 +2,7 @@
 
 use super::reading::Reading;
 use super::*;
+use proptest::prelude::*;
 use serde_json::Value;
 
 #[derive(Default)]
@@ -107,10 +108,46 @@ fn the_address_gets_v1_only_where_it_has_no_path() {
 }
 
 #[test]
+fn a_key_that_others_can_read_on_the_way_is_warned_of() {
+    for (url, key, is_exposed) in [
+        ("http://ai.example.com/v1", Some("k"), true),
+        ("http://192.0.2.1", Some("k"), true),
+        ("HTTP://ai.example.com", Some("k"), true),
+        ("http://ai.example.com", None, false),
+        ("https://ai.example.com", Some("k"), false),
+        ("http://[::1]:8080", Some("k"), false),
+        ("http://localhost:11434/v1", Some("k"), false),
+        ("http://ollama:11434", Some("k"), false),
+    ] {
+        assert_eq!(backend(url, key).is_exposed(), is_exposed, "{url}");
+    }
+}
+
+#[test]
 fn what_is_told_is_cut_behind_the_masking_of_the_key() {
     let key = "Zq9.very.secret.key.0123456789";
     for before in 0..2 * MESSAGE_MAX {
         let told = backend("http://x", Some(key)).told(&format!("{} {key}", "\u{fc}".repeat(before)));
         assert!(told.chars().count() <= MESSAGE_MAX + 1 && !told.contains("Zq9"), "{told}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn pieces_of_all_that_servers_send_in_any_order_and_cut_are_read_alike(
+        parts in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<prop::sample::Index>()), 1..6),
+        size in 1..50_usize,
+    ) {
+        let cases: Vec<Value> = serde_json::from_str(include_str!("../../../tests/interop/answers.json")).unwrap();
+        let mut bytes = Vec::new();
+        for (case, from, to) in parts {
+            let body = cases[case.index(cases.len())]["body"].as_str().unwrap().as_bytes();
+            let (from, to) = (from.index(body.len() + 1), to.index(body.len() + 1));
+            bytes.extend_from_slice(&body[from.min(to)..from.max(to)]);
+        }
+        let said = |(kept, result): (Kept, Result<Outcome, BackendError>)| {
+            (kept.text, kept.thinks, result.map_err(|error| error.to_string()))
+        };
+        prop_assert_eq!(said(read(&[&bytes])), said(read(&bytes.chunks(size).collect::<Vec<_>>())));
     }
 }
