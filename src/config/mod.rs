@@ -214,7 +214,8 @@ pub fn resolve_on(
     let per_address = &flags.max_unauthenticated_per_address;
     let db = from.one("db", &flags.db, PathBuf::from("relay.db"), value::store_path)?;
     let tls = Tls::read(from, flags, &db)?;
-    let (listen, cautions) = tls::read_listen(from, flags, &tls)?;
+    let (listen, mut cautions) = tls::read_listen(from, flags, &tls)?;
+    cautions.extend(from.open_secrets(&["admin-key", "acme-eab-key"]));
     let config = Config {
         listen,
         cautions,

@@ -4,6 +4,8 @@ use super::error::{ConfigError, Origin};
 use super::file;
 use super::flags::Flags;
 use super::value::Wrong;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use toml::Value;
 
@@ -57,6 +59,17 @@ impl<'e> Sources<'e> {
 
     pub(super) fn file(&self) -> Option<&Path> {
         self.file.as_ref().map(|(path, _)| path.as_path())
+    }
+
+    /// What to do about a file that has one of `secrets` in it and that everybody on the machine may read.
+    pub(super) fn open_secrets(&self, secrets: &[&str]) -> Option<String> {
+        let (path, table) = self.file.as_ref()?;
+        let secret = secrets.iter().find(|secret| table.contains_key(**secret))?;
+        let mode = fs::metadata(path).ok()?.mode();
+        let path = path.display();
+        (mode & 0o004 != 0).then(|| {
+            format!("{path} has the {secret}, and everybody on this machine may read it: chmod o-r {path}, and give a new one")
+        })
     }
 
     /// The first that says something about `name`.

@@ -167,6 +167,22 @@ fn an_empty_admin_key_is_an_error_wherever_it_stands() {
 }
 
 #[test]
+fn a_file_with_a_secret_that_everybody_may_read_is_warned_of() {
+    use std::os::unix::fs::PermissionsExt;
+    let (opened, path) = file("admin-key = 'of the file'\n");
+    let cautions = |mode| {
+        opened.as_file().set_permissions(std::fs::Permissions::from_mode(mode)).unwrap();
+        config(&["--config", &path]).unwrap().cautions
+    };
+    assert!(cautions(0o600).is_empty() && cautions(0o640).is_empty());
+    let [caution] = cautions(0o644).try_into().unwrap();
+    assert!(caution.contains(&path) && caution.contains("admin-key") && !caution.contains("of the file"), "{caution}");
+    let (opened, path) = file("phone-rate = 7\n");
+    opened.as_file().set_permissions(std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(config(&["--config", &path]).unwrap().cautions.is_empty());
+}
+
+#[test]
 fn the_admin_key_is_neither_in_debug_nor_in_errors() {
     let config = config(&["-admin-key", "my-secret"]).unwrap();
     assert!(!format!("{config:?}").contains("my-secret"));
