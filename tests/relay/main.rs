@@ -8,6 +8,7 @@ mod harness;
 mod hostile;
 mod large;
 mod limits;
+mod memory;
 mod order;
 mod process;
 mod slow;

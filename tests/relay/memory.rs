@@ -1,0 +1,110 @@
+//! Memory for large messages: a promise holds none that others need, who gets nowhere gives it up, and who waits is told in
+//! time.
+
+use crate::harness::{Client, PING, Raw, Relay, frame, numbered, sized, text};
+use serde_json::json;
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Room for one message of the largest size.
+const BUDGET: [&str; 2] = ["--memory-budget", "5MiB"];
+
+/// Two pairs of one shard.
+fn two_pairs(relay: &Relay) -> [(Raw, Raw); 2] {
+    let (first, second) = relay.two_tokens_of_a_shard();
+    [first, second].map(|token| {
+        let mut agent = Raw::authed(relay, &token, "agent");
+        let phone = Raw::authed(relay, &token, "phone");
+        assert_eq!(agent.json()["type"], "status");
+        (agent, phone)
+    })
+}
+
+/// Sends the beginning of a message, and returns when the relay has seen it.
+fn begin(client: &mut Raw, bytes: &[u8]) {
+    client.write(&[&text(r#"{"type":"ping"}"#), bytes].concat());
+    assert_eq!(client.json()["type"], "pong");
+}
+
+#[test]
+fn a_promise_that_nothing_backs_keeps_nobody_waiting() {
+    let relay = Relay::start(&BUDGET);
+    let [(_first_agent, mut promising), (mut agent, mut phone)] = two_pairs(&relay);
+    begin(&mut promising, &text(&sized("file.whole", 5 << 20))[..23]);
+    let image = sized("chat.send", 2 << 20);
+    phone.write(&text(&image));
+    assert!(agent.text() == image);
+    phone.write(&frame(true, PING, b"here"));
+    phone.write(&text(r#"{"type":"ping"}"#));
+    assert_eq!((phone.json()["type"].clone(), phone.pongs.len()), (json!("pong"), 1));
+}
+
+#[test]
+fn a_message_that_gets_nowhere_gives_its_memory_to_one_that_waits() {
+    let relay = Relay::start(&BUDGET);
+    let [(_first_agent, mut stuck), (mut agent, mut phone)] = two_pairs(&relay);
+    // Enough of it to be believed in.
+    begin(&mut stuck, &text(&sized("file.whole", 5 << 20))[..200_000]);
+    let image = sized("chat.send", 2 << 20);
+    phone.write(&text(&image));
+    assert!(agent.text() == image);
+    assert_eq!(stuck.closed(), Some((1008, "message took too long".to_owned())));
+}
+
+#[test]
+fn who_waits_for_memory_is_told_in_time_to_try_again_and_its_pings_are_answered() {
+    let relay = Relay::start(&BUDGET);
+    let [(mut first_agent, mut steady), (mut agent, mut phone)] = two_pairs(&relay);
+    let whole = text(&sized("file.whole", 5 << 20));
+    let (first, rest) = whole.split_at(128 << 10);
+    begin(&mut steady, first);
+    let refused = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (mut writer, refused) = (steady.stream.try_clone().unwrap(), &refused);
+        scope.spawn(move || {
+            // As fast as it has to be to keep its memory, until the other one has been refused.
+            for piece in rest.chunks(128 << 10) {
+                if !refused.load(Relaxed) {
+                    std::thread::sleep(Duration::from_millis(300));
+                }
+                writer.write_all(piece).unwrap();
+            }
+        });
+        phone.write(&text(&sized("chat.send", 1 << 20)));
+        phone.write(&frame(true, PING, b"here"));
+        let error = phone.json();
+        refused.store(true, Relaxed);
+        let payload = &error["payload"];
+        assert_eq!(
+            (&error["type"], &payload["code"], &payload["ref"]),
+            (&json!("chat.error"), &json!("RATE_LIMITED"), &json!("big"))
+        );
+        assert_eq!(payload["retry_after_ms"], 2000);
+        phone.write(&text(r#"{"type":"ping"}"#));
+        assert_eq!((phone.json()["type"].clone(), phone.pongs.len()), (json!("pong"), 1));
+        assert_eq!(first_agent.text().len(), 5 << 20);
+    });
+    phone.write(&text(&numbered("chat.send", 1)));
+    assert_eq!(agent.text(), numbered("chat.send", 1));
+}
+
+#[test]
+fn small_messages_in_fragments_need_no_memory_of_large_ones() {
+    let relay = Relay::start(&BUDGET);
+    let token = relay.token();
+    let mut agent = Client::authed(&relay, &token, "agent");
+    let mut phone = Raw::authed(&relay, &token, "phone");
+    agent.expect("status");
+    let mut waiting = Vec::new();
+    for _ in 0..8 {
+        let (token, message) = (relay.token(), text(&sized("file.whole", 5 << 20)));
+        let mut other = Raw::authed(&relay, &token, "phone");
+        begin(&mut other, &message[..100_000]);
+        waiting.push(other);
+    }
+    let message = numbered("chat.send", 1);
+    phone.write(&frame(false, 1, &message.as_bytes()[..20]));
+    phone.write(&frame(true, 0, &message.as_bytes()[20..]));
+    assert_eq!(agent.text(), message);
+}
