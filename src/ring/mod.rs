@@ -116,8 +116,8 @@ pub struct Counts {
 
 /// A shard's data ring.
 ///
-/// Operations take a borrowed descriptor and use its number later: when the entry is submitted, in the next turn at the
-/// latest. **The caller keeps the descriptor open until the operation's last completion.** Closed before, its number may be
+/// Operations take a borrowed descriptor and use its number later, when the entry is submitted: in the next turn, or in a
+/// later one where the kernel is short of memory. **The caller keeps the descriptor open until the operation's last completion.** Closed before, its number may be
 /// another file's by then, and the operation would be carried out on that one. Nothing here can check it; a shard keeps
 /// sockets in its slab until nothing of theirs is under way (`Shard::release`, `Shard::try_move`), and listeners until
 /// they have been heard of for the last time (`shard/listening.rs`).
@@ -153,7 +153,7 @@ impl Ring {
     }
 
     fn from_uring(uring: IoUring, wanted: Consumption) -> io::Result<Self> {
-        // SAFETY: both pools are dropped with the ring or leaked, see `Drop`.
+        // SAFETY: both pools are leaked with the ring, see `Drop`; before there is one, nothing is received.
         let ((streams, _), glances) =
             unsafe { (Pool::streams(&uring.submitter(), wanted)?, Pool::glances(&uring.submitter())?) };
         let mut ring = Self {
@@ -262,8 +262,8 @@ impl Ring {
 
     /// Asks for a [`Completion::Tick`] after `delay`. One tick is under way at a time: ask again when it came.
     pub fn tick_in(&mut self, delay: Duration) {
-        // SAFETY: it lives as long as the process and is aligned. The kernel reads it when it takes the entry, at the latest in
-        // the next turn; were it written twice before, both ticks would have the later delay.
+        // SAFETY: it lives as long as the process and is aligned. The kernel reads it when it takes the entry; were it
+        // written twice before that, both ticks would have the later delay.
         unsafe { self.tick_after.write(types::Timespec::from(delay)) };
         let entry = opcode::Timeout::new(self.tick_after.as_ptr()).build().user_data(TICK);
         self.push(entry);
