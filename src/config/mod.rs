@@ -106,7 +106,7 @@ pub struct Config {
     pub proxies: Vec<Network>,
     /// Browser origins that may connect.
     pub origins: Origins,
-    /// Names that the relay is reached by, beside those of [`Tls::domains`], in lower case.
+    /// Names that the relay is reached by, beside those of [`Acme::domains`], in lower case.
     pub own_names: Vec<String>,
     /// Whether the phone in the browser is served.
     pub phone: bool,
