@@ -55,6 +55,7 @@ static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
         "/phone/answers.js" SCRIPT "answers.js"
         "/phone/app.js" SCRIPT "app.js"
         "/phone/channel.js" SCRIPT "channel.js"
+        "/phone/dialogs.js" SCRIPT "dialogs.js"
         "/phone/drawing.js" SCRIPT "drawing.js"
         "/phone/e2e.js" SCRIPT "e2e.js"
         "/phone/history.js" SCRIPT "history.js"
@@ -67,7 +68,6 @@ static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
         "/phone/parse.js" SCRIPT "parse.js"
         "/phone/patience.js" SCRIPT "patience.js"
         "/phone/relay.js" SCRIPT "relay.js"
-        "/phone/scan.js" SCRIPT "scan.js"
         "/phone/words.js" SCRIPT "words.js"
     }
     .map(|(path, content_type, body)| Asset::new(path, content_type, body))

@@ -3,15 +3,14 @@
 
 import { Answers } from './answers.js';
 import { Channel } from './channel.js';
+import { canScan, confirm, scanCode, showAbout } from './dialogs.js';
 import { readSecret, support, toBase64 } from './e2e.js';
 import { History } from './history.js';
-import { IMAGES_MAX, shrink } from './images.js';
+import { Attached } from './images.js';
 import { LinkError, isSamePairing, loadPairing, pairingName, readFragment, readLink, savePairing, socketUrl } from './link.js';
-import { copyText } from './markdown.js';
 import { Conversation } from './messages.js';
 import { within } from './patience.js';
 import { newId } from './relay.js';
-import { canScan, scan } from './scan.js';
 import { ENDED, errorText, missedText, plainText, presence, security, unverifiedText } from './words.js';
 
 const $ = (id) => document.getElementById(id);
@@ -21,7 +20,6 @@ const TEXT_CHARACTERS_MAX = 200_000;
 // What the browser itself does is not waited for longer than this.
 const BROWSER_MS = 3_000;
 const PICTURES_MS = 20_000;
-const CAMERA_MS = 5_000;
 // How many messages wait for the agent at most.
 const WAITING_MAX = 10;
 // Of so many sent messages it is known which one an error is about.
@@ -49,7 +47,6 @@ let keptAt = 0;
 // Messages of the user that could not go out yet, and those that went out on this connection: id to message.
 let waiting = [];
 const sent = new Map();
-let attached = [];
 let notes = [];
 let notesKept = 0;
 // How many messages of the agent never came, and the note that says so.
@@ -57,6 +54,8 @@ let missed = 0;
 let missedNote = null;
 // The request for the agent's name, and the keys under which it was made.
 let nameAsked = null;
+
+const attached = new Attached($('attached'), $('about').querySelector('header svg'), () => $('text').focus());
 
 const answers = new Answers({
   security: () => channel.security.name,
@@ -186,7 +185,7 @@ function leaveChat() {
   missedNote = null;
   nameAsked = null;
   sent.clear();
-  detachAll();
+  attached.clear();
 }
 
 // Resolves to whether nothing is left of what was to go.
@@ -247,13 +246,13 @@ function announce(text) {
 
 async function submit() {
   const text = $('text').value.trim();
-  if ((!text && !attached.length) || !channel || $('send').disabled) return;
+  const images = attached.blobs;
+  if ((!text && !images.length) || !channel || $('send').disabled) return;
   if (tooLong()) return showComposerError(tooLong());
   if (waiting.length >= WAITING_MAX) return showComposerError('Enough messages wait for the agent already.');
-  const images = attached.map(({ blob }) => blob);
   const message = { role: 'me', text, images, time: Date.now(), state: 'sending' };
   $('text').value = '';
-  detachAll();
+  attached.clear();
   showComposerError('');
   fitComposer();
   waiting.push(message);
@@ -542,139 +541,19 @@ function fitComposer() {
 
 async function attach(files) {
   showComposerError('');
-  for (const file of files) {
-    if (attached.length >= IMAGES_MAX) return showComposerError(`At most ${IMAGES_MAX} images go into a message.`);
-    try {
-      const blob = await shrink(file);
-      attached.push({ blob, url: URL.createObjectURL(blob) });
-    } catch {
-      showComposerError(`${file.name || 'This file'} cannot be read as an image.`);
-    }
-    showAttached();
-  }
+  showComposerError(await attached.add(files));
 }
-
-function showAttached() {
-  $('attached').hidden = !attached.length;
-  $('attached').replaceChildren(
-    ...attached.map((one, index) => {
-      const item = document.createElement('li');
-      const image = document.createElement('img');
-      image.src = one.url;
-      image.alt = `Image ${index + 1}`;
-      const remove = document.createElement('button');
-      remove.type = 'button';
-      remove.className = 'icon';
-      remove.setAttribute('aria-label', `Remove image ${index + 1}`);
-      remove.append($('attach').querySelector('svg').cloneNode(true));
-      remove.querySelector('use').setAttribute('href', '#i-close');
-      remove.onclick = () => {
-        URL.revokeObjectURL(one.url);
-        attached = attached.filter((other) => other !== one);
-        showAttached();
-        $('text').focus();
-      };
-      item.append(image, remove);
-      return item;
-    }),
-  );
-}
-
-function detachAll() {
-  for (const { url } of attached) URL.revokeObjectURL(url);
-  attached = [];
-  showAttached();
-}
-
-// ---- Dialogs ----
-
-function confirm(title, text, yes) {
-  $('confirm-title').textContent = title;
-  $('confirm-text').textContent = text;
-  $('confirm-yes').textContent = yes;
-  const dialog = $('confirm');
-  dialog.returnValue = '';
-  dialog.showModal();
-  return new Promise((resolve) => {
-    dialog.addEventListener('close', () => resolve(dialog.returnValue === 'yes'), { once: true });
-  });
-}
-
-async function scanCode() {
-  const dialog = $('camera');
-  const abort = new AbortController();
-  dialog.addEventListener('close', () => abort.abort(), { once: true });
-  dialog.showModal();
-  const waits = setTimeout(() => {
-    if (!$('video').videoWidth) $('camera-note').textContent = 'The camera does not answer. Allow it for this page, or close this and paste the link.';
-  }, CAMERA_MS);
-  let text = null;
-  const accept = (found) => {
-    try {
-      readLink(found, location.href);
-    } catch (error) {
-      $('camera-note').textContent = error.message;
-      return false;
-    }
-    text = found;
-    return true;
-  };
-  try {
-    await scan($('video'), accept, abort.signal);
-    dialog.close();
-    if (text) await pair(text);
-  } catch {
-    $('camera-note').textContent = 'The camera cannot be used. Allow it for this page, or paste the link.';
-  } finally {
-    clearTimeout(waits);
-  }
-}
-
-// The link that pairs another browser, or this page as an app: shown when it is asked for, and gone with the dialog.
-function showPairingLink(isShown) {
-  const key = pairing?.k ? `&k=${pairing.k}` : '';
-  $('taken-link').value = isShown ? `${location.origin}${location.pathname}#token=${pairing.token}${key}` : '';
-  $('taken').hidden = !isShown;
-  $('take').setAttribute('aria-expanded', String(isShown));
-  $('copy-link').hidden = !navigator.clipboard;
-  $('copy-link').textContent = 'Copy';
-}
-
-function setTheme(theme) {
-  if (theme === 'auto') delete document.documentElement.dataset.theme;
-  else document.documentElement.dataset.theme = theme;
-  for (const meta of document.querySelectorAll('meta[name="theme-color"]')) {
-    meta.dataset.own ??= meta.content;
-    const shown = theme === 'auto' ? meta.dataset.own : getComputedStyle(document.documentElement).backgroundColor;
-    meta.content = shown;
-  }
-}
-
-// What the browser refuses to keep is not kept; the page goes on.
-const settings = {
-  get theme() {
-    try {
-      return localStorage.getItem('coralmux.theme') ?? 'auto';
-    } catch {
-      return 'auto';
-    }
-  },
-  set theme(value) {
-    try {
-      localStorage.setItem('coralmux.theme', value);
-    } catch {}
-  },
-};
 
 // ---- Events ----
-
-setTheme(settings.theme);
 
 $('pair').onsubmit = (event) => {
   event.preventDefault();
   pair($('link').value);
 };
-$('scan').onclick = () => scanCode();
+$('scan').onclick = async () => {
+  const found = await scanCode();
+  if (found) await pair(found);
+};
 $('composer').onsubmit = (event) => {
   event.preventDefault();
   submit();
@@ -706,26 +585,7 @@ $('file').onchange = async () => {
 };
 $('to-end').onclick = () => conversation.toEnd();
 $('banner-action').onclick = () => bannerAction?.();
-for (const id of ['security', 'more']) {
-  $(id).onclick = () => {
-    document.querySelector(`input[name="theme"][value="${settings.theme}"]`).checked = true;
-    $('kept').textContent = history?.isKept
-      ? 'The conversation is kept in this browser only.'
-      : 'This browser’s storage does not answer: the conversation is gone when the page is closed.';
-    $('about').showModal();
-  };
-}
-$('take').onclick = () => showPairingLink($('taken').hidden);
-$('about').onclose = () => showPairingLink(false);
-$('taken-link').onfocus = () => $('taken-link').select();
-$('copy-link').onclick = async () => {
-  $('copy-link').textContent = await copyText($('taken-link').value);
-};
-$('about').onchange = (event) => {
-  if (event.target.name !== 'theme') return;
-  settings.theme = event.target.value;
-  setTheme(event.target.value);
-};
+for (const id of ['security', 'more']) $(id).onclick = () => showAbout(pairing, history?.isKept);
 $('clear').onclick = async () => {
   $('about').close();
   if (!(await confirm('Clear the conversation?', 'It is removed from this browser. Your agent may remember it.', 'Clear'))) return;
@@ -744,10 +604,6 @@ $('forget').onclick = async () => {
   const isGone = await forgetPairing({ andConversation: true });
   welcome(isGone ? '' : NOT_REMOVED);
 };
-for (const dialog of document.querySelectorAll('dialog')) {
-  // A click beside a dialog closes it.
-  dialog.addEventListener('click', (event) => event.target === dialog && dialog.close());
-}
 addEventListener('hashchange', async () => {
   const linked = fromAddressBar();
   if (linked && (await adopt(linked))) await openChat();

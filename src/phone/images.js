@@ -1,5 +1,5 @@
-// Images to send: made small enough for a message of 5 MiB, which grows by 16/9 on its way into base64, encryption and
-// base64 again.
+// Images to send: those that wait for it, made small enough for a message of 5 MiB, which grows by 16/9 on its way into
+// base64, encryption and base64 again.
 
 import { within } from './patience.js';
 
@@ -48,4 +48,70 @@ async function draw(image, scale, quality) {
     canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error('no image'))), 'image/jpeg', quality);
   });
   return within(drawn, PICTURE_MS);
+}
+
+// The images of the message that is being written.
+export class Attached {
+  #list;
+  #icon;
+  #changed;
+  #images = [];
+
+  // `list` shows them, each with a copy of `icon`, a cross, to take it away; `changed` is called when one has been.
+  constructor(list, icon, changed) {
+    this.#list = list;
+    this.#icon = icon;
+    this.#changed = changed;
+  }
+
+  get blobs() {
+    return this.#images.map(({ blob }) => blob);
+  }
+
+  // Resolves to what is wrong, or ''.
+  async add(files) {
+    let wrong = '';
+    for (const file of files) {
+      if (this.#images.length >= IMAGES_MAX) return `At most ${IMAGES_MAX} images go into a message.`;
+      try {
+        const blob = await shrink(file);
+        this.#images.push({ blob, url: URL.createObjectURL(blob) });
+      } catch {
+        wrong = `${file.name || 'This file'} cannot be read as an image.`;
+      }
+      this.#show();
+    }
+    return wrong;
+  }
+
+  clear() {
+    for (const { url } of this.#images) URL.revokeObjectURL(url);
+    this.#images = [];
+    this.#show();
+  }
+
+  #show() {
+    this.#list.hidden = !this.#images.length;
+    this.#list.replaceChildren(...this.#images.map((image, index) => this.#item(image, index + 1)));
+  }
+
+  #item(image, number) {
+    const item = document.createElement('li');
+    const shown = document.createElement('img');
+    shown.src = image.url;
+    shown.alt = `Image ${number}`;
+    const remove = document.createElement('button');
+    remove.type = 'button';
+    remove.className = 'icon';
+    remove.setAttribute('aria-label', `Remove image ${number}`);
+    remove.append(this.#icon.cloneNode(true));
+    remove.onclick = () => {
+      URL.revokeObjectURL(image.url);
+      this.#images = this.#images.filter((other) => other !== image);
+      this.#show();
+      this.#changed();
+    };
+    item.append(shown, remove);
+    return item;
+  }
 }

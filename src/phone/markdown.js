@@ -185,7 +185,7 @@ export function plain(text) {
 // What is too wide scrolls by itself, so that a keyboard has to reach it.
 function scrolling(made, label) {
   made.tabIndex = 0;
-  made.setAttribute('role', 'region');
+  made.setAttribute('role', 'group');
   made.setAttribute('aria-label', label);
   return made;
 }

@@ -11,6 +11,7 @@ const FILES = [
   'phone/answers.js',
   'phone/app.js',
   'phone/channel.js',
+  'phone/dialogs.js',
   'phone/drawing.js',
   'phone/e2e.js',
   'phone/history.js',
@@ -22,7 +23,6 @@ const FILES = [
   'phone/parse.js',
   'phone/patience.js',
   'phone/relay.js',
-  'phone/scan.js',
   'phone/words.js',
 ];
 

@@ -35,12 +35,16 @@ const STAND_INS = {
   'punycode.js': 'export default null;',
 };
 
-// The settings by other names than the default, and what is done to addresses: parse.js has its own way with them.
-const CUT = [
-  [/,\n\tzero: \{\n.*?\n\};/s, '\n};'],
-  [/(normalizeLink\(url\) \{).*?\n\t\}/s, '$1}'],
-  [/(normalizeLinkText\(url\) \{).*?\n\t\}/s, '$1}'],
-];
+// The settings by other names than the default, what is done to addresses (parse.js has its own way with them), and methods
+// that the page does not call.
+const method = (name) => new RegExp(`\\n\\t${name}\\((?=[^\\n]*\\{\\n).*?\\n\\t\\}(?=\\n)`, 's');
+const METHODS = ['validateLink', 'normalizeLink', 'normalizeLinkText', 'enable', 'disable', 'use', 'render', 'parseInline', 'renderInline'];
+const CUT = [/,\n\tzero: \{\n.*?(?=\n\};\nvar BAD)/s, ...METHODS.map(method)];
+
+// What linkify-it does on request alone. No name becomes a link by its ending: main.rs is a file, and .rs a country.
+const UNASKED = /this\.(__opts__\.fuzzyLink|opts\.urlAuth|opts\["---"\])/g;
+const LINK_METHODS = ['get_fuzzy_link_search', 'get_fuzzy_url_host_port', 'get_tld', 'get_auth', 'tlds'];
+const LINK_CUT = [...LINK_METHODS.map(method), /\n\ttlds: unpackTlds\(\),/];
 
 // Parts of markdown-it's one file that the page has no use for: HTML is text there, tokens become elements without it, and
 // nobody's quotation marks are changed. Each is replaced by one that does nothing.
@@ -79,6 +83,13 @@ function licenceOf(name) {
   return `${name} ${versionOf(name)}\n\n${found[0].replaceAll('\r\n', '\n').trim()}\n`;
 }
 
+function without(patterns, text, instead = '') {
+  return patterns.reduce((rest, pattern) => {
+    if (rest.search(pattern) < 0) throw new Error(`there is nothing like ${pattern} any more`);
+    return rest.replace(pattern, instead);
+  }, text);
+}
+
 function withoutLeftOut(text) {
   for (const [region, instead] of Object.entries(LEFT_OUT)) {
     const from = text.indexOf(`//#region ${region}\n`);
@@ -86,10 +97,8 @@ function withoutLeftOut(text) {
     if (from < 0 || to < 0) throw new Error(`markdown-it has no part ${region} any more`);
     text = text.slice(0, from) + instead + text.slice(to);
   }
-  return CUT.reduce((rest, [pattern, instead]) => {
-    if (!pattern.test(rest)) throw new Error(`markdown-it has nothing like ${pattern} any more`);
-    return rest.replace(pattern, instead);
-  }, text);
+  const last = text.indexOf('//#region src/markdownit.ts');
+  return text.slice(0, last) + without(CUT, text.slice(last));
 }
 
 const standIns = {
@@ -101,9 +110,8 @@ const standIns = {
       contents: STAND_INS[path],
       resolveDir: dirname(new URL(import.meta.url).pathname),
     }));
-    // No name becomes a link by its ending alone: main.rs is a file, and .rs a country.
     onLoad({ filter: /\/linkify-it\/build\/index\.mjs$/ }, ({ path }) => ({
-      contents: readFileSync(path, 'utf8').replaceAll(/(var tlds_\w+ = )".*"/g, '$1""'),
+      contents: without([UNASKED], without(LINK_CUT, readFileSync(path, 'utf8'), ''), 'false'),
     }));
     onLoad({ filter: /\/markdown-it\.mjs$/ }, ({ path }) => ({ contents: withoutLeftOut(readFileSync(path, 'utf8')) }));
   },
