@@ -115,7 +115,13 @@ class AiServer:
                 await writer.drain()
                 await asyncio.sleep(0)
 
+            async def watch():
+                await reader.read()
+                self.gone.set()
+
+            watching = asyncio.create_task(watch())
             await self.answer(body, write)
+            watching.cancel()
         except ConnectionError:
             self.gone.set()
         finally:

@@ -70,6 +70,32 @@ async def test_an_answer_that_ends_within_a_character_is_not_whole(start_agent):
     assert "middle of its answer" in end.payload["message"]
 
 
+async def test_a_cancelled_question_ends_at_a_silent_server_at_once(start_agent):
+    """More of them than answers are made at once."""
+
+    async def answer(body, write):
+        text = body["messages"][-1]["content"].split("\n\n")[-1]
+        if text == "head":
+            await write(head())
+        if text != "now":
+            await asyncio.sleep(60)
+        await write(head() + event("here", finish_reason="stop") + DONE)
+
+    async with AiServer(answer) as server:
+        agent = start_agent("--openai", server.url, "--model", "m")
+        async with Phone(agent.link()) as phone:
+            for number in range(20):
+                server.gone.clear()
+                await phone.ask("head" if number % 2 else "nothing")
+                while len(server.requests) <= number:
+                    await asyncio.sleep(0.01)
+                await phone.client.send("chat.cancel", {})
+                assert (await phone.answer())[1].payload["cancelled"]
+                await asyncio.wait_for(server.gone.wait(), 20)
+            await phone.ask("now")
+            assert (await phone.answer())[0] == "here"
+
+
 async def test_roles_alternate_whatever_became_of_the_questions(start_agent):
     async def answer(body, write):
         roles = [message["role"] for message in body["messages"]]

@@ -67,7 +67,7 @@ pub(super) enum OpenError {
 /// See the module.
 pub(super) struct OpenAi {
     settings: Settings,
-    agent: ureq::Agent,
+    http: ureq::config::Config,
     endpoint: String,
     mask: Mask,
 }
@@ -84,7 +84,7 @@ impl OpenAi {
     /// # Errors
     /// The CA file cannot be read, or the proxy is of a kind that is not supported.
     pub(super) fn new(settings: Settings) -> Result<Self, OpenError> {
-        let agent = http_agent(&settings.trust)?
+        let http = http_agent(&settings.trust)?
             .proxy(proxy_of(&settings.url).map_err(OpenError::Proxy)?)
             .max_redirects_will_error(false)
             .timeout_resolve(Some(CONNECT_TIMEOUT))
@@ -93,13 +93,12 @@ impl OpenAi {
             .timeout_per_read(Some(settings.timeout))
             .timeout_per_write(Some(settings.timeout))
             .max_redirects(0)
-            .build()
-            .new_agent();
+            .build();
         let url = settings.url.trim_end_matches('/');
         let has_path = url.split_once("://").is_some_and(|(_, rest)| rest.contains('/'));
         let endpoint = format!("{url}{}/chat/completions", if has_path { "" } else { "/v1" });
         let mask = Mask::new(settings.api_key.as_deref());
-        Ok(Self { settings, agent, endpoint, mask })
+        Ok(Self { settings, http, endpoint, mask })
     }
 
     /// Whether others than those of one's own network can read the key on the way.
@@ -109,10 +108,14 @@ impl OpenAi {
         self.settings.api_key.is_some() && is_plain && url.host().is_some_and(|host| !is_of_own_network(host))
     }
 
-    fn post(&self, question: &Question) -> Result<ureq::http::Response<ureq::Body>, BackendError> {
+    fn post(&self, question: &Question, cancel: &Cancel) -> Result<ureq::http::Response<ureq::Body>, BackendError> {
         let messages = request::messages(self.settings.system.as_deref(), &question.turns);
         let body = json!({"model": self.settings.model, "stream": true, "messages": messages});
-        let mut request = self.agent.post(&self.endpoint).header("Accept", "text/event-stream, application/json");
+        // Of this question alone: a server that says nothing would hold a cancelled answer up until the timeout.
+        let agent = self.http.new_agent();
+        let connections = agent.clone();
+        cancel.on_cancel(move || connections.shutdown());
+        let mut request = agent.post(&self.endpoint).header("Accept", "text/event-stream, application/json");
         if let Some(key) = &self.settings.api_key {
             request = request.header("Authorization", format!("Bearer {key}"));
         }
@@ -162,7 +165,7 @@ impl OpenAi {
 
 impl OpenAi {
     fn ask(&self, question: &Question, output: &mut dyn Output, cancel: &Cancel) -> Result<Outcome, BackendError> {
-        let answer = self.post(question)?;
+        let answer = self.post(question, cancel)?;
         if cancel.is_cancelled() {
             return Err(BackendError::Cancelled);
         }
@@ -185,7 +188,11 @@ impl OpenAi {
 
 impl Backend for OpenAi {
     fn answer(&self, question: &Question, output: &mut dyn Output, cancel: &Cancel) -> Result<Outcome, BackendError> {
-        match self.ask(question, output, cancel) {
+        let answered = self.ask(question, output, cancel);
+        cancel.forget();
+        match answered {
+            // Its connection was cut for that.
+            Err(_) if cancel.is_cancelled() => Err(BackendError::Cancelled),
             Ok(Outcome::Partial(Ending { finish, notice })) => {
                 Ok(Outcome::Partial(Ending { finish, notice: self.told(&notice) }))
             }
