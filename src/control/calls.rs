@@ -1,5 +1,6 @@
 //! The API calls. Each returns its answer; what it promises has been written and told to the owner by then.
 
+use super::aging::UNUSED_MINUTES_MAX;
 use super::index::entry_of;
 use super::json::{LABEL_CHARACTERS_MAX, RolesView, TokenView, UsageView, time};
 use super::message::{ApiAnswer, ApiCall, NewToken, Notice, PAGE_MAX, Shards, TokenChange};
@@ -22,7 +23,7 @@ pub(super) type Answer = Result<ApiAnswer, ApiAnswer>;
 impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     pub(super) fn handle_call(&mut self, call: ApiCall) -> ApiAnswer {
         let answer = match call {
-            ApiCall::Create(new) => self.create(new),
+            ApiCall::Create(new) => self.create(new, None),
             ApiCall::Register { address } => self.register(address),
             ApiCall::Presence(hash) => Ok(self.presence(&hash)),
             ApiCall::Revoke(hash) => self.revoke(&hash),
@@ -40,7 +41,8 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         answer.unwrap_or_else(|error| error)
     }
 
-    fn create(&mut self, new: NewToken) -> Answer {
+    /// Makes a token; `unused_from`: a client's own, which expires where it is never used.
+    fn create(&mut self, new: NewToken, unused_from: Option<u64>) -> Answer {
         let now_ms = self.now_ms();
         check(new.label.as_deref(), new.expires_at, now_ms)?;
         self.gate.poll_open(now_ms)?;
@@ -53,6 +55,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
                 created_at: now_ms / 1000,
                 expires_at: new.expires_at,
                 limits: new.limits,
+                unused_from,
             };
             row.serial = match self.gate.health().timed(|| self.control.store.create(&row)) {
                 Err(StoreError::Exists) => continue,
@@ -76,7 +79,8 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             let message = "too many registrations from this address";
             return Err(ApiAnswer::error(429, "RATE_LIMITED", message, Some(wait_ms)));
         }
-        self.create(NewToken::default()).inspect_err(|_| self.registrations.give_back(address))
+        self.create(NewToken::default(), Some(self.age.minutes()))
+            .inspect_err(|_| self.registrations.give_back(address))
     }
 
     fn presence(&self, hash: &TokenHash) -> ApiAnswer {
@@ -166,6 +170,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             for role in [Role::Phone, Role::Agent] {
                 entry.set_online(role, old.online_since(role));
             }
+            entry.set_used(old.was_used());
         }
         let Some(slot) = self.control.directory.insert(entry) else {
             return Err(ApiAnswer::error(503, "FULL", "this relay has no room for another token", Some(60_000)));
@@ -173,6 +178,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         if let Some(old) = self.control.index.insert(key, slot, row.expires_at) {
             self.control.index.retire(now_ms, old);
         }
+        self.control.index.note_unused(row);
         self.tell_owner(key, Notice::Admit { key, slot });
         Ok(())
     }
@@ -216,6 +222,8 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     fn view<'a>(&self, row: &'a TokenRow, token: Option<&'a str>, sums: UsageSums) -> TokenView<'a> {
         let effective = row.limits.over(&self.control.settings.limits);
         let entry = self.entry(row.hash.key());
+        let is_unused = entry.as_ref().is_none_or(|entry| !entry.was_used());
+        let unused_from = row.unused_from.filter(|_| is_unused);
         let since = |role| entry.as_ref().and_then(|entry| entry.online_since(role)).map(u64::from);
         let (phone, agent) = (since(Role::Phone), since(Role::Agent));
         TokenView {
@@ -224,6 +232,10 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             label: row.label.as_deref(),
             created_at: time(row.created_at),
             expires_at: row.expires_at.map(time),
+            unused_expires_at: unused_from.map(|from| {
+                let left = (from + UNUSED_MINUTES_MAX).saturating_sub(self.age.minutes());
+                time((self.now_ms() / 1000 + left * 60).min(LAST_SECOND))
+            }),
             limits: row.limits,
             usage: UsageView {
                 day_bytes: sums.day_bytes,

@@ -5,7 +5,7 @@ use crate::proto::token::TokenKey;
 use crate::session::directory::{Directory, Slot, TokenEntry};
 use crate::store::calendar::month_of_day;
 use crate::store::{Store, StoreError, TokenRow, UsageSums};
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// How long an entry outlives its replacement: until then its shard has read the notice of the new one.
@@ -19,6 +19,8 @@ pub struct Index {
     expiries: BTreeSet<(u64, TokenKey)>,
     /// Replaced entries and when (in milliseconds) each may go, in that order.
     retired: VecDeque<(u64, Slot)>,
+    /// Those of `tokens` that were registered and, as far as the store knows, never used.
+    unused: HashSet<TokenKey>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +45,7 @@ pub fn load(
     store.for_each_token(now_unix_ms, |row, sums| match directory.insert(entry_of(&row, sums, now_unix_ms)) {
         Some(slot) => {
             index.insert(row.hash.key(), slot, row.expires_at);
+            index.note_unused(&row);
             admit(row.hash.key(), slot);
         }
         None => left_out += 1,
@@ -104,7 +107,27 @@ impl Index {
         if let Some(at) = place.expires_at {
             self.expiries.remove(&(at, key));
         }
+        self.unused.remove(&key);
         Some(place.slot)
+    }
+
+    /// Notes a token that has been taken in, if it was never used.
+    pub(super) fn note_unused(&mut self, row: &TokenRow) {
+        if row.unused_from.is_some() {
+            self.unused.insert(row.hash.key());
+        }
+    }
+
+    /// The tokens that are not known to have been used.
+    pub(super) fn unused(&self) -> impl Iterator<Item = TokenKey> + '_ {
+        self.unused.iter().copied()
+    }
+
+    /// The store knows now that these have been used.
+    pub(super) fn forget_unused(&mut self, used: &[TokenKey]) {
+        for key in used {
+            self.unused.remove(key);
+        }
     }
 
     /// The next token that has expired, if any; it stays until it is removed.

@@ -52,6 +52,8 @@ pub(super) struct TokenView<'a> {
     pub(super) label: Option<&'a str>,
     pub(super) created_at: String,
     pub(super) expires_at: Option<String>,
+    /// When it expires unless it is used before; `None`: it has been, or the operator made it.
+    pub(super) unused_expires_at: Option<String>,
     /// Those of its own.
     pub(super) limits: LimitsOverride,
     /// Those in force.

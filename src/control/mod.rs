@@ -3,6 +3,7 @@
 //! What it promises is on the disk before it is said: store first, then the owner's shard, then the caller. It never
 //! waits for a shard's answer, and a store that fails does not end it: forwarding goes on, usage waits in memory.
 
+mod aging;
 mod backup;
 mod calls;
 mod gate;
@@ -25,6 +26,7 @@ use crate::proto::token::TokenKey;
 use crate::session::directory::{Directory, TokenEntry};
 use crate::store::{Store, StoreError};
 use crate::telemetry::life::Life;
+use aging::Age;
 use backup::Backups;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use gate::{Gate, Unavailable};
@@ -119,6 +121,7 @@ struct Worker<S, C, R> {
     registrations: RegisterLimit,
     pending: PendingUsage,
     backups: Backups,
+    age: Age,
 }
 
 impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
@@ -128,6 +131,8 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             registrations: RegisterLimit::new(control.settings.register_per_hour),
             pending: PendingUsage::default(),
             backups: Backups::default(),
+            // A store that cannot be read now is as young as a new one: nothing expires before its time.
+            age: Age::new(control.store.age().unwrap_or(0), (control.clock)()),
             control,
         }
     }
@@ -168,6 +173,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             self.shut_out(key);
             tracing::info!(id = %key.id(), "token expired");
         }
+        self.age(now_ms);
         while let Some(slot) = self.control.index.poll_retired(now_ms) {
             self.control.directory.remove(slot);
         }
@@ -227,6 +233,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
                 break;
             }
         }
+        self.write_last_used(now_ms);
         if let Err(error) = self.control.store.close() {
             tracing::warn!(%error, "the store's log stays beside it; the next start takes it in");
         }

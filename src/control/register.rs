@@ -1,32 +1,30 @@
-//! How often one client address may register. No clock: `now` is passed in.
+//! How often one client address may register, and of IPv6 also the networks around it. No clock: `now` is passed in.
 
+use crate::config::network::{Group, groups_of};
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 /// The hour that registrations are counted in; it begins with an address's first one.
 const WINDOW_MS: u64 = 3_600_000;
 
-/// Addresses that are counted at once; with all of them taken, new ones wait. So a flood from very many addresses can
-/// make at most this many times the hourly limit of tokens an hour.
-const ADDRESSES_MAX: usize = 65_536;
+/// Networks that are counted at once, some 5 MB. With more of them, those that registered least are forgotten: a full table
+/// keeps nobody from registering.
+const GROUPS_MAX: usize = 65_536;
 
-/// How often the table is looked through for hours that are over, when it is full.
-const SWEEP_MS: u64 = 10_000;
-
-/// The counts of all addresses.
+/// The counts of all networks.
 #[derive(Debug)]
 pub(super) struct RegisterLimit {
-    /// Registrations an hour for each address; 0: no limit.
+    /// Registrations an hour for each client address; 0: no limit.
     per_hour: u64,
-    windows: HashMap<u128, Window>,
-    swept_ms: u64,
+    windows: HashMap<Group, Window>,
 }
 
 #[derive(Debug)]
 struct Window {
     started_ms: u64,
-    /// From 1 to `per_hour`, 0 only after a [`RegisterLimit::give_back`].
     count: u64,
+    /// Times as much as one address that the network may register.
+    share: u64,
 }
 
 impl Window {
@@ -35,11 +33,16 @@ impl Window {
         let passed = now_ms.checked_sub(self.started_ms)?;
         WINDOW_MS.checked_sub(passed).filter(|&left| left > 0)
     }
+
+    /// What is remembered for longest: whatever has used most of what it may, and of those what began last.
+    fn weight(&self) -> (u64, u64) {
+        (self.count * 16 / self.share, self.started_ms)
+    }
 }
 
 impl RegisterLimit {
     pub(super) fn new(per_hour: u64) -> Self {
-        Self { per_hour, windows: HashMap::new(), swept_ms: 0 }
+        Self { per_hour, windows: HashMap::new() }
     }
 
     /// Another limit holds from now on; what was counted stays.
@@ -55,40 +58,50 @@ impl RegisterLimit {
         if self.per_hour == 0 {
             return Ok(());
         }
-        let network = network_of(address);
-        if self.windows.len() >= ADDRESSES_MAX && !self.windows.contains_key(&network) {
-            self.make_room(now_ms)?;
+        let waits = groups_of(address).filter_map(|(group, share)| {
+            let window = self.windows.get(&group)?;
+            window.left_ms(now_ms).filter(|_| window.count >= self.per_hour.saturating_mul(share))
+        });
+        if let Some(wait) = waits.max() {
+            return Err(wait);
         }
-        let window = self.windows.entry(network).or_insert(Window { started_ms: now_ms, count: 0 });
-        match window.left_ms(now_ms) {
-            Some(left) if window.count >= self.per_hour => return Err(left),
-            Some(_) => window.count += 1,
-            None => *window = Window { started_ms: now_ms, count: 1 },
+        for (group, share) in groups_of(address) {
+            if self.windows.len() >= GROUPS_MAX && !self.windows.contains_key(&group) {
+                self.make_room(now_ms);
+            }
+            let fresh = Window { started_ms: now_ms, count: 0, share };
+            let window = self.windows.entry(group).or_insert(fresh);
+            if window.left_ms(now_ms).is_none() {
+                (window.started_ms, window.count) = (now_ms, 0);
+            }
+            window.count += 1;
         }
         Ok(())
     }
 
     /// Takes back a registration that came to nothing.
     pub(super) fn give_back(&mut self, address: IpAddr) {
-        if let Some(window) = self.windows.get_mut(&network_of(address)) {
-            window.count = window.count.saturating_sub(1);
+        for (group, _) in groups_of(address) {
+            if let Some(window) = self.windows.get_mut(&group) {
+                window.count = window.count.saturating_sub(1);
+            }
         }
     }
 
-    fn make_room(&mut self, now_ms: u64) -> Result<(), u64> {
-        if now_ms.abs_diff(self.swept_ms) >= SWEEP_MS {
-            self.swept_ms = now_ms;
-            self.windows.retain(|_, window| window.left_ms(now_ms).is_some());
+    /// Forgets hours that are over, and where that is not enough, the quarter that registered least.
+    fn make_room(&mut self, now_ms: u64) {
+        self.windows.retain(|_, window| window.left_ms(now_ms).is_some());
+        if self.windows.len() < GROUPS_MAX {
+            return;
         }
-        if self.windows.len() < ADDRESSES_MAX { Ok(()) } else { Err(SWEEP_MS) }
-    }
-}
-
-/// What counts as one address: an IPv4 address, also one mapped into IPv6; of IPv6 the /64, for a home has a whole one.
-fn network_of(address: IpAddr) -> u128 {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => Ipv6Addr::to_bits(v4.to_ipv6_mapped()),
-        IpAddr::V6(v6) => v6.to_bits() & (u128::MAX << 64),
+        let mut weights: Vec<_> = self.windows.values().map(Window::weight).collect();
+        let (_, &mut last, _) = weights.select_nth_unstable(GROUPS_MAX / 4);
+        let mut room = GROUPS_MAX / 4;
+        self.windows.retain(|_, window| {
+            let goes = window.weight() <= last && room > 0;
+            room -= usize::from(goes);
+            !goes
+        });
     }
 }
 
@@ -132,16 +145,38 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_bounded_and_recovers() {
-        let mut limit = RegisterLimit::new(1);
-        for n in 0..ADDRESSES_MAX as u32 {
-            assert_eq!(limit.take(20_000, std::net::Ipv4Addr::from_bits(n).into()), Ok(()));
+    fn one_ipv6_48_has_sixteen_addresses_worth_of_registrations_and_keeps_nobody_else_out() {
+        let mut limit = RegisterLimit::new(5);
+        let network = 0x2001_0db8_0001_u128 << 80;
+        let taken = (0..=u16::MAX).filter(|&n| {
+            let address = std::net::Ipv6Addr::from_bits(network | u128::from(n) << 64 | 1);
+            limit.take(0, address.into()).is_ok()
+        });
+        assert_eq!(taken.count(), 5 * 16, "and no more, however many networks it has");
+        assert!(limit.take(0, ip("2001:db8:1:ffff::1")).is_err());
+        assert_eq!(limit.take(0, ip("2001:db8:2::1")), Ok(()), "another /48");
+        assert_eq!(limit.take(0, ip("192.0.2.1")), Ok(()));
+        let mut limit = RegisterLimit::new(5);
+        let of_56 = (0..=255_u128).filter(|n| {
+            let address = std::net::Ipv6Addr::from_bits(network | n << 64 | 1);
+            limit.take(0, address.into()).is_ok()
+        });
+        assert_eq!(of_56.count(), 20, "four addresses' worth of a /56");
+        assert_eq!(limit.take(0, ip("2001:db8:1:100::1")), Ok(()), "the next /56");
+    }
+
+    #[test]
+    fn a_full_table_keeps_nobody_out_and_remembers_those_at_their_limit() {
+        let mut limit = RegisterLimit::new(2);
+        for _ in 0..2 {
+            assert_eq!(limit.take(0, ip("203.0.113.9")), Ok(()));
         }
-        let late = ip("203.0.113.9");
-        assert_eq!(limit.take(20_000, late), Err(SWEEP_MS));
-        assert_eq!(limit.windows.len(), ADDRESSES_MAX);
-        assert_eq!(limit.take(20_000 + WINDOW_MS, late), Ok(()));
-        assert_eq!(limit.windows.len(), 1);
+        for n in 0..3 * GROUPS_MAX as u32 {
+            assert_eq!(limit.take(1000, std::net::Ipv4Addr::from_bits(0x0a00_0000 + n).into()), Ok(()));
+            assert!(limit.windows.len() <= GROUPS_MAX);
+        }
+        assert!(limit.take(2000, ip("203.0.113.9")).is_err());
+        assert_eq!(limit.take(1001 + WINDOW_MS, ip("203.0.113.9")), Ok(()));
     }
 
     #[test]

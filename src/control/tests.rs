@@ -132,7 +132,7 @@ fn a_created_token_is_stored_then_told_to_its_owner_and_shown_once() {
     let (hash, id, body) = desk.create(new);
     let expected = json!({
         "token": format!("oc_pair_{:032x}", 1), "id": id.to_string(), "label": "desk",
-        "created_at": "2024-02-08T20:00:00Z", "expires_at": "2024-02-08T20:01:00Z",
+        "created_at": "2024-02-08T20:00:00Z", "expires_at": "2024-02-08T20:01:00Z", "unused_expires_at": null,
         "limits": {"phone_per_minute": 7},
         "effective": {
             "message_bytes_max": 5_242_880, "phone_per_minute": 7, "agent_per_minute": 120,
@@ -432,4 +432,80 @@ fn usage_that_finds_no_room_is_counted() {
     let first = pending.batch(10);
     pending.remove(&first);
     assert_eq!((first.len(), pending.len()), (10, (1 << 20) - 10));
+}
+
+/// What a client registers, and its id.
+fn registered(desk: &mut Desk, address: &str) -> (TokenHash, TokenId) {
+    let (status, body) = desk.call(ApiCall::Register { address: address.parse().unwrap() });
+    assert_eq!(status, 201, "{body}");
+    let hash = TokenHash::of(body["token"].as_str().unwrap());
+    (hash, hash.key().id())
+}
+
+/// As if the relay had run for so many days.
+fn run_for(desk: &mut Desk, days: u64) {
+    let minutes = desk.worker.age.minutes() + days * 24 * 60 - 1;
+    desk.worker.age = aging::Age::new(minutes, desk.now_ms.get());
+    desk.advance(60_000);
+}
+
+#[test]
+fn a_token_that_was_registered_and_never_used_expires_after_30_days_of_running() {
+    let mut desk = Desk::new();
+    let (unused, unused_id) = registered(&mut desk, "192.0.2.1");
+    let (used, used_id) = registered(&mut desk, "192.0.2.1");
+    let (_, made_id, made) = desk.create(NewToken::default());
+    assert_eq!(made["unused_expires_at"], Value::Null, "the operator's stay");
+    let shown = desk.call(ApiCall::Show(unused_id)).1;
+    assert_eq!((&shown["unused_expires_at"], &shown["expires_at"]), (&json!("2024-03-09T20:00:00Z"), &Value::Null));
+    let slot = desk.worker.control.index.slot(used.key()).unwrap();
+    let entry = desk.directory.entry(slot).unwrap();
+    entry.set_online(Role::Agent, Some(1));
+    entry.set_online(Role::Agent, None);
+    drop(entry);
+    assert_eq!(desk.call(ApiCall::Show(used_id)).1["unused_expires_at"], Value::Null);
+
+    run_for(&mut desk, 29);
+    assert_eq!(desk.call(ApiCall::Show(unused_id)).0, 200);
+    desk.posted.take();
+    run_for(&mut desk, 1);
+    assert_eq!(desk.call(ApiCall::Show(unused_id)).0, 404);
+    assert!(matches!(desk.posted.take()[..], [(_, Notice::Revoke { key })] if key == unused.key()));
+    run_for(&mut desk, 400);
+    for kept in [used_id, made_id] {
+        assert_eq!(desk.call(ApiCall::Show(kept)).0, 200, "used, or the operator's");
+    }
+}
+
+#[test]
+fn a_clock_that_jumps_and_a_relay_that_stood_still_delete_nothing() {
+    let mut desk = Desk::new();
+    let (_, id) = registered(&mut desk, "192.0.2.1");
+    for jump in [40, 4000, 40] {
+        desk.advance(jump * 86_400_000);
+        assert_eq!(desk.call(ApiCall::Show(id)).0, 200);
+    }
+    desk.now_ms.set(1000);
+    desk.worker.handle_tick();
+    desk.advance(86_400_000);
+    assert_eq!(desk.call(ApiCall::Show(id)).0, 200);
+    assert!(desk.worker.age.minutes() <= 5);
+}
+
+#[test]
+fn a_restart_forgets_neither_how_long_a_token_has_waited_nor_that_it_was_used() {
+    let mut desk = Desk::new();
+    let (_, unused_id) = registered(&mut desk, "192.0.2.1");
+    let (used, used_id) = registered(&mut desk, "192.0.2.1");
+    run_for(&mut desk, 20);
+    let slot = desk.worker.control.index.slot(used.key()).unwrap();
+    desk.directory.entry(slot).unwrap().set_online(Role::Phone, Some(1));
+    let (home, settings) = (Rc::clone(&desk._directory), desk.worker.control.settings);
+    desk.worker.stop();
+    let mut desk = Desk::at(home, settings, 100);
+    assert_eq!(desk.worker.age.minutes(), 20 * 24 * 60);
+    assert_eq!(desk.call(ApiCall::Show(used_id)).1["unused_expires_at"], Value::Null);
+    assert_eq!(desk.call(ApiCall::Show(unused_id)).1["unused_expires_at"], json!("2024-02-18T20:00:00Z"));
+    run_for(&mut desk, 10);
+    assert_eq!((desk.call(ApiCall::Show(unused_id)).0, desk.call(ApiCall::Show(used_id)).0), (404, 200));
 }

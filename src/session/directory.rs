@@ -7,7 +7,7 @@
 use crate::proto::limits::LimitsOverride;
 use crate::proto::token::{Role, TokenKey};
 use sharded_slab::{Entry, Slab};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Where a token's entry stands. Valid until control removes the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct TokenEntry {
     pub limits: Option<Box<LimitsOverride>>,
     /// Unix second since which each role is online, by `Role as usize`; 0: offline.
     online_since: [AtomicU32; 2],
+    /// Whether anybody has been online since the entry was made.
+    was_used: AtomicBool,
     /// The UTC day (days since 1970-01-01) that `day_bytes` counts.
     pub day: AtomicU32,
     /// The UTC month (year * 12 + month - 1) that `month_bytes` counts.
@@ -43,6 +45,7 @@ impl TokenEntry {
             expires_at,
             limits: (!limits.is_empty()).then(|| Box::new(limits)),
             online_since: Default::default(),
+            was_used: AtomicBool::new(false),
             day: AtomicU32::new(0),
             month: AtomicU32::new(0),
             day_bytes: AtomicU64::new(0),
@@ -56,9 +59,23 @@ impl TokenEntry {
         Some(self.online_since[role as usize].load(Relaxed)).filter(|&since| since != 0)
     }
 
+    /// Whether anybody has been online since the entry was made.
+    #[must_use]
+    pub fn was_used(&self) -> bool {
+        self.was_used.load(Relaxed)
+    }
+
+    /// Takes over whether it has been used.
+    pub fn set_used(&self, was_used: bool) {
+        self.was_used.store(was_used, Relaxed);
+    }
+
     /// For the owning shard: `role` is online since that Unix second, or offline.
     pub fn set_online(&self, role: Role, since: Option<u32>) {
         self.online_since[role as usize].store(since.map_or(0, |s| s.max(1)), Relaxed);
+        if since.is_some() {
+            self.was_used.store(true, Relaxed);
+        }
     }
 }
 

@@ -105,6 +105,7 @@ mod tests {
                 created_at: 1,
                 expires_at: None,
                 limits: LimitsOverride::default(),
+                unused_from: None,
             };
             store.create(&row).unwrap();
         }

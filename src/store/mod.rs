@@ -49,6 +49,8 @@ pub struct TokenRow {
     pub expires_at: Option<u64>,
     /// Its own limits.
     pub limits: LimitsOverride,
+    /// The store's age, in minutes, when a client registered it; `None`: it has been used since, or the operator made it.
+    pub unused_from: Option<u64>,
 }
 
 /// What a token used in the current UTC day and month.
@@ -139,14 +141,14 @@ impl Store {
         let today = day_of(now_unix_ms);
         let first = first_day_of_month(month_of_day(today));
         let mut statement = self.connection.prepare(
-            "SELECT serial, hash, label, created_at, expires_at, limits,
+            "SELECT serial, hash, label, created_at, expires_at, limits, unused_from,
                     coalesce((SELECT bytes FROM usage WHERE token = serial AND day = ?2), 0),
                     coalesce((SELECT sum(bytes) FROM usage WHERE token = serial AND day BETWEEN ?1 AND ?2), 0)
              FROM token WHERE expires_at IS NULL OR expires_at > ?3 ORDER BY serial",
         )?;
         let mut rows = statement.query((first, today, integer(now_unix_ms / 1000)))?;
         while let Some(row) = rows.next()? {
-            let sums = UsageSums { day_bytes: natural(row.get(6)?), month_bytes: natural(row.get(7)?) };
+            let sums = UsageSums { day_bytes: natural(row.get(7)?), month_bytes: natural(row.get(8)?) };
             visit(token_row(row)?, sums);
         }
         Ok(())
@@ -159,7 +161,8 @@ impl Store {
     pub fn create(&mut self, row: &TokenRow) -> Result<u64, StoreError> {
         self.connection
             .prepare_cached(
-                "INSERT INTO token (hash, label, created_at, expires_at, limits) VALUES (?1, ?2, ?3, ?4, ?5)",
+                "INSERT INTO token (hash, label, created_at, expires_at, limits, unused_from)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?
             .execute((
                 row.hash.0,
@@ -167,6 +170,7 @@ impl Store {
                 integer(row.created_at),
                 row.expires_at.map(integer),
                 limits_text(&row.limits),
+                row.unused_from.map(integer),
             ))?;
         Ok(natural(self.connection.last_insert_rowid()))
     }
@@ -197,7 +201,7 @@ impl Store {
     /// [`StoreError`] when reading fails.
     pub fn list(&self, after: u64, limit: u32) -> Result<Vec<TokenRow>, StoreError> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT serial, hash, label, created_at, expires_at, limits FROM token
+            "SELECT serial, hash, label, created_at, expires_at, limits, unused_from FROM token
              WHERE serial > ?1 ORDER BY serial LIMIT ?2",
         )?;
         let rows = statement.query_map((integer(after), limit), token_row)?;
@@ -211,7 +215,7 @@ impl Store {
     pub fn find(&self, id: TokenId) -> Result<Option<TokenRow>, StoreError> {
         let (from, to) = hashes_with(&id.0.to_be_bytes());
         let mut statement = self.connection.prepare_cached(
-            "SELECT serial, hash, label, created_at, expires_at, limits FROM token WHERE hash BETWEEN ?1 AND ?2",
+            "SELECT serial, hash, label, created_at, expires_at, limits, unused_from FROM token WHERE hash BETWEEN ?1 AND ?2",
         )?;
         Ok(statement.query_row((from, to), token_row).optional()?)
     }
@@ -274,6 +278,46 @@ impl Store {
             }
         }
         Ok(transaction.commit()?)
+    }
+
+    /// How long the relay has run with this store, in minutes, as it was last written.
+    ///
+    /// # Errors
+    /// [`StoreError`] when reading fails.
+    pub fn age(&self) -> Result<u64, StoreError> {
+        Ok(self.connection.query_row("SELECT max(minutes) FROM age", [], |row| row.get(0)).map(natural)?)
+    }
+
+    /// Writes the store's age, and that these tokens have been used.
+    ///
+    /// # Errors
+    /// What kept it from being written; then nothing has been.
+    pub fn mark_used(&mut self, age: u64, used: &[TokenKey]) -> Result<(), StoreError> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        {
+            transaction.prepare_cached("UPDATE age SET minutes = ?1")?.execute([integer(age)])?;
+            let mut mark =
+                transaction.prepare_cached("UPDATE token SET unused_from = NULL WHERE hash BETWEEN ?1 AND ?2")?;
+            for key in used {
+                mark.execute(hashes_with(&key.0.to_be_bytes()))?;
+            }
+        }
+        Ok(transaction.commit()?)
+    }
+
+    /// At most `limit` tokens that were registered at this age of the store or before and have never been used, the oldest
+    /// first.
+    ///
+    /// # Errors
+    /// [`StoreError`] when reading fails.
+    pub fn unused(&self, registered_by: u64, limit: u32) -> Result<Vec<TokenHash>, StoreError> {
+        // Who has forwarded anything has used it, whatever else was written.
+        let mut statement = self.connection.prepare_cached(
+            "SELECT hash FROM token WHERE unused_from <= ?1
+             AND NOT EXISTS (SELECT 1 FROM usage WHERE usage.token = serial) ORDER BY unused_from LIMIT ?2",
+        )?;
+        let rows = statement.query_map((integer(registered_by), limit), |row| row.get(0).map(TokenHash))?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// Writes something that changes nothing: whether the store can be written again.
@@ -353,6 +397,7 @@ fn token_row(row: &Row<'_>) -> rusqlite::Result<TokenRow> {
         created_at: natural(row.get(3)?),
         expires_at: row.get::<_, Option<i64>>(4)?.map(natural),
         limits,
+        unused_from: row.get::<_, Option<i64>>(6)?.map(natural),
     })
 }
 

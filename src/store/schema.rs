@@ -9,7 +9,8 @@ use std::path::Path;
 pub(super) const APPLICATION_ID: i64 = 0x434d_5852;
 
 /// Step `n` leads from version `n` to `n + 1`, in a transaction of its own. Never edit a step that was released.
-const STEPS: [&str; 1] = ["
+pub(super) const STEPS: [&str; 2] = [
+    "
     CREATE TABLE token (
         serial     INTEGER PRIMARY KEY AUTOINCREMENT, -- order of creation, never reused: the API pages by it
         hash       BLOB NOT NULL UNIQUE CHECK (length(hash) = 32), -- SHA-256 of the token
@@ -24,7 +25,17 @@ const STEPS: [&str; 1] = ["
         bytes INTEGER NOT NULL CHECK (bytes >= 0),
         PRIMARY KEY (token, day)
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    -- The store's age when the token was registered, in minutes; NULL: it was used, or the operator made it, or it is from
+    -- before this column.
+    ALTER TABLE token ADD COLUMN unused_from INTEGER;
+    CREATE INDEX token_unused ON token (unused_from) WHERE unused_from IS NOT NULL;
+    -- How long the relay has run with this store: no clock that jumps makes tokens older.
+    CREATE TABLE age (minutes INTEGER NOT NULL) STRICT;
+    INSERT INTO age (minutes) VALUES (0);
+",
+];
 
 /// The newest version that this program knows.
 pub(super) const VERSION: i64 = STEPS.len() as i64;
@@ -138,7 +149,7 @@ fn migrate(connection: &mut Connection, version: i64) -> rusqlite::Result<()> {
 }
 
 /// Says in the file whose it is and which version; part of the transaction around it.
-fn mark(connection: &Connection, version: i64) -> rusqlite::Result<()> {
+pub(super) fn mark(connection: &Connection, version: i64) -> rusqlite::Result<()> {
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     connection.pragma_update(None, "user_version", version)
 }

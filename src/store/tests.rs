@@ -26,6 +26,7 @@ fn row(name: &str) -> TokenRow {
         created_at: NOW_MS / 1000,
         expires_at: None,
         limits: LimitsOverride::default(),
+        unused_from: None,
     }
 }
 
@@ -292,6 +293,28 @@ fn a_missing_directory_and_a_directory_in_the_files_place_are_named() {
     fs::create_dir(&in_the_way).unwrap();
     let error = Store::open(&in_the_way, NOW_MS).unwrap_err();
     assert!(error.to_string().contains("dir.db"), "{error}");
+}
+
+#[test]
+fn tokens_of_a_store_that_did_not_know_who_is_unused_count_as_used() {
+    let (_directory, path) = directory();
+    let before = Connection::open(&path).unwrap();
+    before.execute_batch(schema::STEPS[0]).unwrap();
+    before.execute("INSERT INTO token (hash, created_at) VALUES (?1, 1)", [TokenHash::of("old").0]).unwrap();
+    schema::mark(&before, 1).unwrap();
+    drop(before);
+    let mut store = open(&path);
+    assert_eq!(store.opened(), Opened::Found { version: 1 });
+    store.create(&TokenRow { unused_from: Some(0), ..row("new") }).unwrap();
+    let forwarded = TokenRow { unused_from: Some(0), ..row("forwarded") };
+    store.create(&forwarded).unwrap();
+    store.record_usage(&[usage("forwarded", TODAY, 1)]).unwrap();
+    store.create(&TokenRow { unused_from: Some(5), ..row("later") }).unwrap();
+    assert_eq!(store.unused(4, 9), Ok(vec![TokenHash::of("new")]));
+    assert_eq!(store.unused(5, 9), Ok(vec![TokenHash::of("new"), TokenHash::of("later")]));
+    assert_eq!((store.unused(5, 1).unwrap().len(), store.age()), (1, Ok(0)));
+    store.mark_used(7, &[TokenHash::of("new").key()]).unwrap();
+    assert_eq!((store.unused(9, 9), store.age()), (Ok(vec![TokenHash::of("later")]), Ok(7)));
 }
 
 /// Migrations run each step in order, in a transaction that marks the version: a step that fails leaves the one before.

@@ -36,7 +36,7 @@ fn child() {
         let hash = TokenHash::of(&token_text((start + n).to_be_bytes()));
         let label = Some("x".repeat(n as usize % 200));
         let (created_at, expires_at, limits) = (NOW_MS / 1000, None, LimitsOverride::default());
-        store.create(&TokenRow { serial: 0, hash, label, created_at, expires_at, limits }).unwrap();
+        store.create(&TokenRow { serial: 0, hash, label, created_at, expires_at, limits, unused_from: None }).unwrap();
         writeln!(out, "made {}", hex(&hash.0)).unwrap();
         if n % 3 == 0 {
             store.record_usage(&[Usage { key: hash.key(), day: TODAY, bytes: 5 }]).unwrap();

@@ -53,7 +53,7 @@ impl Drop for SmallDisk {
 fn row(n: u32) -> TokenRow {
     let (label, limits) = (Some("x".repeat(200)), LimitsOverride::default());
     let hash = TokenHash::of(&n.to_string());
-    TokenRow { serial: 0, hash, label, created_at: 1, expires_at: None, limits }
+    TokenRow { serial: 0, hash, label, created_at: 1, expires_at: None, limits, unused_from: None }
 }
 
 #[test]
