@@ -3,9 +3,11 @@
 //! What counts is the store's age, which grows by what passes between two looks at the clock and never by more than a minute
 //! at once: a clock that jumps, and a relay that was stopped for long, delete nothing.
 
-use super::message::Shards;
+use super::calls::Answer;
+use super::message::{ApiAnswer, Shards};
 use super::{Unavailable, Worker};
 use crate::proto::token::TokenKey;
+use serde::Serialize;
 
 /// After so many minutes without any use a token expires.
 pub(super) const UNUSED_MINUTES_MAX: u64 = 30 * 24 * 60;
@@ -74,6 +76,21 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         }
     }
 
+    /// Deletes tokens that have waited for so many days, a share of them at a time.
+    pub(super) fn sweep_now(&mut self, unused_days: u64) -> Answer {
+        #[derive(Serialize)]
+        struct Swept {
+            removed: usize,
+            more: bool,
+        }
+        let now_ms = self.now_ms();
+        self.poll_readable(now_ms)?;
+        self.gate.poll_open(now_ms)?;
+        let oldest = self.age.minutes.checked_sub(unused_days.saturating_mul(24 * 60));
+        let removed = oldest.map_or(Ok(0), |oldest| self.sweep(now_ms, oldest))?;
+        Ok(ApiAnswer::json(200, &Swept { removed, more: removed == A_TRANSACTION }))
+    }
+
     /// Deletes a share of the tokens that were registered at this age of the store or before and never used; how many.
     fn sweep(&mut self, now_ms: u64, registered_by: u64) -> Result<usize, Unavailable> {
         let unused = self.control.store.unused(registered_by, A_TRANSACTION as u32);
@@ -88,7 +105,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             swept += 1;
         }
         if swept != 0 {
-            tracing::info!(tokens = swept, "tokens expired that were registered 30 days ago and never used");
+            tracing::info!(tokens = swept, "tokens deleted that were registered and never used");
         }
         Ok(swept)
     }

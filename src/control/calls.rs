@@ -28,6 +28,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             ApiCall::Presence(hash) => Ok(self.presence(&hash)),
             ApiCall::Revoke(hash) => self.revoke(&hash),
             ApiCall::List { limit, after } => self.list(limit, after),
+            ApiCall::Sweep { unused_days } => self.sweep_now(unused_days),
             ApiCall::Show(id) => self.show(id),
             ApiCall::Sessions { limit, after } => self.sessions(limit, after),
             ApiCall::Usage { of, limit, after } => self.days(of, limit, after),

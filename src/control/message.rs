@@ -59,6 +59,12 @@ pub enum ApiCall {
         /// The `next` of the page before.
         after: Option<u64>,
     },
+    /// `POST /api/v1/tokens/sweep`: deletes tokens that were registered so many days of running ago, or more, and never
+    /// used; 200 `{"removed":n,"more":bool}`.
+    Sweep {
+        /// Days.
+        unused_days: u64,
+    },
     /// `GET /api/v1/tokens/{id}`: one token with its usage, or 404.
     Show(TokenId),
     /// `PATCH /api/v1/tokens/{id}`: label, expiry, limits; 200 with the token, or 404.

@@ -509,3 +509,19 @@ fn a_restart_forgets_neither_how_long_a_token_has_waited_nor_that_it_was_used() 
     run_for(&mut desk, 10);
     assert_eq!((desk.call(ApiCall::Show(unused_id)).0, desk.call(ApiCall::Show(used_id)).0), (404, 200));
 }
+
+#[test]
+fn an_operator_sweeps_tokens_that_were_never_used() {
+    let mut desk = Desk::new();
+    let (_, old) = registered(&mut desk, "192.0.2.1");
+    run_for(&mut desk, 2);
+    let (_, new) = registered(&mut desk, "192.0.2.1");
+    let (_, made, _) = desk.create(NewToken::default());
+    let swept = |removed: u64| (200, json!({"removed": removed, "more": false}));
+    assert_eq!(desk.call(ApiCall::Sweep { unused_days: 3 }), swept(0));
+    assert_eq!(desk.call(ApiCall::Sweep { unused_days: u64::MAX }), swept(0));
+    assert_eq!(desk.call(ApiCall::Sweep { unused_days: 1 }), swept(1));
+    assert_eq!((desk.call(ApiCall::Show(old)).0, desk.call(ApiCall::Show(new)).0), (404, 200));
+    assert_eq!(desk.call(ApiCall::Sweep { unused_days: 0 }), swept(1));
+    assert_eq!((desk.call(ApiCall::Show(new)).0, desk.call(ApiCall::Show(made)).0), (404, 200));
+}

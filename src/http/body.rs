@@ -40,6 +40,21 @@ pub(super) fn log_level(body: &[u8]) -> Result<String, Problem> {
     }
 }
 
+/// Reads the optional body of `POST /api/v1/tokens/sweep`: `{"unused_days":30}`; a day where it does not say.
+pub(super) fn unused_days(body: &[u8]) -> Result<u64, Problem> {
+    if body.trim_ascii().is_empty() {
+        return Ok(1);
+    }
+    let mut days = None;
+    for (field, value) in object(body).map_err(problem)? {
+        match field.as_str() {
+            "unused_days" => days = number(&field, &value).map_err(problem)?,
+            other => return Err(problem(unknown(other, "unused_days"))),
+        }
+    }
+    Ok(days.unwrap_or(1))
+}
+
 /// Reads the optional body of `POST /api/v1/backup`: the name of the file to be made beside the store.
 pub(super) fn backup_name(body: &[u8]) -> Result<Option<String>, Problem> {
     if body.trim_ascii().is_empty() {
@@ -168,6 +183,18 @@ mod tests {
     use super::*;
 
     const NOW: u64 = 1000;
+
+    #[test]
+    fn days_without_use_are_a_whole_number() {
+        for (body, days) in
+            [("", Ok(1)), ("{}", Ok(1)), (r#"{"unused_days":0}"#, Ok(0)), (r#"{"unused_days":null}"#, Ok(1))]
+        {
+            assert_eq!(unused_days(body.as_bytes()), days, "{body}");
+        }
+        for wrong in ["[]", "x", r#"{"unused_days":-1}"#, r#"{"unused_days":1.5}"#, r#"{"days":1}"#] {
+            assert!(unused_days(wrong.as_bytes()).is_err(), "{wrong}");
+        }
+    }
 
     fn read(body: &str) -> Result<TokenChange, BodyError> {
         change(NOW, body.as_bytes())

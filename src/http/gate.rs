@@ -248,6 +248,7 @@ fn admin_call(now_unix_sec: u64, method: &str, route: Route, query: &str, body: 
             let (limit, after) = page(query)?;
             ApiCall::List { limit, after }
         }
+        ("POST", Route::Sweep) => ApiCall::Sweep { unused_days: body::unused_days(body)? },
         ("GET", Route::Token(id)) => ApiCall::Show(id),
         ("PATCH", Route::Token(id)) => ApiCall::Update(id, body::token_change(now_unix_sec, body)?),
         ("DELETE", Route::Token(id)) => ApiCall::RevokeId(id),

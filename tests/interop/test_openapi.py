@@ -111,6 +111,8 @@ async def use_all(check, relay):
     await check.call(relay, "setLogLevel", 200, {"level": "info"})
     await check.call(relay, "setLogLevel", 400, {"level": "loud"})
     await check.call(relay, "createToken", 400, {"label": 1})
+    await check.call(relay, "sweepTokens", 200)
+    await check.call(relay, "sweepTokens", 400, {"unused_days": -1})
     await check.call(relay, "changeToken", 400, {"limits": 1}, id=name)
     for operation in ("listTokens", "listSessions", "usage", "usageOfToken"):
         await check.call(relay, operation, 400, query="?limit=0", id=name)
@@ -124,6 +126,7 @@ async def use_all(check, relay):
     await check.call(relay, "createToken", 413, large)
     await check.call(relay, "changeToken", 413, large, id=name)
     await check.call(relay, "setLogLevel", 413, {"level": "x" * 5000})
+    await check.call(relay, "sweepTokens", 413, {"unused_days": "x" * 5000})
     await check.call(relay, "backup", 413, {"name": "x" * 5000})
     other = (await check.call(relay, "createToken", 201)).json()
     await check.call(relay, "revokeToken", 204, token=token)
@@ -141,6 +144,7 @@ def of_the_admin(token, name):
         ("revokeTokenById", None, {"id": name}),
         ("logLevel", None, {}),
         ("setLogLevel", {"level": "info"}, {}),
+        ("sweepTokens", None, {}),
         ("listSessions", None, {}),
         ("usage", None, {}),
         ("usageOfToken", None, {"id": name}),
@@ -178,6 +182,7 @@ async def test_every_documented_response_is_real(start_relay):
         else:
             await check.call(locked, "createToken", 503)
             await check.call(locked, "listTokens", 503)
+            await check.call(locked, "sweepTokens", 503)
             await check.call(locked, "listSessions", 503)
             await check.call(locked, "usage", 503)
             await check.call(locked, "usageOfToken", 503, id=made["id"])

@@ -95,6 +95,12 @@ enum Tokens {
         /// Its public name, 16 hex digits
         id: String,
     },
+    /// Delete tokens that clients registered and nobody ever used
+    Sweep {
+        /// Those registered so many days of the relay's running ago, or more
+        #[arg(long, value_name = "COUNT", default_value_t = 1)]
+        unused_days: u64,
+    },
     /// Change a token's own limits; those that are not named stay
     Limits {
         /// Its public name, 16 hex digits
@@ -232,6 +238,19 @@ impl Admin {
             Tokens::Revoke { id } => {
                 api.call("DELETE", &path(id)?, None)?;
                 self.say(&json!({ "revoked": id }), &format!("{id} admits no more"));
+                return Ok(());
+            }
+            Tokens::Sweep { unused_days } => {
+                let mut removed = 0;
+                loop {
+                    let body = json!({ "unused_days": unused_days });
+                    let answer = api.call("POST", "/api/v1/tokens/sweep", Some(body))?;
+                    removed += answer["removed"].as_u64().unwrap_or(0);
+                    if answer["more"] != true {
+                        break;
+                    }
+                }
+                self.say(&json!({ "removed": removed }), &format!("{removed} tokens removed that were never used"));
                 return Ok(());
             }
             Tokens::Limits { id, limits, clear } => {

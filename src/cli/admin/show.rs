@@ -111,6 +111,9 @@ pub(super) fn token(token: &Value) -> String {
     for (name, value) in [("id", "id"), ("label", "label"), ("created", "created_at"), ("expires", "expires_at")] {
         lines.push(format!("{name:<8} {}", word(&token[value])));
     }
+    if let Some(time) = token["unused_expires_at"].as_str() {
+        lines.push(format!("never used: expires {time} unless somebody connects with it"));
+    }
     lines.push(format!("online   {}", online(token)));
     let usage = &token["usage"];
     lines.push(format!("used     {} today, {} this month", size(&usage["day_bytes"]), size(&usage["month_bytes"])));

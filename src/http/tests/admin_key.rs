@@ -35,7 +35,7 @@ fn calls_that_need_the_admin_key_are_nothing_without_it() {
 }
 
 /// A path of each resource.
-const PATHS: [&str; 18] = [
+const PATHS: [&str; 19] = [
     "/",
     "/ws",
     "/health",
@@ -49,6 +49,7 @@ const PATHS: [&str; 18] = [
     "/api/v1/tokens",
     "/api/v1/tokens/00ff00ff00ff00ff",
     "/api/v1/tokens/00ff00ff00ff00ff/usage",
+    "/api/v1/tokens/sweep",
     "/api/v1/log-level",
     "/api/v1/sessions",
     "/api/v1/usage",
@@ -64,7 +65,7 @@ fn open_methods(route: Route) -> &'static [&'static str] {
         Route::WebSocket => &["GET"],
         Route::Register => &["POST"],
         Route::Pair | Route::Tokens | Route::Token(_) | Route::TokenUsage(_) | Route::Sessions | Route::Usage => &[],
-        Route::LogLevel | Route::Drain | Route::Backup => &[],
+        Route::LogLevel | Route::Drain | Route::Backup | Route::Sweep => &[],
     }
 }
 
