@@ -40,9 +40,9 @@ pub const MESSAGE_BYTES_HARD_MAX: u64 = 64 << 20;
 /// The smallest that makes sense: control messages must pass.
 const MESSAGE_BYTES_MIN: u64 = 1024;
 
-/// Connections in all that have not authenticated. Each costs a descriptor and at most some 12 KiB (request head and
-/// first message), so this is 100 MiB at worst; and with 10 s to authenticate it admits 800 newcomers a second even
-/// where all of them dawdle, which a crowd that comes back after a restart does not.
+/// Connections in all that have not authenticated. Each costs a descriptor and at most some 36 KiB (request head and body, or
+/// first message, and a piece of an answer), so this is 288 MiB at worst; and with 10 s to authenticate it admits 800
+/// newcomers a second even where all of them dawdle, which a crowd that comes back after a restart does not.
 const UNAUTHENTICATED_MAX: u64 = 8192;
 
 /// The same for each client address: homes and offices share one, and none has that many newcomers at once.

@@ -15,8 +15,8 @@ use tokio::task::AbortHandle;
 const CONNECTIONS_MAX: usize = 32;
 /// From accept to the end.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// The largest request head.
-const HEAD_BYTES_MAX: usize = 4096;
+/// The largest request head: as long as https takes, for that is where it is sent.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Headers in it.
 const HEADERS_MAX: usize = 64;
 /// What is waited after a failure to accept, such as too many open files.
@@ -83,7 +83,7 @@ pub async fn serve(listener: TcpListener, tokens: Arc<Tokens>, tls_port: u16) {
 }
 
 async fn converse(mut stream: TcpStream, tokens: &Tokens, tls_port: u16) -> std::io::Result<()> {
-    let mut head = [0; HEAD_BYTES_MAX];
+    let mut head = vec![0; HEAD_BYTES_MAX];
     let mut filled = 0;
     let response = loop {
         let read = stream.read(&mut head[filled..]).await?;
@@ -160,7 +160,7 @@ fn response(status: &str, headers: &str, body: &str) -> String {
     let length = body.len();
     format!(
         "HTTP/1.1 {status}\r\n{headers}Content-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\
-         Connection: close\r\n\r\n{body}"
+         X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n{body}"
     )
 }
 

@@ -70,6 +70,22 @@ def test_a_token_is_made_shown_limited_and_revoked(admin):
     assert admin.json("tokens", "list") == {"tokens": []}
 
 
+async def test_tokens_that_were_never_used_are_shown_and_swept(admin):
+    """What clients registered; what somebody has connected with stays, and what the operator made."""
+    unused, used = [(await admin.relay.http("POST", "/api/v1/register")).json() for _ in range(2)]
+    made = await admin.relay.pair()
+    async with await raw.RawSocket.authed(admin.relay, used["token"], "agent"):
+        pass
+    assert unused["unused_expires_at"] > unused["created_at"] and made["unused_expires_at"] is None
+    assert "never used: expires" in admin.text("tokens", "show", unused["id"])
+    assert admin.json("tokens", "show", used["id"])["unused_expires_at"] is None
+    assert admin.json("tokens", "sweep") == {"removed": 0}, "it was registered today"
+    assert "1 tokens removed" in admin.text("tokens", "sweep", "--unused-days", "0")
+    assert {token["id"] for token in admin.json("tokens", "list")["tokens"]} == {used["id"], made["id"]}
+    with pytest.raises(AssertionError, match="UNAUTHORIZED"):
+        await raw.RawSocket.authed(admin.relay, unused["token"], "agent")
+
+
 def test_a_file_of_certificates_that_is_none_is_named_and_not_waited_for(admin):
     pipe = pathlib.Path(admin.relay.directory, "pipe.pem")
     os.mkfifo(pipe)
