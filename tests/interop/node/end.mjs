@@ -29,6 +29,7 @@ const channel = new Channel(socketUrl(page), { token, secret: k && readSecret(k)
   error: (payload) => tell('error', payload),
   refused: (payload) => tell('error', payload),
   unreadable: (message) => tell('refused', { message }),
+  missed: (count) => tell('missed', { count }),
 });
 
 let flushing = false;
