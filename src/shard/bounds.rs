@@ -28,11 +28,11 @@ pub(super) const GLANCE_BYTES: u32 = crate::ring::buffers::GLANCE_BYTES;
 
 /// The work of a turn that connections which sent something divide among themselves, in bytes. At most a millisecond or
 /// two of unmasking, checking and forwarding.
-pub(super) const TURN_WORK: usize = 1 << 20;
+pub(super) const TURN_WORK: usize = 2 << 20;
 /// The least that a connection may do in a turn, however many there are.
-pub(super) const SHARE_MIN: usize = 32 << 10;
+pub(super) const SHARE_MIN: usize = 64 << 10;
 /// What a frame counts beside its bytes: as much as it costs to look at one that has none.
-pub(super) const FRAME_WORK: usize = 512;
+pub(super) const FRAME_WORK: usize = 1 << 10;
 const _: () = assert!(SHARE_MIN <= TURN_WORK && FRAME_WORK <= SHARE_MIN);
 
 /// Frames without payload that a message may have: they are of no use, and some libraries end a message with one.
