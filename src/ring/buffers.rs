@@ -59,14 +59,14 @@ impl Cut {
         provided_max: 512,
         incremental: false,
     };
-    /// For single receives, 2 MiB: who has not authenticated is read a page at a time, and a crowd of them finds as many
-    /// buffers as there are where streams take whole ones.
+    /// For single receives, 512 KiB: who has not authenticated is read a page at a time, and few of a crowd are let in at
+    /// once.
     const GLANCES: Self = Self {
         name: "single",
         buffer_bytes: GLANCE_BYTES as usize,
-        count: 512,
-        provided_min: 32,
-        provided_max: 512,
+        count: 128,
+        provided_min: 16,
+        provided_max: 128,
         incremental: false,
     };
 

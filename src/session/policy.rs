@@ -12,7 +12,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// are refused. Further ones are read more slowly.
 const ANSWERS_PER_SECOND: u64 = 100;
 /// The same at once.
-const ANSWERS_BURST: u64 = 500;
+const ANSWERS_BURST: u64 = 200;
 
 /// A token's limits, with the rates worked out. Most tokens of a shard share one.
 #[derive(Clone, Debug)]

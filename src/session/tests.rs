@@ -432,7 +432,7 @@ fn what_the_relay_answers_itself_has_a_rate_of_its_own_for_each_role() {
     let mut session: Session<u32> = Session::new(Rc::new(Policy::new(Limits::default())), Used::default());
     let now = Duration::from_secs(5);
     let taken = (0..10_000).take_while(|_| session.charge_answer(now, Role::Phone).is_ok()).count();
-    assert_eq!(taken, 500, "at once");
+    assert_eq!(taken, 200, "at once");
     assert_eq!(session.charge_answer(now, Role::Phone), Err(Duration::from_millis(10)));
     assert_eq!(session.charge_answer(now, Role::Agent), Ok(()));
     assert_eq!(session.charge_answer(now + Duration::from_millis(10), Role::Phone), Ok(()));

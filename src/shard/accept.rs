@@ -1,7 +1,7 @@
 //! New connections: caps, addresses, and the first receive.
 
 use super::Shard;
-use super::bounds::{ARRIVALS_A_BUSY_TURN, ARRIVALS_A_TURN, ARRIVED_MAX, TURNED_AWAY_FOR, TURNED_AWAY_MAX};
+use super::bounds::{ARRIVALS_A_CALM_TURN, ARRIVALS_A_TURN, ARRIVED_MAX, TURNED_AWAY_FOR, TURNED_AWAY_MAX};
 use super::close::CloseReason;
 use super::connection::{Connection, Early, Phase};
 use super::listening::Listening;
@@ -105,9 +105,9 @@ impl Shard {
         self.accepting.listening.hold(&mut self.ring);
     }
 
-    /// Lets a turn's share of those in who have arrived: fewer where messages were `forwarded` in it.
-    pub(super) fn take_arrivals(&mut self, forwarded: bool) {
-        self.let_in(if forwarded { ARRIVALS_A_BUSY_TURN } else { ARRIVALS_A_TURN });
+    /// Lets a turn's share of those in who have arrived: more where no message has been forwarded lately.
+    pub(super) fn take_arrivals(&mut self) {
+        self.let_in(if self.turns.is_calm(self.clock.now()) { ARRIVALS_A_CALM_TURN } else { ARRIVALS_A_TURN });
         if self.accepting.held {
             self.resume_listening();
         }

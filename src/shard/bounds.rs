@@ -28,11 +28,11 @@ pub(super) const GLANCE_BYTES: u32 = crate::ring::buffers::GLANCE_BYTES;
 
 /// The work of a turn that connections which sent something divide among themselves, in bytes. At most a millisecond or
 /// two of unmasking, checking and forwarding.
-pub(super) const TURN_WORK: usize = 2 << 20;
+pub(super) const TURN_WORK: usize = 1 << 20;
 /// The least that a connection may do in a turn, however many there are.
 pub(super) const SHARE_MIN: usize = 64 << 10;
 /// What a frame counts beside its bytes: as much as it costs to look at one that has none.
-pub(super) const FRAME_WORK: usize = 1 << 10;
+pub(super) const FRAME_WORK: usize = 2 << 10;
 const _: () = assert!(SHARE_MIN <= TURN_WORK && FRAME_WORK <= SHARE_MIN);
 
 /// Frames without payload that a message may have: they are of no use, and some libraries end a message with one.
@@ -129,9 +129,9 @@ pub(super) const NEWCOMER_GRACE: Duration = Duration::from_secs(1);
 pub(super) const ANSWER_PIECE_BYTES: usize = 16 << 10;
 
 /// New connections that a turn lets in: each costs some 15 us, and has costs behind it.
-pub(super) const ARRIVALS_A_TURN: usize = 32;
-/// The same where messages are forwarded.
-pub(super) const ARRIVALS_A_BUSY_TURN: usize = 8;
+pub(super) const ARRIVALS_A_TURN: usize = 4;
+/// The same where no message was forwarded for [`CALM`].
+pub(super) const ARRIVALS_A_CALM_TURN: usize = 64;
 /// Sockets that are accepted and wait to be let in; with so many, no more are accepted.
 pub(super) const ARRIVED_MAX: usize = 1024;
 

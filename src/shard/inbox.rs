@@ -1,7 +1,7 @@
 //! What a connection has sent that could not be passed on yet: a part of a frame, a message under way, or bytes that
 //! wait because reading is paused.
 
-use super::bounds::{GLANCE_BYTES, PREFIX_BYTES_MAX};
+use super::bounds::{GLANCE_BYTES, PREFIX_BYTES_MAX, SMALL_BYTES_MAX};
 use crate::proto::envelope::{Invalid, Scanner};
 use crate::proto::frame::{self, Header, Opcode};
 use crate::proto::payload;
@@ -150,6 +150,12 @@ impl Partial {
             let kept = heap.as_slice();
             *heap = Heap::from(kept[..kept.len().min(PREFIX_BYTES_MAX)].to_vec());
         }
+    }
+
+    /// Whether it keeps memory from others.
+    #[must_use]
+    pub(super) fn holds_memory(&self) -> bool {
+        self.skipped.is_none() && self.announced_bytes > SMALL_BYTES_MAX as u64
     }
 
     /// Payload bytes that have come.

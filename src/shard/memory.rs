@@ -12,7 +12,7 @@ use super::bounds::{
 };
 use super::close::CloseReason;
 use super::connection::{Connection, Pauses};
-use super::inbox::{Pending, Skipped};
+use super::inbox::{Partial, Pending, Skipped};
 use crate::proto::frame::Header;
 use crate::ring::chunk::Reservation;
 use std::collections::VecDeque;
@@ -89,8 +89,27 @@ impl Shard {
         }
     }
 
-    /// Lets those who wait for memory try again, in order, until one has to go on waiting.
+    /// Whether a connection's peer has a share of the memory already, so that their token goes behind those that have none.
+    fn peer_holds_memory(&self, conn: u32) -> bool {
+        let connection = &self.connections[conn as usize];
+        let live = self.tokens.session(connection.session);
+        let peer = live.and_then(|live| live.session.connection(connection.role.peer()));
+        let Some(peer) = peer.and_then(|peer| self.connections.get(peer as usize)) else { return false };
+        let partial = peer.inbox.as_ref().and_then(|inbox| inbox.partial.as_ref());
+        partial.is_some_and(Partial::holds_memory)
+            || self.outboxes.get(peer.outbox).is_some_and(|outbox| outbox.holds_memory())
+    }
+
+    /// Lets those who wait for memory try again, in order, until one has to go on waiting. Tokens that hold none come first.
     pub(super) fn retry_budget(&mut self) {
+        if self.waiters.is_empty() {
+            return;
+        }
+        let waiting: Vec<u32> = self.waiters.queue.drain(..).collect();
+        let lives = |conn: &u32| self.connections.contains(*conn as usize);
+        let (later, first): (Vec<_>, Vec<_>) =
+            waiting.into_iter().filter(lives).partition(|&conn| self.peer_holds_memory(conn));
+        self.waiters.queue.extend(first.into_iter().chain(later));
         // Those whose reading goes on for another reason come first, so that none of them takes the place of the waiter
         // whose turn it is.
         self.resume_all();
@@ -164,8 +183,7 @@ impl Shard {
     fn speed(&self, connection: &Connection) -> Option<u64> {
         let tick = self.clock.tick();
         let sending = connection.inbox.as_ref().and_then(|inbox| inbox.partial.as_ref()).and_then(|partial| {
-            let holds = partial.skipped.is_none() && partial.announced_bytes > SMALL_BYTES_MAX as u64;
-            holds.then(|| speed_of(partial.come_bytes(), tick.saturating_sub(partial.since))).flatten()
+            partial.holds_memory().then(|| speed_of(partial.come_bytes(), tick.saturating_sub(partial.since))).flatten()
         });
         let receiving = self.outboxes.get(connection.outbox).filter(|outbox| outbox.holds_memory());
         let receiving =

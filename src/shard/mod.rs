@@ -206,8 +206,9 @@ impl Shard {
             self.resume_all();
             self.resume_deferred();
             let forwarded = self.cells.has_forwarded();
+            self.turns.end(self.clock.now(), forwarded);
             self.step_handshakes(forwarded);
-            self.take_arrivals(forwarded);
+            self.take_arrivals();
             self.flush();
             glommio::yield_if_needed().await;
         }

@@ -5,9 +5,7 @@
 //! is emptied through [`Secure::poll_send`].
 
 use super::Shard;
-use super::bounds::{
-    BUSY_TURNS_A_HANDSHAKE, CALM, HANDSHAKE_STEPS_A_CALM_TURN, HANDSHAKE_STEPS_A_TURN, SEAL_BYTES_MAX,
-};
+use super::bounds::{BUSY_TURNS_A_HANDSHAKE, HANDSHAKE_STEPS_A_CALM_TURN, HANDSHAKE_STEPS_A_TURN, SEAL_BYTES_MAX};
 use super::close::CloseReason;
 use super::connection::{NONE, Phase};
 use super::outbox::Outbox;
@@ -21,7 +19,6 @@ use crate::tls::record::Out;
 use crate::tls::traffic::{Opened, Traffic};
 use slab::Slab;
 use std::collections::VecDeque;
-use std::time::Duration;
 
 /// From this size on, sealed bytes stand in memory that is used again and is counted.
 const COUNTED_BYTES_MIN: usize = 16 << 10;
@@ -35,8 +32,6 @@ pub(super) struct Secure {
     waiting: VecDeque<u32>,
     /// Turns in which messages were forwarded since the last step.
     busy_turns: u32,
-    /// When messages were last forwarded, by the shard's clock.
-    forwarded_at: Duration,
 }
 
 impl Secure {
@@ -252,14 +247,10 @@ impl Shard {
     /// put off often enough: what established connections send waits for those few steps at the most, or where none of them has
     /// sent anything lately, for the steps of a calm turn.
     pub(super) fn step_handshakes(&mut self, forwarded: bool) {
-        let now = self.clock.now();
-        if forwarded {
-            self.secure.forwarded_at = now;
-        }
         if self.secure.waiting.is_empty() {
             return;
         }
-        let mut steps = match now.saturating_sub(self.secure.forwarded_at) > CALM {
+        let mut steps = match self.turns.is_calm(self.clock.now()) {
             true => HANDSHAKE_STEPS_A_CALM_TURN,
             false => HANDSHAKE_STEPS_A_TURN,
         };

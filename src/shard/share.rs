@@ -5,9 +5,10 @@
 //! nor take the receive buffers away from them.
 
 use super::Shard;
-use super::bounds::{FRAME_WORK, SHARE_MIN, TURN_WORK};
+use super::bounds::{CALM, FRAME_WORK, SHARE_MIN, TURN_WORK};
 use super::connection::Pauses;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// What is left of a connection's share of a turn, counted in bytes.
 #[derive(Debug)]
@@ -37,11 +38,13 @@ impl Share {
 pub(super) struct Turns {
     share: usize,
     deferred: VecDeque<u32>,
+    /// When messages were last forwarded, by the shard's clock.
+    forwarded_at: Duration,
 }
 
 impl Default for Turns {
     fn default() -> Self {
-        Self { share: TURN_WORK, deferred: VecDeque::new() }
+        Self { share: TURN_WORK, deferred: VecDeque::new(), forwarded_at: Duration::ZERO }
     }
 }
 
@@ -55,6 +58,19 @@ impl Turns {
     #[must_use]
     pub(super) fn share(&self) -> Share {
         Share(self.share)
+    }
+
+    /// The turn has handled what came; `forwarded`: messages among it.
+    pub(super) fn end(&mut self, now: Duration, forwarded: bool) {
+        if forwarded {
+            self.forwarded_at = now;
+        }
+    }
+
+    /// Whether nobody has sent a message lately, so that other things may take their time.
+    #[must_use]
+    pub(super) fn is_calm(&self, now: Duration) -> bool {
+        now.saturating_sub(self.forwarded_at) > CALM
     }
 
     /// Whether nobody waits for the next turn.
