@@ -222,7 +222,7 @@ async def test_port_80_redirects_and_slow_clients_do_not_hold_it(setup):
     assert f"\r\nLocation: https://{NAME}:{ca.tls_port}/health?x=1\r\n" in answer
     for request, status in [
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", "400"),
-        (b"GET / HTTP/1.1\r\nX: " + b"x" * 8000, "431"),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * (16 << 10), "431"),
         (b"GET /.well-known/acme-challenge/none HTTP/1.1\r\nHost: a.example\r\n\r\n", "404"),
     ]:
         reader, writer = await asyncio.open_connection("127.0.0.1", ca.http_port)
