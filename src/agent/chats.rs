@@ -3,7 +3,7 @@
 use super::backend::{Backend, BackendError, Ending, Image, Outcome, Output, Question};
 use super::cancel::Cancel;
 use super::history::{History, Speaker, Turn};
-use super::printable::printable;
+use super::printable::warn;
 use crate::client::{ANSWER_BYTES_MAX, Client, MESSAGE_BYTES_MAX, SendError, Stream, unix_ms};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
@@ -304,7 +304,6 @@ impl Work {
             Ok(outcome) => end(stream, &self.history, chat, How::Ended(outcome)),
             Err(BackendError::Cancelled) => end(stream, &self.history, chat, How::Cancelled),
             Err(BackendError::Failed { message, retry_after }) => {
-                eprintln!("No answer: {}", printable(&message));
                 if stream.text().is_empty() {
                     lock(&self.history).forget_question(chat);
                 } else {
@@ -313,6 +312,7 @@ impl Work {
                 }
                 let ms = retry_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
                 send_error(&self.client, self.fields, &message, ms);
+                warn(&format!("No answer: {message}"));
             }
         }
     }

@@ -10,6 +10,7 @@ mod screen;
 
 use super::backend::{Backend, BackendError, Outcome, Output, Question};
 use super::cancel::Cancel;
+use super::printable::warn;
 use super::utf8::Decoder;
 use program::Program;
 use screen::Screen;
@@ -119,7 +120,7 @@ impl Backend for Exec {
             return Err(BackendError::failed("this agent takes text only"));
         }
         let program = self.spawn(question).map_err(|error| {
-            eprintln!("exec: cannot start: {error}");
+            warn(&format!("exec: cannot start: {error}"));
             BackendError::failed("the agent's program cannot be started")
         })?;
         let (sender, told) = sync_channel(READS_MAX);

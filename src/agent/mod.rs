@@ -4,6 +4,9 @@
 //! nothing of the relay's inside. It must never show the token, the pairing secret or an API key anywhere but in the
 //! pairing link.
 
+// They panic where nobody reads any more: `say` and `warn` do not.
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
+
 pub mod backend;
 pub mod cancel;
 mod chats;
@@ -27,7 +30,7 @@ use crate::proto::token::Role;
 use backend::Backend;
 use openai::OpenAi;
 use options::{BackendOptions, E2e, Options, Pairing, Task};
-use printable::printable;
+use printable::{printable, warn};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use state::{State, StateError};
@@ -95,11 +98,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(Ending::Stopped) => STOPPED,
         Ok(ending) => {
             let (text, exit_code) = farewell(&ending);
-            eprintln!("coralmux-agent: {}", printable(&text));
+            warn(&format!("coralmux-agent: {text}"));
             exit_code
         }
         Err(failure) => {
-            eprintln!("coralmux-agent: {}", printable(&failure.to_string()));
+            warn(&format!("coralmux-agent: {failure}"));
             FAILED
         }
     }
@@ -123,9 +126,9 @@ fn start(options: &Options) -> Result<Ending, Failure> {
     let relay = options.pairing.relay();
     let backend = open_backend(&options.backend)?;
     if relay.is_exposed() {
-        eprintln!(
+        warn(&format!(
             "coralmux-agent: warning: {relay} has no TLS: on the way anyone can read the token and take this agent's place. Use wss://."
-        );
+        ));
     }
     let stop = listen_for_signals(Arc::clone(&backend)).map_err(Failure::Signals)?;
     let Some(Kept { path, state, is_new }) = open_state(options, &trust, &stop)? else { return Ok(Ending::Stopped) };
@@ -196,7 +199,7 @@ fn state_path(pairing: &Pairing) -> Result<PathBuf, StateError> {
 
 /// Shows a line to the person; one that cannot be written is nobody's loss.
 pub fn say(line: &str) {
-    let _ = writeln!(io::stdout(), "{line}");
+    let _ = io::stdout().write_all(format!("{line}\n").as_bytes());
 }
 
 /// Whether standard output is a terminal that takes colours (<https://no-color.org>).
@@ -253,7 +256,9 @@ fn open_backend(options: &BackendOptions) -> Result<Arc<dyn Backend>, Failure> {
     };
     let server = OpenAi::new(settings)?;
     if server.is_exposed() {
-        eprintln!("coralmux-agent: warning: {url} has no TLS: on the way anyone can read the API key. Use https://.");
+        warn(&format!(
+            "coralmux-agent: warning: {url} has no TLS: on the way anyone can read the API key. Use https://."
+        ));
     }
     Ok(Arc::new(server))
 }

@@ -1,5 +1,7 @@
 //! What others have said, made fit for a terminal: the one place through which everything foreign goes that is printed.
 
+use std::io::{self, Write};
+
 /// The text on one line. Line breaks and tabs become a space; what a terminal would act on, or what would show the rest
 /// in another order than it has (escapes, bells, bidirectional controls), is written as `\u{1b}`.
 #[must_use]
@@ -17,6 +19,13 @@ pub fn printable(text: &str) -> String {
         after_break = is_break;
     }
     line
+}
+
+/// Tells the person of something that went wrong, on a line of standard error. One that cannot be written is nobody's
+/// loss: a terminal may be closed and a log's reader gone while the agent answers on. The `print!` family would panic.
+pub(super) fn warn(text: &str) {
+    // In one piece: several threads write here.
+    let _ = io::stderr().write_all(format!("{}\n", printable(text)).as_bytes());
 }
 
 /// Marks, embeddings, overrides and isolates (Unicode Standard Annex 9).

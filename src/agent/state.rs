@@ -1,6 +1,7 @@
 //! What the agent keeps on the disk: the token and the pairing secret, one file for each relay, readable by its owner
 //! alone. Whoever reads it can be the agent.
 
+use super::printable::warn;
 use crate::client::RelayUrl;
 use crate::e2e::PairingSecret;
 use crate::proto::token::hex;
@@ -117,9 +118,9 @@ fn make_private(path: &Path, metadata: &fs::Metadata) -> Result<(), StateError> 
         return Err(StateError::Open { path: path.to_owned(), mode });
     }
     let path = path.display();
-    eprintln!(
+    warn(&format!(
         "{path} could be read or written by others (mode {mode:o}); it is for its owner alone now. Pair anew if somebody has."
-    );
+    ));
     Ok(())
 }
 

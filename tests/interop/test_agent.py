@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import os
 import pathlib
 import re
+import subprocess
 
 import pytest
 
-from agents import DONE, AiServer, Phone, event, head
+from agents import DONE, Agent, AiServer, Phone, event, head
 
 
 async def ask_one(start_agent, answer, *flags, text="hi", env=None, **more):
@@ -228,3 +230,53 @@ async def test_the_end_of_the_agent_ends_what_has_left_its_programs_group(start_
     async with asyncio.timeout(20):
         while stat.exists() and ") Z " not in stat.read_text():
             await asyncio.sleep(0.01)
+
+
+class Unread(Agent):
+    """An agent whose output nobody reads any more, as when a log's reader has died."""
+
+    def popen(self, command, environment):
+        self.log_path.touch()
+        reader, writer = os.pipe()
+        os.close(reader)
+        try:
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=writer, stderr=writer, env=environment
+            )
+        finally:
+            os.close(writer)
+
+
+@pytest.fixture
+def start_unread(tmp_path, relay):
+    started = []
+
+    def start(*flags):
+        started.append(Unread(tmp_path, f"ws://127.0.0.1:{relay.port}", *flags))
+        return started[-1]
+
+    yield start
+    for agent in started:
+        agent.kill()
+
+
+async def test_an_agent_whose_output_nobody_reads_answers_on(start_unread):
+    async def answer(body, write):
+        failing = body["messages"][-1]["content"] == "fail"
+        await write(head("500 X", "application/json") + b'{"error": "boom"}' if failing else head() + event("ok") + DONE)
+
+    async with AiServer(answer) as server:
+        agent = start_unread("--openai", server.url, "--model", "m")
+        async with Phone(agent.link()) as phone:
+            for text, kind in [("fail", "chat.error"), ("hi", "chat.done"), ("fail", "chat.error"), ("hi", "chat.done")]:
+                await phone.ask(text)
+                assert (await phone.answer())[1].type == kind
+        agent.stop()
+
+
+async def test_a_program_may_complain_where_nobody_reads(start_unread):
+    agent = start_unread("--exec", "for i in 1 2 3 4 5; do echo oh >&2; sleep 0.1; done; echo done")
+    async with Phone(agent.link()) as phone:
+        await phone.ask("x")
+        assert (await phone.answer())[1].payload.get("full_text") == "done\n"
+    agent.stop()

@@ -1,7 +1,7 @@
 //! A program under way: its process, its process group, and what it has started beyond that.
 
 use super::{LOOK_INTERVAL, Told};
-use crate::agent::printable::printable;
+use crate::agent::printable::warn;
 use crate::client::random;
 use crate::proto::token::hex;
 use std::io::{Read, Write};
@@ -167,7 +167,7 @@ fn show_lines(mut stderr: impl Read) {
     let mut bytes = [0; 1024];
     let mut line = Vec::new();
     let show = |line: &mut Vec<u8>| {
-        eprintln!("exec: {}", printable(&String::from_utf8_lossy(line)));
+        warn(&format!("exec: {}", String::from_utf8_lossy(line)));
         line.clear();
     };
     while let Ok(count @ 1..) = stderr.read(&mut bytes) {
