@@ -9,12 +9,16 @@
 //! 3. [`session`]: what a token's two connections share, as a state machine without I/O.
 //! 4. [`ring`], [`tls`], [`store`], [`telemetry`], [`config`]: the kernel, certificates, the disk, the log, the flags.
 //! 5. `e2e` (feature `e2e`): end-to-end encryption, for the ends; the relay has no use for it. Pure.
-//! 6. [`proto`]: the wire: frames, envelopes, tokens, limits. Pure. [`proxy`]: which proxy the environment names.
+//! 6. [`proto`]: the wire: frames, envelopes, tokens, limits. Pure. [`proxy`]: which proxy the environment names. `console`
+//!    (feature `server`): what a command prints.
 //!
 //! Beside them stand the ends, which know nothing of the relay's inside: `client` (feature `client`) knows `e2e`,
 //! `proto` and `proxy`, and `agent` (feature `agent`) knows `client`.
 //!
 //! [`proto`], [`proxy`], [`session`], `e2e`, `client` and `agent` compile without the `server` feature, on any system.
+
+// They panic when nobody reads any more; see `console`.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod proto;
 #[cfg(any(feature = "server", feature = "client"))]
@@ -22,6 +26,7 @@ pub mod proxy;
 pub mod session;
 
 #[cfg(feature = "agent")]
+#[allow(clippy::print_stderr)]
 pub mod agent;
 #[cfg(feature = "client")]
 pub mod client;
@@ -32,6 +37,8 @@ pub mod e2e;
 pub mod cli;
 #[cfg(feature = "server")]
 pub mod config;
+#[cfg(feature = "server")]
+pub mod console;
 #[cfg(feature = "server")]
 pub mod control;
 #[cfg(all(feature = "server", feature = "agent"))]

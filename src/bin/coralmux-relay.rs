@@ -1,6 +1,8 @@
 //! The relay's command line.
 
-use coralmux::{cli, config, server, telemetry};
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+use coralmux::{cli, config, console, server, telemetry};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -8,7 +10,7 @@ fn main() -> ExitCode {
     let inherited = match server::Inherited::claim() {
         Ok(inherited) => inherited,
         Err(error) => {
-            eprintln!("coralmux-relay: {error}");
+            console::warn(format_args!("coralmux-relay: {error}"));
             return ExitCode::from(server::exit::CONFIG);
         }
     };
@@ -24,7 +26,7 @@ fn main() -> ExitCode {
     if healthcheck {
         args.remove(1);
         if cli::asks_for_help(&args) {
-            print!("{}", server::healthcheck::HELP);
+            console::print(server::healthcheck::HELP);
             return ExitCode::SUCCESS;
         }
     }
@@ -36,7 +38,7 @@ fn main() -> ExitCode {
         return ExitCode::from(server::healthcheck::run(&config));
     }
     if let Err(error) = telemetry::log::init(config.log_format, &config.log_level.to_string()) {
-        eprintln!("coralmux-relay: {error}");
+        console::warn(format_args!("coralmux-relay: {error}"));
         return ExitCode::from(server::exit::CONFIG);
     }
     let exit_code = server::run(&config, inherited);
@@ -51,6 +53,6 @@ fn demo(args: Vec<std::ffi::OsString>, inherited: server::Inherited) -> ExitCode
 
 #[cfg(not(feature = "agent"))]
 fn demo(_: Vec<std::ffi::OsString>, _: server::Inherited) -> ExitCode {
-    eprintln!("coralmux-relay: this program was built without the agent, which the demo needs");
+    console::warn("coralmux-relay: this program was built without the agent, which the demo needs");
     ExitCode::from(server::exit::CONFIG)
 }

@@ -5,6 +5,7 @@ pub mod admin;
 mod doctor;
 
 use crate::config;
+use crate::console;
 use clap::{Command, CommandFactory, Parser};
 use clap_complete::Shell;
 use std::ffi::OsString;
@@ -97,7 +98,7 @@ fn parsed<P: Parser>(args: impl Iterator<Item = OsString>, run: impl FnOnce(P) -
         // Who reads has seen enough.
         Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => 0,
         Ok(Err(error)) => {
-            eprintln!("coralmux-relay: {error}");
+            console::warn(format_args!("coralmux-relay: {error}"));
             1
         }
         Err(exit_code) => exit_code,

@@ -1,5 +1,6 @@
 //! What is wrong with a configuration, in words that say where and what would be right.
 
+use crate::console;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -102,8 +103,8 @@ impl ConfigError {
     #[must_use]
     pub fn tell(&self, program: &str) -> u8 {
         match self {
-            Self::Help(text) | Self::Version(text) => print!("{text}"),
-            error => eprintln!("{program}: {error}"),
+            Self::Help(text) | Self::Version(text) => console::print(text),
+            error => console::warn(format_args!("{program}: {error}")),
         }
         self.exit_code()
     }

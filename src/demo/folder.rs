@@ -1,5 +1,6 @@
 //! Where the demo keeps its files: a folder that the person named, or one that is removed at the end.
 
+use crate::console;
 use std::fs::{DirBuilder, remove_dir_all};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -42,7 +43,7 @@ impl Drop for Folder {
         if self.temporary
             && let Err(error) = remove_dir_all(&self.path)
         {
-            eprintln!("coralmux-relay demo: {} stays: {error}", self.path.display());
+            console::warn(format_args!("coralmux-relay demo: {} stays: {error}", self.path.display()));
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::agent::{Settings, has_colours, new_secret, say, serve};
 use crate::client::{Client, Encryption, Options, RegisterError, RelayUrl, Trust, register};
 use crate::config::file::replace;
 use crate::config::{self, Config};
+use crate::console;
 use crate::e2e::Link;
 use crate::proto::token::Role;
 use crate::server::{self, Inherited, exit};
@@ -98,7 +99,7 @@ pub fn run(args: Vec<OsString>, inherited: Inherited) -> u8 {
     let (folder, place) = match opened {
         Ok(opened) => opened,
         Err((exit_code, error)) => {
-            eprintln!("coralmux-relay demo: {error}");
+            console::warn(format_args!("coralmux-relay demo: {error}"));
             return exit_code;
         }
     };
@@ -148,7 +149,7 @@ fn configure(flags: &Flags, folder: &Path, place: &Place) -> Result<Config, u8> 
     };
     let config = config::resolve(args, env).map_err(|error| error.tell("coralmux-relay demo"))?;
     telemetry::log::init(config.log_format, &config.log_level.to_string()).map_err(|error| {
-        eprintln!("coralmux-relay demo: {error}");
+        console::warn(format_args!("coralmux-relay demo: {error}"));
         exit::CONFIG
     })?;
     Ok(config)
@@ -218,7 +219,7 @@ fn attend(place: &Place, kept: Option<&Path>, stop: &AtomicBool) {
         Ok(Some(state)) => state,
         Ok(None) => return,
         Err(text) => {
-            eprintln!("coralmux-relay demo: {}", printable(&text));
+            console::warn(format_args!("coralmux-relay demo: {}", printable(&text)));
             return;
         }
     };
@@ -241,7 +242,7 @@ fn attend(place: &Place, kept: Option<&Path>, stop: &AtomicBool) {
             let echo: Arc<dyn Backend> = Arc::new(Echo);
             serve(&client, &events, echo, &settings, stop, &say, &|| ());
         }
-        Err(error) => eprintln!("coralmux-relay demo: the agent: {error}"),
+        Err(error) => console::warn(format_args!("coralmux-relay demo: the agent: {error}")),
     }
 }
 

@@ -3,6 +3,7 @@
 use super::listeners::Listeners;
 use crate::config::network::is_public;
 use crate::config::{Config, Secret};
+use crate::console;
 use crate::shard::shared::Caps;
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
@@ -78,9 +79,9 @@ pub(super) fn cautions(config: &Config, key: &Secret) {
 /// The key that was just made: its file; and the key itself where a person is in front of it, for what is printed elsewhere
 /// is kept by whoever keeps logs.
 pub(super) fn admin_key(key: &Secret, path: &Path) {
-    println!("A new admin key was made and is kept in {}.", path.display());
+    console::say(format_args!("A new admin key was made and is kept in {}.", path.display()));
     if std::io::stdout().is_terminal() {
-        println!("\n    {}\n", key.expose());
-        println!("Send it as X-Admin-Key to pair tokens. It is not shown again.");
+        console::say(format_args!("\n    {}\n", key.expose()));
+        console::say("Send it as X-Admin-Key to pair tokens. It is not shown again.");
     }
 }

@@ -3,6 +3,7 @@
 
 use super::exit;
 use crate::config::Config;
+use crate::console;
 use crate::tls::certificate::provider;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -31,7 +32,7 @@ pub fn run(config: &Config) -> u8 {
     match ask(&url) {
         Ok(()) => exit::OK,
         Err(what) => {
-            eprintln!("coralmux-relay: {url}: {what}");
+            console::warn(format_args!("coralmux-relay: {url}: {what}"));
             exit::FAILURE
         }
     }

@@ -29,6 +29,7 @@ use self::stalls::Stalls;
 use self::supervise::Running;
 use self::threads::{start_control, start_shards};
 use crate::config::{Config, KeyOrigin, Origins, Secret, admin_key};
+use crate::console;
 use crate::control::message::{Notice, Shards as _};
 use crate::control::{self, StoreHealth};
 use crate::http::{Gate, GateOptions};
@@ -71,7 +72,7 @@ pub fn run(config: &Config, inherited: Inherited) -> u8 {
     match start(config, inherited) {
         Ok(running) => running.until_stopped(),
         Err(failure) => {
-            eprintln!("{}", failure.text.trim_end());
+            console::warn(failure.text.trim_end());
             failure.exit_code
         }
     }

@@ -1,5 +1,6 @@
 """The process: command line, admin key, exit codes, signals, and what survives a restart."""
 
+import os
 import re
 import resource
 import signal
@@ -92,6 +93,53 @@ def test_a_key_file_that_others_may_read_is_made_private_with_a_warning(start_re
     assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
     [line] = relay.lines("for its owner alone")
     assert (line["level"], line["file"], line["before"]) == ("WARN", str(key_file), f"{mode:o}")
+
+
+@pytest.fixture
+def unread():
+    """The end of a pipe that nobody reads any more."""
+    read, write = os.pipe()
+    os.close(read)
+    yield write
+    os.close(write)
+
+
+def test_a_first_start_whose_output_nobody_reads_succeeds(start_relay, tmp_path, unread):
+    relay = start_relay(admin_key=None)
+    relay.stop()
+    relay.directory = tmp_path / "anew"
+    relay.directory.mkdir()
+    relay.command[relay.command.index("-db") + 1] = str(relay.directory / "relay.db")
+    relay.process = relay.popen(stdout=unread, stderr=unread)
+    relay.await_health()
+    assert (relay.directory / "relay.db.admin-key").exists()
+    relay.stop()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--version"], 0),
+        (["--help"], 0),
+        (["admin", "--help"], 0),
+        (["doctor", "--help"], 0),
+        (["healthcheck", "--help"], 0),
+        (["completions", "bash"], 0),
+        (["man"], 0),
+        (["doctor", "--metrics-addr", "off"], None),
+        (["healthcheck", "--addr", "127.0.0.1:1"], 1),
+        (["--no-such-flag"], 2),
+        (["--log-level", "loud"], 2),
+        (["admin", "--relay", "nonsense", "sessions"], 2),
+        (["demo", "--no-such-flag"], 2),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_command_whose_output_nobody_reads_ends_quietly(tmp_path, unread, arguments, code):
+    environment = os.environ | {"CORALMUX_ADMIN_KEY": "x"}
+    command = [relays.binary(), *arguments]
+    ended = subprocess.run(command, stdout=unread, stderr=unread, cwd=tmp_path, env=environment, timeout=60)
+    assert ended.returncode in ([0, 1] if code is None else [code])
 
 
 def test_a_short_admin_key_is_warned_of(start_relay):

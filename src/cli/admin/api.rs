@@ -1,6 +1,7 @@
 //! The relay's HTTP API, called.
 
 use crate::config::{file, proxy};
+use crate::console;
 use crate::tls::certificate::provider;
 use crate::tls::files::FILE_BYTES_MAX;
 use rustls_pki_types::CertificateDer;
@@ -92,9 +93,9 @@ impl Api {
         })?;
         if url.scheme_str() == Some("http") && !proxy::leads_here(&url) {
             let host = url.host().unwrap_or_default();
-            eprintln!(
+            console::warn(format_args!(
                 "coralmux-relay admin: {host} is asked without TLS: whoever is on the way can read the admin key"
-            );
+            ));
         }
         let roots = match ca {
             None => RootCerts::WebPki,

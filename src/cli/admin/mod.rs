@@ -6,6 +6,7 @@ mod show;
 
 use self::api::{Api, ApiError};
 use crate::config;
+use crate::console;
 use crate::control::message::PAGE_MAX;
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Map, Value, json};
@@ -182,7 +183,7 @@ pub(super) fn run(args: impl Iterator<Item = OsString>) -> u8 {
     match admin.act() {
         Ok(()) => 0,
         Err(error) => {
-            eprintln!("coralmux-relay admin: {error}");
+            console::warn(format_args!("coralmux-relay admin: {error}"));
             if matches!(error, ApiError::Usage(_)) { 2 } else { 1 }
         }
     }
@@ -292,13 +293,13 @@ impl Admin {
         let mut state = api.call("POST", "/api/v1/backup", Some(json!({ "name": name })))?;
         while state["state"] == "running" {
             if bar {
-                eprint!("\r{}", show::bar(&state));
+                console::print_error(format_args!("\r{}", show::bar(&state)));
             }
             std::thread::sleep(LOOK_EVERY);
             state = api.call("GET", "/api/v1/backup", None)?;
         }
         if bar {
-            eprintln!("\r{}", show::bar(&state));
+            console::warn(format_args!("\r{}", show::bar(&state)));
         }
         if state["state"] != "done" {
             return Err(ApiError::Refused(state["error"].as_str().unwrap_or("the backup is gone").to_owned()));
@@ -309,10 +310,8 @@ impl Admin {
     }
 
     fn say(&self, json: &Value, text: &str) {
-        use std::io::Write;
         let text = if self.json { json.to_string() } else { text.to_owned() };
-        // Fails when who reads has seen enough.
-        let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+        console::say(text.trim_end());
     }
 }
 

@@ -5,9 +5,9 @@ mod machine;
 mod outside;
 
 use crate::config::{self, Config};
+use crate::console;
 use serde::Serialize;
 use std::ffi::OsString;
-use std::io::Write;
 
 /// How a thing is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -64,7 +64,7 @@ Exit code: 0 where nothing fails, 1 where something does, 2 where the configurat
 pub(super) fn run(args: impl Iterator<Item = OsString>) -> u8 {
     let mut args: Vec<OsString> = args.collect();
     if super::asks_for_help(&args) {
-        print!("{HELP}");
+        console::print(HELP);
         return 0;
     }
     let flags = args.len();
@@ -79,8 +79,7 @@ pub(super) fn run(args: impl Iterator<Item = OsString>) -> u8 {
     };
     let failed = findings.iter().any(|finding| finding.state == State::Fail);
     let text = if as_json { json(&findings, failed) } else { lines(&findings) };
-    // Fails when who reads has seen enough.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    console::print(text);
     if wrong { 2 } else { u8::from(failed) }
 }
 
