@@ -1,23 +1,53 @@
 //! JSON of other people's programs, read as far as it can be.
 //!
-//! JSON allows what Rust's types do not: half a surrogate pair, numbers that no `f64` holds, nesting without end. None
-//! of it is a reason to throw a whole message away.
+//! JSON allows what Rust's types do not: half a surrogate pair, numbers that no `f64` holds, nesting without end. And
+//! some programs write numbers that are none (`NaN`, `-Infinity`) as words, which JSON does not have. None of it is a
+//! reason to throw a whole message away.
 
 use serde_json::Value;
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 
 /// Nesting that is kept; what lies deeper becomes `null`. `serde_json` reads 127 levels.
 const DEPTH_MAX: usize = 120;
 
 /// The value of a JSON text. Half a surrogate pair becomes U+FFFD, a number out of range the largest that there is, and
-/// what is nested too deeply `null`. `None`: it is not JSON.
+/// what is nested too deeply, or no number at all, `null`. `None`: it is not JSON.
 pub(crate) fn value(text: &str) -> Option<Value> {
     if let Ok(value) = serde_json::from_str(text) {
         return Some(value);
     }
+    let text = &*with_numbers(text);
     // This checks the grammar and nothing else, and does not recurse.
     serde_json::from_str::<&RawValue>(text).ok()?;
     serde_json::from_str(&mended(text.as_bytes())).ok()
+}
+
+/// The text with `null` in place of the words that are written for numbers that are none, as Python and C write them.
+pub(crate) fn with_numbers(text: &str) -> Cow<'_, str> {
+    let bytes = text.as_bytes();
+    let is_of_word = |byte: &u8| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'+' | b'-' | b'.' | b'_');
+    let (mut at, mut kept, mut mended) = (0, 0, String::new());
+    while at < bytes.len() {
+        let from = at;
+        if bytes[at] == b'"' {
+            at = end_of_string(bytes, at);
+            continue;
+        }
+        at += bytes[at..].iter().take_while(|byte| is_of_word(byte)).count();
+        let word = bytes[from..at].strip_prefix(b"-").unwrap_or(&bytes[from..at]);
+        if [&b"nan"[..], b"inf", b"infinity"].iter().any(|name| word.eq_ignore_ascii_case(name)) {
+            mended += &text[kept..from];
+            mended += "null";
+            kept = at;
+        }
+        at = at.max(from + 1);
+    }
+    if kept == 0 {
+        return Cow::Borrowed(text);
+    }
+    mended += &text[kept..];
+    Cow::Owned(mended)
 }
 
 /// A text that is JSON by its grammar, with what no value can hold replaced.
@@ -121,6 +151,11 @@ mod tests {
             ),
             (r#"{"\ud800":"\ud800\ud800\udc00"}"#, json!({"\u{fffd}": "\u{fffd}\u{10000}"})),
             (r#""plain""#, json!("plain")),
+            (
+                r#"{"a":NaN,"b":[-Infinity , Infinity,nan,-inf],"NaN":"Infinity \" NaN","c":1e999}"#,
+                json!({"a": null, "b": [null, null, null, null], "NaN": "Infinity \" NaN", "c": f64::MAX}),
+            ),
+            ("NaN", json!(null)),
         ] {
             assert_eq!(value(text), Some(read), "{text}");
         }
@@ -138,7 +173,18 @@ mod tests {
 
     #[test]
     fn what_is_no_json_is_none() {
-        for text in ["", "{", "[1,]", r#"{"a":"\ud8"}"#, "\"\\ud83e", "NaN", "{\"a\" 1}", "[\"\u{1}\\ud800\"]"] {
+        for text in [
+            "",
+            "{",
+            "[1,]",
+            r#"{"a":"\ud8"}"#,
+            "\"\\ud83e",
+            "NaNs",
+            "[--NaN]",
+            "{NaN:1}",
+            "{\"a\" 1}",
+            "[\"\u{1}\\ud800\"]",
+        ] {
             assert_eq!(value(text), None, "{text}");
         }
     }

@@ -15,6 +15,24 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Of what a server says, as much is looked at: cut to [`WORDS_MAX`] when a key that is in it has been masked.
 const SAID_MAX: usize = 4 * WORDS_MAX;
 
+/// Where the words of an error are, the best first.
+const WORDY: [&str; 14] = [
+    "message",
+    "detail",
+    "error",
+    "errors",
+    "msg",
+    "error_msg",
+    "error_message",
+    "errmsg",
+    "error_description",
+    "status_msg",
+    "base_resp",
+    "reason",
+    "title",
+    "status",
+];
+
 /// A JSON text, as far as it can be read at all.
 pub(super) fn json(text: &str) -> Option<Value> {
     lenient::value(text)
@@ -61,8 +79,9 @@ pub(super) fn error_words(error: &Value) -> String {
         Value::String(text) => words(text),
         Value::Array(errors) => errors.iter().map(error_words).find(|words| !words.is_empty()).unwrap_or_default(),
         Value::Object(fields) => {
-            let named = ["message", "detail", "error", "errors", "msg", "error_description", "reason", "title"];
-            let found = named.iter().filter_map(|name| fields.get(*name)).map(error_words);
+            // Numbers and truth values under these names are no words.
+            let says = |value: &&Value| value.is_string() || value.is_array() || value.is_object();
+            let found = WORDY.iter().filter_map(|name| fields.get(*name)).filter(says).map(error_words);
             found.into_iter().find(|words| !words.is_empty()).unwrap_or_else(|| words(&error.to_string()))
         }
         other => words(&other.to_string()),
@@ -133,6 +152,10 @@ mod tests {
             (json!([{"error": {"code": 400, "message": "m", "status": "INVALID_ARGUMENT"}}]), "m"),
             (json!({"errors": [{"message": "m"}]}), "m"),
             (json!({"error": {"code": 7}}), "7"),
+            (json!({"error": true, "msg": "m"}), "m"),
+            (json!({"error": 7, "errmsg": "m"}), "m"),
+            (json!({"error": 7}), "7"),
+            (json!({"base_resp": {"status_code": 1004, "status_msg": "m"}}), "m"),
             (json!(null), ""),
         ] {
             assert!(error_words(&error).contains(said), "{error}: {}", error_words(&error));

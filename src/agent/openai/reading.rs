@@ -5,6 +5,7 @@ use super::reply::{Reply, no_answer, server_error};
 use super::sse::{Kind, Parser, TooLong};
 use super::{BODY_BYTES_MAX, WORDS_MAX, body};
 use crate::agent::backend::{BackendError, Outcome, Output};
+use crate::client::lenient;
 use serde_json::value::RawValue;
 use serde_json::{Deserializer, Value};
 
@@ -101,8 +102,11 @@ impl Reading {
             Form::Unknown(_) => return Err(BackendError::failed("the AI server's answer is empty")),
             Form::Json(texts) => {
                 let texts = String::from_utf8_lossy(&texts);
+                let texts = lenient::with_numbers(&texts);
                 let is_whole = take_texts(&mut self.reply, &texts, output)?;
-                if is_whole && !self.reply.handle_whole() {
+                if !is_whole {
+                    self.reply.break_off();
+                } else if !self.reply.handle_whole() {
                     return Err(no_answer(&texts));
                 }
             }
@@ -111,7 +115,14 @@ impl Reading {
                 self.parser.finish(|kind, data| {
                     // What no blank line ends may be half of an event.
                     let is_whole = kind == Kind::Error || data.trim() == "[DONE]" || body::json(data).is_some();
-                    if is_whole { take(reply, kind, data, output) } else { Ok(()) }
+                    if is_whole {
+                        return take(reply, kind, data, output);
+                    }
+                    // Half of the mark that ends all lacks nothing.
+                    if !"[DONE]".starts_with(data.trim()) {
+                        reply.break_off();
+                    }
+                    Ok(())
                 })?;
                 if !self.parser.is_stream() {
                     return Err(no_answer_at_all(&String::from_utf8_lossy(&start)));

@@ -10,6 +10,9 @@ use serde_json::Value;
 /// Where servers put a model's thoughts.
 const THOUGHTS: [&str; 5] = ["reasoning_content", "reasoning", "reasoning_text", "reasoning_details", "thinking"];
 
+/// Where servers and gateways complain, if there is no answer beside it.
+const COMPLAINTS: [&str; 7] = ["detail", "message", "msg", "error_msg", "error_message", "errmsg", "error_description"];
+
 /// An answer as far as it has come.
 #[derive(Debug, Default)]
 pub(super) struct Reply {
@@ -24,9 +27,11 @@ pub(super) struct Reply {
     has_thought: bool,
     /// What was passed on, or some of it, is a refusal.
     is_refusal: bool,
+    /// The choice that is read: the others are other answers.
+    index: Option<Value>,
     /// The newest reason for the end.
     finish: Option<Finish>,
-    /// Text came behind it: it was not the end.
+    /// Text came behind it, or half of something: it was not the end.
     is_stale: bool,
     /// The server said that there is no more, or sent the answer as one JSON text.
     is_over: bool,
@@ -59,13 +64,22 @@ impl Reply {
             return Err(server_error(error));
         }
         let choices = &value["choices"];
-        let of_index_0 = |choices: &'_ Vec<Value>| choices.iter().position(|choice| choice["index"] == 0).unwrap_or(0);
         let choice = match choices {
-            Value::Array(list) => list.get(of_index_0(list)),
-            Value::Object(_) => Some(choices),
+            Value::Array(list) => self.own_choice(list),
+            Value::Object(_) => self.own_choice(std::slice::from_ref(choices)),
             _ => None,
         };
         choice.map_or(Ok(()), |choice| self.take_choice(choice, output))
+    }
+
+    /// The choice that is read: that of index 0, or where there was none to begin with, of the first index that came.
+    /// One without an index is it as well.
+    fn own_choice<'a>(&mut self, choices: &'a [Value]) -> Option<&'a Value> {
+        let first = choices.iter().find(|choice| choice["index"] == 0).or_else(|| choices.first())?;
+        if self.index.is_none() && !first["index"].is_null() {
+            self.index = Some(first["index"].clone());
+        }
+        choices.iter().find(|choice| choice["index"].is_null() || Some(&choice["index"]) == self.index.as_ref())
     }
 
     fn take_choice(&mut self, choice: &Value, output: &mut dyn Output) -> Result<(), BackendError> {
@@ -85,7 +99,11 @@ impl Reply {
             if let Finish::Failed(reason) = &finish {
                 return Err(BackendError::failed(format!("the AI server broke its answer off ({reason})")));
             }
-            (self.finish, self.is_stale) = (Some(finish), false);
+            self.is_stale = false;
+            // Some close with a reason that says no more than that it is the end.
+            if finish != Finish::Stop || !self.is_cut() {
+                self.finish = Some(finish);
+            }
         }
         Ok(())
     }
@@ -136,6 +154,7 @@ impl Reply {
         if text.is_empty() {
             return Ok(());
         }
+        self.is_stale = true;
         let shown = self.think.feed(text);
         if self.think.is_thinking() {
             self.think(output);
@@ -147,7 +166,6 @@ impl Reply {
         if text.is_empty() {
             return Ok(());
         }
-        self.is_stale = true;
         self.has_text = true;
         output.push(text)
     }
@@ -156,6 +174,16 @@ impl Reply {
     pub(super) fn handle_whole(&mut self) -> bool {
         self.is_over |= self.has_begun && !self.has_deltas;
         self.has_begun
+    }
+
+    /// What came last is half of something.
+    pub(super) fn break_off(&mut self) {
+        self.is_stale = true;
+    }
+
+    /// The model was stopped before it had said all.
+    fn is_cut(&self) -> bool {
+        matches!(self.finish, Some(Finish::Length | Finish::Filter))
     }
 
     /// Whether nothing more is to be read.
@@ -174,8 +202,8 @@ impl Reply {
     /// # Errors
     /// It is none, or only a part of one.
     pub(super) fn end(mut self, output: &mut dyn Output) -> Result<Outcome, BackendError> {
-        let is_ended = self.is_over || self.finish.is_some();
-        let is_cut = !is_ended || matches!(self.finish, Some(Finish::Length | Finish::Filter));
+        let is_ended = self.has_finished();
+        let is_cut = !is_ended || self.is_cut();
         let rest = self.think.finish(is_cut);
         self.show(&rest, output)?;
         if !is_ended {
@@ -210,7 +238,8 @@ fn says_something(value: &Value) -> bool {
         Value::String(text) => !text.is_empty(),
         Value::Array(list) => !list.is_empty(),
         Value::Object(map) => !map.is_empty(),
-        _ => true,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::Bool(true) => true,
     }
 }
 
@@ -220,7 +249,15 @@ fn error_in(value: &Value) -> Option<&Value> {
     // vLLM's old form is all error; FastAPI says `detail`; gateways say `message`.
     let is_answer =
         ["choices", "delta", "message"].iter().any(|name| value[name].is_array() || value[name].is_object());
-    let is_error = value["object"] == "error" || value["type"] == "error";
-    let is_complaint = ["detail", "message"].iter().any(|name| says_something(&value[name]));
-    given.or_else(|| (!is_answer && (is_error || is_complaint)).then_some(value))
+    let is_error = ["object", "type", "status"].iter().any(|name| value[name] == "error") || value["success"] == false;
+    let is_complaint = COMPLAINTS.iter().any(|name| says_something(&value[name]));
+    // MiniMax says it beside choices that are null or empty; 0 is success.
+    let has_choices = says_something(&value["choices"]);
+    let is_refused = !has_choices && says_something(&value["base_resp"]["status_code"]);
+    match given {
+        // That there is one, or its number: the words are beside it.
+        Some(Value::Bool(_) | Value::Number(_)) => Some(value),
+        Some(error) => Some(error),
+        None => (is_refused || !is_answer && (is_error || is_complaint)).then_some(value),
+    }
 }

@@ -109,6 +109,16 @@ impl Parser {
         self.is_stream |= is_known;
         match name {
             b"data" => {
+                let is_end = value.trim_ascii() == b"[DONE]";
+                // Some servers leave the blank lines out. In one JSON text no line that ends with a closing brace is
+                // followed by one that opens another.
+                let is_next = is_end || value.trim_ascii_start().starts_with(b"{");
+                if is_next && !self.is_error && self.data.trim_ascii_end().ends_with(b"}") {
+                    self.end_event(handle)?;
+                }
+                if is_end && !self.is_error && self.data.is_empty() {
+                    return handle(Kind::Data, "[DONE]");
+                }
                 self.data.extend_from_slice(value);
                 self.data.push(b'\n');
             }
@@ -164,6 +174,24 @@ mod tests {
         }
         let single: Vec<&[u8]> = bytes.chunks(1).collect();
         assert_eq!(events(&single).unwrap(), expected);
+    }
+
+    #[test]
+    fn where_blank_lines_are_left_out_each_event_comes_with_the_next_one() {
+        let (mut parser, mut events) = (Parser::default(), Vec::new());
+        let mut come = |text: &str| {
+            parser.feed(text.as_bytes(), |_, data| {
+                events.push(data.to_owned());
+                Ok::<_, TooLong>(())
+            })?;
+            Ok::<_, TooLong>(std::mem::take(&mut events))
+        };
+        assert!(come("data: {\"a\":1}\n").unwrap().is_empty());
+        assert_eq!(come("id: 2\ndata: {\"b\":\n").unwrap(), ["{\"a\":1}"]);
+        assert!(come("data: {}}\n").unwrap().is_empty(), "a JSON text in two lines");
+        assert_eq!(come("data: {\"c\":1}\n").unwrap(), ["{\"b\":\n{}}"]);
+        assert_eq!(come("data: [DONE]\n").unwrap(), ["{\"c\":1}", "[DONE]"]);
+        assert!(come("\n\n").unwrap().is_empty());
     }
 
     #[test]
