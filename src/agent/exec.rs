@@ -3,6 +3,7 @@
 //! Each question starts the program anew, by the system's shell, in a process group of its own, which is killed when
 //! the answer has ended, in whatever way, and when the agent ends. What it prints on standard error goes to the agent's.
 
+mod controls;
 #[cfg(target_os = "linux")]
 mod family;
 mod program;

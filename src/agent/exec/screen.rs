@@ -1,6 +1,7 @@
 //! What a program's output looks like on a terminal: colours and other escapes are gone, and of a line that is written
 //! over again and again, as progress is shown, the last state stays.
 
+use super::controls::Controls;
 use std::time::{Duration, Instant};
 use vte::{Params, Parser, Perform};
 
@@ -12,6 +13,7 @@ const LINE_MAX: usize = 8192;
 /// Takes text as it is printed; gives what is to be shown.
 #[derive(Default)]
 pub(super) struct Screen {
+    controls: Controls,
     parser: Parser<1024>,
     line: Line,
     /// Since when the line that is not whole waits.
@@ -30,6 +32,7 @@ pub(super) struct Shown {
 impl Screen {
     /// Takes what was printed.
     pub(super) fn feed(&mut self, now: Instant, text: &str) -> String {
+        let text = self.controls.without_strings(text);
         self.parser.advance(&mut self.line, text.as_bytes());
         self.poll(now)
     }
@@ -209,7 +212,7 @@ mod tests {
         text
     }
 
-    const CASES: [(&str, &str); 16] = [
+    const CASES: [(&str, &str); 21] = [
         ("\x1b[32mok\x1b[0m\n10%\r50%\n", "ok\n50%\n"),
         ("plain, gr\u{fc}\u{df}e \u{1f980}", "plain, gr\u{fc}\u{df}e \u{1f980}"),
         ("one\r\ntwo\r\n\r\nthree", "one\ntwo\n\nthree"),
@@ -226,6 +229,11 @@ mod tests {
         ("\x1b(Bx\x1b=y\x1bEz", "xy\nz"),
         ("a\x1b[3Cb", "a   b"),
         ("\x1bPq#0;2;0;0;0\x1b\\after\n", "after\n"),
+        ("one\x1b]0;no end\ntwo\n", "one\ntwo\n"),
+        ("one\x1bPno end\r\ntwo\n", "one\ntwo\n"),
+        ("one\x1b_no end\ntwo\x1b^no end\nthree\x1bXno end\nfour", "one\ntwo\nthree\nfour"),
+        ("\u{9b}31mred\u{9b}0m \x1b]0;title\u{9c}x\x1bPq\u{9c}y\n", "red xy\n"),
+        ("\u{e2}\u{80}\u{9c}quoted\u{e2}\u{80}\u{9d} twice\n", "\u{e2}quoted\u{e2} twice\n"),
     ];
 
     #[test]
@@ -305,6 +313,8 @@ mod tests {
             ";",
             "m",
             "\u{9b}",
+            "\u{9d}",
+            "\u{9c}",
             "\x18",
         ];
         prop::collection::vec(prop::sample::select(parts).prop_map(str::to_owned), 0..40)
