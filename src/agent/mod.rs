@@ -302,7 +302,11 @@ fn register_by_and_by(relay: &RelayUrl, trust: &Trust, stop: &AtomicBool) -> Res
             RegisterError::TooMany { retry_after } => retry_after.unwrap_or_default().min(RETRY_AFTER_MAX),
             _ => Duration::ZERO,
         };
-        let what = if matches!(error, RegisterError::Http(_)) { "Cannot reach" } else { "No token from" };
+        let what = if matches!(error, RegisterError::Http(_) | RegisterError::Through { .. }) {
+            "Cannot reach"
+        } else {
+            "No token from"
+        };
         let mut jitter = [0; 4];
         random(&mut jitter);
         let next = backoff.next(asked, u32::from_ne_bytes(jitter));

@@ -121,7 +121,7 @@ pub enum Reason {
     /// The proxy that the environment names does not let through.
     #[error("the proxy {proxy} does not connect to {host}: {text}")]
     Proxy {
-        /// Its host and port.
+        /// Its address, and the variable that names it.
         proxy: String,
         /// The relay's host and port.
         host: String,

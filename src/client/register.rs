@@ -5,12 +5,12 @@ use super::refusal::advice;
 use super::tls::{self, TlsError};
 use super::url::RelayUrl;
 use crate::proto::token::is_token_text;
-use crate::proxy::ureq_proxy_for;
+use crate::proxy::{Named, proxy_for, ureq_proxy_for};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
-use ureq::http::HeaderMap;
+use ureq::http::{HeaderMap, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 /// From the look-up of the name to the end of the answer.
@@ -40,7 +40,15 @@ pub enum RegisterError {
         /// What that means, and what to check.
         advice: String,
     },
-    /// The environment names a proxy of a kind that is not supported.
+    /// The proxy that the environment names does not lead there.
+    #[error("through {proxy}: {error}")]
+    Through {
+        /// Its address, and the variable that names it.
+        proxy: String,
+        /// What went wrong.
+        error: Box<ureq::Error>,
+    },
+    /// The environment names a proxy of a kind that is not supported, or none that can be read.
     #[error("{0}")]
     Proxy(String),
     /// It answered as a relay does, but with what is no token.
@@ -66,6 +74,7 @@ struct Answer {
 pub fn register(relay: &RelayUrl, trust: &Trust) -> Result<String, RegisterError> {
     let url = format!("{}/api/v1/register", relay.http());
     let proxy = proxy_of(&url).map_err(RegisterError::Proxy)?;
+    let through = named_proxy(&url).map_err(RegisterError::Proxy)?.map(|named| named.to_string());
     let agent = http_agent(trust)?
         .proxy(proxy)
         .timeout_global(Some(TIMEOUT))
@@ -73,7 +82,10 @@ pub fn register(relay: &RelayUrl, trust: &Trust) -> Result<String, RegisterError
         .max_redirects_will_error(false)
         .build()
         .new_agent();
-    let mut answer = agent.post(&url).send_empty().map_err(Box::new)?;
+    let mut answer = agent.post(&url).send_empty().map_err(Box::new).map_err(|error| match through {
+        Some(proxy) => RegisterError::Through { proxy, error },
+        None => error.into(),
+    })?;
     match answer.status().as_u16() {
         201 => {}
         403 => return Err(RegisterError::Off),
@@ -101,7 +113,15 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 /// # Errors
 /// It is of a kind that is not supported; the text names it.
 pub(crate) fn proxy_of(url: &str) -> Result<Option<ureq::Proxy>, String> {
-    ureq_proxy_for(&url.parse().map_err(|_| format!("{url} is not an address"))?)
+    ureq_proxy_for(&read(url)?)
+}
+
+fn named_proxy(url: &str) -> Result<Option<Named>, String> {
+    proxy_for(&read(url)?)
+}
+
+fn read(url: &str) -> Result<Uri, String> {
+    url.parse().map_err(|_| format!("{url} is not an address"))
 }
 
 /// HTTP with the trust that a WebSocket would have, except that a CA file stands in for the public roots. Statuses are no

@@ -20,6 +20,7 @@ const WORDS_MAX: usize = 100;
 pub(super) struct Tunnel {
     host: String,
     port: u16,
+    variable: &'static str,
     login: Option<HeaderValue>,
 }
 
@@ -33,17 +34,15 @@ impl Tunnel {
     /// The environment's proxy for this relay; none where it is on this machine.
     ///
     /// # Errors
-    /// There is one of a kind that is not supported; the text names it.
+    /// There is one of a kind that is not supported, or what is set names none; the text says which.
     pub(super) fn from_env(relay: &RelayUrl) -> Result<Option<Self>, String> {
         let url: Uri = relay.http().parse().map_err(|_| format!("{relay} is not an address"))?;
-        let Some(proxy) = proxy_for(&url) else { return Ok(None) };
-        let unfit = || format!("the environment's proxy {} cannot be used; it takes http://HOST:PORT", proxy.uri());
-        if proxy.uri().scheme_str() != Some("http") {
-            return Err(unfit());
-        }
-        let host = proxy.uri().host().ok_or_else(unfit)?.trim_matches(['[', ']']).to_owned();
-        let port = proxy.uri().port_u16().unwrap_or(80);
-        Ok(Some(Self { host, port, login: proxy.basic_auth().cloned() }))
+        let Some(named) = proxy_for(&url)? else { return Ok(None) };
+        let named = named.plain()?;
+        let uri = named.proxy.uri();
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let port = uri.port_u16().unwrap_or(80);
+        Ok(Some(Self { host, port, variable: named.variable, login: named.proxy.basic_auth().cloned() }))
     }
 
     fn authority(&self) -> String {
@@ -58,12 +57,14 @@ impl Tunnel {
     pub(super) fn dial(&self, relay: &RelayUrl, deadline: Instant) -> Result<TcpStream, Reason> {
         let (shown, port) = (relay.host(), relay.port());
         let host = if shown.contains(':') { format!("[{shown}]:{port}") } else { format!("{shown}:{port}") };
-        let refused = |text: String| Reason::Proxy { proxy: self.authority(), host: host.clone(), text };
+        let proxy = || format!("http://{} of {}", self.authority(), self.variable);
+        let refused = |text: String| Reason::Proxy { proxy: proxy(), host: host.clone(), text };
         let broken = |error: io::Error| match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Reason::TimedOut,
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => refused(Reason::TimedOut.to_string()),
             _ => refused(error.to_string()),
         };
-        let stream = dial(&self.host, self.port, deadline)?;
+        // Whoever reads "no connection to 10.1.2.3" would look for a relay there.
+        let stream = dial(&self.host, self.port, deadline).map_err(|reason| refused(reason.to_string()))?;
         stream.set_nonblocking(false).map_err(broken)?;
         self.ask(&stream, &host, deadline).map_err(broken)?;
         let status = read_status(&stream, deadline).map_err(broken)?;

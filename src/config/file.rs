@@ -76,6 +76,28 @@ pub fn make_private(path: &Path, meta: &Metadata) -> Result<(), Loose> {
     Ok(())
 }
 
+/// The same for a file that the relay cannot go without, whoever may have written it; what cannot be changed is only said.
+/// Where there is no such file, nothing happens.
+pub fn tighten(path: &Path) {
+    let Ok(meta) = fs::metadata(path) else { return };
+    let mode = meta.mode() & 0o777;
+    if mode & 0o002 == 0 {
+        if let Err(loose) = make_private(path, &meta) {
+            tracing::warn!(file = %path.display(), "{loose}, and that cannot be changed; `chmod 600` it");
+        }
+        return;
+    }
+    let _ = fs::set_permissions(path, fs::Permissions::from_mode(mode & 0o700));
+    let now = fs::metadata(path).map_or(mode, |meta| meta.mode() & 0o777);
+    let (before, now) = (format!("{mode:03o}"), format!("{now:03o}"));
+    let text = if now.ends_with("00") {
+        "everybody could write this; it is for its owner alone now. If somebody may have, look whether what it holds is yours"
+    } else {
+        "everybody may write this, and that cannot be changed; `chmod 600` it"
+    };
+    tracing::warn!(file = %path.display(), before, now, "{text}");
+}
+
 /// Others may read or write what is for its owner alone, and that could not be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("others may {} it (mode {mode:03o})", if mode & 0o022 == 0 { "read" } else { "read or write" })]

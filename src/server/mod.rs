@@ -9,6 +9,7 @@ pub mod exit;
 mod figures;
 pub mod healthcheck;
 mod inherited;
+mod lapses;
 pub(crate) mod listeners;
 mod notify;
 pub mod preflight;
@@ -23,6 +24,7 @@ mod watch;
 pub use self::inherited::Inherited;
 
 use self::certificates::Prepared;
+use self::lapses::Lapses;
 use self::notify::Notify;
 use self::preflight::{ProbeError, Surroundings};
 use self::stalls::Stalls;
@@ -121,7 +123,8 @@ fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> 
     shards.listen(listeners);
     let notify = Notify::from_environment();
     let stalls = Stalls::new(config.shards);
-    Ok(Running { config: config.clone(), key, nofile, shared, shards, control, kept, ordered, notify, stalls })
+    let lapses = Lapses::default();
+    Ok(Running { config: config.clone(), key, nofile, shared, shards, control, kept, ordered, notify, stalls, lapses })
 }
 
 /// Raises the limits, tries io_uring, and gives how many files may be open.

@@ -1,6 +1,7 @@
 //! The main thread once the relay runs: it carries out orders, and ends everything in order.
 
 use super::certificates::Kept;
+use super::lapses::Lapses;
 use super::notify::Notify;
 use super::stalls::Stalls;
 use super::threads::Shards;
@@ -9,6 +10,7 @@ use crate::config::{Config, Secret};
 use crate::control::message::Request;
 use crate::shard::mail::{DrainPlan, Mail};
 use crate::shard::shared::Shared;
+use crate::telemetry::clock::unix_now;
 use crate::telemetry::life::{SHARD_STUCK_AFTER, Stage};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::sync::Arc;
@@ -54,6 +56,7 @@ pub(super) struct Running {
     pub(super) ordered: Receiver<Order>,
     pub(super) notify: Notify,
     pub(super) stalls: Stalls,
+    pub(super) lapses: Lapses,
 }
 
 impl Running {
@@ -94,6 +97,9 @@ impl Running {
     fn look_after(&mut self, now: Instant) {
         let beats = &self.shared.life.beats;
         self.stalls.log(now, beats);
+        if let Some(all) = &self.shared.certificates {
+            self.lapses.log(&all.statuses(), unix_now().as_secs());
+        }
         match beats.stuck(now, SHARD_STUCK_AFTER) {
             None => self.notify.alive(&self.status()),
             Some(shard) => self.notify.status(&format!("shard {shard} is stuck")),

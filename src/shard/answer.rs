@@ -6,6 +6,7 @@ use super::bounds::ANSWER_PIECE_BYTES;
 use super::cells::KeyRefused;
 use super::close::CloseReason;
 use super::connection::Phase;
+use super::guesses::Guesses;
 use crate::http::{self, Reply};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -119,7 +120,7 @@ impl Shard {
         self.cells.keys_refused[KeyRefused::NotLookedAt as usize] += 1;
         self.log_wrong_key(address);
         let keep_alive = self.connections[conn as usize].early.as_ref().is_some_and(|early| early.keep_alive);
-        let seconds = wait.as_millis().div_ceil(1000) as u64;
-        self.respond(conn, http::too_many_keys(seconds, keep_alive));
+        let (held, seconds) = Guesses::told_after(wait);
+        self.hold_answer(conn, http::too_many_keys(seconds, keep_alive).into(), held);
     }
 }

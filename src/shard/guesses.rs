@@ -18,6 +18,8 @@ const FREE: u64 = 3;
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 /// What one costs at the most.
 const DELAY_MAX: Duration = Duration::from_secs(5);
+/// What one costs at the least that is not looked at.
+const HELD_MIN: Duration = Duration::from_secs(1);
 /// So many that are not forgiven yet, and no further key is looked at.
 const TRIES_MAX: u64 = 20;
 /// Networks that are kept: some 500 KB.
@@ -37,6 +39,15 @@ impl Guesses {
             outstanding.checked_sub((TRIES_MAX - 1) * FORGIVEN_AFTER_MS)
         });
         waits.max().filter(|&wait| wait > 0).map(Duration::from_millis)
+    }
+
+    /// What a wait that [`Guesses::wait`] asks for comes to: for how long its answer is held back, so that asking again and
+    /// again costs the relay next to nothing, and the whole seconds that are left to wait then.
+    #[must_use]
+    pub fn told_after(wait: Duration) -> (Duration, u64) {
+        let held = wait.clamp(HELD_MIN, DELAY_MAX);
+        let left = wait.saturating_sub(held).as_millis().div_ceil(1000) as u64;
+        (held, left.max(1))
     }
 
     /// Counts a wrong key and says for how long its answer is to be held back.
@@ -141,6 +152,15 @@ mod tests {
         assert!(guesses.all().len() <= GROUPS_MAX);
         assert!(guesses.wait(ip("192.0.2.1"), NOW).is_some(), "the worst of them is remembered");
         assert_eq!(guesses.wait(ip("198.51.100.1"), NOW), None, "a full table keeps nobody out");
+    }
+
+    #[test]
+    fn who_is_not_looked_at_is_told_so_late() {
+        let told = |ms| Guesses::told_after(Duration::from_millis(ms));
+        assert_eq!(told(30_000), (DELAY_MAX, 25));
+        assert_eq!(told(5_001), (DELAY_MAX, 1));
+        assert_eq!(told(2_000), (Duration::from_secs(2), 1));
+        assert_eq!(told(1), (HELD_MIN, 1));
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub use error::{OpenError, StoreError};
 pub use legacy::Imported;
 pub use schema::Opened;
 
-use crate::config::file::folder_of;
+use crate::config::file::{beside, folder_of, tighten};
 use crate::proto::limits::LimitsOverride;
 use crate::proto::quota::day_of;
 use crate::proto::token::{TokenHash, TokenId, TokenKey};
@@ -106,6 +106,7 @@ impl Store {
         }
         let lock = StoreLock::take(path)?;
         create_private(path)?;
+        tighten_all(path);
         let sqlite = |e: rusqlite::Error| OpenError::of_sqlite(path, &e);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
@@ -347,6 +348,16 @@ impl Store {
     pub(crate) fn set_pages_max(&self, pages: u32) {
         let set = self.connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()));
         assert_eq!(set, Ok(()));
+    }
+}
+
+/// Takes the rights of others off the store's files. Whoever may open the lock file could hold the lock, and keep the relay
+/// from starting; nothing in it is believed, so one that everybody could write will do.
+fn tighten_all(path: &Path) {
+    // SQLite and the lock go by the file's own name, wherever a symbolic link to it stands.
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    for suffix in ["", "-wal", "-shm", ".lock"] {
+        tighten(&beside(&real, suffix));
     }
 }
 

@@ -53,7 +53,15 @@ impl CertificateStatus {
     /// What the operator has to look at, at this Unix second, in one line; `None`: all is well.
     #[must_use]
     pub fn fault(&self, now: u64) -> Option<String> {
-        let state = match self.not_after {
+        let state = self.state(now)?;
+        let reason = self.last_error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
+        Some(format!("certificate {}: {state}{reason}", self.name))
+    }
+
+    /// What is wrong, without the reason; it stays the same for as long as the same is wrong.
+    #[must_use]
+    pub fn state(&self, now: u64) -> Option<String> {
+        Some(match self.not_after {
             None => "no certificate yet".to_owned(),
             Some(not_after) if not_after < now => format!("ended {}", write_rfc3339(not_after)),
             Some(_) if now < self.not_before => {
@@ -63,9 +71,7 @@ impl CertificateStatus {
                 None => return None,
                 Some(_) => format!("not renewed, valid until {}", write_rfc3339(not_after)),
             },
-        };
-        let reason = self.last_error.as_deref().map(|error| format!(": {error}")).unwrap_or_default();
-        Some(format!("certificate {}: {state}{reason}", self.name))
+        })
     }
 }
 

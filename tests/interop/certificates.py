@@ -11,6 +11,24 @@ def openssl(*args):
     subprocess.run(["openssl", *map(str, args)], check=True, capture_output=True)
 
 
+def certificate_until(directory, file, end):
+    """The same, which ends at that time (a `datetime` of UTC)."""
+    directory = pathlib.Path(directory)
+    cert, key = certificate(directory, file)
+    (directory / "index").write_text("")
+    (directory / "serial").write_text("01")
+    settings = {"database": directory / "index", "serial": directory / "serial", "new_certs_dir": directory}
+    settings |= {"default_md": "sha256", "policy": "policy"}
+    lines = ["[ca]", "default_ca = own", "[own]", *(f"{name} = {value}" for name, value in settings.items())]
+    (directory / "ca").write_text("\n".join([*lines, "[policy]", "commonName = supplied", ""]))
+    # `x509` takes whole days only.
+    openssl(
+        "ca", "-batch", "-selfsign", "-notext", "-config", directory / "ca", "-keyfile", key, "-in", directory / f"{file}.csr",
+        "-extfile", directory / f"{file}.extensions", "-enddate", end.strftime("%y%m%d%H%M%SZ"), "-out", cert,
+    )  # fmt: skip
+    return cert, key
+
+
 def certificate(directory, file, *names, days=30):
     """A self-signed certificate: the paths of chain and key. `days` below 0: it has ended.
 

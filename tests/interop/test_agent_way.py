@@ -7,6 +7,7 @@ import pytest
 
 from agents import DONE, Agent, AiServer, Phone, Process, event, head, program
 from proxy import NAMES, Proxy
+from relay import free_port
 from terminal import AtTerminal
 
 TOKEN = "oc_pair_" + "0" * 32
@@ -88,11 +89,28 @@ async def test_a_proxy_that_refuses_or_cannot_be_used_is_told(tmp_path, start):
     server = await asyncio.start_server(refuse, "127.0.0.1", 0)
     url = f"http://me:secretword@127.0.0.1:{server.sockets[0].getsockname()[1]}"
     agent = start("wss://relay.example", "--echo", "--token", TOKEN, env={"HTTPS_PROXY": url})
-    await said(agent, "the proxy 127.0.0.1:", "relay.example:443", "407 Proxy Authentication Required")
+    await said(agent, "the proxy http://127.0.0.1:", "of HTTPS_PROXY", "relay.example:443", "407 Proxy Authentication Required")
     assert "secretword" not in agent.output()
     server.close()
     agent = start("wss://relay.example", "--echo", "--token", TOKEN, env={"ALL_PROXY": "socks5://127.0.0.1:1"})
     assert agent.process.wait(20) == 1 and "socks5://127.0.0.1:1" in agent.output(), agent.output()
+
+
+@pytest.mark.parametrize("value", ["garbage://me:secretword@x", "http://[::1"])
+@pytest.mark.parametrize("token", [("--token", TOKEN), ()], ids=["token", "register"])
+async def test_a_proxy_that_cannot_be_read_is_told_and_not_gone_around(start, value, token):
+    agent = start("wss://relay.example", "--echo", *token, env={"HTTPS_PROXY": value})
+    assert agent.process.wait(20) == 1, agent.output()
+    assert "HTTPS_PROXY is " in agent.output() and "http://HOST:PORT" in agent.output()
+    assert "secretword" not in agent.output()
+
+
+@pytest.mark.parametrize("token", [("--token", TOKEN), ()], ids=["token", "register"])
+async def test_a_proxy_that_does_not_answer_is_named(start, token):
+    port = free_port()
+    agent = start("wss://relay.example", "--echo", *token, env={"HTTPS_PROXY": f"http://me:secretword@127.0.0.1:{port}"})
+    await said(agent, f"the proxy http://127.0.0.1:{port} of HTTPS_PROXY")
+    assert "secretword" not in agent.output()
 
 
 ANSWERS = [

@@ -1,12 +1,13 @@
 """Certificates from files: which one a client is shown, and what happens when the files change."""
 
+import datetime
 import functools
 import os
 import signal
 import ssl
 
 import pytest
-from certificates import certificate, tls_flags
+from certificates import certificate, certificate_until, tls_flags
 from relay import GENEROUS, free_port
 from secure import der, secure_pair, shown, talk, trusting, unchecked, wait_for
 
@@ -120,3 +121,21 @@ def test_one_bad_certificate_of_several_holds_up_no_other(start_relay, make, tmp
     certificates = relay.health()["certificates"]
     assert "none.pem" in certificates and "ended.pem" in certificates and str(a[0]) not in certificates
 
+
+def test_a_certificate_that_ends_while_the_relay_runs_is_told_once_and_once_when_it_is_renewed(start_relay, make, tmp_path):
+    port = free_port()
+    end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=5)
+    cert, key = certificate_until(tmp_path, "a.example", end)
+    other = make("b.example")
+    relay = start_relay(*flags(port, (cert, key), other))
+    assert relay.health()["certificates"] == "ok" and not relay.lines("is not well")
+    wait_for(relay.log, lambda: relay.lines("is not well"))
+    assert relay.health()["status"] == "degraded"
+    new_cert, new_key = make("new", "a.example")
+    replace(cert, new_cert)
+    replace(key, new_key)
+    relay.process.send_signal(signal.SIGHUP)
+    wait_for(relay.log, lambda: relay.lines("is well again"))
+    [told], [healed] = relay.lines("is not well"), relay.lines("is well again")
+    assert (told["level"], told["certificate"]) == ("WARN", str(cert)) and told["state"].startswith("ended 20")
+    assert (healed["level"], healed["certificate"]) == ("INFO", str(cert))

@@ -95,6 +95,24 @@ def test_a_key_file_that_others_may_read_is_made_private_with_a_warning(start_re
     assert (line["level"], line["file"], line["before"]) == ("WARN", str(key_file), f"{mode:o}")
 
 
+@pytest.mark.parametrize(("mode", "lock_mode"), [(0o640, 0o644), (0o664, 0o666), (0o666, 0o660)])
+def test_files_of_the_store_that_others_may_open_are_made_private_with_a_warning(start_relay, mode, lock_mode):
+    relay = start_relay()
+    relay.process.kill()
+    relay.process.wait()
+    modes = {relay.db: mode, relay.db.with_name("relay.db.lock"): lock_mode}
+    modes |= {relay.db.with_name(f"relay.db-{name}"): mode for name in ("wal", "shm")}
+    for file, before in modes.items():
+        file.chmod(before)
+    relay.start()
+    assert {file.name: stat.S_IMODE(file.stat().st_mode) for file in modes} == {file.name: 0o600 for file in modes}
+    told = {line["file"]: (line["level"], line["before"]) for line in relay.lines("for its owner alone")}
+    assert told == {str(file): ("WARN", f"{before:o}") for file, before in modes.items()}
+    relay.stop()
+    relay.start()
+    assert len(relay.lines("for its owner alone")) == 0, "once"
+
+
 @pytest.fixture
 def unread():
     """The end of a pipe that nobody reads any more."""

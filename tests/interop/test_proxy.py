@@ -59,6 +59,22 @@ def test_a_relay_elsewhere_is_asked_through_the_proxy_unless_no_proxy_names_it(s
     assert len(proxy.heads) == 1
 
 
+@pytest.mark.parametrize("value", ["garbage://me:word@x", "http://[::1", "http://me:word@127.0.0.1:99999"])
+def test_a_proxy_that_cannot_be_read_is_an_error_and_not_gone_around(relay, tmp_path, value):
+    done = admin(tmp_path, "https://relay.invalid", HTTPS_PROXY=value)
+    assert done.returncode == 2, done.stderr
+    assert "HTTPS_PROXY is " in done.stderr and "http://HOST:PORT" in done.stderr and "word" not in done.stderr
+    done = admin(tmp_path, f"http://127.0.0.1:{relay.port}", HTTP_PROXY=value)
+    assert done.returncode == 0, "this machine is asked without one"
+
+
+def test_a_proxy_that_does_not_answer_is_named(tmp_path):
+    port = free_port()
+    done = admin(tmp_path, "https://relay.invalid", ALL_PROXY=f"http://me:word@127.0.0.1:{port}")
+    assert done.returncode == 1
+    assert f"the proxy http://127.0.0.1:{port} of ALL_PROXY" in done.stderr and "word" not in done.stderr
+
+
 def test_a_proxy_for_plain_http_is_not_taken_for_https(tmp_path):
     proxy = Proxy(9)
     assert admin(tmp_path, "https://relay.invalid", **proxy.environment("HTTP_PROXY", "http_proxy")).returncode == 1

@@ -81,6 +81,8 @@ pub(super) struct Api {
     agent: Agent,
     base: String,
     key: String,
+    /// What is said in front of errors where a proxy is on the way.
+    through: String,
 }
 
 impl Api {
@@ -113,6 +115,8 @@ impl Api {
             }
         };
         let tls = TlsConfig::builder().unversioned_rustls_crypto_provider(provider()).root_certs(roots).build();
+        let proxy = proxy::proxy_for(&url).map_err(ApiError::Usage)?;
+        let through = proxy.map(|named| format!("through {named}: ")).unwrap_or_default();
         let agent = Agent::config_builder()
             .timeout_global(Some(TIMEOUT))
             .http_status_as_error(false)
@@ -123,13 +127,14 @@ impl Api {
             .tls_config(tls)
             .build()
             .new_agent();
-        Ok(Self { agent, base: base.trim_end_matches('/').to_owned(), key })
+        Ok(Self { agent, base: base.trim_end_matches('/').to_owned(), key, through })
     }
 
     /// One call; the answer's JSON, null where there is none.
     pub(super) fn call(&self, method: &str, path: &str, body: Option<Value>) -> Result<Value, ApiError> {
         let url = format!("{}{path}", self.base);
-        let unreachable = |error: ureq::Error| ApiError::Unreachable { url: url.clone(), detail: error.to_string() };
+        let unreachable =
+            |error: ureq::Error| ApiError::Unreachable { url: url.clone(), detail: format!("{}{error}", self.through) };
         let mut answer = self.send(method, &url, body).map_err(unreachable)?;
         let text = answer.body_mut().read_to_string().map_err(unreachable)?;
         let json: Value = serde_json::from_str(&text).unwrap_or_default();

@@ -3,7 +3,7 @@
 //! `instant-acme` has a client of its own, which waits without end, reads without end, and does not show `Retry-After`.
 
 use super::super::certificate::provider;
-use crate::config::proxy::proxy_for;
+use crate::config::proxy::{Named, proxy_for};
 use bytes::Bytes;
 use http::Uri;
 use http_body_util::{BodyExt, Limited};
@@ -105,20 +105,20 @@ impl Service<Uri> for Way {
     }
 
     fn call(&mut self, url: Uri) -> Self::Future {
-        let Some(proxy) = proxy_for(&url) else {
-            let connecting = self.direct.call(url);
-            return Box::pin(async move { Ok(connecting.await?) });
+        let named = match proxy_for(&url).and_then(|named| named.map(Named::plain).transpose()) {
+            Ok(Some(named)) => named,
+            Ok(None) => {
+                let connecting = self.direct.call(url);
+                return Box::pin(async move { Ok(connecting.await?) });
+            }
+            Err(text) => return Box::pin(async move { Err(text.into()) }),
         };
-        if proxy.uri().scheme_str() != Some("http") {
-            let text = format!("the environment's proxy {} cannot be used; it takes http://HOST:PORT", proxy.uri());
-            return Box::pin(async move { Err(text.into()) });
-        }
-        let mut tunnel = Tunnel::new(proxy.uri().clone(), self.direct.clone());
-        if let Some(login) = proxy.basic_auth() {
+        let mut tunnel = Tunnel::new(named.proxy.uri().clone(), self.direct.clone());
+        if let Some(login) = named.proxy.basic_auth() {
             tunnel = tunnel.with_auth(login.clone());
         }
         let connecting = tunnel.call(url);
-        let failed = move |error| format!("through the proxy {}: {error}", proxy.uri());
+        let failed = move |error| format!("through {named}: {error}");
         Box::pin(async move { connecting.await.map_err(|error| failed(error).into()) })
     }
 }
