@@ -1,7 +1,7 @@
 //! New connections: caps, addresses, and the first receive.
 
 use super::Shard;
-use super::bounds::{ARRIVALS_A_CALM_TURN, ARRIVALS_A_TURN, ARRIVED_MAX, TURNED_AWAY_FOR, TURNED_AWAY_MAX};
+use super::bounds::{ARRIVALS_A_CALM_TURN, ARRIVALS_A_TURN, CALM_CROWD, CROWD, TURNED_AWAY_FOR, TURNED_AWAY_MAX};
 use super::close::CloseReason;
 use super::connection::{Connection, Early, Phase};
 use super::listening::Listening;
@@ -27,8 +27,10 @@ pub struct Accepting {
     stalled: Vec<u32>,
     /// Sockets that wait to be looked at, with their listeners.
     arrived: VecDeque<(u32, OwnedFd)>,
-    /// There are so many of them that no more are accepted for a while.
-    held: bool,
+    /// Listeners to be armed again when few of them wait.
+    held: Vec<u32>,
+    /// Accepted since the last tick.
+    recent: usize,
     /// Connections over a cap that are being told so. At most [`TURNED_AWAY_MAX`].
     pub(super) turned_away: usize,
 }
@@ -51,14 +53,15 @@ impl Shard {
         self.let_in(usize::MAX);
         self.accepting.listening.stop(&mut self.ring);
         self.accepting.stalled.clear();
+        self.accepting.held.clear();
     }
 
     /// Arms listeners again that failed to accept, after a pause.
     pub(super) fn resume_listening(&mut self) {
-        if self.accepting.arrived.len() > ARRIVED_MAX / 2 {
-            return;
+        // The crowd is over.
+        if std::mem::take(&mut self.accepting.recent) < CROWD {
+            self.accepting.listening.set_one_by_one(&mut self.ring, false);
         }
-        self.accepting.held = false;
         for index in std::mem::take(&mut self.accepting.stalled) {
             self.accepting.listening.arm(&mut self.ring, index);
         }
@@ -73,43 +76,41 @@ impl Shard {
                 } else {
                     self.accepting.arrived.push_back((listener, socket));
                 }
+                self.accepting.recent += 1;
                 self.accepting.listening.handle_completion(listener, more);
-                let one_by_one = self.accepting.listening.get(listener).is_some_and(|listener| listener.inherited);
-                if one_by_one && self.accepting.arrived.len() < ARRIVED_MAX {
-                    self.accepting.listening.arm(&mut self.ring, listener);
-                } else if !more {
-                    self.accepting.stalled.push(listener);
+                if !more {
+                    self.accepting.held.push(listener);
                 }
-                self.hold_arrivals();
+                let crowd = if self.turns.is_calm(self.clock.now()) { CALM_CROWD } else { CROWD };
+                if self.accepting.arrived.len() >= crowd {
+                    self.accepting.listening.set_one_by_one(&mut self.ring, true);
+                }
             }
             Err(error) => {
                 self.accepting.listening.handle_completion(listener, more);
-                if !self.is_draining() {
-                    // Out of descriptors or memory: the backlog keeps who comes, and the next tick tries again.
-                    self.accepting.stalled.push(listener);
-                    // As it was asked to: see `hold_arrivals`.
-                    if error.raw_os_error() != Some(Errno::CANCELED.raw_os_error()) {
-                        self.cells.accept_errors += 1;
-                        self.log_accept_error(&error);
-                    }
+                if self.is_draining() {
+                    return;
                 }
+                if error.raw_os_error() == Some(Errno::CANCELED.raw_os_error()) {
+                    // It is to go on one by one.
+                    self.accepting.held.push(listener);
+                    return;
+                }
+                // Out of descriptors or memory: the backlog keeps who comes, and the next tick tries again.
+                self.accepting.stalled.push(listener);
+                self.cells.accept_errors += 1;
+                self.log_accept_error(&error);
             }
         }
-    }
-
-    /// Where more come than can be let in, the kernel keeps those that come after them.
-    fn hold_arrivals(&mut self) {
-        if self.accepting.arrived.len() < ARRIVED_MAX || std::mem::replace(&mut self.accepting.held, true) {
-            return;
-        }
-        self.accepting.listening.hold(&mut self.ring);
     }
 
     /// Lets a turn's share of those in who have arrived: more where no message has been forwarded lately.
     pub(super) fn take_arrivals(&mut self) {
         self.let_in(if self.turns.is_calm(self.clock.now()) { ARRIVALS_A_CALM_TURN } else { ARRIVALS_A_TURN });
-        if self.accepting.held {
-            self.resume_listening();
+        if self.accepting.arrived.len() < ARRIVALS_A_TURN {
+            for index in std::mem::take(&mut self.accepting.held) {
+                self.accepting.listening.arm(&mut self.ring, index);
+            }
         }
     }
 

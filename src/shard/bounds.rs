@@ -132,8 +132,11 @@ pub(super) const ANSWER_PIECE_BYTES: usize = 16 << 10;
 pub(super) const ARRIVALS_A_TURN: usize = 4;
 /// The same where no message was forwarded for [`CALM`].
 pub(super) const ARRIVALS_A_CALM_TURN: usize = 64;
-/// Sockets that are accepted and wait to be let in; with so many, no more are accepted.
-pub(super) const ARRIVED_MAX: usize = 1024;
+/// Sockets that are accepted and wait to be let in, from which on connections are accepted one by one: left to itself,
+/// the kernel accepts all that wait in one go, while nothing is forwarded.
+pub(super) const CROWD: usize = 64;
+/// The same where no message was forwarded for [`CALM`].
+pub(super) const CALM_CROWD: usize = 1024;
 
 /// Authentications of a token at once, and each second from then on. Further ones wait for a moment and are then sent
 /// away: what replaces itself over and over costs most of all that a token can ask for.

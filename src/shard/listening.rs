@@ -9,6 +9,8 @@ use std::os::fd::AsFd;
 #[derive(Default)]
 pub(super) struct Listening {
     all: Vec<Option<Entry>>,
+    /// Connections are accepted one by one.
+    one_by_one: bool,
     /// No more is accepted.
     stopped: bool,
 }
@@ -40,13 +42,20 @@ impl Listening {
             return;
         }
         let socket = entry.listener.socket.as_fd();
-        if entry.listener.inherited { ring.accept_once(socket, index) } else { ring.accept(socket, index) }
+        match entry.listener.inherited || self.one_by_one {
+            true => ring.accept_once(socket, index),
+            false => ring.accept(socket, index),
+        }
     }
 
-    /// Accepts no more until the listeners are armed again.
-    pub(super) fn hold(&mut self, ring: &mut Ring) {
+    /// Accepts connections one by one from now on, or as many as there are. Listeners that are told to stop accepting for
+    /// that are to be armed again at their last completion.
+    pub(super) fn set_one_by_one(&mut self, ring: &mut Ring, one_by_one: bool) {
+        if std::mem::replace(&mut self.one_by_one, one_by_one) == one_by_one || !one_by_one {
+            return;
+        }
         for (index, entry) in self.all.iter().enumerate() {
-            // The service manager's are armed for each connection.
+            // The service manager's are armed for each connection anyway.
             if entry.as_ref().is_some_and(|entry| entry.accepting && !entry.listener.inherited) {
                 ring.cancel_accept(index as u32);
             }
@@ -154,16 +163,21 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_that_was_held_is_accepted_on_again_when_it_is_armed() {
+    fn in_a_crowd_each_turn_accepts_one() {
         let (mut ring, mut listening) = (Ring::new().unwrap(), Listening::default());
         let (one, address) = listener(false);
         listening.add(&mut ring, vec![one]);
-        listening.hold(&mut ring);
+        listening.set_one_by_one(&mut ring, true);
         assert!(turn(&mut ring, &mut listening).is_empty());
-        let _client = TcpStream::connect(address).unwrap();
-        assert!(turn(&mut ring, &mut listening).is_empty(), "the kernel keeps it");
+        let _clients: Vec<_> = (0..5).map(|_| TcpStream::connect(address).unwrap()).collect();
+        assert!(turn(&mut ring, &mut listening).is_empty(), "the kernel keeps them");
+        for _ in 0..2 {
+            listening.arm(&mut ring, 0);
+            assert_eq!(turn(&mut ring, &mut listening), [address]);
+        }
+        listening.set_one_by_one(&mut ring, false);
         listening.arm(&mut ring, 0);
-        assert_eq!(turn(&mut ring, &mut listening), [address]);
+        assert_eq!(turn(&mut ring, &mut listening), [address; 3]);
     }
 
     #[test]
