@@ -8,6 +8,7 @@ does not encrypt is answered in clear. Put your model where `answer` is. The mes
 """
 
 import asyncio
+import contextlib
 import sys
 
 from coralmux import Client, Link, LinkError, Refused
@@ -23,6 +24,12 @@ async def answer(client, text):
     await client.send("chat.done", {"full_text": " ".join(words)})
 
 
+def say(*words):
+    """Shows a line; where nobody reads any more (a closed terminal, a log's reader that died) the agent answers on."""
+    with contextlib.suppress(OSError):
+        print(*words, flush=True)
+
+
 async def main(link):
     async with Client("agent", link) as client:
         async for event in client:
@@ -31,16 +38,16 @@ async def main(link):
                 if not isinstance(text, str):
                     await client.send("chat.error", {"code": "BACKEND_ERROR", "message": "the question has no text"})
                     continue
-                print(f"phone ({event.protection.value}):", printable(text), flush=True)
+                say(f"phone ({event.protection.value}):", printable(text))
                 await answer(client, text)
             elif event.type == "client.connected":
-                print("Connected; the phone is", "online" if client.paired else "offline", flush=True)
+                say("Connected; the phone is", "online" if client.paired else "offline")
             elif event.type == "client.agreed":
-                print(f"Encrypted, {event.protection.value}.", client.fingerprint or "", flush=True)
+                say(f"Encrypted, {event.protection.value}.", client.fingerprint or "")
             elif event.type == "status":
-                print("The phone is", "online" if client.paired else "offline", flush=True)
+                say("The phone is", "online" if client.paired else "offline")
             elif event.type in ("chat.error", "client.refused", "client.lost") and "message" in event.payload:
-                print(f"{event.type}: {printable(event.payload['message'])}", flush=True)
+                say(f"{event.type}: {printable(event.payload['message'])}")
 
 
 if __name__ == "__main__":

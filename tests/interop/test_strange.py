@@ -9,6 +9,7 @@ import pytest
 from websockets.asyncio.server import serve
 
 from agents import Agent, Process
+from coralmux import wire
 from relay import ROOT
 
 TOKEN = "oc_pair_" + "0" * 32
@@ -100,3 +101,11 @@ async def test_a_strange_message_costs_itself_and_nothing_else(tmp_path, make):
             assert relay.connections == 1 and agent.process.poll() is None, agent.output()
         finally:
             agent.kill()
+
+
+def test_numbers_that_are_none_are_null_for_the_python_client():
+    text = '{"a": NaN, "b": [Infinity, -Infinity], "c": "NaN"}'
+    assert wire.loads(text) == {"a": None, "b": [None, None], "c": "NaN"}
+    for text in ("NaNs", "[--Infinity]", "{NaN: 1}"):
+        with pytest.raises(ValueError):
+            wire.loads(text)
