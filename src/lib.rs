@@ -26,7 +26,6 @@ pub mod proxy;
 pub mod session;
 
 #[cfg(feature = "agent")]
-#[allow(clippy::print_stderr)]
 pub mod agent;
 #[cfg(feature = "client")]
 pub mod client;
