@@ -2,7 +2,7 @@
 // are: blocks that cannot change any more are settled and never read again; what follows is read again only when it has
 // grown by a part of itself, and until then what is new stands behind it as it is.
 
-import { Builder, TooMany, plain } from './markdown.js';
+import { Builder, CHUNK, TooMany, grow, plain } from './markdown.js';
 import { parse } from './parse.js';
 import { BIDI } from './words.js';
 
@@ -10,7 +10,6 @@ import { BIDI } from './words.js';
 const FORMATTED_MAX = 200_000;
 // What is not settled is read again when it has grown by a sixteenth of what exceeds this.
 const CHEAP = 512;
-const CHUNK = 16_384;
 
 // Elements that text may be put at the end of, and those that hold others.
 const HOLDERS = ['DIV', 'UL', 'OL', 'LI', 'BLOCKQUOTE', 'TABLE', 'THEAD', 'TBODY', 'TR', 'PRE'];
@@ -137,7 +136,7 @@ export class Drawing {
       this.#restFrom = this.#read;
       leafOf(this.#body).append(this.#rest);
     }
-    this.#rest.appendData(this.#text.slice(this.#restFrom, to).replace(BIDI, ''));
+    this.#rest = grow(this.#rest, this.#text.slice(this.#restFrom, to).replace(BIDI, ''));
     this.#restFrom = to;
   }
 
@@ -145,7 +144,7 @@ export class Drawing {
   #showPlain() {
     let from = Math.max(this.#end, this.#plain);
     while (from < this.#text.length) {
-      const room = CHUNK - (this.#chunk?.length ?? CHUNK);
+      const room = CHUNK - (this.#chunk?.parentNode.textContent.length ?? CHUNK);
       if (room <= 0) {
         const made = plain('');
         this.#body.append(made);
@@ -153,7 +152,7 @@ export class Drawing {
         continue;
       }
       const to = from + room;
-      this.#chunk.appendData(this.#text.slice(from, to).replace(BIDI, ''));
+      this.#chunk = grow(this.#chunk, this.#text.slice(from, to).replace(BIDI, ''));
       this.#plain = from = Math.min(to, this.#text.length);
     }
   }

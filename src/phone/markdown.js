@@ -12,10 +12,38 @@ const PROTOCOLS = ['http:', 'https:', 'mailto:'];
 
 export class TooMany extends Error {}
 
+// Long runs of marks and words without end, laid out as one, would keep the page busy.
+const RUN = /^[\p{M}\p{Cf}]|[\p{M}\p{Cf}]{32}|\S{500}/gu;
+// So much text is laid out at once.
+export const CHUNK = 16_384;
+
+// A text, with places to part it at. They are elements: the text stays what it was.
+function partable(text) {
+  const nodes = [];
+  let from = 0;
+  for (const { index, 0: run } of text.matchAll(RUN)) {
+    nodes.push(text.slice(from, (from = index + run.length)), element('wbr'));
+  }
+  return [...nodes, text.slice(from)];
+}
+
 function element(name, ...children) {
   const made = document.createElement(name);
-  made.append(...children);
+  put(made, ...children);
   return made;
+}
+
+function put(parent, ...children) {
+  parent.append(...children.flatMap((child) => (child.at ? partable(child) : child)));
+}
+
+// Puts more behind a last text; returns the new last one.
+export function grow(text, more) {
+  const parent = text.parentNode;
+  const [first, ...others] = partable(more);
+  text.appendData(first);
+  parent.append(...others);
+  return parent.lastChild;
 }
 
 // What reads like an address: with a scheme, or with a name that has a dot in it.
@@ -79,7 +107,7 @@ export class Builder {
   // A block, and what its content goes into.
   #block({ type, tag, attrs, content, info }) {
     if (type === 'fence' || type === 'code_block') return [this.#code(content.replace(/\n$/, ''), info)];
-    if (type === 'plain') return [plain(content)];
+    if (type === 'plain') return [chunks(content)];
     if (type === 'table_open') return this.#table();
     // No level is left out on the way down: those who go from heading to heading count on it.
     if (type === 'heading_open') this.#level = Math.min(this.#level + 1, Number(tag[1]) + 1, 6);
@@ -115,7 +143,7 @@ export class Builder {
   #inline(tokens, parent) {
     const open = [parent];
     const targets = [];
-    const add = (node) => open.at(-1).append(node);
+    const add = (node) => put(open.at(-1), node);
     const item = itemOf(parent);
     for (const [index, token] of tokens.entries()) {
       const { type, tag, nesting, content } = token;
@@ -131,6 +159,7 @@ export class Builder {
         open.push(made);
       } else if (nesting < 0) open.pop();
       else if (type === 'code_inline') add(this.#make('code', content));
+      else if (type === 'plain') add(chunks(content));
       else if (type === 'hardbreak') add(this.#make('br'));
       else if (type === 'softbreak') add('\n');
       else add(index === 0 && item ? this.#task(content, item, parent) : content);
@@ -151,9 +180,9 @@ export class Builder {
   #closeLink({ written, may, isBare }, open) {
     const made = open.pop();
     const text = made.textContent;
-    if (may) made.append(labelOf(text, written).slice(text.length));
-    else if (isBare) made.textContent = `<${text}>`;
-    else if (written && written !== text) made.append(` (${written})`);
+    if (may) put(made, labelOf(text, written).slice(text.length));
+    else if (isBare) made.replaceChildren(...partable(`<${text}>`));
+    else if (written && written !== text) put(made, ` (${written})`);
   }
 
   // The box of a task goes into `parent`; the text behind it.
@@ -179,6 +208,12 @@ function itemOf(block) {
 export function plain(text) {
   const made = element('p', text);
   made.className = 'raw';
+  return made;
+}
+
+function chunks(text) {
+  const made = document.createDocumentFragment();
+  for (let from = 0; from < text.length; from += CHUNK) made.append(plain(text.slice(from, from + CHUNK)));
   return made;
 }
 

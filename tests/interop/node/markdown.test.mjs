@@ -249,3 +249,28 @@ test('what is made to keep the page busy, or to fill it, is drawn within bounds,
     if (!/^(\[a[\d\n]*\]:|```|<a:|\[a\]\(|!\[|\|)/.test(text)) assert.ok(shown.lost <= 0, `${name}: ${JSON.stringify(shown)}`);
   }
 });
+
+test('text made to keep the browser busy with its layout is cut into small parts, and stays what it was', async () => {
+  const marks = `a${'\u0301'.repeat(19_900)}`;
+  const texts = [marks, `\`\`\`\n${marks}\n\`\`\``, `a|b\n-|-\n${marks}|c`, `\`${marks}\``, `[${marks}](https://a.example/)`, marks.repeat(9), '\u0644'.repeat(190_000), '1. '.repeat(60_000)];
+  for (const text of texts) {
+    const shown = await phone.page.evaluate(async (text) => {
+      const { Drawing } = await import('./phone/drawing.js');
+      const whole = document.createElement('div');
+      new Drawing(whole).show(text, true);
+      const slow = document.createElement('div');
+      const drawing = new Drawing(slow);
+      for (let to = 0; to < text.length; to += 4_000) drawing.show(text.slice(0, to), false);
+      const parts = (body) => {
+        const walker = document.createTreeWalker(body, NodeFilter.SHOW_TEXT);
+        let run = 0;
+        while (walker.nextNode()) run = Math.max(run, ...walker.currentNode.data.match(/\p{M}+|[^\s\p{M}]+/gu)?.map((part) => part.length) ?? [0]);
+        return run;
+      };
+      const count = (from) => from.match(/[\u0301\u0644]/g)?.length ?? 0;
+      const longest = Math.max(0, ...[...whole.querySelectorAll('p')].map((one) => (one.querySelector('p') ? 0 : one.textContent.length)));
+      return { run: Math.max(parts(whole), parts(slow)), longest, lost: count(text) - count(whole.textContent) };
+    }, text);
+    assert.ok(shown.run <= 501 && shown.longest <= 20_000 && shown.lost === 0, `${JSON.stringify(text.slice(0, 9))}: ${JSON.stringify(shown)}`);
+  }
+});

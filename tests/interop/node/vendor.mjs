@@ -58,6 +58,9 @@ const LEFT_OUT = {
   'src/rules_inline/html_inline.ts': 'function html_inline() { return false; }',
 };
 
+// Fields, which the package defines in a long way.
+const DEFINED = /\b_defineProperty\(\s*this,(?:\s|\/\/.*|\/\*[^]*?\*\/)*"(\w+)",\s*/g;
+
 const INSIDE = ['markdown-it', 'linkify-it'];
 
 const require = createRequire(import.meta.url);
@@ -113,7 +116,7 @@ const standIns = {
     onLoad({ filter: /\/linkify-it\/build\/index\.mjs$/ }, ({ path }) => ({
       contents: without([UNASKED], without(LINK_CUT, readFileSync(path, 'utf8'), ''), 'false'),
     }));
-    onLoad({ filter: /\/markdown-it\.mjs$/ }, ({ path }) => ({ contents: withoutLeftOut(readFileSync(path, 'utf8')) }));
+    onLoad({ filter: /\/markdown-it\.mjs$/ }, ({ path }) => ({ contents: withoutLeftOut(readFileSync(path, 'utf8')).replace(DEFINED, '(this.$1 = ') }));
   },
 };
 
@@ -125,8 +128,8 @@ export async function vendored() {
     minify: true,
     format: 'esm',
     target: 'es2022',
-    // Names inside linkify-it that nobody else uses.
-    mangleProps: /^(src_|get_(text|pseudo|ip|url|auth|port|host|path|mail|fuzzy|tld|xn|domain|schema|http))/,
+    // Names inside the packages that nobody else uses.
+    mangleProps: /^(backticks(Scanned)?$|nestedPairRE$|_prev_|testSchemaAt$|ddIndent$|bsCount$|enableOnly$|ruler2$|fuzzy(Link|Email|IP)$|__(rules|cache|schemas|opts|find|compile)__$|[be]Marks$|tShift$|bsCount$|listIndent$|parentType$|parseLink|delimiters$|tokens_meta$|pending|pushPending$|skip[SC]|linkLevel$|scanDelims$|posMax$|lineMax$|attr(Index|Push|Set|Get|Join)$|maxNesting$|isPunct|isMdAscii|isWhiteSpace|isValidEntityCode|normalizeReference$|src_|get_(text|pseudo|ip|url|auth|port|host|path|mail|fuzzy|tld|xn|domain|schema|http))/,
     legalComments: 'none',
     banner: { js: `/* markdown-it ${versionOf('markdown-it')}, made by tests/interop/node/vendor.mjs. Licences: licences.txt */` },
     plugins: [standIns],
