@@ -7,7 +7,7 @@ import { BIDI } from './words.js';
 // A longer paragraph is shown as it is: looking for marks in it would keep the page busy.
 const INLINE_MAX = 20_000;
 // What is nested deeper is shown as it is.
-const LEVEL_MAX = 24;
+const LEVEL_MAX = 16;
 
 const parser = new MarkdownIt({ linkify: true });
 // An address stays as it was written; where it may lead is for the one who draws it.
