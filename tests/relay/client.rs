@@ -1,6 +1,6 @@
 //! The client of `coralmux::client` against the real relay, through a wire that can be cut.
 
-use crate::harness::{DEADLINE, Relay, wait_until};
+use crate::harness::{DEADLINE, Relay};
 use coralmux::client::{Client, Encryption, Event, Events, Message, Options, Reason, SendError, Trust, register};
 use coralmux::e2e::PairingSecret;
 use coralmux::proto::token::Role;
@@ -340,18 +340,6 @@ fn the_largest_encrypted_message_arrives() {
     assert_eq!(wait_for_message(&of_agent, "probe").payload, payload(taken));
 }
 
-/// Where it listens with TLS, as it says itself.
-fn tls_address(relay: &Relay) -> SocketAddr {
-    let mut address = None;
-    wait_until("the ready line", || {
-        let log = relay.log();
-        let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        address = lines.find_map(|line| line["tls"].as_str()?.parse().ok());
-        address.is_some()
-    });
-    address.unwrap()
-}
-
 #[test]
 fn over_tls_only_a_trusted_relay_gets_the_token() {
     let folder = tempfile::tempdir().unwrap();
@@ -361,7 +349,7 @@ fn over_tls_only_a_trusted_relay_gets_the_token() {
     fs::write(&key, made.signing_key.serialize_pem()).unwrap();
     let (cert_flag, key_flag) = (certificate.to_str().unwrap(), key.to_str().unwrap());
     let relay = Relay::start(&["--addr", "tls://127.0.0.1:0", "--tls-cert", cert_flag, "--tls-key", key_flag]);
-    let address = tls_address(&relay);
+    let address = relay.tls_address();
     let relay_url = format!("wss://{address}").parse().unwrap();
     let pinned = Trust::PublicRootsAnd(certificate);
     let token = register(&relay_url, &pinned).unwrap();

@@ -88,6 +88,18 @@ impl Relay {
         self.address
     }
 
+    /// Where it listens with TLS, as it says itself.
+    pub(crate) fn tls_address(&self) -> SocketAddr {
+        let mut address = None;
+        wait_until("the ready line", || {
+            let log = self.log();
+            let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            address = lines.find_map(|line| line["tls"].as_str()?.parse().ok());
+            address.is_some()
+        });
+        address.unwrap()
+    }
+
     /// Where it keeps its store.
     pub(crate) fn directory(&self) -> Arc<TempDir> {
         Arc::clone(&self.directory)

@@ -123,7 +123,7 @@ fn others_notice_nothing_of(name: &str) {
     };
     let victim = match kind.needs_tls {
         false => Victim { address: relay.address(), wrap: None },
-        true => Victim { address: tls_address(&relay), wrap: Some(certificate.wrap()) },
+        true => Victim { address: relay.tls_address(), wrap: Some(certificate.wrap()) },
     };
     let tokens = tokens_of_one_shard(&relay);
     let (hostile, others) = tokens.split_at(HOSTILE);
@@ -243,18 +243,6 @@ fn tokens_of_one_shard(relay: &Relay) -> Vec<String> {
         }
     }
     tokens
-}
-
-/// Where the relay listens with TLS, as it says itself.
-fn tls_address(relay: &Relay) -> SocketAddr {
-    let mut address = None;
-    wait_until("the ready line", || {
-        let log = relay.log();
-        let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        address = lines.find_map(|line| line["tls"].as_str()?.parse().ok());
-        address.is_some()
-    });
-    address.unwrap()
 }
 
 /// A relay's certificate, which the attackers trust.
