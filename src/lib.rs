@@ -10,10 +10,10 @@
 //! 4. [`ring`], [`tls`], [`store`], [`telemetry`], [`config`]: the kernel, certificates, the disk, the log, the flags.
 //! 5. `e2e` (feature `e2e`): end-to-end encryption, for the ends; the relay has no use for it. Pure.
 //! 6. [`proto`]: the wire: frames, envelopes, tokens, limits. Pure. [`proxy`]: which proxy the environment names. `console`
-//!    (feature `server`): what a command prints.
+//!    (features `server` and `agent`): what a command prints.
 //!
 //! Beside them stand the ends, which know nothing of the relay's inside: `client` (feature `client`) knows `e2e`,
-//! `proto` and `proxy`, and `agent` (feature `agent`) knows `client`.
+//! `proto` and `proxy`, and `agent` (feature `agent`) knows `client` and `console`.
 //!
 //! [`proto`], [`proxy`], [`session`], `e2e`, `client` and `agent` compile without the `server` feature, on any system.
 
@@ -36,7 +36,7 @@ pub mod e2e;
 pub mod cli;
 #[cfg(feature = "server")]
 pub mod config;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "agent"))]
 pub mod console;
 #[cfg(feature = "server")]
 pub mod control;

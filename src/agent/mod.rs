@@ -36,7 +36,7 @@ use signal_hook::flag;
 use state::{State, StateError};
 use std::cell::RefCell;
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -199,7 +199,7 @@ fn state_path(pairing: &Pairing) -> Result<PathBuf, StateError> {
 
 /// Shows a line to the person; one that cannot be written is nobody's loss.
 pub fn say(line: &str) {
-    let _ = io::stdout().write_all(format!("{line}\n").as_bytes());
+    crate::console::say(line);
 }
 
 /// Whether standard output is a terminal that takes colours (<https://no-color.org>).

@@ -1,6 +1,6 @@
 //! What others have said, made fit for a terminal: the one place through which everything foreign goes that is printed.
 
-use std::io::{self, Write};
+use crate::console;
 
 /// The text on one line. Line breaks and tabs become a space; what a terminal would act on, or what would show the rest
 /// in another order than it has (escapes, bells, bidirectional controls), is written as `\u{1b}`.
@@ -21,11 +21,9 @@ pub fn printable(text: &str) -> String {
     line
 }
 
-/// Tells the person of something that went wrong, on a line of standard error. One that cannot be written is nobody's
-/// loss: a terminal may be closed and a log's reader gone while the agent answers on. The `print!` family would panic.
+/// Tells the person of something that went wrong, on a line of standard error.
 pub(super) fn warn(text: &str) {
-    // In one piece: several threads write here.
-    let _ = io::stderr().write_all(format!("{}\n", printable(text)).as_bytes());
+    console::warn(printable(text));
 }
 
 /// Marks, embeddings, overrides and isolates (Unicode Standard Annex 9).

@@ -1,5 +1,6 @@
 //! Client addresses: networks that an operator names, and which addresses count as one. Pure.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
@@ -107,6 +108,23 @@ pub fn groups_of(address: IpAddr) -> impl Iterator<Item = (Group, u64)> {
     let address = address.to_canonical();
     let all: &[(u8, u64)] = if address.is_ipv4() { &[(32, 1)] } else { &[(64, 1), (56, 4), (48, 16)] };
     all.iter().map(move |&(prefix, share)| (Group { network: masked(address, prefix), prefix }, share))
+}
+
+/// Makes room in a table of networks that has reached `max`: forgets what no longer has a weight, and where there is none of
+/// that, the quarter with the least. So a full table keeps nobody out.
+pub fn forget_least<V, W: Ord + Copy>(all: &mut HashMap<Group, V>, max: usize, weight: impl Fn(&V) -> Option<W>) {
+    all.retain(|_, value| weight(value).is_some());
+    if all.len() < max {
+        return;
+    }
+    let mut weights: Vec<W> = all.values().filter_map(&weight).collect();
+    let mut room = max / 4;
+    let (_, &mut last, _) = weights.select_nth_unstable(room);
+    all.retain(|_, value| {
+        let goes = weight(value) <= Some(last) && room > 0;
+        room -= usize::from(goes);
+        !goes
+    });
 }
 
 fn bits(address: IpAddr) -> u8 {

@@ -1,6 +1,6 @@
 //! How often one client address may register, and of IPv6 also the networks around it. No clock: `now` is passed in.
 
-use crate::config::network::{Group, groups_of};
+use crate::config::network::{Group, forget_least, groups_of};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -67,7 +67,9 @@ impl RegisterLimit {
         }
         for (group, share) in groups_of(address) {
             if self.windows.len() >= GROUPS_MAX && !self.windows.contains_key(&group) {
-                self.make_room(now_ms);
+                forget_least(&mut self.windows, GROUPS_MAX, |window| {
+                    window.left_ms(now_ms).is_some().then(|| window.weight())
+                });
             }
             let fresh = Window { started_ms: now_ms, count: 0, share };
             let window = self.windows.entry(group).or_insert(fresh);
@@ -86,22 +88,6 @@ impl RegisterLimit {
                 window.count = window.count.saturating_sub(1);
             }
         }
-    }
-
-    /// Forgets hours that are over, and where that is not enough, the quarter that registered least.
-    fn make_room(&mut self, now_ms: u64) {
-        self.windows.retain(|_, window| window.left_ms(now_ms).is_some());
-        if self.windows.len() < GROUPS_MAX {
-            return;
-        }
-        let mut weights: Vec<_> = self.windows.values().map(Window::weight).collect();
-        let (_, &mut last, _) = weights.select_nth_unstable(GROUPS_MAX / 4);
-        let mut room = GROUPS_MAX / 4;
-        self.windows.retain(|_, window| {
-            let goes = window.weight() <= last && room > 0;
-            room -= usize::from(goes);
-            !goes
-        });
     }
 }
 

@@ -4,7 +4,7 @@
 //! Exact, so that nobody is slowed for others, and bounded: where too many addresses guess, those that did so least are
 //! forgotten. Of IPv6 a client may have whole networks to choose from, so these count too ([`groups_of`]).
 
-use crate::config::network::{Group, groups_of};
+use crate::config::network::{Group, forget_least, groups_of};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard};
@@ -57,7 +57,7 @@ impl Guesses {
         let mut outstanding = 0;
         for (group, share) in groups_of(address) {
             if all.len() >= GROUPS_MAX && !all.contains_key(&group) {
-                make_room(&mut all, now_unix_ms);
+                forget_least(&mut all, GROUPS_MAX, |&forgiven_at| (forgiven_at > now_unix_ms).then_some(forgiven_at));
             }
             let forgiven_at = all.entry(group).or_insert(now_unix_ms);
             // A clock that was set back does not make the time longer.
@@ -75,22 +75,6 @@ impl Guesses {
         // Each change is whole before anything in it can panic.
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
-}
-
-/// Forgets those that are forgiven, or where there are none, the quarter that is forgiven next.
-fn make_room(all: &mut HashMap<Group, u64>, now_unix_ms: u64) {
-    all.retain(|_, forgiven_at| *forgiven_at > now_unix_ms);
-    if all.len() < GROUPS_MAX {
-        return;
-    }
-    let mut times: Vec<u64> = all.values().copied().collect();
-    let (_, &mut last, _) = times.select_nth_unstable(GROUPS_MAX / 4);
-    let mut room = GROUPS_MAX / 4;
-    all.retain(|_, forgiven_at| {
-        let goes = *forgiven_at <= last && room > 0;
-        room -= usize::from(goes);
-        !goes
-    });
 }
 
 #[cfg(test)]
