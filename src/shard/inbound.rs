@@ -6,11 +6,10 @@
 
 use super::Shard;
 use super::bounds::{
-    AUTH_BYTES_MAX, BACKLOG_SHARE, BACKLOG_SHARE_SCARCE, DIRECT_BYTES_MIN, EMPTY_FRAMES_MAX, GLANCE_BYTES,
-    MESSAGE_TIMEOUT, SMALL_BYTES_MAX,
+    AUTH_BYTES_MAX, DIRECT_BYTES_MIN, EMPTY_FRAMES_MAX, GLANCE_BYTES, MESSAGE_TIMEOUT, SMALL_BYTES_MAX,
 };
 use super::close::CloseReason;
-use super::connection::{NONE, Pauses, Phase};
+use super::connection::{NONE, Phase};
 use super::inbox::{FrameLeft, Inbox, Partial, Skipped};
 use super::message::Step;
 use super::share::Share;
@@ -459,42 +458,6 @@ impl Shard {
         if inbox.as_ref().is_some_and(|inbox| inbox.is_empty()) {
             *inbox = None;
         }
-    }
-
-    /// Keeps bytes that cannot be looked at now, at the end of what waits or in front of it. Where all that waits on the
-    /// shard is too much, a connection with more than its share of that is closed.
-    fn keep_waiting(&mut self, conn: u32, chunk: Chunk, put: fn(&mut VecDeque<Heap>, Heap)) {
-        let own_bytes = self.inbox(conn).waiting_bytes() + chunk.len();
-        let share = match self.backlog.used_bytes() / self.backlog.bytes_max() {
-            0 => usize::MAX,
-            1 => BACKLOG_SHARE,
-            _ => BACKLOG_SHARE_SCARCE,
-        };
-        if own_bytes > share {
-            return self.close(conn, CloseReason::Backlog);
-        }
-        let heap = match chunk {
-            Chunk::Slice(slice) => {
-                let bytes = slice.as_slice();
-                Heap::reserved(bytes.to_vec(), self.backlog.charge(bytes.len()))
-            }
-            Chunk::Heap(mut heap) => {
-                // It is counted already if it has waited before.
-                if heap.reserved_bytes() == 0 {
-                    heap.reserve_more(self.backlog.charge(heap.as_slice().len()));
-                }
-                heap
-            }
-        };
-        put(&mut self.inbox(conn).waiting, heap);
-    }
-
-    /// Pauses reading until `wait` has passed.
-    pub(super) fn slow_down(&mut self, conn: u32, wait: std::time::Duration) {
-        let connection = &mut self.connections[conn as usize];
-        connection.paced = true;
-        connection.pauses.insert(Pauses::RATE);
-        self.throttle(conn, wait);
     }
 }
 

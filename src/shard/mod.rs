@@ -25,6 +25,7 @@ mod message;
 mod newcomers;
 mod outbound;
 mod outbox;
+mod paused;
 mod proxied;
 mod receive;
 mod request;

@@ -8,12 +8,10 @@ use super::lives::Life;
 use super::{Settings, Shard};
 use crate::control::message::{Notice, Request, Usage};
 use crate::proto::bucket::{Bucket, Rate};
-use crate::proto::envelope;
 use crate::proto::limits::LimitsOverride;
 use crate::proto::owner::owner;
 use crate::proto::quota::{Used, day_of};
 use crate::proto::token::{Role, TokenHash, TokenKey};
-use crate::ring::chunk::Chunk;
 use crate::session::directory::{Slot, TokenEntry};
 use crate::session::message::{ErrorCode, RelayMessage};
 use crate::session::policy::Policy;
@@ -330,46 +328,6 @@ impl Shard {
             && self.connections[peer as usize].pauses.remove(Pauses::PEER)
         {
             self.resumable.push(peer);
-        }
-    }
-
-    /// Goes on with connections whose reading was paused.
-    pub(super) fn resume_all(&mut self) {
-        while let Some(conn) = self.resumable.pop() {
-            self.resume(conn);
-        }
-    }
-
-    pub(super) fn resume(&mut self, conn: u32) {
-        let Some(connection) = self.connections.get_mut(conn as usize) else { return };
-        if connection.pauses.any() {
-            return;
-        }
-        connection.last_heard = self.clock.tick();
-        if connection.phase() == Phase::Http {
-            self.resume_requests(conn);
-        }
-        self.read_waiting(conn);
-        self.tidy_inbox(conn);
-        self.arm(conn);
-    }
-
-    /// Takes what has waited, in the order that it came in, until something has to go on waiting.
-    fn read_waiting(&mut self, conn: u32) {
-        let mut share = self.turns.share();
-        let Some(inbox) = &mut self.connections[conn as usize].inbox else { return };
-        if let Some(pending) = &inbox.pending {
-            let (header, in_hand) = (pending.header, inbox.waiting_bytes());
-            self.begin_frame(conn, header, in_hand);
-        } else if let Some((heap, opcode)) = inbox.ready.take() {
-            share.take_frame(heap.as_slice().len());
-            self.hand_on(conn, heap, opcode, envelope::peek);
-        }
-        loop {
-            let connection = &mut self.connections[conn as usize];
-            let Some(inbox) = connection.inbox.as_mut().filter(|_| !connection.pauses.any()) else { return };
-            let Some(heap) = inbox.waiting.pop_front() else { return };
-            self.read_frames(conn, Chunk::Heap(heap), &mut share);
         }
     }
 

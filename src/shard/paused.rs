@@ -1,0 +1,87 @@
+//! Connections whose reading is paused: what they have sent waits, counted, and is taken in order when reading goes on.
+
+use super::Shard;
+use super::bounds::{BACKLOG_SHARE, BACKLOG_SHARE_SCARCE};
+use super::close::CloseReason;
+use super::connection::{Pauses, Phase};
+use crate::proto::envelope;
+use crate::ring::chunk::{Chunk, Heap};
+use std::collections::VecDeque;
+
+impl Shard {
+    /// Keeps bytes that cannot be looked at now, at the end of what waits or in front of it. Where all that waits on the
+    /// shard is too much, a connection with more than its share of that is closed.
+    pub(super) fn keep_waiting(&mut self, conn: u32, chunk: Chunk, put: fn(&mut VecDeque<Heap>, Heap)) {
+        let own_bytes = self.inbox(conn).waiting_bytes() + chunk.len();
+        let share = match self.backlog.used_bytes() / self.backlog.bytes_max() {
+            0 => usize::MAX,
+            1 => BACKLOG_SHARE,
+            _ => BACKLOG_SHARE_SCARCE,
+        };
+        if own_bytes > share {
+            return self.close(conn, CloseReason::Backlog);
+        }
+        let heap = match chunk {
+            Chunk::Slice(slice) => {
+                let bytes = slice.as_slice();
+                Heap::reserved(bytes.to_vec(), self.backlog.charge(bytes.len()))
+            }
+            Chunk::Heap(mut heap) => {
+                // It is counted already if it has waited before.
+                if heap.reserved_bytes() == 0 {
+                    heap.reserve_more(self.backlog.charge(heap.as_slice().len()));
+                }
+                heap
+            }
+        };
+        put(&mut self.inbox(conn).waiting, heap);
+    }
+
+    /// Pauses reading until `wait` has passed.
+    pub(super) fn slow_down(&mut self, conn: u32, wait: std::time::Duration) {
+        let connection = &mut self.connections[conn as usize];
+        connection.paced = true;
+        connection.pauses.insert(Pauses::RATE);
+        self.throttle(conn, wait);
+    }
+
+    /// Goes on with connections whose reading was paused.
+    pub(super) fn resume_all(&mut self) {
+        while let Some(conn) = self.resumable.pop() {
+            self.resume(conn);
+        }
+    }
+
+    pub(super) fn resume(&mut self, conn: u32) {
+        let Some(connection) = self.connections.get_mut(conn as usize) else { return };
+        if connection.pauses.any() {
+            return;
+        }
+        connection.last_heard = self.clock.tick();
+        if connection.phase() == Phase::Http {
+            self.resume_requests(conn);
+        }
+        self.read_waiting(conn);
+        self.tidy_inbox(conn);
+        self.arm(conn);
+    }
+
+    /// Takes what has waited, in the order that it came in, until something has to go on waiting.
+    fn read_waiting(&mut self, conn: u32) {
+        let mut share = self.turns.share();
+        let Some(inbox) = &mut self.connections[conn as usize].inbox else { return };
+        if let Some(pending) = &inbox.pending {
+            let (header, in_hand) = (pending.header, inbox.waiting_bytes());
+            self.begin_frame(conn, header, in_hand);
+        } else if let Some((heap, opcode)) = inbox.ready.take() {
+            share.take_frame(heap.as_slice().len());
+            self.hand_on(conn, heap, opcode, envelope::peek);
+        }
+        loop {
+            let connection = &mut self.connections[conn as usize];
+            let Some(inbox) = connection.inbox.as_mut().filter(|_| !connection.pauses.any()) else { return };
+            let Some(heap) = inbox.waiting.pop_front() else { return };
+            self.read_frames(conn, Chunk::Heap(heap), &mut share);
+        }
+    }
+}
