@@ -349,7 +349,7 @@ class End:
         if self.secret and not relays:
             raise OpenError("in_clear")
         if self.role == "agent" and not relays:
-            if self.keys:  # which the phone has, too: whoever writes this is not the phone
+            if self.keys:  # The phone has them, too: it would not write in clear.
                 raise OpenError("not_encrypted")
             self.clear = True  # it is answered as it spoke
         return Opened({} if payload is None else payload, Protection.CLEAR)

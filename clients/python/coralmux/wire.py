@@ -98,7 +98,7 @@ def envelope(text):
     except ValueError as error:
         raise Unreadable(str(error)) from None
     if not isinstance(message, dict):
-        raise Unreadable("it is no object")
+        raise Unreadable("not an object")
     if twice := message.repeated & {"type", "id", "payload"}:
         raise Unreadable(f"it has {min(twice)} twice")
     kind, message_id, payload = message.get("type"), message.get("id"), message.get("payload")
