@@ -63,13 +63,13 @@ class Process:
 
 
 class Agent(Process):
-    """coralmux-agent, with a state of its own."""
+    """coralmux-agent, with a state of its own, run by the command `under` if there is one."""
 
-    def __init__(self, directory, relay, *flags, env=None):
+    def __init__(self, directory, relay, *flags, env=None, under=()):
         at = flags.index("--e2e") if "--e2e" in flags else None
         self.pairing = ["--relay", relay, "--qr", "none", *(flags[at : at + 2] if at is not None else [])]
         self.state = {"XDG_STATE_HOME": str(directory)}
-        command = [program("coralmux-agent"), "--relay", relay, *flags]
+        command = [*under, program("coralmux-agent"), "--relay", relay, *flags]
         super().__init__(directory, command, self.state | (env or {}))
 
     def link(self, start="openclaw://pair"):

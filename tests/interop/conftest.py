@@ -48,10 +48,10 @@ def start_agent(tmp_path, relay):
     """Starts agents of the relay for all tests."""
     started = []
 
-    def start(*flags, env=None):
+    def start(*flags, env=None, under=()):
         folder = tmp_path / f"agent-{len(started)}"
         folder.mkdir()
-        started.append(Agent(folder, f"ws://127.0.0.1:{relay.port}", *flags, env=env))
+        started.append(Agent(folder, f"ws://127.0.0.1:{relay.port}", *flags, env=env, under=under))
         return started[-1]
 
     yield start

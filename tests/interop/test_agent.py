@@ -232,6 +232,37 @@ async def test_the_end_of_the_agent_ends_what_has_left_its_programs_group(start_
             await asyncio.sleep(0.01)
 
 
+def running(*command):
+    """Whether a process runs with this command line."""
+    line = b"".join(word.encode() + b"\0" for word in command)
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cmdline").read_bytes() == line:
+                return True
+        except OSError:
+            continue  # it has ended meanwhile
+    return False
+
+
+async def test_in_a_namespace_without_its_sessions_leader_answers_are_made_and_what_is_left_behind_ends(
+    start_agent, tmp_path
+):
+    under = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+    if subprocess.run([*under, "true"], capture_output=True).returncode:
+        pytest.skip("namespaces of processes cannot be made here")
+    began = tmp_path / "began"
+    seconds = f"1000.{os.getpid()}"
+    command = f"setsid sh -c 'touch {began}; exec sleep {seconds}' & while [ ! -e {began} ]; do sleep 0.01; done; cat"
+    agent = start_agent("--exec", command, under=under)
+    async with Phone(agent.link()) as phone:
+        await phone.ask("hello")
+        streamed, end = await phone.answer()
+    assert (streamed, end.type) == ("hello", "chat.done"), agent.output()
+    async with asyncio.timeout(20):
+        while running("sleep", seconds):
+            await asyncio.sleep(0.01)
+
+
 class Unread(Agent):
     """An agent whose output nobody reads any more, as when a log's reader has died."""
 

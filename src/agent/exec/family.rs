@@ -6,8 +6,7 @@
 
 use super::program::MARK;
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpgrp, getpid, getsid, pidfd_open, pidfd_send_signal,
-    set_child_subreaper, waitid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, pidfd_open, pidfd_send_signal, set_child_subreaper, waitid,
 };
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -28,9 +27,9 @@ pub(super) fn adopt() {
 /// Kills all descendants that bear this mark, and what they have started.
 pub(super) fn kill(mark: &str) {
     for _ in 0..ROUNDS_MAX {
-        let processes = Process::all();
-        reap(&processes);
-        let doomed = of_mark(&processes, mark);
+        let Some(family) = Family::look() else { return };
+        family.reap();
+        let doomed = family.of_mark(mark);
         if doomed.is_empty() {
             return;
         }
@@ -41,6 +40,14 @@ pub(super) fn kill(mark: &str) {
     }
 }
 
+/// The processes that can be seen, and the agent among them.
+struct Family {
+    agent: Process,
+    processes: Vec<Process>,
+}
+
+/// Group and session are numbers as `/proc` has them: 0 where their leader is outside of the agent's namespace, which is
+/// how a program entered into a container finds itself.
 struct Process {
     pid: Pid,
     parent: i32,
@@ -51,12 +58,6 @@ struct Process {
 }
 
 impl Process {
-    /// All that can be seen.
-    fn all() -> Vec<Self> {
-        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-        entries.filter_map(|entry| Self::read(entry.file_name().to_str()?.parse().ok()?)).collect()
-    }
-
     fn read(number: i32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{number}/stat")).ok()?;
         // The name in front may have blanks and parentheses.
@@ -65,14 +66,6 @@ impl Process {
         let mut next = || fields.next()?.parse().ok();
         let (parent, group, session) = (next()?, next()?, next()?);
         Some(Self { pid: Pid::from_raw(number)?, parent, group, session, is_zombie, mark: mark_of(number) })
-    }
-
-    /// It was started by a descendant that has ended. Programs themselves are in the agent's session, as leaders of groups.
-    fn is_adopted(&self) -> bool {
-        let is_program = self.group == self.pid.as_raw_pid();
-        let has_left = self.session != session();
-        let is_of_other_group = self.group != getpgrp().as_raw_pid();
-        self.parent == getpid().as_raw_pid() && (has_left || is_of_other_group && !is_program)
     }
 
     fn kill(&self) {
@@ -95,47 +88,77 @@ fn mark_of(number: i32) -> Option<String> {
     marked.map(|mark| String::from_utf8_lossy(mark).into_owned())
 }
 
-fn of_mark<'a>(processes: &'a [Process], mark: &str) -> Vec<&'a Process> {
-    let mut children: HashMap<i32, Vec<&Process>> = HashMap::new();
-    for process in processes {
-        children.entry(process.parent).or_default().push(process);
+impl Family {
+    /// Nothing where `/proc` is of another namespace, in which the same numbers are others.
+    fn look() -> Option<Self> {
+        let number = getpid().as_raw_pid();
+        if fs::read_link("/proc/self").ok()?.to_str()?.parse() != Ok(number) {
+            return None;
+        }
+        let entries = fs::read_dir("/proc").ok()?.flatten();
+        let processes = entries.filter_map(|entry| Process::read(entry.file_name().to_str()?.parse().ok()?)).collect();
+        Some(Self { agent: Process::read(number)?, processes })
     }
-    let descendants = |of: Vec<i32>| {
-        let (mut found, mut open) = (HashSet::new(), of);
-        while let Some(parent) = open.pop() {
-            for child in children.get(&parent).into_iter().flatten() {
-                let number = child.pid.as_raw_pid();
-                if found.insert(number) {
-                    open.push(number);
+
+    /// It was started by a descendant that has ended. Programs themselves are in the agent's session, as leaders of groups.
+    fn is_adopted(&self, process: &Process) -> bool {
+        let is_program = process.group == process.pid.as_raw_pid();
+        let is_of_other_group = process.group != self.agent.group;
+        process.parent == self.agent.pid.as_raw_pid() && (self.has_left(process) || is_of_other_group && !is_program)
+    }
+
+    /// It is in another session than the agent.
+    fn has_left(&self, process: &Process) -> bool {
+        process.session != self.agent.session
+    }
+
+    fn of_mark(&self, mark: &str) -> Vec<&Process> {
+        let mut children: HashMap<i32, Vec<&Process>> = HashMap::new();
+        for process in &self.processes {
+            children.entry(process.parent).or_default().push(process);
+        }
+        let descendants = |of: Vec<i32>| {
+            let (mut found, mut open) = (HashSet::new(), of);
+            while let Some(parent) = open.pop() {
+                for child in children.get(&parent).into_iter().flatten() {
+                    let number = child.pid.as_raw_pid();
+                    if found.insert(number) {
+                        open.push(number);
+                    }
                 }
             }
+            found
+        };
+        let mine = descendants(vec![self.agent.pid.as_raw_pid()]);
+        let is_mine = |process: &Process| mine.contains(&process.pid.as_raw_pid());
+        let marked = |process: &Process| is_mine(process) && process.mark.as_deref() == Some(mark);
+        let is_last = !self
+            .processes
+            .iter()
+            .any(|process| is_mine(process) && process.mark.as_deref().is_some_and(|of| of != mark));
+        let stray = |process: &Process| {
+            is_last
+                && process.mark.is_none()
+                && !process.is_zombie
+                && self.is_adopted(process)
+                && self.has_left(process)
+        };
+        let roots: Vec<i32> = self
+            .processes
+            .iter()
+            .filter(|process| marked(process) || stray(process))
+            .map(|process| process.pid.as_raw_pid())
+            .collect();
+        let mut doomed = descendants(roots.clone());
+        doomed.extend(roots);
+        self.processes.iter().filter(|p| doomed.contains(&p.pid.as_raw_pid()) && !p.is_zombie).collect()
+    }
+
+    /// What was adopted and has ended is nobody else's to wait for.
+    fn reap(&self) {
+        for process in self.processes.iter().filter(|process| process.is_zombie && self.is_adopted(process)) {
+            // It is one's own child, and has ended.
+            let _ = waitid(WaitId::Pid(process.pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
         }
-        found
-    };
-    let mine = descendants(vec![getpid().as_raw_pid()]);
-    let is_mine = |process: &Process| mine.contains(&process.pid.as_raw_pid());
-    let marked = |process: &&Process| is_mine(process) && process.mark.as_deref() == Some(mark);
-    let is_last =
-        !processes.iter().any(|process| is_mine(process) && process.mark.as_deref().is_some_and(|of| of != mark));
-    let stray = |process: &&Process| {
-        is_last && process.mark.is_none() && process.is_adopted() && !process.is_zombie && process.session != session()
-    };
-    let roots: Vec<i32> =
-        processes.iter().filter(|p| marked(p) || stray(p)).map(|process| process.pid.as_raw_pid()).collect();
-    let mut doomed = descendants(roots.clone());
-    doomed.extend(roots);
-    processes.iter().filter(|p| doomed.contains(&p.pid.as_raw_pid()) && !p.is_zombie).collect()
-}
-
-/// The agent's.
-fn session() -> i32 {
-    getsid(None).map_or(0, Pid::as_raw_pid)
-}
-
-/// What was adopted and has ended is nobody else's to wait for.
-fn reap(processes: &[Process]) {
-    for process in processes.iter().filter(|process| process.is_zombie && process.is_adopted()) {
-        // It is one's own child, and has ended.
-        let _ = waitid(WaitId::Pid(process.pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
     }
 }
