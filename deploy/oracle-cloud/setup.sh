@@ -95,7 +95,7 @@ raise_limits() {
 	mkdir -p /etc/sysctl.d /etc/modules-load.d
 	echo nf_conntrack >/etc/modules-load.d/coralmux.conf
 	cat >/etc/sysctl.d/60-coralmux.conf <<-'END'
-		# For CoralMux Relay: see docs/OPERATIONS.md, Oracle Cloud.
+		# For CoralMux Relay: see docs/operations/install.md, Oracle Cloud.
 		# Connections that have come and are not accepted yet.
 		net.core.somaxconn = 8192
 		net.ipv4.tcp_max_syn_backlog = 8192

@@ -16,8 +16,8 @@ from relay import GENEROUS, ROOT, free_port
 
 
 def documented():
-    """The table of docs/OPERATIONS.md: name to kind and help."""
-    text = (ROOT / "docs" / "OPERATIONS.md").read_text()
+    """The table of docs/operations/monitoring.md: name to kind and help."""
+    text = (ROOT / "docs" / "operations" / "monitoring.md").read_text()
     return {name: (kind, help) for name, kind, help in re.findall(r"^\| `(coralmux_\w+)` \| (\w+) \| (.*) \|$", text, re.M)}
 
 

@@ -46,8 +46,8 @@ def test_the_rules_are_rules_and_fire_on_what_they_are_for():
     alerts = set(re.findall(r"alert: (\w+)", RULES.read_text()))
     tested = set(re.findall(r"name: (Coralmux\w+)", RULE_TESTS.read_text()))
     assert alerts == tested
-    documented = set(re.findall(r"^\| `(Coralmux\w+)` \|", (ROOT / "docs" / "OPERATIONS.md").read_text(), re.M))
-    assert documented == alerts, "docs/OPERATIONS.md says what to do for each alert"
+    documented = set(re.findall(r"^\| `(Coralmux\w+)` \|", (ROOT / "docs" / "operations" / "monitoring.md").read_text(), re.M))
+    assert documented == alerts, "docs/operations/monitoring.md says what to do for each alert"
 
 
 class Prometheus:

@@ -41,7 +41,7 @@ pub struct Metric {
     pub name: &'static str,
     /// What it is.
     pub kind: Kind,
-    /// For people: the HELP line, and the table in docs/OPERATIONS.md.
+    /// For people: the HELP line, and the table in docs/operations/monitoring.md.
     pub help: &'static str,
 }
 
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn the_operators_table_has_each_metric_in_these_words() {
-        let operations = include_str!("../../../docs/OPERATIONS.md");
+        let operations = include_str!("../../../docs/operations/monitoring.md");
         let row = |metric: &Metric| format!("| `{}` | {} | {} |", metric.name, metric.kind.name(), metric.help);
         let rows: Vec<&str> = operations.lines().filter(|line| line.starts_with("| `coralmux_")).collect();
         assert_eq!(rows, ALL.iter().map(row).collect::<Vec<_>>());
