@@ -8,8 +8,9 @@
 //!    the HTTP that both speak.
 //! 3. [`session`]: what a token's two connections share, as a state machine without I/O.
 //! 4. [`ring`], [`tls`], [`store`], [`telemetry`], [`config`]: the kernel, certificates, the disk, the log, the flags.
-//! 5. `e2e` (feature `e2e`): end-to-end encryption, for the ends; the relay has no use for it. Pure.
-//! 6. [`proto`]: the wire: frames, envelopes, tokens, limits. Pure. [`proxy`]: which proxy the environment names. `console`
+//! 5. [`sys`]: files, client addresses, the calendar, cores and memory.
+//! 6. `e2e` (feature `e2e`): end-to-end encryption, for the ends; the relay has no use for it. Pure.
+//! 7. [`proto`]: the wire: frames, envelopes, tokens, limits. Pure. [`proxy`]: which proxy the environment names. `console`
 //!    (features `server` and `agent`): what a command prints.
 //!
 //! Beside them stand the ends, which know nothing of the relay's inside: `client` (feature `client`) knows `e2e`,
@@ -52,6 +53,8 @@ pub mod server;
 pub mod shard;
 #[cfg(feature = "server")]
 pub mod store;
+#[cfg(feature = "server")]
+pub mod sys;
 #[cfg(feature = "server")]
 pub mod telemetry;
 #[cfg(feature = "server")]

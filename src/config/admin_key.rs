@@ -1,8 +1,8 @@
 //! The admin key of an operator who gave none: made at the first start, and kept beside the store.
 
-use super::file::{self, Loose};
 use super::secret::Secret;
 use crate::proto::token::hex;
+use crate::sys::file::{self, Loose};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -119,8 +119,8 @@ fn secret(path: &Path, file: File) -> Result<Secret, AdminKeyError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::file::beside;
     use super::*;
+    use crate::sys::file::beside;
     use std::fs;
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
 

@@ -2,8 +2,8 @@
 //! other service can read, in the directory that `CREDENTIALS_DIRECTORY` names.
 
 use super::error::ConfigError;
-use super::file;
 use super::secret::Secret;
+use crate::sys::file;
 use std::io;
 use std::path::Path;
 

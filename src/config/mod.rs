@@ -5,10 +5,7 @@
 mod admin_key;
 mod credential;
 mod error;
-pub mod file;
 mod flags;
-pub mod machine;
-pub mod network;
 mod secret;
 mod source;
 #[cfg(test)]
@@ -16,16 +13,15 @@ mod tests;
 mod tls;
 mod value;
 
-pub use crate::proxy;
 pub use admin_key::{AdminKeyError, KeyOrigin, admin_key, admin_key_file, admin_key_kept};
 pub use error::{ConfigError, Origin};
-pub use machine::Machine;
-pub use network::Network;
 pub use secret::Secret;
 pub use tls::{Acme, Binding, Listen, PairFiles, Tls};
 pub use value::{COUNT_MAX, LogFormat};
 
 use crate::proto::limits::Limits;
+use crate::sys::machine::Machine;
+use crate::sys::net::Network;
 use flags::Flags;
 use source::Sources;
 use std::ffi::OsString;

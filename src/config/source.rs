@@ -1,9 +1,9 @@
 //! Where values come from: the flag goes before the environment, the environment before the file.
 
 use super::error::{ConfigError, Origin};
-use super::file;
 use super::flags::Flags;
 use super::value::Wrong;
+use crate::sys::file;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

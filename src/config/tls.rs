@@ -1,10 +1,10 @@
 //! The settings of TLS: certificates from files, certificates that the relay gets itself, and where it listens.
 
 use super::error::ConfigError;
-use super::file::beside;
 use super::flags::Flags;
 use super::source::{Given, Sources};
 use super::value::{self, Wrong};
+use crate::sys::file::beside;
 use base64::Engine;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use std::fmt;

@@ -1,6 +1,6 @@
 //! How single values read. Each reader's error is what would be right, for the sentence "it takes …".
 
-use super::network::Network;
+use crate::sys::net::Network;
 use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;

@@ -4,7 +4,7 @@ use super::Worker;
 use super::calls::Answer;
 use super::message::{ApiAnswer, Shards};
 use crate::store::backup::{Progress, copy};
-use crate::store::calendar::write_rfc3339;
+use crate::sys::time::write_rfc3339;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};

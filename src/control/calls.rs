@@ -7,8 +7,8 @@ use super::message::{ApiAnswer, ApiCall, NewToken, Notice, PAGE_MAX, Shards, Tok
 use super::{StoreState, Worker};
 use crate::proto::quota::day_of;
 use crate::proto::token::{Role, TokenHash, TokenId, token_text};
-use crate::store::calendar::{LAST_SECOND, month_of_day};
 use crate::store::{StoreError, TokenRow, UsageSums};
+use crate::sys::time::{LAST_SECOND, month_of_day};
 use crate::telemetry::log::{self, LogError};
 use serde::Serialize;
 use std::net::IpAddr;

@@ -3,8 +3,8 @@
 use crate::proto::quota::day_of;
 use crate::proto::token::TokenKey;
 use crate::session::directory::{Directory, Slot, TokenEntry};
-use crate::store::calendar::month_of_day;
 use crate::store::{Store, StoreError, TokenRow, UsageSums};
+use crate::sys::time::month_of_day;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
 

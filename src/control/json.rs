@@ -2,7 +2,7 @@
 
 use super::message::ApiAnswer;
 use crate::proto::limits::{Limits, LimitsOverride};
-use crate::store::calendar::write_rfc3339;
+use crate::sys::time::write_rfc3339;
 use serde::Serialize;
 
 /// The longest label, in characters.

@@ -5,7 +5,7 @@ use super::calls::Answer;
 use super::json::TokenView;
 use super::message::{ApiAnswer, PAGE_MAX, Shards};
 use crate::proto::token::{Role, TokenId};
-use crate::store::calendar::write_rfc3339;
+use crate::sys::time::write_rfc3339;
 use serde::Serialize;
 
 /// Tokens looked at for one page of sessions, so that a relay with very many tokens and few of them online does not

@@ -1,6 +1,6 @@
 //! How often one client address may register, and of IPv6 also the networks around it. No clock: `now` is passed in.
 
-use crate::config::network::{Group, forget_least, groups_of};
+use crate::sys::net::{Group, forget_least, groups_of};
 use std::collections::HashMap;
 use std::net::IpAddr;
 

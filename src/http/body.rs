@@ -4,7 +4,7 @@ use super::response::Problem;
 use crate::control::json::LABEL_CHARACTERS_MAX;
 use crate::control::message::{NewToken, TokenChange};
 use crate::proto::limits::LimitsOverride;
-use crate::store::calendar::read_rfc3339;
+use crate::sys::time::read_rfc3339;
 use serde_json::{Map, Value};
 
 /// What is wrong with a body: the field's name, then what would be right.

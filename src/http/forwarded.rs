@@ -1,7 +1,7 @@
 //! Whom a request counts for when a proxy stands between.
 
 use super::head::list;
-use crate::config::network::Network;
+use crate::sys::net::Network;
 use std::net::{IpAddr, SocketAddr};
 
 /// The client's address. Each proxy appends the address it was called from, so the list is read from its right end:

@@ -1,10 +1,10 @@
 //! What is said once, when the relay is ready.
 
 use super::listeners::Listeners;
-use crate::config::network::is_public;
 use crate::config::{Config, Secret};
 use crate::console;
 use crate::shard::shared::Caps;
+use crate::sys::net::is_public;
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;

@@ -5,7 +5,7 @@
 
 use super::{Failure, exit, listeners};
 use crate::config::{self, Listen};
-use crate::telemetry::clock::unix_now;
+use crate::sys::time::unix_now;
 use crate::tls::acme;
 use crate::tls::certificates::Certificates;
 use crate::tls::files::{LOOK_EVERY, Pair};

@@ -4,7 +4,7 @@ use crate::control::StoreHealth;
 use crate::control::message::Request;
 use crate::shard::cells::{Buffers, Cells, KeyRefused, Outcome};
 use crate::shard::shared::Shared;
-use crate::telemetry::clock::unix_now;
+use crate::sys::time::unix_now;
 use crate::telemetry::metrics::{self as table, Histogram, Sheet, Tally};
 use crate::telemetry::process::ProcessFigures;
 use crossbeam_channel::Sender;

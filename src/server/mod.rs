@@ -43,7 +43,7 @@ use crate::shard::guesses::Guesses;
 use crate::shard::mail::Mail;
 use crate::shard::shared::{Caps, Rules, Shared};
 use crate::store::Store;
-use crate::telemetry::clock::unix_now;
+use crate::sys::time::unix_now;
 use crate::telemetry::life::Life;
 use crate::tls::certificates::Certificates;
 use crate::tls::settings::server_config;

@@ -10,7 +10,7 @@ use crate::config::{Config, Secret};
 use crate::control::message::Request;
 use crate::shard::mail::{DrainPlan, Mail};
 use crate::shard::shared::Shared;
-use crate::telemetry::clock::unix_now;
+use crate::sys::time::unix_now;
 use crate::telemetry::life::{SHARD_STUCK_AFTER, Stage};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::sync::Arc;

@@ -4,7 +4,7 @@
 //! Exact, so that nobody is slowed for others, and bounded: where too many addresses guess, those that did so least are
 //! forgotten. Of IPv6 a client may have whole networks to choose from, so these count too ([`groups_of`]).
 
-use crate::config::network::{Group, forget_least, groups_of};
+use crate::sys::net::{Group, forget_least, groups_of};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard};

@@ -3,10 +3,10 @@
 use super::addresses::Addresses;
 use super::cells::Cells;
 use super::guesses::Guesses;
-use crate::config::Network;
 use crate::http::{Gate, HealthReport};
 use crate::session::directory::Directory;
-use crate::telemetry::clock::unix_now;
+use crate::sys::net::Network;
+use crate::sys::time::unix_now;
 use crate::telemetry::life::{Life, Stage};
 use crate::tls::certificates::Certificates;
 use arc_swap::ArcSwap;

@@ -8,7 +8,7 @@ use crate::proto::frame::Opcode;
 use crate::ring::buffers::Pool;
 use crate::ring::queue::unacknowledged_bytes;
 use crate::session::message::frame_of;
-use crate::telemetry::clock::unix_now;
+use crate::sys::time::unix_now;
 use crate::tls::outcome::Outcome;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -1,7 +1,7 @@
 //! A copy of the store while it is in use, as it was at one moment (SQLite's online backup).
 
 use super::error::StoreError;
-use crate::config::file::{beside, make_anew, put_in_place};
+use crate::sys::file::{beside, make_anew, put_in_place};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 use std::fs;

@@ -2,7 +2,7 @@
 //! however it ends. The file itself stays, for removing it would let two relays lock two files of the same name.
 
 use super::error::OpenError;
-use crate::config::file::beside;
+use crate::sys::file::beside;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};

@@ -4,7 +4,6 @@
 //! tokens stand as SHA-256. What a call that returned `Ok` has written survives `kill -9` and power loss.
 
 pub mod backup;
-pub mod calendar;
 pub mod check;
 mod error;
 mod legacy;
@@ -19,11 +18,11 @@ pub use error::{OpenError, StoreError};
 pub use legacy::Imported;
 pub use schema::Opened;
 
-use crate::config::file::{beside, folder_of, tighten};
 use crate::proto::limits::LimitsOverride;
 use crate::proto::quota::day_of;
 use crate::proto::token::{TokenHash, TokenId, TokenKey};
-use calendar::{first_day_of_month, month_of_day};
+use crate::sys::file::{beside, folder_of, tighten};
+use crate::sys::time::{first_day_of_month, month_of_day};
 use lock::StoreLock;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, TransactionBehavior};
 use std::fs::OpenOptions;

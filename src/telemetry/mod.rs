@@ -1,7 +1,6 @@
 //! What the relay tells its operator.
 
 pub mod beats;
-pub mod clock;
 pub mod life;
 pub mod log;
 pub mod metrics;

@@ -1,6 +1,6 @@
 //! One certificate chain with its private key, read and checked. Pure.
 
-use crate::store::calendar::write_rfc3339;
+use crate::sys::time::write_rfc3339;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::{self, PemObject};

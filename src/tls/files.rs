@@ -10,7 +10,7 @@
 use super::certificate::{Certificate, CertificateError};
 use super::certificates::{Certificates, Place};
 use super::status::Source;
-use crate::config::file;
+use crate::sys::file;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -166,7 +166,7 @@ fn tell(file: &Path, certificate: &Certificate) {
     tracing::info!(
         file = %file.display(),
         names = certificate.names.join(", "),
-        not_after = crate::store::calendar::write_rfc3339(certificate.not_after),
+        not_after = crate::sys::time::write_rfc3339(certificate.not_after),
         "certificate loaded"
     );
 }

@@ -1,6 +1,6 @@
 //! How each certificate fares, for `/health`, the log and the metrics.
 
-use crate::store::calendar::write_rfc3339;
+use crate::sys::time::write_rfc3339;
 
 /// Where a certificate comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

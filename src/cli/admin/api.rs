@@ -1,7 +1,8 @@
 //! The relay's HTTP API, called.
 
-use crate::config::{file, proxy};
 use crate::console;
+use crate::proxy;
+use crate::sys::file;
 use crate::tls::certificate::provider;
 use crate::tls::files::FILE_BYTES_MAX;
 use rustls_pki_types::CertificateDer;

@@ -5,8 +5,8 @@ use crate::config::Config;
 use crate::ring::probe::{self, Parts, Unfit};
 use crate::server::preflight::{KERNEL_MIN, ProbeError, Surroundings};
 use crate::server::rlimits;
-use crate::store::calendar::write_rfc3339;
-use crate::telemetry::clock::unix_now;
+use crate::sys::time::unix_now;
+use crate::sys::time::write_rfc3339;
 use std::fs;
 use std::path::Path;
 

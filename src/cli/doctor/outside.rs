@@ -1,14 +1,14 @@
 //! What is around the relay: ports, store and key, certificates, names.
 
 use super::{Finding, State};
-use crate::config::file::{self, folder_of};
 use crate::config::{self, Acme, Config, MetricsAddr, PairFiles, Secret, admin_key_file};
 use crate::server::announce::WEAK_KEY;
 use crate::server::healthcheck::reachable;
 use crate::server::listeners::try_bind;
-use crate::store::calendar::write_rfc3339;
 use crate::store::check::{CheckError, Found, check};
-use crate::telemetry::clock::unix_now;
+use crate::sys::file::{self, folder_of};
+use crate::sys::time::unix_now;
+use crate::sys::time::write_rfc3339;
 use crate::tls::certificate::Certificate;
 use crate::tls::files::FILE_BYTES_MAX;
 use rustix::fs::{Access, access};

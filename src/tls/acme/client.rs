@@ -3,7 +3,7 @@
 //! `instant-acme` has a client of its own, which waits without end, reads without end, and does not show `Retry-After`.
 
 use super::super::certificate::provider;
-use crate::config::proxy::{Named, proxy_for};
+use crate::proxy::{Named, proxy_for};
 use bytes::Bytes;
 use http::Uri;
 use http_body_util::{BodyExt, Limited};

@@ -3,7 +3,7 @@
 //! Each CA has a folder of its own, named after its directory's URL: a certificate of a CA for tests is never taken for
 //! one of the real CA. A certificate and its key are one file, and a file is there whole or not at all.
 
-use crate::config::file::{self, Loose};
+use crate::sys::file::{self, Loose};
 use crate::tls::files::FILE_BYTES_MAX;
 use sha2::{Digest, Sha256};
 use std::fs::{self, DirBuilder};

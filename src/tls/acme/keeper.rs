@@ -7,7 +7,7 @@ use super::disk::Disk;
 use super::order::{Fault, Responders, Way, order};
 use super::schedule::{renew_at, renew_in, retry_delay};
 use crate::config::Acme;
-use crate::telemetry::clock::unix_now;
+use crate::sys::time::unix_now;
 use crate::tls::certificate::Certificate;
 use crate::tls::certificates::{Certificates, Place};
 use crate::tls::port80::Tokens;
@@ -144,8 +144,8 @@ impl Domain {
                 self.ask = 0;
                 tracing::info!(
                     domain = self.domain,
-                    not_after = crate::store::calendar::write_rfc3339(certificate.not_after),
-                    renewal = crate::store::calendar::write_rfc3339(self.due),
+                    not_after = crate::sys::time::write_rfc3339(certificate.not_after),
+                    renewal = crate::sys::time::write_rfc3339(self.due),
                     "certificate issued"
                 );
                 self.keeper.responders.certificates.put(unix_now().as_secs(), self.place, certificate.clone());
@@ -254,7 +254,7 @@ impl Domain {
                 self.ask = unix_now().as_secs() + again.clamp(WINDOW_EVERY.0, WINDOW_EVERY.1).as_secs();
                 tracing::info!(
                     domain = self.domain,
-                    renewal = crate::store::calendar::write_rfc3339(self.due),
+                    renewal = crate::sys::time::write_rfc3339(self.due),
                     explanation = info.explanation_url.as_deref().unwrap_or_default(),
                     "the CA suggests when to renew"
                 );

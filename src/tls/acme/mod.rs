@@ -19,7 +19,7 @@ pub use keeper::Keeper;
 
 use super::certificate::pem_fault;
 use super::files::FILE_BYTES_MAX;
-use crate::config::file;
+use crate::sys::file;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use std::path::Path;

@@ -1,9 +1,17 @@
-//! UTC days, months and written times. It knows no clock: every time is passed in.
+//! UTC days, months and written times. All but [`unix_now`] have the time passed in.
 
 use crate::proto::quota::day_of;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The last second that is written with four digits of year: 9999-12-31T23:59:59Z.
 pub const LAST_SECOND: u64 = 253_402_300_799;
+
+/// The time of day since 1970, for whoever has not been given it; zero on a clock that says less. Never for durations: the
+/// clock may be set.
+#[must_use]
+pub fn unix_now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
 
 /// The UTC month (year * 12 + month - 1) of a UTC day.
 #[must_use]
