@@ -1,10 +1,9 @@
 //! Control's own index of the tokens that admit: where each stands in the directory, and when it expires.
 
-use crate::proto::quota::day_of;
+use crate::proto::quota::{day_of, month_of_day};
 use crate::proto::token::TokenKey;
 use crate::session::directory::{Directory, Slot, TokenEntry};
 use crate::store::{Store, StoreError, TokenRow, UsageSums};
-use crate::sys::time::month_of_day;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
 

@@ -1,30 +1,15 @@
 //! Percent-encoding, read (RFC 3986 section 2.1).
 
+use percent_encoding::percent_decode_str;
 use std::borrow::Cow;
 
 /// Undoes percent-encoding, once; `None` for a broken escape and for what is not UTF-8 afterwards.
 #[must_use]
 pub fn decode(text: &str) -> Option<Cow<'_, str>> {
-    if !text.contains('%') {
-        return Some(Cow::Borrowed(text));
-    }
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let (byte, after) = match (first, after) {
-            (b'%', [high, low, after @ ..]) => (hex_digit(*high)? << 4 | hex_digit(*low)?, after),
-            (b'%', _) => return None,
-            (byte, after) => (byte, after),
-        };
-        decoded.push(byte);
-        rest = after;
-    }
-    String::from_utf8(decoded).ok().map(Cow::Owned)
-}
-
-fn hex_digit(digit: u8) -> Option<u8> {
-    // A hex digit is less than 16.
-    char::from(digit).to_digit(16).map(|value| value as u8)
+    // The library lets broken escapes through as they are.
+    let is_whole = |escape: &str| escape.len() >= 2 && escape.bytes().take(2).all(|digit| digit.is_ascii_hexdigit());
+    let all_whole = text.split('%').skip(1).all(is_whole);
+    all_whole.then(|| percent_decode_str(text).decode_utf8().ok()).flatten()
 }
 
 #[cfg(test)]

@@ -1,8 +1,14 @@
 //! Bandwidth quotas: payload bytes in a UTC day and a UTC month.
 //!
-//! Times are Unix milliseconds and go in; no clock is read. Days are 86,400,000 ms, as Unix time has them.
+//! Times are Unix milliseconds and go in; no clock is read. Days are 86,400,000 ms, as Unix time has them. Months are
+//! computed here rather than by a library: the calendars of those end with the year 9999, while a stored or clocked day may
+//! be any that 32 bits count and must not panic, and the libraries for phones and agents compile this module too.
 
-const DAY_MS: u64 = 86_400_000;
+/// The milliseconds of a day.
+pub const DAY_MS: u64 = 86_400_000;
+
+/// Days from 0000-03-01 to 1970-01-01.
+const DAYS_BEFORE_1970: u64 = 719_468;
 
 /// The UTC day: days since 1970-01-01, ending at the last one that 32 bits count.
 #[must_use]
@@ -11,11 +17,11 @@ pub const fn day_of(unix_ms: u64) -> u32 {
     if day > u32::MAX as u64 { u32::MAX } else { day as u32 }
 }
 
-/// The UTC month: year * 12 + month - 1.
+/// The UTC month (year * 12 + month - 1) of a UTC day.
 #[must_use]
-pub const fn month_of(unix_ms: u64) -> u32 {
+pub const fn month_of_day(day: u32) -> u32 {
     // Howard Hinnant's `civil_from_days`: years begin on 1 March, so that the leap day is a year's last.
-    let days = day_of(unix_ms) as u64 + 719_468;
+    let days = day as u64 + DAYS_BEFORE_1970;
     let era_day = days % 146_097;
     let era_year = (era_day - era_day / 1460 + era_day / 36_524 - era_day / 146_096) / 365;
     let year_day = era_day - (365 * era_year + era_year / 4 - era_year / 100);
@@ -24,25 +30,15 @@ pub const fn month_of(unix_ms: u64) -> u32 {
     (march_year * 12 + month_from_march + 2) as u32
 }
 
-/// When the UTC day ends: its successor's first millisecond.
+/// The first UTC day of a month as [`month_of_day`] counts them; 0 for those before 1970.
 #[must_use]
-pub const fn day_ends_ms(unix_ms: u64) -> u64 {
-    (unix_ms / DAY_MS + 1).saturating_mul(DAY_MS)
-}
-
-/// When the UTC month ends: its successor's first millisecond.
-#[must_use]
-pub const fn month_ends_ms(unix_ms: u64) -> u64 {
-    month_begins_ms(month_of(unix_ms) + 1)
-}
-
-/// The first millisecond of a month as [`month_of`] counts them; 0 for those before 1970.
-const fn month_begins_ms(month: u32) -> u64 {
+pub const fn first_day_of_month(month: u32) -> u32 {
     // Howard Hinnant's `days_from_civil`, for the first day of a month. Months from March on.
     let Some(months) = (month as u64).checked_sub(2) else { return 0 };
     let (year, month_from_march) = (months / 12, months % 12);
     let days = year * 365 + year / 4 - year / 100 + year / 400 + (153 * month_from_march + 2) / 5;
-    days.saturating_sub(719_468) * DAY_MS
+    let day = days.saturating_sub(DAYS_BEFORE_1970);
+    if day > u32::MAX as u64 { u32::MAX } else { day as u32 }
 }
 
 /// What a token has used in the current windows.
@@ -50,7 +46,7 @@ const fn month_begins_ms(month: u32) -> u64 {
 pub struct Used {
     /// The UTC day that `day_bytes` counts, as [`day_of`] has it.
     pub day: u32,
-    /// The UTC month that `month_bytes` counts, as [`month_of`] has it.
+    /// The UTC month that `month_bytes` counts, as [`month_of_day`] has it.
     pub month: u32,
     /// Payload bytes in `day`.
     pub day_bytes: u64,
@@ -85,14 +81,15 @@ impl Used {
         if unix_ms >= begins + DAY_MS {
             self.enter(unix_ms);
         } else if unix_ms + DAY_MS < begins {
-            (self.day, self.month) = (day_of(unix_ms), month_of(unix_ms));
+            self.day = day_of(unix_ms);
+            self.month = month_of_day(self.day);
         }
     }
 
     #[cold]
     fn enter(&mut self, unix_ms: u64) {
         (self.day, self.day_bytes) = (day_of(unix_ms), 0);
-        let month = month_of(unix_ms);
+        let month = month_of_day(self.day);
         if month != self.month {
             (self.month, self.month_bytes) = (month, 0);
         }
@@ -113,7 +110,7 @@ impl Used {
         let day_bytes = self.day_bytes.saturating_add(bytes);
         let month_bytes = self.month_bytes.saturating_add(bytes);
         if monthly_quota_bytes != 0 && month_bytes > monthly_quota_bytes {
-            let ends = month_begins_ms(self.month.saturating_add(1));
+            let ends = u64::from(first_day_of_month(self.month.saturating_add(1))) * DAY_MS;
             return Err(Exceeded::Monthly { retry_after_ms: ends.saturating_sub(unix_ms) });
         }
         if daily_quota_bytes != 0 && day_bytes > daily_quota_bytes {
@@ -129,6 +126,18 @@ impl Used {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn month_of(unix_ms: u64) -> u32 {
+        month_of_day(day_of(unix_ms))
+    }
+
+    fn day_ends_ms(unix_ms: u64) -> u64 {
+        (unix_ms / DAY_MS + 1).saturating_mul(DAY_MS)
+    }
+
+    fn month_ends_ms(unix_ms: u64) -> u64 {
+        u64::from(first_day_of_month(month_of(unix_ms) + 1)) * DAY_MS
+    }
 
     /// Year and month (from 1) and the lengths of both, counted day by day from 1970.
     fn calendar() -> impl Iterator<Item = (u32, u32, u32)> {

@@ -7,7 +7,7 @@ use super::policy::Policy;
 use super::{Joined, Left, Refusal, Session, Verdict};
 use crate::proto::envelope::Kind;
 use crate::proto::limits::Limits;
-use crate::proto::quota::{Used, day_ends_ms, day_of, month_ends_ms, month_of};
+use crate::proto::quota::{DAY_MS, Used, day_of, first_day_of_month, month_of_day};
 use crate::proto::token::Role::{self, Agent, Phone};
 use proptest::prelude::*;
 use std::rc::Rc;
@@ -27,6 +27,10 @@ const UNLIMITED: Limits = Limits {
     daily_quota_bytes: 0,
     monthly_quota_bytes: 0,
 };
+
+fn month_of(unix_ms: u64) -> u32 {
+    month_of_day(day_of(unix_ms))
+}
 
 fn session(limits: Limits) -> Session<u32> {
     Session::new(Rc::new(Policy::new(limits)), Used::default())
@@ -223,7 +227,7 @@ fn what_could_not_be_reported_is_reported_the_next_time() {
 fn a_used_up_quota_is_told_with_the_time_to_the_end_of_the_utc_day_or_month() {
     let day = Limits { daily_quota_bytes: 25, ..UNLIMITED };
     let month = Limits { monthly_quota_bytes: 25, ..UNLIMITED };
-    let last_ms = day_ends_ms(NOON) - 1;
+    let last_ms = (NOON / DAY_MS + 1) * DAY_MS - 1;
     for (limits, code, unix_ms, retry_after_ms) in [
         (day, DailyQuotaExceeded, NOON, 12 * 3_600_000),
         (day, DailyQuotaExceeded, last_ms, 1),
@@ -257,7 +261,7 @@ fn what_was_used_before_the_session_began_counts() {
     assert_eq!(code(send(&mut session, Phone, Kind::Other)), Some(DailyQuotaExceeded));
     assert_eq!(session.handle_message(START, NOON, Phone, Kind::Other, 5), Verdict::Forward(AGENT));
     assert_eq!(session.take_unreported(), 5, "what was used before was reported before");
-    assert_eq!(session.used(month_ends_ms(NOON)).day_bytes, 0);
+    assert_eq!(session.used(u64::from(first_day_of_month(month_of(NOON) + 1)) * DAY_MS).day_bytes, 0);
 }
 
 #[derive(Clone, Debug)]

@@ -1,9 +1,9 @@
 //! Takes over the file of the old Go relay, whose tokens stand in clear: `tokens(token TEXT PRIMARY KEY, created_at)`
 //! and `bandwidth(id, token, bytes, recorded_at)`, one row a message. Afterwards no token must stand in the file.
 
-use crate::proto::quota::day_of;
+use crate::proto::quota::{day_of, month_of_day};
 use crate::proto::token::TokenHash;
-use crate::sys::time::{month_of_day, read_lenient};
+use crate::sys::time::read_lenient;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension};
 use std::collections::HashMap;

@@ -19,10 +19,9 @@ pub use legacy::Imported;
 pub use schema::Opened;
 
 use crate::proto::limits::LimitsOverride;
-use crate::proto::quota::day_of;
+use crate::proto::quota::{day_of, first_day_of_month, month_of_day};
 use crate::proto::token::{TokenHash, TokenId, TokenKey};
 use crate::sys::file::{beside, folder_of, tighten};
-use crate::sys::time::{first_day_of_month, month_of_day};
 use lock::StoreLock;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, TransactionBehavior};
 use std::fs::OpenOptions;

@@ -1,7 +1,12 @@
-//! UTC days, months and written times. All but [`unix_now`] have the time passed in.
+//! Times as they are written, in UTC. All but [`unix_now`] have the time passed in. The calendar is that of the `time` crate;
+//! the months that quotas count, which go past its last year, are in `proto::quota`.
+//!
+//! Reading is done here: `time` takes any character between date and time, refuses an offset without a colon, and knows a
+//! leap second only at the end of a month. The API accepts what it always has, and nothing else.
 
-use crate::proto::quota::day_of;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use time::format_description::well_known::Rfc3339;
+use time::{Date, Month, OffsetDateTime};
 
 /// The last second that is written with four digits of year: 9999-12-31T23:59:59Z.
 pub const LAST_SECOND: u64 = 253_402_300_799;
@@ -13,26 +18,13 @@ pub fn unix_now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-/// The UTC month (year * 12 + month - 1) of a UTC day.
-#[must_use]
-pub fn month_of_day(day: u32) -> u32 {
-    let (year, month, _) = civil(day);
-    year * 12 + month - 1
-}
-
-/// The first UTC day of a UTC month (year * 12 + month - 1); 0 for a month before 1970.
-#[must_use]
-pub fn first_day_of_month(month: u32) -> u32 {
-    days(i64::from(month / 12), i64::from(month % 12 + 1), 1).map_or(0, |d| u32::try_from(d).unwrap_or(0))
-}
-
 /// A Unix second as RFC 3339 in UTC: `2026-02-08T20:00:00Z`. Later than [`LAST_SECOND`] reads as that.
 #[must_use]
 pub fn write_rfc3339(unix: u64) -> String {
-    let unix = unix.min(LAST_SECOND);
-    let (year, month, day) = civil(day_of(unix * 1000));
-    let second = unix % 86_400;
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
+    let second = i64::try_from(unix.min(LAST_SECOND)).unwrap_or_default();
+    // The years from 1970 to 9999 are all in range, and all can be written.
+    let time = OffsetDateTime::from_unix_timestamp(second).ok();
+    time.and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
 /// The Unix second of an RFC 3339 time with its offset, from 1970 on; fractions of a second are dropped.
@@ -65,13 +57,14 @@ fn read_date_time<'t>(text: &'t str, separators: &str) -> Option<(i64, &'t str)>
     if !fits {
         return None;
     }
-    let number = |from: usize, to: usize| head.get(from..to).and_then(|digits| digits.parse::<i64>().ok());
-    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+    let number = |from: usize| head.get(from..from + 2).and_then(|digits| digits.parse::<u8>().ok());
+    let (hour, minute, second) = (number(11)?, number(14)?, number(17)?);
     // 60 is a leap second; it counts as the second after 59.
     if hour > 23 || minute > 59 || second > 60 {
         return None;
     }
-    let day = days(number(0, 4)?, number(5, 7)?, number(8, 10)?)?;
+    let (year, month) = (head.get(..4)?.parse().ok()?, Month::try_from(number(5)?).ok()?);
+    let midnight = Date::from_calendar_date(year, month, number(8)?).ok()?.midnight().assume_utc();
     let rest = text.get(19..)?;
     let rest = match rest.strip_prefix('.') {
         Some(fraction) => {
@@ -80,7 +73,8 @@ fn read_date_time<'t>(text: &'t str, separators: &str) -> Option<(i64, &'t str)>
         }
         None => rest,
     };
-    Some((day * 86_400 + hour * 3600 + minute * 60 + second, rest))
+    let of_day = i64::from(hour) * 3600 + i64::from(minute) * 60 + i64::from(second);
+    Some((midnight.unix_timestamp() + of_day, rest))
 }
 
 /// Reads `Z`, `+hh:mm` or `+hhmm`: seconds east of UTC.
@@ -101,55 +95,20 @@ fn read_offset(text: &str) -> Option<i64> {
     (number / 100 < 24 && number % 100 < 60).then_some(sign * (number / 100 * 3600 + number % 100 * 60))
 }
 
-/// Year, month and day of the month of a UTC day, in the proleptic Gregorian calendar: the months of a year that begins
-/// in March follow a straight line, which puts the leap day at its end.
-fn civil(day: u32) -> (u32, u32, u32) {
-    let shifted = u64::from(day) + 719_468; // days since 0000-03-01
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let day_of_month = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    // `day` is below 2^32, so the year is below 12 million.
-    (year as u32, month as u32, day_of_month as u32)
-}
-
-/// Days since 1970-01-01 of a date; `None` where there is no such date.
-fn days(year: i64, month: i64, day: i64) -> Option<i64> {
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let length = match month {
-        2 => 28 + i64::from(leap),
-        4 | 6 | 9 | 11 => 30,
-        1..=12 => 31,
-        _ => return None,
-    };
-    if !(1..=length).contains(&day) {
-        return None;
-    }
-    let from_march = (month + 9) % 12;
-    let year = if month <= 2 { year - 1 } else { year };
-    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    Some(era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + (153 * from_march + 2) / 5 + day - 1 - 719_468)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_day_of_four_centuries_reads_back() {
-        let mut last = (1969, 12, 31);
+        let mut last = "1969-12-31T23:59:59Z".to_owned();
         for day in 0..146_097 {
-            let now = civil(day);
-            assert_eq!(days(now.0.into(), now.1.into(), now.2.into()), Some(day.into()));
-            assert!(now > last, "{last:?} then {now:?}");
+            let now = write_rfc3339(day * 86_400);
+            assert_eq!(read_rfc3339(&now), Some(day * 86_400));
+            assert!(now > last, "{last} then {now}");
             last = now;
-            let first = first_day_of_month(month_of_day(day));
-            assert_eq!(first + now.2 - 1, day);
         }
-        assert_eq!(last, (2369, 12, 31));
+        assert_eq!(last, "2369-12-31T00:00:00Z");
     }
 
     #[test]
@@ -158,7 +117,6 @@ mod tests {
         assert_eq!(write_rfc3339(1_707_422_400), "2024-02-08T20:00:00Z");
         assert_eq!(write_rfc3339(LAST_SECOND), "9999-12-31T23:59:59Z");
         assert_eq!(write_rfc3339(u64::MAX), "9999-12-31T23:59:59Z");
-        assert_eq!(month_of_day(day_of(1_707_422_400_000)), 2024 * 12 + 1);
         for same in ["2024-02-08T20:00:00Z", "2024-02-08t21:30:00.25+01:30", "2024-02-08T15:00:00-05:00"] {
             assert_eq!(read_rfc3339(same), Some(1_707_422_400), "{same}");
         }
