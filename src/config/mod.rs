@@ -16,12 +16,13 @@ mod value;
 pub use admin_key::{AdminKeyError, KeyOrigin, admin_key, admin_key_file, admin_key_kept};
 pub use error::{ConfigError, Origin};
 pub use secret::Secret;
-pub use tls::{Acme, Binding, Listen, PairFiles, Tls};
-pub use value::{COUNT_MAX, LogFormat};
+pub use tls::{Listen, PairFiles, Tls};
+pub use value::COUNT_MAX;
 
 use crate::proto::limits::Limits;
 use crate::sys::machine::Machine;
 use crate::sys::net::Network;
+use crate::telemetry::log::LogFormat;
 use flags::Flags;
 use source::Sources;
 use std::ffi::OsString;

@@ -1,6 +1,7 @@
 //! How single values read. Each reader's error is what would be right, for the sentence "it takes …".
 
 use crate::sys::net::Network;
+use crate::telemetry::log::LogFormat;
 use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -174,20 +175,6 @@ pub(super) fn store_path(text: &str) -> Read<PathBuf> {
 /// A path of a file or directory.
 pub(super) fn path(text: &str) -> Read<PathBuf> {
     if text.trim().is_empty() { Err("a path".to_owned()) } else { Ok(PathBuf::from(text)) }
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people where standard error is a terminal, fields for the journal where it goes there, else JSON.
-    #[default]
-    Auto,
-    /// For people.
-    Human,
-    /// One JSON object a line.
-    Json,
-    /// Entries with fields for systemd's journal.
-    Journal,
 }
 
 pub(super) fn log_format(text: &str) -> Read<LogFormat> {

@@ -1,7 +1,7 @@
 //! What is around the relay: ports, store and key, certificates, names.
 
 use super::{Finding, State};
-use crate::config::{self, Acme, Config, MetricsAddr, PairFiles, Secret, admin_key_file};
+use crate::config::{self, Config, MetricsAddr, PairFiles, Secret, admin_key_file};
 use crate::server::announce::WEAK_KEY;
 use crate::server::healthcheck::reachable;
 use crate::server::listeners::try_bind;
@@ -9,6 +9,7 @@ use crate::store::check::{CheckError, Found, check};
 use crate::sys::file::{self, folder_of};
 use crate::sys::time::unix_now;
 use crate::sys::time::write_rfc3339;
+use crate::tls::acme::Acme;
 use crate::tls::certificate::Certificate;
 use crate::tls::files::FILE_BYTES_MAX;
 use rustix::fs::{Access, access};

@@ -12,7 +12,6 @@ mod lines;
 
 use self::journal::{Fields, Journal};
 use self::lines::{Lines, Sink};
-use crate::config::LogFormat;
 use std::io::{self, IsTerminal};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use tracing::level_filters::LevelFilter;
@@ -22,6 +21,20 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people where standard error is a terminal, fields for the journal where it goes there, else JSON.
+    #[default]
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+    /// Entries with fields for systemd's journal.
+    Journal,
+}
 
 /// Why the log cannot be set up, or its level changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -3,8 +3,7 @@
 use super::client::{Client, RetryAfter};
 use super::disk::Disk;
 use super::order::Fault;
-use super::{DiskError, read_roots};
-use crate::config::Acme;
+use super::{Acme, DiskError, read_roots};
 use instant_acme::{Account, AccountCredentials, Error, ExternalAccountKey, NewAccount};
 use tokio::sync::Mutex;
 

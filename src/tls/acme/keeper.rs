@@ -1,12 +1,11 @@
 //! Keeps a certificate for each domain: a task for each waits until one is due, orders it, and waits again.
 
-use super::DiskError;
 use super::account::Accounts;
 use super::client::RetryAfter;
 use super::disk::Disk;
 use super::order::{Fault, Responders, Way, order};
 use super::schedule::{renew_at, renew_in, retry_delay};
-use crate::config::Acme;
+use super::{Acme, DiskError};
 use crate::sys::time::unix_now;
 use crate::tls::certificate::Certificate;
 use crate::tls::certificates::{Certificates, Place};

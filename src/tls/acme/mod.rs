@@ -22,7 +22,40 @@ use super::files::FILE_BYTES_MAX;
 use crate::sys::file;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use std::path::Path;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// How certificates are got by ACME (RFC 8555).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acme {
+    /// At least one name, in lower case. Each gets a certificate of its own.
+    pub domains: Vec<String>,
+    /// The directory's https URL.
+    pub directory: String,
+    /// Certificates (PEM) that the directory's own TLS is checked against; `None`: the system's.
+    pub ca: Option<PathBuf>,
+    /// Whom the CA may write to.
+    pub email: Option<String>,
+    /// The account at the CA that this one is bound to (RFC 8555 section 7.3.4).
+    pub binding: Option<Binding>,
+    /// Where the account's key and the certificates are kept.
+    pub dir: PathBuf,
+}
+
+/// External account binding.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Binding {
+    /// The key's identifier.
+    pub kid: String,
+    /// The key itself, decoded.
+    pub key: Vec<u8>,
+}
+
+impl fmt::Debug for Binding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Binding").field("kid", &self.kid).field("key", &"***").finish()
+    }
+}
 
 /// What the directory's own TLS is checked against. Read each time the CA is asked anew, so that a mended file is taken.
 fn read_roots(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
