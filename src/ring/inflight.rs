@@ -1,6 +1,6 @@
 //! What the kernel holds: the memory of each send and fill that is under way.
 
-use super::ConnIndex;
+use super::Conn;
 use super::chunk::{Heap, Outgoing};
 use slab::Slab;
 
@@ -12,15 +12,15 @@ pub(super) enum InflightOp {
 /// The operations under way, by the index that their completion names.
 #[derive(Default)]
 pub(super) struct Inflight {
-    ops: Slab<(ConnIndex, InflightOp)>,
+    ops: Slab<(Conn, InflightOp)>,
 }
 
 impl Inflight {
-    pub(super) fn insert(&mut self, conn: ConnIndex, op: InflightOp) -> u32 {
+    pub(super) fn insert(&mut self, conn: Conn, op: InflightOp) -> u32 {
         self.ops.insert((conn, op)) as u32
     }
 
-    pub(super) fn remove(&mut self, index: u32) -> Option<(ConnIndex, InflightOp)> {
+    pub(super) fn remove(&mut self, index: u32) -> Option<(Conn, InflightOp)> {
         self.ops.try_remove(index as usize)
     }
 

@@ -8,26 +8,34 @@
 
 pub mod buffers;
 pub mod chunk;
+mod completion;
 mod inflight;
 pub mod inherited;
+mod listeners;
 mod map;
 mod memory;
 pub mod order;
 pub mod probe;
-pub mod queue;
+mod queue;
 mod ranges;
+mod sockets;
 #[cfg(test)]
 mod tests;
 mod wake;
 
 use self::buffers::{Pool, Slice};
 use self::chunk::{Heap, Outgoing};
+pub use self::completion::{Completion, Counts};
 use self::inflight::{Inflight, InflightOp};
+use self::listeners::Listeners;
 use self::order::Consumption;
+pub use self::sockets::Conn;
+use self::sockets::Sockets;
 pub use self::wake::Waker;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use rustix::net::Shutdown;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::time::Duration;
@@ -41,7 +49,7 @@ const COMPLETIONS_A_TURN: usize = 4096;
 /// `IORING_ENTER_GETEVENTS`: run the deferred work, which fills the completion queue.
 const ENTER_GETEVENTS: u32 = 1;
 
-/// What an operation was for: the upper byte of its `user_data`; below it a connection or an in-flight index.
+/// What an operation was for: the upper byte of its `user_data`; below it a connection, a listener or an in-flight index.
 const ACCEPT: u64 = 1 << 56;
 const RECEIVE: u64 = 2 << 56;
 const FILL: u64 = 3 << 56;
@@ -52,75 +60,9 @@ const WAKE: u64 = 7 << 56;
 const RECEIVE_ONCE: u64 = 8 << 56;
 const KIND: u64 = 0xff << 56;
 
-/// Names a connection to the ring: its index in the shard's slab. The shard frees an index only when none of its
-/// operations is under way, so that a completion never meets another connection.
-pub type ConnIndex = u32;
-
-/// What an operation came to.
-#[derive(Debug)]
-pub enum Completion {
-    /// A connection was accepted on the listener of that index, or accepting failed; `more`: accepting goes on.
-    Accepted {
-        /// As given to [`Ring::accept`].
-        listener: u32,
-        /// The new socket.
-        socket: io::Result<OwnedFd>,
-        /// Whether the ring goes on accepting by itself.
-        more: bool,
-    },
-    /// Bytes were received into a slice of the pool; an empty slice at the end of the stream.
-    Received {
-        /// The connection.
-        conn: ConnIndex,
-        /// The bytes; `None` at the end of the stream.
-        data: io::Result<Option<Slice>>,
-        /// Whether the ring goes on receiving by itself.
-        more: bool,
-    },
-    /// Bytes were received into the allocation given to [`Ring::fill`], behind those it had.
-    Filled {
-        /// The connection.
-        conn: ConnIndex,
-        /// The allocation, `count` bytes longer.
-        heap: Heap,
-        /// How many bytes came; 0 at the end of the stream.
-        count: io::Result<usize>,
-    },
-    /// A send ended.
-    Sent {
-        /// The connection.
-        conn: ConnIndex,
-        /// All that was given to [`Ring::send`].
-        outgoing: Outgoing,
-        /// How many of its bytes the kernel took.
-        count: io::Result<usize>,
-    },
-    /// The time given to [`Ring::tick_in`] has passed.
-    Tick,
-}
-
-/// What a ring has done so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Kernel entries.
-    pub enters: u64,
-    /// Operations that the kernel took.
-    pub submissions: u64,
-    /// Completions that the kernel gave.
-    pub completions: u64,
-    /// Kernel entries before which the completion queue had overflowed: the kernel keeps aside what found no room.
-    pub overflows: u64,
-    /// Receives that found no buffer.
-    pub shortages: u64,
-}
-
-/// A shard's data ring.
+/// A shard's data ring, and the sockets that it works on.
 ///
-/// Operations take a borrowed descriptor and use its number later, when the entry is submitted: in the next turn, or in a
-/// later one where the kernel is short of memory. **The caller keeps the descriptor open until the operation's last completion.** Closed before, its number may be
-/// another file's by then, and the operation would be carried out on that one. Nothing here can check it; a shard keeps
-/// sockets in its slab until nothing of theirs is under way (`Shard::release`, `Shard::try_move`), and listeners until
-/// they have been heard of for the last time (`shard/listening.rs`).
+/// An operation on a connection that is closed does nothing and completes never: its memory goes back at once.
 pub struct Ring {
     counts: Counts,
     uring: IoUring,
@@ -128,6 +70,8 @@ pub struct Ring {
     streams: Rc<Pool>,
     /// Those of single receives.
     glances: Rc<Pool>,
+    sockets: Sockets,
+    listeners: Listeners,
     inflight: Inflight,
     waker: Waker,
     /// Written by the kernel while a read of the waker is under way, and never read. Not a `Box`, which says that nobody
@@ -161,6 +105,8 @@ impl Ring {
             uring,
             streams,
             glances,
+            sockets: Sockets::default(),
+            listeners: Listeners::default(),
             inflight: Inflight::default(),
             waker: Waker::new()?,
             wake_count: leaked(0),
@@ -189,64 +135,128 @@ impl Ring {
         [&self.streams, &self.glances]
     }
 
-    /// Accepts one connection on `listener`. Rings that wait on the same socket this way take turns, for each goes to
-    /// the end of the socket's queue when it asks again; with [`Ring::accept`] the first one would have them all.
-    ///
-    /// `listener` stays open until the completion.
-    pub fn accept_once(&mut self, listener: BorrowedFd<'_>, index: u32) {
-        let entry = opcode::Accept::new(types::Fd(listener.as_raw_fd()), std::ptr::null_mut(), std::ptr::null_mut());
+    /// Takes a listening socket in; its index.
+    pub fn listen(&mut self, socket: OwnedFd) -> u32 {
+        self.listeners.add(socket)
+    }
+
+    /// Accepts one connection on a listener, unless it is accepted on already. Rings that wait on the same socket this way
+    /// take turns, for each goes to the end of the socket's queue when it asks again; with [`Ring::accept`] the first one
+    /// would have them all.
+    pub fn accept_once(&mut self, listener: u32) {
+        let Some(number) = self.listeners.begin(listener) else { return };
+        let entry = opcode::Accept::new(types::Fd(number), std::ptr::null_mut(), std::ptr::null_mut());
         let entry = entry.flags(libc::SOCK_CLOEXEC).build();
-        self.push(entry.user_data(ACCEPT | u64::from(index)));
+        self.push(entry.user_data(ACCEPT | u64::from(listener)));
     }
 
-    /// Accepts connections on `listener` until a completion says that it does no more; it stays open until then.
-    pub fn accept(&mut self, listener: BorrowedFd<'_>, index: u32) {
-        let entry = opcode::AcceptMulti::new(types::Fd(listener.as_raw_fd())).flags(libc::SOCK_CLOEXEC).build();
-        self.push(entry.user_data(ACCEPT | u64::from(index)));
+    /// Accepts connections on a listener until a completion says that it does no more, unless it is accepted on already.
+    pub fn accept(&mut self, listener: u32) {
+        let Some(number) = self.listeners.begin(listener) else { return };
+        let entry = opcode::AcceptMulti::new(types::Fd(number)).flags(libc::SOCK_CLOEXEC).build();
+        self.push(entry.user_data(ACCEPT | u64::from(listener)));
     }
 
-    /// Stops accepting on the listener of that index; its last completion still comes, perhaps with a connection.
-    pub fn cancel_accept(&mut self, index: u32) {
-        self.push(opcode::AsyncCancel::new(ACCEPT | u64::from(index)).build().user_data(CANCEL));
+    /// Whether a listener is accepted on.
+    #[must_use]
+    pub fn is_accepting(&self, listener: u32) -> bool {
+        self.listeners.is_accepting(listener)
     }
 
-    /// Receives into slices of the pool until a completion says that it does no more; `socket` stays open until then.
-    pub fn receive(&mut self, socket: BorrowedFd<'_>, conn: ConnIndex) {
-        let entry = opcode::RecvMulti::new(types::Fd(socket.as_raw_fd()), buffers::STREAMS).build();
-        self.push(entry.user_data(RECEIVE | u64::from(conn)));
+    /// Stops accepting on a listener; its last completion still comes, perhaps with a connection.
+    pub fn cancel_accept(&mut self, listener: u32) {
+        self.push(opcode::AsyncCancel::new(ACCEPT | u64::from(listener)).build().user_data(CANCEL));
     }
 
-    /// Receives once into a slice of the pool, at most [`GLANCE_BYTES`](buffers::GLANCE_BYTES). `socket` stays open until
-    /// the completion.
-    pub fn receive_once(&mut self, socket: BorrowedFd<'_>, conn: ConnIndex) {
+    /// Closes a listener; who has been accepted already still completes. With `shut`, the port refuses at once, also where
+    /// other processes have the socket.
+    pub fn close_listener(&mut self, listener: u32, shut: bool) {
+        if self.listeners.close(listener, shut) {
+            self.cancel_accept(listener);
+        }
+    }
+
+    /// Takes a connected socket in.
+    pub fn open(&mut self, socket: OwnedFd) -> Conn {
+        self.sockets.open(socket)
+    }
+
+    /// Ends what is under way on a connection, and closes its socket then. What completes from the next turn on is not heard
+    /// of any more, and its memory goes back; no other has the id before that turn.
+    pub fn close(&mut self, conn: Conn) {
+        if self.sockets.close(conn) {
+            self.cancel_receive(conn);
+        }
+    }
+
+    /// Gives the socket of a connection away, which is closed by that; `None` while something is under way on it.
+    pub fn take(&mut self, conn: Conn) -> Option<OwnedFd> {
+        self.sockets.take(conn)
+    }
+
+    /// Shuts the write side: the peer hears of the end when it has taken all that was sent.
+    pub fn shut_writing(&self, conn: Conn) {
+        if let Some(socket) = self.sockets.get(conn) {
+            // Fails only where the peer has gone, which the receive under way will say.
+            let _ = rustix::net::shutdown(socket, Shutdown::Write);
+        }
+    }
+
+    /// Bytes in the send queue, sent or not, that the peer has not acknowledged (`SIOCOUTQ`, see tcp(7)).
+    ///
+    /// # Errors
+    /// What the kernel says, of a socket that is no TCP connection for one.
+    pub fn unacknowledged_bytes(&self, conn: Conn) -> io::Result<usize> {
+        queue::unacknowledged_bytes(self.sockets.try_get(conn)?)
+    }
+
+    /// Bytes in the receive queue.
+    ///
+    /// # Errors
+    /// As [`Ring::unacknowledged_bytes`].
+    pub fn unread_bytes(&self, conn: Conn) -> io::Result<u64> {
+        Ok(rustix::io::ioctl_fionread(self.sockets.try_get(conn)?)?)
+    }
+
+    /// Receives into slices of the pool until a completion says that it does no more.
+    pub fn receive(&mut self, conn: Conn) {
+        let Some(number) = self.sockets.begin(conn) else { return };
+        let entry = opcode::RecvMulti::new(types::Fd(number), buffers::STREAMS).build();
+        self.push(entry.user_data(RECEIVE | conn.tag()));
+    }
+
+    /// Receives once into a slice of the pool, at most [`GLANCE_BYTES`](buffers::GLANCE_BYTES).
+    pub fn receive_once(&mut self, conn: Conn) {
+        let Some(number) = self.sockets.begin(conn) else { return };
         self.glances.replenish();
-        let entry = opcode::Recv::new(types::Fd(socket.as_raw_fd()), std::ptr::null_mut(), buffers::GLANCE_BYTES)
+        let entry = opcode::Recv::new(types::Fd(number), std::ptr::null_mut(), buffers::GLANCE_BYTES)
             .buf_group(buffers::GLANCES)
             .build()
             .flags(squeue::Flags::BUFFER_SELECT);
-        self.push(entry.user_data(RECEIVE_ONCE | u64::from(conn)));
+        self.push(entry.user_data(RECEIVE_ONCE | conn.tag()));
     }
 
     /// Ends [`Ring::receive`]; its last completion still comes, perhaps with bytes.
-    pub fn cancel_receive(&mut self, conn: ConnIndex) {
-        self.push(opcode::AsyncCancel::new(RECEIVE | u64::from(conn)).build().user_data(CANCEL));
+    pub fn cancel_receive(&mut self, conn: Conn) {
+        self.push(opcode::AsyncCancel::new(RECEIVE | conn.tag()).build().user_data(CANCEL));
     }
 
     /// Receives once, straight into `heap` behind the bytes it has, at most `bytes_max` and at most up to its capacity.
-    /// `socket` stays open until the completion.
-    pub fn fill(&mut self, socket: BorrowedFd<'_>, conn: ConnIndex, mut heap: Heap, bytes_max: usize) {
+    pub fn fill(&mut self, conn: Conn, mut heap: Heap, bytes_max: usize) {
+        let Some(number) = self.sockets.begin(conn) else { return };
         let (at, room) = heap.spare();
         let room = room.min(bytes_max).min(1 << 30) as u32;
         // The memory belongs to the in-flight table until the completion, and a heap's bytes do not move with it.
         let index = self.inflight.insert(conn, InflightOp::Fill(heap));
-        let entry = opcode::Recv::new(types::Fd(socket.as_raw_fd()), at, room).build();
+        let entry = opcode::Recv::new(types::Fd(number), at, room).build();
         self.push(entry.user_data(FILL | u64::from(index)));
     }
 
     /// Sends `outgoing`. With `wait`, the kernel waits until the socket takes some of it; without, a socket that is
-    /// full completes with `WouldBlock` at once. `socket` stays open until the completion.
-    pub fn send(&mut self, socket: BorrowedFd<'_>, conn: ConnIndex, outgoing: Outgoing, wait: bool) {
-        let fd = types::Fd(socket.as_raw_fd());
+    /// full completes with `WouldBlock` at once.
+    pub fn send(&mut self, conn: Conn, outgoing: Outgoing, wait: bool) {
+        let Some(number) = self.sockets.begin(conn) else { return };
+        let fd = types::Fd(number);
         let flags = libc::MSG_NOSIGNAL | if wait { 0 } else { libc::MSG_DONTWAIT };
         // The memory belongs to the in-flight table until the completion, and none of it moves with the table.
         let index = self.inflight.insert(conn, InflightOp::Send(outgoing));
@@ -279,6 +289,7 @@ impl Ring {
             return Err(io::Error::from_raw_os_error(self.failed));
         }
         self.streams.replenish();
+        self.sockets.begin_turn();
         match self.enter(u32::from(wait)) {
             Ok(_) => {}
             // What was not submitted stays in the queue for the next turn.
@@ -312,19 +323,29 @@ impl Ring {
             match tag & KIND {
                 RECEIVE => {
                     let data = received(&self.streams, result, flags, &mut self.counts);
-                    completions.push(Completion::Received { conn: index, data, more: cqueue::more(flags) });
+                    let (conn, more) = (Conn::from_tag(tag), cqueue::more(flags));
+                    if self.sockets.complete(conn, !more) {
+                        completions.push(Completion::Received { conn, data, more });
+                    }
                 }
                 RECEIVE_ONCE => {
                     let data = received(&self.glances, result, flags, &mut self.counts);
-                    completions.push(Completion::Received { conn: index, data, more: false });
+                    let conn = Conn::from_tag(tag);
+                    if self.sockets.complete(conn, true) {
+                        completions.push(Completion::Received { conn, data, more: false });
+                    }
                 }
                 SEND => {
-                    if let Some((conn, InflightOp::Send(outgoing))) = self.inflight.remove(index) {
+                    if let Some((conn, InflightOp::Send(outgoing))) = self.inflight.remove(index)
+                        && self.sockets.complete(conn, true)
+                    {
                         completions.push(Completion::Sent { conn, outgoing, count: outcome(result) });
                     }
                 }
                 FILL => {
-                    if let Some((conn, InflightOp::Fill(mut heap))) = self.inflight.remove(index) {
+                    if let Some((conn, InflightOp::Fill(mut heap))) = self.inflight.remove(index)
+                        && self.sockets.complete(conn, true)
+                    {
                         let count = outcome(result);
                         if let Ok(count) = count {
                             // SAFETY: the kernel has just said that it wrote `count` bytes behind those that were there.
@@ -336,7 +357,9 @@ impl Ring {
                 ACCEPT => {
                     // SAFETY: the descriptor is new and nobody else's.
                     let socket = outcome(result).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) });
-                    completions.push(Completion::Accepted { listener: index, socket, more: cqueue::more(flags) });
+                    let more = cqueue::more(flags);
+                    self.listeners.complete(index, !more);
+                    completions.push(Completion::Accepted { listener: index, socket, more });
                 }
                 TICK => completions.push(Completion::Tick),
                 WAKE => woken = true,

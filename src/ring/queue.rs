@@ -1,13 +1,10 @@
 //! How much of what a socket was given its peer has not taken yet.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
-/// Bytes in the socket's send queue, sent or not, that the peer has not acknowledged (`SIOCOUTQ`, see tcp(7)).
-///
-/// # Errors
-/// What the kernel says, of a socket that is no TCP connection for one.
-pub fn unacknowledged_bytes(socket: BorrowedFd<'_>) -> io::Result<usize> {
+/// See [`Ring::unacknowledged_bytes`](super::Ring::unacknowledged_bytes).
+pub(super) fn unacknowledged_bytes(socket: &OwnedFd) -> io::Result<usize> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: the request writes one int to the address that it is given, which is that of a live one.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };

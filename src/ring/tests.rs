@@ -9,7 +9,6 @@ use crate::ring::order::Why;
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::AsFd;
 
 const WHOLE: Consumption = Consumption::Whole(Why::Older);
 const CONNECTIONS: u32 = 48;
@@ -76,7 +75,7 @@ enum Under {
 }
 
 struct Pair {
-    ours: OwnedFd,
+    ours: Conn,
     theirs: TcpStream,
     written: usize,
     received: usize,
@@ -111,13 +110,17 @@ struct Rig {
 
 impl Rig {
     fn new(consumption: Consumption, seed: u64) -> Self {
-        let pair = |_| {
+        let mut ring = Ring::build(consumption).unwrap();
+        let pair = |index| {
             let (ours, theirs) = connected();
+            let ours = ring.open(ours);
+            assert_eq!(ours.index(), index);
             Pair { ours, theirs, written: 0, received: 0, under: Under::Nothing }
         };
+        let pairs = (0..CONNECTIONS as usize).map(pair).collect();
         Self {
-            ring: Ring::build(consumption).unwrap(),
-            pairs: (0..CONNECTIONS).map(pair).collect(),
+            ring,
+            pairs,
             held: VecDeque::new(),
             choices: Choices(seed),
             completions: Vec::new(),
@@ -146,17 +149,17 @@ impl Rig {
         match kind {
             0 => {
                 pair.under = Under::Multishot;
-                self.ring.receive(pair.ours.as_fd(), conn);
+                self.ring.receive(pair.ours);
             }
             1 => {
                 pair.under = Under::Once;
-                self.ring.receive_once(pair.ours.as_fd(), conn);
+                self.ring.receive_once(pair.ours);
             }
             _ => {
                 pair.under = Under::Fill;
                 let room = 1 + self.choices.next(60_000);
                 let heap = Heap::from(Vec::with_capacity(room));
-                self.ring.fill(pair.ours.as_fd(), conn, heap, room);
+                self.ring.fill(pair.ours, heap, room);
             }
         }
     }
@@ -168,12 +171,12 @@ impl Rig {
                 Under::Nothing if self.choices.next(3) > 0 => self.arm(conn),
                 Under::Multishot if self.choices.next(40) == 0 => {
                     self.pairs[conn as usize].under = Under::Cancelled;
-                    self.ring.cancel_receive(conn);
+                    self.ring.cancel_receive(self.pairs[conn as usize].ours);
                 }
                 // As when a connection ended and the cancel comes too late: it must not meet another receive.
                 Under::Once if self.choices.next(100) == 0 => {
                     self.cancels_of_nothing += 1;
-                    self.ring.cancel_receive(conn);
+                    self.ring.cancel_receive(self.pairs[conn as usize].ours);
                 }
                 _ => {}
             }
@@ -184,8 +187,9 @@ impl Rig {
         self.ring.turn(&mut self.completions, false).unwrap();
         for completion in std::mem::take(&mut self.completions) {
             match completion {
-                Completion::Received { conn, data, more } => self.take(conn, data, more),
+                Completion::Received { conn, data, more } => self.take(conn.index() as u32, data, more),
                 Completion::Filled { conn, heap, count } => {
+                    let conn = conn.index() as u32;
                     let pair = &mut self.pairs[conn as usize];
                     pair.under = Under::Nothing;
                     let count = count.unwrap();
@@ -268,8 +272,14 @@ fn every_byte_reaches_its_connection_in_order_whatever_receives_are_mixed() {
     });
 }
 
+/// A connection of the ring, and its other end.
+fn opened(ring: &mut Ring) -> (Conn, TcpStream) {
+    let (ours, theirs) = connected();
+    (ring.open(ours), theirs)
+}
+
 /// Turns until something came, and gives what came.
-fn come(ring: &mut Ring) -> Vec<(u32, io::Result<Option<Slice>>)> {
+fn come(ring: &mut Ring) -> Vec<(Conn, io::Result<Option<Slice>>)> {
     let mut completions = Vec::new();
     ring.turn(&mut completions, true).unwrap();
     let received = completions.into_iter().map(|completion| match completion {
@@ -284,15 +294,15 @@ fn is_shortage(data: &io::Result<Option<Slice>>) -> bool {
 }
 
 /// Receives from a socket that has always more, and keeps all slices until there are no buffers left.
-fn exhaust(ring: &mut Ring, once: bool) -> (Vec<Slice>, TcpStream, OwnedFd) {
-    let (ours, mut theirs) = connected();
+fn exhaust(ring: &mut Ring, once: bool) -> (Vec<Slice>, TcpStream) {
+    let (ours, mut theirs) = opened(ring);
     let (mut kept, mut shortages) = (Vec::new(), 0);
     // Each shortage makes twice as many buffers available, until there are no more.
     while shortages < 12 {
         while theirs.write(&[1; 1 << 16]).is_ok() {}
         match once {
-            true => ring.receive_once(ours.as_fd(), 0),
-            false => ring.receive(ours.as_fd(), 0),
+            true => ring.receive_once(ours),
+            false => ring.receive(ours),
         }
         for (_, data) in come(ring) {
             shortages += usize::from(is_shortage(&data));
@@ -300,7 +310,7 @@ fn exhaust(ring: &mut Ring, once: bool) -> (Vec<Slice>, TcpStream, OwnedFd) {
         }
         // A multishot that found no buffer is over; else there is none to cancel once it goes on.
         if !once && shortages < 12 {
-            ring.cancel_receive(0);
+            ring.cancel_receive(ours);
             let mut completions = Vec::new();
             ring.turn(&mut completions, false).unwrap();
             for completion in completions {
@@ -310,7 +320,7 @@ fn exhaust(ring: &mut Ring, once: bool) -> (Vec<Slice>, TcpStream, OwnedFd) {
             }
         }
     }
-    (kept, theirs, ours)
+    (kept, theirs)
 }
 
 #[test]
@@ -318,32 +328,35 @@ fn a_pool_without_buffers_does_not_starve_the_other_one() {
     both(|consumption| {
         for once in [false, true] {
             let mut ring = Ring::build(consumption).unwrap();
-            let (kept, _theirs, _ours) = exhaust(&mut ring, once);
+            let (kept, _theirs) = exhaust(&mut ring, once);
             let [empty, other] = if once { [1, 0] } else { [0, 1] };
             let pools = ring.pools();
             assert_eq!((pools[empty].provided(), pools[empty].free()), (0, 0), "{consumption:?}, once: {once}");
             assert!(pools[other].provided() > 0);
-            let (ours, mut theirs) = connected();
+            let (ours, mut theirs) = opened(&mut ring);
             theirs.write_all(b"still here").unwrap();
             match once {
-                true => ring.receive(ours.as_fd(), 7),
-                false => ring.receive_once(ours.as_fd(), 7),
+                true => ring.receive(ours),
+                false => ring.receive_once(ours),
             }
             let came = come(&mut ring);
             assert!(
-                matches!(&came[..], [(7, Ok(Some(slice)))] if slice.as_slice() == b"still here"),
+                matches!(&came[..], [(conn, Ok(Some(slice)))] if *conn == ours && slice.as_slice() == b"still here"),
                 "{consumption:?}, once: {once}: {came:?}"
             );
             // And what was exhausted serves again when it gets buffers back.
             drop(kept);
-            let (ours, mut theirs) = connected();
+            let (ours, mut theirs) = opened(&mut ring);
             theirs.write_all(b"back").unwrap();
             match once {
-                true => ring.receive_once(ours.as_fd(), 8),
-                false => ring.receive(ours.as_fd(), 8),
+                true => ring.receive_once(ours),
+                false => ring.receive(ours),
             }
             let came = come(&mut ring);
-            assert!(matches!(&came[..], [(8, Ok(Some(slice)))] if slice.as_slice() == b"back"), "{came:?}");
+            assert!(
+                matches!(&came[..], [(conn, Ok(Some(slice)))] if *conn == ours && slice.as_slice() == b"back"),
+                "{came:?}"
+            );
         }
     });
 }
@@ -351,11 +364,11 @@ fn a_pool_without_buffers_does_not_starve_the_other_one() {
 #[test]
 fn single_receives_never_share_a_buffer() {
     let mut ring = Ring::build(Consumption::of_this_kernel()).unwrap();
-    let (ours, mut theirs) = connected();
+    let (ours, mut theirs) = opened(&mut ring);
     let mut slices = Vec::new();
     for letter in *b"abc" {
         theirs.write_all(&[letter; 10]).unwrap();
-        ring.receive_once(ours.as_fd(), 1);
+        ring.receive_once(ours);
         slices.extend(come(&mut ring).into_iter().filter_map(|(_, data)| data.unwrap()));
     }
     assert_eq!(slices.iter().map(|slice| slice.as_slice()[0]).collect::<Vec<_>>(), b"abc");
@@ -372,7 +385,7 @@ fn a_ring_that_the_kernel_refuses_for_good_says_so_in_the_next_turn() {
     let mut ring = Ring::from_uring(uring, WHOLE).unwrap();
     // More than there is room for: the last ones have to be submitted.
     for conn in 0..SUBMISSIONS + 10 {
-        ring.cancel_receive(conn);
+        ring.cancel_receive(Conn::of(conn, 0));
     }
     for _ in 0..2 {
         let error = ring.turn(&mut Vec::new(), true).unwrap_err();
@@ -385,9 +398,88 @@ fn more_than_there_is_room_for_is_submitted_on_the_way() {
     let mut ring = Ring::build(WHOLE).unwrap();
     let before = ring.counts().submissions;
     for conn in 0..3 * SUBMISSIONS {
-        ring.cancel_receive(conn);
+        ring.cancel_receive(Conn::of(conn, 0));
     }
     ring.turn(&mut Vec::new(), false).unwrap();
     // And the one that listens to the waker.
     assert_eq!(ring.counts().submissions - before, u64::from(3 * SUBMISSIONS) + 1);
+}
+
+/// Turns until nothing more comes.
+fn settle(ring: &mut Ring) -> Vec<Completion> {
+    let mut completions = Vec::new();
+    for _ in 0..4 {
+        ring.turn(&mut completions, false).unwrap();
+    }
+    completions
+}
+
+#[test]
+fn of_a_closed_connection_nothing_is_heard_and_its_socket_closes_when_nothing_is_under_way() {
+    let budget = chunk::Budget::new(1 << 20);
+    let kinds: [fn(&mut Ring, Conn, Heap); 4] = [
+        |ring, conn, _| ring.receive(conn),
+        |ring, conn, _| ring.receive_once(conn),
+        |ring, conn, heap| ring.fill(conn, heap, 1000),
+        |ring, conn, _| {
+            // More than the socket takes, so that the kernel waits.
+            let bytes = Heap::from(vec![0; 64 << 20]);
+            ring.send(conn, Outgoing::One(chunk::Chunk::Heap(bytes)), true);
+        },
+    ];
+    for (kind, begin) in kinds.into_iter().enumerate() {
+        for is_taken in [false, true] {
+            let mut ring = Ring::new().unwrap();
+            let (conn, mut theirs) = opened(&mut ring);
+            begin(&mut ring, conn, Heap::with_headroom(0, 1000, budget.charge(1000)));
+            if is_taken {
+                // The kernel has it; a send may have completed with what the socket took.
+                let before = settle(&mut ring).len();
+                assert!(before <= 1, "kind {kind}");
+            }
+            assert!(is_taken && kind == 3 || ring.take(conn).is_none(), "kind {kind}: something is under way");
+            ring.close(conn);
+            ring.close(conn);
+            assert!(ring.sockets.get(conn).is_none());
+            assert!(settle(&mut ring).is_empty(), "kind {kind}");
+            theirs.set_nonblocking(false).unwrap();
+            let mut all = Vec::new();
+            let _ = std::io::Read::read_to_end(&mut theirs, &mut all);
+            assert_eq!(budget.used_bytes(), 0, "kind {kind}: the memory came back");
+            // Its place is another's, and the old id is nobody's.
+            let (next, mut theirs) = opened(&mut ring);
+            assert_eq!((next.index(), next == conn), (conn.index(), false));
+            ring.receive(conn);
+            ring.close(conn);
+            theirs.write_all(b"for the next one").unwrap();
+            ring.receive_once(next);
+            let came = come(&mut ring);
+            assert!(
+                matches!(&came[..], [(conn, Ok(Some(slice)))] if *conn == next && slice.as_slice() == b"for the next one"),
+                "kind {kind}: {came:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_place_is_not_given_anew_in_the_turn_in_which_it_became_free() {
+    let mut ring = Ring::new().unwrap();
+    let (first, _theirs) = opened(&mut ring);
+    ring.close(first);
+    let (second, _others) = opened(&mut ring);
+    assert_ne!(first.index(), second.index());
+    ring.turn(&mut Vec::new(), false).unwrap();
+    let (third, _others) = opened(&mut ring);
+    assert_eq!(third.index(), first.index());
+    assert!(ring.take(second).is_some() && ring.take(second).is_none());
+}
+
+#[test]
+fn an_id_keeps_its_parts_in_a_tag() {
+    for conn in [Conn::of(0, 0), Conn::of(u32::MAX, 7), Conn::of(5, u32::MAX)] {
+        assert_eq!(Conn::from_tag(SEND | conn.tag()), conn);
+        assert_eq!(conn.tag() & KIND, 0);
+    }
+    assert_eq!(Conn::of(1, 1 << 24), Conn::of(1, 0), "generations begin anew");
 }

@@ -4,10 +4,11 @@ use super::Shard;
 use super::bounds::{ARRIVALS_A_CALM_TURN, ARRIVALS_A_TURN, CALM_CROWD, CROWD, TURNED_AWAY_FOR, TURNED_AWAY_MAX};
 use super::close::CloseReason;
 use super::connection::{Connection, Early, Phase};
-use super::listening::Listening;
+use super::listening::{Listening, Purpose};
 use super::mail::Listener;
 use super::shared::try_count;
 use crate::http::Reply;
+use crate::ring::Conn;
 use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::io;
@@ -77,7 +78,6 @@ impl Shard {
                     self.accepting.arrived.push_back((listener, socket));
                 }
                 self.accepting.recent += 1;
-                self.accepting.listening.handle_completion(listener, more);
                 if !more {
                     self.accepting.held.push(listener);
                 }
@@ -87,7 +87,6 @@ impl Shard {
                 }
             }
             Err(error) => {
-                self.accepting.listening.handle_completion(listener, more);
                 if self.is_draining() {
                     return;
                 }
@@ -122,8 +121,7 @@ impl Shard {
     }
 
     fn take_connection(&mut self, listener: u32, socket: OwnedFd) {
-        let Some(listener) = self.accepting.listening.get(listener) else { return };
-        let (echo, tls) = (listener.echo, listener.tls);
+        let Some(Purpose { echo, tls, .. }) = self.accepting.listening.purpose(listener) else { return };
         // Fails when the client has gone already.
         let Ok(address) = peer_address(&socket) else { return };
         self.cells.accepted += 1;
@@ -158,7 +156,7 @@ impl Shard {
             let due = self.clock.tick_after(TURNED_AWAY_FOR);
             self.wheel.arm(conn, due);
         }
-        if let Some(early) = &mut self.connections[conn as usize].early {
+        if let Some(early) = &mut self.connections[conn].early {
             early.turned_away = !counted;
             early.tls = tls;
             if counted {
@@ -175,14 +173,14 @@ impl Shard {
     /// What comes behind the PROXY protocol's header, or where none is due: a TLS handshake, or HTTP. `false`: there is
     /// no TLS to be had.
     #[must_use]
-    pub(super) fn begin(&mut self, conn: u32) -> bool {
-        match self.connections[conn as usize].early.as_ref().is_some_and(|early| early.tls) {
+    pub(super) fn begin(&mut self, conn: Conn) -> bool {
+        match self.connections[conn].early.as_ref().is_some_and(|early| early.tls) {
             true => self.begin_handshake(conn),
             false => self.transition(conn, Phase::Http),
         }
     }
 
-    /// A new entry of the slab, with its deadline set.
+    /// A new entry of the table, with its deadline set.
     pub(super) fn insert_connection(
         &mut self,
         socket: OwnedFd,
@@ -190,7 +188,7 @@ impl Shard {
         counted: Option<IpAddr>,
         echo: bool,
         phase: Phase,
-    ) -> u32 {
+    ) -> Conn {
         self.serial += 1;
         let due = self.clock.tick_after(self.settings.auth_timeout);
         let early = Early {
@@ -213,7 +211,8 @@ impl Shard {
             moving: None,
         };
         let tick = self.clock.tick();
-        let conn = self.connections.insert(Connection::new(socket, phase, tick, due, early)) as u32;
+        let conn = self.ring.open(socket);
+        self.connections.insert(conn, Connection::new(phase, tick, due, early));
         self.wheel.arm(conn, due);
         self.note_late_comer(conn);
         conn

@@ -8,13 +8,14 @@ use super::close::CloseReason;
 use super::connection::Phase;
 use super::guesses::Guesses;
 use crate::http::{self, Reply};
+use crate::ring::Conn;
 use std::net::IpAddr;
 use std::time::Duration;
 
 impl Shard {
     /// Queues a response; the connection goes on if the client wants it to, when all of it has left.
-    pub(super) fn respond(&mut self, conn: u32, reply: impl Into<Reply>) {
-        let Some(early) = &mut self.connections[conn as usize].early else { return };
+    pub(super) fn respond(&mut self, conn: Conn, reply: impl Into<Reply>) {
+        let Some(early) = &mut self.connections[conn].early else { return };
         early.answered = true;
         let Reply { head, body } = reply.into();
         let (piece, body) = body.split_at(body.len().min(ANSWER_PIECE_BYTES));
@@ -30,35 +31,35 @@ impl Shard {
     }
 
     /// Queues a response after which the connection is closed.
-    pub(super) fn respond_last(&mut self, conn: u32, response: Vec<u8>) {
+    pub(super) fn respond_last(&mut self, conn: Conn, response: Vec<u8>) {
         self.push_response(conn, response);
         self.begin_closing(conn, CloseReason::Http);
     }
 
     /// Holds a response back for a while.
-    pub(super) fn hold_answer(&mut self, conn: u32, reply: Reply, delay: Duration) {
+    pub(super) fn hold_answer(&mut self, conn: Conn, reply: Reply, delay: Duration) {
         if delay.is_zero() {
             return self.respond(conn, reply);
         }
-        let Some(early) = &mut self.connections[conn as usize].early else { return };
+        let Some(early) = &mut self.connections[conn].early else { return };
         early.reply = reply;
         self.transition(conn, Phase::Held);
         let due = self.clock.tick_after(delay);
-        self.connections[conn as usize].due = due;
+        self.connections[conn].due = due;
         self.wheel.arm(conn, due);
     }
 
     /// Sends the response that [`Shard::hold_answer`] held back.
-    pub(super) fn release_answer(&mut self, conn: u32) {
-        let Some(early) = &mut self.connections[conn as usize].early else { return };
+    pub(super) fn release_answer(&mut self, conn: Conn) {
+        let Some(early) = &mut self.connections[conn].early else { return };
         let reply = std::mem::take(&mut early.reply);
         self.respond(conn, reply);
         self.arm(conn);
     }
 
     /// What was queued of an answer has left: the next piece follows, or the next request.
-    pub(super) fn go_on_answering(&mut self, conn: u32) {
-        let connection = &mut self.connections[conn as usize];
+    pub(super) fn go_on_answering(&mut self, conn: Conn) {
+        let connection = &mut self.connections[conn];
         let Some(early) = &mut connection.early else { return };
         let keep_alive = early.keep_alive;
         if !early.reply.body.is_empty() {
@@ -76,7 +77,7 @@ impl Shard {
         }
         self.transition(conn, Phase::Http);
         self.await_client(conn);
-        let peer = self.connections[conn as usize].early.as_ref().map(|early| early.peer);
+        let peer = self.connections[conn].early.as_ref().map(|early| early.peer);
         if peer.is_some_and(|peer| self.shared.rules.load().gate.trusts(peer)) {
             self.uncount_client(conn);
         }
@@ -85,9 +86,9 @@ impl Shard {
     }
 
     /// From now on it is the client that is waited for.
-    fn await_client(&mut self, conn: u32) {
+    fn await_client(&mut self, conn: Conn) {
         let due = self.clock.tick_after(self.settings.auth_timeout);
-        let connection = &mut self.connections[conn as usize];
+        let connection = &mut self.connections[conn];
         connection.due = due;
         if let Some(early) = &mut connection.early {
             early.waits_since = self.clock.tick();
@@ -97,17 +98,17 @@ impl Shard {
 
     /// Responses go the way of control frames, in the order that they come in: a client that sends a ping right behind
     /// its request for an upgrade must not read the pong before the response.
-    pub(super) fn push_response(&mut self, conn: u32, mut response: Vec<u8>) {
+    pub(super) fn push_response(&mut self, conn: Conn, mut response: Vec<u8>) {
         self.cells.responded(&response);
-        if self.connections[conn as usize].early.as_ref().is_some_and(|early| early.tls) {
+        if self.connections[conn].early.as_ref().is_some_and(|early| early.tls) {
             self.shared.rules.load().gate.add_transport_security(&mut response);
         }
         self.push_control(conn, &response);
     }
 
     /// Answers a request that showed a key, but not the admin key: who goes on trying waits longer and longer.
-    pub(super) fn refuse_key(&mut self, conn: u32, reply: Reply) {
-        let Some(early) = &self.connections[conn as usize].early else { return };
+    pub(super) fn refuse_key(&mut self, conn: Conn, reply: Reply) {
+        let Some(early) = &self.connections[conn].early else { return };
         let address = early.address;
         self.cells.keys_refused[KeyRefused::Wrong as usize] += 1;
         self.log_wrong_key(address);
@@ -116,10 +117,10 @@ impl Shard {
     }
 
     /// Answers a request that showed a key, from an address that has shown too many wrong ones.
-    pub(super) fn refuse_keys(&mut self, conn: u32, address: IpAddr, wait: Duration) {
+    pub(super) fn refuse_keys(&mut self, conn: Conn, address: IpAddr, wait: Duration) {
         self.cells.keys_refused[KeyRefused::NotLookedAt as usize] += 1;
         self.log_wrong_key(address);
-        let keep_alive = self.connections[conn as usize].early.as_ref().is_some_and(|early| early.keep_alive);
+        let keep_alive = self.connections[conn].early.as_ref().is_some_and(|early| early.keep_alive);
         let (held, seconds) = Guesses::told_after(wait);
         self.hold_answer(conn, http::too_many_keys(seconds, keep_alive).into(), held);
     }

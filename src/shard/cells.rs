@@ -6,6 +6,7 @@
 use super::Shard;
 use super::close::CloseReason;
 use crate::proto::token::Role;
+use crate::ring::Conn;
 use crate::ring::Counts;
 use crate::ring::buffers::Pool;
 use crate::session::message::ErrorCode;
@@ -128,7 +129,7 @@ pub struct Cells {
     pub paired: u64,
     /// Sessions now in which one waits for the other.
     pub waiting: u64,
-    /// Found when published: everything in the slab.
+    /// Found when published: all connections that there are.
     pub sockets: u64,
     /// Found when published: bytes in all outboxes.
     pub outbox_bytes: u64,
@@ -302,10 +303,10 @@ impl Shard {
     }
 
     /// What was forwarded by `conn` is about to be queued toward `to`.
-    pub(super) fn count_queued(&mut self, conn: u32, to: u32) {
-        let outbox = self.connections[to as usize].outbox;
+    pub(super) fn count_queued(&mut self, conn: Conn, to: Conn) {
+        let outbox = self.connections[to].outbox;
         let behind = self.outboxes.get_mut(outbox).is_some_and(|outbox| outbox.sending);
-        self.cells.queued(self.connections[conn as usize].role, behind);
+        self.cells.queued(self.connections[conn].role, behind);
     }
 }
 

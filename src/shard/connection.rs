@@ -1,12 +1,12 @@
-//! A connection: one socket, and what the shard keeps of it. An idle one is a slab entry, a wheel link and no more.
+//! A connection: what the shard keeps of it. An idle one is an entry of the table, a wheel link and no more.
 
 use super::Shard;
 use super::inbox::Inbox;
 use crate::control::message::Caller;
 use crate::http::Reply;
 use crate::proto::token::Role;
+use crate::ring::Conn;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 /// No session, no outbox, or no TLS.
@@ -39,7 +39,7 @@ pub(super) enum Phase {
     Echo,
     /// Our close frame or last response is queued; what still comes is thrown away.
     Closing,
-    /// Over; the entry stays until the ring has let go of it.
+    /// Over; the entry stays until the end of the turn.
     Dead,
 }
 
@@ -117,10 +117,10 @@ impl Pauses {
     }
 }
 
-/// One socket.
+/// What is kept of one; the ring has its socket.
 pub(super) struct Connection {
-    /// The socket.
-    pub(super) socket: OwnedFd,
+    /// With its place, what it is named by.
+    pub(super) generation: u32,
     /// Index of its session; [`NONE`] before authentication and after leaving.
     pub(super) session: u32,
     /// Index of its outbox; [`NONE`] while nothing is queued.
@@ -148,13 +148,13 @@ pub(super) struct Connection {
     pub(super) early: Option<Box<Early>>,
 }
 
-const _: () = assert!(size_of::<Connection>() <= 48, "an idle connection stays small");
+const _: () = assert!(size_of::<Option<Connection>>() <= 48, "an idle connection stays small");
 
 impl Connection {
-    /// A connection that begins in `phase`, heard at `tick`.
-    pub(super) fn new(socket: OwnedFd, phase: Phase, tick: u32, due: u32, early: Early) -> Self {
+    /// One that begins in `phase`, heard at `tick`.
+    pub(super) fn new(phase: Phase, tick: u32, due: u32, early: Early) -> Self {
         Self {
-            socket,
+            generation: 0,
             session: NONE,
             outbox: NONE,
             tls: NONE,
@@ -181,8 +181,8 @@ impl Connection {
 impl Shard {
     /// Leads a connection to its next phase, and keeps the counts and lists that follow from it. The one place where a
     /// phase changes. `false`: nothing leads there, and all stays as it was.
-    pub(super) fn transition(&mut self, conn: u32, to: Phase) -> bool {
-        let connection = &mut self.connections[conn as usize];
+    pub(super) fn transition(&mut self, conn: Conn, to: Phase) -> bool {
+        let connection = &mut self.connections[conn];
         let from = connection.phase;
         if !from.leads_to(to) {
             return false;

@@ -6,6 +6,7 @@ use super::bounds::{LATE_COMER_GRACE, LINGER};
 use super::close::CloseReason;
 use super::connection::{NONE, Phase};
 use super::mail::DrainPlan;
+use crate::ring::Conn;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -20,9 +21,7 @@ pub(super) struct Drain {
 #[derive(Clone, Copy)]
 struct Leaving {
     at: Duration,
-    conn: u32,
-    /// Tells it from a later connection with the same index: the serial number while it has not authenticated, else 0.
-    serial: u64,
+    conn: Conn,
 }
 
 impl Shard {
@@ -34,14 +33,12 @@ impl Shard {
         let now = self.clock.now();
         self.stop_listening();
         self.report_usage();
-        let all = self.connections.iter().map(|(index, connection)| {
-            let conn = index as u32;
-            let early = connection.early.as_ref();
+        let all = self.connections.iter().map(|(conn, connection)| {
             // Both ends of a session go together: neither has to learn that the other one has left.
-            let drawn = if connection.session == NONE { conn } else { !connection.session };
+            let drawn = if connection.session == NONE { conn.index() as u32 } else { !connection.session };
             let moment = now + moment(plan.seed, drawn, plan.window);
-            let at = if early.is_some() { moment.max(now + LATE_COMER_GRACE) } else { moment };
-            Leaving { at, conn, serial: early.map_or(0, |early| early.serial) }
+            let at = if connection.early.is_some() { moment.max(now + LATE_COMER_GRACE) } else { moment };
+            Leaving { at, conn }
         });
         let mut leaving: Vec<Leaving> = all.collect();
         leaving.sort_unstable_by_key(|leaving| std::cmp::Reverse(leaving.at));
@@ -55,15 +52,12 @@ impl Shard {
         while let Some(drain) = &mut self.drain
             && let Some(next) = drain.leaving.pop_if(|next| next.at <= now)
         {
-            self.send_away(next);
+            self.send_away(next.conn);
         }
     }
 
-    fn send_away(&mut self, Leaving { conn, serial, .. }: Leaving) {
-        let Some(connection) = self.connections.get_mut(conn as usize) else { return };
-        if connection.early.as_ref().map_or(0, |early| early.serial) != serial {
-            return;
-        }
+    fn send_away(&mut self, conn: Conn) {
+        let Some(connection) = self.connections.get_mut(conn) else { return };
         match connection.phase() {
             Phase::Http => self.part(conn),
             // Its answer comes, and is the last one.
@@ -77,17 +71,16 @@ impl Shard {
     }
 
     /// A connection that the kernel had accepted, or another shard had sent here, when the drain began.
-    pub(super) fn note_late_comer(&mut self, conn: u32) {
+    pub(super) fn note_late_comer(&mut self, conn: Conn) {
         let at = self.clock.now() + LATE_COMER_GRACE;
         let Some(drain) = &mut self.drain else { return };
-        let serial = self.connections[conn as usize].early.as_ref().map_or(0, |early| early.serial);
         let place = drain.leaving.partition_point(|leaving| leaving.at > at);
-        drain.leaving.insert(place, Leaving { at, conn, serial });
+        drain.leaving.insert(place, Leaving { at, conn });
     }
 
     /// Whether a connection whose close frame still waits behind what is queued stays: until the drain's deadline.
-    pub(super) fn keeps_until_sent(&mut self, conn: u32) -> bool {
-        let outbox = self.connections[conn as usize].outbox;
+    pub(super) fn keeps_until_sent(&mut self, conn: Conn) -> bool {
+        let outbox = self.connections[conn].outbox;
         let waits = self.is_draining() && self.outboxes.get_mut(outbox).is_some_and(|outbox| !outbox.is_empty());
         if waits {
             let due = self.clock.tick_after(LINGER);

@@ -3,19 +3,19 @@
 use super::Shard;
 use super::bounds::{LINGER, LINGERING_MAX, TICK};
 use super::close::CloseReason;
-use super::connection::{Phase, Receiving};
+use super::connection::Phase;
 use crate::control::message::Request;
 use crate::proto::frame::{self, Opcode};
+use crate::ring::Conn;
 use crate::session::message::frame_of;
 use crate::tls::outcome::Outcome;
-use rustix::net::Shutdown;
 use std::sync::atomic::Ordering::Relaxed;
 
 impl Shard {
     /// Ends a connection with a close frame behind what is queued. Its session is left now; what still comes is read
     /// and thrown away for a while, so that a reset does not overtake the close frame.
-    pub(super) fn close(&mut self, conn: u32, reason: CloseReason) {
-        let connection = &self.connections[conn as usize];
+    pub(super) fn close(&mut self, conn: Conn, reason: CloseReason) {
+        let connection = &self.connections[conn];
         if matches!(connection.phase(), Phase::Closing | Phase::Dead) {
             return;
         }
@@ -37,7 +37,7 @@ impl Shard {
 
     /// Leaves the session, sends what is queued, then shuts the write side and waits for the client's end. Without a
     /// close frame of its own.
-    pub(super) fn begin_closing(&mut self, conn: u32, reason: CloseReason) {
+    pub(super) fn begin_closing(&mut self, conn: Conn, reason: CloseReason) {
         if !self.transition(conn, Phase::Closing) {
             return;
         }
@@ -46,7 +46,7 @@ impl Shard {
         // What a flood leaves behind does not stay for long.
         let linger = if self.cells.closing < LINGERING_MAX { LINGER } else { TICK };
         let due = self.clock.tick_after(linger);
-        let connection = &mut self.connections[conn as usize];
+        let connection = &mut self.connections[conn];
         connection.due = due;
         connection.pauses = Default::default();
         connection.inbox = None;
@@ -60,8 +60,8 @@ impl Shard {
     }
 
     /// Ends a connection at once.
-    pub(super) fn end(&mut self, conn: u32, reason: CloseReason) {
-        let phase = self.connections[conn as usize].phase();
+    pub(super) fn end(&mut self, conn: Conn, reason: CloseReason) {
+        let phase = self.connections[conn].phase();
         if !self.transition(conn, Phase::Dead) {
             return;
         }
@@ -73,7 +73,7 @@ impl Shard {
         }
         self.leave_session(conn);
         self.wheel.disarm(conn);
-        let connection = &mut self.connections[conn as usize];
+        let connection = &mut self.connections[conn];
         connection.inbox = None;
         self.secure.remove(&mut connection.tls);
         let counted = connection.early.as_ref().is_none_or(|early| !early.turned_away);
@@ -83,18 +83,21 @@ impl Shard {
         if counted {
             self.shared.sockets.fetch_sub(1, Relaxed);
         }
-        let connection = &mut self.connections[conn as usize];
-        // Ends what the ring still has under way for it.
-        let _ = rustix::net::shutdown(&connection.socket, Shutdown::Both);
-        match connection.receiving {
-            Receiving::Queued => connection.receiving = Receiving::Idle,
-            Receiving::Multishot => {
-                connection.receiving = Receiving::Cancelling;
-                self.ring.cancel_receive(conn);
-            }
-            _ => {}
+        self.ring.close(conn);
+        self.ended.push(conn);
+    }
+
+    /// Whether a connection is there and has not ended.
+    pub(super) fn lives(&self, conn: Conn) -> bool {
+        self.connections.get(conn).is_some_and(|connection| connection.phase() != Phase::Dead)
+    }
+
+    /// At the end of a turn, when nobody works on those who have ended in it.
+    pub(super) fn forget_ended(&mut self) {
+        while let Some(conn) = self.ended.pop() {
+            self.let_outbox_go(conn);
+            self.connections.remove(conn);
         }
-        self.release(conn);
     }
 
     /// Hands a request to control, or gives `false` when it cannot take it.

@@ -5,6 +5,7 @@ use super::close::CloseReason;
 use super::connection::{Early, NONE, Phase, Receiving};
 use super::mail::Mail;
 use crate::proto::token::{Role, TokenHash};
+use crate::ring::Conn;
 use crate::ring::chunk::{Chunk, Heap};
 use crate::tls::Tls;
 use std::net::IpAddr;
@@ -48,13 +49,14 @@ impl Destination {
 
 impl Shard {
     /// Moves a connection in [`Phase::Moving`], once nothing of it is under way here.
-    pub(super) fn try_move(&mut self, conn: u32) {
-        let connection = &self.connections[conn as usize];
+    pub(super) fn try_move(&mut self, conn: Conn) {
+        let connection = &self.connections[conn];
         if connection.phase() != Phase::Moving || connection.outbox != NONE || connection.receiving != Receiving::Idle {
             return;
         }
+        let Some(socket) = self.ring.take(conn) else { return };
         self.wheel.disarm(conn);
-        let mut connection = self.connections.remove(conn as usize);
+        let Some(mut connection) = self.connections.remove(conn) else { return };
         let tls = self.secure.remove(&mut connection.tls);
         if let Some(early) = &connection.early {
             self.newcomers.remove(early);
@@ -65,7 +67,7 @@ impl Shard {
             return;
         };
         let Destination { shard, hash, role, rest } = *destination;
-        let handover = HandOver { socket: connection.socket, address, counted, hash, role, since, tls, rest };
+        let handover = HandOver { socket, address, counted, hash, role, since, tls, rest };
         if let Err(Mail::HandOver(handover)) = self.mailboxes.try_post(shard, Mail::HandOver(Box::new(handover))) {
             // The other shard's mailbox is full, or it has ended: the client is told to come back.
             self.cells.not_moved += 1;
@@ -84,7 +86,7 @@ impl Shard {
         let HandOver { socket, address, counted, hash, role, since, tls, rest } = handover;
         let conn = self.insert_connection(socket, address, counted, false, Phase::Auth);
         self.keep_tls(conn, tls);
-        if let Some(early) = &mut self.connections[conn as usize].early {
+        if let Some(early) = &mut self.connections[conn].early {
             early.since = since;
             self.newcomers.insert(conn, early);
         }
@@ -99,9 +101,9 @@ impl Shard {
         self.arm(conn);
     }
 
-    fn keep_tls(&mut self, conn: u32, tls: Option<Tls>) {
+    fn keep_tls(&mut self, conn: Conn, tls: Option<Tls>) {
         if let Some(tls) = tls {
-            self.connections[conn as usize].tls = self.secure.insert(tls);
+            self.connections[conn].tls = self.secure.insert(tls);
         }
     }
 }

@@ -16,6 +16,7 @@ use super::share::Share;
 use crate::proto::envelope::{self, Scanner};
 use crate::proto::frame::{self, Header, Opcode};
 use crate::proto::payload::{STEP_BYTES, unmask_and_feed};
+use crate::ring::Conn;
 use crate::ring::chunk::{Chunk, Heap};
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -35,8 +36,8 @@ enum RunEnd {
 
 impl Shard {
     /// Takes bytes in, whatever the connection is at.
-    pub(super) fn handle_bytes(&mut self, conn: u32, chunk: Chunk) {
-        let connection = &mut self.connections[conn as usize];
+    pub(super) fn handle_bytes(&mut self, conn: Conn, chunk: Chunk) {
+        let connection = &mut self.connections[conn];
         connection.last_heard = self.clock.tick();
         match connection.phase() {
             Phase::Header => self.handle_header_bytes(conn, &chunk),
@@ -51,9 +52,9 @@ impl Shard {
     }
 
     /// Reads frames until the bytes or the share of the turn are used up, or reading is paused or over.
-    pub(super) fn read_frames(&mut self, conn: u32, mut chunk: Chunk, share: &mut Share) {
+    pub(super) fn read_frames(&mut self, conn: Conn, mut chunk: Chunk, share: &mut Share) {
         loop {
-            let connection = &mut self.connections[conn as usize];
+            let connection = &mut self.connections[conn];
             match connection.phase() {
                 Phase::Moving => {
                     if let Some(destination) = connection.early.as_mut().and_then(|early| early.moving.as_mut()) {
@@ -70,7 +71,7 @@ impl Shard {
             if !connection.pauses.any() && share.is_used_up() {
                 self.defer(conn);
             }
-            let connection = &mut self.connections[conn as usize];
+            let connection = &mut self.connections[conn];
             if connection.pauses.any() {
                 // In front of what came later, if it waited before.
                 return self.keep_waiting(conn, chunk, VecDeque::push_front);
@@ -107,13 +108,13 @@ impl Shard {
     }
 
     /// Reads whole frames and gathers those that are to be forwarded in `run`.
-    fn read_run(&mut self, conn: u32, chunk: &mut Chunk, run: &mut Range<usize>, share: &mut Share) -> RunEnd {
+    fn read_run(&mut self, conn: Conn, chunk: &mut Chunk, run: &mut Range<usize>, share: &mut Share) -> RunEnd {
         let bytes = chunk.as_mut_slice();
         let limit = self.message_bytes_max(conn);
-        let in_message = self.connections[conn as usize].inbox.as_ref().is_some_and(|inbox| inbox.partial.is_some());
+        let in_message = self.connections[conn].inbox.as_ref().is_some_and(|inbox| inbox.partial.is_some());
         let mut at = 0;
         // What each frame makes the relay answer is bounded: above the high-water mark the rest waits.
-        while at < bytes.len() && !share.is_used_up() && !self.connections[conn as usize].pauses.any() {
+        while at < bytes.len() && !share.is_used_up() && !self.connections[conn].pauses.any() {
             let header = match frame::parse_header(&bytes[at..]) {
                 Ok(Some(header)) => header,
                 Ok(None) => return RunEnd::Other(at),
@@ -146,7 +147,7 @@ impl Shard {
             };
             let length = payload.len();
             // An echo is not looked into.
-            let (step, message) = if length <= STEP_BYTES || self.connections[conn as usize].phase() == Phase::Echo {
+            let (step, message) = if length <= STEP_BYTES || self.connections[conn].phase() == Phase::Echo {
                 frame::unmask_shift(bytes, payload, start, key);
                 let message = &bytes[start..start + length];
                 (self.handle_message(conn, opcode, message, envelope::peek), message)
@@ -163,7 +164,7 @@ impl Shard {
             };
             match step {
                 Step::Forward(opcode) => {
-                    self.connections[conn as usize].bulk = false;
+                    self.connections[conn].bulk = false;
                     let header_start = start - frame::header_bytes(payload_bytes);
                     frame::write_header(&mut bytes[header_start..], true, opcode, payload_bytes);
                     *run = if run.end == 0 { header_start } else { run.start }..start + length;
@@ -184,7 +185,7 @@ impl Shard {
     }
 
     /// Queues a run of frames for whom they are meant.
-    fn forward_run(&mut self, conn: u32, mut chunk: Chunk, run: Range<usize>) {
+    fn forward_run(&mut self, conn: Conn, mut chunk: Chunk, run: Range<usize>) {
         if run.end == 0 {
             return;
         }
@@ -202,7 +203,7 @@ impl Shard {
     }
 
     /// Begins a frame that does not go the short way: bytes that it used.
-    fn begin_other(&mut self, conn: u32, bytes: &[u8], share: &mut Share) -> usize {
+    fn begin_other(&mut self, conn: Conn, bytes: &[u8], share: &mut Share) -> usize {
         share.take_frame(0);
         match frame::parse_header(bytes) {
             Ok(Some(header)) if !header.opcode.is_control() => {
@@ -218,8 +219,8 @@ impl Shard {
     }
 
     /// Bytes for what the inbox has begun: how many of them it used.
-    fn feed_inbox(&mut self, conn: u32, bytes: &mut [u8], share: &mut Share) -> usize {
-        let checked = self.connections[conn as usize].phase() != Phase::Echo;
+    fn feed_inbox(&mut self, conn: Conn, bytes: &mut [u8], share: &mut Share) -> usize {
+        let checked = self.connections[conn].phase() != Phase::Echo;
         let inbox = self.inbox(conn);
         if inbox.head.is_empty() {
             let Some(partial) = &mut inbox.partial else { return 0 };
@@ -260,11 +261,11 @@ impl Shard {
 
     /// Begins a data frame, of whose payload `in_hand` bytes have come, in the inbox. Where there is no memory for it, it
     /// waits there.
-    pub(super) fn begin_frame(&mut self, conn: u32, header: Header, in_hand: usize) {
+    pub(super) fn begin_frame(&mut self, conn: Conn, header: Header, in_hand: usize) {
         let limit = self.message_bytes_max(conn);
-        let phase = self.connections[conn as usize].phase();
+        let phase = self.connections[conn].phase();
         let continues = header.opcode == Opcode::Continuation;
-        let under_way = self.connections[conn as usize].inbox.as_ref().and_then(|inbox| inbox.partial.as_ref());
+        let under_way = self.connections[conn].inbox.as_ref().and_then(|inbox| inbox.partial.as_ref());
         if continues != under_way.is_some() {
             return self.close(conn, CloseReason::Fragments);
         }
@@ -295,7 +296,7 @@ impl Shard {
     }
 
     /// Begins a data frame whose message is skipped.
-    pub(super) fn begin_skipped(&mut self, conn: u32, header: Header, why: Skipped) {
+    pub(super) fn begin_skipped(&mut self, conn: Conn, header: Header, why: Skipped) {
         if header.opcode != Opcode::Continuation {
             let heap = Heap::from(Vec::new());
             self.put_partial(conn, header, heap);
@@ -307,7 +308,7 @@ impl Shard {
     }
 
     /// The payload of `header` belongs to the message under way.
-    fn enter_frame(&mut self, conn: u32, header: Header) {
+    fn enter_frame(&mut self, conn: Conn, header: Header) {
         let inbox = self.inbox(conn);
         inbox.pending = None;
         let Some(partial) = &mut inbox.partial else { return };
@@ -321,7 +322,7 @@ impl Shard {
     }
 
     /// Begins a message in the inbox. `false`: memory for it has to wait.
-    fn begin_message(&mut self, conn: u32, header: Header, limit: u64, in_hand: usize) -> bool {
+    fn begin_message(&mut self, conn: Conn, header: Header, limit: u64, in_hand: usize) -> bool {
         // How long a message in fragments will be is not known: it gets more as it grows.
         let reserved_bytes = match header.fin {
             true => header.payload_bytes,
@@ -330,14 +331,14 @@ impl Shard {
         let Some(reservation) = self.reserve(conn, reserved_bytes, header.payload_bytes, in_hand) else { return false };
         // What is received straight into the allocation gets its room when its turn comes: until then it would only be
         // so much more memory to go through.
-        let direct = self.connections[conn as usize].tls == NONE
-            && header.payload_bytes >= DIRECT_BYTES_MIN + u64::from(GLANCE_BYTES);
+        let direct =
+            self.connections[conn].tls == NONE && header.payload_bytes >= DIRECT_BYTES_MIN + u64::from(GLANCE_BYTES);
         let capacity = if direct { 0 } else { header.payload_bytes as usize };
         self.put_partial(conn, header, Heap::with_headroom(HEADROOM, capacity, reservation));
         true
     }
 
-    fn put_partial(&mut self, conn: u32, header: Header, heap: Heap) {
+    fn put_partial(&mut self, conn: Conn, header: Header, heap: Heap) {
         let (since, due) = (self.clock.tick(), self.clock.tick_after(MESSAGE_TIMEOUT));
         self.inbox(conn).partial = Some(Partial {
             opcode: header.opcode,
@@ -358,8 +359,8 @@ impl Shard {
 
     /// Sees to it that a message in fragments has memory for `announced_bytes`, and at least twice what it had.
     /// `false`: it has to wait for that.
-    fn extend_message(&mut self, conn: u32, header: Header, announced_bytes: u64, limit: u64, in_hand: usize) -> bool {
-        let partial = self.connections[conn as usize].inbox.as_ref().and_then(|inbox| inbox.partial.as_ref());
+    fn extend_message(&mut self, conn: Conn, header: Header, announced_bytes: u64, limit: u64, in_hand: usize) -> bool {
+        let partial = self.connections[conn].inbox.as_ref().and_then(|inbox| inbox.partial.as_ref());
         let reserved = partial.and_then(|partial| partial.heap.as_ref()).map_or(0, Heap::reserved_bytes);
         if announced_bytes <= reserved as u64 {
             return true;
@@ -373,8 +374,8 @@ impl Shard {
     }
 
     /// After a piece of a message: hands it on when it is whole.
-    pub(super) fn after_piece(&mut self, conn: u32) {
-        let Some(inbox) = &mut self.connections[conn as usize].inbox else { return };
+    pub(super) fn after_piece(&mut self, conn: Conn) {
+        let Some(inbox) = &mut self.connections[conn].inbox else { return };
         let Some(partial) = &mut inbox.partial else { return };
         if partial.skipped.is_some() {
             if let Some((why, reference)) = partial.poll_refusal() {
@@ -389,7 +390,7 @@ impl Shard {
         } else if partial.is_whole() {
             let Some(partial) = inbox.partial.take() else { return };
             let Partial { heap: Some(heap), opcode, scanner, invalid, direct, .. } = partial else { return };
-            self.connections[conn as usize].bulk = direct;
+            self.connections[conn].bulk = direct;
             self.hand_on(conn, heap, opcode, |message| match invalid {
                 Some(invalid) => Err(invalid),
                 None => scanner.finish(message),
@@ -404,7 +405,7 @@ impl Shard {
     /// Hands a whole message on that stands in an allocation of its own.
     pub(super) fn hand_on(
         &mut self,
-        conn: u32,
+        conn: Conn,
         heap: Heap,
         opcode: Opcode,
         peek: impl for<'a> FnOnce(&'a [u8]) -> Result<envelope::Envelope<'a>, envelope::Invalid>,
@@ -427,8 +428,8 @@ impl Shard {
     }
 
     /// The largest message that the connection may send now.
-    fn message_bytes_max(&self, conn: u32) -> u64 {
-        let connection = &self.connections[conn as usize];
+    fn message_bytes_max(&self, conn: Conn) -> u64 {
+        let connection = &self.connections[conn];
         match connection.phase() {
             Phase::Auth => AUTH_BYTES_MAX,
             _ => match self.tokens.session(connection.session) {
@@ -439,8 +440,8 @@ impl Shard {
     }
 
     /// Whom the connection's messages are for.
-    fn receiver(&self, conn: u32) -> Option<u32> {
-        let connection = &self.connections[conn as usize];
+    fn receiver(&self, conn: Conn) -> Option<Conn> {
+        let connection = &self.connections[conn];
         match connection.phase() {
             Phase::Echo => Some(conn),
             _ if connection.session == NONE => None,
@@ -448,13 +449,13 @@ impl Shard {
         }
     }
 
-    pub(super) fn inbox(&mut self, conn: u32) -> &mut Inbox {
-        self.connections[conn as usize].inbox.get_or_insert_default()
+    pub(super) fn inbox(&mut self, conn: Conn) -> &mut Inbox {
+        self.connections[conn].inbox.get_or_insert_default()
     }
 
     /// Lets an empty inbox go: an idle connection has none.
-    pub(super) fn tidy_inbox(&mut self, conn: u32) {
-        let inbox = &mut self.connections[conn as usize].inbox;
+    pub(super) fn tidy_inbox(&mut self, conn: Conn) {
+        let inbox = &mut self.connections[conn].inbox;
         if inbox.as_ref().is_some_and(|inbox| inbox.is_empty()) {
             *inbox = None;
         }

@@ -1,50 +1,51 @@
-//! The sockets that a shard accepts on. Each stays open until the ring has been heard of it for the last time: an accept names
-//! its descriptor by number, and may reach the kernel when another thread already has a file of that number.
+//! The sockets that a shard accepts on: what each is for, and whether it is accepted on one by one.
 
 use super::mail::Listener;
 use crate::ring::Ring;
-use std::os::fd::AsFd;
 
-/// A shard's listeners, by the index that names them to the ring.
+/// A shard's listeners, by the index that the ring gave them.
 #[derive(Default)]
 pub(super) struct Listening {
-    all: Vec<Option<Entry>>,
+    all: Vec<Purpose>,
     /// Connections are accepted one by one.
     one_by_one: bool,
     /// No more is accepted.
     stopped: bool,
 }
 
-struct Entry {
-    listener: Listener,
-    /// An accept is under way.
-    accepting: bool,
+/// What a listener is for.
+#[derive(Clone, Copy)]
+pub(super) struct Purpose {
+    /// It is the service manager's, and the next process goes on with it.
+    inherited: bool,
+    /// Messages that come in on it are echoed.
+    pub(super) echo: bool,
+    /// TLS is spoken on it.
+    pub(super) tls: bool,
 }
 
 impl Listening {
     /// Accepts on `listeners` too.
     pub(super) fn add(&mut self, ring: &mut Ring, listeners: Vec<Listener>) {
-        for listener in listeners {
-            self.all.push(Some(Entry { listener, accepting: false }));
-            self.arm(ring, (self.all.len() - 1) as u32);
+        for Listener { socket, inherited, echo, tls } in listeners {
+            let index = ring.listen(socket);
+            debug_assert_eq!(index as usize, self.all.len(), "all of the ring's listeners are added here");
+            self.all.push(Purpose { inherited, echo, tls });
+            self.arm(ring, index);
         }
     }
 
-    /// The listener of that index, while it is open.
-    pub(super) fn get(&self, index: u32) -> Option<&Listener> {
-        self.all.get(index as usize)?.as_ref().map(|entry| &entry.listener)
+    /// What the listener of that index is for.
+    pub(super) fn purpose(&self, index: u32) -> Option<Purpose> {
+        self.all.get(index as usize).copied()
     }
 
     /// Accepts on a listener, unless that is under way or over.
     pub(super) fn arm(&mut self, ring: &mut Ring, index: u32) {
-        let Some(Some(entry)) = self.all.get_mut(index as usize) else { return };
-        if self.stopped || std::mem::replace(&mut entry.accepting, true) {
-            return;
-        }
-        let socket = entry.listener.socket.as_fd();
-        match entry.listener.inherited || self.one_by_one {
-            true => ring.accept_once(socket, index),
-            false => ring.accept(socket, index),
+        let Some(purpose) = self.all.get(index as usize).filter(|_| !self.stopped) else { return };
+        match purpose.inherited || self.one_by_one {
+            true => ring.accept_once(index),
+            false => ring.accept(index),
         }
     }
 
@@ -54,10 +55,10 @@ impl Listening {
         if std::mem::replace(&mut self.one_by_one, one_by_one) == one_by_one || !one_by_one {
             return;
         }
-        for (index, entry) in self.all.iter().enumerate() {
+        for (index, purpose) in (0..).zip(&self.all) {
             // The service manager's are armed for each connection anyway.
-            if entry.as_ref().is_some_and(|entry| entry.accepting && !entry.listener.inherited) {
-                ring.cancel_accept(index as u32);
+            if !purpose.inherited && ring.is_accepting(index) {
+                ring.cancel_accept(index);
             }
         }
     }
@@ -65,31 +66,8 @@ impl Listening {
     /// Accepts no more, and gives the ports back, unless they are the service manager's.
     pub(super) fn stop(&mut self, ring: &mut Ring) {
         self.stopped = true;
-        for (index, slot) in self.all.iter_mut().enumerate() {
-            let Some(entry) = slot else { continue };
-            // Shut down, a listening socket refuses at once, even while the ring still holds a reference to it. One that
-            // the next process goes on with must not.
-            if !entry.listener.inherited {
-                let _ = rustix::net::shutdown(&entry.listener.socket, rustix::net::Shutdown::Both);
-            }
-            if entry.accepting {
-                ring.cancel_accept(index as u32);
-            } else {
-                *slot = None;
-            }
-        }
-    }
-
-    /// To be called with each completion, once what it brought has been taken; `more`: the ring goes on by itself.
-    pub(super) fn handle_completion(&mut self, index: u32, more: bool) {
-        if more {
-            return;
-        }
-        if let Some(slot) = self.all.get_mut(index as usize) {
-            match slot {
-                Some(entry) if !self.stopped => entry.accepting = false,
-                _ => *slot = None,
-            }
+        for (index, purpose) in (0..).zip(&self.all) {
+            ring.close_listener(index, !purpose.inherited);
         }
     }
 }
@@ -113,15 +91,14 @@ mod tests {
     }
 
     /// The addresses of those who were accepted.
-    fn handle(listening: &mut Listening, completions: Vec<Completion>) -> Vec<SocketAddr> {
+    fn handle(listening: &Listening, completions: Vec<Completion>) -> Vec<SocketAddr> {
         let mut accepted = Vec::new();
         for completion in completions {
-            let Completion::Accepted { listener, socket, more } = completion else { panic!("{completion:?}") };
+            let Completion::Accepted { listener, socket, .. } = completion else { panic!("{completion:?}") };
             if let Ok(socket) = socket {
-                assert!(listening.get(listener).is_some(), "who was accepted is served");
+                assert!(listening.purpose(listener).is_some(), "who was accepted is served");
                 accepted.push(TcpStream::from(socket).local_addr().unwrap());
             }
-            listening.handle_completion(listener, more);
         }
         accepted
     }
@@ -135,7 +112,8 @@ mod tests {
     fn whoever_gets_a_listeners_number_is_not_accepted_on() {
         for inherited in [false, true] {
             let (mut ring, mut listening) = (Ring::new().unwrap(), Listening::default());
-            listening.add(&mut ring, vec![listener(inherited).0, listener(inherited).0]);
+            let (ours, addresses): (Vec<_>, Vec<_>) = (0..2).map(|_| listener(inherited)).unzip();
+            listening.add(&mut ring, ours);
             // In the same turn, with the accepts still to be submitted.
             listening.stop(&mut ring);
             let others: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
@@ -143,7 +121,8 @@ mod tests {
                 others.iter().map(|other| TcpStream::connect(other.local_addr().unwrap()).unwrap()).collect();
             let accepted: Vec<_> = (0..3).flat_map(|_| turn(&mut ring, &mut listening)).collect();
             assert!(accepted.is_empty(), "inherited: {inherited}: {accepted:?}");
-            assert!(listening.all.iter().all(Option::is_none), "and the listeners are closed");
+            let is_open = |address: &SocketAddr| TcpStream::connect(address).is_ok();
+            assert!(!addresses.iter().any(is_open), "and the listeners are closed");
         }
     }
 
@@ -156,7 +135,7 @@ mod tests {
             let _client = TcpStream::connect(address).unwrap();
             let completions = complete(&mut ring);
             listening.stop(&mut ring);
-            assert_eq!(handle(&mut listening, completions), [address], "inherited: {inherited}");
+            assert_eq!(handle(&listening, completions), [address], "inherited: {inherited}");
             assert!((0..3).all(|_| turn(&mut ring, &mut listening).is_empty()));
             assert!(TcpStream::connect(address).is_err(), "inherited: {inherited}");
         }
@@ -194,6 +173,6 @@ mod tests {
         listening.stop(&mut ring);
         listening.arm(&mut ring, 0);
         assert!(turn(&mut ring, &mut listening).is_empty());
-        assert!(listening.get(0).is_none(), "nothing was under way");
+        assert!(TcpStream::connect(address).is_err(), "nothing was under way");
     }
 }

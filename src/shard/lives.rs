@@ -4,6 +4,7 @@ use super::Shard;
 use super::close::CloseReason;
 use super::connection::Early;
 use crate::proto::token::{Role, TokenKey};
+use crate::ring::Conn;
 use crate::telemetry::summed::{Capped, Summed};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -70,9 +71,9 @@ impl Shard {
     }
 
     /// A connection ends.
-    pub(super) fn log_end(&mut self, conn: u32, reason: CloseReason) {
+    pub(super) fn log_end(&mut self, conn: Conn, reason: CloseReason) {
         self.cells.closed.add(reason.label(), 1);
-        let connection = &self.connections[conn as usize];
+        let connection = &self.connections[conn];
         let (role, code) = (connection.role, reason.code());
         let Some(live) = self.tokens.session(connection.session) else {
             let conn = connection.early.as_ref().map(|early| early.serial);

@@ -14,6 +14,7 @@ use super::close::CloseReason;
 use super::connection::{Connection, Pauses};
 use super::inbox::{Partial, Pending, Skipped};
 use crate::proto::frame::Header;
+use crate::ring::Conn;
 use crate::ring::chunk::Reservation;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -22,9 +23,9 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
     /// First come first served, but for those whose promise nothing backs.
-    queue: VecDeque<u32>,
+    queue: VecDeque<Conn>,
     /// The one whose turn it is.
-    first_in_line: Option<u32>,
+    first_in_line: Option<Conn>,
     /// When those who get nowhere are looked for again.
     evict_at: Duration,
 }
@@ -46,7 +47,7 @@ impl Waiters {
 impl Shard {
     /// Memory for `bytes` more of a message whose frame of `frame_bytes` begins, of which `in_hand` have been received;
     /// `None`: it has to wait.
-    pub(super) fn reserve(&self, conn: u32, bytes: usize, frame_bytes: u64, in_hand: usize) -> Option<Reservation> {
+    pub(super) fn reserve(&self, conn: Conn, bytes: usize, frame_bytes: u64, in_hand: usize) -> Option<Reservation> {
         if bytes <= SMALL_BYTES_MAX {
             return Some(self.budget.charge(bytes));
         }
@@ -61,23 +62,21 @@ impl Shard {
     }
 
     /// Whether enough of a frame has come that the rest can be believed in.
-    fn is_backed(&self, conn: u32, frame_bytes: u64, in_hand: usize) -> bool {
+    fn is_backed(&self, conn: Conn, frame_bytes: u64, in_hand: usize) -> bool {
         let wanted = BACKING_BYTES.min(usize::try_from(frame_bytes).unwrap_or(usize::MAX));
-        in_hand >= wanted
-            || rustix::io::ioctl_fionread(&self.connections[conn as usize].socket)
-                .is_ok_and(|unread| in_hand as u64 + unread >= wanted as u64)
+        in_hand >= wanted || self.ring.unread_bytes(conn).is_ok_and(|unread| in_hand as u64 + unread >= wanted as u64)
     }
 
     /// Whether what waits is backed.
-    fn is_pending_backed(&self, conn: u32) -> bool {
-        let Some(inbox) = &self.connections[conn as usize].inbox else { return false };
+    fn is_pending_backed(&self, conn: Conn) -> bool {
+        let Some(inbox) = &self.connections[conn].inbox else { return false };
         let Some(pending) = &inbox.pending else { return false };
         self.is_backed(conn, pending.header.payload_bytes, inbox.waiting_bytes())
     }
 
     /// A data frame has to wait for memory.
-    pub(super) fn wait_for_memory(&mut self, conn: u32, header: Header) {
-        self.connections[conn as usize].pauses.insert(Pauses::BUDGET);
+    pub(super) fn wait_for_memory(&mut self, conn: Conn, header: Header) {
+        self.connections[conn].pauses.insert(Pauses::BUDGET);
         let (since, due) = (self.clock.tick(), self.clock.tick_after(MEMORY_WAIT));
         let inbox = self.inbox(conn);
         // Who was let try again and has to go on waiting keeps its place and its time.
@@ -90,11 +89,11 @@ impl Shard {
     }
 
     /// Whether a connection's peer has a share of the memory already, so that their token goes behind those that have none.
-    fn peer_holds_memory(&self, conn: u32) -> bool {
-        let connection = &self.connections[conn as usize];
+    fn peer_holds_memory(&self, conn: Conn) -> bool {
+        let connection = &self.connections[conn];
         let live = self.tokens.session(connection.session);
         let peer = live.and_then(|live| live.session.connection(connection.role.peer()));
-        let Some(peer) = peer.and_then(|peer| self.connections.get(peer as usize)) else { return false };
+        let Some(peer) = peer.and_then(|peer| self.connections.get(peer)) else { return false };
         let partial = peer.inbox.as_ref().and_then(|inbox| inbox.partial.as_ref());
         partial.is_some_and(Partial::holds_memory)
             || self.outboxes.get(peer.outbox).is_some_and(|outbox| outbox.holds_memory())
@@ -105,8 +104,8 @@ impl Shard {
         if self.waiters.is_empty() {
             return;
         }
-        let waiting: Vec<u32> = self.waiters.queue.drain(..).collect();
-        let lives = |conn: &u32| self.connections.contains(*conn as usize);
+        let waiting: Vec<Conn> = self.waiters.queue.drain(..).collect();
+        let lives = |&conn: &Conn| self.lives(conn);
         let (later, first): (Vec<_>, Vec<_>) =
             waiting.into_iter().filter(lives).partition(|&conn| self.peer_holds_memory(conn));
         self.waiters.queue.extend(first.into_iter().chain(later));
@@ -115,7 +114,7 @@ impl Shard {
         self.resume_all();
         let mut kept = VecDeque::new();
         while let Some(conn) = self.waiters.queue.pop_front() {
-            let Some(connection) = self.connections.get_mut(conn as usize) else { continue };
+            let Some(connection) = self.connections.get_mut(conn) else { continue };
             let Some(pending) = connection.inbox.as_ref().and_then(|inbox| inbox.pending.as_ref()) else { continue };
             let since = pending.since;
             if connection.pauses.any_but(Pauses::BUDGET) || !self.is_pending_backed(conn) {
@@ -123,7 +122,7 @@ impl Shard {
                 continue;
             }
             self.waiters.first_in_line = Some(conn);
-            self.connections[conn as usize].pauses.remove(Pauses::BUDGET);
+            self.connections[conn].pauses.remove(Pauses::BUDGET);
             self.resumable.push(conn);
             self.resume_all();
             self.waiters.first_in_line = None;
@@ -137,16 +136,16 @@ impl Shard {
         self.waiters.queue = kept;
     }
 
-    fn is_pending(&self, conn: u32) -> bool {
-        let inbox = self.connections.get(conn as usize).and_then(|connection| connection.inbox.as_ref());
+    fn is_pending(&self, conn: Conn) -> bool {
+        let inbox = self.connections.get(conn).and_then(|connection| connection.inbox.as_ref());
         inbox.is_some_and(|inbox| inbox.pending.is_some())
     }
 
     /// A message has waited for memory for too long: it is skipped, and its sender told to try again.
-    pub(super) fn refuse_pending(&mut self, conn: u32) {
+    pub(super) fn refuse_pending(&mut self, conn: Conn) {
         let Some(pending) = self.inbox(conn).pending.take() else { return };
         self.begin_skipped(conn, pending.header, Skipped::NoMemory);
-        if let Some(connection) = self.connections.get_mut(conn as usize)
+        if let Some(connection) = self.connections.get_mut(conn)
             && connection.pauses.remove(Pauses::BUDGET)
         {
             self.resumable.push(conn);
@@ -162,12 +161,12 @@ impl Shard {
         }
         self.waiters.evict_at = now + Duration::from_secs(1);
         let (mut stuck, mut slowest) = (Vec::new(), None);
-        for (conn, connection) in &self.connections {
+        for (conn, connection) in self.connections.iter() {
             let Some(speed) = self.speed(connection) else { continue };
             if speed < HOLDING_SPEED_MIN {
-                stuck.push(conn as u32);
+                stuck.push(conn);
             } else if speed < HOLDING_SPEED_SAFE && slowest.is_none_or(|(slow, _)| speed < slow) {
-                slowest = Some((speed, conn as u32));
+                slowest = Some((speed, conn));
             }
         }
         if stuck.is_empty() {
@@ -192,8 +191,8 @@ impl Shard {
     }
 
     /// Ends a connection so that others have the memory that it holds.
-    fn lose_memory(&mut self, conn: u32) {
-        let Some(connection) = self.connections.get(conn as usize) else { return };
+    fn lose_memory(&mut self, conn: Conn) {
+        let Some(connection) = self.connections.get(conn) else { return };
         let is_receiving = self.outboxes.get(connection.outbox).is_some_and(|outbox| outbox.holds_memory());
         if is_receiving {
             self.end(conn, CloseReason::SlowConsumer);

@@ -8,6 +8,7 @@ use super::connection::Phase;
 use super::inbox::Skipped;
 use crate::proto::envelope::{self, Envelope, Invalid};
 use crate::proto::frame::{self, Opcode};
+use crate::ring::Conn;
 use crate::session::message::{ErrorCode, RelayMessage, frame_of};
 use crate::session::{Refusal, Verdict};
 use std::time::Duration;
@@ -30,12 +31,12 @@ impl Shard {
     /// Decides on a whole message. `peek` looks into its envelope, and is called only where that matters.
     pub(super) fn handle_message(
         &mut self,
-        conn: u32,
+        conn: Conn,
         opcode: Opcode,
         message: &[u8],
         peek: impl for<'a> FnOnce(&'a [u8]) -> Result<Envelope<'a>, Invalid>,
     ) -> Step {
-        let connection = &self.connections[conn as usize];
+        let connection = &self.connections[conn];
         match connection.phase() {
             Phase::Open => {}
             Phase::Echo if opcode == Opcode::Text && simdutf8::basic::from_utf8(message).is_err() => {
@@ -91,8 +92,8 @@ impl Shard {
     }
 
     #[cold]
-    fn refuse_invalid(&mut self, conn: u32, invalid: Invalid, message: &[u8]) {
-        let role = self.connections[conn as usize].role;
+    fn refuse_invalid(&mut self, conn: Conn, invalid: Invalid, message: &[u8]) {
+        let role = self.connections[conn].role;
         self.cells.message_refused(role, ErrorCode::InvalidMessage, message.len());
         let error = RelayMessage::Error {
             code: ErrorCode::InvalidMessage,
@@ -105,8 +106,8 @@ impl Shard {
     }
 
     /// Tells the sender of a message that is skipped why.
-    pub(super) fn refuse_skipped(&mut self, conn: u32, why: Skipped, reference: Option<&str>) {
-        let connection = &self.connections[conn as usize];
+    pub(super) fn refuse_skipped(&mut self, conn: Conn, why: Skipped, reference: Option<&str>) {
+        let connection = &self.connections[conn];
         let Some(live) = self.tokens.session(connection.session) else { return };
         let limit = live.session.policy().limits.message_bytes_max;
         let (code, message, retry_after_ms) = match why {
@@ -124,8 +125,8 @@ impl Shard {
     }
 
     /// The connection has made the relay answer something: who does so too often is read more slowly.
-    pub(super) fn count_answer(&mut self, conn: u32) {
-        let connection = &self.connections[conn as usize];
+    pub(super) fn count_answer(&mut self, conn: Conn) {
+        let connection = &self.connections[conn];
         let now = self.clock.now();
         if let Some(live) = self.tokens.session_mut(connection.session)
             && let Err(wait) = live.session.charge_answer(now, connection.role)
@@ -135,7 +136,7 @@ impl Shard {
     }
 
     /// Answers a control frame, or says why the connection is to be closed.
-    pub(super) fn handle_control(&mut self, conn: u32, opcode: Opcode, payload: &[u8]) -> Option<CloseReason> {
+    pub(super) fn handle_control(&mut self, conn: Conn, opcode: Opcode, payload: &[u8]) -> Option<CloseReason> {
         match opcode {
             Opcode::Ping => {
                 self.push_control(conn, &frame_of(Opcode::Pong, payload));

@@ -11,6 +11,7 @@ pub mod bounds;
 pub mod cells;
 mod close;
 mod connection;
+mod connections;
 mod drain;
 mod ending;
 pub mod guesses;
@@ -39,7 +40,7 @@ mod wheel;
 use self::accept::Accepting;
 use self::bounds::{BACKLOG_BYTES, MAILS_A_TURN, TICK};
 use self::cells::Cells;
-use self::connection::Connection;
+use self::connections::Connections;
 use self::drain::Drain;
 use self::lives::Lives;
 use self::mail::{Mail, Mailboxes};
@@ -55,11 +56,10 @@ use self::wheel::Wheel;
 use crate::control::message::Request;
 use crate::proto::limits::Limits;
 use crate::ring::chunk::Budget;
-use crate::ring::{Completion, Ring};
+use crate::ring::{Completion, Conn, Ring};
 use crate::session::message::{Ids, RelayMessage};
 use crate::session::policy::Policy;
 use crossbeam_channel::{Receiver, Sender};
-use slab::Slab;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::rc::Rc;
@@ -108,7 +108,9 @@ pub struct Shard {
     shared: Arc<Shared>,
     clock: Clock,
     accepting: Accepting,
-    connections: Slab<Connection>,
+    connections: Connections,
+    /// Those that have ended in this turn.
+    ended: Vec<Conn>,
     outboxes: Outboxes,
     secure: Secure,
     tokens: Tokens,
@@ -121,15 +123,15 @@ pub struct Shard {
     policy: Rc<Policy>,
     newcomers: Newcomers,
     /// Connections that wait for an answer of control, by serial number.
-    calls: HashMap<u64, u32>,
+    calls: HashMap<u64, Conn>,
     /// The serial number of the connection that came last.
     serial: u64,
     /// Connections whose reading may go on, to be looked at before the turn ends.
-    resumable: Vec<u32>,
+    resumable: Vec<Conn>,
     /// Connections that a turn brought a part of something of, and whose receive goes on.
-    cut_off: Vec<u32>,
+    cut_off: Vec<Conn>,
     /// Connections that wait to receive straight into an allocation.
-    fills: VecDeque<u32>,
+    fills: VecDeque<Conn>,
     /// Connections that wait for the memory budget.
     waiters: Waiters,
     turns: Turns,
@@ -156,7 +158,8 @@ impl Shard {
             shared,
             clock: Clock::start(),
             accepting: Accepting::default(),
-            connections: Slab::new(),
+            connections: Connections::default(),
+            ended: Vec::new(),
             outboxes: Outboxes::default(),
             secure: Secure::default(),
             tokens: Tokens::default(),
@@ -190,7 +193,6 @@ impl Shard {
         let mut completions = Vec::new();
         self.ring.tick_in(TICK);
         while !self.has_ended() {
-            self.start_fills();
             // Nothing else is to be done here, and whatever comes next comes through the ring: it may sleep.
             let quiet = self.turns.is_quiet() && self.secure.is_quiet() && self.accepting.is_quiet();
             let wait = quiet && self.fills.is_empty() && self.mailbox.is_empty();
@@ -211,6 +213,8 @@ impl Shard {
             self.step_handshakes(forwarded);
             self.take_arrivals();
             self.flush();
+            self.start_fills();
+            self.forget_ended();
             glommio::yield_if_needed().await;
         }
         self.report_usage();
@@ -221,9 +225,11 @@ impl Shard {
 
     fn handle_completion(&mut self, completion: Completion) {
         match completion {
-            Completion::Received { conn, data, more } => self.handle_received(conn, data, more),
-            Completion::Sent { conn, outgoing, count } => self.handle_sent(conn, outgoing, count),
-            Completion::Filled { conn, heap, count } => self.handle_filled(conn, heap, count),
+            Completion::Received { conn, data, more } if self.lives(conn) => self.handle_received(conn, data, more),
+            Completion::Sent { conn, outgoing, count } if self.lives(conn) => self.handle_sent(conn, outgoing, count),
+            Completion::Filled { conn, heap, count } if self.lives(conn) => self.handle_filled(conn, heap, count),
+            // It has ended in this turn.
+            Completion::Received { .. } | Completion::Sent { .. } | Completion::Filled { .. } => {}
             Completion::Accepted { listener, socket, more } => self.handle_accepted(listener, socket, more),
             Completion::Tick => self.handle_tick(),
         }
@@ -249,7 +255,7 @@ impl Shard {
     }
 
     /// A message of the relay's own, queued toward a connection.
-    fn tell(&mut self, conn: u32, message: RelayMessage<'_>) {
+    fn tell(&mut self, conn: Conn, message: RelayMessage<'_>) {
         let frame = message.to_frame(&mut self.ids, self.clock.unix_ms());
         self.push_own(conn, frame);
     }

@@ -7,6 +7,7 @@ use super::bounds::NEWCOMER_GRACE;
 use super::close::CloseReason;
 use super::connection::{Early, Phase};
 use super::mail::Mail;
+use crate::ring::Conn;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,16 +18,16 @@ const LOOKED_AT_MAX: usize = 128;
 /// The connections of a shard that have not authenticated, by serial number.
 #[derive(Default)]
 pub(super) struct Newcomers {
-    all: BTreeMap<u64, u32>,
+    all: BTreeMap<u64, Conn>,
     /// Those that count for an address, by its network first.
-    counted: BTreeMap<(u64, u64), u32>,
+    counted: BTreeMap<(u64, u64), Conn>,
     /// The tick at which other shards were last asked to make room.
     asked_at: Option<u32>,
 }
 
 impl Newcomers {
     /// A connection has come, and counts for the address that it names, if any.
-    pub(super) fn insert(&mut self, conn: u32, early: &Early) {
+    pub(super) fn insert(&mut self, conn: Conn, early: &Early) {
         self.all.insert(early.serial, conn);
         if let Some(address) = early.counted {
             self.counted.insert((network_of(address), early.serial), conn);
@@ -47,7 +48,7 @@ impl Newcomers {
     }
 
     /// Those that came first: of one address, or of all.
-    fn first(&self, address: Option<IpAddr>) -> Vec<u32> {
+    fn first(&self, address: Option<IpAddr>) -> Vec<Conn> {
         match address.map(network_of) {
             Some(network) => {
                 let of_network = self.counted.range((network, 0)..=(network, u64::MAX));
@@ -69,8 +70,8 @@ impl Shard {
 
     /// Counts the request under way for `client`, whom a trusted proxy may have named anew. `false`: it has too many
     /// connections.
-    pub(super) fn count_client(&mut self, conn: u32, client: IpAddr) -> bool {
-        let Some(early) = &mut self.connections[conn as usize].early else { return true };
+    pub(super) fn count_client(&mut self, conn: Conn, client: IpAddr) -> bool {
+        let Some(early) = &mut self.connections[conn].early else { return true };
         early.address = client;
         if early.counted == Some(client) {
             return true;
@@ -80,15 +81,15 @@ impl Shard {
             return false;
         }
         // Whoever gave way was another one: this connection counted for nobody.
-        let Some(early) = &mut self.connections[conn as usize].early else { return true };
+        let Some(early) = &mut self.connections[conn].early else { return true };
         early.counted = Some(client);
         self.newcomers.insert(conn, early);
         true
     }
 
     /// A connection counts for no address: a proxy that keeps it open may bring anybody's request next.
-    pub(super) fn uncount_client(&mut self, conn: u32) {
-        let Some(early) = &mut self.connections[conn as usize].early else { return };
+    pub(super) fn uncount_client(&mut self, conn: Conn) {
+        let Some(early) = &mut self.connections[conn].early else { return };
         self.newcomers.forget(early);
         if let Some(address) = early.counted.take() {
             self.shared.addresses.leave(address);
@@ -118,7 +119,7 @@ impl Shard {
         let (now, grace) = (self.clock.tick(), super::tick::ticks(NEWCOMER_GRACE));
         let mut found = None;
         for conn in self.newcomers.first(address) {
-            let connection = &self.connections[conn as usize];
+            let connection = &self.connections[conn];
             let Some(early) = &connection.early else { continue };
             let keeps_waiting = matches!(
                 connection.phase(),

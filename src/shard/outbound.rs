@@ -5,12 +5,10 @@ use super::close::CloseReason;
 use super::connection::{NONE, Pauses, Phase};
 use super::outbox::{Outbox, Pushed};
 use crate::proto::frame::Opcode;
+use crate::ring::Conn;
 use crate::ring::chunk::{Chunk, Heap, Outgoing};
-use crate::ring::queue::unacknowledged_bytes;
 use rustix::io::Errno;
-use rustix::net::Shutdown;
 use std::io;
-use std::os::fd::AsFd;
 
 /// The outboxes in use, and those that wait to be used again.
 #[derive(Default)]
@@ -18,7 +16,7 @@ pub(super) struct Outboxes {
     all: Vec<Outbox>,
     free: Vec<u32>,
     /// Connections whose outbox was filled since the last flush.
-    dirty: Vec<u32>,
+    dirty: Vec<Conn>,
 }
 
 impl Outboxes {
@@ -51,40 +49,40 @@ impl Outboxes {
 
 impl Shard {
     /// Queues whole frames for a connection.
-    pub(super) fn push(&mut self, conn: u32, chunk: Chunk) -> Pushed {
+    pub(super) fn push(&mut self, conn: Conn, chunk: Chunk) -> Pushed {
         self.filled(conn, |outbox| outbox.push(chunk))
     }
 
     /// Queues a message that stands in an allocation of its own.
-    pub(super) fn push_message(&mut self, conn: u32, message: Heap, opcode: Opcode) -> Pushed {
+    pub(super) fn push_message(&mut self, conn: Conn, message: Heap, opcode: Opcode) -> Pushed {
         self.filled(conn, |outbox| outbox.push_message(message, opcode))
     }
 
     /// Queues a frame of the relay's own; who makes it write too many of them is not read until they have been sent.
-    pub(super) fn push_own(&mut self, conn: u32, frame: Vec<u8>) {
+    pub(super) fn push_own(&mut self, conn: Conn, frame: Vec<u8>) {
         let pushed = self.filled(conn, |outbox| outbox.push_own(frame));
         self.mind_pressure(conn, conn, pushed);
     }
 
     /// As [`Shard::push_own`], before the next frame that is queued.
-    pub(super) fn push_control(&mut self, conn: u32, frame: &[u8]) {
+    pub(super) fn push_control(&mut self, conn: Conn, frame: &[u8]) {
         let pushed = self.filled(conn, |outbox| outbox.push_control(frame));
         self.mind_pressure(conn, conn, pushed);
     }
 
     /// Stops reading from `conn` if what it made the relay queue toward `to` is above the high-water mark.
-    pub(super) fn mind_pressure(&mut self, conn: u32, to: u32, pushed: Pushed) {
+    pub(super) fn mind_pressure(&mut self, conn: Conn, to: Conn, pushed: Pushed) {
         if pushed == Pushed::UnderPressure {
             let reason = if conn == to { Pauses::OWN } else { Pauses::PEER };
-            let pauses = &mut self.connections[conn as usize].pauses;
+            let pauses = &mut self.connections[conn].pauses;
             let before = *pauses;
             pauses.insert(reason);
             self.cells.high_water[usize::from(conn == to)] += u64::from(*pauses != before);
         }
     }
 
-    pub(super) fn filled(&mut self, conn: u32, fill: impl FnOnce(&mut Outbox) -> Pushed) -> Pushed {
-        let connection = &mut self.connections[conn as usize];
+    pub(super) fn filled(&mut self, conn: Conn, fill: impl FnOnce(&mut Outbox) -> Pushed) -> Pushed {
+        let connection = &mut self.connections[conn];
         if connection.outbox == NONE {
             connection.outbox = self.outboxes.take();
         }
@@ -101,8 +99,8 @@ impl Shard {
     }
 
     /// Queues records of TLS that leave with whatever is queued next.
-    pub(super) fn keep_sealed(&mut self, conn: u32, records: Vec<u8>) {
-        let connection = &mut self.connections[conn as usize];
+    pub(super) fn keep_sealed(&mut self, conn: Conn, records: Vec<u8>) {
+        let connection = &mut self.connections[conn];
         if connection.outbox == NONE {
             connection.outbox = self.outboxes.take();
         }
@@ -110,8 +108,8 @@ impl Shard {
     }
 
     /// When all that is queued has been sent, the write side is shut and the client's end is awaited.
-    pub(super) fn finish_outbox(&mut self, conn: u32) {
-        let connection = &mut self.connections[conn as usize];
+    pub(super) fn finish_outbox(&mut self, conn: Conn) {
+        let connection = &mut self.connections[conn];
         if connection.outbox == NONE {
             connection.outbox = self.outboxes.take();
         }
@@ -134,9 +132,8 @@ impl Shard {
         self.outboxes.dirty.clear();
     }
 
-    fn flush_one(&mut self, conn: u32) {
-        // It may have gone, and another have its index: that one has nothing to send, or stands here once more.
-        let Some(connection) = self.connections.get_mut(conn as usize) else { return };
+    fn flush_one(&mut self, conn: Conn) {
+        let Some(connection) = self.connections.get_mut(conn) else { return };
         let Some(outbox) = self.outboxes.all.get_mut(connection.outbox as usize) else { return };
         if !std::mem::take(&mut outbox.dirty) {
             return;
@@ -160,25 +157,24 @@ impl Shard {
         if let Some(outgoing) = outgoing {
             outbox.sending = true;
             let wait = outbox.blocked;
-            self.ring.send(connection.socket.as_fd(), conn, outgoing, wait);
+            self.ring.send(conn, outgoing, wait);
         } else if outbox.finish {
-            // Fails only when the client has gone, which the receive under way will say.
-            let _ = rustix::net::shutdown(&connection.socket, Shutdown::Write);
+            self.ring.shut_writing(conn);
         } else {
             self.let_outbox_go(conn);
         }
     }
 
-    fn let_outbox_go(&mut self, conn: u32) {
-        let connection = &mut self.connections[conn as usize];
+    pub(super) fn let_outbox_go(&mut self, conn: Conn) {
+        let connection = &mut self.connections[conn];
         let index = std::mem::replace(&mut connection.outbox, NONE);
         if index != NONE {
             self.outboxes.give_back(index);
         }
     }
 
-    pub(super) fn handle_sent(&mut self, conn: u32, outgoing: Outgoing, count: io::Result<usize>) {
-        let connection = &self.connections[conn as usize];
+    pub(super) fn handle_sent(&mut self, conn: Conn, outgoing: Outgoing, count: io::Result<usize>) {
+        let connection = &self.connections[conn];
         let (index, phase) = (connection.outbox, connection.phase());
         let Some(outbox) = self.outboxes.all.get_mut(index as usize) else { return };
         let length = outgoing.len();
@@ -188,10 +184,6 @@ impl Shard {
             Err(_) => (0, true),
         };
         outbox.handle_sent(outgoing, sent);
-        if phase == Phase::Dead {
-            self.release(conn);
-            return;
-        }
         if failed {
             self.end(conn, CloseReason::Gone);
             return;
@@ -204,7 +196,7 @@ impl Shard {
             outbox.blocked_since = self.clock.tick();
             (outbox.taken_bytes, outbox.most_bytes) = (0, outbox.bytes());
             outbox.write_due = self.clock.tick_after(self.settings.write_timeout);
-            outbox.unacknowledged_bytes = unacknowledged_bytes(connection.socket.as_fd()).unwrap_or(0);
+            outbox.unacknowledged_bytes = self.ring.unacknowledged_bytes(conn).unwrap_or(0);
             let due = outbox.write_due;
             self.watch(conn, due);
         }
@@ -229,28 +221,17 @@ impl Shard {
     }
 
     /// The outbox of `conn` has room again: who fills it may be read again.
-    pub(super) fn relieve(&mut self, conn: u32) {
-        let connection = &mut self.connections[conn as usize];
+    pub(super) fn relieve(&mut self, conn: Conn) {
+        let connection = &mut self.connections[conn];
         if connection.pauses.remove(Pauses::OWN) {
             self.resumable.push(conn);
         }
-        let connection = &self.connections[conn as usize];
+        let connection = &self.connections[conn];
         let Some(live) = self.tokens.session(connection.session) else { return };
         if let Some(filler) = live.session.connection(connection.role.peer())
-            && self.connections[filler as usize].pauses.remove(Pauses::PEER)
+            && self.connections[filler].pauses.remove(Pauses::PEER)
         {
             self.resumable.push(filler);
         }
-    }
-
-    /// Frees a dead connection's entry when the ring has let go of it.
-    pub(super) fn release(&mut self, conn: u32) {
-        let connection = &self.connections[conn as usize];
-        let sending = self.outboxes.all.get(connection.outbox as usize).is_some_and(|outbox| outbox.sending);
-        if connection.phase() != Phase::Dead || sending || connection.receiving != super::connection::Receiving::Idle {
-            return;
-        }
-        self.let_outbox_go(conn);
-        self.connections.remove(conn as usize);
     }
 }

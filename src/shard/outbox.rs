@@ -136,7 +136,6 @@ impl Outbox {
 
     /// Makes it as new, with the capacity that it has.
     pub(super) fn reset(&mut self) {
-        debug_assert!(!self.sending);
         let mut queue = std::mem::take(&mut self.queue);
         queue.clear();
         *self = Self { queue, ..Self::default() };

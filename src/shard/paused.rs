@@ -5,13 +5,14 @@ use super::bounds::{BACKLOG_SHARE, BACKLOG_SHARE_SCARCE};
 use super::close::CloseReason;
 use super::connection::{Pauses, Phase};
 use crate::proto::envelope;
+use crate::ring::Conn;
 use crate::ring::chunk::{Chunk, Heap};
 use std::collections::VecDeque;
 
 impl Shard {
     /// Keeps bytes that cannot be looked at now, at the end of what waits or in front of it. Where all that waits on the
     /// shard is too much, a connection with more than its share of that is closed.
-    pub(super) fn keep_waiting(&mut self, conn: u32, chunk: Chunk, put: fn(&mut VecDeque<Heap>, Heap)) {
+    pub(super) fn keep_waiting(&mut self, conn: Conn, chunk: Chunk, put: fn(&mut VecDeque<Heap>, Heap)) {
         let own_bytes = self.inbox(conn).waiting_bytes() + chunk.len();
         let share = match self.backlog.used_bytes() / self.backlog.bytes_max() {
             0 => usize::MAX,
@@ -38,8 +39,8 @@ impl Shard {
     }
 
     /// Pauses reading until `wait` has passed.
-    pub(super) fn slow_down(&mut self, conn: u32, wait: std::time::Duration) {
-        let connection = &mut self.connections[conn as usize];
+    pub(super) fn slow_down(&mut self, conn: Conn, wait: std::time::Duration) {
+        let connection = &mut self.connections[conn];
         connection.paced = true;
         connection.pauses.insert(Pauses::RATE);
         self.throttle(conn, wait);
@@ -52,8 +53,8 @@ impl Shard {
         }
     }
 
-    pub(super) fn resume(&mut self, conn: u32) {
-        let Some(connection) = self.connections.get_mut(conn as usize) else { return };
+    pub(super) fn resume(&mut self, conn: Conn) {
+        let Some(connection) = self.connections.get_mut(conn) else { return };
         if connection.pauses.any() {
             return;
         }
@@ -67,9 +68,9 @@ impl Shard {
     }
 
     /// Takes what has waited, in the order that it came in, until something has to go on waiting.
-    fn read_waiting(&mut self, conn: u32) {
+    fn read_waiting(&mut self, conn: Conn) {
         let mut share = self.turns.share();
-        let Some(inbox) = &mut self.connections[conn as usize].inbox else { return };
+        let Some(inbox) = &mut self.connections[conn].inbox else { return };
         if let Some(pending) = &inbox.pending {
             let (header, in_hand) = (pending.header, inbox.waiting_bytes());
             self.begin_frame(conn, header, in_hand);
@@ -78,7 +79,7 @@ impl Shard {
             self.hand_on(conn, heap, opcode, envelope::peek);
         }
         loop {
-            let connection = &mut self.connections[conn as usize];
+            let connection = &mut self.connections[conn];
             let Some(inbox) = connection.inbox.as_mut().filter(|_| !connection.pauses.any()) else { return };
             let Some(heap) = inbox.waiting.pop_front() else { return };
             self.read_frames(conn, Chunk::Heap(heap), &mut share);

@@ -3,6 +3,7 @@
 
 use super::Shard;
 use super::close::CloseReason;
+use crate::ring::Conn;
 use crate::ring::chunk::{Chunk, Heap};
 use ppp::PartialResult as _;
 use ppp::{v1, v2};
@@ -63,8 +64,8 @@ fn binary_client(header: &v2::Header<'_>) -> Option<IpAddr> {
 
 impl Shard {
     /// Takes bytes of a connection whose header has not come whole.
-    pub(super) fn handle_header_bytes(&mut self, conn: u32, chunk: &Chunk) {
-        let Some(early) = &mut self.connections[conn as usize].early else { return };
+    pub(super) fn handle_header_bytes(&mut self, conn: Conn, chunk: &Chunk) {
+        let Some(early) = &mut self.connections[conn].early else { return };
         early.request.extend_from_slice(chunk.as_slice());
         match read(&early.request) {
             Header::NeedMore => {}
@@ -82,8 +83,8 @@ impl Shard {
     }
 
     /// The proxy has said whose connection it is: now it is like any other.
-    fn begin_proxied(&mut self, conn: u32, client: IpAddr, rest: Vec<u8>) {
-        let Some(early) = &mut self.connections[conn as usize].early else { return };
+    fn begin_proxied(&mut self, conn: Conn, client: IpAddr, rest: Vec<u8>) {
+        let Some(early) = &mut self.connections[conn].early else { return };
         (early.peer, early.address) = (client, client);
         let tls = early.tls;
         // Who comes through a trusted proxy as well is counted when the request has named the client.

@@ -8,15 +8,15 @@ use super::bounds::{DIRECT_BYTES_MIN, FILLS_A_TURN, GLANCE_BYTES};
 use super::close::CloseReason;
 use super::connection::{NONE, Phase, Receiving};
 use super::inbox::Inbox;
+use crate::ring::Conn;
 use crate::ring::buffers::Slice;
 use crate::ring::chunk::{Chunk, Heap};
 use rustix::io::Errno;
 use std::io;
-use std::os::fd::AsFd;
 
 impl Shard {
-    pub(super) fn handle_received(&mut self, conn: u32, data: io::Result<Option<Slice>>, more: bool) {
-        let connection = &mut self.connections[conn as usize];
+    pub(super) fn handle_received(&mut self, conn: Conn, data: io::Result<Option<Slice>>, more: bool) {
+        let connection = &mut self.connections[conn];
         if !more {
             connection.receiving = Receiving::Idle;
         }
@@ -32,7 +32,7 @@ impl Shard {
             Err(error) if is_passing(&error) => {}
             Err(_) => self.end(conn, CloseReason::Gone),
         }
-        match self.connections.get(conn as usize) {
+        match self.connections.get(conn) {
             // The rest of the message has perhaps come with the same turn.
             Some(connection) if more && connection.inbox.is_some() => self.cut_off.push(conn),
             _ => self.arm(conn),
@@ -46,8 +46,8 @@ impl Shard {
         }
     }
 
-    pub(super) fn handle_filled(&mut self, conn: u32, heap: Heap, count: io::Result<usize>) {
-        let connection = &mut self.connections[conn as usize];
+    pub(super) fn handle_filled(&mut self, conn: Conn, heap: Heap, count: io::Result<usize>) {
+        let connection = &mut self.connections[conn];
         connection.receiving = Receiving::Idle;
         connection.last_heard = self.clock.tick();
         let checked = connection.phase() != Phase::Echo;
@@ -70,8 +70,8 @@ impl Shard {
     }
 
     /// Sees to it that the connection is being received from in the way that it should be.
-    pub(super) fn arm(&mut self, conn: u32) {
-        let Some(connection) = self.connections.get_mut(conn as usize) else { return };
+    pub(super) fn arm(&mut self, conn: Conn) {
+        let Some(connection) = self.connections.get_mut(conn) else { return };
         let holds_back = connection.inbox.as_ref().is_some_and(|inbox| inbox.holds_back());
         let reads = !connection.pauses.any() && !holds_back;
         let direct = match &connection.inbox {
@@ -88,7 +88,7 @@ impl Shard {
                 Phase::Handshake if self.secure.is_ready(connection.tls) => {}
                 Phase::Header | Phase::Handshake | Phase::Http | Phase::Auth | Phase::Closing if reads => {
                     connection.receiving = Receiving::Once;
-                    self.ring.receive_once(connection.socket.as_fd(), conn);
+                    self.ring.receive_once(conn);
                 }
                 Phase::Open | Phase::Echo if reads => {
                     if direct.is_some() {
@@ -96,14 +96,13 @@ impl Shard {
                         self.fills.push_back(conn);
                     } else if connection.bulk || connection.paced {
                         connection.receiving = Receiving::Once;
-                        self.ring.receive_once(connection.socket.as_fd(), conn);
+                        self.ring.receive_once(conn);
                     } else {
                         connection.receiving = Receiving::Multishot;
-                        self.ring.receive(connection.socket.as_fd(), conn);
+                        self.ring.receive(conn);
                     }
                 }
                 Phase::Moving => self.try_move(conn),
-                Phase::Dead => self.release(conn),
                 _ => {}
             },
             _ => {}
@@ -115,7 +114,7 @@ impl Shard {
     pub(super) fn start_fills(&mut self) {
         for _ in 0..FILLS_A_TURN {
             let Some(conn) = self.fills.pop_front() else { return };
-            let Some(connection) = self.connections.get_mut(conn as usize) else { continue };
+            let Some(connection) = self.connections.get_mut(conn) else { continue };
             if connection.receiving != Receiving::Queued {
                 continue;
             }
@@ -127,7 +126,7 @@ impl Shard {
             {
                 heap.make_room(bytes_max);
                 connection.receiving = Receiving::Filling;
-                self.ring.fill(connection.socket.as_fd(), conn, heap, bytes_max);
+                self.ring.fill(conn, heap, bytes_max);
             } else {
                 self.arm(conn);
             }

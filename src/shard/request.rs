@@ -4,6 +4,7 @@ use super::Shard;
 use super::connection::{Early, Phase};
 use crate::control::message::{ApiAnswer, ApiCall, Request};
 use crate::http::{self, Action, BODY_BYTES_MAX, HEAD_BYTES_MAX, Parsed, Peer};
+use crate::ring::Conn;
 use crate::ring::chunk::{Chunk, Heap};
 use std::net::IpAddr;
 
@@ -13,8 +14,8 @@ const RETRY_AFTER_SEC: u64 = 10;
 const TURNED_AWAY: &str = "the relay is full, or this address has too many connections that have not authenticated";
 
 impl Shard {
-    pub(super) fn handle_request_bytes(&mut self, conn: u32, chunk: Chunk) {
-        let connection = &mut self.connections[conn as usize];
+    pub(super) fn handle_request_bytes(&mut self, conn: Conn, chunk: Chunk) {
+        let connection = &mut self.connections[conn];
         let is_reading = connection.phase() == Phase::Http;
         let Some(early) = &mut connection.early else { return };
         if early.turned_away {
@@ -33,8 +34,8 @@ impl Shard {
     }
 
     /// Answers the request at the beginning of `bytes`, if it is whole, and keeps what is behind it.
-    fn handle_requests(&mut self, conn: u32, bytes: &[u8]) {
-        let Some(early) = &mut self.connections[conn as usize].early else { return };
+    fn handle_requests(&mut self, conn: Conn, bytes: &[u8]) {
+        let Some(early) = &mut self.connections[conn].early else { return };
         let rules = self.shared.rules.load();
         let gate = if early.echo { &rules.echo_gate } else { &rules.gate };
         let from = Peer { address: early.peer, tls: early.tls };
@@ -56,7 +57,7 @@ impl Shard {
         {
             return self.upgrade(conn, accept, rest);
         }
-        if let Some(early) = &mut self.connections[conn as usize].early {
+        if let Some(early) = &mut self.connections[conn].early {
             early.parse_at = 0;
             early.request.extend_from_slice(rest);
         }
@@ -72,17 +73,17 @@ impl Shard {
     }
 
     /// Goes on with what came behind a request that has been answered.
-    pub(super) fn resume_requests(&mut self, conn: u32) {
-        let Some(early) = &mut self.connections[conn as usize].early else { return };
+    pub(super) fn resume_requests(&mut self, conn: Conn) {
+        let Some(early) = &mut self.connections[conn].early else { return };
         let bytes = std::mem::take(&mut early.request);
         if !bytes.is_empty() {
             self.handle_requests(conn, &bytes);
         }
     }
 
-    fn upgrade(&mut self, conn: u32, accept: &[u8; 28], rest: &[u8]) {
+    fn upgrade(&mut self, conn: Conn, accept: &[u8; 28], rest: &[u8]) {
         let rest = rest.to_vec();
-        let connection = &mut self.connections[conn as usize];
+        let connection = &mut self.connections[conn];
         let echo = connection.early.as_ref().is_some_and(|early| early.echo);
         if let Some(early) = &mut connection.early {
             let now = self.clock.instant();
@@ -93,7 +94,7 @@ impl Shard {
         self.transition(conn, if echo { Phase::Echo } else { Phase::Auth });
         if echo {
             let due = self.clock.tick_after(self.settings.ping_interval);
-            self.connections[conn as usize].due = due;
+            self.connections[conn].due = due;
             self.wheel.arm(conn, due);
         }
         self.push_response(conn, http::switching(accept));
@@ -102,8 +103,8 @@ impl Shard {
         }
     }
 
-    fn handle_action(&mut self, conn: u32, action: Action) {
-        let Some(early) = &mut self.connections[conn as usize].early else { return };
+    fn handle_action(&mut self, conn: Conn, action: Action) {
+        let Some(early) = &mut self.connections[conn].early else { return };
         let (keep_alive, head_only) = (early.keep_alive, early.head_only);
         match action {
             Action::Respond(response) => self.respond(conn, response),
@@ -138,7 +139,7 @@ impl Shard {
         if !self.transition(conn, Phase::Http) {
             return;
         }
-        let Some(early) = &self.connections[conn as usize].early else { return };
+        let Some(early) = &self.connections[conn].early else { return };
         self.respond(conn, http::answer(answer, early.keep_alive, early.head_only));
         self.arm(conn);
     }

@@ -10,6 +10,7 @@ use super::close::CloseReason;
 use super::connection::{NONE, Phase};
 use super::outbox::Outbox;
 use crate::http;
+use crate::ring::Conn;
 use crate::ring::chunk::{Budget, Chunk, Heap, Outgoing};
 use crate::tls::Tls;
 use crate::tls::fault::Fault;
@@ -29,7 +30,7 @@ pub(super) struct Secure {
     all: Slab<Tls>,
     /// Connections with a step of their handshake to do: those that have begun before those that have not. Some may
     /// have ended.
-    waiting: VecDeque<u32>,
+    waiting: VecDeque<Conn>,
     /// Turns in which messages were forwarded since the last step.
     busy_turns: u32,
 }
@@ -72,7 +73,7 @@ impl Secure {
         }
     }
 
-    fn queue(&mut self, conn: u32, has_begun: bool) {
+    fn queue(&mut self, conn: Conn, has_begun: bool) {
         // The costly part comes first in a handshake, so that who has it behind him does not wait long.
         match has_begun {
             true => self.waiting.push_front(conn),
@@ -146,26 +147,26 @@ impl Out for Heap {
 impl Shard {
     /// Begins TLS on a connection that has just come; `false`: it cannot.
     #[must_use]
-    pub(super) fn begin_handshake(&mut self, conn: u32) -> bool {
+    pub(super) fn begin_handshake(&mut self, conn: Conn) -> bool {
         let Some(config) = self.shared.tls.clone() else { return false };
         let Ok(handshake) = Handshake::new(config) else { return false };
-        let connection = &mut self.connections[conn as usize];
+        let connection = &mut self.connections[conn];
         connection.tls = self.secure.insert(Tls::Handshake(Box::new(handshake)));
         self.transition(conn, Phase::Handshake)
     }
 
     /// Takes in what has been received on a connection with TLS.
-    pub(super) fn handle_sealed(&mut self, conn: u32, chunk: Chunk) {
-        match self.connections[conn as usize].phase() {
+    pub(super) fn handle_sealed(&mut self, conn: Conn, chunk: Chunk) {
+        match self.connections[conn].phase() {
             Phase::Handshake => self.handle_handshake_bytes(conn, chunk.as_slice()),
             _ => self.open_records(conn, chunk),
         }
     }
 
     /// Opens record after record, and hands on what is in them.
-    fn open_records(&mut self, conn: u32, mut chunk: Chunk) {
+    fn open_records(&mut self, conn: Conn, mut chunk: Chunk) {
         loop {
-            let Some(connection) = self.connections.get(conn as usize) else { return };
+            let Some(connection) = self.connections.get(conn) else { return };
             // What comes in these is not looked at, and there is nothing behind them.
             if matches!(connection.phase(), Phase::Closing | Phase::Slowed | Phase::Dead) {
                 return;
@@ -178,7 +179,7 @@ impl Shard {
                     Err(fault) => return self.fail_traffic(conn, fault),
                 }
             }
-            let Some(traffic) = self.secure.traffic(self.connections[conn as usize].tls) else { return };
+            let Some(traffic) = self.secure.traffic(self.connections[conn].tls) else { return };
             let mut record = match keeps {
                 true => match traffic.take_kept() {
                     Some(record) => Chunk::Heap(Heap::from(record)),
@@ -218,9 +219,9 @@ impl Shard {
 
     /// What came cannot be opened, or has no place: the client is told, and the connection ends.
     #[cold]
-    fn fail_traffic(&mut self, conn: u32, fault: Fault) {
+    fn fail_traffic(&mut self, conn: Conn, fault: Fault) {
         tracing::debug!(%fault, "TLS connection failed");
-        let Some(traffic) = self.secure.traffic(self.connections[conn as usize].tls) else { return };
+        let Some(traffic) = self.secure.traffic(self.connections[conn].tls) else { return };
         let alert = traffic.farewell(Some(fault));
         if alert.is_empty() {
             return self.end(conn, CloseReason::Tls);
@@ -229,8 +230,8 @@ impl Shard {
         self.begin_closing(conn, CloseReason::Tls);
     }
 
-    fn handle_handshake_bytes(&mut self, conn: u32, bytes: &[u8]) {
-        let connection = &mut self.connections[conn as usize];
+    fn handle_handshake_bytes(&mut self, conn: Conn, bytes: &[u8]) {
+        let connection = &mut self.connections[conn];
         connection.last_heard = self.clock.tick();
         let Some(handshake) = self.secure.handshake(connection.tls) else { return };
         match handshake.take(bytes) {
@@ -265,7 +266,7 @@ impl Shard {
         while steps > 0
             && let Some(conn) = self.secure.waiting.pop_front()
         {
-            let Some(connection) = self.connections.get(conn as usize) else { continue };
+            let Some(connection) = self.connections.get(conn) else { continue };
             if connection.phase() == Phase::Handshake && self.secure.is_ready(connection.tls) {
                 self.step_handshake(conn);
                 self.arm(conn);
@@ -274,8 +275,8 @@ impl Shard {
         }
     }
 
-    fn step_handshake(&mut self, conn: u32) {
-        let index = self.connections[conn as usize].tls;
+    fn step_handshake(&mut self, conn: Conn) {
+        let index = self.connections[conn].tls;
         let Some(handshake) = self.secure.handshake(index) else { return };
         let mut out = Vec::new();
         let progress = handshake.step(&mut out);
@@ -285,7 +286,7 @@ impl Shard {
         if progress == Progress::Done {
             return self.finish_handshake(conn, out);
         }
-        if let Some(early) = &mut self.connections[conn as usize].early {
+        if let Some(early) = &mut self.connections[conn].early {
             early.waits_since = self.clock.tick();
         }
         if !out.is_empty() {
@@ -296,8 +297,8 @@ impl Shard {
         }
     }
 
-    fn finish_handshake(&mut self, conn: u32, out: Vec<u8>) {
-        let connection = &mut self.connections[conn as usize];
+    fn finish_handshake(&mut self, conn: Conn, out: Vec<u8>) {
+        let connection = &mut self.connections[conn];
         let Some(Tls::Handshake(handshake)) = self.secure.remove(&mut connection.tls) else { return };
         let (traffic, done, rest) = match handshake.finish() {
             Ok(finished) => finished,
@@ -309,7 +310,7 @@ impl Shard {
         let is_tls13 = traffic.is_tls13();
         connection.tls = self.secure.insert(Tls::Traffic(Box::new(traffic)));
         self.transition(conn, Phase::Http);
-        if let Some(early) = &self.connections[conn as usize].early {
+        if let Some(early) = &self.connections[conn].early {
             let took = self.clock.instant().saturating_duration_since(early.since);
             self.cells.tls_handshake.record(took, 1);
         }
@@ -335,7 +336,7 @@ impl Shard {
 
     /// A handshake has come to nothing: the client is told why, as far as there is a way.
     #[cold]
-    fn fail_handshake(&mut self, conn: u32, failure: &Failure, alert: Vec<u8>) {
+    fn fail_handshake(&mut self, conn: Conn, failure: &Failure, alert: Vec<u8>) {
         self.count_handshake(match failure {
             Failure::PlainHttp => Outcome::PlainHttp,
             Failure::ProxyHeader => Outcome::ProxyHeader,
@@ -343,7 +344,7 @@ impl Shard {
             Failure::Client(_) => Outcome::Client,
             Failure::Refused(_) => Outcome::Refused,
         });
-        let connection = &mut self.connections[conn as usize];
+        let connection = &mut self.connections[conn];
         let address = connection.early.as_ref().map(|early| tracing::field::display(early.address));
         tracing::debug!(address, %failure, "TLS handshake failed");
         let answer = match failure {
@@ -363,15 +364,15 @@ impl Shard {
 
     /// Ends a connection on which HTTP was awaited in vain. One with TLS is told so, that its client does not take it for
     /// one that somebody has cut (RFC 8446 section 6.1).
-    pub(super) fn part(&mut self, conn: u32) {
-        match self.connections[conn as usize].tls {
+    pub(super) fn part(&mut self, conn: Conn) {
+        match self.connections[conn].tls {
             NONE => self.end(conn, CloseReason::Gone),
             _ => self.begin_closing(conn, CloseReason::Gone),
         }
     }
 
     /// Queues bytes that are to leave as they are.
-    fn push_sealed(&mut self, conn: u32, bytes: Vec<u8>) {
+    fn push_sealed(&mut self, conn: Conn, bytes: Vec<u8>) {
         let pushed = self.filled(conn, |outbox| outbox.push_own_sealed(bytes));
         self.mind_pressure(conn, conn, pushed);
     }

@@ -7,6 +7,7 @@
 use super::Shard;
 use super::bounds::{CALM, FRAME_WORK, SHARE_MIN, TURN_WORK};
 use super::connection::Pauses;
+use crate::ring::Conn;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ impl Share {
 #[derive(Debug)]
 pub(super) struct Turns {
     share: usize,
-    deferred: VecDeque<u32>,
+    deferred: VecDeque<Conn>,
     /// When messages were last forwarded, by the shard's clock.
     forwarded_at: Duration,
 }
@@ -82,8 +83,8 @@ impl Turns {
 
 impl Shard {
     /// The connection has used its share up: it goes on in the next turn.
-    pub(super) fn defer(&mut self, conn: u32) {
-        let connection = &mut self.connections[conn as usize];
+    pub(super) fn defer(&mut self, conn: Conn) {
+        let connection = &mut self.connections[conn];
         connection.paced = true;
         connection.pauses.insert(Pauses::TURN);
         self.turns.deferred.push_back(conn);
@@ -93,8 +94,7 @@ impl Shard {
     pub(super) fn resume_deferred(&mut self) {
         for _ in 0..self.turns.deferred.len() {
             let Some(conn) = self.turns.deferred.pop_front() else { return };
-            // It may have ended, and another have its index: that one does not wait for its turn, or goes on early.
-            if let Some(connection) = self.connections.get_mut(conn as usize)
+            if let Some(connection) = self.connections.get_mut(conn)
                 && connection.pauses.remove(Pauses::TURN)
             {
                 self.resume(conn);
@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(turns.share().0, TURN_WORK / 4);
         turns.begin(1_000_000);
         assert_eq!(turns.share().0, SHARE_MIN, "everybody gets somewhere in each turn");
-        turns.deferred.extend([1, 2, 3]);
+        turns.deferred.extend([1, 2, 3].map(|index| Conn::of(index, 0)));
         turns.begin(1);
         assert_eq!(turns.share().0, TURN_WORK / 4, "those who wait are counted");
     }

@@ -5,14 +5,13 @@ use super::bounds::{FINE_TICK, TAKEN_BYTES_MIN, TICK, WRITE_TIMEOUTS_MAX};
 use super::close::CloseReason;
 use super::connection::{NONE, Pauses, Phase};
 use crate::proto::frame::Opcode;
+use crate::ring::Conn;
 use crate::ring::buffers::Pool;
-use crate::ring::queue::unacknowledged_bytes;
 use crate::session::message::frame_of;
 use crate::sys::time::unix_now;
 use crate::tls::outcome::Outcome;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// A shard's time, read once a turn.
@@ -72,7 +71,7 @@ impl Clock {
 /// Connections whose reading is slowed to a rate, by when it goes on.
 #[derive(Default)]
 pub(super) struct Throttled {
-    heap: BinaryHeap<Reverse<(Duration, u32)>>,
+    heap: BinaryHeap<Reverse<(Duration, Conn)>>,
 }
 
 impl Shard {
@@ -98,7 +97,7 @@ impl Shard {
     }
 
     /// Pauses a connection's reading until `wait` has passed.
-    pub(super) fn throttle(&mut self, conn: u32, wait: Duration) {
+    pub(super) fn throttle(&mut self, conn: Conn, wait: Duration) {
         self.throttled.heap.push(Reverse((self.clock.now() + wait, conn)));
     }
 
@@ -108,9 +107,7 @@ impl Shard {
                 return;
             }
             self.throttled.heap.pop();
-            // The connection may have ended, and another may have its index: that one is not paused for its rate, or is
-            // looked at too early, finds its bucket empty and waits again.
-            if let Some(connection) = self.connections.get_mut(conn as usize)
+            if let Some(connection) = self.connections.get_mut(conn)
                 && connection.pauses.remove(Pauses::RATE)
             {
                 self.resumable.push(conn);
@@ -119,8 +116,8 @@ impl Shard {
     }
 
     /// Sees to it that the connection is looked at no later than at tick `due`.
-    pub(super) fn watch(&mut self, conn: u32, due: u32) {
-        let connection = &self.connections[conn as usize];
+    pub(super) fn watch(&mut self, conn: Conn, due: u32) {
+        let connection = &self.connections[conn];
         if matches!(connection.phase(), Phase::Open | Phase::Echo) && due < self.wheel.due(conn) {
             self.wheel.arm(conn, due);
         }
@@ -129,15 +126,15 @@ impl Shard {
     fn meet_deadlines(&mut self) {
         let mut met = Vec::new();
         self.wheel.advance(self.clock.tick(), &mut met);
-        for conn in met {
-            if self.connections.contains(conn as usize) {
+        for index in met {
+            if let Some(conn) = self.connections.at(index) {
                 self.handle_deadline(conn);
             }
         }
     }
 
-    fn handle_deadline(&mut self, conn: u32) {
-        let phase = self.connections[conn as usize].phase();
+    fn handle_deadline(&mut self, conn: Conn) {
+        let phase = self.connections[conn].phase();
         match phase {
             Phase::Open | Phase::Echo => self.look_after(conn),
             Phase::Auth | Phase::Moving if self.is_draining() => self.close(conn, CloseReason::Restart),
@@ -158,11 +155,11 @@ impl Shard {
     }
 
     /// Looks at all that can come due for a connection that is up, pings it if it is time, and sets the next deadline.
-    fn look_after(&mut self, conn: u32) {
+    fn look_after(&mut self, conn: Conn) {
         let tick = self.clock.tick();
         let idle_ticks = ticks(self.settings.idle_timeout);
         let ping_ticks = ticks(self.settings.ping_interval);
-        let connection = &mut self.connections[conn as usize];
+        let connection = &mut self.connections[conn];
         if connection.pauses.any() {
             // It is not being read: its silence is ours.
             connection.last_heard = tick;
@@ -179,7 +176,7 @@ impl Shard {
             && outbox.blocked
         {
             if outbox.write_due <= tick {
-                let unacknowledged = unacknowledged_bytes(connection.socket.as_fd()).unwrap_or(usize::MAX);
+                let unacknowledged = self.ring.unacknowledged_bytes(conn).unwrap_or(usize::MAX);
                 let wanted = TAKEN_BYTES_MIN.max(outbox.most_bytes / WRITE_TIMEOUTS_MAX);
                 if unacknowledged.saturating_add(wanted) > outbox.unacknowledged_bytes {
                     return self.end(conn, CloseReason::SlowConsumer);
@@ -196,7 +193,7 @@ impl Shard {
                 next = next.min(pending.due);
             }
         }
-        let Some(connection) = self.connections.get_mut(conn as usize) else { return };
+        let Some(connection) = self.connections.get_mut(conn) else { return };
         if let Some(partial) = connection.inbox.as_ref().and_then(|inbox| inbox.partial.as_ref()) {
             if partial.due <= tick {
                 return self.close(conn, CloseReason::MessageTimeout);
@@ -213,7 +210,7 @@ impl Shard {
                 self.push_control(conn, &frame_of(Opcode::Ping, b""));
             }
         } else {
-            self.connections[conn as usize].due = next;
+            self.connections[conn].due = next;
         }
         if next != NONE {
             self.wheel.arm(conn, next);

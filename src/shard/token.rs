@@ -12,6 +12,7 @@ use crate::proto::limits::LimitsOverride;
 use crate::proto::owner::owner;
 use crate::proto::quota::{Used, day_of};
 use crate::proto::token::{Role, TokenHash, TokenKey};
+use crate::ring::Conn;
 use crate::session::directory::{Slot, TokenEntry};
 use crate::session::message::{ErrorCode, RelayMessage};
 use crate::session::policy::Policy;
@@ -46,7 +47,7 @@ struct Token {
 
 /// A session that lives on this shard.
 pub(super) struct Live {
-    pub(super) session: Session<u32>,
+    pub(super) session: Session<Conn>,
     key: TokenKey,
     slot: Slot,
     /// It stands on the list of those with unreported bytes.
@@ -138,7 +139,7 @@ struct AuthPayload<'a> {
 
 impl Shard {
     /// The first message: it has to admit, here or on the shard that owns its token.
-    pub(super) fn handle_first_message(&mut self, conn: u32, message: &[u8]) {
+    pub(super) fn handle_first_message(&mut self, conn: Conn, message: &[u8]) {
         let parsed: AuthMessage<'_> = match serde_json::from_slice(message) {
             Ok(parsed) => parsed,
             Err(_) => return self.refuse_auth(conn, "the first message must be an auth message with token and role"),
@@ -162,7 +163,7 @@ impl Shard {
                 // Control posts a new token here before it answers who asked for it, so it may be in the mailbox. What
                 // comes through the mailbox itself, as hand-overs do, comes behind it anyway.
                 self.read_mail();
-                if self.connections[conn as usize].phase() != Phase::Auth {
+                if self.connections[conn].phase() != Phase::Auth {
                     // A mail said that all connections are to end.
                     return;
                 }
@@ -170,13 +171,13 @@ impl Shard {
             return self.admit(conn, hash, role);
         }
         self.transition(conn, Phase::Moving);
-        if let Some(early) = &mut self.connections[conn as usize].early {
+        if let Some(early) = &mut self.connections[conn].early {
             early.moving = Some(Box::new(Destination::new(owner, hash, role)));
         }
     }
 
     /// Authenticates a connection on the shard that owns its token.
-    pub(super) fn admit(&mut self, conn: u32, hash: TokenHash, role: Role) {
+    pub(super) fn admit(&mut self, conn: Conn, hash: TokenHash, role: Role) {
         let key = hash.key();
         let unix_sec = self.clock.unix_ms() / 1000;
         let Some(session) = self.session_of(key, unix_sec) else {
@@ -202,7 +203,7 @@ impl Shard {
         self.cells.joined(role, replaced.is_some(), peer.is_some());
         let due = self.clock.tick_after(self.settings.ping_interval);
         self.transition(conn, Phase::Open);
-        let connection = &mut self.connections[conn as usize];
+        let connection = &mut self.connections[conn];
         (connection.session, connection.role, connection.due) = (session, role, due);
         let mut life = Life::default();
         if let Some(early) = connection.early.take() {
@@ -228,11 +229,11 @@ impl Shard {
     }
 
     /// Of those who are replaced again and again only a few linger at a time.
-    fn hurry_replaced(&mut self, session: u32, replaced: u32) {
+    fn hurry_replaced(&mut self, session: u32, replaced: Conn) {
         let rate = Rate::per(REPLACED_LINGERING, LINGER, REPLACED_LINGERING);
         if let (Some(live), Some(rate)) = (self.tokens.sessions.get_mut(session as usize), rate)
             && live.replacements.try_take(self.clock.now(), &rate).is_err()
-            && self.connections.get(replaced as usize).is_some_and(|it| it.phase() == Phase::Closing)
+            && self.connections.get(replaced).is_some_and(|it| it.phase() == Phase::Closing)
         {
             self.wheel.arm(replaced, self.clock.tick() + 1);
         }
@@ -268,8 +269,8 @@ impl Shard {
     }
 
     /// Answers a first message that does not admit; addresses that fail often wait for it.
-    pub(super) fn refuse_auth(&mut self, conn: u32, message: &'static str) {
-        let Some(early) = &mut self.connections[conn as usize].early else { return };
+    pub(super) fn refuse_auth(&mut self, conn: Conn, message: &'static str) {
+        let Some(early) = &mut self.connections[conn].early else { return };
         let delay = self.shared.addresses.delay_after_failure(early.address, self.clock.unix_ms() / 1000);
         early.refusal = Some(message);
         let (serial, address) = (early.serial, early.address);
@@ -279,21 +280,21 @@ impl Shard {
         }
         self.transition(conn, Phase::Slowed);
         let due = self.clock.tick_after(delay);
-        self.connections[conn as usize].due = due;
+        self.connections[conn].due = due;
         self.wheel.arm(conn, due);
     }
 
     /// The token has authenticated too often: the connection is sent away, and not at once.
-    fn put_off(&mut self, conn: u32) {
+    fn put_off(&mut self, conn: Conn) {
         self.transition(conn, Phase::Slowed);
         let due = self.clock.tick_after(JOIN_DELAY);
-        self.connections[conn as usize].due = due;
+        self.connections[conn].due = due;
         self.wheel.arm(conn, due);
     }
 
     /// Sends the refusal that [`Shard::refuse_auth`] or [`Shard::put_off`] began.
-    pub(super) fn finish_refusal(&mut self, conn: u32) {
-        let refusal = self.connections[conn as usize].early.as_ref().and_then(|early| early.refusal);
+    pub(super) fn finish_refusal(&mut self, conn: Conn) {
+        let refusal = self.connections[conn].early.as_ref().and_then(|early| early.refusal);
         let Some(message) = refusal else { return self.close(conn, CloseReason::Busy) };
         self.cells.refused.add(ErrorCode::Unauthorized.name(), 1);
         self.tell(conn, RelayMessage::AuthFail { message });
@@ -302,8 +303,8 @@ impl Shard {
     }
 
     /// Takes a connection out of its session, if it is in one, and tells the peer.
-    pub(super) fn leave_session(&mut self, conn: u32) {
-        let connection = &mut self.connections[conn as usize];
+    pub(super) fn leave_session(&mut self, conn: Conn) {
+        let connection = &mut self.connections[conn];
         let (role, session) = (connection.role, std::mem::replace(&mut connection.session, NONE));
         let Some(live) = self.tokens.sessions.get_mut(session as usize) else { return };
         self.shared.connections.fetch_sub(1, Relaxed);
@@ -325,7 +326,7 @@ impl Shard {
         }
         // What the peer was waiting for is this connection's outbox.
         if let Some(peer) = peer_to_relieve
-            && self.connections[peer as usize].pauses.remove(Pauses::PEER)
+            && self.connections[peer].pauses.remove(Pauses::PEER)
         {
             self.resumable.push(peer);
         }

@@ -3,6 +3,8 @@
 //! Deadlines further off than the wheel turns stand in the slot where they would come due and are looked at once a
 //! turn. A connection has one link in a vector; arming, moving and disarming take constant time and no memory.
 
+use crate::ring::Conn;
+
 /// Slots, each one [`TICK`](super::bounds::TICK) wide: the wheel turns once in 102 s.
 const SLOTS: usize = 1024;
 const NONE: u32 = u32::MAX;
@@ -17,7 +19,7 @@ struct Link {
 
 const UNLINKED: Link = Link { before: NONE, after: NONE, due: u32::MAX };
 
-/// Deadlines by index, in ticks.
+/// Deadlines by [`Conn::index`], in ticks.
 pub(super) struct Wheel {
     heads: Box<[u32; SLOTS]>,
     links: Vec<Link>,
@@ -32,9 +34,10 @@ impl Wheel {
         Self { heads: Box::new([NONE; SLOTS]), links: Vec::new(), walked: 0 }
     }
 
-    /// Sets the deadline of `index`, whatever it was. Ticks that have passed come due at the next one.
-    pub(super) fn arm(&mut self, index: u32, due: u32) {
-        self.disarm(index);
+    /// Sets the deadline of `conn`, whatever it was. Ticks that have passed come due at the next one.
+    pub(super) fn arm(&mut self, conn: Conn, due: u32) {
+        self.disarm(conn);
+        let index = conn.index() as u32;
         let due = due.max(self.walked + 1);
         if self.links.len() <= index as usize {
             self.links.resize(index as usize + 1, UNLINKED);
@@ -47,14 +50,18 @@ impl Wheel {
         }
     }
 
-    /// The deadline of `index`; [`u32::MAX`]: none.
+    /// The deadline of `conn`; [`u32::MAX`]: none.
     #[must_use]
-    pub(super) fn due(&self, index: u32) -> u32 {
-        self.links.get(index as usize).map_or(u32::MAX, |link| link.due)
+    pub(super) fn due(&self, conn: Conn) -> u32 {
+        self.links.get(conn.index()).map_or(u32::MAX, |link| link.due)
     }
 
-    /// Takes the deadline of `index` away, if it has one.
-    pub(super) fn disarm(&mut self, index: u32) {
+    /// Takes the deadline of `conn` away, if it has one. To be done at its end, for the place's next connection has none.
+    pub(super) fn disarm(&mut self, conn: Conn) {
+        self.unlink(conn.index() as u32);
+    }
+
+    fn unlink(&mut self, index: u32) {
         let Some(link) = self.links.get_mut(index as usize) else { return };
         let Link { before, after, due } = std::mem::replace(link, UNLINKED);
         if due == u32::MAX {
@@ -69,7 +76,7 @@ impl Wheel {
         }
     }
 
-    /// Moves on to tick `now` and appends those whose deadline is met to `met`; they are disarmed.
+    /// Moves on to tick `now` and appends the places of those whose deadline is met to `met`; they are disarmed.
     pub(super) fn advance(&mut self, now: u32, met: &mut Vec<u32>) {
         // After a long stop each slot needs to be looked at once only.
         let first = self.walked.max(now.saturating_sub(SLOTS as u32)) + 1;
@@ -78,7 +85,7 @@ impl Wheel {
             while index != NONE {
                 let Link { after, due, .. } = self.links[index as usize];
                 if due <= now {
-                    self.disarm(index);
+                    self.unlink(index);
                     met.push(index);
                 }
                 index = after;
@@ -102,10 +109,10 @@ mod tests {
             let (mut wheel, mut model, mut now) = (Wheel::new(), BTreeMap::new(), 0);
             for (index, delay, step, disarm) in steps {
                 if disarm {
-                    wheel.disarm(index);
+                    wheel.disarm(Conn::of(index, 0));
                     model.remove(&index);
                 } else {
-                    wheel.arm(index, now + delay);
+                    wheel.arm(Conn::of(index, 0), now + delay);
                     model.insert(index, (now + delay).max(now + 1));
                 }
                 now += step;
@@ -122,7 +129,7 @@ mod tests {
         fn a_long_stop_loses_no_deadline(dues in proptest::collection::vec(1u32..10_000, 1..50)) {
             let mut wheel = Wheel::new();
             for (index, &due) in dues.iter().enumerate() {
-                wheel.arm(index as u32, due);
+                wheel.arm(Conn::of(index as u32, 0), due);
             }
             let mut met = Vec::new();
             wheel.advance(20_000, &mut met);

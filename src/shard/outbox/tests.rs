@@ -1,27 +1,29 @@
 //! The outbox in front of a socket that takes what it likes: what comes out is read by tungstenite.
 
 use super::*;
-use crate::ring::{Completion, Ring};
+use crate::ring::{Completion, Conn, Ring};
 use crate::session::message::frame_of;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::io::{self, Cursor, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Message, WebSocket};
 
 /// Makes slices, which only the kernel can: bytes go through a socket into a ring's buffers.
 struct Source {
     ring: Ring,
-    ours: OwnedFd,
+    ours: Conn,
     theirs: OwnedFd,
 }
 
 impl Source {
     fn new() -> Self {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
-        Self { ring: Ring::new().unwrap(), ours, theirs }
+        let mut ring = Ring::new().unwrap();
+        let ours = ring.open(ours);
+        Self { ring, ours, theirs }
     }
 
     /// `bytes` as they are received; the kernel may give them in several slices.
@@ -32,7 +34,7 @@ impl Source {
             bytes = &bytes[written..];
             let mut left = written;
             while left > 0 {
-                self.ring.receive_once(self.ours.as_fd(), 0);
+                self.ring.receive_once(self.ours);
                 while completions.is_empty() {
                     self.ring.turn(&mut completions, true).unwrap();
                 }
