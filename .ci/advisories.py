@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Keeps the advisories about the crates that the project uses, and shows them to cargo-deny without a network.
+"""Maintains the advisories about the crates that the project uses, and gives them to cargo-deny without a network.
 
-    advisories.py renew [DATABASE]     writes advisories.toml anew from a clone of the RustSec database; fetches one
-                                       where none is named (`make advisories`)
-    advisories.py database DIRECTORY   makes a database that cargo-deny reads from advisories.toml (`make lint`)
+    advisories.py renew [DATABASE]     rewrites advisories.toml from a clone of the RustSec database; without an argument
+                                       downloads one (`make advisories`)
+    advisories.py database DIRECTORY   creates a database for cargo-deny from advisories.toml (`make lint`)
 
-advisories.toml says of which day it is and which crates were looked up. A crate that was not is an error: nobody knows
-whether there is something about it.
+advisories.toml records its date and the crates that were looked up. A crate that was not looked up is an error: there may
+be an advisory about it.
 """
 
 import argparse
@@ -24,7 +24,7 @@ TABLE = Path(__file__).resolve().parent / "advisories.toml"
 SOURCE = "https://github.com/RustSec/advisory-db"
 # The folder under db-path where cargo-deny expects the clone of SOURCE.
 CLONE = "advisory-db-3157b0e258782691"
-# From then on each lint says that the table is due.
+# After that many days each lint says that the table is due.
 DUE_DAYS = 60
 
 HEAD = f"""\

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Two figures of the relay with one shard on one core, the generator on another one:
-#   - CPU time of a forwarded 256-byte message, 100 pairs with one in flight, against a reference relay in turn;
+# Measures two figures of the relay, with one shard on one core and the generator on another:
+#   - CPU time of a forwarded 256-byte message, 100 pairs with one in flight, alternating with a reference relay;
 #   - user-space memory of an idle authenticated connection, over 8,000 connections.
 #
 #   benches/relay.sh                     against the reference that coralmux-loadtest brings
-#   CEILING=path/to/binary benches/relay.sh   against another one, which is started with a port as its argument
+#   CEILING=path/to/binary benches/relay.sh   against another one, started with a port as its argument
 #
-# ROUNDS, SECONDS_EACH, PAIRS_IDLE, SERVER_CORE, GENERATOR_CORE and PORT change what the names say;
-# RELAY and LOADTEST name binaries that are built already.
+# ROUNDS, SECONDS_EACH, PAIRS_IDLE, SERVER_CORE, GENERATOR_CORE and PORT override the defaults;
+# RELAY and LOADTEST name existing binaries.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -28,7 +28,7 @@ stop() {
 	started=()
 }
 trap 'stop; rm -rf "$work"' EXIT
-# Thousands of connections need as many descriptors.
+# Each connection needs a descriptor.
 ulimit -n "$(ulimit -Hn)"
 
 wait_for() { # PORT

@@ -1,25 +1,25 @@
 #!/usr/bin/env bash
-# Builds what a release consists of into dist/: the programs for x86-64 and 64-bit ARM, the units, install.sh, and
-# SHA256SUMS over all of it. `make build-all` calls it.
+# Builds a release in dist/: the programs for x86-64 and 64-bit ARM, the units, install.sh, and SHA256SUMS over all of
+# them. `make build-all` calls it.
 #
-#   deploy/build-all.sh [TARGET...]     x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu, if none is named
+#   deploy/build-all.sh [TARGET...]     default: x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu
 #
 # For each target it needs a Rust standard library and a C compiler:
 #
 #   rustup target add aarch64-unknown-linux-gnu; apt install gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 #
-# or, where rustup can fetch nothing, a Rust of Debian's:
+# or, where rustup cannot download anything, Debian's own Rust:
 #
 #   dpkg --add-architecture arm64; apt update
 #   apt install --no-install-recommends rustc-web libstd-rust-web-dev:arm64 gcc-aarch64-linux-gnu libc6-dev-arm64-cross
 #
-# RUSTC names another compiler, CARGO_BUILD_JOBS bounds how many run at once, DIST is another folder than dist.
+# RUSTC names another compiler, CARGO_BUILD_JOBS limits parallel jobs, DIST names a folder other than dist.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 dist=${DIST:-dist}
 target_dir=${CARGO_TARGET_DIR:-target}
-# The oldest C library that the programs must run with: that of Ubuntu 22.04 is 2.35, of Oracle Linux 9 2.34.
+# The oldest C library that the programs must run with: Ubuntu 22.04 has 2.35, Oracle Linux 9 has 2.34.
 glibc_max=2.34
 
 die() {
@@ -27,7 +27,7 @@ die() {
 	exit 1
 }
 
-# The first compiler that has a standard library for the target.
+# The first compiler with a standard library for the target.
 rustc_for() {
 	local candidate libdir
 	for candidate in ${RUSTC:+"$RUSTC"} rustc /usr/bin/rustc; do
@@ -52,7 +52,7 @@ tools_for() {
 	fi
 }
 
-# Programs that this source tree has, as arguments of cargo build.
+# The programs of this source tree, as arguments of cargo build.
 packages=(-p coralmux-relay --bin coralmux-relay --bin coralmux-agent -p coralmux-loadtest --bin coralmux-loadtest)
 programs=(coralmux-relay coralmux-loadtest coralmux-agent)
 
@@ -62,7 +62,7 @@ build() {
 	tools=$(tools_for "$target")
 	upper=${target//-/_}
 	echo "$target: $("$rustc" --version), ${tools}gcc $("${tools}gcc" -dumpfullversion)"
-	# Nobody's folders belong into a program: the paths in its messages start at the crate.
+	# No local folders in the program: paths in its messages start at the crate.
 	env RUSTC="$rustc" \
 		RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo --remap-path-prefix=$PWD=/coralmux" \
 		CARGO_PROFILE_RELEASE_STRIP=debuginfo \

@@ -1,23 +1,23 @@
 #!/bin/sh
-# Installs the relay on this machine, or upgrades it, or takes it away again. Run it again as often as you like.
+# Installs, upgrades or removes the relay on this machine. It can be run again at any time.
 #
 #   install.sh [--from SOURCE] [--no-start]     install or upgrade
-#   install.sh --rollback                       back to the program that was there before, and once more: forth again
-#   install.sh --uninstall [--purge]            with --purge the store and the settings too
+#   install.sh --rollback                       swap with the previous program; once more swaps back
+#   install.sh --uninstall [--purge]            remove it; with --purge also the store and the settings
 #
-# SOURCE is a folder such as dist/, or an https URL under which the files of a release are; without it, the folder of
-# this script if a release is in it, else the newest release. A script that comes through a pipe has no folder: it takes
-# the newest release, whatever the current folder holds. What is taken is checked against the SHA256SUMS beside it.
+# SOURCE is a folder such as dist/, or an https URL under which the files of a release are. The default is the folder of
+# this script if it has a release, else the newest release. In a pipe the script has no folder: it installs the newest
+# release, whatever the current folder holds. All files are checked against the SHA256SUMS beside them.
 #
-# It needs root, sha256sum, and curl or wget for a URL. Where systemd runs, the service is started, or restarted if
-# something has changed; a new program that does not start is taken back at once.
+# It needs root, sha256sum, and curl or wget for a URL. If systemd runs, the service is started, or restarted if
+# something has changed; a new program that does not start is rolled back at once.
 set -eu
 
 release_url=https://github.com/coralmux/coralmux-relay/releases/latest/download
 bin=/usr/local/bin/coralmux-relay
 old=$bin.old
 trial=$bin.trial
-# For units that are not a distribution's. What /etc/systemd/system has, drop-ins included, goes before it.
+# For units that do not come from a distribution. /etc/systemd/system, drop-ins included, takes precedence.
 units=/usr/local/lib/systemd/system
 service=coralmux-relay.service
 unit_files="coralmux-relay.service coralmux-relay.socket"
@@ -44,7 +44,7 @@ architecture() {
 	esac
 }
 
-# Whether this kernel is 6.1 or newer. The relay finds out itself what is missing, and says more about it.
+# Whether this kernel is 6.1 or newer. The relay's own preflight reports more.
 kernel_is_new_enough() {
 	kernel=$(uname -r)
 	major=${kernel%%.*}
@@ -53,8 +53,8 @@ kernel_is_new_enough() {
 	[ "$major" -gt 6 ] || { [ "$major" -eq 6 ] && [ "$minor" -ge 1 ]; }
 }
 
-# Whether the URL $1 leads to this machine. What stands in front of an @ is a user's name, whatever it looks like; and
-# characters that one program reads in one way and the next in another have no place in such a URL.
+# Whether the URL $1 leads to this machine. Anything before an @ is a user name, whatever it looks like, and characters
+# that programs interpret differently are not allowed in such a URL.
 leads_here() {
 	case $1 in
 	*[!A-Za-z0-9._:/~-]*) return 1 ;;
@@ -86,7 +86,7 @@ fetch() {
 	https://*) download "$from/$1" "$work/$1" ;;
 	http://*)
 		leads_here "$from" || die "$from is not fetched: only https is safe"
-		# Not through a proxy, which would look for it on its own machine.
+		# Not through a proxy, which would resolve it to its own machine.
 		(export no_proxy=127.0.0.1 NO_PROXY=127.0.0.1 && download "$from/$1" "$work/$1")
 		;;
 	*://*) die "$from is not fetched: only https is safe" ;;
@@ -94,14 +94,14 @@ fetch() {
 	esac || die "$from/$1 could not be had; nothing has been changed"
 }
 
-# check NAME: compares the file with the line of SHA256SUMS that is about it.
+# check NAME: compares the file with its line in SHA256SUMS.
 check() {
 	grep -E "^[0-9a-f]{64} [ *]$1\$" "$work/SHA256SUMS" >"$work/line" || die "SHA256SUMS has no line about $1"
 	(cd "$work" && sha256sum -c line >/dev/null 2>&1) ||
 		die "$1 is not what SHA256SUMS says: the copy is damaged or somebody has changed it; nothing has been changed"
 }
 
-# place MODE FROM TO: a file takes its place at once or not at all, also while the old one is in use.
+# place MODE FROM TO: replaces a file atomically, even while the old one is in use.
 place() {
 	cp "$2" "$3.new"
 	chmod "$1" "$3.new"
@@ -113,12 +113,12 @@ restart() {
 	systemctl restart "$service"
 }
 
-# What the service has said last.
+# The last lines of the service's log.
 last_words() {
 	journalctl -u "$service" -n 20 --no-pager -o cat 2>/dev/null || true
 }
 
-# Exchanges the program and its units, and those before them.
+# Swaps the program and its units with the previous ones.
 swap() {
 	for name in "$bin" "$units/coralmux-relay.service" "$units/coralmux-relay.socket"; do
 		[ -e "$name.old" ] || continue
@@ -128,13 +128,13 @@ swap() {
 	done
 }
 
-# keep FILE: beside it, for a way back.
+# keep FILE: keeps a copy beside it, for a rollback.
 keep() {
 	cp -p "$1" "$1.old.new"
 	mv -f "$1.old.new" "$1.old"
 }
 
-# Settings to begin with; those that are there stay as they are.
+# Initial settings; existing ones are not touched.
 lay_settings() {
 	[ ! -e "$settings/environment" ] || return 0
 	mkdir -p "$settings"
@@ -180,7 +180,7 @@ install_relay() {
 		[ "$name" = SHA256SUMS ] || check "$name"
 	done
 	mkdir -p "${bin%/*}" "$units"
-	# Tried where it will be: folders for temporary files are often mounted noexec.
+	# Run from its final folder: folders for temporary files are often mounted noexec.
 	place 755 "$work/$program" "$trial"
 	version=$("$trial" --version 2>&1) ||
 		die "$program does not run on this machine; nothing has been changed. It says: $version"
@@ -240,7 +240,7 @@ uninstall() {
 	done
 	! systemd_runs || systemctl daemon-reload
 	if [ "$purge" = yes ]; then
-		# With DynamicUser= the store stands under private, and lib/coralmux is a link to it.
+		# With DynamicUser= the store is under private, and lib/coralmux is a link to it.
 		rm -rf "$settings" /var/lib/coralmux /var/lib/private/coralmux
 		say "the relay, its settings and its store are gone"
 	else
@@ -270,7 +270,7 @@ while [ $# -gt 0 ]; do
 done
 if [ -z "$from" ]; then
 	from=$release_url
-	# Through a pipe, $0 is the shell's name, and the current folder anybody's.
+	# In a pipe, $0 is the shell's name, and the current folder is not trusted.
 	if [ "${0##*/}" = install.sh ] && [ -f "$0" ] && [ -e "$(dirname "$0")/SHA256SUMS" ]; then
 		from=$(dirname "$0")
 	fi

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Runs every fuzz target for SECONDS each (10 unless told). Ends with an error as soon as one of them finds something;
-# the input that did it then lies in fuzz/artifacts.
+# Runs every fuzz target for SECONDS each (default: 10). Fails as soon as one of them finds something; the input is then
+# in fuzz/artifacts.
 set -eu
 seconds=${1:-10}
 cd "$(dirname "$0")/.."
 
-# cargo-fuzz goes beside the targets, where it harms nobody; its coverage flags need no nightly compiler.
+# cargo-fuzz is installed beside the targets; its coverage flags need no nightly compiler.
 PATH="$PWD/fuzz/target/tools/bin:$PATH"
 export RUSTC_BOOTSTRAP=1
 if ! cargo fuzz --version >/dev/null 2>&1; then

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests call and this machine lacks. tests/packages has a line for each: command, Debian package.
+# Installs the programs that the tests call and this machine lacks. tests/packages lists command and Debian package.
 set -euo pipefail
 cd "$(dirname "$0")"
 

@@ -3,8 +3,8 @@
     python clients/python/agent.py 'openclaw://pair?token=...&relay=...&k=...'
     python clients/python/agent.py ws://127.0.0.1:8080/ws oc_pair_...
 
-With the link's key (`k`) all is encrypted and verified; without it the encryption is unverified, and a phone that
-does not encrypt is answered in clear. Put your model where `answer` is. The messages are described in PROTOCOL.md.
+With the link's key (`k`) everything is encrypted and verified; without it the encryption is unverified, and a phone that
+does not encrypt is answered in clear text. Replace `answer` with your model. PROTOCOL.md describes the messages.
 """
 
 import asyncio

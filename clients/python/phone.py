@@ -3,7 +3,7 @@
     python clients/python/phone.py 'openclaw://pair?token=...&relay=...&k=...' "hello"
     python clients/python/phone.py ws://127.0.0.1:8080/ws oc_pair_... "hello"
 
-Exit code 0 after the answer's end, 1 where there is none; the reason goes to standard error.
+Exits with 0 after a complete answer, with 1 otherwise; the reason goes to standard error.
 """
 
 import asyncio

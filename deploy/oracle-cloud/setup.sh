@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Makes a machine of Oracle's cloud, such as a free A1 (ARM), a relay: lets clients through the machine's own firewall,
-# raises what the kernel keeps for connections, installs the relay and starts it. Run it again as often as you like.
+# Turns a machine of Oracle's cloud, such as a free A1 (ARM), into a relay: opens the machine's own firewall for clients,
+# raises kernel limits for connections, installs the relay and starts it. It can be run again at any time.
 #
 #   setup.sh [--domain NAME] [--port PORT]... [--from SOURCE]
 #
-#   --domain NAME   the relay gets a certificate for this name and speaks TLS on 443; the name must point to this machine
-#   --port PORT     let clients through here [default: 80 and 443 with --domain, else 8080]; repeatable
-#   --from SOURCE   where install.sh takes the release from
+#   --domain NAME   obtain a certificate for this name and speak TLS on 443; the name must point to this machine
+#   --port PORT     open this port for clients [default: 80 and 443 with --domain, else 8080]; repeatable
+#   --from SOURCE   where install.sh gets the release from
 #
-# For Ubuntu 24.04, Debian 12 and Oracle Linux with UEK 8. What it cannot do is said at its end: the cloud has a firewall
-# of its own in front of the machine.
+# For Ubuntu 24.04, Debian 12 and Oracle Linux with UEK 8. At its end it prints what is left to do by hand: the cloud has
+# a firewall of its own in front of the machine.
 set -euo pipefail
 
 domain='' ports=() source=() settings=/etc/coralmux/environment
@@ -48,14 +48,14 @@ read_arguments() {
 	[[ -z $domain || $domain =~ ^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$ ]] || die "--domain $domain: not a name"
 }
 
-# The number of the rule in front of which ours belongs: the first that turns away whatever is left.
+# The number of the rule before which ours belongs: the first that rejects everything else.
 refusing_rule() {
 	"$1" -S INPUT | grep '^-A' | grep -nE -m1 '^-A INPUT -j (REJECT|DROP)' | cut -d: -f1
 }
 
-# Oracle's images for Ubuntu and Debian refuse everything but ssh by plain iptables rules, which a file brings back at
-# each boot. Ours goes in front of the refusal, both in the kernel and in that file, and nothing else changes: what
-# others have added to the kernel's rules since, Docker for one, does not get into the file.
+# Oracle's images for Ubuntu and Debian reject everything but ssh with plain iptables rules, restored from a file at each
+# boot. Our rule goes before the rejection, both in the kernel and in that file, and nothing else changes: rules that
+# others, such as Docker, have added to the kernel since do not get into the file.
 open_in_iptables() {
 	local tool=$1 file=$2 port=$3 rule at
 	rule=(-p tcp -m state --state NEW -m tcp --dport "$port" -j ACCEPT)
@@ -72,7 +72,7 @@ open_in_iptables() {
 	fi
 }
 
-# iptables and ip6tables, and where their rules are kept. On a machine without rules there is nothing to open.
+# iptables and ip6tables, and where their rules are stored. On a machine without rules there is nothing to open.
 open_port() {
 	local port=$1
 	if command -v firewall-cmd >/dev/null && firewall-cmd --state >/dev/null 2>&1; then
@@ -88,8 +88,8 @@ open_port() {
 	fi
 }
 
-# What the kernel keeps for connections. The firewall's rules look at states, so each connection has an entry there too.
-# A name with a dash in front may be missing: a kernel without it needs it not.
+# Kernel limits for connections. The firewall's rules are stateful, so each connection has an entry there too. A name
+# with a leading dash may be missing: a kernel without it does not need it.
 raise_limits() {
 	modprobe nf_conntrack 2>/dev/null || true
 	mkdir -p /etc/sysctl.d /etc/modules-load.d
@@ -110,7 +110,7 @@ raise_limits() {
 	[[ $files -ge 1048576 ]] || say "fs.nr_open is $files: the relay can have no more connections than that"
 }
 
-# A setting in the relay's environment file; one that is there with another value is the operator's business. What runs
+# A setting in the relay's environment file. If the operator has given it another value, that is kept. A relay running
 # without it is stopped, and install.sh starts it again.
 set_domain() {
 	local line="CORALMUX_DOMAIN=$domain"
@@ -129,7 +129,7 @@ set_domain() {
 
 read_arguments "$@"
 [[ $(id -u) -eq 0 ]] || die "this needs root: sudo $0"
-# Through a pipe there is no such file, and the current folder is anybody's.
+# In a pipe there is no such file, and the current folder is not trusted.
 [[ -f ${BASH_SOURCE[0]-} ]] || die "save this script among the files of a release, and start it there"
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 installer=$here/install.sh

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Boots a Debian kernel for 64-bit ARM in QEMU and passes messages through the relay inside it: io_uring on ARM, seen to
-# work without an ARM machine. The guest has no network but its own loopback and no disk. `make test-arm64` calls it
-# after a cross build. It takes minutes, for each instruction is translated, and is not part of CI.
+# Boots a Debian kernel for 64-bit ARM in QEMU and passes messages through the relay inside it: a test of io_uring on ARM
+# without an ARM machine. The guest has no disk, and no network except its loopback. `make test-arm64` calls it after a
+# cross build. It takes minutes, because each instruction is translated, so it runs nightly and not for each change.
 #
 #   tests/arm64/run.sh [KERNEL_IMAGE...]
 #
-# Without a kernel named, Debian's for the clouds is fetched by apt: 6.1, the oldest that the relay works with. Needs
+# By default apt downloads Debian's cloud kernel 6.1, the oldest version that the relay supports. Needs
 # qemu-system-aarch64 (package qemu-system-arm), cpio, and apt with the architecture: dpkg --add-architecture arm64.
-# DIST is the folder with the programs (dist), TIMEOUT the seconds that a guest may take (900).
+# DIST is the folder with the programs (dist), TIMEOUT the time limit for a guest in seconds (900).
 set -euo pipefail
 cd "$(dirname "$0")"
 root=$(cd ../.. && pwd)
@@ -27,7 +27,7 @@ for file in coralmux-relay-linux-aarch64 coralmux-loadtest-linux-aarch64 SHA256S
 	[[ -e $dist/$file ]] || die "$dist/$file is not there: make build-all"
 done
 
-# Packages of Debian's for arm64, unpacked where nobody runs them, and kept for the next time.
+# Debian packages for arm64, unpacked into a cache and kept for the next run.
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/coralmux/arm64
 fetch() {
 	local package=$1 folder=$cache/$1

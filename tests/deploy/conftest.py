@@ -1,4 +1,4 @@
-"""What is put on a server is tried out as it would be there. Namespaces and chroots need root."""
+"""Tests of what gets deployed to a server, under the same conditions. Namespaces and chroots need root."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""A machine to install things on: this machine's file tree under an overlay that is thrown away, entered by chroot, or
+"""A machine to install things on: this machine's file tree under a disposable overlay, entered by chroot, or
 booted with its own systemd as PID 1 (systemd-nspawn)."""
 
 import contextlib

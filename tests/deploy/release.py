@@ -1,4 +1,4 @@
-"""A folder with what a release has, as build-all.sh leaves it in dist/."""
+"""A folder with the files of a release, as build-all.sh creates it in dist/."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""An advisory about a crate that the project uses fails the lint, and so does a crate that nobody looked up."""
+"""An advisory about a crate that the project uses fails the lint, and so does a crate that was not looked up."""
 
 import os
 import pathlib

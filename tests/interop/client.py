@@ -1,4 +1,4 @@
-"""A phone or an agent on the `websockets` library, with the settings that existing agents use."""
+"""A phone or an agent on the `websockets` library, with the settings of existing agents."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""One relay for all tests that need nothing special of it, and a factory for those that do."""
+"""One relay for all tests without special needs, and a factory for the others."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Phones and agents of three makes that a test drives in the same way: Python's, Rust's and the browser's."""
+"""Phones and agents in three implementations with one interface for tests: Python, Rust and the browser."""
 
 import asyncio
 import contextlib

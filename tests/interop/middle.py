@@ -1,4 +1,4 @@
-"""What stands between the ends and the relay, and may do with their messages as it likes."""
+"""A man in the middle between the ends and the relay, who can do anything with their messages."""
 
 import asyncio
 import contextlib

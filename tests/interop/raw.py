@@ -1,4 +1,4 @@
-"""A WebSocket client that does nothing by itself: each frame is written and read by the test (RFC 6455, section 5)."""
+"""A WebSocket client that does nothing automatically: each frame is written and read by the test (RFC 6455, section 5)."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""How coralmux-agent reaches relay and AI server, what it says where it cannot, and where it shows its pairing link."""
+"""How coralmux-agent reaches relay and AI server, what it reports if it cannot, and where it shows its pairing link."""
 
 import asyncio
 import subprocess

@@ -1,4 +1,4 @@
-"""coralmux-agent before AI servers of many makes: what each of them sends, byte for byte (answers.json), over HTTP."""
+"""coralmux-agent with different AI servers: what each of them sends, byte for byte (answers.json), over HTTP."""
 
 import asyncio
 import json

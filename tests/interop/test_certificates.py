@@ -1,4 +1,4 @@
-"""Certificates from files: which one a client is shown, and what happens when the files change."""
+"""Certificates from files: which one a client gets, and what happens when the files change."""
 
 import datetime
 import functools

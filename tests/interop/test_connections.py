@@ -1,4 +1,4 @@
-"""What connections do to each other: those that die, those that do not read, those that are too fast."""
+"""How connections affect each other: dying ones, ones that do not read, ones that are too fast."""
 
 import asyncio
 import contextlib

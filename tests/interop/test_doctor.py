@@ -1,4 +1,4 @@
-"""`coralmux-relay doctor`: each finding against a machine that was made so."""
+"""`coralmux-relay doctor`: each finding on a machine prepared for it."""
 
 import json
 import os

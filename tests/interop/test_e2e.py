@@ -1,4 +1,4 @@
-"""End-to-end encryption over a real relay: phones and agents of all makes with each other, and a relay that lies."""
+"""End-to-end encryption over a real relay: all phones with all agents, and a malicious relay."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""The log as an operator finds it: a connection's two lines, no token, floods summed up, and never in the way."""
+"""The log as an operator finds it: two lines for each connection, no token, floods summarised, and never blocking."""
 
 import asyncio
 import fcntl

@@ -1,4 +1,4 @@
-"""SIGUSR2 and SIGHUP: the configuration is read again, and nobody is dropped."""
+"""SIGUSR2 and SIGHUP: the configuration is read again, and no client is disconnected."""
 
 import json
 import signal

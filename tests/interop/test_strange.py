@@ -1,4 +1,4 @@
-"""Strange messages of a peer, past a relay that would refuse some of them: none ends a connection or a process."""
+"""Odd messages from a peer, bypassing a relay that would refuse some of them: none ends a connection or a process."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""TLS on the relay's port: clients of other makers, records in any pieces, and peers that do it wrong."""
+"""TLS on the relay's port: third-party clients, records split anywhere, and misbehaving peers."""
 
 import asyncio
 import json

@@ -7,8 +7,8 @@
         async for event in client:
             ...
 
-`client` has the connection, `end` the encryption without any I/O, `noise` and `crypto` what it is made of. PROTOCOL.md
-describes what goes over the wire.
+`client` has the connection, `end` the encryption without any I/O, `noise` and `crypto` its building blocks. PROTOCOL.md
+describes the wire format.
 """
 
 from .client import Client, Event, Refused

@@ -1,4 +1,4 @@
-"""A connection to the relay that stays: it authenticates, comes back after a loss, agrees keys and yields events."""
+"""A lasting connection to the relay: it authenticates, reconnects, agrees on keys and yields events."""
 
 import asyncio
 import contextlib

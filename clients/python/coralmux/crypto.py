@@ -1,4 +1,4 @@
-"""What both versions are made of: base64, the shape of an encrypted payload, version 1's key, the fingerprint."""
+"""Building blocks of both versions: base64, the shape of an encrypted payload, version 1's key, the fingerprint."""
 
 import base64
 import binascii

@@ -1,16 +1,16 @@
 """One end of a pair, without any I/O: what it announces and answers, and how it seals and opens payloads.
 
-It is driven in the same way for both roles:
+The caller drives it in the same way for both roles:
 
 - after `auth.ok`, and on `status` `online`: `handle_online`; send what it returns;
-- a `key_exchange` comes: `handle_key_exchange`; send the reply that it returns;
-- the relay refused one of one's own (rate limit): later `retry`; send what it returns;
-- any other forwarded message comes: `open`;
+- a `key_exchange` arrives: `handle_key_exchange`; send the reply that it returns;
+- the relay refused one of your own (rate limit): later `retry`; send what it returns;
+- any other forwarded message arrives: `open`;
 - such a message is to be sent: `seal`; after `Waiting` keep it until `handle_key_exchange` says `agreed`;
 - `open` or `handle_key_exchange` raises: send the `complaint`;
-- the agent complains in clear, or `open` raises with `of_other_keys`: `doubt`; if it says so, soon `retry`.
+- the agent complains in clear text, or `open` raises with `of_other_keys`: `doubt`; if it says so, soon `retry`.
 
-The relay's own messages do not pass through here, but for its `chat.error`, which comes in clear.
+The relay's own messages do not pass through here, except its `chat.error`, which is in clear text.
 """
 
 import enum

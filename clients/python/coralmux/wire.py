@@ -1,7 +1,7 @@
-"""JSON between programs of many makes: read as far as it can be, written so that everybody can read it.
+"""JSON between different programs: tolerant in reading, strict in writing.
 
-JSON allows what text and numbers of other programs do not: half a surrogate pair, numbers out of range, a key twice,
-nesting without end. None of it is a reason to end a connection.
+JSON allows text and numbers that other programs do not: half a surrogate pair, numbers out of range, duplicate keys,
+unlimited nesting. None of them is a reason to end a connection.
 """
 
 import json
