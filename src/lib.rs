@@ -4,8 +4,8 @@
 //!
 //! 1. `demo` (features `server` and `agent`): a relay, an agent and a pairing link by one command; [`cli`]: the other
 //!    subcommands beside the relay itself; [`server`]: composition: preflight, threads, signals, drain.
-//! 2. [`shard`], [`control`], [`http`]: the pinned threads that own connections, the thread that owns the store, and
-//!    the HTTP that both speak.
+//! 2. [`shard`], [`control`], [`http`], [`api`]: the pinned threads that own connections, the thread that owns the store, the
+//!    HTTP that clients speak, and the calls and answers that all three know.
 //! 3. [`session`]: what a token's two connections share, as a state machine without I/O.
 //! 4. [`ring`], [`tls`], [`store`], [`telemetry`], [`config`]: the kernel, certificates, the disk, the log, the flags.
 //! 5. [`sys`]: files, client addresses, the calendar, cores and memory.
@@ -33,6 +33,8 @@ pub mod client;
 #[cfg(feature = "e2e")]
 pub mod e2e;
 
+#[cfg(feature = "server")]
+pub mod api;
 #[cfg(feature = "server")]
 pub mod cli;
 #[cfg(feature = "server")]

@@ -4,10 +4,11 @@
 //! at once: a clock that jumps, and a relay that was stopped for long, delete nothing.
 
 use super::calls::Answer;
-use super::message::{ApiAnswer, Shards};
+use super::message::Shards;
 use super::{Unavailable, Worker};
+use crate::api::ApiAnswer;
+use crate::api::views::SweepView;
 use crate::proto::token::TokenKey;
-use serde::Serialize;
 
 /// After so many minutes without any use a token expires.
 pub(super) const UNUSED_MINUTES_MAX: u64 = 30 * 24 * 60;
@@ -78,17 +79,12 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
 
     /// Deletes tokens that have waited for so many days, a share of them at a time.
     pub(super) fn sweep_now(&mut self, unused_days: u64) -> Answer {
-        #[derive(Serialize)]
-        struct Swept {
-            removed: usize,
-            more: bool,
-        }
         let now_ms = self.now_ms();
         self.poll_readable(now_ms)?;
         self.gate.poll_open(now_ms)?;
         let oldest = self.age.minutes.checked_sub(unused_days.saturating_mul(24 * 60));
         let removed = oldest.map_or(Ok(0), |oldest| self.sweep(now_ms, oldest))?;
-        Ok(ApiAnswer::json(200, &Swept { removed, more: removed == A_TRANSACTION }))
+        Ok(ApiAnswer::json(200, &SweepView { removed, more: removed == A_TRANSACTION }))
     }
 
     /// Deletes a share of the tokens that were registered at this age of the store or before and never used; how many.

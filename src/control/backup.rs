@@ -2,10 +2,11 @@
 
 use super::Worker;
 use super::calls::Answer;
-use super::message::{ApiAnswer, Shards};
+use super::message::Shards;
+use crate::api::views::BackupView;
+use crate::api::{ApiAnswer, ErrorCode};
 use crate::store::backup::{Progress, copy};
 use crate::sys::time::write_rfc3339;
-use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
@@ -40,27 +41,18 @@ impl Backups {
     }
 
     fn answer(&self, status: u16) -> ApiAnswer {
-        #[derive(Default, Serialize)]
-        struct View {
-            /// `none`, `running`, `done` or `failed`.
-            state: &'static str,
-            file: Option<String>,
-            pages_done: u64,
-            pages: u64,
-            bytes: Option<u64>,
-            error: Option<String>,
-        }
         let Some(backup) = &self.last else {
-            return ApiAnswer::json(status, &View { state: "none", ..View::default() });
+            return ApiAnswer::json(status, &BackupView { state: "none", ..BackupView::default() });
         };
         let (pages_done, pages) = backup.progress.pages();
-        let view = View { file: Some(backup.file.display().to_string()), pages_done, pages, ..View::default() };
+        let view =
+            BackupView { file: Some(backup.file.display().to_string()), pages_done, pages, ..BackupView::default() };
         ApiAnswer::json(
             status,
             &match &*backup.outcome() {
-                None => View { state: "running", ..view },
-                Some(Ok(bytes)) => View { state: "done", bytes: Some(*bytes), ..view },
-                Some(Err(error)) => View { state: "failed", error: Some(error.clone()), ..view },
+                None => BackupView { state: "running", ..view },
+                Some(Ok(bytes)) => BackupView { state: "done", bytes: Some(*bytes), ..view },
+                Some(Err(error)) => BackupView { state: "failed", error: Some(error.clone()), ..view },
             },
         )
     }
@@ -77,7 +69,7 @@ fn unused(store: &Path, time: &str) -> PathBuf {
 impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     pub(super) fn begin_backup(&mut self, name: Option<String>) -> Answer {
         if self.backups.is_running() {
-            return Err(ApiAnswer::error(409, "BACKUP_RUNNING", "a backup is being made", Some(1000)));
+            return Err(ApiAnswer::error(ErrorCode::BackupRunning, "a backup is being made", Some(1000)));
         }
         let store = self.control.store.path().to_owned();
         let file = match name {
@@ -86,7 +78,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         };
         if file.exists() {
             let message = "there is a file of that name beside the store; give another name";
-            return Err(ApiAnswer::error(409, "EXISTS", message, None));
+            return Err(ApiAnswer::error(ErrorCode::Exists, message, None));
         }
         let backup = Arc::new(Backup { file, progress: Progress::default(), outcome: Mutex::new(None) });
         let made = Arc::clone(&backup);
@@ -99,7 +91,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             *made.outcome() = Some(outcome.map_err(|error| error.to_string()));
         };
         if let Err(error) = thread::Builder::new().name("backup".to_owned()).spawn(work) {
-            return Err(ApiAnswer::error(503, "BUSY", &format!("no thread for the backup: {error}"), Some(1000)));
+            return Err(ApiAnswer::error(ErrorCode::Busy, &format!("no thread for the backup: {error}"), Some(1000)));
         }
         self.backups.last = Some(backup);
         Ok(self.backups.answer(202))

@@ -2,15 +2,15 @@
 
 use super::aging::UNUSED_MINUTES_MAX;
 use super::index::entry_of;
-use super::json::{LABEL_CHARACTERS_MAX, RolesView, TokenView, UsageView, time};
-use super::message::{ApiAnswer, ApiCall, NewToken, Notice, PAGE_MAX, Shards, TokenChange};
+use super::message::{Notice, Shards};
 use super::{StoreState, Worker};
+use crate::api::views::{LogLevelView, RolesView, TokenPage, TokenView, UsageView};
+use crate::api::{ApiAnswer, ApiCall, ErrorCode, NewToken, PAGE_MAX, TokenChange, check_expiry};
 use crate::proto::quota::{day_of, month_of_day};
 use crate::proto::token::{Role, TokenHash, TokenId, token_text};
 use crate::store::{StoreError, TokenRow, UsageSums};
-use crate::sys::time::LAST_SECOND;
+use crate::sys::time::{LAST_SECOND, write_rfc3339};
 use crate::telemetry::log::{self, LogError};
-use serde::Serialize;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -45,7 +45,6 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     /// Makes a token; `unused_from`: a client's own, which expires where it is never used.
     fn create(&mut self, new: NewToken, unused_from: Option<u64>) -> Answer {
         let now_ms = self.now_ms();
-        check(new.label.as_deref(), new.expires_at, now_ms)?;
         self.gate.poll_open(now_ms)?;
         for _ in 0..DRAWS_MAX {
             let text = token_text((self.control.random)());
@@ -67,18 +66,14 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             return Ok(ApiAnswer::json(201, &self.view(&row, Some(&text), UsageSums::default())));
         }
         tracing::error!("the random source repeats itself: no token made");
-        Err(ApiAnswer::error(500, "INTERNAL", "no new token could be drawn", None))
+        Err(ApiAnswer::error(ErrorCode::Internal, "no new token could be drawn", None))
     }
 
     fn register(&mut self, address: IpAddr) -> Answer {
-        if !self.control.settings.registration {
-            let message = "this relay's operator makes the tokens; ask for one";
-            return Err(ApiAnswer::error(403, "REGISTRATION_OFF", message, None));
-        }
         let now_ms = self.now_ms();
         if let Err(wait_ms) = self.registrations.take(now_ms, address) {
             let message = "too many registrations from this address";
-            return Err(ApiAnswer::error(429, "RATE_LIMITED", message, Some(wait_ms)));
+            return Err(ApiAnswer::error(ErrorCode::RateLimited, message, Some(wait_ms)));
         }
         self.create(NewToken::default(), Some(self.age.minutes()))
             .inspect_err(|_| self.registrations.give_back(address))
@@ -106,17 +101,12 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             Err(unavailable) => {
                 let message = "the token is shut out until the relay restarts, but the token store cannot be written \
                                now; try again later to make it last";
-                Err(ApiAnswer::error(503, "STORE_UNAVAILABLE", message, Some(unavailable.retry_after_ms)))
+                Err(ApiAnswer::error(ErrorCode::StoreUnavailable, message, Some(unavailable.retry_after_ms)))
             }
         }
     }
 
     fn list(&mut self, limit: u32, after: Option<u64>) -> Answer {
-        #[derive(Serialize)]
-        struct Page<'a> {
-            tokens: Vec<TokenView<'a>>,
-            next: Option<u64>,
-        }
         let now_ms = self.now_ms();
         self.poll_readable(now_ms)?;
         let limit = limit.clamp(1, PAGE_MAX);
@@ -127,7 +117,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         rows.truncate(limit as usize);
         let tokens = self.views(&rows, now_ms)?;
         let next = rows.last().filter(|_| more).map(|row| row.serial);
-        Ok(ApiAnswer::json(200, &Page { tokens, next }))
+        Ok(ApiAnswer::json(200, &TokenPage { tokens, next }))
     }
 
     fn show(&mut self, id: TokenId) -> Answer {
@@ -148,8 +138,9 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         row.label = change.label.unwrap_or(row.label);
         row.expires_at = change.expires_at.unwrap_or(row.expires_at);
         row.limits = change.limits.unwrap_or(row.limits);
-        let expiry = row.expires_at.filter(|_| row.expires_at != before.expires_at);
-        check(row.label.as_deref(), expiry, now_ms)?;
+        if let Some(at) = row.expires_at.filter(|_| row.expires_at != before.expires_at) {
+            check_expiry(at, now_ms / 1000)?;
+        }
         self.gate.poll_open(now_ms)?;
         if !self.write(now_ms, |store| store.update(&row))? {
             return Err(not_found());
@@ -174,7 +165,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             entry.set_used(old.was_used());
         }
         let Some(slot) = self.control.directory.insert(entry) else {
-            return Err(ApiAnswer::error(503, "FULL", "this relay has no room for another token", Some(60_000)));
+            return Err(ApiAnswer::error(ErrorCode::Full, "this relay has no room for another token", Some(60_000)));
         };
         if let Some(old) = self.control.index.insert(key, slot, row.expires_at) {
             self.control.index.retire(now_ms, old);
@@ -231,11 +222,11 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             token,
             id: row.hash.key().id().to_string(),
             label: row.label.as_deref(),
-            created_at: time(row.created_at),
-            expires_at: row.expires_at.map(time),
+            created_at: write_rfc3339(row.created_at),
+            expires_at: row.expires_at.map(write_rfc3339),
             unused_expires_at: unused_from.map(|from| {
                 let left = (from + UNUSED_MINUTES_MAX).saturating_sub(self.age.minutes());
-                time((self.now_ms() / 1000 + left * 60).min(LAST_SECOND))
+                write_rfc3339((self.now_ms() / 1000 + left * 60).min(LAST_SECOND))
             }),
             limits: row.limits,
             usage: UsageView {
@@ -244,39 +235,22 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
                 daily_quota_bytes: effective.daily_quota_bytes,
                 monthly_quota_bytes: effective.monthly_quota_bytes,
             },
-            effective: effective.into(),
+            effective,
             online: RolesView { phone: phone.is_some(), agent: agent.is_some() },
-            online_since: RolesView { phone: phone.map(time), agent: agent.map(time) },
+            online_since: RolesView { phone: phone.map(write_rfc3339), agent: agent.map(write_rfc3339) },
         }
     }
 }
 
 /// What is logged, after changing it if `level` says so.
 fn log_level(level: Option<String>) -> Answer {
-    #[derive(Serialize)]
-    struct Body {
-        level: String,
-    }
     if let Some(level) = level {
-        let refused = |error: LogError| ApiAnswer::error(400, "INVALID_REQUEST", &error.to_string(), None);
+        let refused = |error: LogError| ApiAnswer::error(ErrorCode::InvalidRequest, &error.to_string(), None);
         log::set_level(&level).map_err(refused)?;
     }
-    Ok(ApiAnswer::json(200, &Body { level: log::level() }))
+    Ok(ApiAnswer::json(200, &LogLevelView { level: log::level() }))
 }
 
 fn not_found() -> ApiAnswer {
-    ApiAnswer::error(404, "NOT_FOUND", "there is no such token", None)
-}
-
-/// What a new or changed token may say of itself.
-fn check(label: Option<&str>, expires_at: Option<u64>, now_ms: u64) -> Result<(), ApiAnswer> {
-    let invalid = |message: &str| Err(ApiAnswer::error(400, "INVALID_REQUEST", message, None));
-    if label.is_some_and(|label| label.chars().count() > LABEL_CHARACTERS_MAX) {
-        return invalid("label: at most 200 characters");
-    }
-    match expires_at {
-        Some(at) if at <= now_ms / 1000 => invalid("expires_at: lies in the past; to end a token, delete it"),
-        Some(at) if at > LAST_SECOND => invalid("expires_at: after the year 9999; null means never"),
-        _ => Ok(()),
-    }
+    ApiAnswer::error(ErrorCode::NotFound, "there is no such token", None)
 }

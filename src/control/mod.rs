@@ -9,7 +9,6 @@ mod calls;
 mod gate;
 mod health;
 mod index;
-pub mod json;
 pub mod message;
 mod operate;
 mod register;
@@ -21,6 +20,7 @@ mod usage;
 pub use health::{StoreHealth, StoreState};
 pub use index::{Index, load};
 
+use crate::api::{ApiAnswer, ErrorCode};
 use crate::proto::limits::Limits;
 use crate::proto::token::TokenKey;
 use crate::session::directory::{Directory, TokenEntry};
@@ -30,7 +30,7 @@ use aging::Age;
 use backup::Backups;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use gate::{Gate, Unavailable};
-use message::{ApiAnswer, Caller, Notice, Request, Shards, Usage};
+use message::{Caller, Notice, Request, Shards, Usage};
 use register::RegisterLimit;
 use sharded_slab::Entry;
 use std::sync::Arc;
@@ -51,8 +51,6 @@ const EXPIRED_A_TURN: usize = 1024;
 pub struct Settings {
     /// Registrations an hour for each client address; 0: no limit.
     pub register_per_hour: u64,
-    /// Whether clients may register themselves.
-    pub registration: bool,
     /// The limits of tokens without limits of their own.
     pub limits: Limits,
 }
@@ -243,6 +241,6 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
 impl From<Unavailable> for ApiAnswer {
     fn from(unavailable: Unavailable) -> Self {
         let message = "the token store cannot be written now; try again later";
-        Self::error(503, "STORE_UNAVAILABLE", message, Some(unavailable.retry_after_ms))
+        Self::error(ErrorCode::StoreUnavailable, message, Some(unavailable.retry_after_ms))
     }
 }

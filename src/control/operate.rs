@@ -2,11 +2,11 @@
 
 use super::Worker;
 use super::calls::Answer;
-use super::json::TokenView;
-use super::message::{ApiAnswer, PAGE_MAX, Shards};
+use super::message::Shards;
+use crate::api::views::{DayPage, DayView, DrainView, SessionPage};
+use crate::api::{ApiAnswer, PAGE_MAX};
 use crate::proto::token::{Role, TokenId};
 use crate::sys::time::write_rfc3339;
-use serde::Serialize;
 
 /// Tokens looked at for one page of sessions, so that a relay with very many tokens and few of them online does not
 /// keep the others waiting.
@@ -14,11 +14,6 @@ const LOOKED_AT_MAX: u32 = 10_000;
 
 impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     pub(super) fn sessions(&mut self, limit: u32, after: Option<u64>) -> Answer {
-        #[derive(Serialize)]
-        struct Page<'a> {
-            sessions: Vec<TokenView<'a>>,
-            next: Option<u64>,
-        }
         let now_ms = self.now_ms();
         self.poll_readable(now_ms)?;
         let (limit, mut after) = (limit.clamp(1, PAGE_MAX) as usize, after.unwrap_or(0));
@@ -43,7 +38,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             }
         }
         let sessions = self.views(&online, now_ms)?;
-        Ok(ApiAnswer::json(200, &Page { sessions, next }))
+        Ok(ApiAnswer::json(200, &SessionPage { sessions, next }))
     }
 
     fn is_online(&self, key: crate::proto::token::TokenKey) -> bool {
@@ -52,17 +47,6 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     }
 
     pub(super) fn days(&mut self, of: Option<TokenId>, limit: u32, after: Option<u64>) -> Answer {
-        #[derive(Serialize)]
-        struct DayView {
-            day: String,
-            bytes: u64,
-            tokens: u64,
-        }
-        #[derive(Serialize)]
-        struct Page {
-            days: Vec<DayView>,
-            next: Option<u64>,
-        }
         let serial = match of {
             Some(id) => Some(self.find(id)?.serial),
             None => None,
@@ -80,15 +64,11 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             bytes: day.bytes,
             tokens: day.tokens,
         };
-        Ok(ApiAnswer::json(200, &Page { days: days.into_iter().map(view).collect(), next }))
+        Ok(ApiAnswer::json(200, &DayPage { days: days.into_iter().map(view).collect(), next }))
     }
 
     pub(super) fn drain(&self) -> ApiAnswer {
-        #[derive(Serialize)]
-        struct Draining {
-            draining: bool,
-        }
         (self.control.drain)();
-        ApiAnswer::json(202, &Draining { draining: true })
+        ApiAnswer::json(202, &DrainView { draining: true })
     }
 }

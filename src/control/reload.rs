@@ -1,7 +1,8 @@
 //! Reading the operator's decisions again: settings, and what another program has changed in the store's tokens.
 
-use super::message::{ApiAnswer, Shards};
+use super::message::Shards;
 use super::{Settings, Worker};
+use crate::api::ApiAnswer;
 use crate::proto::token::TokenKey;
 use crate::store::{TokenRow, UsageSums};
 use std::collections::HashSet;

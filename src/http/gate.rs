@@ -5,8 +5,8 @@ use super::head::Head;
 use super::own::{is_own_host, is_same_host};
 use super::response::{Problem, openapi, text};
 use super::route::{NOT_FOUND, Route, page, split_target};
-use super::{Action, Parsed, Peer, Refusal, Reply, body, phone, upgrade};
-use crate::control::message::ApiCall;
+use super::{Action, Parsed, Peer, Refusal, Reply, phone, upgrade};
+use crate::api::{self, ApiCall, ErrorCode};
 use crate::sys::net::{Network, counted_as};
 use sha2::{Digest, Sha256};
 use std::fmt;
@@ -104,11 +104,11 @@ impl Gate {
         let Some(head) = Head::read(bytes)? else { return Ok(Parsed::NeedMore { bytes: None }) };
         let body_len = match head.content_length {
             Some(1..) if head.wants_websocket() => {
-                return Err(Problem::fixed(400, "BAD_REQUEST", "a request for an upgrade has no body").into());
+                return Err(Problem::new(ErrorCode::BadRequest, "a request for an upgrade has no body").into());
             }
             None if head.method == "PATCH" => {
                 let message = "send the length of the body in Content-Length";
-                return Err(Problem::fixed(411, "LENGTH_REQUIRED", message).into());
+                return Err(Problem::new(ErrorCode::LengthRequired, message).into());
             }
             length => length.unwrap_or(0),
         };
@@ -160,11 +160,14 @@ impl Gate {
                 Action::Upgrade { accept }
             }
             ("POST", Route::Register) if !self.registration => {
-                return Err(Problem::fixed(403, "REGISTRATION_OFF", "the operator of this relay hands out the tokens"));
+                return Err(Problem::new(
+                    ErrorCode::RegistrationOff,
+                    "the operator of this relay hands out the tokens",
+                ));
             }
             ("POST", Route::Register) if self.is_foreign_page(head, peer) => {
                 let text = "pages of other sites may not register tokens; --allow-origin names those that may";
-                return Err(Problem::fixed(403, "ORIGIN_NOT_ALLOWED", text));
+                return Err(Problem::new(ErrorCode::OriginNotAllowed, text));
             }
             ("POST", Route::Register) => Action::Call(ApiCall::Register { address: counted_as(client) }),
             ("GET", Route::PairToken(hash)) => Action::Call(ApiCall::Presence(hash)),
@@ -234,23 +237,23 @@ enum AdminKey {
 }
 
 fn unauthorized(message: &'static str) -> Problem {
-    Problem::fixed(401, "UNAUTHORIZED", message).with_header("WWW-Authenticate: Bearer\r\n")
+    Problem::new(ErrorCode::Unauthorized, message).with_header("WWW-Authenticate: Bearer\r\n")
 }
 
 /// The call of a request that has shown the admin key.
 fn admin_call(now_unix_sec: u64, method: &str, route: Route, query: &str, body: &[u8]) -> Result<ApiCall, Problem> {
     Ok(match (method, route) {
-        ("POST", Route::Pair) => ApiCall::Create(body::new_token(now_unix_sec, body)?),
+        ("POST", Route::Pair) => ApiCall::Create(api::new_token(now_unix_sec, body)?),
         ("DELETE", Route::PairToken(hash)) => ApiCall::Revoke(hash),
         ("GET", Route::LogLevel) => ApiCall::LogLevel(None),
-        ("PUT", Route::LogLevel) => ApiCall::LogLevel(Some(body::log_level(body)?)),
+        ("PUT", Route::LogLevel) => ApiCall::LogLevel(Some(api::log_level(body)?)),
         ("GET", Route::Tokens) => {
             let (limit, after) = page(query)?;
             ApiCall::List { limit, after }
         }
-        ("POST", Route::Sweep) => ApiCall::Sweep { unused_days: body::unused_days(body)? },
+        ("POST", Route::Sweep) => ApiCall::Sweep { unused_days: api::unused_days(body)? },
         ("GET", Route::Token(id)) => ApiCall::Show(id),
-        ("PATCH", Route::Token(id)) => ApiCall::Update(id, body::token_change(now_unix_sec, body)?),
+        ("PATCH", Route::Token(id)) => ApiCall::Update(id, api::token_change(now_unix_sec, body)?),
         ("DELETE", Route::Token(id)) => ApiCall::RevokeId(id),
         ("GET", Route::TokenUsage(id)) => {
             let (limit, after) = page(query)?;
@@ -265,14 +268,14 @@ fn admin_call(now_unix_sec: u64, method: &str, route: Route, query: &str, body: 
             ApiCall::Sessions { limit, after }
         }
         ("POST", Route::Drain) => ApiCall::Drain,
-        ("POST", Route::Backup) => ApiCall::Backup(body::backup_name(body)?),
+        ("POST", Route::Backup) => ApiCall::Backup(api::backup_name(body)?),
         ("GET", Route::Backup) => ApiCall::BackupState,
         _ => return Err(not_allowed(route)),
     })
 }
 
 fn not_allowed(route: Route) -> Problem {
-    Problem::fixed(405, "METHOD_NOT_ALLOWED", "this resource does not take this method").with_header(route.allow())
+    Problem::new(ErrorCode::MethodNotAllowed, "this resource does not take this method").with_header(route.allow())
 }
 
 fn file(asset: &'static phone::Asset, head: &Head<'_>) -> Reply {

@@ -2,6 +2,7 @@
 
 use super::response::Problem;
 use super::{BODY_BYTES_MAX, FIELDS_MAX, HEAD_BYTES_MAX};
+use crate::api::{ApiError, ErrorCode};
 
 /// A complete head. Fields are without the white space around them.
 #[derive(Debug, Default)]
@@ -108,7 +109,7 @@ impl<'a> Head<'a> {
         } else if is("content-length") {
             once(&mut self.length_field, value, "Content-Length")
         } else if is("transfer-encoding") {
-            Err(Problem::new(501, "NOT_IMPLEMENTED", "Transfer-Encoding is not taken: send a Content-Length"))
+            Err(Problem::new(ErrorCode::NotImplemented, "Transfer-Encoding is not taken: send a Content-Length"))
         } else {
             Ok(())
         }
@@ -130,11 +131,11 @@ impl<'a> Head<'a> {
             // Digits alone that do not parse are a number beyond usize.
             self.content_length = match length {
                 Some(length) if length <= BODY_BYTES_MAX => Some(length),
-                _ => return Err(Problem::new(413, "BODY_TOO_LARGE", "a request body has at most 4096 bytes")),
+                _ => return Err(Problem::new(ErrorCode::BodyTooLarge, "a request body has at most 4096 bytes")),
             };
         }
         if self.expect.is_some_and(|expect| !expect.eq_ignore_ascii_case(b"100-continue")) {
-            return Err(Problem::new(417, "EXPECTATION_FAILED", "the only expectation known is 100-continue"));
+            return Err(Problem::new(ErrorCode::ExpectationFailed, "the only expectation known is 100-continue"));
         }
         Ok(())
     }
@@ -149,7 +150,10 @@ pub(super) fn list(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
 fn once<'a>(slot: &mut Option<&'a [u8]>, value: &'a [u8], name: &str) -> Result<(), Problem> {
     match slot.replace(value) {
         None => Ok(()),
-        Some(_) => Err(Problem::new(400, "BAD_REQUEST", format!("the {name} field is there more than once"))),
+        Some(_) => Err(Problem::from(ApiError::new(
+            ErrorCode::BadRequest,
+            format!("the {name} field is there more than once"),
+        ))),
     }
 }
 
@@ -164,16 +168,16 @@ fn has_bare_newline(head: &[u8]) -> bool {
 }
 
 const HEAD_TOO_LARGE: Problem =
-    Problem::fixed(431, "HEAD_TOO_LARGE", "a request head has at most 16384 bytes and 64 fields");
+    Problem::new(ErrorCode::HeadTooLarge, "a request head has at most 16384 bytes and 64 fields");
 
 fn unreadable(error: httparse::Error) -> Problem {
     match error {
         httparse::Error::TooManyHeaders => HEAD_TOO_LARGE,
-        httparse::Error::Version => Problem::fixed(505, "VERSION_NOT_SUPPORTED", "this port speaks HTTP/1.1"),
+        httparse::Error::Version => Problem::new(ErrorCode::VersionNotSupported, "this port speaks HTTP/1.1"),
         _ => bad_request("this is not an HTTP/1.1 request"),
     }
 }
 
 const fn bad_request(message: &'static str) -> Problem {
-    Problem::fixed(400, "BAD_REQUEST", message)
+    Problem::new(ErrorCode::BadRequest, message)
 }

@@ -7,7 +7,6 @@
 //! What it must never do: take a request whose end two readers could see in different places. Whatever is doubtful
 //! about a request's framing is refused and its connection closed ([`Refusal`]).
 
-mod body;
 mod forwarded;
 mod gate;
 mod head;
@@ -21,13 +20,10 @@ mod upgrade;
 mod watch;
 
 pub use gate::{Gate, GateOptions};
-pub use response::{
-    HealthReport, Reply, answer, error_body, health, metrics, ready, switching, text, tls_wanted, too_many_keys,
-    unavailable,
-};
+pub use response::{Reply, answer, health, metrics, ready, switching, text, tls_wanted, too_many_keys, try_later};
 pub use watch::{Watched, watch};
 
-use crate::control::message::ApiCall;
+use crate::api::ApiCall;
 use std::net::IpAddr;
 
 /// The longest request head, in bytes, its final empty line included.

@@ -1,49 +1,10 @@
 //! Responses, written whole into one allocation.
 
 use super::Refusal;
-use crate::control::message::ApiAnswer;
+use crate::api::{ApiAnswer, ApiError, ErrorCode, HealthReport, OPENAPI, error_body};
 use crate::telemetry::life::Unready;
-use serde::Serialize;
 use std::borrow::Cow;
 use std::io::Write;
-
-/// The numbers of `GET /health`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HealthReport {
-    /// Open connections, all shards.
-    pub connections: u64,
-    /// Sessions with somebody online, all shards.
-    pub sessions: u64,
-    /// Seconds since the process started.
-    pub uptime_sec: u64,
-    /// How many shards run.
-    pub shards: u16,
-    /// Milliseconds since each shard's last sign of life, by shard.
-    pub beat_ages_ms: Vec<u64>,
-    /// What is wrong with the store, if anything is: the relay then still forwards.
-    pub store_fault: Option<String>,
-    /// Whether TLS is spoken.
-    pub tls: bool,
-    /// What is wrong with certificates, if anything is.
-    pub certificate_fault: Option<String>,
-    /// Nobody new is taken.
-    pub draining: bool,
-    /// Why the relay is not ready for new traffic, if it is not.
-    pub unready: Option<Unready>,
-}
-
-impl HealthReport {
-    /// In one word.
-    fn status(&self) -> &'static str {
-        match self.unready {
-            Some(Unready::Starting) => "starting",
-            Some(Unready::Draining) => "draining",
-            Some(Unready::ShardStuck(_) | Unready::StoreStuck) => "stuck",
-            None if self.store_fault.is_some() || self.certificate_fault.is_some() => "degraded",
-            None => "ok",
-        }
-    }
-}
 
 /// A response: bytes, and behind them a body that is part of the program and need not be copied as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,34 +41,7 @@ pub fn answer(answer: &ApiAnswer, keep_alive: bool, head_only: bool) -> Vec<u8> 
 /// The response to `GET /health`: 200, also while degraded, for the relay then still forwards.
 #[must_use]
 pub fn health(report: &HealthReport, keep_alive: bool, head_only: bool) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct Body<'a> {
-        status: &'a str,
-        connections: u64,
-        sessions: u64,
-        uptime_sec: u64,
-        shards: u16,
-        version: &'a str,
-        ready: bool,
-        draining: bool,
-        beat_ages_ms: &'a [u64],
-        store: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        certificates: Option<&'a str>,
-    }
-    let body = json(&Body {
-        status: report.status(),
-        connections: report.connections,
-        sessions: report.sessions,
-        uptime_sec: report.uptime_sec,
-        shards: report.shards,
-        version: env!("CARGO_PKG_VERSION"),
-        ready: report.unready.is_none(),
-        draining: report.draining,
-        beat_ages_ms: &report.beat_ages_ms,
-        store: report.store_fault.as_deref().unwrap_or("ok"),
-        certificates: report.tls.then(|| report.certificate_fault.as_deref().unwrap_or("ok")),
-    });
+    let body = report.json();
     Response::new(200, body.as_bytes(), keep_alive, head_only).bytes()
 }
 
@@ -117,54 +51,30 @@ pub fn ready(unready: Option<Unready>, keep_alive: bool, head_only: bool) -> Vec
     match unready {
         None => text("ok\n", keep_alive, head_only),
         Some(unready) => {
-            let body = error_body("NOT_READY", &unready.to_string(), Some(1000));
-            let retry_after = Some(1);
-            Response { retry_after, ..Response::new(503, body.as_bytes(), keep_alive, head_only) }.bytes()
+            answer(&ApiAnswer::error(ErrorCode::NotReady, &unready.to_string(), Some(1000)), keep_alive, head_only)
         }
     }
 }
 
-/// A 503 for who finds no room: `Retry-After`, a JSON error.
+/// The response to a request that is well worth another try: `Retry-After`, a JSON error.
 #[must_use]
-pub fn unavailable(code: &str, message: &str, retry_after_sec: u64, keep_alive: bool) -> Vec<u8> {
-    refused(503, code, message, retry_after_sec, keep_alive)
+pub fn try_later(code: ErrorCode, message: &str, retry_after_sec: u64, keep_alive: bool) -> Vec<u8> {
+    let body = error_body(code, message, Some(retry_after_sec.saturating_mul(1000)));
+    let retry_after = Some(retry_after_sec);
+    Response { retry_after, ..Response::new(code.status(), body.as_bytes(), keep_alive, false) }.bytes()
 }
 
-/// The response to who has tried too many admin keys: 429, `Retry-After`, a JSON error.
+/// The response to who has tried too many admin keys.
 #[must_use]
 pub fn too_many_keys(retry_after_sec: u64, keep_alive: bool) -> Vec<u8> {
     let message = "too many wrong admin keys came from this address: none is looked at for now";
-    refused(429, "RATE_LIMITED", message, retry_after_sec, keep_alive)
-}
-
-fn refused(status: u16, code: &str, message: &str, retry_after_sec: u64, keep_alive: bool) -> Vec<u8> {
-    let body = error_body(code, message, Some(retry_after_sec.saturating_mul(1000)));
-    let retry_after = Some(retry_after_sec);
-    Response { retry_after, ..Response::new(status, body.as_bytes(), keep_alive, false) }.bytes()
+    try_later(ErrorCode::RateLimited, message, retry_after_sec, keep_alive)
 }
 
 /// The response to whoever speaks HTTP without TLS where TLS is spoken; the connection closes.
 #[must_use]
 pub fn tls_wanted() -> Vec<u8> {
-    let body = error_body("TLS_REQUIRED", "this port speaks TLS: connect with https:// or wss://", None);
-    Response::new(400, body.as_bytes(), false, false).bytes()
-}
-
-/// The JSON of every error of the HTTP API: `{"error":{"code":…,"message":…,"retry_after_ms":…}}`.
-#[must_use]
-pub fn error_body(code: &str, message: &str, retry_after_ms: Option<u64>) -> String {
-    #[derive(Serialize)]
-    struct Inner<'a> {
-        code: &'a str,
-        message: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        retry_after_ms: Option<u64>,
-    }
-    #[derive(Serialize)]
-    struct Outer<'a> {
-        error: Inner<'a>,
-    }
-    json(&Outer { error: Inner { code, message, retry_after_ms } })
+    Problem::new(ErrorCode::TlsRequired, "this port speaks TLS: connect with https:// or wss://").response(false, false)
 }
 
 /// A plain text for people.
@@ -173,9 +83,6 @@ pub fn text(body: &str, keep_alive: bool, head_only: bool) -> Vec<u8> {
     let content_type = "text/plain; charset=utf-8";
     Response { content_type, ..Response::new(200, body.as_bytes(), keep_alive, head_only) }.bytes()
 }
-
-/// What stands at `/api/v1/openapi.json`.
-const OPENAPI: &str = include_str!("openapi.json");
 
 /// The description of the HTTP API (OpenAPI 3.1).
 pub(super) fn openapi(keep_alive: bool, head_only: bool) -> Reply {
@@ -192,20 +99,15 @@ pub fn metrics(text: &str, head_only: bool) -> Vec<u8> {
 /// What is wrong with a request, and the response to it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Problem {
-    status: u16,
-    code: &'static str,
+    code: ErrorCode,
     message: Cow<'static, str>,
     /// Further header lines, each with its CRLF.
     headers: &'static str,
 }
 
 impl Problem {
-    pub(super) fn new(status: u16, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code, message: message.into(), headers: "" }
-    }
-
-    pub(super) const fn fixed(status: u16, code: &'static str, message: &'static str) -> Self {
-        Self { status, code, message: Cow::Borrowed(message), headers: "" }
+    pub(super) const fn new(code: ErrorCode, message: &'static str) -> Self {
+        Self { code, message: Cow::Borrowed(message), headers: "" }
     }
 
     pub(super) fn with_header(self, headers: &'static str) -> Self {
@@ -215,7 +117,13 @@ impl Problem {
     pub(super) fn response(&self, keep_alive: bool, head_only: bool) -> Vec<u8> {
         let body = error_body(self.code, &self.message, None);
         let headers = self.headers;
-        Response { headers, ..Response::new(self.status, body.as_bytes(), keep_alive, head_only) }.bytes()
+        Response { headers, ..Response::new(self.code.status(), body.as_bytes(), keep_alive, head_only) }.bytes()
+    }
+}
+
+impl From<ApiError> for Problem {
+    fn from(ApiError { code, message }: ApiError) -> Self {
+        Self { code, message, headers: "" }
     }
 }
 
@@ -223,11 +131,6 @@ impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
         Self { response: problem.response(false, false) }
     }
-}
-
-/// Values of these types have string keys and no maps of foreign types: there is nothing in them that JSON cannot say.
-fn json(body: &impl Serialize) -> String {
-    serde_json::to_string(body).unwrap_or_default()
 }
 
 pub(super) struct Response<'a> {
@@ -364,11 +267,11 @@ mod tests {
 
     #[test]
     fn too_many_requests_say_when_to_come_back() {
-        let body = error_body("RATE_LIMITED", "later", Some(90_000));
+        let body = error_body(ErrorCode::RateLimited, "later", Some(90_000));
         assert_eq!(body, r#"{"error":{"code":"RATE_LIMITED","message":"later","retry_after_ms":90000}}"#);
         let text = shown(answer(&ApiAnswer { status: 429, body, retry_after: Some(90) }, true, false));
         assert!(text.contains("\r\nRetry-After: 90\r\n"), "{text}");
-        let text = shown(unavailable("FULL", "no room", 5, false));
+        let text = shown(try_later(ErrorCode::Full, "no room", 5, false));
         assert!(text.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{text}");
         assert!(text.contains("\r\nRetry-After: 5\r\n") && text.contains("\r\nConnection: close\r\n"), "{text}");
         assert!(text.ends_with(r#"{"error":{"code":"FULL","message":"no room","retry_after_ms":5000}}"#), "{text}");

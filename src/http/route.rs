@@ -2,7 +2,7 @@
 
 use super::phone::{self, Asset};
 use super::response::Problem;
-use crate::control::message::PAGE_MAX;
+use crate::api::{ErrorCode, PAGE_MAX};
 use crate::proto::percent::decode;
 use crate::proto::token::{TokenHash, TokenId};
 
@@ -102,9 +102,9 @@ impl Route {
 }
 
 pub(super) const NOT_FOUND: Problem =
-    Problem::fixed(404, "NOT_FOUND", "there is nothing here; the API is under /api/v1");
+    Problem::new(ErrorCode::NotFound, "there is nothing here; the API is under /api/v1");
 const BAD_ENCODING: Problem =
-    Problem::fixed(400, "BAD_REQUEST", "the request target is not valid percent-encoded UTF-8");
+    Problem::new(ErrorCode::BadRequest, "the request target is not valid percent-encoded UTF-8");
 
 /// What stands behind `/api/v1/tokens/`.
 fn of_token(rest: &str) -> Option<Route> {
@@ -126,7 +126,7 @@ pub(super) fn split_target(target: &str) -> Result<(&str, &str), Problem> {
     match path {
         "" => Ok(("/", query)),
         path if path.starts_with('/') || path == "*" => Ok((path, query)),
-        _ => Err(Problem::fixed(400, "BAD_REQUEST", "the request target is not a path")),
+        _ => Err(Problem::new(ErrorCode::BadRequest, "the request target is not a path")),
     }
 }
 
@@ -145,18 +145,18 @@ pub(super) fn page(query: &str) -> Result<(u32, Option<u64>), Problem> {
                     whole(&value)
                         .and_then(|number| u32::try_from(number).ok())
                         .filter(|number| (1..=PAGE_MAX).contains(number))
-                        .ok_or(Problem::fixed(400, "INVALID_QUERY", "limit: has to be a number from 1 to 1000"))?,
+                        .ok_or(Problem::new(ErrorCode::InvalidQuery, "limit: has to be a number from 1 to 1000"))?,
                 );
             }
             "after" if after.is_none() => {
-                after = Some(whole(&value).ok_or(Problem::fixed(
-                    400,
-                    "INVALID_QUERY",
-                    "after: has to be the `next` of the page before",
-                ))?);
+                after =
+                    Some(whole(&value).ok_or(Problem::new(
+                        ErrorCode::InvalidQuery,
+                        "after: has to be the `next` of the page before",
+                    ))?);
             }
             _ => {
-                return Err(Problem::fixed(400, "INVALID_QUERY", "the query takes limit and after, each once"));
+                return Err(Problem::new(ErrorCode::InvalidQuery, "the query takes limit and after, each once"));
             }
         }
     }

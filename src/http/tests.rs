@@ -3,7 +3,7 @@
 mod admin_key;
 
 use super::*;
-use crate::control::message::{NewToken, TokenChange};
+use crate::api::{NewToken, TokenChange};
 use crate::proto::limits::LimitsOverride;
 use crate::proto::token::{TokenHash, TokenId};
 use proptest::prelude::*;

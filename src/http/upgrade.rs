@@ -2,6 +2,7 @@
 
 use super::head::Head;
 use super::response::Problem;
+use crate::api::ErrorCode;
 use base64::Engine;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::STANDARD};
 use sha1::{Digest, Sha1};
@@ -21,7 +22,7 @@ const KEY: GeneralPurpose = GeneralPurpose::new(
 pub(super) fn check_origin(origin: Option<&[u8]>, allowed: Option<&[String]>) -> Result<(), Problem> {
     match (origin, allowed) {
         (Some(origin), Some(allowed)) if !allowed.iter().any(|one| origin.eq_ignore_ascii_case(one.as_bytes())) => {
-            Err(Problem::fixed(403, "ORIGIN_NOT_ALLOWED", "pages of this origin may not connect to this relay"))
+            Err(Problem::new(ErrorCode::OriginNotAllowed, "pages of this origin may not connect to this relay"))
         }
         _ => Ok(()),
     }
@@ -30,20 +31,19 @@ pub(super) fn check_origin(origin: Option<&[u8]>, allowed: Option<&[String]>) ->
 /// The value of `Sec-WebSocket-Accept` for a request that is a valid opening handshake.
 pub(super) fn accept(head: &Head<'_>) -> Result<[u8; 28], Problem> {
     if !head.wants_websocket() {
-        return Err(Problem::fixed(
-            426,
-            "UPGRADE_REQUIRED",
+        return Err(Problem::new(
+            ErrorCode::UpgradeRequired,
             "this is a WebSocket endpoint: connect with a WebSocket client (ws:// or wss://)",
         )
         .with_header("Upgrade: websocket\r\n"));
     }
     if head.websocket_version != Some(b"13") {
-        return Err(Problem::fixed(426, "UPGRADE_REQUIRED", "the relay speaks WebSocket version 13")
+        return Err(Problem::new(ErrorCode::UpgradeRequired, "the relay speaks WebSocket version 13")
             .with_header("Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"));
     }
     match head.websocket_key {
         Some(key) if is_key(key) => Ok(accept_key(key)),
-        _ => Err(Problem::fixed(400, "BAD_REQUEST", "Sec-WebSocket-Key is not 16 bytes in base64")),
+        _ => Err(Problem::new(ErrorCode::BadRequest, "Sec-WebSocket-Key is not 16 bytes in base64")),
     }
 }
 

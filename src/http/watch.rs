@@ -5,6 +5,7 @@ use super::head::Head;
 use super::own::is_own_host;
 use super::response::Problem;
 use super::route::split_target;
+use crate::api::ErrorCode;
 
 /// What is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,11 +31,11 @@ pub fn watch(bytes: &[u8], names: &[String]) -> Result<Option<(Watched, bool)>, 
     if !head.host.is_none_or(|host| is_own_host(host, names)) {
         let text =
             "Host is not a name of this relay: ask by its address, by localhost, or by a name that --own-name has";
-        return Err(Problem::fixed(421, "MISDIRECTED", text).into());
+        return Err(Problem::new(ErrorCode::Misdirected, text).into());
     }
     if !matches!(head.method, "GET" | "HEAD") {
         let text = "there is only something to look at here";
-        return Err(Problem::fixed(405, "METHOD_NOT_ALLOWED", text).with_header("Allow: GET, HEAD\r\n").into());
+        return Err(Problem::new(ErrorCode::MethodNotAllowed, text).with_header("Allow: GET, HEAD\r\n").into());
     }
     let watched = match split_target(head.target)?.0 {
         "/metrics" => Watched::Metrics,
@@ -43,7 +44,7 @@ pub fn watch(bytes: &[u8], names: &[String]) -> Result<Option<(Watched, bool)>, 
         "/readyz" => Watched::Ready,
         _ => {
             let text = "here are /metrics, /health, /livez and /readyz";
-            return Err(Problem::fixed(404, "NOT_FOUND", text).into());
+            return Err(Problem::new(ErrorCode::NotFound, text).into());
         }
     };
     Ok(Some((watched, head.method == "HEAD")))

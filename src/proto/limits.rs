@@ -10,7 +10,7 @@ pub const UNLIMITED: u64 = 0;
 pub const MESSAGE_BYTES_MAX: usize = 5 << 20;
 
 /// The limits in force for a token. [`UNLIMITED`] lifts each but `message_bytes_max`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Limits {
     /// The largest message, in payload bytes after reassembly. Never 0.
     pub message_bytes_max: u64,

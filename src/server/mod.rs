@@ -156,11 +156,7 @@ fn check_machine(config: &Config) -> Result<u64, Failure> {
 }
 
 fn control_settings(config: &Config) -> control::Settings {
-    control::Settings {
-        register_per_hour: config.register_per_hour,
-        registration: config.registration,
-        limits: config.limits,
-    }
+    control::Settings { register_per_hour: config.register_per_hour, limits: config.limits }
 }
 
 fn settings(config: &Config) -> Settings {

@@ -5,6 +5,7 @@
 
 use super::Shard;
 use super::close::CloseReason;
+use crate::api;
 use crate::proto::token::Role;
 use crate::ring::Conn;
 use crate::ring::Counts;
@@ -16,7 +17,7 @@ use crate::tls;
 use std::time::Duration;
 
 /// The code under which connections that find no room are counted.
-const FULL: &str = "FULL";
+const FULL: &str = api::ErrorCode::Full.name();
 
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,8 @@
 
 use super::Shard;
 use super::connection::{Early, Phase};
-use crate::control::message::{ApiAnswer, ApiCall, Request};
+use crate::api::{ApiAnswer, ApiCall, ErrorCode};
+use crate::control::message::Request;
 use crate::http::{self, Action, BODY_BYTES_MAX, HEAD_BYTES_MAX, Parsed, Peer};
 use crate::ring::Conn;
 use crate::ring::chunk::{Chunk, Heap};
@@ -19,7 +20,7 @@ impl Shard {
         let is_reading = connection.phase() == Phase::Http;
         let Some(early) = &mut connection.early else { return };
         if early.turned_away {
-            return self.respond_last(conn, http::unavailable("FULL", TURNED_AWAY, RETRY_AFTER_SEC, false));
+            return self.respond_last(conn, http::try_later(ErrorCode::Full, TURNED_AWAY, RETRY_AFTER_SEC, false));
         }
         if early.request.is_empty() && is_reading {
             // Nearly always one piece is one request: it is parsed where it is, and only a rest is kept.
@@ -63,7 +64,7 @@ impl Shard {
         }
         if !self.count_client(conn, client) {
             let text = "this address has too many connections that have not authenticated";
-            return self.respond(conn, http::unavailable("FULL", text, RETRY_AFTER_SEC, keep_alive));
+            return self.respond(conn, http::try_later(ErrorCode::Full, text, RETRY_AFTER_SEC, keep_alive));
         }
         let wait = shows_key.then(|| self.shared.guesses.wait(client, self.clock.unix_ms())).flatten();
         match wait {
@@ -124,7 +125,7 @@ impl Shard {
                     self.transition(conn, Phase::Call);
                 } else {
                     let text = "the relay's store is busy";
-                    self.respond(conn, http::unavailable("STORE_UNAVAILABLE", text, RETRY_AFTER_SEC, keep_alive));
+                    self.respond(conn, http::try_later(ErrorCode::StoreUnavailable, text, RETRY_AFTER_SEC, keep_alive));
                 }
             }
             Action::WrongKey(reply) => self.refuse_key(conn, reply),

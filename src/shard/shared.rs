@@ -3,7 +3,8 @@
 use super::addresses::Addresses;
 use super::cells::Cells;
 use super::guesses::Guesses;
-use crate::http::{Gate, HealthReport};
+use crate::api::HealthReport;
+use crate::http::Gate;
 use crate::session::directory::Directory;
 use crate::sys::net::Network;
 use crate::sys::time::unix_now;

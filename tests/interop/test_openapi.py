@@ -15,7 +15,7 @@ from client import Client
 from metrics import measured
 from relay import ADMIN_KEY, GENEROUS, ROOT
 
-DOCUMENT = ROOT / "src" / "http" / "openapi.json"
+DOCUMENT = ROOT / "src" / "api" / "openapi.json"
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 # The same requests each time, so that what fails here has to do with what changed; any other number asks others.
 SEED = os.environ.get("SCHEMATHESIS_SEED", "1")

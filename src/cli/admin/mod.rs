@@ -5,9 +5,9 @@ mod api;
 mod show;
 
 use self::api::{Api, ApiError};
+use crate::api::PAGE_MAX;
 use crate::config;
 use crate::console;
-use crate::control::message::PAGE_MAX;
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Map, Value, json};
 use std::ffi::OsString;

@@ -1,8 +1,7 @@
 //! The JSON bodies of the admin API. Read by hand and not derived, so that each error names its field.
 
-use super::response::Problem;
-use crate::control::json::LABEL_CHARACTERS_MAX;
-use crate::control::message::{NewToken, TokenChange};
+use super::error::{ApiError, ErrorCode, check_expiry};
+use super::{LABEL_CHARACTERS_MAX, NewToken, TokenChange};
 use crate::proto::limits::LimitsOverride;
 use crate::sys::time::read_rfc3339;
 use serde_json::{Map, Value};
@@ -11,63 +10,63 @@ use serde_json::{Map, Value};
 type BodyError = String;
 
 /// Reads the optional body of `POST /api/v1/pair`; an empty one is a token without a name, an end or limits of its own.
-pub(super) fn new_token(now_unix_sec: u64, body: &[u8]) -> Result<NewToken, Problem> {
+pub fn new_token(now_unix_sec: u64, body: &[u8]) -> Result<NewToken, ApiError> {
     if body.trim_ascii().is_empty() {
         return Ok(NewToken::default());
     }
-    let change = change(now_unix_sec, body).map_err(problem)?;
-    if change.expires_at.flatten().is_some_and(|second| second <= now_unix_sec) {
-        return Err(problem("expires_at: this second has passed".to_owned()));
+    let change = change(now_unix_sec, body).map_err(invalid)?;
+    let expires_at = change.expires_at.flatten();
+    if let Some(second) = expires_at {
+        if second <= now_unix_sec {
+            return Err(invalid("expires_at: this second has passed".to_owned()));
+        }
+        check_expiry(second, now_unix_sec)?;
     }
-    Ok(NewToken {
-        label: change.label.flatten(),
-        expires_at: change.expires_at.flatten(),
-        limits: change.limits.unwrap_or_default(),
-    })
+    Ok(NewToken { label: change.label.flatten(), expires_at, limits: change.limits.unwrap_or_default() })
 }
 
 /// Reads the body of `PATCH /api/v1/tokens/{id}`.
-pub(super) fn token_change(now_unix_sec: u64, body: &[u8]) -> Result<TokenChange, Problem> {
-    change(now_unix_sec, body).map_err(problem)
+pub fn token_change(now_unix_sec: u64, body: &[u8]) -> Result<TokenChange, ApiError> {
+    change(now_unix_sec, body).map_err(invalid)
 }
 
 /// Reads the body of `PUT /api/v1/log-level`: `{"level":"debug"}`.
-pub(super) fn log_level(body: &[u8]) -> Result<String, Problem> {
-    let fields = object(body).map_err(problem)?;
+pub fn log_level(body: &[u8]) -> Result<String, ApiError> {
+    let fields = object(body).map_err(invalid)?;
     match (fields.get("level"), fields.len()) {
         (Some(Value::String(level)), 1) => Ok(level.clone()),
-        _ => Err(problem("level: has to be there, as a string, and nothing else".to_owned())),
+        _ => Err(invalid("level: has to be there, as a string, and nothing else".to_owned())),
     }
 }
 
 /// Reads the optional body of `POST /api/v1/tokens/sweep`: `{"unused_days":30}`; a day where it does not say.
-pub(super) fn unused_days(body: &[u8]) -> Result<u64, Problem> {
+pub fn unused_days(body: &[u8]) -> Result<u64, ApiError> {
     if body.trim_ascii().is_empty() {
         return Ok(1);
     }
     let mut days = None;
-    for (field, value) in object(body).map_err(problem)? {
+    for (field, value) in object(body).map_err(invalid)? {
         match field.as_str() {
-            "unused_days" => days = number(&field, &value).map_err(problem)?,
-            other => return Err(problem(unknown(other, "unused_days"))),
+            "unused_days" => days = number(&field, &value).map_err(invalid)?,
+            other => return Err(invalid(unknown(other, "unused_days"))),
         }
     }
     Ok(days.unwrap_or(1))
 }
 
 /// Reads the optional body of `POST /api/v1/backup`: the name of the file to be made beside the store.
-pub(super) fn backup_name(body: &[u8]) -> Result<Option<String>, Problem> {
+pub fn backup_name(body: &[u8]) -> Result<Option<String>, ApiError> {
     if body.trim_ascii().is_empty() {
         return Ok(None);
     }
-    let fields = object(body).map_err(problem)?;
+    let fields = object(body).map_err(invalid)?;
     let mut name = None;
     for (field, value) in fields {
         match (field.as_str(), value) {
             ("name", Value::String(text)) if is_backup_name(&text) => name = Some(text),
             ("name", Value::Null) => {}
-            ("name", _) => return Err(problem(BACKUP_NAME.to_owned())),
-            (other, _) => return Err(problem(unknown(other, "name"))),
+            ("name", _) => return Err(invalid(BACKUP_NAME.to_owned())),
+            (other, _) => return Err(invalid(unknown(other, "name"))),
         }
     }
     Ok(name)
@@ -83,8 +82,8 @@ fn is_backup_name(name: &str) -> bool {
     name.len() <= 100 && !stem.is_empty() && !stem.starts_with('.') && name.bytes().all(plain)
 }
 
-fn problem(error: BodyError) -> Problem {
-    Problem::new(400, "INVALID_BODY", error)
+fn invalid(error: BodyError) -> ApiError {
+    ApiError::new(ErrorCode::InvalidBody, error)
 }
 
 fn object(body: &[u8]) -> Result<Map<String, Value>, BodyError> {
@@ -181,6 +180,7 @@ fn unknown(name: &str, known: &str) -> BodyError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::time::LAST_SECOND;
 
     const NOW: u64 = 1000;
 
@@ -284,5 +284,14 @@ mod tests {
         assert!(new_token(NOW, br#"{"expires_at":1000}"#).is_err());
         assert!(new_token(NOW, br#"{"expires_in_sec":0}"#).is_err());
         assert_eq!(new_token(NOW, br#"{"expires_at":1001}"#).unwrap().expires_at, Some(1001));
+    }
+
+    #[test]
+    fn what_a_new_token_may_not_say_of_itself_is_an_error_with_a_code() {
+        let code = |body: &str| new_token(NOW, body.as_bytes()).unwrap_err().code;
+        assert_eq!(code(&format!(r#"{{"label":"{}"}}"#, "é".repeat(201))), ErrorCode::InvalidBody);
+        assert_eq!(code(r#"{"expires_at":1000}"#), ErrorCode::InvalidBody);
+        assert_eq!(code(&format!(r#"{{"expires_at":{}}}"#, LAST_SECOND + 1)), ErrorCode::InvalidRequest);
+        assert!(new_token(NOW, format!(r#"{{"expires_at":{LAST_SECOND}}}"#).as_bytes()).is_ok());
     }
 }

@@ -1,0 +1,76 @@
+//! How the relay is, as `GET /health` says it.
+
+use super::error::json;
+use crate::telemetry::life::Unready;
+use serde::Serialize;
+
+/// The numbers of `GET /health`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HealthReport {
+    /// Open connections, all shards.
+    pub connections: u64,
+    /// Sessions with somebody online, all shards.
+    pub sessions: u64,
+    /// Seconds since the process started.
+    pub uptime_sec: u64,
+    /// How many shards run.
+    pub shards: u16,
+    /// Milliseconds since each shard's last sign of life, by shard.
+    pub beat_ages_ms: Vec<u64>,
+    /// What is wrong with the store, if anything is: the relay then still forwards.
+    pub store_fault: Option<String>,
+    /// Whether TLS is spoken.
+    pub tls: bool,
+    /// What is wrong with certificates, if anything is.
+    pub certificate_fault: Option<String>,
+    /// Nobody new is taken.
+    pub draining: bool,
+    /// Why the relay is not ready for new traffic, if it is not.
+    pub unready: Option<Unready>,
+}
+
+impl HealthReport {
+    /// In one word.
+    fn status(&self) -> &'static str {
+        match self.unready {
+            Some(Unready::Starting) => "starting",
+            Some(Unready::Draining) => "draining",
+            Some(Unready::ShardStuck(_) | Unready::StoreStuck) => "stuck",
+            None if self.store_fault.is_some() || self.certificate_fault.is_some() => "degraded",
+            None => "ok",
+        }
+    }
+
+    /// The body of the answer.
+    #[must_use]
+    pub fn json(&self) -> String {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            status: &'a str,
+            connections: u64,
+            sessions: u64,
+            uptime_sec: u64,
+            shards: u16,
+            version: &'a str,
+            ready: bool,
+            draining: bool,
+            beat_ages_ms: &'a [u64],
+            store: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            certificates: Option<&'a str>,
+        }
+        json(&Body {
+            status: self.status(),
+            connections: self.connections,
+            sessions: self.sessions,
+            uptime_sec: self.uptime_sec,
+            shards: self.shards,
+            version: env!("CARGO_PKG_VERSION"),
+            ready: self.unready.is_none(),
+            draining: self.draining,
+            beat_ages_ms: &self.beat_ages_ms,
+            store: self.store_fault.as_deref().unwrap_or("ok"),
+            certificates: self.tls.then(|| self.certificate_fault.as_deref().unwrap_or("ok")),
+        })
+    }
+}
