@@ -60,7 +60,7 @@ pub enum ConfigError {
         /// Where it stands.
         origin: Origin,
         /// What is wrong with it, and what to do.
-        problem: &'static str,
+        problem: String,
     },
     /// The file cannot be read.
     #[error("{}: {detail}", path.display())]

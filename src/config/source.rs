@@ -1,9 +1,11 @@
 //! Where values come from: the flag goes before the environment, the environment before the file.
 
+use super::draft::Draft;
 use super::error::{ConfigError, Origin};
-use super::flags::Flags;
+use super::settings::{self, DefaultValue, Setting, Takes};
 use super::value::Wrong;
 use crate::sys::file;
+use clap::ArgMatches;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -12,39 +14,27 @@ use toml::Value;
 /// The largest file that is read; one with every setting has a few KiB.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// The environment and the file.
+/// The flags, the environment and the file.
 pub(super) struct Sources<'e> {
-    environment: &'e dyn Fn(&str) -> Option<String>,
+    flags: ArgMatches,
+    pub(super) environment: &'e dyn Fn(&str) -> Option<String>,
     file: Option<(PathBuf, toml::Table)>,
 }
 
-/// A value and where it stands; several for what is repeatable.
+/// The texts that a setting is given, and where they are.
 pub(super) struct Given {
     pub(super) origin: Origin,
     pub(super) texts: Vec<String>,
 }
 
-impl Given {
-    /// Reads each text; `read` returns what would be right.
-    pub(super) fn read<T, E: Into<Wrong>>(&self, read: impl Fn(&str) -> Result<T, E>) -> Result<Vec<T>, ConfigError> {
-        let invalid = |value: &String, Wrong { expected, may_pass }: Wrong| ConfigError::Invalid {
-            origin: self.origin.clone(),
-            value: value.clone(),
-            expected,
-            may_pass,
-        };
-        self.texts.iter().map(|text| read(text).map_err(|wrong| invalid(text, wrong.into()))).collect()
-    }
-}
-
 impl<'e> Sources<'e> {
     /// Reads the file that `--config` or `CORALMUX_CONFIG` names.
     pub(super) fn open(
-        config: &Option<String>,
+        flags: ArgMatches,
         environment: &'e dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
-        let without = Self { environment, file: None };
-        let Some(given) = without.given("config", config.as_slice()) else { return Ok(without) };
+        let without = Self { flags, environment, file: None };
+        let Some(given) = without.given("config") else { return Ok(without) };
         let path = PathBuf::from(given.texts.concat());
         let failed = |detail: String| ConfigError::File { path: path.clone(), detail };
         let text = file::read_text(&path, FILE_BYTES_MAX).map_err(|e| failed(format!("cannot be read: {e}")))?;
@@ -54,17 +44,19 @@ impl<'e> Sources<'e> {
             failed(format!("line {}: not TOML: {}", before.matches('\n').count() + 1, e.message()))
         })?;
         check_keys(&path, &table)?;
-        Ok(Self { environment, file: Some((path, table)) })
+        Ok(Self { file: Some((path, table)), ..without })
     }
 
     pub(super) fn file(&self) -> Option<&Path> {
         self.file.as_ref().map(|(path, _)| path.as_path())
     }
 
-    /// What to do about a file that has one of `secrets` in it and that everybody on the machine may read.
-    pub(super) fn open_secrets(&self, secrets: &[&str]) -> Option<String> {
+    /// What to do about a file that has a secret in it and that everybody on the machine may read.
+    pub(super) fn open_secret(&self) -> Option<String> {
         let (path, table) = self.file.as_ref()?;
-        let secret = secrets.iter().find(|secret| table.contains_key(**secret))?;
+        let secrets = settings::all().filter(|setting| matches!(setting.takes, Takes::Secret(_)));
+        // Of several the last, which is the admin key.
+        let secret = secrets.map(|setting| setting.name).filter(|name| table.contains_key(*name)).last()?;
         let mode = fs::metadata(path).ok()?.mode();
         let path = path.display();
         (mode & 0o004 != 0).then(|| {
@@ -73,11 +65,11 @@ impl<'e> Sources<'e> {
     }
 
     /// The first that says something about `name`.
-    pub(super) fn given(&self, name: &'static str, flag: &[String]) -> Option<Given> {
-        if !flag.is_empty() {
-            return Some(Given { origin: Origin::Flag(name), texts: flag.to_vec() });
+    pub(super) fn given(&self, name: &'static str) -> Option<Given> {
+        if let Some(texts) = self.flags.get_many(name) {
+            return Some(Given { origin: Origin::Flag(name), texts: texts.cloned().collect() });
         }
-        let mut variables = vec![format!("CORALMUX_{}", name.replace('-', "_").to_uppercase())];
+        let mut variables = vec![settings::variable(name)];
         if name == "admin-key" {
             // The name that people know from the old relay.
             variables.push("RELAY_ADMIN_KEY".to_owned());
@@ -97,32 +89,38 @@ impl<'e> Sources<'e> {
         Some(Given { origin: Origin::File { path: path.clone(), key: name }, texts })
     }
 
-    /// One value, or `default`.
-    pub(super) fn one<T, E: Into<Wrong>>(
-        &self,
-        name: &'static str,
-        flag: &Option<String>,
-        default: T,
-        read: impl Fn(&str) -> Result<T, E>,
-    ) -> Result<T, ConfigError> {
-        let Some(given) = self.given(name, flag.as_slice()) else { return Ok(default) };
-        let [_] = given.texts.as_slice() else {
-            let (origin, value) = (given.origin, format!("[{}]", given.texts.join(", ")));
-            return Err(ConfigError::Invalid { origin, value, expected: "one value".to_owned(), may_pass: false });
+    /// Reads a setting, or else its default, into `draft`.
+    pub(super) fn read(&self, setting: &'static Setting, draft: &mut Draft) -> Result<(), ConfigError> {
+        let Given { origin, mut texts } = match (self.given(setting.name), &setting.default) {
+            (Some(given), _) => given,
+            // As if it were typed.
+            (None, DefaultValue::Is(text)) => {
+                Given { origin: Origin::Flag(setting.name), texts: vec![(*text).to_owned()] }
+            }
+            (None, DefaultValue::Described(_)) => return Ok(()),
         };
-        Ok(given.read(read)?.pop().unwrap_or(default))
-    }
-
-    /// All values of what is repeatable, also with commas between them; none where nobody says anything.
-    pub(super) fn many<T, E: Into<Wrong>>(
-        &self,
-        name: &'static str,
-        flag: &[String],
-        read: impl Fn(&str) -> Result<T, E>,
-    ) -> Result<Vec<T>, ConfigError> {
-        let Some(mut given) = self.given(name, flag) else { return Ok(Vec::new()) };
-        given.texts = given.texts.iter().flat_map(|text| text.split(',')).map(|text| text.trim().to_owned()).collect();
-        given.read(read)
+        match setting.takes {
+            Takes::Several => {
+                texts = texts.iter().flat_map(|text| text.split(',')).map(|text| text.trim().to_owned()).collect();
+            }
+            Takes::One if texts.len() != 1 => {
+                let (value, expected) = (format!("[{}]", texts.join(", ")), "one value".to_owned());
+                return Err(ConfigError::Invalid { origin, value, expected, may_pass: false });
+            }
+            Takes::Secret(problem) if texts.len() != 1 => {
+                return Err(ConfigError::Secret { origin, problem: problem.to_owned() });
+            }
+            Takes::One | Takes::Secret(_) => {}
+        }
+        for value in texts {
+            if let Err(Wrong { expected, may_pass }) = (setting.set)(draft, &value) {
+                return Err(match setting.takes {
+                    Takes::Secret(_) => ConfigError::Secret { origin, problem: expected },
+                    Takes::One | Takes::Several => ConfigError::Invalid { origin, value, expected, may_pass },
+                });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -137,8 +135,8 @@ fn text_of(value: &Value) -> String {
 
 fn check_keys(path: &Path, table: &toml::Table) -> Result<(), ConfigError> {
     // A file that names a file would have to say which goes first.
-    let names: Vec<String> = Flags::names().into_iter().filter(|name| name != "config").collect();
-    let Some(key) = table.keys().find(|key| !names.contains(key)) else { return Ok(()) };
-    let near = Flags::near(key).filter(|near| names.contains(near));
+    let is_key = |name: &str| name != "config" && settings::all().any(|setting| setting.name == name);
+    let Some(key) = table.keys().find(|key| !is_key(key)) else { return Ok(()) };
+    let near = settings::near(key).filter(|near| is_key(near)).map(str::to_owned);
     Err(ConfigError::UnknownKey { path: path.to_owned(), key: key.clone(), near })
 }

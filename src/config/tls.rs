@@ -1,8 +1,8 @@
 //! The settings of TLS: certificates from files, certificates that the relay gets itself, and where it listens.
 
 use super::error::ConfigError;
-use super::flags::Flags;
-use super::source::{Given, Sources};
+use super::settings;
+use super::source::Sources;
 use super::value::{self, Wrong};
 use crate::sys::file::beside;
 use crate::tls::acme::{Acme, Binding};
@@ -35,7 +35,7 @@ pub struct PairFiles {
 }
 
 /// All of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tls {
     /// Certificates in files, in the order in which they were named.
     pub pairs: Vec<PairFiles>,
@@ -51,30 +51,101 @@ impl Tls {
     pub fn is_on(&self) -> bool {
         self.acme.is_some() || !self.pairs.is_empty()
     }
+}
 
-    pub(super) fn read(from: &Sources<'_>, flags: &Flags, db: &Path) -> Result<Self, ConfigError> {
-        let pairs = read_pairs(from, flags)?;
-        let acme = read_acme(from, flags, db)?;
-        let standard = if acme.is_some() { vec![value::everywhere(80)] } else { Vec::new() };
-        let http_addrs = from.one("http-addr", &flags.http_addr, standard, http_addr)?;
+/// The settings of TLS as they are given, each valid by itself.
+#[derive(Default)]
+pub(super) struct Draft {
+    pub(super) domains: Vec<String>,
+    pub(super) certs: Vec<PathBuf>,
+    pub(super) keys: Vec<PathBuf>,
+    pub(super) http_addrs: Option<Vec<SocketAddr>>,
+    pub(super) directory: Option<String>,
+    pub(super) ca: Option<PathBuf>,
+    pub(super) email: Option<String>,
+    pub(super) binding_kid: Option<String>,
+    pub(super) binding_key: Option<Vec<u8>>,
+    pub(super) dir: Option<PathBuf>,
+}
+
+impl Draft {
+    /// All of them together, with the store at `db`.
+    pub(super) fn resolve(self, from: &Sources<'_>, db: &Path) -> Result<Tls, ConfigError> {
+        let pairs = pair_up(self.certs, self.keys)?;
+        let binding = bind(self.binding_kid, self.binding_key)?;
+        let domains = without_repeats(self.domains);
+        if domains.len() > DOMAINS_MAX {
+            return Err(ConfigError::Conflict(format!("--domain: at most {DOMAINS_MAX} names")));
+        }
+        if domains.is_empty() {
+            check_that_none_needs_a_domain(from)?;
+        }
+        let acme = (!domains.is_empty()).then(|| Acme {
+            domains,
+            directory: self.directory.unwrap_or_else(|| DEFAULT_DIRECTORY.to_owned()),
+            ca: self.ca,
+            email: self.email,
+            binding,
+            dir: self.dir.unwrap_or_else(|| beside(db, ".acme")),
+        });
+        let standard = || if acme.is_some() { vec![value::everywhere(80)] } else { Vec::new() };
+        let http_addrs = self.http_addrs.unwrap_or_else(standard);
         if !http_addrs.is_empty() && acme.is_none() && pairs.is_empty() {
             let text = "--http-addr redirects to https, for which a certificate is needed: give --domain, or --tls-cert \
                         and --tls-key";
             return Err(ConfigError::Conflict(text.to_owned()));
         }
-        Ok(Self { pairs, acme, http_addrs })
+        Ok(Tls { pairs, acme, http_addrs })
     }
 }
 
-/// Where to listen: what `--addr` says; and on port 443 where there are certificates and no address is said to be for
-/// them; and on port 8080 where nothing is said at all. With it come words about an address that was meant for TLS, as it
-/// seems, and is not.
-pub(super) fn read_listen(
-    from: &Sources<'_>,
-    flags: &Flags,
-    tls: &Tls,
-) -> Result<(Vec<Listen>, Vec<String>), ConfigError> {
-    let mut listen = from.many("addr", &flags.addr, listen_addr)?.concat();
+fn pair_up(certs: Vec<PathBuf>, keys: Vec<PathBuf>) -> Result<Vec<PairFiles>, ConfigError> {
+    if certs.len() != keys.len() {
+        return Err(ConfigError::Conflict(format!(
+            "--tls-cert and --tls-key go together, first to first, second to second: here are {} and {}",
+            certs.len(),
+            keys.len()
+        )));
+    }
+    Ok(certs.into_iter().zip(keys).map(|(cert, key)| PairFiles { cert, key }).collect())
+}
+
+fn bind(kid: Option<String>, key: Option<Vec<u8>>) -> Result<Option<Binding>, ConfigError> {
+    match (kid, key) {
+        (Some(kid), Some(key)) => Ok(Some(Binding { kid, key })),
+        (None, None) => Ok(None),
+        _ => {
+            let text = "--acme-eab-kid and --acme-eab-key go together: the CA gives out both";
+            Err(ConfigError::Conflict(text.to_owned()))
+        }
+    }
+}
+
+fn without_repeats(all: Vec<String>) -> Vec<String> {
+    let mut domains = Vec::new();
+    for domain in all {
+        if !domains.contains(&domain) {
+            domains.push(domain);
+        }
+    }
+    domains
+}
+
+fn check_that_none_needs_a_domain(from: &Sources<'_>) -> Result<(), ConfigError> {
+    let mut names = settings::all().map(|setting| setting.name).filter(|name| name.starts_with("acme-"));
+    match names.find_map(|name| from.given(name)) {
+        None => Ok(()),
+        Some(given) => {
+            let text = "there is no --domain to get a certificate for; give one";
+            Err(ConfigError::Conflict(format!("{}: {text}", given.origin)))
+        }
+    }
+}
+
+/// Adds the default addresses to those of `--addr`: port 443 where there are certificates and no address is for TLS, and
+/// port 8080 where there would be no address at all. Returns a caution about each address that was probably meant for TLS
+/// and has none.
+pub(super) fn add_defaults(listen: &mut Vec<Listen>, tls: &Tls) -> Result<Vec<String>, ConfigError> {
     let has_tls = listen.iter().any(|listen| listen.tls);
     if has_tls && !tls.is_on() {
         let text = "--addr with tls:// needs a certificate: give --domain to have one got, or --tls-cert and --tls-key";
@@ -89,7 +160,7 @@ pub(super) fn read_listen(
     if listen.is_empty() {
         listen.push(Listen { addr: value::everywhere(8080), tls: false });
     }
-    Ok((listen, cautions))
+    Ok(cautions)
 }
 
 fn in_clear(addr: SocketAddr) -> String {
@@ -100,7 +171,7 @@ fn in_clear(addr: SocketAddr) -> String {
     )
 }
 
-fn listen_addr(text: &str) -> Result<Vec<Listen>, Wrong> {
+pub(super) fn listen_addr(text: &str) -> Result<Vec<Listen>, Wrong> {
     let (tls, addr) = match text.strip_prefix("tls://") {
         Some(addr) => (true, addr),
         None => (false, text),
@@ -109,85 +180,21 @@ fn listen_addr(text: &str) -> Result<Vec<Listen>, Wrong> {
     Ok(addrs.into_iter().map(|addr| Listen { addr, tls }).collect())
 }
 
-fn http_addr(text: &str) -> Result<Vec<SocketAddr>, Wrong> {
+pub(super) fn http_addr(text: &str) -> Result<Vec<SocketAddr>, Wrong> {
     match text {
         "off" => Ok(Vec::new()),
         text => value::listen(text).map_err(|wrong| wrong.and("or off")),
     }
 }
 
-fn read_pairs(from: &Sources<'_>, flags: &Flags) -> Result<Vec<PairFiles>, ConfigError> {
-    let certs = from.many("tls-cert", &flags.tls_cert, value::path)?;
-    let keys = from.many("tls-key", &flags.tls_key, value::path)?;
-    if certs.len() != keys.len() {
-        return Err(ConfigError::Conflict(format!(
-            "--tls-cert and --tls-key go together, first to first, second to second: here are {} and {}",
-            certs.len(),
-            keys.len()
-        )));
-    }
-    Ok(certs.into_iter().zip(keys).map(|(cert, key)| PairFiles { cert, key }).collect())
-}
+/// What is wrong with a key for external account binding, in words without the key.
+pub(super) const NO_BINDING_KEY: &str =
+    "this is no key for external account binding; it takes the CA's HMAC key in base64url";
 
-fn read_acme(from: &Sources<'_>, flags: &Flags, db: &Path) -> Result<Option<Acme>, ConfigError> {
-    let mut domains = Vec::new();
-    for domain in from.many("domain", &flags.domain, domain)? {
-        if !domains.contains(&domain) {
-            domains.push(domain);
-        }
-    }
-    // Read also where there is no domain, so that a wrong value is told.
-    let acme = Acme {
-        directory: from.one("acme-directory", &flags.acme_directory, DEFAULT_DIRECTORY.to_owned(), directory)?,
-        ca: from.one("acme-ca", &flags.acme_ca, None, |text| value::path(text).map(Some))?,
-        email: from.one("acme-email", &flags.acme_email, None, |text| email(text).map(Some))?,
-        binding: read_binding(from, flags)?,
-        dir: from.one("acme-dir", &flags.acme_dir, beside(db, ".acme"), value::path)?,
-        domains,
-    };
-    if acme.domains.len() > DOMAINS_MAX {
-        return Err(ConfigError::Conflict(format!("--domain: at most {DOMAINS_MAX} names")));
-    }
-    if !acme.domains.is_empty() {
-        return Ok(Some(acme));
-    }
-    for (name, flag) in [
-        ("acme-directory", &flags.acme_directory),
-        ("acme-ca", &flags.acme_ca),
-        ("acme-email", &flags.acme_email),
-        ("acme-eab-kid", &flags.acme_eab_kid),
-        ("acme-dir", &flags.acme_dir),
-    ] {
-        if let Some(given) = from.given(name, flag.as_slice()) {
-            let text = "there is no --domain to get a certificate for; give one";
-            return Err(ConfigError::Conflict(format!("{}: {text}", given.origin)));
-        }
-    }
-    Ok(None)
-}
-
-fn read_binding(from: &Sources<'_>, flags: &Flags) -> Result<Option<Binding>, ConfigError> {
-    let kid = from.one("acme-eab-kid", &flags.acme_eab_kid, None, |text| kid(text).map(Some))?;
-    let key = from.given("acme-eab-key", flags.acme_eab_key.as_slice()).map(read_binding_key).transpose()?;
-    match (kid, key) {
-        (Some(kid), Some(key)) => Ok(Some(Binding { kid, key })),
-        (None, None) => Ok(None),
-        _ => {
-            let text = "--acme-eab-kid and --acme-eab-key go together: the CA gives out both";
-            Err(ConfigError::Conflict(text.to_owned()))
-        }
-    }
-}
-
-/// The key is secret: it is in no error.
-fn read_binding_key(given: Given) -> Result<Vec<u8>, ConfigError> {
-    let problem = "this is no key for external account binding; it takes the CA's HMAC key in base64url";
-    let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).or_else(|_| URL_SAFE.decode(text)).ok();
-    match given.texts.as_slice() {
-        [text] => decode(text.trim()).filter(|key| !key.is_empty()),
-        _ => None,
-    }
-    .ok_or(ConfigError::Secret { origin: given.origin, problem })
+pub(super) fn binding_key(text: &str) -> Result<Vec<u8>, &'static str> {
+    let text = text.trim();
+    let decoded = URL_SAFE_NO_PAD.decode(text).or_else(|_| URL_SAFE.decode(text));
+    decoded.ok().filter(|key| !key.is_empty()).ok_or(NO_BINDING_KEY)
 }
 
 /// A DNS name of at least two labels, in lower case.
@@ -211,7 +218,7 @@ pub(super) fn domain(text: &str) -> Result<String, String> {
     if well { Ok(name) } else { Err(right.to_owned()) }
 }
 
-fn directory(text: &str) -> Result<String, String> {
+pub(super) fn directory(text: &str) -> Result<String, String> {
     let host = text.strip_prefix("https://").and_then(|rest| rest.split('/').next());
     match host {
         Some(host) if !host.is_empty() && !text.contains(char::is_whitespace) => Ok(text.to_owned()),
@@ -219,14 +226,14 @@ fn directory(text: &str) -> Result<String, String> {
     }
 }
 
-fn email(text: &str) -> Result<String, String> {
+pub(super) fn email(text: &str) -> Result<String, String> {
     let well = |(user, host): (&str, &str)| !user.is_empty() && !host.is_empty();
     let right = || "one e-mail address, such as admin@example.com".to_owned();
     let plain = !text.contains(|c: char| c.is_whitespace() || c == ',' || c == '?');
     text.split_once('@').filter(|parts| well(*parts) && plain).map(|_| text.to_owned()).ok_or_else(right)
 }
 
-fn kid(text: &str) -> Result<String, String> {
+pub(super) fn binding_kid(text: &str) -> Result<String, String> {
     match text.trim() {
         "" => Err("the key identifier that the CA gave out".to_owned()),
         kid => Ok(kid.to_owned()),

@@ -1,5 +1,6 @@
 //! How single values read. Each reader's error is what would be right, for the sentence "it takes …".
 
+use super::MetricsAddr;
 use crate::sys::net::Network;
 use crate::telemetry::log::LogFormat;
 use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -8,14 +9,20 @@ use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
 /// The largest count: beyond it the sums of rates would not be exact any more, and nobody means it.
-pub const COUNT_MAX: u64 = 1_000_000_000;
+const COUNT_MAX: u64 = 1_000_000_000;
+
+/// The largest message that can be allowed: one takes that much memory while it is under way.
+pub(super) const MESSAGE_BYTES_HARD_MAX: u64 = 64 << 20;
+
+/// The smallest that makes sense: control messages must pass.
+const MESSAGE_BYTES_MIN: u64 = 1024;
 
 /// A reader's result; the error says what would be right.
 type Read<T> = Result<T, String>;
 
 /// What is wrong with a value.
 pub(super) struct Wrong {
-    /// What would be right.
+    /// What would be right; of a secret, what is wrong with it.
     pub(super) expected: String,
     /// Whether the same value may do later.
     pub(super) may_pass: bool,
@@ -31,6 +38,12 @@ impl Wrong {
 impl From<String> for Wrong {
     fn from(expected: String) -> Self {
         Self { expected, may_pass: false }
+    }
+}
+
+impl From<&str> for Wrong {
+    fn from(expected: &str) -> Self {
+        expected.to_owned().into()
     }
 }
 
@@ -66,6 +79,16 @@ pub(super) fn size(text: &str) -> Read<u64> {
     };
     // The store counts in signed 64-bit integers.
     digits(number).and_then(|n| n.checked_mul(factor)).filter(|&n| n <= i64::MAX as u64).ok_or_else(right)
+}
+
+/// The largest message: a size within its bounds; 0 means the upper one.
+pub(super) fn message_size(text: &str) -> Read<u64> {
+    let right = || "a size from 1KiB to 64MiB, such as 5MiB; 0 means 64MiB".to_owned();
+    match size(text).map_err(|_| right())? {
+        0 => Ok(MESSAGE_BYTES_HARD_MAX),
+        bytes if (MESSAGE_BYTES_MIN..=MESSAGE_BYTES_HARD_MAX).contains(&bytes) => Ok(bytes),
+        _ => Err(right()),
+    }
 }
 
 /// `500ms`, `10s`, `2m`, `1h`, from 10 milliseconds to a day.
@@ -138,12 +161,12 @@ pub(super) fn everywhere(port: u16) -> SocketAddr {
 }
 
 /// One address to listen on, or `off`.
-pub(super) fn metrics_addr(text: &str) -> Result<Option<SocketAddr>, Wrong> {
+pub(super) fn metrics_addr(text: &str) -> Result<MetricsAddr, Wrong> {
     if text == "off" {
-        return Ok(None);
+        return Ok(MetricsAddr::Off);
     }
     let all = listen(text).map_err(|wrong| wrong.and("or off"))?;
-    Ok(all.first().copied())
+    Ok(all.first().copied().map_or(MetricsAddr::Off, MetricsAddr::Given))
 }
 
 /// An IP address, or a network in CIDR notation.

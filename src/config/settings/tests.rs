@@ -1,0 +1,103 @@
+//! Each definition against what is made of it.
+
+use super::*;
+use crate::config::resolve_on;
+use crate::sys::machine::Machine;
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs;
+
+/// Where the table of the settings is.
+const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/OPERATIONS.md");
+const BEGIN: &str =
+    "<!-- Generated from src/config/settings: CORALMUX_WRITE_DOCS=1 cargo test --lib settings_table -->\n";
+const END: &str = "<!-- End of the generated table -->\n";
+
+#[test]
+fn the_settings_table_of_the_docs_is_the_one_of_the_definitions() {
+    let docs = fs::read_to_string(DOCS).unwrap();
+    let (before, rest) = docs.split_once(BEGIN).expect("the first mark");
+    let (table, after) = rest.split_once(END).expect("the second mark");
+    if std::env::var_os("CORALMUX_WRITE_DOCS").is_some() {
+        fs::write(DOCS, [before, BEGIN, &settings_table(), END, after].concat()).unwrap();
+        return;
+    }
+    let made = settings_table();
+    let stale = made.lines().zip(table.lines()).find(|(made, found)| made != found);
+    assert!(stale.is_none() && made == table, "the mark in {DOCS} says how to write it again; stale: {stale:?}");
+}
+
+#[test]
+fn names_are_unique_and_the_help_says_what_is_repeatable() {
+    let mut names = HashSet::new();
+    for setting in all() {
+        assert!(names.insert(setting.name), "--{}", setting.name);
+        assert_eq!(setting.help.contains("repeatable"), setting.takes == Takes::Several, "--{}", setting.name);
+    }
+}
+
+/// Values of which each setting takes at least one that is not its default.
+const VALUES: [&str; 14] = [
+    "1",
+    "6MiB",
+    "1s",
+    "99s",
+    ":1",
+    "off",
+    "10.0.0.1",
+    "https://other.example",
+    "other.example",
+    "other@example.com",
+    "b3RoZXI",
+    "other",
+    "json",
+    "debug",
+];
+
+/// What needs others beside it is changed where these are there.
+const BESIDE: [(&str, &str); 6] = [
+    ("domain", "a.example"),
+    ("tls-cert", "a.pem"),
+    ("tls-key", "a.key"),
+    ("acme-eab-kid", "a"),
+    ("acme-eab-key", "YQ"),
+    ("acme-dir", "a"),
+];
+
+/// The configuration with this value, if the setting takes it.
+fn resolved(name: &str, value: &str) -> Option<Config> {
+    // So little memory that the default budget is the same for any number of shards.
+    let machine = Machine { cores: 4, memory_bytes: 200 << 20 };
+    let beside = BESIDE.into_iter().filter(|(other, _)| *other != name);
+    let args = beside.chain([(name, value)]).map(|(name, value)| OsString::from(format!("--{name}={value}")));
+    resolve_on(machine, std::iter::once("x".into()).chain(args), |_| None).ok()
+}
+
+#[test]
+fn a_reload_puts_every_new_value_in_force_or_names_it() {
+    let (name, value) = BESIDE[0];
+    let before = resolved(name, value).unwrap();
+    for setting in all() {
+        let name = setting.name;
+        // The key of the binding is not in the text of the configuration.
+        let differs = |after: &Config| format!("{after:?}") != format!("{before:?}") || after.tls != before.tls;
+        let others: Vec<_> = VALUES.iter().filter_map(|value| resolved(name, value)).filter(differs).collect();
+        // No other file is named while the process runs, and the admin key is put in force and not compared.
+        let aside = ["config", "admin-key"].contains(&name);
+        assert!(aside || !others.is_empty(), "--{name}: none of the values will do");
+        for after in others.into_iter().filter(|_| !aside) {
+            let mut kept = after.clone();
+            let (fixed, changed) = (kept.keep_fixed(&before), after.changed(&before));
+            match setting.reload {
+                Reload::Now(_) => assert_eq!((fixed, changed), (vec![], vec![name]), "--{name}"),
+                Reload::Restart(_) => assert_eq!((fixed, changed), (vec![name], vec![]), "--{name}"),
+                Reload::RestartTls => {
+                    let [named] = fixed[..] else { panic!("--{name}: {fixed:?}") };
+                    let is_named = named.contains(name) || named.contains("acme-...") && name.starts_with("acme-");
+                    assert!(is_named && changed.is_empty(), "--{name}: {named} {changed:?}");
+                }
+            }
+            assert!(kept.keep_fixed(&before).is_empty(), "--{name}");
+        }
+    }
+}
