@@ -41,10 +41,8 @@ test-tools:
 	tests/install.sh
 
 test-rust: test-tools
-	cargo build
-	cargo test
-	cargo test -p coralmux-loadtest
-	cargo test -p coralmux-instructions
+	cargo build --workspace --all-targets
+	cargo test --workspace
 
 # Needs Node, too, because one of the ends is the browser's phone.
 test-python: test-rust $(VENV)/installed $(NODE_TESTS)/node_modules/.package-lock.json
@@ -71,11 +69,7 @@ build-all:
 
 lint: $(CARGO_DENY)
 	cargo fmt --all --check
-	cargo clippy --all-targets -- -D warnings
-	cargo clippy --no-default-features --features client -- -D warnings
-	cargo clippy --no-default-features --features agent -- -D warnings
-	cargo clippy -p coralmux-loadtest --all-targets -- -D warnings
-	cargo clippy -p coralmux-instructions --all-targets -- -D warnings
+	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --no-deps --workspace --document-private-items
 	cargo fetch --quiet --locked
 	$(PYTHON) .ci/advisories.py database target/advisories

@@ -53,7 +53,7 @@ tools_for() {
 }
 
 # The programs of this source tree, as arguments of cargo build.
-packages=(-p coralmux-relay --bin coralmux-relay --bin coralmux-agent -p coralmux-loadtest --bin coralmux-loadtest)
+packages=(-p coralmux-relay -p coralmux-agent -p coralmux-loadtest --bins)
 programs=(coralmux-relay coralmux-loadtest coralmux-agent)
 
 build() {

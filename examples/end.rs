@@ -3,9 +3,7 @@
 //!
 //!     end phone|agent LINK
 
-use coralmux::client::{Client, Encryption, Event, Options};
-use coralmux::e2e::Link;
-use coralmux::proto::token::Role;
+use coralmux_client::{Client, Encryption, Event, Link, Options, Role};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};

@@ -1,12 +1,12 @@
 //! A small agent: it answers each message with an echo. Put your model where `answer` is.
 //!
-//!     cargo run --example small-agent -- wss://relay.example.com
+//!     cargo run -p coralmux-client --example small-agent -- wss://relay.example.com
 //!
 //! It registers itself with the relay and prints the link that pairs a phone. Encrypted end to end.
 
-use coralmux::client::{Client, Encryption, Event, Options, RelayUrl, SendError, Stream, Trust, register};
-use coralmux::e2e::{Link, PairingSecret};
-use coralmux::proto::token::Role;
+use coralmux_client::{
+    Client, Encryption, Event, Link, Options, PairingSecret, RelayUrl, Role, SendError, Stream, Trust, register,
+};
 
 /// Writes the answer while it is made.
 fn answer(question: &str, mut stream: Stream) -> Result<(), SendError> {

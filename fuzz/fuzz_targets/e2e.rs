@@ -2,7 +2,7 @@
 //! and only what the peer sealed is taken as its own.
 #![no_main]
 
-use coralmux::e2e::{End, Link, PairingSecret, Protection};
+use coralmux_e2e::{End, Link, PairingSecret, Protection};
 use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
 

@@ -2,8 +2,8 @@
 //! `type` and `id` as `serde_json` does, and does not care how the message is cut.
 #![no_main]
 
-use coralmux::proto::envelope::{Envelope, Invalid, Kind, Scanner, id_of, peek};
-use coralmux::proto::json::DEPTH_MAX;
+use coralmux_proto::envelope::{Envelope, Invalid, Kind, Scanner, id_of, peek};
+use coralmux_proto::json::DEPTH_MAX;
 use libfuzzer_sys::fuzz_target;
 use serde::de::IgnoredAny;
 use serde_json::Value;

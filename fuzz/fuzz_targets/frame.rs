@@ -2,7 +2,7 @@
 //! in blocks is unmasking byte by byte.
 #![no_main]
 
-use coralmux::proto::frame::{
+use coralmux_proto::frame::{
     HEADER_BYTES_MAX, REASON_BYTES_MAX, close_payload, header_bytes, parse_close, parse_header, unmask, unmask_shift,
     write_header,
 };

@@ -2,10 +2,10 @@
 //! what is counted, and who has left is told to nobody twice.
 #![no_main]
 
-use coralmux::proto::envelope::Kind;
-use coralmux::proto::limits::Limits;
-use coralmux::proto::quota::Used;
-use coralmux::proto::token::Role;
+use coralmux_proto::envelope::Kind;
+use coralmux_proto::limits::Limits;
+use coralmux_proto::quota::Used;
+use coralmux_proto::token::Role;
 use coralmux::session::policy::Policy;
 use coralmux::session::{Session, Verdict};
 use libfuzzer_sys::fuzz_target;

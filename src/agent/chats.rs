@@ -4,7 +4,7 @@ use super::backend::{Backend, BackendError, Ending, Image, Outcome, Output, Ques
 use super::cancel::Cancel;
 use super::history::{History, Speaker, Turn};
 use super::printable::warn;
-use crate::client::{ANSWER_BYTES_MAX, Client, MESSAGE_BYTES_MAX, SendError, Stream, unix_ms};
+use coralmux_client::{ANSWER_BYTES_MAX, Client, MESSAGE_BYTES_MAX, SendError, Stream, unix_ms};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,10 +1,10 @@
 //! The agent's command line.
 
 use super::pairing::Codes;
-use crate::client::RelayUrl;
-use crate::proto::token::is_token_text;
 use clap::error::ErrorKind;
 use clap::{ArgGroup, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use coralmux_client::RelayUrl;
+use coralmux_proto::token::is_token_text;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;

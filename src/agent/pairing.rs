@@ -1,7 +1,7 @@
 //! How a phone is paired: links, and QR codes for the terminal.
 
-use crate::e2e::Link;
 use clap::ValueEnum;
+use coralmux_client::Link;
 use qrcode::{EcLevel, QrCode};
 use std::fmt::Write;
 
@@ -76,7 +76,7 @@ pub fn qr(text: &str, colours: bool) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::e2e::PairingSecret;
+    use coralmux_client::PairingSecret;
 
     /// The modules that a drawing shows, dark ones true.
     fn seen(drawn: &str, colours: bool) -> Vec<Vec<bool>> {

@@ -1,6 +1,6 @@
 //! What others have said, made fit for a terminal: the one place through which everything foreign goes that is printed.
 
-use crate::console;
+use coralmux_console as console;
 
 /// The text on one line. Line breaks and tabs become a space; what a terminal would act on, or what would show the rest
 /// in another order than it has (escapes, bells, bidirectional controls), is written as `\u{1b}`.

@@ -2,7 +2,7 @@
 
 use super::backend::Image;
 use super::chats::Asked;
-use crate::client::Message;
+use coralmux_client::Message;
 use serde_json::Value;
 
 /// Images of one question.

@@ -5,7 +5,7 @@ use super::backend::Backend;
 use super::chats::{CHAT_BYTES_MAX, Chats};
 use super::printable::printable;
 use super::question;
-use crate::client::{Client, Event, Events, Message, PeerError};
+use coralmux_client::{Client, Event, Events, Message, PeerError};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

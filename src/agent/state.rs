@@ -2,9 +2,8 @@
 //! alone. Whoever reads it can be the agent.
 
 use super::printable::warn;
-use crate::client::RelayUrl;
-use crate::e2e::PairingSecret;
-use crate::proto::token::hex;
+use coralmux_client::{PairingSecret, RelayUrl};
+use coralmux_proto::token::hex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs;

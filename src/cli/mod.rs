@@ -57,7 +57,6 @@ fn command() -> Command {
     let whole = whole.subcommand(doctor.arg(clap::arg!(--json "The findings as JSON")));
     let health = "Asks the relay that runs with these settings; exit code 0 if it is well";
     let whole = whole.subcommand(config::command().name("healthcheck").about(health));
-    #[cfg(feature = "agent")]
     let whole = whole.subcommand(crate::demo::command().name("demo"));
     whole.subcommand(Completions::command()).subcommand(Man::command())
 }

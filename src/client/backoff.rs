@@ -10,7 +10,7 @@ const FULL_FACTOR: u32 = 5;
 
 /// Waits that double, with randomness, so that a crowd does not come back at once.
 #[derive(Debug)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     min: Duration,
     max: Duration,
     /// The next wait: `min <= wait <= max`
@@ -18,7 +18,8 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    pub(crate) fn new(min: Duration, max: Duration) -> Self {
+    /// The first wait is `min`, none is longer than `max`.
+    pub fn new(min: Duration, max: Duration) -> Self {
         let max = max.max(min);
         Self { min, max, wait: min }
     }
@@ -42,7 +43,7 @@ impl Backoff {
     }
 
     /// The next wait: from half of it to all, as `random` says, and no less than was asked for.
-    pub(crate) fn next(&mut self, asked: Duration, random: u32) -> Duration {
+    pub fn next(&mut self, asked: Duration, random: u32) -> Duration {
         let wait = self.wait;
         self.wait = (wait * 2).min(self.max);
         (wait / 2 + (wait / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))).max(asked)

@@ -8,7 +8,7 @@ use super::shared::Shared;
 use super::tls;
 use super::tunnel::Tunnel;
 use super::url::RelayUrl;
-use crate::proto::limits::MESSAGE_BYTES_MAX;
+use coralmux_proto::limits::MESSAGE_BYTES_MAX;
 use mio::net::TcpStream;
 use mio::{Interest, Poll, Token};
 use rustls::{ClientConfig, ClientConnection, StreamOwned};

@@ -34,7 +34,7 @@ pub(super) fn write(kind: &str, id: &str, payload: &RawValue) -> String {
 }
 
 /// Milliseconds since 1970.
-pub(crate) fn unix_ms() -> u64 {
+pub fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
@@ -44,12 +44,12 @@ pub(super) fn new_id() -> String {
     random(&mut bytes);
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex = crate::proto::token::hex(&bytes);
+    let hex = coralmux_proto::token::hex(&bytes);
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
 /// Fills `bytes` from the system's secure random source.
-pub(crate) fn random(bytes: &mut [u8]) {
+pub fn random(bytes: &mut [u8]) {
     // The source fails only where the system is broken beyond use.
     getrandom::fill(bytes).expect("the system has a random source");
 }

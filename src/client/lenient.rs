@@ -13,7 +13,7 @@ const DEPTH_MAX: usize = 120;
 
 /// The value of a JSON text. Half a surrogate pair becomes U+FFFD, a number out of range the largest that there is, and
 /// what is nested too deeply, or no number at all, `null`. `None`: it is not JSON.
-pub(crate) fn value(text: &str) -> Option<Value> {
+pub fn value(text: &str) -> Option<Value> {
     if let Ok(value) = serde_json::from_str(text) {
         return Some(value);
     }
@@ -24,7 +24,7 @@ pub(crate) fn value(text: &str) -> Option<Value> {
 }
 
 /// The text with `null` in place of the words that are written for numbers that are none, as Python and C write them.
-pub(crate) fn with_numbers(text: &str) -> Cow<'_, str> {
+pub fn with_numbers(text: &str) -> Cow<'_, str> {
     let bytes = text.as_bytes();
     let is_of_word = |byte: &u8| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'+' | b'-' | b'.' | b'_');
     let (mut at, mut kept, mut mended) = (0, 0, String::new());

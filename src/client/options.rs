@@ -1,9 +1,9 @@
 //! What a client is told at its start, and all its bounds.
 
 use super::url::RelayUrl;
-use crate::e2e::PairingSecret;
-use crate::proto::limits::MESSAGE_BYTES_MAX;
-use crate::proto::token::Role;
+use coralmux_e2e::PairingSecret;
+use coralmux_proto::limits::MESSAGE_BYTES_MAX;
+use coralmux_proto::token::Role;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;

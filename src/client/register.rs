@@ -4,8 +4,8 @@ use super::options::Trust;
 use super::refusal::advice;
 use super::tls::{self, TlsError};
 use super::url::RelayUrl;
-use crate::proto::token::is_token_text;
-use crate::proxy::{Named, proxy_for, ureq_proxy_for};
+use coralmux_proto::token::is_token_text;
+use coralmux_proxy::{Named, proxy_for, ureq_proxy_for};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,7 +103,7 @@ pub fn register(relay: &RelayUrl, trust: &Trust) -> Result<String, RegisterError
 }
 
 /// What `Retry-After` asks for, in whole seconds (RFC 9110 section 10.2.3); a date is not taken.
-pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get("retry-after")?.to_str().ok()?.parse().ok()?;
     Some(Duration::from_secs(seconds))
 }
@@ -112,7 +112,7 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 ///
 /// # Errors
 /// It is of a kind that is not supported; the text names it.
-pub(crate) fn proxy_of(url: &str) -> Result<Option<ureq::Proxy>, String> {
+pub fn proxy_of(url: &str) -> Result<Option<ureq::Proxy>, String> {
     ureq_proxy_for(&read(url)?)
 }
 

@@ -2,8 +2,8 @@
 
 use super::envelope::{new_id, random};
 use super::options::{Encryption, HEAL_INTERVAL, Options, PADDING_BYTES};
-use crate::e2e::{End, OpenError, Protection, Reply};
-use crate::proto::token::Role;
+use coralmux_e2e::{End, OpenError, Protection, Reply};
+use coralmux_proto::token::Role;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt::Display;

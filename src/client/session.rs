@@ -7,7 +7,7 @@ use super::lenient;
 use super::options::{Options, PACED_FOR, RECENT_BYTES_MAX, RECENT_MAX, RETRIES_MAX, RETRY_AFTER_MAX};
 use super::secure::{Refusal, Secure, Step, empty};
 use super::shared::Entry;
-use crate::e2e::DECRYPTION_FAILED;
+use coralmux_e2e::DECRYPTION_FAILED;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 use std::collections::VecDeque;

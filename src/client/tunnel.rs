@@ -3,7 +3,7 @@
 use super::connect::dial;
 use super::event::Reason;
 use super::url::RelayUrl;
-use crate::proxy::proxy_for;
+use coralmux_proxy::proxy_for;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;

@@ -79,7 +79,7 @@ impl FromStr for RelayUrl {
 }
 
 /// Whether a host is this machine, of a private network, or has a name that only such a network knows.
-pub(crate) fn is_of_own_network(host: &str) -> bool {
+pub fn is_of_own_network(host: &str) -> bool {
     let host = host.trim_matches(['[', ']']).to_ascii_lowercase();
     let host = host.as_str();
     let Ok(ip) = host.parse::<IpAddr>() else {

@@ -24,7 +24,7 @@ pub(super) use agent::OPENINGS_MAX;
 use super::error::{ExchangeError, OpenError, SealError};
 use super::payload::{enclosed, json, padded};
 use super::{Fingerprint, PairingSecret, Random, v1, v2};
-use crate::proto::token::Role;
+use coralmux_proto::token::Role;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::collections::VecDeque;

@@ -8,7 +8,7 @@ pub(super) const KEY_BYTES: usize = 32;
 /// A nonce's length.
 pub(super) const NONCE_BYTES: usize = 12;
 /// A tag's length.
-pub(crate) const TAG_BYTES: usize = 16;
+pub const TAG_BYTES: usize = 16;
 
 /// A key, expanded: about 1 KiB. Wiped on drop, and boxed so that moving it leaves no copies behind.
 pub(super) struct Gcm(Box<Aes256Gcm>);

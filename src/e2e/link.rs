@@ -1,7 +1,7 @@
 //! The pairing link: for apps, and for the browser.
 
 use super::PairingSecret;
-use crate::proto::percent;
+use coralmux_proto::percent;
 use std::borrow::Cow;
 use std::fmt::Write;
 

@@ -1,8 +1,8 @@
 //! The peek: what an envelope's `type` says to the relay, and which `id` an error about it repeats. The payload is
 //! checked to be JSON in UTF-8 and otherwise left alone.
 
-use crate::proto::json::{Checker, Fault, Member, Outline, Shape};
-use crate::proto::scan;
+use crate::json::{Checker, Fault, Member, Outline, Shape};
+use crate::scan;
 use thiserror::Error;
 
 /// What an envelope's `type` means to the relay.
@@ -53,7 +53,7 @@ pub enum Invalid {
         /// Where.
         at: usize,
     },
-    /// Nested more than [`DEPTH_MAX`](crate::proto::json::DEPTH_MAX) deep.
+    /// Nested more than [`DEPTH_MAX`](crate::json::DEPTH_MAX) deep.
     #[error("the message is nested more than 128 deep (at byte {at})")]
     TooDeep {
         /// Where.

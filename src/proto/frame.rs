@@ -4,7 +4,7 @@
 //! where they lie or on their way down over the header in front of them. Nothing here knows of messages, and nothing
 //! a peer sends can make it panic.
 
-use crate::proto::scan;
+use crate::scan;
 use multiversion::multiversion;
 use std::ops::Range;
 use thiserror::Error;

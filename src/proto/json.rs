@@ -7,7 +7,7 @@
 
 mod inside;
 
-use crate::proto::scan;
+use crate::scan;
 use inside::Name;
 use std::ops::Range;
 

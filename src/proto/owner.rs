@@ -1,6 +1,6 @@
 //! Which shard a token belongs to.
 
-use crate::proto::token::TokenKey;
+use crate::token::TokenKey;
 
 /// The shard, below `shards`, that owns a token: jump consistent hash (Lamping and Veach, 2014). When shards are added,
 /// tokens move to the new ones alone; a token's key is a cryptographic hash, so they spread evenly whatever clients pick.
@@ -25,7 +25,7 @@ pub fn owner(key: TokenKey, shards: u16) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::token::{TokenHash, token_text};
+    use crate::token::{TokenHash, token_text};
 
     fn keys() -> impl Iterator<Item = TokenKey> {
         (0..20_000u128).map(|n| TokenHash::of(&token_text(n.to_be_bytes())).key())

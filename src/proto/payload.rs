@@ -1,8 +1,8 @@
 //! A payload on its way in: the mask comes off and the text is checked in one go, while the bytes are in the first-level
 //! cache.
 
-use crate::proto::envelope::{Invalid, Scanner};
-use crate::proto::frame;
+use crate::envelope::{Invalid, Scanner};
+use crate::frame;
 
 /// What is unmasked before it is looked at once more. Whole words of the mask.
 pub const STEP_BYTES: usize = 16 << 10;

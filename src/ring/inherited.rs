@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn sockets_are_not_taken_once_there_are_threads() {
-        run("ring::inherited::tests::claims_in_a_thread", listener());
+        run("inherited::tests::claims_in_a_thread", listener());
     }
 
     #[test]

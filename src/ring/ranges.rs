@@ -254,7 +254,7 @@ mod tests {
 
     impl Ranges {
         /// All of them in order, and how many lie above each other at the most. Checks what is written on the fields.
-        pub(in crate::ring) fn all(&self) -> (Vec<(usize, usize)>, usize) {
+        pub(crate) fn all(&self) -> (Vec<(usize, usize)>, usize) {
             let mut all = Vec::new();
             let depth = self.walk(self.root, &mut all);
             assert_eq!(self.nodes.len(), all.len() + self.vacant.len(), "each node is in the tree or vacant");

@@ -4,8 +4,8 @@
 //! So a byte that reaches another connection, comes twice, is missing or is overwritten while it is held is found and named.
 
 use super::*;
-use crate::ring::buffers::GLANCE_BYTES;
-use crate::ring::order::Why;
+use crate::buffers::GLANCE_BYTES;
+use crate::order::Why;
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

@@ -1,6 +1,5 @@
 //! What a token's two connections share. No I/O, no clock, no randomness: bytes and `now` go in, decisions come out.
 
-#[cfg(feature = "server")]
 pub mod directory;
 pub mod message;
 pub mod policy;

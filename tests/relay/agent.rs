@@ -2,9 +2,7 @@
 
 use crate::client::{options, wait_for, wait_for_message};
 use crate::harness::{Relay, ended, wait_until};
-use coralmux::client::{Client, Encryption, Event, Events};
-use coralmux::e2e::Link;
-use coralmux::proto::token::Role;
+use coralmux_client::{Client, Encryption, Event, Events, Link, Role};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::fs;
@@ -16,6 +14,13 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 use tempfile::TempDir;
+
+/// The agent that `cargo build` puts beside the relay.
+fn program() -> PathBuf {
+    let agent = Path::new(env!("CARGO_BIN_EXE_coralmux-relay")).with_file_name("coralmux-agent");
+    assert!(agent.exists(), "{} is not there: cargo build", agent.display());
+    agent
+}
 
 /// An agent process; killed when it goes out of scope.
 pub(crate) struct Agent {
@@ -36,7 +41,7 @@ impl Agent {
     }
 
     fn start_at(folder: Arc<TempDir>, url: &str, flags: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_coralmux-agent"))
+        let mut child = Command::new(program())
             .args(["--relay", url])
             .args(flags)
             .env("XDG_STATE_HOME", folder.path())
@@ -81,7 +86,7 @@ impl Agent {
 
     /// What `coralmux-agent link` shows.
     fn shown(&self, flags: &[&str]) -> String {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_coralmux-agent"));
+        let mut command = Command::new(program());
         command.arg("link").args(&self.pairing).args(flags).env("XDG_STATE_HOME", self.folder.path());
         String::from_utf8(command.output().unwrap().stdout).unwrap()
     }

@@ -1,9 +1,9 @@
-//! The client of `coralmux::client` against the real relay, through a wire that can be cut.
+//! The client of `coralmux_client` against the real relay, through a wire that can be cut.
 
 use crate::harness::{DEADLINE, Relay};
-use coralmux::client::{Client, Encryption, Event, Events, Message, Options, Reason, SendError, Trust, register};
-use coralmux::e2e::PairingSecret;
-use coralmux::proto::token::Role;
+use coralmux_client::{
+    Client, Encryption, Event, Events, Message, Options, PairingSecret, Reason, Role, SendError, Trust, register,
+};
 use serde_json::{Value, json};
 use std::fs;
 use std::io;

@@ -2,8 +2,8 @@
 //!
 //! Everything waits for events with a deadline, [`DEADLINE`]; nothing sleeps for luck.
 
-use coralmux::proto::owner::owner;
-use coralmux::proto::token::TokenHash;
+use coralmux_proto::owner::owner;
+use coralmux_proto::token::TokenHash;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::fs;

@@ -8,8 +8,8 @@ mod adversary;
 
 use crate::harness::{Client, DEADLINE, Relay, SHARDS, numbered, sized, wait_until};
 use adversary::{Attacker, KINDS, Stream, Tally, Victim, Wrap};
-use coralmux::proto::owner::owner;
-use coralmux::proto::token::TokenHash;
+use coralmux_proto::owner::owner;
+use coralmux_proto::token::TokenHash;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};

@@ -1,6 +1,7 @@
 //! Tests over the whole library: one binary, a module for each behaviour.
 
 mod agent;
+mod architecture;
 mod client;
 mod drain;
 mod gone;

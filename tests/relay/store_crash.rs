@@ -3,9 +3,9 @@
 //!
 //! The one that gets killed is this test binary again: `child` runs in it when the variable [`CHILD`] is set.
 
-use coralmux::proto::limits::LimitsOverride;
-use coralmux::proto::token::{TokenHash, hex, token_text};
 use coralmux::store::{Opened, Store, TokenRow, Usage, UsageSums};
+use coralmux_proto::limits::LimitsOverride;
+use coralmux_proto::token::{TokenHash, hex, token_text};
 use rusqlite::Connection;
 use std::collections::{HashMap, HashSet};
 use std::fs;

@@ -1,8 +1,8 @@
 //! A disk that is really full. Needs a small file system of its own, and so the right to mount one.
 
-use coralmux::proto::limits::LimitsOverride;
-use coralmux::proto::token::TokenHash;
 use coralmux::store::{OpenError, Store, StoreError, TokenRow, Usage};
+use coralmux_proto::limits::LimitsOverride;
+use coralmux_proto::token::TokenHash;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

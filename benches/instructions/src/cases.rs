@@ -1,18 +1,18 @@
 //! What is counted: fixed inputs, made before the count begins, and a look at the result after it.
 
-use coralmux::e2e::{End, PairingSecret, v1};
 use coralmux::http::{Action, Gate, GateOptions, Parsed, Peer};
-use coralmux::proto::bucket::{Bucket, Rate};
-use coralmux::proto::envelope::{self, Kind, Scanner};
-use coralmux::proto::frame::{self, Opcode};
-use coralmux::proto::limits::Limits;
-use coralmux::proto::owner::owner;
-use coralmux::proto::payload::unmask_and_feed;
-use coralmux::proto::quota::Used;
-use coralmux::proto::token::{Role, TokenHash, TokenKey, token_text};
 use coralmux::session::message::{Ids, RelayMessage};
 use coralmux::session::policy::Policy;
 use coralmux::session::{Session, Verdict};
+use coralmux_e2e::{End, PairingSecret, v1};
+use coralmux_proto::bucket::{Bucket, Rate};
+use coralmux_proto::envelope::{self, Kind, Scanner};
+use coralmux_proto::frame::{self, Opcode};
+use coralmux_proto::limits::Limits;
+use coralmux_proto::owner::owner;
+use coralmux_proto::payload::unmask_and_feed;
+use coralmux_proto::quota::Used;
+use coralmux_proto::token::{Role, TokenHash, TokenKey, token_text};
 use serde_json::value::RawValue;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};

@@ -2,7 +2,7 @@
 //! peer, seals each message that it sends and opens each that it receives. What cannot be opened is an error.
 
 use super::envelope::{ID, Role, text_of};
-use coralmux::e2e::{End, PairingSecret, Reply};
+use coralmux_e2e::{End, PairingSecret, Reply};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;

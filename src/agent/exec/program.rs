@@ -1,9 +1,9 @@
 //! A program under way: its process, its process group, and what it has started beyond that.
 
 use super::{LOOK_INTERVAL, Told};
-use crate::agent::printable::warn;
-use crate::client::random;
-use crate::proto::token::hex;
+use crate::printable::warn;
+use coralmux_client::random;
+use coralmux_proto::token::hex;
 use std::io::{Read, Write};
 use std::process::{Child, ExitStatus};
 use std::sync::mpsc::SyncSender;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::agent::history::{Speaker, Turn};
+use crate::history::{Speaker, Turn};
 use std::thread;
 
 #[derive(Default)]

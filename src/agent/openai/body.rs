@@ -2,7 +2,7 @@
 //! phone sees it.
 
 use super::{BODY_BYTES_MAX, BackendError, WORDS_MAX};
-use crate::client::{lenient, retry_after};
+use coralmux_client::{lenient, retry_after};
 use serde_json::Value;
 use std::io::Read;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Why a model stopped, in the words that servers have for it, and in words for the person.
 
 use super::body::words;
-use crate::agent::backend::Ending;
+use crate::backend::Ending;
 
 /// Why a model stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ mod think;
 
 use super::backend::{Backend, BackendError, Ending, Outcome, Output, Question};
 use super::cancel::Cancel;
-use crate::client::{TlsError, Trust, http_agent, is_of_own_network, proxy_of};
+use coralmux_client::{TlsError, Trust, http_agent, is_of_own_network, proxy_of};
 use mask::Mask;
 use reading::Reading;
 use serde_json::json;

@@ -4,8 +4,8 @@
 use super::reply::{Reply, no_answer, server_error};
 use super::sse::{Kind, Parser, TooLong};
 use super::{BODY_BYTES_MAX, WORDS_MAX, body};
-use crate::agent::backend::{BackendError, Outcome, Output};
-use crate::client::lenient;
+use crate::backend::{BackendError, Outcome, Output};
+use coralmux_client::lenient;
 use serde_json::value::RawValue;
 use serde_json::{Deserializer, Value};
 

@@ -4,7 +4,7 @@
 use super::body::{self, words};
 use super::finish::{self, Finish};
 use super::think::Filter;
-use crate::agent::backend::{BackendError, Outcome, Output};
+use crate::backend::{BackendError, Outcome, Output};
 use serde_json::Value;
 
 /// Where servers put a model's thoughts.

@@ -1,6 +1,6 @@
 //! What an AI server is asked: the conversation in the form of OpenAI's chat API.
 
-use crate::agent::history::Turn;
+use crate::history::Turn;
 use serde_json::{Value, json};
 
 /// The messages of a conversation. Many models take only roles that alternate: what one side said in several turns,
@@ -37,8 +37,8 @@ fn text(turn: &Turn) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::backend::Image;
-    use crate::agent::history::Speaker;
+    use crate::backend::Image;
+    use crate::history::Speaker;
 
     fn turn(speaker: Speaker, text: &str) -> Turn {
         Turn::new(speaker, text.to_owned(), Vec::new(), 0)

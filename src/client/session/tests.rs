@@ -1,7 +1,7 @@
 use super::*;
-use crate::client::options::{Encryption, HEAL_INTERVAL};
-use crate::e2e::PairingSecret;
-use crate::proto::token::Role;
+use crate::options::{Encryption, HEAL_INTERVAL};
+use coralmux_e2e::PairingSecret;
+use coralmux_proto::token::Role;
 
 fn options(role: Role, encryption: Encryption) -> Options {
     Options { encryption, ..Options::new("ws://relay".parse().unwrap(), "oc_pair_00", role) }

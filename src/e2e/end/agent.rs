@@ -1,13 +1,13 @@
 //! The agent's side of a key exchange: it announces itself, and answers.
 
 use super::{End, Keys, Reply, Step};
-use crate::e2e::error::ExchangeError;
-use crate::e2e::payload::{Exchange, received};
-use crate::e2e::{draw, v1, v2};
+use crate::error::ExchangeError;
+use crate::payload::{Exchange, received};
+use crate::{draw, v1, v2};
 use serde_json::value::RawValue;
 
 /// Openings that are remembered, so that none is taken twice. What is forgotten costs a phone one more opening.
-pub(in crate::e2e) const OPENINGS_MAX: usize = 1024;
+pub(crate) const OPENINGS_MAX: usize = 1024;
 
 impl End {
     /// A new announcement. In version 1 the old key goes with the old pair; in version 2 the old keys stay until a

@@ -1,9 +1,9 @@
 //! The phone's side of a key exchange: it answers the agent's announcements.
 
 use super::{End, Keys, Reply, Step};
-use crate::e2e::error::ExchangeError;
-use crate::e2e::payload::{Exchange, Received, received};
-use crate::e2e::{draw, v1, v2};
+use crate::error::ExchangeError;
+use crate::payload::{Exchange, Received, received};
+use crate::{draw, v1, v2};
 use serde_json::value::RawValue;
 
 impl End {

@@ -1,7 +1,7 @@
 //! Known answers: those of the standards, and the vectors that all implementations share.
 
 use super::{TOKEN, raw, reply};
-use crate::e2e::*;
+use crate::*;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};

@@ -1,7 +1,7 @@
 //! Whatever stands between two ends: random payloads, changed, cut, doubled, dropped and mixed up at random.
 
 use super::{TOKEN, counting, pair, raw, secret};
-use crate::e2e::*;
+use crate::*;
 use proptest::prelude::*;
 use serde_json::Value;
 use serde_json::value::RawValue;

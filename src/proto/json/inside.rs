@@ -1,7 +1,7 @@
 //! The inside of strings, numbers and literals: what is cut by the end of a piece, and what is not plain text.
 
 use super::{Checker, State, Wanted, unexpected};
-use crate::proto::scan;
+use crate::scan;
 
 /// The first bytes of a decoded key: enough to tell whether it is one of those wanted.
 #[derive(Clone, Copy, Debug)]

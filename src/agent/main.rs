@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ExitCode::from(coralmux::agent::run(std::env::args_os()))
+    ExitCode::from(coralmux_agent::run(std::env::args_os()))
 }

@@ -4,8 +4,6 @@
 //! [`Pool`], and the chunks and allocations that are handed to [`Ring::send`] and [`Ring::fill`] and
 //! come back with the [`Completion`]. This is the only module with `unsafe`. It takes no protocol decision.
 
-#![allow(unsafe_code)]
-
 pub mod buffers;
 pub mod chunk;
 mod completion;

@@ -22,9 +22,9 @@ mod v2;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use gcm::TAG_BYTES;
+pub use gcm::TAG_BYTES;
 
-use crate::proto::limits::MESSAGE_BYTES_MAX;
+use coralmux_proto::limits::MESSAGE_BYTES_MAX;
 
 pub use end::{DECRYPTION_FAILED, End, Opened, Protection, Reply, Step};
 pub use error::{ExchangeError, KeyError, OpenError, SealError};
@@ -37,7 +37,7 @@ pub use secret::PairingSecret;
 pub const PAYLOAD_BYTES_MAX: usize = (MESSAGE_BYTES_MAX - ENVELOPE_BYTES) / 4 * 3 - TAG_BYTES;
 
 /// What an envelope has beside its payload, encryption's own fields among them, is not longer.
-pub(crate) const ENVELOPE_BYTES: usize = 1024;
+pub const ENVELOPE_BYTES: usize = 1024;
 
 /// Messages that one key may seal. Far below what AES-GCM bears, and for version 1's random nonces within the 2^32
 /// of NIST SP 800-38D, section 8.3.

@@ -24,10 +24,11 @@ mod utf8;
 
 pub use serve::{Ending, Settings, serve};
 
-use crate::client::{Backoff, Client, Encryption, RegisterError, RelayUrl, StartError, Trust, random, register};
-use crate::e2e::{Link, PairingSecret};
-use crate::proto::token::Role;
 use backend::Backend;
+use coralmux_client::{
+    Backoff, Client, Encryption, Link, PairingSecret, RegisterError, RelayUrl, Role, StartError, Trust, random,
+    register,
+};
 use openai::OpenAi;
 use options::{BackendOptions, E2e, Options, Pairing, Task};
 use printable::{printable, warn};
@@ -140,7 +141,7 @@ fn start(options: &Options) -> Result<Ending, Failure> {
             say(&format!("The pairing link is shown on a terminal only, or by `{}`.", link_command(&options.pairing)))
         }
     }
-    let mut client = crate::client::Options::new(relay.clone(), state.token.clone(), Role::Agent);
+    let mut client = coralmux_client::Options::new(relay.clone(), state.token.clone(), Role::Agent);
     client.trust = trust;
     client.encryption = link.secret.map_or(Encryption::Version1, Encryption::Version2);
     let (client, events) = Client::start(client)?;
@@ -199,7 +200,7 @@ fn state_path(pairing: &Pairing) -> Result<PathBuf, StateError> {
 
 /// Shows a line to the person; one that cannot be written is nobody's loss.
 pub fn say(line: &str) {
-    crate::console::say(line);
+    coralmux_console::say(line);
 }
 
 /// Whether standard output is a terminal that takes colours (<https://no-color.org>).

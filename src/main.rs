@@ -2,7 +2,8 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-use coralmux::{cli, config, console, server, telemetry};
+use coralmux::{cli, config, demo, server, telemetry};
+use coralmux_console as console;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -17,7 +18,7 @@ fn main() -> ExitCode {
     let mut args: Vec<_> = std::env::args_os().collect();
     if args.get(1).is_some_and(|first| first == "demo") {
         args.splice(..2, ["coralmux-relay demo".into()]);
-        return demo(args, inherited);
+        return ExitCode::from(demo::run(args, inherited));
     }
     if let Some(exit_code) = cli::run(&args) {
         return ExitCode::from(exit_code);
@@ -44,15 +45,4 @@ fn main() -> ExitCode {
     let exit_code = server::run(&config, inherited);
     telemetry::log::flush();
     ExitCode::from(exit_code)
-}
-
-#[cfg(feature = "agent")]
-fn demo(args: Vec<std::ffi::OsString>, inherited: server::Inherited) -> ExitCode {
-    ExitCode::from(coralmux::demo::run(args, inherited))
-}
-
-#[cfg(not(feature = "agent"))]
-fn demo(_: Vec<std::ffi::OsString>, _: server::Inherited) -> ExitCode {
-    console::warn("coralmux-relay: this program was built without the agent, which the demo needs");
-    ExitCode::from(server::exit::CONFIG)
 }

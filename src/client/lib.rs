@@ -8,8 +8,7 @@
 //! send in clear what is to be encrypted, and never come back after 4001, 4002 or `auth.fail`.
 //!
 //! ```no_run
-//! use coralmux::client::{Client, Event, Options};
-//! use coralmux::proto::token::Role;
+//! use coralmux_client::{Client, Event, Options, Role};
 //!
 //! let options = Options::new("wss://relay.example.com".parse()?, "oc_pair_...", Role::Agent);
 //! let (client, events) = Client::start(options)?;
@@ -32,7 +31,7 @@ mod connect;
 mod connection;
 mod envelope;
 mod event;
-pub(crate) mod lenient;
+pub mod lenient;
 mod options;
 mod refusal;
 mod register;
@@ -45,24 +44,20 @@ mod tunnel;
 mod url;
 mod worker;
 
-pub use crate::proto::limits::MESSAGE_BYTES_MAX;
-#[cfg(feature = "agent")]
-pub(crate) use backoff::Backoff;
-#[cfg(feature = "agent")]
-pub(crate) use envelope::{random, unix_ms};
+pub use backoff::Backoff;
+pub use coralmux_e2e::{Link, PairingSecret};
+pub use coralmux_proto::limits::MESSAGE_BYTES_MAX;
+pub use coralmux_proto::token::Role;
+pub use envelope::{random, unix_ms};
 pub use event::{Event, Message, PeerError, Reason};
 pub use options::{Encryption, Options, Trust};
-pub use register::{RegisterError, http_agent, register};
-#[cfg(feature = "agent")]
-pub(crate) use register::{proxy_of, retry_after};
+pub use register::{RegisterError, http_agent, proxy_of, register, retry_after};
 pub use stream::{ANSWER_BYTES_MAX, Stream};
 pub use tls::TlsError;
-#[cfg(feature = "agent")]
-pub(crate) use url::is_of_own_network;
-pub use url::{RelayUrl, UrlError};
+pub use url::{RelayUrl, UrlError, is_of_own_network};
 
-use crate::e2e::{ENVELOPE_BYTES, TAG_BYTES};
 use connect::Way;
+use coralmux_e2e::{ENVELOPE_BYTES, TAG_BYTES};
 use mio::{Poll, Token, Waker};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
