@@ -12,9 +12,9 @@ const PROTOCOLS = ['http:', 'https:', 'mailto:'];
 
 export class TooMany extends Error {}
 
-// Long runs of marks and words without end, laid out as one, would keep the page busy.
+// Long runs of marks and words, laid out as one, would keep the page busy.
 const RUN = /^[\p{M}\p{Cf}]|[\p{M}\p{Cf}]{32}|\S{500}/gu;
-// So much text is laid out at once.
+// Text is laid out in such parts.
 export const CHUNK = 16_384;
 
 // A text, with places to part it at. They are elements: the text stays what it was.
@@ -49,7 +49,7 @@ export function grow(text, more) {
 // What reads like an address: with a scheme, or with a name that has a dot in it.
 const ADDRESS = /:\/\/|[^\s.。@]@[^\s.。]|[^\s.。][.。][^\s.。]{2,}/;
 
-// A text that reads like an address, but not like that of the link, is followed by where the link really goes.
+// A text that reads like another address than the link's is followed by where the link goes.
 export function labelOf(label, target) {
   const { host, pathname, protocol } = new URL(target);
   const read = label.normalize('NFKC').trim().toLowerCase();
@@ -130,6 +130,8 @@ export class Builder {
   #code(content, info = '') {
     const language = info.trim().split(/\s/)[0];
     const pre = scrolling(this.#make('pre', this.#make('code', content)), language ? `Code, ${language}` : 'Code');
+    // Long lines wrap: laid out as one, each would keep the page busy.
+    if (/^.{2000}/m.test(content)) pre.className = 'raw';
     const block = this.#make('div', pre);
     block.className = 'code';
     if (!language && !navigator.clipboard) return block;
@@ -166,7 +168,7 @@ export class Builder {
     }
   }
 
-  // A link, or where there may be none, a place for its text and for where it wanted to lead.
+  // A link, or a place for its text and for where it wanted to lead.
   #openLink({ attrs, markup }, name, open) {
     const written = new Map(attrs).get(name);
     const may = open.every(({ tagName }) => tagName !== 'A') && mayLeadTo(written);
@@ -217,7 +219,7 @@ function chunks(text) {
   return made;
 }
 
-// What is too wide scrolls by itself, so that a keyboard has to reach it.
+// What scrolls by itself has to be reached by keyboard.
 function scrolling(made, label) {
   made.tabIndex = 0;
   made.setAttribute('role', 'group');

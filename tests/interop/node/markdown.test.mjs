@@ -274,3 +274,21 @@ test('text made to keep the browser busy with its layout is cut into small parts
     assert.ok(shown.run <= 501 && shown.longest <= 20_000 && shown.lost === 0, `${JSON.stringify(text.slice(0, 9))}: ${JSON.stringify(shown)}`);
   }
 });
+
+test('a line of code that would keep the page busy wraps, and others scroll', async () => {
+  const mixed = 'a\u05d0'.repeat(40_000);
+  const drawn = await phone.page.evaluate(async (lines) => {
+    const { Drawing } = await import('./phone/drawing.js');
+    const body = document.createElement('div');
+    body.className = 'agent';
+    document.body.append(body);
+    return lines.map((line) => {
+      body.replaceChildren();
+      new Drawing(body).show(`\`\`\`\n${line}\nshort\n\`\`\`\n`, true);
+      const pre = body.querySelector('pre');
+      return { scrolls: pre.scrollWidth > pre.clientWidth, height: pre.offsetHeight, text: pre.textContent };
+    });
+  }, [mixed, `${'word '.repeat(399)}`, 'x']);
+  assert.deepEqual(drawn.map(({ scrolls }) => scrolls), [false, true, false]);
+  assert.ok(drawn[0].height > 10 * drawn[1].height && drawn[0].text === `${mixed}\nshort`, `${drawn[0].height}`);
+});
