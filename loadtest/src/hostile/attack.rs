@@ -2,16 +2,14 @@
 
 use crate::adversary::{Attacker, Kind, Stream, Tally, Victim, Wrap};
 use crate::target::Target;
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use rustls::StreamOwned;
 use std::io;
 use std::net::TcpStream;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::thread::JoinHandle;
-
-/// So much less than the measuring thread gets of the core they share: what that measures is to be the relay.
-const NICE: i32 = 5;
+use std::thread::{Builder, JoinHandle};
 
 /// An attack that goes on until this goes.
 pub(super) struct Attack {
@@ -25,15 +23,19 @@ impl Attack {
     pub(super) fn start(target: &Target, tokens: &[String], kinds: &[&'static Kind]) -> Result<Self> {
         let mut attack = Self { over: Arc::default(), tally: Arc::default(), threads: Vec::new() };
         let victim = victim(target);
-        for (token, kind) in tokens.iter().zip(kinds.iter().cycle()) {
-            let (over, tally) = (Arc::clone(&attack.over), Arc::clone(&attack.tally));
-            let (victim, token, kind) = (victim.clone(), token.clone(), *kind);
-            attack.threads.push(std::thread::Builder::new().name(kind.name.to_owned()).spawn(move || {
-                // Where it may not, what is measured is somewhat worse than it is.
-                let _ = rustix::process::nice(NICE);
-                Attacker { victim: &victim, token: &token, over: &over, tally: &tally }.run(kind);
-            })?);
-        }
+        // Threads are scheduled as the one that starts them.
+        let begin = || -> Result<()> {
+            step_back();
+            for (token, kind) in tokens.iter().zip(kinds.iter().cycle()) {
+                let (over, tally) = (Arc::clone(&attack.over), Arc::clone(&attack.tally));
+                let (victim, token, kind) = (victim.clone(), token.clone(), *kind);
+                attack.threads.push(Builder::new().name(kind.name.to_owned()).spawn(move || {
+                    Attacker { victim: &victim, token: &token, over: &over, tally: &tally }.run(kind);
+                })?);
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| scope.spawn(begin).join()).map_err(|_| anyhow!("cannot begin"))??;
         Ok(attack)
     }
 
@@ -49,6 +51,16 @@ impl Drop for Attack {
         self.over.store(true, Relaxed);
         // One that panicked has said so.
         self.threads.drain(..).for_each(|thread| drop(thread.join()));
+    }
+}
+
+/// This thread, and those that it starts, run only while no other wants the core: what the measuring thread, which shares
+/// it, measures is to be the relay, and not how long the scheduler lets an attacker go on.
+fn step_back() {
+    let thread = rustix::thread::gettid().to_string();
+    let outcome = Command::new("chrt").args(["--idle", "--pid", "0", &thread]).stderr(Stdio::null()).status();
+    if !outcome.is_ok_and(|status| status.success()) {
+        eprintln!("chrt (util-linux) cannot make the attackers yield the core: what is measured is worse than it is");
     }
 }
 
