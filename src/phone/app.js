@@ -1,5 +1,4 @@
-// The page: puts link, channel, conversation and history together. State lives here and in `Channel`; the elements only
-// show it.
+// The page: link, channel, conversation and history together. State lives here and in `Channel`; elements only show it.
 
 import { Answers } from './answers.js';
 import { Channel } from './channel.js';
@@ -15,18 +14,18 @@ import { ENDED, errorText, missedText, plainText, presence, security, unverified
 
 const $ = (id) => document.getElementById(id);
 
-// A longer text would not fit into a message whatever it is made of.
+// A longer text might not fit into a message.
 const TEXT_CHARACTERS_MAX = 200_000;
-// What the browser itself does is not waited for longer than this.
+// The browser itself is not waited for longer.
 const BROWSER_MS = 3_000;
 const PICTURES_MS = 20_000;
 // How many messages wait for the agent at most.
 const WAITING_MAX = 10;
-// Of so many sent messages it is known which one an error is about.
+// So many sent messages can be told from their errors.
 const SENT_MAX = 50;
 // How often an answer under way is written to the history.
 const KEEP_EVERY_MS = 2_000;
-// So many notes are on the screen at most, and so many of each visit are kept: others may cause them, without end.
+// Notes on the screen, and of each visit: others may cause them without end.
 const NOTES_MAX = 20;
 const NOT_REMOVED = 'This browser’s storage does not answer. What it kept of the conversation may still be there.';
 const NAME = 'My agent';
@@ -572,7 +571,7 @@ $('text').onkeydown = (event) => {
 };
 $('text').onpaste = (event) => {
   const images = [...event.clipboardData.files].filter((file) => file.type.startsWith('image/'));
-  // Programs for texts and tables put a picture beside the text that was copied: it is the text that is meant.
+  // Where a picture stands beside the text that was copied, the text is meant.
   if (!images.length || event.clipboardData.getData('text/plain')) return;
   event.preventDefault();
   attach(images);

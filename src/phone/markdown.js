@@ -130,8 +130,8 @@ export class Builder {
   #code(content, info = '') {
     const language = info.trim().split(/\s/)[0];
     const pre = scrolling(this.#make('pre', this.#make('code', content)), language ? `Code, ${language}` : 'Code');
-    // Long lines wrap: laid out as one, each would keep the page busy.
-    if (/^.{2000}/m.test(content)) pre.className = 'raw';
+    // Laid out in both directions, so many runs would keep the page busy.
+    if (content.split(/[\u0590-\u08ff]+/).length > 5_000) pre.style.unicodeBidi = 'bidi-override';
     const block = this.#make('div', pre);
     block.className = 'code';
     if (!language && !navigator.clipboard) return block;
