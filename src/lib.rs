@@ -11,6 +11,7 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod http;
+pub mod preflight;
 pub mod server;
 pub mod session;
 pub mod shard;

@@ -17,7 +17,7 @@ mod value;
 
 pub use admin_key::{AdminKeyError, KeyOrigin, admin_key, admin_key_file, admin_key_kept};
 pub use error::{ConfigError, Origin};
-pub use secret::Secret;
+pub use secret::{Secret, WEAK_KEY};
 pub use settings::settings_table;
 pub use tls::{Listen, PairFiles, Tls};
 

@@ -301,8 +301,14 @@ fn origins_are_checked_only_where_the_operator_restricts_them() {
     assert_eq!(action(&gate(), &with("https://evil.example")), upgraded);
     assert_eq!(action(&restricted, &with("https://APP.example.com")), upgraded);
     assert_eq!(action(&restricted, &format!("{UPGRADE}\r\n")), upgraded, "no browser");
-    for other in ["https://evil.example", "http://app.example.com", "https://app.example.com.evil.example", "null", ""]
-    {
+    for other in [
+        "https://evil.example",
+        "http://app.example.com",
+        "https://app.example.com:8443",
+        "https://app.example.com.evil.example",
+        "null",
+        "",
+    ] {
         let text = response(&restricted, &with(other));
         assert!(text.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{other}: {text}");
     }

@@ -1,17 +1,13 @@
 //! What is said once, when the relay is ready.
 
 use super::listeners::Listeners;
-use crate::config::{Config, Secret};
+use crate::config::{Config, Secret, WEAK_KEY};
 use crate::console;
 use crate::shard::shared::Caps;
 use crate::sys::net::is_public;
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
-
-/// What is said of an admin key that can be found by trying.
-pub(crate) const WEAK_KEY: &str = "the admin key is short or monotonous: whoever finds it by trying may do everything; take one of \
-                                   32 random bytes, such as `openssl rand -hex 32` makes";
 
 /// The relay accepts connections from now on.
 pub(super) fn ready(config: &Config, listeners: &Listeners, http_addrs: &[SocketAddr], caps: &Caps, tokens: usize) {

@@ -6,7 +6,7 @@ pub const OK: u8 = 0;
 pub const FAILURE: u8 = 1;
 /// A flag, an environment variable or the configuration file is wrong. Also what clap exits with.
 pub const CONFIG: u8 = 2;
-/// The machine lacks something that the relay needs: see [`super::preflight`].
+/// The machine lacks something that the relay needs: see [`crate::preflight`].
 pub const PREFLIGHT: u8 = 3;
 /// The store cannot be opened or read.
 pub const STORE: u8 = 4;

@@ -4,8 +4,8 @@
 use super::exit;
 use crate::config::Config;
 use crate::console;
+use crate::sys::listen::reachable;
 use crate::tls::certificate::provider;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use ureq::tls::TlsConfig;
 
@@ -55,31 +55,5 @@ fn ask(url: &str) -> Result<(), String> {
     match answer.status().as_u16() {
         200 => Ok(()),
         status => Err(format!("the relay answers {status}")),
-    }
-}
-
-/// Where a relay that listens on `addr` can be reached from the same machine.
-pub(crate) fn reachable(mut addr: SocketAddr) -> SocketAddr {
-    if addr.ip().is_unspecified() {
-        // Where there is no IPv6, `[::]` stands for all of IPv4; where there is, it stands for both.
-        addr.set_ip(Ipv4Addr::LOCALHOST.into());
-    }
-    addr
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_interface_is_asked_on_this_machine() {
-        for (listens, asked) in [
-            ("0.0.0.0:80", "127.0.0.1:80"),
-            ("[::]:8080", "127.0.0.1:8080"),
-            ("[::1]:8080", "[::1]:8080"),
-            ("192.0.2.7:8080", "192.0.2.7:8080"),
-        ] {
-            assert_eq!(reachable(listens.parse().unwrap()).to_string(), asked);
-        }
     }
 }

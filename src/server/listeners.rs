@@ -4,10 +4,10 @@ use super::inherited::Inherited;
 use super::{Failure, exit};
 use crate::config::Listen;
 use crate::shard::mail::Listener;
-use socket2::{Domain, Protocol, Socket, Type};
+use crate::sys::listen::{bind_anywhere, bind_one};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
+use std::time::Duration;
 
 /// Connections that wait to be accepted, for each shard.
 const BACKLOG: i32 = 4096;
@@ -73,56 +73,6 @@ fn bind_all(listen: Listen, echo: bool, of_shards: &mut [Vec<Listener>]) -> io::
         listeners.push(Listener { socket: socket.into(), inherited: false, echo, tls: listen.tls });
     }
     Ok(bound)
-}
-
-/// Whether the relay could listen there now, for who wants to know it beforehand.
-///
-/// # Errors
-/// What the system says, as at the start; a port that is in use is not waited for.
-pub(crate) fn try_bind(addr: SocketAddr) -> io::Result<()> {
-    bind_anywhere(addr, Duration::ZERO).map(drop)
-}
-
-/// As [`bind_alone`], and with what it was bound to.
-fn bind_anywhere(addr: SocketAddr, patience: Duration) -> io::Result<(Socket, SocketAddr)> {
-    match bind_alone(addr, patience) {
-        Ok(socket) => Ok((socket, addr)),
-        Err(error) if error.kind() != io::ErrorKind::AddrInUse && addr.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
-            // A machine without IPv6: every interface is then every IPv4 one.
-            let addr = SocketAddr::from((Ipv4Addr::UNSPECIFIED, addr.port()));
-            Ok((bind_alone(addr, patience)?, addr))
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Listens without sharing the port, for a second relay of the same user could share it unseen. A relay that was killed
-/// leaves its port to the kernel for a moment, which takes its rings apart in the background: that is waited for.
-fn bind_alone(addr: SocketAddr, patience: Duration) -> io::Result<Socket> {
-    let given_up_at = Instant::now() + patience;
-    loop {
-        match bind_one(addr, false).and_then(|socket| socket.listen(1).map(|()| socket)) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < given_up_at => {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            bound => return bound,
-        }
-    }
-}
-
-fn bind_one(addr: SocketAddr, shared: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    if shared {
-        socket.set_reuse_port(true)?;
-    }
-    if addr.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    // Accepted sockets have it from their listener, which spares a call for each.
-    socket.set_tcp_nodelay(true)?;
-    socket.bind(&addr.into())?;
-    Ok(socket)
 }
 
 fn failure(addr: SocketAddr, flag: &str, error: &io::Error) -> Failure {

@@ -4,6 +4,7 @@
 //! two addresses may share one (with 65,536 slots, rarely), and then share their allowance. Memory stays the same
 //! however many addresses come.
 
+use crate::sys::net::counted_as;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -62,16 +63,7 @@ impl Addresses {
     }
 
     fn slot(&self, address: IpAddr) -> usize {
-        self.hasher.hash_one(network_of(address)) as usize % SLOTS
-    }
-}
-
-/// What counts as one address: an IPv4 address, or an IPv6 /64, for a client has a whole one to choose from. Those that are
-/// given to clients keep apart from IPv4 by their upper half; `::/64`, where `::1` is, may be taken for an IPv4 address.
-pub(super) fn network_of(address: IpAddr) -> u64 {
-    match address {
-        IpAddr::V4(v4) => u64::from(v4.to_bits()),
-        IpAddr::V6(v6) => (v6.to_bits() >> 64) as u64,
+        self.hasher.hash_one(counted_as(address)) as usize % SLOTS
     }
 }
 

@@ -2,12 +2,12 @@
 //! the one that has kept the relay waiting for longest gives way.
 
 use super::Shard;
-use super::addresses::network_of;
 use super::bounds::NEWCOMER_GRACE;
 use super::close::CloseReason;
 use super::connection::{Early, Phase};
 use super::mail::Mail;
 use crate::ring::Conn;
+use crate::sys::net::counted_as;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
@@ -20,7 +20,7 @@ const LOOKED_AT_MAX: usize = 128;
 pub(super) struct Newcomers {
     all: BTreeMap<u64, Conn>,
     /// Those that count for an address, by its network first.
-    counted: BTreeMap<(u64, u64), Conn>,
+    counted: BTreeMap<(IpAddr, u64), Conn>,
     /// The tick at which other shards were last asked to make room.
     asked_at: Option<u32>,
 }
@@ -30,7 +30,7 @@ impl Newcomers {
     pub(super) fn insert(&mut self, conn: Conn, early: &Early) {
         self.all.insert(early.serial, conn);
         if let Some(address) = early.counted {
-            self.counted.insert((network_of(address), early.serial), conn);
+            self.counted.insert((counted_as(address), early.serial), conn);
         }
     }
 
@@ -43,13 +43,13 @@ impl Newcomers {
     /// A connection counts for its address no more.
     fn forget(&mut self, early: &Early) {
         if let Some(address) = early.counted {
-            self.counted.remove(&(network_of(address), early.serial));
+            self.counted.remove(&(counted_as(address), early.serial));
         }
     }
 
     /// Those that came first: of one address, or of all.
     fn first(&self, address: Option<IpAddr>) -> Vec<Conn> {
-        match address.map(network_of) {
+        match address.map(counted_as) {
             Some(network) => {
                 let of_network = self.counted.range((network, 0)..=(network, u64::MAX));
                 of_network.take(LOOKED_AT_MAX).map(|(_, &conn)| conn).collect()

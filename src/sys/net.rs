@@ -71,12 +71,15 @@ impl fmt::Display for Network {
     }
 }
 
+/// The network of one IPv6 client, which has all of its addresses to choose from.
+const CLIENT_BITS: u8 = 64;
+
 /// The address that limits for each address count: an IPv6 /64 counts as one (wire contract, limits), and an
 /// IPv4-mapped IPv6 address as the IPv4 address in it.
 #[must_use]
 pub fn counted_as(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
-        IpAddr::V6(address) => masked(IpAddr::V6(address), 64),
+        IpAddr::V6(address) => masked(IpAddr::V6(address), CLIENT_BITS),
         address => address,
     }
 }
@@ -106,7 +109,7 @@ pub struct Group {
 /// IPv4 address; of IPv6 the /64 that counts as one address, and the /56 and /48 that a home or a company has all of.
 pub fn groups_of(address: IpAddr) -> impl Iterator<Item = (Group, u64)> {
     let address = address.to_canonical();
-    let all: &[(u8, u64)] = if address.is_ipv4() { &[(32, 1)] } else { &[(64, 1), (56, 4), (48, 16)] };
+    let all: &[(u8, u64)] = if address.is_ipv4() { &[(32, 1)] } else { &[(CLIENT_BITS, 1), (56, 4), (48, 16)] };
     all.iter().map(move |&(prefix, share)| (Group { network: masked(address, prefix), prefix }, share))
 }
 

@@ -2,9 +2,8 @@
 
 use super::Finding;
 use crate::config::Config;
+use crate::preflight::{KERNEL_MIN, ProbeError, Surroundings, rlimits};
 use crate::ring::probe::{self, Parts, Unfit};
-use crate::server::preflight::{KERNEL_MIN, ProbeError, Surroundings};
-use crate::server::rlimits;
 use crate::sys::time::unix_now;
 use crate::sys::time::write_rfc3339;
 use std::fs;

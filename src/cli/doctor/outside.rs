@@ -1,12 +1,10 @@
 //! What is around the relay: ports, store and key, certificates, names.
 
 use super::{Finding, State};
-use crate::config::{self, Config, MetricsAddr, PairFiles, Secret, admin_key_file};
-use crate::server::announce::WEAK_KEY;
-use crate::server::healthcheck::reachable;
-use crate::server::listeners::try_bind;
+use crate::config::{self, Config, MetricsAddr, PairFiles, Secret, WEAK_KEY, admin_key_file};
 use crate::store::check::{CheckError, Found, check};
 use crate::sys::file::{self, folder_of};
+use crate::sys::listen::{reachable, try_bind};
 use crate::sys::time::unix_now;
 use crate::sys::time::write_rfc3339;
 use crate::tls::acme::Acme;

@@ -4,6 +4,8 @@
 //! it ends the process. So all of this is found out before the first executor is built. The ring itself is tried out in
 //! `ring`; here is only the reading of what was found.
 
+pub mod rlimits;
+
 use std::fmt;
 use std::fs;
 
@@ -152,8 +154,8 @@ impl ProbeError {
         if memlock < MEMLOCK_BYTES_MIN {
             return Err(Self::Memlock { limit: memlock, needed: MEMLOCK_BYTES_MIN });
         }
-        if super::rlimits::connection_capacity(nofile, shards) < CONNECTIONS_MIN {
-            let own = u64::MAX - super::rlimits::connection_capacity(u64::MAX, shards);
+        if rlimits::connection_capacity(nofile, shards) < CONNECTIONS_MIN {
+            let own = u64::MAX - rlimits::connection_capacity(u64::MAX, shards);
             return Err(Self::Nofile { limit: nofile, needed: own + CONNECTIONS_MIN });
         }
         Ok(())
@@ -175,7 +177,7 @@ impl ProbeError {
         }
     }
 
-    /// All of it, as it goes to standard error before the process exits with [`super::exit::PREFLIGHT`].
+    /// All of it, as it goes to standard error before the process exits with code 3.
     #[must_use]
     pub fn report(&self) -> String {
         format!("coralmux-relay cannot start: {self}.\n\nWhat to do:\n{}", self.remedy())
