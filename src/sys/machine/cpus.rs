@@ -1,4 +1,7 @@
 //! Which CPUs the shards may be pinned to.
+//!
+//! The quota is read here, although `available_parallelism` knows quotas too: it rounds them down, so that a quota of one
+//! and a half CPUs would be left with one shard, and it counts CPUs but does not name them.
 
 use super::cgroup;
 use rustix::thread::{CpuSet, sched_getaffinity};
