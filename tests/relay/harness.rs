@@ -172,16 +172,13 @@ impl Relay {
         answer["token"].as_str().unwrap().to_owned()
     }
 
-    /// Two new tokens that live on the same shard.
-    pub(crate) fn two_tokens_of_a_shard(&self) -> (String, String) {
+    /// Tokens that one shard owns.
+    pub(crate) fn tokens_of_a_shard<const COUNT: usize>(&self) -> [String; COUNT] {
         let shard = |token: &str| owner(TokenHash::of(token).key(), SHARDS);
         let first = self.token();
-        loop {
-            let second = self.token();
-            if shard(&second) == shard(&first) {
-                return (first, second);
-            }
-        }
+        let others = std::iter::repeat_with(|| self.token()).filter(|token| shard(token) == shard(&first));
+        let all: Vec<String> = std::iter::once(first.clone()).chain(others).take(COUNT).collect();
+        all.try_into().unwrap()
     }
 
     /// Who is online, as the API tells it.

@@ -5,15 +5,14 @@ use crate::harness::{Client, PING, Raw, Relay, frame, numbered, sized, text};
 use serde_json::json;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Room for one message of the largest size.
 const BUDGET: [&str; 2] = ["--memory-budget", "5MiB"];
 
-/// Two pairs of one shard.
-fn two_pairs(relay: &Relay) -> [(Raw, Raw); 2] {
-    let (first, second) = relay.two_tokens_of_a_shard();
-    [first, second].map(|token| {
+/// Pairs of one shard.
+fn pairs<const COUNT: usize>(relay: &Relay) -> [(Raw, Raw); COUNT] {
+    relay.tokens_of_a_shard().map(|token| {
         let mut agent = Raw::authed(relay, &token, "agent");
         let phone = Raw::authed(relay, &token, "phone");
         assert_eq!(agent.json()["type"], "status");
@@ -30,7 +29,7 @@ fn begin(client: &mut Raw, bytes: &[u8]) {
 #[test]
 fn a_promise_that_nothing_backs_keeps_nobody_waiting() {
     let relay = Relay::start(&BUDGET);
-    let [(_first_agent, mut promising), (mut agent, mut phone)] = two_pairs(&relay);
+    let [(_first_agent, mut promising), (mut agent, mut phone)] = pairs(&relay);
     begin(&mut promising, &text(&sized("file.whole", 5 << 20))[..23]);
     let image = sized("chat.send", 2 << 20);
     phone.write(&text(&image));
@@ -43,7 +42,7 @@ fn a_promise_that_nothing_backs_keeps_nobody_waiting() {
 #[test]
 fn a_message_that_gets_nowhere_gives_its_memory_to_one_that_waits() {
     let relay = Relay::start(&BUDGET);
-    let [(_first_agent, mut stuck), (mut agent, mut phone)] = two_pairs(&relay);
+    let [(_first_agent, mut stuck), (mut agent, mut phone)] = pairs(&relay);
     // Enough of it to be believed in.
     begin(&mut stuck, &text(&sized("file.whole", 5 << 20))[..200_000]);
     let image = sized("chat.send", 2 << 20);
@@ -55,7 +54,7 @@ fn a_message_that_gets_nowhere_gives_its_memory_to_one_that_waits() {
 #[test]
 fn who_waits_for_memory_is_told_in_time_to_try_again_and_its_pings_are_answered() {
     let relay = Relay::start(&BUDGET);
-    let [(mut first_agent, mut steady), (mut agent, mut phone)] = two_pairs(&relay);
+    let [(mut first_agent, mut steady), (mut agent, mut phone)] = pairs(&relay);
     let whole = text(&sized("file.whole", 5 << 20));
     let (first, rest) = whole.split_at(128 << 10);
     begin(&mut steady, first);
@@ -107,4 +106,35 @@ fn small_messages_in_fragments_need_no_memory_of_large_ones() {
     phone.write(&frame(false, 1, &message.as_bytes()[..20]));
     phone.write(&frame(true, 0, &message.as_bytes()[20..]));
     assert_eq!(agent.text(), message);
+}
+
+#[test]
+fn who_waits_first_is_served_first_though_the_next_one_wants_less() {
+    let relay = Relay::start(&BUDGET);
+    let [(mut holding_agent, mut holding), first, second] = pairs(&relay);
+    let whole = text(&sized("file.whole", 5 << 20));
+    let (begun, rest) = whole.split_at(200_000);
+    let sizes = [4 << 20, 2 << 20];
+    // Made before, for who holds memory is not to be slow.
+    let messages = sizes.map(|bytes| text(&sized("chat.send", bytes)));
+    begin(&mut holding, begun);
+    let mut waiting = [first, second];
+    for ((_, phone), message) in waiting.iter_mut().zip(messages) {
+        begin(phone, &message[..100_000]);
+        let mut stream = phone.stream.try_clone().unwrap();
+        std::thread::spawn(move || stream.write_all(&message[100_000..]));
+    }
+    holding.write(rest);
+    assert_eq!(holding_agent.text().len(), 5 << 20);
+    let came = std::thread::scope(|scope| {
+        let read = waiting.each_mut().map(|(agent, _)| {
+            scope.spawn(|| {
+                agent.stream.peek(&mut [0]).unwrap();
+                (Instant::now(), agent.text().len())
+            })
+        });
+        read.map(|thread| thread.join().unwrap())
+    });
+    assert!(came[0].0 < came[1].0, "{came:?}");
+    assert_eq!(came.map(|(_, bytes)| bytes), sizes);
 }

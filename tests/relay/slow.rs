@@ -43,7 +43,7 @@ fn who_fills_a_stuck_peer_is_slowed_and_others_of_the_shard_are_not_until_the_st
     const MESSAGES: usize = 800;
     const MESSAGE_BYTES: usize = 100_000;
     let relay = Relay::start(&["--write-timeout", "2s"]);
-    let (stuck_token, other_token) = relay.two_tokens_of_a_shard();
+    let [stuck_token, other_token] = relay.tokens_of_a_shard();
     let mut agent = Raw::authed(&relay, &stuck_token, "agent");
     let mut phone = authed_narrow(&relay, &stuck_token, "phone");
     assert_eq!(agent.json()["type"], "status");
@@ -142,7 +142,7 @@ fn a_flood_of_pings_and_bad_messages_is_slowed_and_takes_little_memory() {
         ("messages to nobody", text(&numbered("chat.send", 1))),
     ] {
         let relay = Relay::start(&["--write-timeout", "2s"]);
-        let (token, other_token) = relay.two_tokens_of_a_shard();
+        let [token, other_token] = relay.tokens_of_a_shard();
         let mut other = Client::authed(&relay, &other_token, "agent");
         // With its usual receive buffer: with a tiny one, two kernels may drop each other's segments and back off for
         // minutes, though the relay has nothing queued.
