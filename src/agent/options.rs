@@ -209,7 +209,8 @@ impl Task {
             options.token = options.token.take().or_else(|| env("CORALMUX_AGENT_TOKEN"));
             // Not by a value parser: its complaint would show the text, which may be a link with the secret in it.
             if options.token.as_deref().is_some_and(|token| !is_token_text(token)) {
-                let text = "--token (or CORALMUX_AGENT_TOKEN) is no token: `oc_pair_` and 32 of the digits 0-9 and a-f";
+                let text =
+                    "--token (or CORALMUX_AGENT_TOKEN) is not a token: `oc_pair_` and 32 of the digits 0-9 and a-f";
                 return Err(wrong(ErrorKind::ValueValidation, text));
             }
         }

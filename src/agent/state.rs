@@ -46,7 +46,7 @@ pub enum StateError {
         error: io::Error,
     },
     /// It is no state file.
-    #[error("{path} is no state file of an agent: remove it, or name another one with --state", path = .path.display())]
+    #[error("{path} is not a state file of an agent: remove it, or name another one with --state", path = .path.display())]
     Damaged {
         /// The file.
         path: PathBuf,

@@ -155,7 +155,7 @@ impl Session {
         let received = match serde_json::from_str::<Received<'_>>(text) {
             Ok(received) => received,
             Err(_) if !self.authed => {
-                return actions.push(Action::Lost(Reason::Protocol("it sent what is no envelope")));
+                return actions.push(Action::Lost(Reason::Protocol("it sent an invalid envelope")));
             }
             // The relay forwards the peer's bytes, which may be strange: a key twice, half a surrogate pair in the id. It
             // costs that message and nothing else.
@@ -347,7 +347,7 @@ fn refuse(refusal: Refusal, about: Option<&str>, actions: &mut Vec<Action>) {
 fn unreadable(about: Option<&str>, why: &str) -> Action {
     let error = PeerError {
         code: INVALID_MESSAGE.to_owned(),
-        message: format!("a message was passed over, for it cannot be read: {why}"),
+        message: format!("a message was skipped because it cannot be read: {why}"),
         retry_after: None,
         about: about.map(str::to_owned),
         authenticated: false,

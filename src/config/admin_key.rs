@@ -22,7 +22,7 @@ pub enum KeyOrigin {
 #[derive(Debug, thiserror::Error)]
 pub enum AdminKeyError {
     /// Others than the owner may read or write the file, and that could not be changed.
-    #[error("{}: {loose}, and it holds the admin key; if nobody has, `chmod 600` it, else remove it and a new one is made", path.display())]
+    #[error("{}: {loose}, and it holds the admin key; if no one has read it, run `chmod 600`; otherwise remove it, and a new key is generated", path.display())]
     Loose {
         /// The key's file.
         path: PathBuf,
@@ -38,7 +38,7 @@ pub enum AdminKeyError {
         problem: String,
     },
     /// The file cannot be read or written.
-    #[error("{}: the admin key cannot be {verb}: {error}; mend that, or give one with --admin-key or RELAY_ADMIN_KEY", path.display())]
+    #[error("{}: the admin key cannot be {verb}: {error}; fix that, or give one with --admin-key or RELAY_ADMIN_KEY", path.display())]
     Io {
         /// The key's file.
         path: PathBuf,

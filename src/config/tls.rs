@@ -189,7 +189,7 @@ pub(super) fn http_addr(text: &str) -> Result<Vec<SocketAddr>, Wrong> {
 
 /// What is wrong with a key for external account binding, in words without the key.
 pub(super) const NO_BINDING_KEY: &str =
-    "this is no key for external account binding; it takes the CA's HMAC key in base64url";
+    "not a key for external account binding; expected the CA's HMAC key in base64url";
 
 pub(super) fn binding_key(text: &str) -> Result<Vec<u8>, &'static str> {
     let text = text.trim();

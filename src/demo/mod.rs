@@ -224,7 +224,7 @@ fn attend(place: &Place, kept: Option<&Path>, stop: &AtomicBool) {
     let link = Link { token: token.clone(), relay: place.url.to_string(), secret: Some(secret.clone()) };
     say(&format!("\nThe relay runs at {}, with an echo agent.\n", place.url.http()));
     if place.certificate.is_some() {
-        say("Its certificate is its own: the browser warns once, and is told to go on.\n");
+        say("Its certificate is self-signed: the browser warns once; choose to continue.\n");
     }
     match io::stdout().is_terminal() {
         true => say(&instructions(&link, Codes::Browser, has_colours())),

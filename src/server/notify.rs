@@ -60,7 +60,7 @@ impl Notify {
         if self.is_there
             && let Err(error) = sd_notify::notify(what)
         {
-            tracing::warn!(%error, "the service manager cannot be told");
+            tracing::warn!(%error, "cannot notify the service manager");
         }
     }
 }

@@ -128,7 +128,7 @@ impl Running {
             connections,
             window_ms = window.as_millis() as u64,
             deadline_ms = deadline.as_millis() as u64,
-            "draining: nobody new, clients are told to come back; a second signal ends at once"
+            "draining: no new connections, clients are told to reconnect; a second signal exits at once"
         );
         self.notify.stopping(&self.status());
         give_up_after(deadline + LAST_WRITES);

@@ -57,7 +57,7 @@ impl From<OpenError> for CheckError {
             OpenError::Foreign { .. } => Self::Foreign,
             OpenError::Newer { found, known, .. } => Self::Newer { found, known },
             OpenError::Corrupt { detail, .. } => Self::Damaged(detail),
-            OpenError::NotADatabase { .. } => Self::Damaged("it is no SQLite database".to_owned()),
+            OpenError::NotADatabase { .. } => Self::Damaged("it is not an SQLite database".to_owned()),
             OpenError::Permission { detail, .. } | OpenError::Io { detail, .. } => Self::Unreadable(detail),
             other @ (OpenError::MissingDirectory { .. } | OpenError::InUse { .. } | OpenError::DiskFull { .. }) => {
                 Self::Unreadable(other.to_string())

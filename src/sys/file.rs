@@ -17,7 +17,7 @@ pub fn open(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
     match file.metadata()?.is_file() {
         true => Ok(file),
-        false => Err(io::Error::other("it is no file")),
+        false => Err(io::Error::other("not a regular file")),
     }
 }
 
@@ -50,7 +50,7 @@ pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
 /// # Errors
 /// Those of [`read`]; and that it is no UTF-8.
 pub fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
-    String::from_utf8(read(path, bytes_max)?).map_err(|_| io::Error::other("it is no text in UTF-8"))
+    String::from_utf8(read(path, bytes_max)?).map_err(|_| io::Error::other("not valid UTF-8"))
 }
 
 /// Takes the rights of everybody but the owner off a file or directory that is for its owner alone, and says so in the log.
@@ -201,7 +201,7 @@ mod tests {
         mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         for path in [pipe.as_path(), directory.path(), Path::new("/dev/zero")] {
             let error = read(path, 10).unwrap_err().to_string();
-            assert!(error.contains("no file"), "{}: {error}", path.display());
+            assert!(error.contains("not a regular file"), "{}: {error}", path.display());
         }
     }
 

@@ -17,19 +17,19 @@ const CHAIN_MAX: usize = 16;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
     /// The chain has no certificate, or a broken one.
-    #[error("{0}; right is PEM, the server's certificate first and then those that lead to the root")]
+    #[error("{0}; expected PEM, the server's certificate first and then those that lead to the root")]
     Chain(String),
     /// There is no private key, or one that is of no use.
-    #[error("{0}; right is the certificate's private key in PEM (PKCS #8, PKCS #1 or SEC 1), without a passphrase")]
+    #[error("{0}; expected the certificate's private key in PEM (PKCS #8, PKCS #1 or SEC 1), without a passphrase")]
     Key(String),
     /// The key is that of another certificate.
-    #[error("the key does not belong to the certificate ({names}); right is the pair that was made together")]
+    #[error("the key does not belong to the certificate ({names}); expected the pair that was made together")]
     KeyMismatch {
         /// What the certificate is for.
         names: String,
     },
     /// The certificate is not valid any more.
-    #[error("the certificate ({names}) ended {}; right is one that is valid now", write_rfc3339(*.not_after))]
+    #[error("the certificate ({names}) expired on {}; expected one that is valid now", write_rfc3339(*.not_after))]
     Expired {
         /// What the certificate is for.
         names: String,
@@ -37,7 +37,7 @@ pub enum CertificateError {
         not_after: u64,
     },
     /// The certificate is not valid yet.
-    #[error("the certificate ({names}) begins {}; right is one that is valid now, and a clock that is right", write_rfc3339(*.not_before))]
+    #[error("the certificate ({names}) is not valid before {}; check this machine's clock", write_rfc3339(*.not_before))]
     NotYetValid {
         /// What the certificate is for.
         names: String,
@@ -196,9 +196,9 @@ pub(crate) mod tests {
         assert_eq!((certificate.not_before, certificate.not_after), (1_707_350_400, 1_707_436_800));
         assert_eq!(certificate.check_time(1_707_436_800), Ok(()));
         let late = certificate.check_time(1_707_436_801).unwrap_err().to_string();
-        assert!(late.contains("relay.example.com") && late.contains("ended 2024-02-09T00:00:00Z"), "{late}");
+        assert!(late.contains("relay.example.com") && late.contains("expired on 2024-02-09T00:00:00Z"), "{late}");
         let early = certificate.check_time(1_707_350_399).unwrap_err().to_string();
-        assert!(early.contains("begins 2024-02-08T00:00:00Z"), "{early}");
+        assert!(early.contains("not valid before 2024-02-08T00:00:00Z"), "{early}");
     }
 
     #[test]
@@ -239,7 +239,7 @@ pub(crate) mod tests {
             (&chain, &key.replacen("MI", "MJ", 1), "private key"),
         ] {
             let error = Certificate::from_pem(chain.as_bytes(), key.as_bytes()).unwrap_err().to_string();
-            assert!(error.contains(says) && error.contains("right is"), "{says}: {error}");
+            assert!(error.contains(says) && error.contains("; expected "), "{says}: {error}");
             let secret = key.lines().nth(1).unwrap_or("no such line");
             assert!(!error.contains(secret), "{error}");
         }

@@ -32,7 +32,7 @@ pub const FILE_BYTES_MAX: u64 = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum FilesError {
     /// One cannot be read.
-    #[error("--{flag} {}: cannot be read: {error}; right is a PEM file that this process may read", path.display())]
+    #[error("--{flag} {}: cannot be read: {error}; expected a PEM file that this process may read", path.display())]
     Io {
         /// The flag's name.
         flag: &'static str,
@@ -302,11 +302,11 @@ mod tests {
         fs::remove_file(&files.key).unwrap();
         assert!(look(&mut pair).contains("No such file"), "{}", files.fault(now()));
         fs::create_dir(&files.key).unwrap();
-        assert!(look(&mut pair).contains("no file"), "{}", files.fault(now()));
+        assert!(look(&mut pair).contains("not a regular file"), "{}", files.fault(now()));
         fs::remove_dir(&files.key).unwrap();
         // One that nobody writes into.
         mknodat(CWD, &files.key, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-        assert!(look(&mut pair).contains("no file"), "{}", files.fault(now()));
+        assert!(look(&mut pair).contains("not a regular file"), "{}", files.fault(now()));
         assert!(!files.certificates.is_valid(now(), pair.place));
         fs::remove_file(&files.key).unwrap();
         files.write(&["a.example"]);
@@ -364,7 +364,7 @@ mod tests {
         files.replace(&files.key, &key);
         pair.reload(now());
         assert_eq!(files.loads_and_failures(), (1, 1));
-        assert!(files.fault(now()).contains("not renewed") && files.fault(now()).contains("ended 2024"));
+        assert!(files.fault(now()).contains("not renewed") && files.fault(now()).contains("expired on 2024"));
     }
 
     fn ended_pem() -> (String, String) {

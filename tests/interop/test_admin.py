@@ -91,7 +91,7 @@ def test_a_file_of_certificates_that_is_none_is_named_and_not_waited_for(admin):
     os.mkfifo(pipe)
     none = pathlib.Path(admin.relay.directory, "none.pem")
     none.write_text("no certificate\n")
-    for path, wrong in ((pipe, "it is no file"), (none, "holds no certificate"), (none.with_name("x"), "No such file")):
+    for path, wrong in ((pipe, "not a regular file"), (none, "holds no certificate"), (none.with_name("x"), "No such file")):
         done = admin.run("--ca", path, "tokens", "list")
         assert (done.returncode, done.stdout) == (1, ""), done
         assert f"{path}: {wrong}" in done.stderr

@@ -137,7 +137,7 @@ async def test_a_server_that_hangs_is_given_up(start_agent, said):
     [
         (event("half"), "middle of its answer"),
         (event("half") + b'data: {"error": {"message": "out of memory"}}\n\n', "out of memory"),
-        (event("half") + b"data: <html>\n\n", "no answer"),
+        (event("half") + b"data: <html>\n\n", "invalid answer"),
     ],
 )
 async def test_an_answer_that_breaks_off_is_an_error_behind_what_came(start_agent, stream, words):

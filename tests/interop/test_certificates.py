@@ -93,7 +93,7 @@ def test_what_cannot_be_presented_is_told_and_the_relay_starts_and_heals(start_r
         (broken, good[1], ["--tls-cert", "link.pem", "PEM"]),
         (good[0], broken, ["--tls-key", "link.key", "private key"]),
         (good[0], other[1], ["--tls-cert", "--tls-key", "does not belong"]),
-        (*ended, ["--tls-cert", "link.pem", "ended 20"]),
+        (*ended, ["--tls-cert", "link.pem", "expired on 20"]),
     ]:
         links = [tmp_path / "link.pem", tmp_path / "link.key"]
         for path, source in zip(links, (cert, key)):

@@ -109,4 +109,4 @@ def test_the_key_does_not_follow_a_redirect(tmp_path):
 
 def test_plain_http_to_another_machine_is_warned_of(tmp_path):
     done = admin(tmp_path, "http://relay.invalid", NO_PROXY="*")
-    assert done.returncode == 1 and "relay.invalid is asked without TLS" in done.stderr
+    assert done.returncode == 1 and "relay.invalid is contacted without TLS" in done.stderr

@@ -51,9 +51,7 @@ impl Finish {
             Self::Length => ("length", "The answer was cut off: the model's length limit was reached.".to_owned()),
             Self::Filter => ("content_filter", "The answer was cut off by the AI server's content filter.".to_owned()),
             Self::Tools => ("tool_calls", "The model wanted to use a tool, and this agent has none.".to_owned()),
-            Self::Other(reason) => {
-                ("other", format!("The AI server ended the answer for a reason of its own: {reason}."))
-            }
+            Self::Other(reason) => ("other", format!("The AI server ended the answer for another reason: {reason}.")),
         };
         Some(Ending { finish, notice })
     }
@@ -71,7 +69,7 @@ impl Finish {
             Some(Self::Length) => "the model's length limit was reached before its first word".to_owned(),
             Some(Self::Filter) => "the AI server's content filter withheld the answer".to_owned(),
             Some(Self::Tools) => "the model wanted to use a tool, and this agent has none".to_owned(),
-            Some(Self::Other(reason)) => format!("the AI server gave no answer, for a reason of its own: {reason}"),
+            Some(Self::Other(reason)) => format!("the AI server gave no answer, for another reason: {reason}"),
         }
     }
 }

@@ -222,7 +222,7 @@ impl Reply {
 
 /// What is neither an answer nor an error, in words.
 pub(super) fn no_answer(data: &str) -> BackendError {
-    BackendError::failed(format!("the AI server sends what is no answer: {}", words(data)))
+    BackendError::failed(format!("the AI server sent an invalid answer: {}", words(data)))
 }
 
 /// An error of the server, from what it says about it.

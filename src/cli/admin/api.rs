@@ -97,7 +97,7 @@ impl Api {
         if url.scheme_str() == Some("http") && !proxy::leads_here(&url) {
             let host = url.host().unwrap_or_default();
             console::warn(format_args!(
-                "coralmux-relay admin: {host} is asked without TLS: whoever is on the way can read the admin key"
+                "coralmux-relay admin: {host} is contacted without TLS: anyone on the way can read the admin key"
             ));
         }
         let roots = match ca {

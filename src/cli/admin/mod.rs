@@ -318,7 +318,7 @@ impl Admin {
 /// A token's public name, which goes into a path.
 fn checked(id: &str) -> Result<&str, ApiError> {
     let well = id.len() == 16 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let wrong = || ApiError::Usage(format!("{id:?} is no token's id: those have 16 hex digits (see `tokens list`)"));
+    let wrong = || ApiError::Usage(format!("{id:?} is not a token's id: those have 16 hex digits (see `tokens list`)"));
     well.then_some(id).ok_or_else(wrong)
 }
 

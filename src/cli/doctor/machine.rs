@@ -100,7 +100,7 @@ fn somaxconn() -> Finding {
     match number("/proc/sys/net/core/somaxconn") {
         Some(found) if found < SOMAXCONN_MIN => {
             let to_do = format!(
-                "who comes back after a restart may be turned away: sysctl -w net.core.somaxconn={SOMAXCONN_MIN}"
+                "clients reconnecting after a restart may be refused: sysctl -w net.core.somaxconn={SOMAXCONN_MIN}"
             );
             Finding::warn(name, found.to_string(), to_do)
         }

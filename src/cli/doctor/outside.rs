@@ -172,7 +172,7 @@ fn pair(files: &PairFiles) -> Finding {
     };
     let now = unix_now().as_secs();
     if let Err(error) = certificate.check_time(now) {
-        return Finding::fail(title, error.to_string(), "renew it; the relay takes the new file in by itself");
+        return Finding::fail(title, error.to_string(), "renew it; the relay loads the new file automatically");
     }
     let ends = write_rfc3339(certificate.not_after);
     match certificate.not_after.saturating_sub(now) {
@@ -185,7 +185,7 @@ fn acme_directory(acme: &Acme) -> Finding {
     let title = format!("certificates in {}", acme.dir.display());
     let place = if acme.dir.is_dir() { &acme.dir } else { folder_of(&acme.dir) };
     if acme.dir.exists() && !acme.dir.is_dir() {
-        return Finding::fail(title, "it is no directory", "name another place with --acme-dir, or move it away");
+        return Finding::fail(title, "not a directory", "name another place with --acme-dir, or move it away");
     }
     match access(place, Access::WRITE_OK | Access::EXEC_OK) {
         Ok(()) => Finding::ok(title, format!("can be kept there; asked for at {}", acme.directory)),

@@ -105,7 +105,7 @@ fn write_all(mut sink: Sink, items: &Receiver<Item>, dropped: &AtomicU64) {
         write_batch(&mut sink, &mut batch);
         let lines = dropped.load(Relaxed);
         if lines != told && items.is_empty() {
-            tracing::warn!(lines = lines - told, "log lines were let go: they came faster than they were taken");
+            tracing::warn!(lines = lines - told, "log lines were dropped: the reader is too slow");
             told = lines;
         }
     }

@@ -40,7 +40,7 @@ pub enum LogFormat {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogError {
     /// Neither a level nor directives.
-    #[error("`{0}` is no log level: it has to be off, error, warn, info, debug or trace, or `target=level,…`")]
+    #[error("`{0}` is not a log level; expected off, error, warn, info, debug or trace, or `target=level,…`")]
     Level(String),
     /// The process has a log already.
     #[error("the log is set up already")]

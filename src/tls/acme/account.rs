@@ -53,9 +53,8 @@ impl Accounts {
 
     fn kept(&self) -> Result<Option<AccountCredentials>, Fault> {
         let Some(json) = self.disk.account().map_err(unusable)? else { return Ok(None) };
-        let credentials = serde_json::from_slice(&json).map_err(|_| {
-            Fault::Useless("account.json in --acme-dir is no ACME account; remove it and a new one is made".to_owned())
-        })?;
+        let useless = "account.json in --acme-dir is not an ACME account; remove it, and the relay creates a new one";
+        let credentials = serde_json::from_slice(&json).map_err(|_| Fault::Useless(useless.to_owned()))?;
         Ok(Some(credentials))
     }
 

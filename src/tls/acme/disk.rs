@@ -23,7 +23,7 @@ pub enum DiskError {
         loose: Loose,
     },
     /// There is something else in its place.
-    #[error("--acme-dir: {}: it is no directory; name another place, or move it away", path.display())]
+    #[error("--acme-dir: {}: not a directory; name another place, or move it away", path.display())]
     NoDirectory {
         /// What is there.
         path: PathBuf,
@@ -159,7 +159,7 @@ mod tests {
     fn a_file_in_the_place_of_the_directory_is_told_as_that() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let text = Disk::open(file.path(), URL).unwrap_err().to_string();
-        assert!(text.contains("--acme-dir") && text.contains("no directory"), "{text}");
+        assert!(text.contains("--acme-dir") && text.contains("not a directory"), "{text}");
     }
 
     #[test]

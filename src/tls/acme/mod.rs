@@ -61,7 +61,7 @@ impl fmt::Debug for Binding {
 fn read_roots(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let wrong = |what: String| {
         format!(
-            "--acme-ca {}: {what}; right is a PEM file of the CA certificates of the ACME directory",
+            "--acme-ca {}: {what}; expected a PEM file of the CA certificates of the ACME directory",
             path.display()
         )
     };
