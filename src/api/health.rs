@@ -1,7 +1,7 @@
 //! How the relay is, as `GET /health` says it.
 
 use super::error::json;
-use crate::telemetry::life::Unready;
+use crate::telemetry::lifecycle::Unready;
 use serde::Serialize;
 
 /// The numbers of `GET /health`.

@@ -3,8 +3,8 @@
 //! What counts is the store's age, which grows by what passes between two looks at the clock and never by more than a minute
 //! at once: a clock that jumps, and a relay that was stopped for long, delete nothing.
 
-use super::calls::Answer;
 use super::message::Shards;
+use super::tokens::Answer;
 use super::{Unavailable, Worker};
 use crate::api::ApiAnswer;
 use crate::api::views::SweepView;
@@ -56,12 +56,12 @@ impl Age {
 impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     /// Notes what has been used meanwhile, and lets tokens expire that never were.
     pub(super) fn age(&mut self, now_ms: u64) {
-        if !self.age.advance(now_ms) || self.gate.poll_open(now_ms).is_err() {
+        if !self.age.advance(now_ms) || self.store_backoff.poll_open(now_ms).is_err() {
             return;
         }
         let sweeps = self.age.minutes >= self.age.sweep_at;
         let mut used = self.used_meanwhile();
-        // Where the store fails, the gate has noted it, and the next minute tries again.
+        // Where the store fails, that has been noted, and the next minute tries again.
         while used.len() == A_TRANSACTION && self.write_used(now_ms, &used).is_ok() {
             used = self.used_meanwhile();
         }
@@ -81,7 +81,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     pub(super) fn sweep_now(&mut self, unused_days: u64) -> Answer {
         let now_ms = self.now_ms();
         self.poll_readable(now_ms)?;
-        self.gate.poll_open(now_ms)?;
+        self.store_backoff.poll_open(now_ms)?;
         let oldest = self.age.minutes.checked_sub(unused_days.saturating_mul(24 * 60));
         let removed = oldest.map_or(Ok(0), |oldest| self.sweep(now_ms, oldest))?;
         Ok(ApiAnswer::json(200, &SweepView { removed, more: removed == A_TRANSACTION }))
@@ -90,7 +90,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     /// Deletes a share of the tokens that were registered at this age of the store or before and never used; how many.
     fn sweep(&mut self, now_ms: u64, registered_by: u64) -> Result<usize, Unavailable> {
         let unused = self.control.store.unused(registered_by, A_TRANSACTION as u32);
-        let unused = self.gate.handle_read(now_ms, unused)?;
+        let unused = self.store_backoff.handle_read(now_ms, unused)?;
         let mut swept = 0;
         for hash in &unused {
             if self.entry(hash.key()).is_some_and(|entry| entry.was_used()) {

@@ -1,8 +1,8 @@
 //! Backups of the store while the relay runs: one at a time, on a thread of its own, beside the store.
 
 use super::Worker;
-use super::calls::Answer;
 use super::message::Shards;
+use super::tokens::Answer;
 use crate::api::views::BackupView;
 use crate::api::{ApiAnswer, ErrorCode};
 use crate::store::backup::{Progress, copy};

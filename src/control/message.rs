@@ -62,6 +62,6 @@ pub enum Notice {
 pub trait Shards: Send {
     /// The shard that owns a token.
     fn owner(&self, key: TokenKey) -> u16;
-    /// Puts a notice into a shard's mailbox, waiting while it is full; `false` when the shard has ended.
+    /// Puts a notice into a shard's queue, waiting while it is full; `false` when the shard has ended.
     fn post(&self, shard: u16, notice: Notice) -> bool;
 }

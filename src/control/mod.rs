@@ -5,16 +5,16 @@
 
 mod aging;
 mod backup;
-mod calls;
-mod gate;
 mod health;
 mod index;
 pub mod message;
-mod operate;
+mod operations;
 mod register;
 mod reload;
+mod store_backoff;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod usage;
 
 pub use health::{StoreHealth, StoreState};
@@ -25,16 +25,16 @@ use crate::proto::limits::Limits;
 use crate::proto::token::TokenKey;
 use crate::session::directory::{Directory, TokenEntry};
 use crate::store::{Store, StoreError};
-use crate::telemetry::life::Life;
+use crate::telemetry::lifecycle::Lifecycle;
 use aging::Age;
 use backup::Backups;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use gate::{Gate, Unavailable};
 use message::{Caller, Notice, Request, Shards, Usage};
 use register::RegisterLimit;
 use sharded_slab::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use store_backoff::{StoreBackoff, Unavailable};
 use usage::PendingUsage;
 
 /// How long the thread sleeps at most: expiry and a store that failed are looked at this often.
@@ -68,7 +68,7 @@ pub struct Control<S, C, R> {
     /// Where the store's health is shown.
     pub health: Arc<StoreHealth>,
     /// Where the thread says that it lives.
-    pub life: Arc<Life>,
+    pub lifecycle: Arc<Lifecycle>,
     /// What the operator decided.
     pub settings: Settings,
     /// Makes the relay drain.
@@ -88,7 +88,7 @@ where
 {
     let mut worker = Worker::new(control);
     loop {
-        worker.control.life.beats.beat_control(Instant::now());
+        worker.control.lifecycle.heartbeats.beat_control(Instant::now());
         let mut next = match requests.recv_timeout(worker.poll_timeout()) {
             Ok(request) => Some(request),
             Err(RecvTimeoutError::Timeout) => None,
@@ -115,7 +115,7 @@ where
 /// The thread's state.
 struct Worker<S, C, R> {
     control: Control<S, C, R>,
-    gate: Gate,
+    store_backoff: StoreBackoff,
     registrations: RegisterLimit,
     pending: PendingUsage,
     backups: Backups,
@@ -125,7 +125,7 @@ struct Worker<S, C, R> {
 impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     fn new(control: Control<S, C, R>) -> Self {
         Self {
-            gate: Gate::new(Arc::clone(&control.health)),
+            store_backoff: StoreBackoff::new(Arc::clone(&control.health)),
             registrations: RegisterLimit::new(control.settings.register_per_hour),
             pending: PendingUsage::default(),
             backups: Backups::default(),
@@ -141,7 +141,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
 
     /// How long to wait for a request: not at all while usage waits that the store would take.
     fn poll_timeout(&self) -> Duration {
-        let backlog = self.pending.len() != 0 && self.gate.poll_open(self.now_ms()).is_ok();
+        let backlog = self.pending.len() != 0 && self.store_backoff.poll_open(self.now_ms()).is_ok();
         if backlog { Duration::ZERO } else { TICK }
     }
 
@@ -158,7 +158,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     fn handle_usage(&mut self, usage: &[Usage]) {
         let dropped = self.pending.add(usage);
         if dropped != 0 {
-            self.gate.health().add_usage_dropped(dropped);
+            self.store_backoff.health().add_usage_dropped(dropped);
         }
     }
 
@@ -175,9 +175,9 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         while let Some(slot) = self.control.index.poll_retired(now_ms) {
             self.control.directory.remove(slot);
         }
-        if !self.gate.health().is_ok() && self.gate.poll_open(now_ms).is_ok() {
+        if !self.store_backoff.health().is_ok() && self.store_backoff.poll_open(now_ms).is_ok() {
             let probed = self.control.store.probe();
-            let _ = self.gate.handle_write(now_ms, probed);
+            let _ = self.store_backoff.handle_write(now_ms, probed);
         }
     }
 
@@ -192,8 +192,8 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         now_ms: u64,
         write: impl FnOnce(&mut Store) -> Result<T, StoreError>,
     ) -> Result<T, Unavailable> {
-        let written = self.gate.health().timed(|| write(&mut self.control.store));
-        self.gate.handle_write(now_ms, written)
+        let written = self.store_backoff.health().timed(|| write(&mut self.control.store));
+        self.store_backoff.handle_write(now_ms, written)
     }
 
     /// Writes one transaction of the usage that waits; what fails goes on waiting.
@@ -206,11 +206,11 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
 
     /// Writes usage that waits, one transaction a turn.
     fn flush(&mut self, now_ms: u64) {
-        if self.pending.len() != 0 && self.gate.poll_open(now_ms).is_ok() {
-            // The gate has noted a failure.
+        if self.pending.len() != 0 && self.store_backoff.poll_open(now_ms).is_ok() {
+            // It has been noted.
             let _ = self.write_usage(now_ms);
         }
-        self.gate.health().set_usage_waiting(now_ms, self.pending.len() as u64);
+        self.store_backoff.health().set_usage_waiting(now_ms, self.pending.len() as u64);
     }
 
     /// The token admits no more: out of the directory, and its owner closes what is open. Whether it did admit.

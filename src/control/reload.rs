@@ -36,7 +36,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
                 differing.push((row, sums));
             }
         });
-        self.gate.handle_read(now_ms, read)?;
+        self.store_backoff.handle_read(now_ms, read)?;
         let gone: Vec<TokenKey> = self.control.index.keys().filter(|key| !standing.contains(key)).collect();
         let (mut admitted, mut changed) = (0, 0);
         for (row, stored) in &differing {

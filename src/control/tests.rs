@@ -79,7 +79,7 @@ impl Desk {
             directory: Arc::clone(&directory),
             shards: posted.clone(),
             health: Arc::clone(&health),
-            life: Arc::new(Life::new(std::time::Instant::now(), 2)),
+            lifecycle: Arc::new(Lifecycle::new(std::time::Instant::now(), 2)),
             settings,
             drain: Box::new(|| {}),
             clock: Box::new(move || clock.get()) as Clock,

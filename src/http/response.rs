@@ -2,7 +2,7 @@
 
 use super::Refusal;
 use crate::api::{ApiAnswer, ApiError, ErrorCode, HealthReport, OPENAPI, error_body};
-use crate::telemetry::life::Unready;
+use crate::telemetry::lifecycle::Unready;
 use std::borrow::Cow;
 use std::io::Write;
 

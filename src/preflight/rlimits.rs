@@ -7,7 +7,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// a library opens for a moment.
 const RESERVED: u64 = 64;
 /// As [`RESERVED`], for each shard: listeners, glommio's three rings and its eventfds, the data ring and its eventfd,
-/// the mailbox, and [`TURNED_AWAY_MAX`] connections accepted only to be told that there is no room.
+/// the queue, and [`TURNED_AWAY_MAX`] connections accepted only to be told that there is no room.
 const RESERVED_PER_SHARD: u64 = 32 + TURNED_AWAY_MAX as u64;
 
 /// A soft limit before and after raising it; `u64::MAX` is none.

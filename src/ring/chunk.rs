@@ -15,16 +15,16 @@ pub enum Chunk {
     /// A part of a receive buffer.
     Slice(Slice),
     /// An allocation.
-    Heap(Heap),
+    Owned(OwnedBuf),
 }
 
 impl Chunk {
-    /// The bytes: of a heap, those that show.
+    /// The bytes: of an owned buffer, those that show.
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
         match self {
             Self::Slice(slice) => slice.as_slice(),
-            Self::Heap(heap) => heap.as_slice(),
+            Self::Owned(buf) => buf.as_slice(),
         }
     }
 
@@ -33,7 +33,7 @@ impl Chunk {
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         match self {
             Self::Slice(slice) => slice.as_mut_slice(),
-            Self::Heap(heap) => heap.as_mut_slice(),
+            Self::Owned(buf) => buf.as_mut_slice(),
         }
     }
 
@@ -41,11 +41,11 @@ impl Chunk {
     pub fn narrow(&mut self, range: std::ops::Range<usize>) {
         match self {
             Self::Slice(slice) => slice.narrow(range),
-            Self::Heap(heap) => heap.narrow(range),
+            Self::Owned(buf) => buf.narrow(range),
         }
     }
 
-    /// Takes the first `at` bytes off: shared memory of a slice, a copy of a heap's. Whoever walks through a chunk this
+    /// Takes the first `at` bytes off: shared memory of a slice, a copy of an owned buffer's. Whoever walks through a chunk this
     /// way copies each byte once at most, however many steps that takes.
     #[must_use]
     pub fn split_to(&mut self, at: usize) -> Self {
@@ -54,10 +54,10 @@ impl Chunk {
                 let rest = slice.split_off(at);
                 Self::Slice(std::mem::replace(slice, rest))
             }
-            Self::Heap(heap) => {
-                let front = heap.as_slice()[..at].to_vec();
-                heap.advance(at);
-                Self::Heap(Heap::from(front))
+            Self::Owned(buf) => {
+                let front = buf.as_slice()[..at].to_vec();
+                buf.advance(at);
+                Self::Owned(OwnedBuf::from(front))
             }
         }
     }
@@ -67,7 +67,7 @@ impl Chunk {
         let length = self.len();
         match self {
             Self::Slice(slice) => slice.narrow(count..length),
-            Self::Heap(heap) => heap.advance(count),
+            Self::Owned(buf) => buf.advance(count),
         }
     }
 
@@ -90,14 +90,14 @@ const ZEROS: [u8; 16] = [0; 16];
 /// Bytes in an allocation of their own, of which a part is still to be sent.
 ///
 /// `start <= stop <= bytes.len()`; what lies before `start` has been sent or is room for a header.
-pub struct Heap {
+pub struct OwnedBuf {
     bytes: Memory,
     start: usize,
     stop: usize,
     reservation: Option<Reservation>,
 }
 
-impl Heap {
+impl OwnedBuf {
     /// An empty allocation with room for `headroom` bytes before its contents, at most 16, and for `capacity` bytes of those.
     #[must_use]
     pub fn with_headroom(headroom: usize, capacity: usize, reservation: Reservation) -> Self {
@@ -126,13 +126,13 @@ impl Heap {
         self.stop = self.bytes.len();
     }
 
-    /// Bytes that are neither sent nor within [`Heap::as_slice`]: what [`Heap::reveal`] can still show.
+    /// Bytes that are neither sent nor within [`OwnedBuf::as_slice`]: what [`OwnedBuf::reveal`] can still show.
     #[must_use]
     pub fn hidden(&self) -> usize {
         self.bytes.len() - self.stop
     }
 
-    /// Hides all but the first `count` bytes, to be shown later by [`Heap::reveal`].
+    /// Hides all but the first `count` bytes, to be shown later by [`OwnedBuf::reveal`].
     pub fn hide_from(&mut self, count: usize) {
         self.stop = self.bytes.len().min(self.start + count);
     }
@@ -158,7 +158,7 @@ impl Heap {
     /// Leaves only the bytes of `range`.
     pub fn narrow(&mut self, range: std::ops::Range<usize>) {
         let start = self.start;
-        assert!(range.start <= range.end && start + range.end <= self.bytes.len(), "narrow past the heap");
+        assert!(range.start <= range.end && start + range.end <= self.bytes.len(), "narrow past the buf");
         if self.hidden() == 0 {
             self.bytes.truncate(start + range.end);
         }
@@ -171,7 +171,7 @@ impl Heap {
     /// # Panics
     /// When so many do not show: a bug of the caller.
     pub fn advance(&mut self, count: usize) {
-        assert!(count <= self.stop - self.start, "advance past the heap");
+        assert!(count <= self.stop - self.start, "advance past the buf");
         self.start += count;
     }
 
@@ -200,21 +200,21 @@ impl Heap {
                 let roomy = self.bytes.len().saturating_mul(2).min(reservation.bytes);
                 reservation.account.source.allocate(wanted.max(roomy))
             }
-            None => Memory::Heap(Vec::with_capacity(wanted.max(self.bytes.len().saturating_mul(2)))),
+            None => Memory::OwnedBuf(Vec::with_capacity(wanted.max(self.bytes.len().saturating_mul(2)))),
         };
         larger.append(self.bytes.as_slice());
         self.bytes = larger;
     }
 }
 
-impl From<Vec<u8>> for Heap {
+impl From<Vec<u8>> for OwnedBuf {
     /// A small message of the relay's own: not counted against the budget.
     fn from(bytes: Vec<u8>) -> Self {
-        Self { start: 0, stop: bytes.len(), bytes: Memory::Heap(bytes), reservation: None }
+        Self { start: 0, stop: bytes.len(), bytes: Memory::OwnedBuf(bytes), reservation: None }
     }
 }
 
-impl Heap {
+impl OwnedBuf {
     /// Counts more bytes against the budget.
     pub fn reserve_more(&mut self, more: Reservation) {
         match &mut self.reservation {
@@ -232,14 +232,14 @@ impl Heap {
     /// As `From<Vec<u8>>`, counted against the budget by `reservation`.
     #[must_use]
     pub fn reserved(bytes: Vec<u8>, reservation: Reservation) -> Self {
-        Self { start: 0, stop: bytes.len(), bytes: Memory::Heap(bytes), reservation: Some(reservation) }
+        Self { start: 0, stop: bytes.len(), bytes: Memory::OwnedBuf(bytes), reservation: Some(reservation) }
     }
 }
 
-impl fmt::Debug for Heap {
+impl fmt::Debug for OwnedBuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let reserved = self.reserved_bytes();
-        write!(f, "Heap({}..{} of {}, {reserved} reserved)", self.start, self.stop, self.bytes.len())
+        write!(f, "OwnedBuf({}..{} of {}, {reserved} reserved)", self.start, self.stop, self.bytes.len())
     }
 }
 
@@ -400,16 +400,16 @@ mod tests {
     #[test]
     fn what_is_reserved_in_two_steps_is_given_back_in_one() {
         let budget = Budget::new(100);
-        let mut heap = Heap::with_headroom(0, 10, budget.charge(10));
-        heap.reserve_more(budget.reserve(30).unwrap());
-        assert_eq!((heap.reserved_bytes(), budget.used_bytes()), (40, 40));
-        drop(heap);
+        let mut buf = OwnedBuf::with_headroom(0, 10, budget.charge(10));
+        buf.reserve_more(budget.reserve(30).unwrap());
+        assert_eq!((buf.reserved_bytes(), budget.used_bytes()), (40, 40));
+        drop(buf);
         assert_eq!(budget.used_bytes(), 0);
     }
 
     #[test]
     fn a_heap_is_walked_through_from_the_front() {
-        let mut chunk = Chunk::Heap(Heap::from(b"abcdef".to_vec()));
+        let mut chunk = Chunk::Owned(OwnedBuf::from(b"abcdef".to_vec()));
         assert_eq!(chunk.split_to(2).as_slice(), b"ab");
         chunk.advance(1);
         assert_eq!(chunk.as_slice(), b"def");
@@ -419,18 +419,18 @@ mod tests {
 
     #[test]
     fn a_large_message_shows_one_fragment_after_the_other() {
-        let mut heap = Heap::with_headroom(10, 9, Budget::new(100).charge(9));
-        heap.extend(b"abcdefghi");
-        heap.hide_from(4);
-        heap.prepend(&[1, 4]);
-        assert_eq!(heap.as_slice(), b"\x01\x04abcd");
-        heap.narrow(6..6);
-        heap.reveal(&[0, 4], 4);
-        assert_eq!(heap.as_slice(), b"\x00\x04efgh");
-        heap.narrow(3..6);
-        assert_eq!(heap.as_slice(), b"fgh");
-        heap.narrow(3..3);
-        heap.reveal(&[0x80, 1], 4);
-        assert_eq!((heap.as_slice(), heap.hidden()), (&b"\x80\x01i"[..], 0));
+        let mut buf = OwnedBuf::with_headroom(10, 9, Budget::new(100).charge(9));
+        buf.extend(b"abcdefghi");
+        buf.hide_from(4);
+        buf.prepend(&[1, 4]);
+        assert_eq!(buf.as_slice(), b"\x01\x04abcd");
+        buf.narrow(6..6);
+        buf.reveal(&[0, 4], 4);
+        assert_eq!(buf.as_slice(), b"\x00\x04efgh");
+        buf.narrow(3..6);
+        assert_eq!(buf.as_slice(), b"fgh");
+        buf.narrow(3..3);
+        buf.reveal(&[0x80, 1], 4);
+        assert_eq!((buf.as_slice(), buf.hidden()), (&b"\x80\x01i"[..], 0));
     }
 }

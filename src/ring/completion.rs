@@ -1,7 +1,7 @@
 //! What a ring gives back: completions, and counts of what it has done.
 
 use super::buffers::Slice;
-use super::chunk::{Heap, Outgoing};
+use super::chunk::{Outgoing, OwnedBuf};
 use super::sockets::Conn;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -32,7 +32,7 @@ pub enum Completion {
         /// The connection.
         conn: Conn,
         /// The allocation, `count` bytes longer.
-        heap: Heap,
+        buf: OwnedBuf,
         /// How many bytes came; 0 at the end of the stream.
         count: io::Result<usize>,
     },

@@ -1,12 +1,12 @@
 //! What the kernel holds: the memory of each send and fill that is under way.
 
 use super::Conn;
-use super::chunk::{Heap, Outgoing};
+use super::chunk::{Outgoing, OwnedBuf};
 use slab::Slab;
 
 pub(super) enum InflightOp {
     Send(Outgoing),
-    Fill(Heap),
+    Fill(OwnedBuf),
 }
 
 /// The operations under way, by the index that their completion names.

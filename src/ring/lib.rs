@@ -22,7 +22,7 @@ mod tests;
 mod wake;
 
 use self::buffers::{Pool, Slice};
-use self::chunk::{Heap, Outgoing};
+use self::chunk::{Outgoing, OwnedBuf};
 pub use self::completion::{Completion, Counts};
 use self::inflight::{Inflight, InflightOp};
 use self::listeners::Listeners;
@@ -239,13 +239,13 @@ impl Ring {
         self.push(opcode::AsyncCancel::new(RECEIVE | conn.tag()).build().user_data(CANCEL));
     }
 
-    /// Receives once, straight into `heap` behind the bytes it has, at most `bytes_max` and at most up to its capacity.
-    pub fn fill(&mut self, conn: Conn, mut heap: Heap, bytes_max: usize) {
+    /// Receives once, straight into `buf` behind the bytes it has, at most `bytes_max` and at most up to its capacity.
+    pub fn fill(&mut self, conn: Conn, mut buf: OwnedBuf, bytes_max: usize) {
         let Some(number) = self.sockets.begin(conn) else { return };
-        let (at, room) = heap.spare();
+        let (at, room) = buf.spare();
         let room = room.min(bytes_max).min(1 << 30) as u32;
-        // The memory belongs to the in-flight table until the completion, and a heap's bytes do not move with it.
-        let index = self.inflight.insert(conn, InflightOp::Fill(heap));
+        // The memory belongs to the in-flight table until the completion, and its bytes do not move with it.
+        let index = self.inflight.insert(conn, InflightOp::Fill(buf));
         let entry = opcode::Recv::new(types::Fd(number), at, room).build();
         self.push(entry.user_data(FILL | u64::from(index)));
     }
@@ -341,15 +341,15 @@ impl Ring {
                     }
                 }
                 FILL => {
-                    if let Some((conn, InflightOp::Fill(mut heap))) = self.inflight.remove(index)
+                    if let Some((conn, InflightOp::Fill(mut buf))) = self.inflight.remove(index)
                         && self.sockets.complete(conn, true)
                     {
                         let count = outcome(result);
                         if let Ok(count) = count {
                             // SAFETY: the kernel has just said that it wrote `count` bytes behind those that were there.
-                            unsafe { heap.extend_filled(count) };
+                            unsafe { buf.extend_filled(count) };
                         }
-                        completions.push(Completion::Filled { conn, heap, count });
+                        completions.push(Completion::Filled { conn, buf, count });
                     }
                 }
                 ACCEPT => {

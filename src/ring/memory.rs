@@ -37,7 +37,7 @@ impl Source {
             || self.arena.get_or_init(|| Arena::map(self.bytes_max)).as_ref().and_then(|arena| arena.take(capacity));
         match (capacity >= BLOCK_BYTES_MIN).then(block).flatten() {
             Some(block) => Memory::Block(block),
-            None => Memory::Heap(Vec::with_capacity(capacity)),
+            None => Memory::OwnedBuf(Vec::with_capacity(capacity)),
         }
     }
 
@@ -52,21 +52,21 @@ impl Source {
 /// A run of bytes that grows up to its capacity.
 #[derive(Debug)]
 pub(super) enum Memory {
-    Heap(Vec<u8>),
+    OwnedBuf(Vec<u8>),
     Block(Block),
 }
 
 impl Memory {
     pub(super) fn as_slice(&self) -> &[u8] {
         match self {
-            Self::Heap(bytes) => bytes,
+            Self::OwnedBuf(bytes) => bytes,
             Self::Block(block) => &block.all()[..block.used],
         }
     }
 
     pub(super) fn as_mut_slice(&mut self) -> &mut [u8] {
         match self {
-            Self::Heap(bytes) => bytes,
+            Self::OwnedBuf(bytes) => bytes,
             Self::Block(block) => {
                 let used = block.used;
                 &mut block.all_mut()[..used]
@@ -76,14 +76,14 @@ impl Memory {
 
     pub(super) fn len(&self) -> usize {
         match self {
-            Self::Heap(bytes) => bytes.len(),
+            Self::OwnedBuf(bytes) => bytes.len(),
             Self::Block(block) => block.used,
         }
     }
 
     pub(super) fn capacity(&self) -> usize {
         match self {
-            Self::Heap(bytes) => bytes.capacity(),
+            Self::OwnedBuf(bytes) => bytes.capacity(),
             Self::Block(block) => block.length,
         }
     }
@@ -95,7 +95,7 @@ impl Memory {
     pub(super) fn append(&mut self, more: &[u8]) {
         assert!(more.len() <= self.capacity() - self.len(), "the caller made room");
         match self {
-            Self::Heap(bytes) => bytes.extend_from_slice(more),
+            Self::OwnedBuf(bytes) => bytes.extend_from_slice(more),
             Self::Block(block) => {
                 let end = block.used + more.len();
                 let used = std::mem::replace(&mut block.used, end);
@@ -106,7 +106,7 @@ impl Memory {
 
     pub(super) fn truncate(&mut self, length: usize) {
         match self {
-            Self::Heap(bytes) => bytes.truncate(length),
+            Self::OwnedBuf(bytes) => bytes.truncate(length),
             Self::Block(block) => block.used = block.used.min(length),
         }
     }
@@ -114,7 +114,7 @@ impl Memory {
     /// Where the next bytes may be written, and how many.
     pub(super) fn spare(&mut self) -> (*mut u8, usize) {
         match self {
-            Self::Heap(bytes) => {
+            Self::OwnedBuf(bytes) => {
                 let spare = bytes.spare_capacity_mut();
                 (spare.as_mut_ptr().cast(), spare.len())
             }
@@ -135,7 +135,7 @@ impl Memory {
         assert!(count <= self.capacity() - self.len(), "written past the end");
         match self {
             // SAFETY: the caller says so.
-            Self::Heap(bytes) => unsafe { bytes.set_len(bytes.len() + count) },
+            Self::OwnedBuf(bytes) => unsafe { bytes.set_len(bytes.len() + count) },
             Self::Block(block) => block.used += count,
         }
     }
@@ -229,7 +229,7 @@ mod tests {
 
     fn start(memory: &Memory) -> usize {
         match memory {
-            Memory::Heap(_) => panic!("not a block"),
+            Memory::OwnedBuf(_) => panic!("not a block"),
             Memory::Block(block) => block.start,
         }
     }
@@ -251,13 +251,13 @@ mod tests {
     #[test]
     fn what_is_small_or_finds_no_room_comes_from_the_heap() {
         let source = Source::new(1);
-        assert!(matches!(source.allocate(BLOCK_BYTES_MIN - 1), Memory::Heap(_)));
+        assert!(matches!(source.allocate(BLOCK_BYTES_MIN - 1), Memory::OwnedBuf(_)));
         assert!(source.arena.get().is_none());
         let all = source.allocate(HUGE_PAGE_BYTES);
         assert_eq!(start(&all), 0);
-        assert!(matches!(source.allocate(BLOCK_BYTES_MIN), Memory::Heap(_)));
+        assert!(matches!(source.allocate(BLOCK_BYTES_MIN), Memory::OwnedBuf(_)));
         let source = Source::new(usize::MAX);
-        assert!(matches!(source.allocate(BLOCK_BYTES_MIN), Memory::Heap(_)));
+        assert!(matches!(source.allocate(BLOCK_BYTES_MIN), Memory::OwnedBuf(_)));
     }
 
     #[test]

@@ -158,8 +158,8 @@ impl Rig {
             _ => {
                 pair.under = Under::Fill;
                 let room = 1 + self.choices.next(60_000);
-                let heap = Heap::from(Vec::with_capacity(room));
-                self.ring.fill(pair.ours, heap, room);
+                let buf = OwnedBuf::from(Vec::with_capacity(room));
+                self.ring.fill(pair.ours, buf, room);
             }
         }
     }
@@ -188,13 +188,13 @@ impl Rig {
         for completion in std::mem::take(&mut self.completions) {
             match completion {
                 Completion::Received { conn, data, more } => self.take(conn.index() as u32, data, more),
-                Completion::Filled { conn, heap, count } => {
+                Completion::Filled { conn, buf, count } => {
                     let conn = conn.index() as u32;
                     let pair = &mut self.pairs[conn as usize];
                     pair.under = Under::Nothing;
                     let count = count.unwrap();
-                    assert_eq!(count, heap.as_slice().len());
-                    check(conn, pair.received, heap.as_slice());
+                    assert_eq!(count, buf.as_slice().len());
+                    check(conn, pair.received, buf.as_slice());
                     pair.received += count;
                     self.kinds[2] += count;
                     if count == 0 {
@@ -417,21 +417,21 @@ fn settle(ring: &mut Ring) -> Vec<Completion> {
 #[test]
 fn of_a_closed_connection_nothing_is_heard_and_its_socket_closes_when_nothing_is_under_way() {
     let budget = chunk::Budget::new(1 << 20);
-    let kinds: [fn(&mut Ring, Conn, Heap); 4] = [
+    let kinds: [fn(&mut Ring, Conn, OwnedBuf); 4] = [
         |ring, conn, _| ring.receive(conn),
         |ring, conn, _| ring.receive_once(conn),
-        |ring, conn, heap| ring.fill(conn, heap, 1000),
+        |ring, conn, buf| ring.fill(conn, buf, 1000),
         |ring, conn, _| {
             // More than the socket takes, so that the kernel waits.
-            let bytes = Heap::from(vec![0; 64 << 20]);
-            ring.send(conn, Outgoing::One(chunk::Chunk::Heap(bytes)), true);
+            let bytes = OwnedBuf::from(vec![0; 64 << 20]);
+            ring.send(conn, Outgoing::One(chunk::Chunk::Owned(bytes)), true);
         },
     ];
     for (kind, begin) in kinds.into_iter().enumerate() {
         for is_taken in [false, true] {
             let mut ring = Ring::new().unwrap();
             let (conn, mut theirs) = opened(&mut ring);
-            begin(&mut ring, conn, Heap::with_headroom(0, 1000, budget.charge(1000)));
+            begin(&mut ring, conn, OwnedBuf::with_headroom(0, 1000, budget.charge(1000)));
             if is_taken {
                 // The kernel has it; a send may have completed with what the socket took.
                 let before = settle(&mut ring).len();

@@ -9,7 +9,7 @@ use crate::sys::time::unix_now;
 use crate::tls::acme;
 use crate::tls::certificates::Certificates;
 use crate::tls::files::{LOOK_EVERY, Pair};
-use crate::tls::port80::{self, Tokens};
+use crate::tls::port80::{self, ChallengeAnswers};
 use std::fmt::Display;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub(super) struct Prepared {
     pairs: Vec<Pair>,
     acme: Option<acme::Keeper>,
     http: Vec<TcpListener>,
-    tokens: Arc<Tokens>,
+    tokens: Arc<ChallengeAnswers>,
 }
 
 /// The thread, running.
@@ -40,7 +40,7 @@ impl Prepared {
         let now = unix_now().as_secs();
         let pairs = tls.pairs.iter().map(|files| Pair::open(&certificates, now, &files.cert, &files.key)).collect();
         let http: Vec<_> = tls.http_addrs.iter().map(|&addr| listeners::bind_http(addr)).collect::<Result<_, _>>()?;
-        let tokens = Arc::new(Tokens::default());
+        let tokens = Arc::new(ChallengeAnswers::default());
         let acme = match &tls.acme {
             Some(wanted) => {
                 let answers = (!http.is_empty()).then(|| Arc::clone(&tokens));

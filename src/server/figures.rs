@@ -2,10 +2,10 @@
 
 use crate::control::StoreHealth;
 use crate::control::message::Request;
-use crate::shard::cells::{Buffers, Cells, KeyRefused, Outcome};
+use crate::shard::counters::{Buffers, Counters, KeyRefused, Outcome};
 use crate::shard::shared::Shared;
 use crate::sys::time::unix_now;
-use crate::telemetry::metrics::{self as table, Histogram, Sheet, Tally};
+use crate::telemetry::metrics::{self as table, Exposition, Histogram, LabelCounts};
 use crate::telemetry::process::ProcessFigures;
 use crossbeam_channel::Sender;
 use std::collections::BTreeMap;
@@ -29,9 +29,9 @@ pub(super) struct Figures {
 impl Figures {
     /// All of them, as Prometheus reads them.
     pub(super) fn render(&self) -> String {
-        let mut sheet = Sheet::new();
+        let mut sheet = Exposition::new();
         let cells = self.shared.cells.iter();
-        let cells: Vec<Cells> = cells.map(|cells| *cells.lock().unwrap_or_else(|e| e.into_inner())).collect();
+        let cells: Vec<Counters> = cells.map(|cells| *cells.lock().unwrap_or_else(|e| e.into_inner())).collect();
         for (shard, cells) in cells.iter().enumerate() {
             of_shard(&mut sheet, &shard.to_string(), cells);
         }
@@ -43,19 +43,19 @@ impl Figures {
         sheet.render()
     }
 
-    fn of_threads(&self, sheet: &mut Sheet) {
+    fn of_threads(&self, sheet: &mut Exposition) {
         let now = Instant::now();
-        let life = &self.shared.life;
-        for (shard, age) in life.beats.shard_ages(now).enumerate() {
+        let life = &self.shared.lifecycle;
+        for (shard, age) in life.heartbeats.shard_ages(now).enumerate() {
             sheet.gauge(table::BEAT_AGE, &[("thread", &format!("shard-{shard}"))], age.as_secs_f64());
         }
-        sheet.gauge(table::BEAT_AGE, &[("thread", "control")], life.beats.control_age(now).as_secs_f64());
+        sheet.gauge(table::BEAT_AGE, &[("thread", "control")], life.heartbeats.control_age(now).as_secs_f64());
         sheet.gauge(table::READY, &[], f64::from(u8::from(life.unready(now).is_none())));
         sheet.gauge(table::CONNECTIONS_MAX, &[], self.shared.rules.load().caps.connections_max as f64);
         sheet.count(table::LOG_DROPPED, &[], crate::telemetry::log::dropped());
     }
 
-    fn of_certificates(&self, sheet: &mut Sheet) {
+    fn of_certificates(&self, sheet: &mut Exposition) {
         for status in self.shared.certificates.iter().flat_map(|all| all.statuses()) {
             if let Some(not_after) = status.not_after {
                 sheet.gauge(table::CERTIFICATE_EXPIRY, &[("name", &status.name)], not_after as f64);
@@ -65,7 +65,7 @@ impl Figures {
         }
     }
 
-    fn of_store(&self, sheet: &mut Sheet) {
+    fn of_store(&self, sheet: &mut Exposition) {
         let store = &self.store;
         let unix_ms = unix_now().as_millis() as u64;
         sheet.gauge(table::STORE_OK, &[], f64::from(u8::from(store.is_ok())));
@@ -79,7 +79,7 @@ impl Figures {
         sheet.count(table::USAGE_DROPPED, &[], store.usage_dropped_bytes());
     }
 
-    fn of_process(&self, sheet: &mut Sheet) {
+    fn of_process(&self, sheet: &mut Exposition) {
         let process = ProcessFigures::read();
         let uptime = self.shared.started.elapsed();
         let version = [("version", env!("CARGO_PKG_VERSION")), ("arch", std::env::consts::ARCH)];
@@ -102,7 +102,7 @@ impl Figures {
     }
 }
 
-fn of_shard(sheet: &mut Sheet, shard: &str, cells: &Cells) {
+fn of_shard(sheet: &mut Exposition, shard: &str, cells: &Counters) {
     let label = &[("shard", shard)];
     let open: u64 = cells.open.iter().sum();
     let opening = cells.sockets.saturating_sub(open + cells.closing);
@@ -132,7 +132,7 @@ fn of_shard(sheet: &mut Sheet, shard: &str, cells: &Cells) {
         (table::OUTBOX_BYTES, cells.outbox_bytes),
         (table::OUTBOXES_BLOCKED, cells.outboxes_blocked),
         (table::BUDGET_WAITING, cells.budget_waiting),
-        (table::MAILBOX, cells.mails),
+        (table::MAILBOX, cells.commands),
     ] {
         sheet.gauge(metric, label, value as f64);
     }
@@ -159,7 +159,7 @@ fn of_shard(sheet: &mut Sheet, shard: &str, cells: &Cells) {
 }
 
 /// What is not worth a series for each shard.
-fn of_all_shards(sheet: &mut Sheet, cells: &[Cells]) {
+fn of_all_shards(sheet: &mut Exposition, cells: &[Counters]) {
     for (role, direction) in DIRECTIONS.into_iter().enumerate() {
         for (outcome, name) in Outcome::ALL {
             let labels = [("direction", direction), ("outcome", name)];
@@ -187,13 +187,13 @@ fn of_all_shards(sheet: &mut Sheet, cells: &[Cells]) {
 }
 
 fn tallied<'a, const N: usize>(
-    sheet: &mut Sheet,
+    sheet: &mut Exposition,
     metric: table::Metric,
     label: &'static str,
-    tallies: impl Iterator<Item = &'a Tally<N>>,
+    tallies: impl Iterator<Item = &'a LabelCounts<N>>,
 ) {
     let mut sums = BTreeMap::<&str, u64>::new();
-    for (name, count) in tallies.flat_map(Tally::counts) {
+    for (name, count) in tallies.flat_map(LabelCounts::counts) {
         *sums.entry(name).or_default() += count;
     }
     for (name, count) in sums {
@@ -201,7 +201,7 @@ fn tallied<'a, const N: usize>(
     }
 }
 
-fn merged<'a>(sheet: &mut Sheet, metric: table::Metric, parts: impl Iterator<Item = &'a Histogram>) {
+fn merged<'a>(sheet: &mut Exposition, metric: table::Metric, parts: impl Iterator<Item = &'a Histogram>) {
     let mut all = Histogram::default();
     parts.for_each(|part| all.add(part));
     sheet.histogram(metric, &[], &all);

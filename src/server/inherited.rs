@@ -4,7 +4,7 @@
 use super::{Failure, exit};
 use crate::config::Listen;
 use crate::ring::inherited::claim;
-use crate::shard::mail::Listener;
+use crate::shard::command::Listener;
 use socket2::{Socket, Type};
 use std::io;
 use std::net::SocketAddr;

@@ -3,7 +3,7 @@
 use super::inherited::Inherited;
 use super::{Failure, exit};
 use crate::config::Listen;
-use crate::shard::mail::Listener;
+use crate::shard::command::Listener;
 use crate::sys::listen::{bind_anywhere, bind_one};
 use std::io;
 use std::net::SocketAddr;

@@ -11,13 +11,13 @@ pub mod healthcheck;
 mod inherited;
 mod lapses;
 pub(crate) mod listeners;
+mod metrics_listener;
 mod notify;
 mod reload;
 mod signals;
 mod stalls;
 mod supervise;
 mod threads;
-mod watch;
 
 pub use self::inherited::Inherited;
 
@@ -37,12 +37,12 @@ use crate::ring::probe::{Unfit, probe};
 use crate::session::directory::Directory;
 use crate::shard::Settings;
 use crate::shard::addresses::Addresses;
+use crate::shard::command::Command;
 use crate::shard::guesses::Guesses;
-use crate::shard::mail::Mail;
 use crate::shard::shared::{Caps, Rules, Shared};
 use crate::store::Store;
 use crate::sys::time::unix_now;
-use crate::telemetry::life::Life;
+use crate::telemetry::lifecycle::Lifecycle;
 use crate::tls::certificates::Certificates;
 use crate::tls::settings::server_config;
 use arc_swap::ArcSwap;
@@ -88,7 +88,7 @@ fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> 
         admin_key(config.admin_key.clone(), &config.db, random()).map_err(|error| Failure::new(exit::STORE, error))?;
     announce::cautions(config, &key);
     let listeners = listeners::bind(&config.listen, &config.echo_addrs, config.shards, &mut inherited)?;
-    let metrics = watch::bind(config.metrics)?;
+    let metrics = metrics_listener::bind(config.metrics)?;
     let health = Arc::new(StoreHealth::default());
     let prepared = Prepared::new(&config.tls)?;
     let http_addrs = prepared.as_ref().map(Prepared::http_addrs).unwrap_or_default();
@@ -99,14 +99,14 @@ fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> 
     if let Some(listener) = metrics {
         announce::metrics(&listener);
         let (shared, store) = (Arc::clone(&shared), Arc::clone(&health));
-        watch::start(
+        metrics_listener::start(
             listener,
             figures::Figures { shared, store, control: shards.control.clone(), started: unix_ms() as f64 / 1000.0 },
         )?;
     }
     let admit = |key, slot| {
-        let owner = shards.mailboxes.owner(key);
-        let _ = shards.mailboxes.post(owner, Mail::Notice(Notice::Admit { key, slot }));
+        let owner = shards.queues.owner(key);
+        let _ = shards.queues.post(owner, Command::Notice(Notice::Admit { key, slot }));
     };
     let index =
         control::load(&store, &shared.directory, unix_ms(), admit).map_err(|error| Failure::new(exit::STORE, error))?;
@@ -117,7 +117,7 @@ fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> 
         announce::admin_key(&key, path);
     }
     // The first client may ask whether it does.
-    shared.life.serve();
+    shared.lifecycle.serve();
     shards.listen(listeners);
     let notify = Notify::from_environment();
     let stalls = Stalls::new(config.shards);
@@ -186,7 +186,7 @@ fn shared(
         addresses: Addresses::default(),
         guesses: Guesses::default(),
         cells: (0..config.shards).map(|_| Default::default()).collect(),
-        life: Arc::new(Life::new(Instant::now(), config.shards)),
+        lifecycle: Arc::new(Lifecycle::new(Instant::now(), config.shards)),
         started: Instant::now(),
         shards: config.shards,
         tls: tls.map_err(|error| Failure::new(exit::FAILURE, error))?,

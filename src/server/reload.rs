@@ -5,7 +5,7 @@ use super::supervise::Running;
 use super::{announce, control_settings, random, rules, settings};
 use crate::config::{self, Config, Secret, admin_key};
 use crate::control::message::Request;
-use crate::shard::mail::Mail;
+use crate::shard::command::Command;
 use crate::telemetry::log;
 use std::sync::Arc;
 
@@ -33,8 +33,8 @@ impl Running {
         self.key = self.new_key(&new);
         self.config = new;
         self.shared.rules.store(Arc::new(rules(&self.config, &self.key, self.nofile)));
-        for shard in 0..self.shards.mailboxes.shards() {
-            let _ = self.shards.mailboxes.post(shard, Mail::Settings(Box::new(settings(&self.config))));
+        for shard in 0..self.shards.queues.shards() {
+            let _ = self.shards.queues.post(shard, Command::Settings(Box::new(settings(&self.config))));
         }
         announce::cautions(&self.config, &self.key);
         let _ = self.shards.control.send(Request::Reload(control_settings(&self.config)));

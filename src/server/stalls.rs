@@ -1,8 +1,8 @@
 //! Threads that have stopped beating, in the log: a line when one is found, one a minute while it lasts, and one when it
 //! runs again. No clock: `now` is passed in.
 
-use crate::telemetry::beats::Beats;
-use crate::telemetry::life::{SHARD_STUCK_AFTER, STORE_STUCK_AFTER};
+use crate::telemetry::heartbeats::Heartbeats;
+use crate::telemetry::lifecycle::{SHARD_STUCK_AFTER, STORE_STUCK_AFTER};
 use crate::telemetry::summed::Summed;
 use std::time::{Duration, Instant};
 
@@ -37,7 +37,7 @@ impl Stalls {
     }
 
     /// Looks at each thread, and logs what is to be said.
-    pub(super) fn log(&mut self, now: Instant, beats: &Beats) {
+    pub(super) fn log(&mut self, now: Instant, beats: &Heartbeats) {
         self.look(now, beats, |shard, lasted, line| {
             let seconds = lasted.as_secs();
             match (shard, line) {
@@ -58,7 +58,7 @@ impl Stalls {
     }
 
     /// Calls `say` with the shard (`None`: the store), how long it has been stuck, and what is to be said.
-    fn look(&mut self, now: Instant, beats: &Beats, mut say: impl FnMut(Option<u16>, Duration, Line)) {
+    fn look(&mut self, now: Instant, beats: &Heartbeats, mut say: impl FnMut(Option<u16>, Duration, Line)) {
         let shards = (0..).map(Some).zip(beats.shard_ages(now)).map(|(shard, age)| (shard, age, SHARD_STUCK_AFTER));
         let store = (None, beats.control_age(now), STORE_STUCK_AFTER);
         // The store's place is the last one.
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn a_stuck_thread_is_said_once_then_once_a_minute_and_when_it_runs_again() {
         let start = Instant::now();
-        let beats = Beats::new(start, 2);
+        let beats = Heartbeats::new(start, 2);
         let mut stalls = Stalls::new(2);
         let mut said = Vec::new();
         for second in 0..=130 {

@@ -8,10 +8,10 @@ use super::threads::Shards;
 use super::{exit, random};
 use crate::config::{Config, Secret};
 use crate::control::message::Request;
-use crate::shard::mail::{DrainPlan, Mail};
+use crate::shard::command::{Command, DrainPlan};
 use crate::shard::shared::Shared;
 use crate::sys::time::unix_now;
-use crate::telemetry::life::{SHARD_STUCK_AFTER, Stage};
+use crate::telemetry::lifecycle::{SHARD_STUCK_AFTER, Stage};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -95,7 +95,7 @@ impl Running {
     /// Tells the service manager that the relay lives, as long as all its shards do. A store that hangs is no reason to
     /// be killed for: messages are forwarded all the same.
     fn look_after(&mut self, now: Instant) {
-        let beats = &self.shared.life.beats;
+        let beats = &self.shared.lifecycle.heartbeats;
         self.stalls.log(now, beats);
         if let Some(all) = &self.shared.certificates {
             self.lapses.log(&all.statuses(), unix_now().as_secs());
@@ -107,7 +107,7 @@ impl Running {
     }
 
     pub(super) fn status(&self) -> String {
-        let what = if self.shared.life.stage() == Stage::Draining { "draining" } else { "serving" };
+        let what = if self.shared.lifecycle.stage() == Stage::Draining { "draining" } else { "serving" };
         let connections = self.shared.connections.load(Relaxed);
         format!("{what} {connections} connections in {} sessions", self.shared.sessions.load(Relaxed))
     }
@@ -117,10 +117,10 @@ impl Running {
     }
 
     fn drain(&self, by: &str) {
-        if self.shared.life.stage() == Stage::Draining {
+        if self.shared.lifecycle.stage() == Stage::Draining {
             return;
         }
-        self.shared.life.drain();
+        self.shared.lifecycle.drain();
         let connections = self.shared.sockets.load(Relaxed);
         let (window, deadline) = (self.window(connections), self.config.drain_deadline);
         tracing::info!(
@@ -132,9 +132,9 @@ impl Running {
         );
         self.notify.stopping(&self.status());
         give_up_after(deadline + LAST_WRITES);
-        for shard in 0..self.shards.mailboxes.shards() {
+        for shard in 0..self.shards.queues.shards() {
             let seed = u64::from_ne_bytes(random());
-            let _ = self.shards.mailboxes.post(shard, Mail::Drain(DrainPlan { window, deadline, seed }));
+            let _ = self.shards.queues.post(shard, Command::Drain(DrainPlan { window, deadline, seed }));
         }
     }
 

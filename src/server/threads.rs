@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::control::message::Request;
 use crate::control::{self, Control, Index, StoreHealth};
 use crate::ring::{Ring, Waker};
-use crate::shard::mail::{Mail, Mailboxes, channel};
+use crate::shard::command::{Command, Queues, channel};
 use crate::shard::shared::Shared;
 use crate::shard::{Links, Settings, Shard};
 use crate::store::Store;
@@ -34,7 +34,7 @@ pub(super) struct Shards {
     /// How many have ended.
     pub(super) ended: Arc<AtomicU16>,
     pub(super) threads: Vec<ShardThread>,
-    pub(super) mailboxes: Mailboxes,
+    pub(super) queues: Queues,
     pub(super) control: Sender<Request>,
 }
 
@@ -42,7 +42,7 @@ impl Shards {
     /// Hands each shard its listeners: it accepts from now on.
     pub(super) fn listen(&self, listeners: Listeners) {
         for (shard, listeners) in listeners.of_shards.into_iter().enumerate() {
-            let _ = self.mailboxes.post(shard as u16, Mail::Listen(listeners));
+            let _ = self.queues.post(shard as u16, Command::Listen(listeners));
         }
     }
 }
@@ -76,9 +76,9 @@ pub(super) fn start_shards(
     let mut senders = Vec::new();
     let mut starters = Vec::new();
     for id in 0..config.shards {
-        let (mail_sender, mailbox) = channel();
-        let (start_sender, start) = bounded::<Mailboxes>(1);
-        senders.push(mail_sender);
+        let (sender, commands) = channel();
+        let (start_sender, start) = bounded::<Queues>(1);
+        senders.push(sender);
         starters.push(start_sender);
         let (control, shared, settings, ready) =
             (control.clone(), Arc::clone(shared), settings.clone(), ready_sender.clone());
@@ -103,8 +103,8 @@ pub(super) fn start_shards(
                 let _ = ready.send(Ok((id, ring.waker())));
                 drop(ready);
                 // Nothing else runs on this executor, so waiting here holds nobody up. It ends when the start fails.
-                let Ok(mailboxes) = start.recv() else { return Ok(()) };
-                let links = Links { id, mailbox, mailboxes, control, shared };
+                let Ok(queues) = start.recv() else { return Ok(()) };
+                let links = Links { id, commands, queues, control, shared };
                 let served = Shard::new(ring, settings, links, u64::from_ne_bytes(random())).run().await;
                 if let Err(error) = &served {
                     // Half a relay is worse than none: the service manager starts a whole one.
@@ -126,11 +126,11 @@ pub(super) fn start_shards(
             Err(_) => return Err(Failure::new(exit::FAILURE, "a shard ended before it had started")),
         }
     }
-    let mailboxes = Mailboxes::new(senders.into_iter().zip(wakers.into_iter().flatten()).collect());
+    let queues = Queues::new(senders.into_iter().zip(wakers.into_iter().flatten()).collect());
     for starter in starters {
-        let _ = starter.send(mailboxes.clone());
+        let _ = starter.send(queues.clone());
     }
-    Ok((Shards { orders: orders.clone(), ended: ended_count, threads, mailboxes, control }, requests))
+    Ok((Shards { orders: orders.clone(), ended: ended_count, threads, queues, control }, requests))
 }
 
 /// Starts the control thread.
@@ -148,9 +148,9 @@ pub(super) fn start_control(
         store,
         index,
         directory: Arc::clone(&shared.directory),
-        shards: shards.mailboxes.clone(),
+        shards: shards.queues.clone(),
         health,
-        life: Arc::clone(&shared.life),
+        lifecycle: Arc::clone(&shared.lifecycle),
         settings: control_settings(config),
         drain: Box::new(move || {
             // Full, it holds orders enough, and who asked can ask again.

@@ -3,9 +3,9 @@
 use super::Shard;
 use super::bounds::{ARRIVALS_A_CALM_TURN, ARRIVALS_A_TURN, CALM_CROWD, CROWD, TURNED_AWAY_FOR, TURNED_AWAY_MAX};
 use super::close::CloseReason;
+use super::command::Listener;
 use super::connection::{Connection, Early, Phase};
 use super::listening::{Listening, Purpose};
-use super::mail::Listener;
 use super::shared::try_count;
 use crate::http::Reply;
 use crate::ring::Conn;
@@ -97,7 +97,7 @@ impl Shard {
                 }
                 // Out of descriptors or memory: the backlog keeps who comes, and the next tick tries again.
                 self.accepting.stalled.push(listener);
-                self.cells.accept_errors += 1;
+                self.counters.accept_errors += 1;
                 self.log_accept_error(&error);
             }
         }
@@ -124,7 +124,7 @@ impl Shard {
         let Some(Purpose { echo, tls, .. }) = self.accepting.listening.purpose(listener) else { return };
         // Fails when the client has gone already.
         let Ok(address) = peer_address(&socket) else { return };
-        self.cells.accepted += 1;
+        self.counters.accepted += 1;
         let rules = self.shared.rules.load();
         let caps = rules.caps;
         let proxied = rules.proxies.iter().any(|proxy| proxy.contains(address));
@@ -139,13 +139,13 @@ impl Shard {
             self.shared.unauthenticated.fetch_sub(1, Relaxed);
         }
         if !counted {
-            self.cells.turned_away();
+            self.counters.turned_away();
             if admitted {
                 self.shared.sockets.fetch_sub(1, Relaxed);
             }
             // Over TLS a handshake would come before a word could be said: that is more than a flood is worth.
             if tls || self.accepting.turned_away >= TURNED_AWAY_MAX {
-                self.cells.closed.add(TURNED_AWAY, 1);
+                self.counters.closed.add(TURNED_AWAY, 1);
                 return;
             }
             self.accepting.turned_away += 1;

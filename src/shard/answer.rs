@@ -3,9 +3,9 @@
 
 use super::Shard;
 use super::bounds::ANSWER_PIECE_BYTES;
-use super::cells::KeyRefused;
 use super::close::CloseReason;
 use super::connection::Phase;
+use super::counters::KeyRefused;
 use super::guesses::Guesses;
 use crate::http::{self, Reply};
 use crate::ring::Conn;
@@ -99,7 +99,7 @@ impl Shard {
     /// Responses go the way of control frames, in the order that they come in: a client that sends a ping right behind
     /// its request for an upgrade must not read the pong before the response.
     pub(super) fn push_response(&mut self, conn: Conn, mut response: Vec<u8>) {
-        self.cells.responded(&response);
+        self.counters.responded(&response);
         if self.connections[conn].early.as_ref().is_some_and(|early| early.tls) {
             self.shared.rules.load().gate.add_transport_security(&mut response);
         }
@@ -110,7 +110,7 @@ impl Shard {
     pub(super) fn refuse_key(&mut self, conn: Conn, reply: Reply) {
         let Some(early) = &self.connections[conn].early else { return };
         let address = early.address;
-        self.cells.keys_refused[KeyRefused::Wrong as usize] += 1;
+        self.counters.keys_refused[KeyRefused::Wrong as usize] += 1;
         self.log_wrong_key(address);
         let delay = self.shared.guesses.delay_after(address, self.clock.unix_ms());
         self.hold_answer(conn, reply, delay);
@@ -118,7 +118,7 @@ impl Shard {
 
     /// Answers a request that showed a key, from an address that has shown too many wrong ones.
     pub(super) fn refuse_keys(&mut self, conn: Conn, address: IpAddr, wait: Duration) {
-        self.cells.keys_refused[KeyRefused::NotLookedAt as usize] += 1;
+        self.counters.keys_refused[KeyRefused::NotLookedAt as usize] += 1;
         self.log_wrong_key(address);
         let keep_alive = self.connections[conn].early.as_ref().is_some_and(|early| early.keep_alive);
         let (held, seconds) = Guesses::told_after(wait);

@@ -40,7 +40,7 @@ pub(super) const EMPTY_FRAMES_MAX: u16 = 1024;
 
 /// Receives straight into an allocation that one turn starts: all that come in at once leave the cache again before
 /// they are looked at.
-pub(super) const FILLS_A_TURN: usize = 1;
+pub(super) const DIRECT_READS_A_TURN: usize = 1;
 
 /// Bytes of an outbox that are sealed for one send over TLS, for as long as that send takes: a second copy, still in the
 /// cache when the kernel reads it.
@@ -151,10 +151,10 @@ pub const TURNED_AWAY_MAX: usize = 64;
 /// How long they have to ask for what they are then refused.
 pub(super) const TURNED_AWAY_FOR: Duration = Duration::from_secs(2);
 
-/// What comes into a mailbox and is not taken out yet.
-pub(super) const MAILBOX_MAX: usize = 4096;
-/// Mails handled before the shard looks at its ring again.
-pub(super) const MAILS_A_TURN: usize = 256;
+/// Commands that have come to a shard and are not carried out yet.
+pub(super) const COMMANDS_MAX: usize = 4096;
+/// Commands carried out before the shard looks at its ring again.
+pub(super) const COMMANDS_A_TURN: usize = 256;
 
 /// The shard's pulse: deadlines are met within this.
 pub(super) const TICK: Duration = Duration::from_millis(100);

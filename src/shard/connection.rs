@@ -22,7 +22,7 @@ pub(super) enum Phase {
     /// HTTP requests are read.
     Http,
     /// An HTTP call is with the control thread.
-    Call,
+    AwaitingControl,
     /// An HTTP answer is held back for a while.
     Held,
     /// An HTTP answer is on its way: no request is read until it has left.
@@ -49,8 +49,8 @@ impl Phase {
         match to {
             Self::Header => false,
             Self::Handshake => matches!(self, Self::Header),
-            Self::Http => matches!(self, Self::Header | Self::Handshake | Self::Call | Self::Answering),
-            Self::Call | Self::Held | Self::Auth | Self::Echo => matches!(self, Self::Http),
+            Self::Http => matches!(self, Self::Header | Self::Handshake | Self::AwaitingControl | Self::Answering),
+            Self::AwaitingControl | Self::Held | Self::Auth | Self::Echo => matches!(self, Self::Http),
             Self::Answering => matches!(self, Self::Http | Self::Held),
             Self::Slowed | Self::Moving | Self::Open => matches!(self, Self::Auth),
             Self::Closing => !matches!(self, Self::Header | Self::Closing | Self::Dead),
@@ -188,14 +188,14 @@ impl Shard {
             return false;
         }
         connection.phase = to;
-        if from == Phase::Call
+        if from == Phase::AwaitingControl
             && let Some(early) = &connection.early
         {
             // Nobody waits for an answer any more, whether it has come or not.
-            self.calls.remove(&early.serial);
+            self.pending_calls.remove(&early.serial);
         }
-        self.cells.closing += u64::from(to == Phase::Closing);
-        self.cells.closing -= u64::from(from == Phase::Closing);
+        self.counters.closing += u64::from(to == Phase::Closing);
+        self.counters.closing -= u64::from(from == Phase::Closing);
         true
     }
 }
@@ -254,7 +254,7 @@ mod tests {
         Phase::Header,
         Phase::Handshake,
         Phase::Http,
-        Phase::Call,
+        Phase::AwaitingControl,
         Phase::Held,
         Phase::Answering,
         Phase::Auth,
@@ -293,7 +293,7 @@ mod tests {
     fn a_connection_never_takes_a_step_twice_but_for_requests() {
         for phase in ALL {
             let again = ALL.into_iter().filter(|&next| phase.leads_to(next)).any(|next| reached(next).contains(&phase));
-            let is_request = matches!(phase, Phase::Http | Phase::Call | Phase::Held | Phase::Answering);
+            let is_request = matches!(phase, Phase::Http | Phase::AwaitingControl | Phase::Held | Phase::Answering);
             assert_eq!(again, is_request, "{phase:?}");
         }
         assert!(!reached(Phase::Auth).contains(&Phase::Http) && !reached(Phase::Open).contains(&Phase::Auth));

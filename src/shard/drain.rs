@@ -4,8 +4,8 @@
 use super::Shard;
 use super::bounds::{LATE_COMER_GRACE, LINGER};
 use super::close::CloseReason;
+use super::command::DrainPlan;
 use super::connection::{NONE, Phase};
-use super::mail::DrainPlan;
 use crate::ring::Conn;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -59,9 +59,9 @@ impl Shard {
     fn send_away(&mut self, conn: Conn) {
         let Some(connection) = self.connections.get_mut(conn) else { return };
         match connection.phase() {
-            Phase::Http => self.part(conn),
+            Phase::Http => self.end_unheard(conn),
             // Its answer comes, and is the last one.
-            Phase::Call | Phase::Held | Phase::Answering => {
+            Phase::AwaitingControl | Phase::Held | Phase::Answering => {
                 if let Some(early) = &mut connection.early {
                     early.keep_alive = false;
                 }

@@ -22,7 +22,8 @@ impl Shard {
         // Before and in a TLS handshake there is no way to say anything.
         let code = reason.code().filter(|_| !matches!(connection.phase(), Phase::Header | Phase::Handshake));
         let Some(code) = code else { return self.end(conn, reason) };
-        let is_http = matches!(connection.phase(), Phase::Http | Phase::Call | Phase::Held | Phase::Answering);
+        let is_http =
+            matches!(connection.phase(), Phase::Http | Phase::AwaitingControl | Phase::Held | Phase::Answering);
         if !is_http {
             // A close without a code is answered without one (RFC 6455, section 5.5.1).
             let payload = match reason {
@@ -44,7 +45,7 @@ impl Shard {
         self.log_end(conn, reason);
         self.leave_session(conn);
         // What a flood leaves behind does not stay for long.
-        let linger = if self.cells.closing < LINGERING_MAX { LINGER } else { TICK };
+        let linger = if self.counters.closing < LINGERING_MAX { LINGER } else { TICK };
         let due = self.clock.tick_after(linger);
         let connection = &mut self.connections[conn];
         connection.due = due;

@@ -2,11 +2,11 @@
 
 use super::Shard;
 use super::close::CloseReason;
+use super::command::Command;
 use super::connection::{Early, NONE, Phase, Receiving};
-use super::mail::Mail;
 use crate::proto::token::{Role, TokenHash};
 use crate::ring::Conn;
-use crate::ring::chunk::{Chunk, Heap};
+use crate::ring::chunk::{Chunk, OwnedBuf};
 use crate::tls::Tls;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -68,16 +68,16 @@ impl Shard {
         };
         let Destination { shard, hash, role, rest } = *destination;
         let handover = HandOver { socket, address, counted, hash, role, since, tls, rest };
-        if let Err(Mail::HandOver(handover)) = self.mailboxes.try_post(shard, Mail::HandOver(Box::new(handover))) {
-            // The other shard's mailbox is full, or it has ended: the client is told to come back.
-            self.cells.not_moved += 1;
+        if let Err(Command::HandOver(handover)) = self.queues.try_post(shard, Command::HandOver(Box::new(handover))) {
+            // The other shard's queue is full, or it has ended: the client is told to come back.
+            self.counters.not_moved += 1;
             let HandOver { socket, address, counted, tls, .. } = *handover;
             let conn = self.insert_connection(socket, address, counted, false, Phase::Auth);
             self.keep_tls(conn, tls);
             self.close(conn, if self.is_draining() { CloseReason::Restart } else { CloseReason::Busy });
             self.arm(conn);
         } else {
-            self.cells.moved += 1;
+            self.counters.moved += 1;
         }
     }
 
@@ -95,7 +95,7 @@ impl Shard {
         } else {
             self.admit(conn, hash, role);
             if !rest.is_empty() {
-                self.handle_bytes(conn, Chunk::Heap(Heap::from(rest)));
+                self.handle_bytes(conn, Chunk::Owned(OwnedBuf::from(rest)));
             }
         }
         self.arm(conn);

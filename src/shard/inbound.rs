@@ -17,7 +17,7 @@ use crate::proto::envelope::{self, Scanner};
 use crate::proto::frame::{self, Header, Opcode};
 use crate::proto::payload::{STEP_BYTES, unmask_and_feed};
 use crate::ring::Conn;
-use crate::ring::chunk::{Chunk, Heap};
+use crate::ring::chunk::{Chunk, OwnedBuf};
 use std::collections::VecDeque;
 use std::ops::Range;
 
@@ -41,7 +41,9 @@ impl Shard {
         connection.last_heard = self.clock.tick();
         match connection.phase() {
             Phase::Header => self.handle_header_bytes(conn, &chunk),
-            Phase::Http | Phase::Call | Phase::Held | Phase::Answering => self.handle_request_bytes(conn, chunk),
+            Phase::Http | Phase::AwaitingControl | Phase::Held | Phase::Answering => {
+                self.handle_request_bytes(conn, chunk)
+            }
             Phase::Handshake | Phase::Closing | Phase::Slowed | Phase::Dead => {}
             Phase::Auth | Phase::Moving | Phase::Open | Phase::Echo => match &connection.inbox {
                 // Reading may go on, but what waits comes first.
@@ -171,9 +173,9 @@ impl Shard {
                 }
                 Step::Done => {}
                 Step::Wait(wait) => {
-                    let mut heap = Heap::with_headroom(HEADROOM, length, self.budget.charge(length));
-                    heap.extend(message);
-                    self.inbox(conn).ready = Some((heap, opcode));
+                    let mut buf = OwnedBuf::with_headroom(HEADROOM, length, self.budget.charge(length));
+                    buf.extend(message);
+                    self.inbox(conn).ready = Some((buf, opcode));
                     self.slow_down(conn, wait);
                     return RunEnd::Stop(at);
                 }
@@ -190,10 +192,10 @@ impl Shard {
             return;
         }
         chunk.narrow(run);
-        if let Chunk::Heap(heap) = &mut chunk
-            && heap.reserved_bytes() == 0
+        if let Chunk::Owned(buf) = &mut chunk
+            && buf.reserved_bytes() == 0
         {
-            heap.reserve_more(self.budget.charge(heap.as_slice().len()));
+            buf.reserve_more(self.budget.charge(buf.as_slice().len()));
         }
         if let Some(to) = self.receiver(conn) {
             self.count_queued(conn, to);
@@ -289,8 +291,8 @@ impl Shard {
             return self.wait_for_memory(conn, header);
         }
         let Some(partial) = &mut self.inbox(conn).partial else { return };
-        if continues && let Some(heap) = &mut partial.heap {
-            heap.make_room(header.payload_bytes as usize);
+        if continues && let Some(buf) = &mut partial.buf {
+            buf.make_room(header.payload_bytes as usize);
         }
         self.enter_frame(conn, header);
     }
@@ -298,8 +300,8 @@ impl Shard {
     /// Begins a data frame whose message is skipped.
     pub(super) fn begin_skipped(&mut self, conn: Conn, header: Header, why: Skipped) {
         if header.opcode != Opcode::Continuation {
-            let heap = Heap::from(Vec::new());
-            self.put_partial(conn, header, heap);
+            let buf = OwnedBuf::from(Vec::new());
+            self.put_partial(conn, header, buf);
         }
         if let Some(partial) = &mut self.inbox(conn).partial {
             partial.skip(why);
@@ -334,15 +336,15 @@ impl Shard {
         let direct =
             self.connections[conn].tls == NONE && header.payload_bytes >= DIRECT_BYTES_MIN + u64::from(GLANCE_BYTES);
         let capacity = if direct { 0 } else { header.payload_bytes as usize };
-        self.put_partial(conn, header, Heap::with_headroom(HEADROOM, capacity, reservation));
+        self.put_partial(conn, header, OwnedBuf::with_headroom(HEADROOM, capacity, reservation));
         true
     }
 
-    fn put_partial(&mut self, conn: Conn, header: Header, heap: Heap) {
+    fn put_partial(&mut self, conn: Conn, header: Header, buf: OwnedBuf) {
         let (since, due) = (self.clock.tick(), self.clock.tick_after(MESSAGE_TIMEOUT));
         self.inbox(conn).partial = Some(Partial {
             opcode: header.opcode,
-            heap: Some(heap),
+            buf: Some(buf),
             frame: None,
             announced_bytes: 0,
             scanner: Scanner::new(),
@@ -361,14 +363,14 @@ impl Shard {
     /// `false`: it has to wait for that.
     fn extend_message(&mut self, conn: Conn, header: Header, announced_bytes: u64, limit: u64, in_hand: usize) -> bool {
         let partial = self.connections[conn].inbox.as_ref().and_then(|inbox| inbox.partial.as_ref());
-        let reserved = partial.and_then(|partial| partial.heap.as_ref()).map_or(0, Heap::reserved_bytes);
+        let reserved = partial.and_then(|partial| partial.buf.as_ref()).map_or(0, OwnedBuf::reserved_bytes);
         if announced_bytes <= reserved as u64 {
             return true;
         }
         let wanted = announced_bytes.max(reserved as u64 * 2).min(limit) as usize;
         let Some(more) = self.reserve(conn, wanted - reserved, header.payload_bytes, in_hand) else { return false };
-        if let Some(heap) = self.inbox(conn).partial.as_mut().and_then(|partial| partial.heap.as_mut()) {
-            heap.reserve_more(more);
+        if let Some(buf) = self.inbox(conn).partial.as_mut().and_then(|partial| partial.buf.as_mut()) {
+            buf.reserve_more(more);
         }
         true
     }
@@ -389,9 +391,9 @@ impl Shard {
             self.inbox(conn).partial = None;
         } else if partial.is_whole() {
             let Some(partial) = inbox.partial.take() else { return };
-            let Partial { heap: Some(heap), opcode, scanner, invalid, direct, .. } = partial else { return };
+            let Partial { buf: Some(buf), opcode, scanner, invalid, direct, .. } = partial else { return };
             self.connections[conn].bulk = direct;
-            self.hand_on(conn, heap, opcode, |message| match invalid {
+            self.hand_on(conn, buf, opcode, |message| match invalid {
                 Some(invalid) => Err(invalid),
                 None => scanner.finish(message),
             });
@@ -406,20 +408,20 @@ impl Shard {
     pub(super) fn hand_on(
         &mut self,
         conn: Conn,
-        heap: Heap,
+        buf: OwnedBuf,
         opcode: Opcode,
         peek: impl for<'a> FnOnce(&'a [u8]) -> Result<envelope::Envelope<'a>, envelope::Invalid>,
     ) {
-        match self.handle_message(conn, opcode, heap.as_slice(), peek) {
+        match self.handle_message(conn, opcode, buf.as_slice(), peek) {
             Step::Forward(opcode) => {
                 if let Some(to) = self.receiver(conn) {
                     self.count_queued(conn, to);
-                    let pushed = self.push_message(to, heap, opcode);
+                    let pushed = self.push_message(to, buf, opcode);
                     self.mind_pressure(conn, to, pushed);
                 }
             }
             Step::Wait(wait) => {
-                self.inbox(conn).ready = Some((heap, opcode));
+                self.inbox(conn).ready = Some((buf, opcode));
                 self.slow_down(conn, wait);
             }
             Step::Close(reason) => self.close(conn, reason),

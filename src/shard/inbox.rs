@@ -5,7 +5,7 @@ use super::bounds::{GLANCE_BYTES, PREFIX_BYTES_MAX, SMALL_BYTES_MAX};
 use crate::proto::envelope::{Invalid, Scanner};
 use crate::proto::frame::{self, Header, Opcode};
 use crate::proto::payload;
-use crate::ring::chunk::Heap;
+use crate::ring::chunk::OwnedBuf;
 use std::collections::VecDeque;
 
 /// What could not be passed on yet. A connection has one only while there is something in it.
@@ -16,12 +16,12 @@ pub(super) struct Inbox {
     /// The message under way.
     pub(super) partial: Option<Partial>,
     /// A whole message that has to wait, with its kind: first in line when reading goes on.
-    pub(super) ready: Option<(Heap, Opcode)>,
+    pub(super) ready: Option<(OwnedBuf, Opcode)>,
     /// The frame that waits for memory: first in line when reading goes on.
     pub(super) pending: Option<Pending>,
     /// Bytes that have not been looked at, because reading is paused. They count against a budget of their own: counted
     /// against that of messages, those who wait for it would keep each other waiting for ever.
-    pub(super) waiting: VecDeque<Heap>,
+    pub(super) waiting: VecDeque<OwnedBuf>,
 }
 
 /// The header of a data frame that waits for memory.
@@ -43,7 +43,7 @@ impl Inbox {
     /// Bytes that have not been looked at.
     #[must_use]
     pub(super) fn waiting_bytes(&self) -> usize {
-        self.waiting.iter().map(|heap| heap.as_slice().len()).sum()
+        self.waiting.iter().map(|buf| buf.as_slice().len()).sum()
     }
 
     /// Whether there is nothing in it.
@@ -67,7 +67,7 @@ pub(super) struct Partial {
     /// Text or binary.
     pub(super) opcode: Opcode,
     /// The payload so far, unmasked, with headroom for a header; away while the ring fills it.
-    pub(super) heap: Option<Heap>,
+    pub(super) buf: Option<OwnedBuf>,
     /// The frame under way; `None` between fragments.
     pub(super) frame: Option<FrameLeft>,
     /// Payload bytes of all frames begun so far.
@@ -109,24 +109,24 @@ impl Partial {
         let checked = checked && self.skipped.is_none();
         self.unmask_and_check(piece, checked);
         let left = self.frame.map_or(0, |frame| frame.left) as usize;
-        let Some(heap) = &mut self.heap else { return };
+        let Some(buf) = &mut self.buf else { return };
         let kept = match self.skipped {
-            Some(_) => piece.len().min(PREFIX_BYTES_MAX.saturating_sub(heap.as_slice().len())),
+            Some(_) => piece.len().min(PREFIX_BYTES_MAX.saturating_sub(buf.as_slice().len())),
             None => piece.len(),
         };
         if self.skipped.is_none() && piece.len() > GLANCE_BYTES as usize {
             // More than a glance has come, so the rest is close: all of the frame gets its room at once.
-            heap.make_room(piece.len() + left);
+            buf.make_room(piece.len() + left);
         }
-        heap.extend(&piece[..kept]);
+        buf.extend(&piece[..kept]);
     }
 
-    /// As [`Partial::take`], for `count` bytes that the ring put at the end of `heap`.
-    pub(super) fn take_filled(&mut self, mut heap: Heap, count: usize, checked: bool) {
-        let bytes = heap.as_mut_slice();
+    /// As [`Partial::take`], for `count` bytes that the ring put at the end of `buf`.
+    pub(super) fn take_filled(&mut self, mut buf: OwnedBuf, count: usize, checked: bool) {
+        let bytes = buf.as_mut_slice();
         let start = bytes.len() - count;
         self.unmask_and_check(&mut bytes[start..], checked);
-        self.heap = Some(heap);
+        self.buf = Some(buf);
         self.direct = true;
     }
 
@@ -145,10 +145,10 @@ impl Partial {
     /// Only a prefix is kept from now on.
     pub(super) fn skip(&mut self, why: Skipped) {
         if self.skipped.replace(why).is_none()
-            && let Some(heap) = &mut self.heap
+            && let Some(buf) = &mut self.buf
         {
-            let kept = heap.as_slice();
-            *heap = Heap::from(kept[..kept.len().min(PREFIX_BYTES_MAX)].to_vec());
+            let kept = buf.as_slice();
+            *buf = OwnedBuf::from(kept[..kept.len().min(PREFIX_BYTES_MAX)].to_vec());
         }
     }
 
@@ -167,7 +167,7 @@ impl Partial {
     /// Why it is skipped and what its `id` is, for its sender: once, as soon as the `id` can be known.
     pub(super) fn poll_refusal(&mut self) -> Option<(Skipped, Option<String>)> {
         let why = self.skipped?;
-        let prefix = self.heap.as_ref()?.as_slice();
+        let prefix = self.buf.as_ref()?.as_slice();
         if self.told || (prefix.len() < PREFIX_BYTES_MAX && !self.is_whole()) {
             return None;
         }

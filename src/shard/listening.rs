@@ -1,6 +1,6 @@
 //! The sockets that a shard accepts on: what each is for, and whether it is accepted on one by one.
 
-use super::mail::Listener;
+use super::command::Listener;
 use crate::ring::Ring;
 
 /// A shard's listeners, by the index that the ring gave them.

@@ -82,7 +82,7 @@ impl Shard {
         // Who was let try again and has to go on waiting keeps its place and its time.
         if inbox.pending.is_none() {
             inbox.pending = Some(Pending { header, since, due });
-            self.cells.budget_waits += 1;
+            self.counters.budget_waits += 1;
             self.waiters.queue.push_back(conn);
             self.watch(conn, due);
         }
@@ -123,7 +123,7 @@ impl Shard {
             }
             self.waiters.first_in_line = Some(conn);
             self.connections[conn].pauses.remove(Pauses::BUDGET);
-            self.resumable.push(conn);
+            self.readable.push(conn);
             self.resume_all();
             self.waiters.first_in_line = None;
             if self.is_pending(conn) {
@@ -148,7 +148,7 @@ impl Shard {
         if let Some(connection) = self.connections.get_mut(conn)
             && connection.pauses.remove(Pauses::BUDGET)
         {
-            self.resumable.push(conn);
+            self.readable.push(conn);
         }
     }
 

@@ -2,9 +2,9 @@
 
 use super::Shard;
 use super::bounds::MEMORY_RETRY;
-use super::cells::Outcome;
 use super::close::CloseReason;
 use super::connection::Phase;
+use super::counters::Outcome;
 use super::inbox::Skipped;
 use crate::proto::envelope::{self, Envelope, Invalid};
 use crate::proto::frame::{self, Opcode};
@@ -66,24 +66,24 @@ impl Shard {
         match live.session.handle_message(now, unix_ms, role, envelope.kind, message.len() as u64) {
             Verdict::Forward(_) => {
                 let session = connection.session;
-                self.cells.forwarded(role, message.len());
+                self.counters.forwarded(role, message.len());
                 self.tokens.note_forwarded(session, role, message.len() as u64);
                 Step::Forward(Opcode::Text)
             }
             Verdict::Pong => {
-                self.cells.count(role, Outcome::Answered, message.len());
+                self.counters.count(role, Outcome::Answered, message.len());
                 self.tell(conn, RelayMessage::Pong);
                 self.count_answer(conn);
                 Step::Done
             }
             Verdict::Ignore => {
-                self.cells.count(role, Outcome::Answered, message.len());
+                self.counters.count(role, Outcome::Answered, message.len());
                 self.count_answer(conn);
                 Step::Done
             }
             Verdict::Later(wait) => Step::Wait(wait),
             Verdict::Refuse(Refusal { code, message: text, retry_after_ms }) => {
-                self.cells.message_refused(role, code, message.len());
+                self.counters.message_refused(role, code, message.len());
                 self.tell(conn, RelayMessage::Error { code, message: text, retry_after_ms, reference: envelope.id });
                 self.count_answer(conn);
                 Step::Done
@@ -94,7 +94,7 @@ impl Shard {
     #[cold]
     fn refuse_invalid(&mut self, conn: Conn, invalid: Invalid, message: &[u8]) {
         let role = self.connections[conn].role;
-        self.cells.message_refused(role, ErrorCode::InvalidMessage, message.len());
+        self.counters.message_refused(role, ErrorCode::InvalidMessage, message.len());
         let error = RelayMessage::Error {
             code: ErrorCode::InvalidMessage,
             message: &invalid.to_string(),
@@ -119,7 +119,7 @@ impl Shard {
                 (ErrorCode::RateLimited, text.to_owned(), Some(MEMORY_RETRY.as_millis() as u64))
             }
         };
-        self.cells.message_refused(connection.role, code, 0);
+        self.counters.message_refused(connection.role, code, 0);
         self.tell(conn, RelayMessage::Error { code, message: &message, retry_after_ms, reference });
         self.count_answer(conn);
     }

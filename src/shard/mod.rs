@@ -3,15 +3,32 @@
 //! Everything here runs on one thread under one glommio executor and takes no lock. Each turn of [`Shard::run`] takes
 //! what completed, lets it change connections and sessions, and flushes the outboxes that were filled: all that one
 //! turn queued for a socket leaves in one send. What peers do can end their connection, never the shard.
+//!
+//! The words of this folder:
+//!
+//! - **turn**: one pass of [`Shard::run`]: what the ring completed, then what follows from it, then one send for each socket;
+//! - **tick**: 0.1 s, the unit of deadlines, which the timing wheel keeps;
+//! - **newcomer**: a connection that has not authenticated; **session**: what the two connections of a token share;
+//! - **peer**: the other connection of the session;
+//! - **inbox**: what a connection has sent and cannot be passed on yet; **outbox**: what is queued to be sent to it;
+//! - **glance**: one receive of at most 4 KiB; **direct read**: one straight into the memory of the message under way;
+//!   **partial read**: a turn that brought a part of something;
+//! - **pause**: a reason not to read from a connection; **readable**: none is left;
+//! - **budget**: memory for large messages; **backlog**: what has been received and cannot be looked at;
+//! - **command**: what another thread tells the shard to do;
+//! - **end**: at once; **close**: with a close frame and whatever is queued before it; **drain**: all connections, because
+//!   the process is to end.
 
 pub mod accept;
 pub mod addresses;
 mod answer;
 pub mod bounds;
-pub mod cells;
 mod close;
+pub mod command;
 mod connection;
+mod connection_log;
 mod connections;
+pub mod counters;
 mod drain;
 mod ending;
 pub mod guesses;
@@ -19,15 +36,13 @@ pub mod handover;
 mod inbound;
 mod inbox;
 mod listening;
-mod lives;
-pub mod mail;
 mod memory;
 mod message;
 mod newcomers;
 mod outbound;
 mod outbox;
 mod paused;
-mod proxied;
+mod proxy_protocol;
 mod receive;
 mod request;
 mod secure;
@@ -38,12 +53,12 @@ mod token;
 mod wheel;
 
 use self::accept::Accepting;
-use self::bounds::{BACKLOG_BYTES, MAILS_A_TURN, TICK};
-use self::cells::Cells;
+use self::bounds::{BACKLOG_BYTES, COMMANDS_A_TURN, TICK};
+use self::command::{Command, Queues};
+use self::connection_log::ConnectionLog;
 use self::connections::Connections;
+use self::counters::Counters;
 use self::drain::Drain;
-use self::lives::Lives;
-use self::mail::{Mail, Mailboxes};
 use self::memory::Waiters;
 use self::newcomers::Newcomers;
 use self::outbound::Outboxes;
@@ -88,9 +103,9 @@ pub struct Links {
     /// Its own number.
     pub id: u16,
     /// What comes in.
-    pub mailbox: Receiver<Mail>,
+    pub commands: Receiver<Command>,
     /// The other shards (and itself).
-    pub mailboxes: Mailboxes,
+    pub queues: Queues,
     /// The control thread.
     pub control: Sender<Request>,
     /// What all threads share.
@@ -102,8 +117,8 @@ pub struct Shard {
     id: u16,
     ring: Ring,
     settings: Settings,
-    mailbox: Receiver<Mail>,
-    mailboxes: Mailboxes,
+    commands: Receiver<Command>,
+    queues: Queues,
     control: Sender<Request>,
     shared: Arc<Shared>,
     clock: Clock,
@@ -123,23 +138,23 @@ pub struct Shard {
     policy: Rc<Policy>,
     newcomers: Newcomers,
     /// Connections that wait for an answer of control, by serial number.
-    calls: HashMap<u64, Conn>,
+    pending_calls: HashMap<u64, Conn>,
     /// The serial number of the connection that came last.
     serial: u64,
     /// Connections whose reading may go on, to be looked at before the turn ends.
-    resumable: Vec<Conn>,
+    readable: Vec<Conn>,
     /// Connections that a turn brought a part of something of, and whose receive goes on.
-    cut_off: Vec<Conn>,
+    partial_reads: Vec<Conn>,
     /// Connections that wait to receive straight into an allocation.
-    fills: VecDeque<Conn>,
+    direct_reads: VecDeque<Conn>,
     /// Connections that wait for the memory budget.
     waiters: Waiters,
     turns: Turns,
     throttled: Throttled,
-    cells: Cells,
-    lives: Lives,
-    /// The mailbox is being read: whoever is called from there does not read it again.
-    reading_mail: bool,
+    counters: Counters,
+    log: ConnectionLog,
+    /// Commands are being carried out: whoever is called from there takes no further ones.
+    running_commands: bool,
     /// Under way, once it has begun.
     drain: Option<Drain>,
 }
@@ -148,12 +163,12 @@ impl Shard {
     /// A shard on `ring`, which was built on this thread.
     #[must_use]
     pub fn new(ring: Ring, settings: Settings, links: Links, random: u64) -> Self {
-        let Links { id, mailbox, mailboxes, control, shared } = links;
+        let Links { id, commands, queues, control, shared } = links;
         Self {
             id,
             ring,
-            mailbox,
-            mailboxes,
+            commands,
+            queues,
             control,
             shared,
             clock: Clock::start(),
@@ -169,23 +184,23 @@ impl Shard {
             backlog: Budget::new(settings.budget_bytes.max(BACKLOG_BYTES)),
             policy: Rc::new(Policy::new(settings.limits)),
             newcomers: Newcomers::default(),
-            calls: HashMap::new(),
+            pending_calls: HashMap::new(),
             serial: 0,
-            resumable: Vec::new(),
-            cut_off: Vec::new(),
-            fills: VecDeque::new(),
+            readable: Vec::new(),
+            partial_reads: Vec::new(),
+            direct_reads: VecDeque::new(),
             waiters: Waiters::default(),
             turns: Turns::default(),
             throttled: Throttled::default(),
-            cells: Cells::default(),
-            lives: Lives::default(),
-            reading_mail: false,
+            counters: Counters::default(),
+            log: ConnectionLog::default(),
+            running_commands: false,
             drain: None,
             settings,
         }
     }
 
-    /// Serves until a [`Mail::Drain`] has been carried out.
+    /// Serves until a [`Command::Drain`] has been carried out.
     ///
     /// # Errors
     /// The ring has become unusable.
@@ -195,31 +210,31 @@ impl Shard {
         while !self.has_ended() {
             // Nothing else is to be done here, and whatever comes next comes through the ring: it may sleep.
             let quiet = self.turns.is_quiet() && self.secure.is_quiet() && self.accepting.is_quiet();
-            let wait = quiet && self.fills.is_empty() && self.mailbox.is_empty();
+            let wait = quiet && self.direct_reads.is_empty() && self.commands.is_empty();
             self.ring.turn(&mut completions, wait)?;
             let before = self.clock.now();
             self.clock.update();
-            self.cells.end_turn(self.clock.now() - before);
+            self.counters.end_turn(self.clock.now() - before);
             self.turns.begin(completions.len());
             for completion in completions.drain(..) {
                 self.handle_completion(completion);
             }
-            self.read_mail();
-            self.arm_cut_off();
+            self.run_commands();
+            self.arm_partial_reads();
             self.resume_all();
             self.resume_deferred();
-            let forwarded = self.cells.has_forwarded();
+            let forwarded = self.counters.has_forwarded();
             self.turns.end(self.clock.now(), forwarded);
             self.step_handshakes(forwarded);
             self.take_arrivals();
             self.flush();
-            self.start_fills();
+            self.start_direct_reads();
             self.forget_ended();
             glommio::yield_if_needed().await;
         }
         self.report_usage();
         self.log_last();
-        self.shared.life.beats.end_shard(self.id);
+        self.shared.lifecycle.heartbeats.end_shard(self.id);
         Ok(())
     }
 
@@ -227,7 +242,7 @@ impl Shard {
         match completion {
             Completion::Received { conn, data, more } if self.lives(conn) => self.handle_received(conn, data, more),
             Completion::Sent { conn, outgoing, count } if self.lives(conn) => self.handle_sent(conn, outgoing, count),
-            Completion::Filled { conn, heap, count } if self.lives(conn) => self.handle_filled(conn, heap, count),
+            Completion::Filled { conn, buf, count } if self.lives(conn) => self.handle_filled(conn, buf, count),
             // It has ended in this turn.
             Completion::Received { .. } | Completion::Sent { .. } | Completion::Filled { .. } => {}
             Completion::Accepted { listener, socket, more } => self.handle_accepted(listener, socket, more),
@@ -235,23 +250,23 @@ impl Shard {
         }
     }
 
-    /// Takes a turn's share of what is in the mailbox.
-    fn read_mail(&mut self) {
-        if std::mem::replace(&mut self.reading_mail, true) {
+    /// Takes a turn's share of what it has been told to do.
+    fn run_commands(&mut self) {
+        if std::mem::replace(&mut self.running_commands, true) {
             return;
         }
-        for _ in 0..MAILS_A_TURN {
-            let Ok(mail) = self.mailbox.try_recv() else { break };
-            match mail {
-                Mail::Notice(notice) => self.handle_notice(notice),
-                Mail::HandOver(handover) => self.handle_handover(*handover),
-                Mail::MakeRoom(address) => drop(self.give_way(address)),
-                Mail::Listen(listeners) => self.listen(listeners),
-                Mail::Settings(settings) => self.change_settings(*settings),
-                Mail::Drain(plan) => self.drain(plan),
+        for _ in 0..COMMANDS_A_TURN {
+            let Ok(command) = self.commands.try_recv() else { break };
+            match command {
+                Command::Notice(notice) => self.handle_notice(notice),
+                Command::HandOver(handover) => self.handle_handover(*handover),
+                Command::MakeRoom(address) => drop(self.give_way(address)),
+                Command::Listen(listeners) => self.listen(listeners),
+                Command::Settings(settings) => self.change_settings(*settings),
+                Command::Drain(plan) => self.drain(plan),
             }
         }
-        self.reading_mail = false;
+        self.running_commands = false;
     }
 
     /// A message of the relay's own, queued toward a connection.

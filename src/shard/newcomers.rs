@@ -4,8 +4,8 @@
 use super::Shard;
 use super::bounds::NEWCOMER_GRACE;
 use super::close::CloseReason;
+use super::command::Command;
 use super::connection::{Early, Phase};
-use super::mail::Mail;
 use crate::ring::Conn;
 use crate::sys::net::counted_as;
 use std::collections::BTreeMap;
@@ -104,9 +104,9 @@ impl Shard {
         }
         let tick = Some(self.clock.tick());
         if std::mem::replace(&mut self.newcomers.asked_at, tick) != tick {
-            for shard in (0..self.mailboxes.shards()).filter(|&shard| shard != self.id) {
-                // One whose mailbox is full has other things to do.
-                let _ = self.mailboxes.try_post(shard, Mail::MakeRoom(address));
+            for shard in (0..self.queues.shards()).filter(|&shard| shard != self.id) {
+                // One whose queue is full has other things to do.
+                let _ = self.queues.try_post(shard, Command::MakeRoom(address));
             }
         }
         false

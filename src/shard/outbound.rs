@@ -6,7 +6,7 @@ use super::connection::{NONE, Pauses, Phase};
 use super::outbox::{Outbox, Pushed};
 use crate::proto::frame::Opcode;
 use crate::ring::Conn;
-use crate::ring::chunk::{Chunk, Heap, Outgoing};
+use crate::ring::chunk::{Chunk, Outgoing, OwnedBuf};
 use rustix::io::Errno;
 use std::io;
 
@@ -54,7 +54,7 @@ impl Shard {
     }
 
     /// Queues a message that stands in an allocation of its own.
-    pub(super) fn push_message(&mut self, conn: Conn, message: Heap, opcode: Opcode) -> Pushed {
+    pub(super) fn push_message(&mut self, conn: Conn, message: OwnedBuf, opcode: Opcode) -> Pushed {
         self.filled(conn, |outbox| outbox.push_message(message, opcode))
     }
 
@@ -77,7 +77,7 @@ impl Shard {
             let pauses = &mut self.connections[conn].pauses;
             let before = *pauses;
             pauses.insert(reason);
-            self.cells.high_water[usize::from(conn == to)] += u64::from(*pauses != before);
+            self.counters.high_water[usize::from(conn == to)] += u64::from(*pauses != before);
         }
     }
 
@@ -104,7 +104,7 @@ impl Shard {
         if connection.outbox == NONE {
             connection.outbox = self.outboxes.take();
         }
-        self.outboxes.all[connection.outbox as usize].push_sealed(Heap::from(records));
+        self.outboxes.all[connection.outbox as usize].push_sealed(OwnedBuf::from(records));
     }
 
     /// When all that is queued has been sent, the write side is shut and the client's end is awaited.
@@ -224,14 +224,14 @@ impl Shard {
     pub(super) fn relieve(&mut self, conn: Conn) {
         let connection = &mut self.connections[conn];
         if connection.pauses.remove(Pauses::OWN) {
-            self.resumable.push(conn);
+            self.readable.push(conn);
         }
         let connection = &self.connections[conn];
         let Some(live) = self.tokens.session(connection.session) else { return };
         if let Some(filler) = live.session.connection(connection.role.peer())
             && self.connections[filler].pauses.remove(Pauses::PEER)
         {
-            self.resumable.push(filler);
+            self.readable.push(filler);
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use super::bounds::{FRAGMENT_BYTES, HIGH_WATER_BYTES, JOINED_BYTES_MAX, LOW_WATER_BYTES, SLOW_FRAGMENT_BYTES};
 use crate::proto::frame::{self, Opcode};
-use crate::ring::chunk::{Batch, Budget, CHUNKS_A_SEND_MAX, Chunk, Heap, Outgoing};
+use crate::ring::chunk::{Batch, Budget, CHUNKS_A_SEND_MAX, Chunk, Outgoing, OwnedBuf};
 use std::collections::VecDeque;
 
 /// The queue keeps this capacity when it empties.
@@ -72,8 +72,8 @@ impl Outbox {
         self.pressure()
     }
 
-    /// Queues a message without header, whose heap has room for one; a large one will leave as fragments.
-    pub(super) fn push_message(&mut self, mut message: Heap, opcode: Opcode) -> Pushed {
+    /// Queues a message without header, whose buffer has room for one; a large one will leave as fragments.
+    pub(super) fn push_message(&mut self, mut message: OwnedBuf, opcode: Opcode) -> Pushed {
         let length = message.as_slice().len();
         message.hide_from(FRAGMENT_BYTES);
         let mut header = [0; frame::HEADER_BYTES_MAX];
@@ -81,7 +81,7 @@ impl Outbox {
         let header_bytes = frame::write_header(&mut header, shown == length, opcode, shown as u64);
         message.prepend(&header[..header_bytes]);
         self.bytes += header_bytes + length;
-        self.queue.push_back(Chunk::Heap(message));
+        self.queue.push_back(Chunk::Owned(message));
         self.pressure()
     }
 
@@ -89,7 +89,7 @@ impl Outbox {
     pub(super) fn push_own(&mut self, frame: Vec<u8>) -> Pushed {
         self.bytes += frame.len();
         self.own_bytes += frame.len();
-        self.queue.push_back(Chunk::Heap(Heap::from(frame)));
+        self.queue.push_back(Chunk::Owned(OwnedBuf::from(frame)));
         self.own_pressure()
     }
 
@@ -102,15 +102,15 @@ impl Outbox {
     }
 
     /// Queues records of TLS with what stood in the queue.
-    pub(super) fn push_sealed(&mut self, records: Heap) {
+    pub(super) fn push_sealed(&mut self, records: OwnedBuf) {
         self.bytes += records.as_slice().len();
-        self.sealed.push_back(Chunk::Heap(records));
+        self.sealed.push_back(Chunk::Owned(records));
     }
 
     /// Queues records of TLS that the connection itself made the relay write.
     pub(super) fn push_own_sealed(&mut self, records: Vec<u8>) -> Pushed {
         self.own_bytes += records.len();
-        self.push_sealed(Heap::from(records));
+        self.push_sealed(OwnedBuf::from(records));
         self.own_pressure()
     }
 
@@ -186,7 +186,7 @@ impl Outbox {
         Pushed::UnderPressure
     }
 
-    /// Copies queued slices to the heap, for they will stay longer than this turn.
+    /// Copies queued slices into memory of their own, for they will stay longer than this turn.
     pub(super) fn copy_slices(&mut self, budget: &Budget) {
         if !self.queue.iter().any(|chunk| matches!(chunk, Chunk::Slice(_))) {
             return;
@@ -197,15 +197,15 @@ impl Outbox {
             if !run.is_empty() {
                 let bytes = std::mem::take(run);
                 let reservation = budget.charge(bytes.len());
-                copied.push_back(Chunk::Heap(Heap::reserved(bytes, reservation)));
+                copied.push_back(Chunk::Owned(OwnedBuf::reserved(bytes, reservation)));
             }
         };
         for chunk in self.queue.drain(..) {
             match chunk {
                 Chunk::Slice(slice) => run.extend_from_slice(slice.as_slice()),
-                heap @ Chunk::Heap(_) => {
+                buf @ Chunk::Owned(_) => {
                     flush(&mut run, &mut copied);
-                    copied.push_back(heap);
+                    copied.push_back(buf);
                 }
             }
         }
@@ -227,7 +227,7 @@ impl Outbox {
         let fragmented = chunks.first().is_some_and(shows_a_fragment);
         if !self.urgent.is_empty() && !fragmented {
             self.carries_urgent = true;
-            chunks.push(Chunk::Heap(Heap::from(std::mem::take(&mut self.urgent))));
+            chunks.push(Chunk::Owned(OwnedBuf::from(std::mem::take(&mut self.urgent))));
         }
         while chunks.len() < CHUNKS_A_SEND_MAX && !chunks.last().is_some_and(shows_a_fragment) {
             let Some(chunk) = self.queue.pop_front() else { break };
@@ -302,23 +302,23 @@ impl Outbox {
         }
         *count -= length;
         self.mid_frame = false;
-        let Chunk::Heap(mut heap) = chunk else { return None };
-        if heap.hidden() == 0 {
+        let Chunk::Owned(mut buf) = chunk else { return None };
+        if buf.hidden() == 0 {
             return None;
         }
-        heap.narrow(length..length);
-        let next = heap.hidden().min(if self.blocked { SLOW_FRAGMENT_BYTES } else { FRAGMENT_BYTES });
+        buf.narrow(length..length);
+        let next = buf.hidden().min(if self.blocked { SLOW_FRAGMENT_BYTES } else { FRAGMENT_BYTES });
         let mut header = [0; frame::HEADER_BYTES_MAX];
-        let is_last = next == heap.hidden();
+        let is_last = next == buf.hidden();
         let header_bytes = frame::write_header(&mut header, is_last, Opcode::Continuation, next as u64);
-        heap.reveal(&header[..header_bytes], next);
+        buf.reveal(&header[..header_bytes], next);
         self.bytes += header_bytes;
-        Some(Chunk::Heap(heap))
+        Some(Chunk::Owned(buf))
     }
 }
 
 fn shows_a_fragment(chunk: &Chunk) -> bool {
-    matches!(chunk, Chunk::Heap(heap) if heap.hidden() > 0)
+    matches!(chunk, Chunk::Owned(buf) if buf.hidden() > 0)
 }
 
 #[cfg(test)]

@@ -6,13 +6,13 @@ use super::close::CloseReason;
 use super::connection::{Pauses, Phase};
 use crate::proto::envelope;
 use crate::ring::Conn;
-use crate::ring::chunk::{Chunk, Heap};
+use crate::ring::chunk::{Chunk, OwnedBuf};
 use std::collections::VecDeque;
 
 impl Shard {
     /// Keeps bytes that cannot be looked at now, at the end of what waits or in front of it. Where all that waits on the
     /// shard is too much, a connection with more than its share of that is closed.
-    pub(super) fn keep_waiting(&mut self, conn: Conn, chunk: Chunk, put: fn(&mut VecDeque<Heap>, Heap)) {
+    pub(super) fn keep_waiting(&mut self, conn: Conn, chunk: Chunk, put: fn(&mut VecDeque<OwnedBuf>, OwnedBuf)) {
         let own_bytes = self.inbox(conn).waiting_bytes() + chunk.len();
         let share = match self.backlog.used_bytes() / self.backlog.bytes_max() {
             0 => usize::MAX,
@@ -22,20 +22,20 @@ impl Shard {
         if own_bytes > share {
             return self.close(conn, CloseReason::Backlog);
         }
-        let heap = match chunk {
+        let buf = match chunk {
             Chunk::Slice(slice) => {
                 let bytes = slice.as_slice();
-                Heap::reserved(bytes.to_vec(), self.backlog.charge(bytes.len()))
+                OwnedBuf::reserved(bytes.to_vec(), self.backlog.charge(bytes.len()))
             }
-            Chunk::Heap(mut heap) => {
+            Chunk::Owned(mut buf) => {
                 // It is counted already if it has waited before.
-                if heap.reserved_bytes() == 0 {
-                    heap.reserve_more(self.backlog.charge(heap.as_slice().len()));
+                if buf.reserved_bytes() == 0 {
+                    buf.reserve_more(self.backlog.charge(buf.as_slice().len()));
                 }
-                heap
+                buf
             }
         };
-        put(&mut self.inbox(conn).waiting, heap);
+        put(&mut self.inbox(conn).waiting, buf);
     }
 
     /// Pauses reading until `wait` has passed.
@@ -48,7 +48,7 @@ impl Shard {
 
     /// Goes on with connections whose reading was paused.
     pub(super) fn resume_all(&mut self) {
-        while let Some(conn) = self.resumable.pop() {
+        while let Some(conn) = self.readable.pop() {
             self.resume(conn);
         }
     }
@@ -74,15 +74,15 @@ impl Shard {
         if let Some(pending) = &inbox.pending {
             let (header, in_hand) = (pending.header, inbox.waiting_bytes());
             self.begin_frame(conn, header, in_hand);
-        } else if let Some((heap, opcode)) = inbox.ready.take() {
-            share.take_frame(heap.as_slice().len());
-            self.hand_on(conn, heap, opcode, envelope::peek);
+        } else if let Some((buf, opcode)) = inbox.ready.take() {
+            share.take_frame(buf.as_slice().len());
+            self.hand_on(conn, buf, opcode, envelope::peek);
         }
         loop {
             let connection = &mut self.connections[conn];
             let Some(inbox) = connection.inbox.as_mut().filter(|_| !connection.pauses.any()) else { return };
-            let Some(heap) = inbox.waiting.pop_front() else { return };
-            self.read_frames(conn, Chunk::Heap(heap), &mut share);
+            let Some(buf) = inbox.waiting.pop_front() else { return };
+            self.read_frames(conn, Chunk::Owned(buf), &mut share);
         }
     }
 }

@@ -4,13 +4,13 @@
 //! into the pool's buffers; and for what is still to come of a large message, receives straight into its allocation.
 
 use super::Shard;
-use super::bounds::{DIRECT_BYTES_MIN, FILLS_A_TURN, GLANCE_BYTES};
+use super::bounds::{DIRECT_BYTES_MIN, DIRECT_READS_A_TURN, GLANCE_BYTES};
 use super::close::CloseReason;
 use super::connection::{NONE, Phase, Receiving};
 use super::inbox::Inbox;
 use crate::ring::Conn;
 use crate::ring::buffers::Slice;
-use crate::ring::chunk::{Chunk, Heap};
+use crate::ring::chunk::{Chunk, OwnedBuf};
 use rustix::io::Errno;
 use std::io;
 
@@ -34,19 +34,19 @@ impl Shard {
         }
         match self.connections.get(conn) {
             // The rest of the message has perhaps come with the same turn.
-            Some(connection) if more && connection.inbox.is_some() => self.cut_off.push(conn),
+            Some(connection) if more && connection.inbox.is_some() => self.partial_reads.push(conn),
             _ => self.arm(conn),
         }
     }
 
     /// Looks at the end of a turn at those of whom only a part of something came.
-    pub(super) fn arm_cut_off(&mut self) {
-        while let Some(conn) = self.cut_off.pop() {
+    pub(super) fn arm_partial_reads(&mut self) {
+        while let Some(conn) = self.partial_reads.pop() {
             self.arm(conn);
         }
     }
 
-    pub(super) fn handle_filled(&mut self, conn: Conn, heap: Heap, count: io::Result<usize>) {
+    pub(super) fn handle_filled(&mut self, conn: Conn, buf: OwnedBuf, count: io::Result<usize>) {
         let connection = &mut self.connections[conn];
         connection.receiving = Receiving::Idle;
         connection.last_heard = self.clock.tick();
@@ -55,13 +55,13 @@ impl Shard {
             Ok(0) => self.end(conn, CloseReason::Gone),
             Ok(count) => {
                 if let Some(partial) = connection.inbox.as_mut().and_then(|inbox| inbox.partial.as_mut()) {
-                    partial.take_filled(heap, count, checked);
+                    partial.take_filled(buf, count, checked);
                     self.after_piece(conn);
                 }
             }
             Err(error) if is_passing(&error) => {
                 if let Some(partial) = connection.inbox.as_mut().and_then(|inbox| inbox.partial.as_mut()) {
-                    partial.heap = Some(heap);
+                    partial.buf = Some(buf);
                 }
             }
             Err(_) => self.end(conn, CloseReason::Gone),
@@ -93,7 +93,7 @@ impl Shard {
                 Phase::Open | Phase::Echo if reads => {
                     if direct.is_some() {
                         connection.receiving = Receiving::Queued;
-                        self.fills.push_back(conn);
+                        self.direct_reads.push_back(conn);
                     } else if connection.bulk || connection.paced {
                         connection.receiving = Receiving::Once;
                         self.ring.receive_once(conn);
@@ -111,9 +111,9 @@ impl Shard {
 
     /// Starts a turn's share of the receives that go straight into an allocation. Few at a time: each brings up to a whole
     /// message, which is unmasked, checked and sent while it is in the cache.
-    pub(super) fn start_fills(&mut self) {
-        for _ in 0..FILLS_A_TURN {
-            let Some(conn) = self.fills.pop_front() else { return };
+    pub(super) fn start_direct_reads(&mut self) {
+        for _ in 0..DIRECT_READS_A_TURN {
+            let Some(conn) = self.direct_reads.pop_front() else { return };
             let Some(connection) = self.connections.get_mut(conn) else { continue };
             if connection.receiving != Receiving::Queued {
                 continue;
@@ -122,11 +122,11 @@ impl Shard {
             let inbox = connection.inbox.as_mut().filter(|_| !connection.pauses.any());
             if let Some(inbox) = inbox
                 && let Some(bytes_max) = inbox.direct_bytes()
-                && let Some(mut heap) = inbox.partial.as_mut().and_then(|partial| partial.heap.take())
+                && let Some(mut buf) = inbox.partial.as_mut().and_then(|partial| partial.buf.take())
             {
-                heap.make_room(bytes_max);
+                buf.make_room(bytes_max);
                 connection.receiving = Receiving::Filling;
-                self.ring.fill(conn, heap, bytes_max);
+                self.ring.fill(conn, buf, bytes_max);
             } else {
                 self.arm(conn);
             }

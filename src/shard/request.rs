@@ -6,7 +6,7 @@ use crate::api::{ApiAnswer, ApiCall, ErrorCode};
 use crate::control::message::Request;
 use crate::http::{self, Action, BODY_BYTES_MAX, HEAD_BYTES_MAX, Parsed, Peer};
 use crate::ring::Conn;
-use crate::ring::chunk::{Chunk, Heap};
+use crate::ring::chunk::{Chunk, OwnedBuf};
 use std::net::IpAddr;
 
 /// When a client that met a cap should come back, in seconds.
@@ -88,7 +88,7 @@ impl Shard {
         let echo = connection.early.as_ref().is_some_and(|early| early.echo);
         if let Some(early) = &mut connection.early {
             let now = self.clock.instant();
-            self.cells.handshake.record(now.saturating_duration_since(early.since), 1);
+            self.counters.handshake.record(now.saturating_duration_since(early.since), 1);
             early.since = now;
             early.waits_since = self.clock.tick();
         }
@@ -100,7 +100,7 @@ impl Shard {
         }
         self.push_response(conn, http::switching(accept));
         if !rest.is_empty() {
-            self.handle_bytes(conn, Chunk::Heap(Heap::from(rest)));
+            self.handle_bytes(conn, Chunk::Owned(OwnedBuf::from(rest)));
         }
     }
 
@@ -114,15 +114,15 @@ impl Shard {
                 self.respond(conn, http::health(&report, keep_alive, head_only));
             }
             Action::Ready => {
-                let unready = self.shared.life.unready(self.clock.instant());
+                let unready = self.shared.lifecycle.unready(self.clock.instant());
                 self.respond(conn, http::ready(unready, keep_alive, head_only));
             }
             Action::Call(call) => {
                 let request = Request::Call { from: early.caller(self.id), call: with_client(call, early.address) };
                 let serial = early.serial;
                 if self.ask_control(request) {
-                    self.calls.insert(serial, conn);
-                    self.transition(conn, Phase::Call);
+                    self.pending_calls.insert(serial, conn);
+                    self.transition(conn, Phase::AwaitingControl);
                 } else {
                     let text = "the relay's store is busy";
                     self.respond(conn, http::try_later(ErrorCode::StoreUnavailable, text, RETRY_AFTER_SEC, keep_alive));
@@ -136,7 +136,7 @@ impl Shard {
 
     /// Control's answer to a call; the connection may have ended meanwhile, or be on its way there.
     pub(super) fn handle_answer(&mut self, serial: u64, answer: &ApiAnswer) {
-        let Some(&conn) = self.calls.get(&serial) else { return };
+        let Some(&conn) = self.pending_calls.get(&serial) else { return };
         if !self.transition(conn, Phase::Http) {
             return;
         }

@@ -11,7 +11,7 @@ use super::connection::{NONE, Phase};
 use super::outbox::Outbox;
 use crate::http;
 use crate::ring::Conn;
-use crate::ring::chunk::{Budget, Chunk, Heap, Outgoing};
+use crate::ring::chunk::{Budget, Chunk, Outgoing, OwnedBuf};
 use crate::tls::Tls;
 use crate::tls::fault::Fault;
 use crate::tls::handshake::{Done, Failure, Handshake, Progress};
@@ -116,12 +116,12 @@ impl Secure {
 }
 
 /// Seals a piece of `plain` behind records that are sealed already; how many of its bytes that was.
-fn seal(traffic: &mut Traffic, joined: &[u8], plain: &Outgoing, budget: &Budget) -> Result<(Heap, usize), Fault> {
+fn seal(traffic: &mut Traffic, joined: &[u8], plain: &Outgoing, budget: &Budget) -> Result<(OwnedBuf, usize), Fault> {
     let bytes = plain.len().min(SEAL_BYTES_MAX);
     let capacity = joined.len() + Traffic::sealed_bytes_max(bytes);
     let mut sealed = match capacity < COUNTED_BYTES_MIN {
-        true => Heap::from(Vec::with_capacity(capacity)),
-        false => Heap::with_headroom(0, capacity, budget.charge(capacity)),
+        true => OwnedBuf::from(Vec::with_capacity(capacity)),
+        false => OwnedBuf::with_headroom(0, capacity, budget.charge(capacity)),
     };
     sealed.extend(joined);
     let count = match plain {
@@ -134,7 +134,7 @@ fn seal(traffic: &mut Traffic, joined: &[u8], plain: &Outgoing, budget: &Budget)
     Ok((sealed, count))
 }
 
-impl Out for Heap {
+impl Out for OwnedBuf {
     fn bytes(&mut self) -> &mut [u8] {
         self.as_mut_slice()
     }
@@ -182,11 +182,11 @@ impl Shard {
             let Some(traffic) = self.secure.traffic(self.connections[conn].tls) else { return };
             let mut record = match keeps {
                 true => match traffic.take_kept() {
-                    Some(record) => Chunk::Heap(Heap::from(record)),
+                    Some(record) => Chunk::Owned(OwnedBuf::from(record)),
                     None => return,
                 },
                 false if chunk.is_empty() => return,
-                false => std::mem::replace(&mut chunk, Chunk::Heap(Heap::from(Vec::new()))),
+                false => std::mem::replace(&mut chunk, Chunk::Owned(OwnedBuf::from(Vec::new()))),
             };
             match traffic.open(record.as_mut_slice()) {
                 Ok(Opened::Data { plain, used }) => {
@@ -312,7 +312,7 @@ impl Shard {
         self.transition(conn, Phase::Http);
         if let Some(early) = &self.connections[conn].early {
             let took = self.clock.instant().saturating_duration_since(early.since);
-            self.cells.tls_handshake.record(took, 1);
+            self.counters.tls_handshake.record(took, 1);
         }
         self.count_handshake(match done {
             Done::Full => Outcome::Full,
@@ -330,7 +330,7 @@ impl Shard {
             return self.begin_closing(conn, CloseReason::Gone);
         }
         if !rest.is_empty() {
-            self.open_records(conn, Chunk::Heap(Heap::from(rest)));
+            self.open_records(conn, Chunk::Owned(OwnedBuf::from(rest)));
         }
     }
 
@@ -359,12 +359,12 @@ impl Shard {
 
     /// Counts how a handshake ended.
     pub(super) fn count_handshake(&mut self, outcome: Outcome) {
-        self.cells.tls_handshakes.add(outcome.name(), 1);
+        self.counters.tls_handshakes.add(outcome.name(), 1);
     }
 
     /// Ends a connection on which HTTP was awaited in vain. One with TLS is told so, that its client does not take it for
     /// one that somebody has cut (RFC 8446 section 6.1).
-    pub(super) fn part(&mut self, conn: Conn) {
+    pub(super) fn end_unheard(&mut self, conn: Conn) {
         match self.connections[conn].tls {
             NONE => self.end(conn, CloseReason::Gone),
             _ => self.begin_closing(conn, CloseReason::Gone),

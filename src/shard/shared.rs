@@ -1,14 +1,14 @@
 //! What all shards count together: connections, sessions, and who is not authenticated yet.
 
 use super::addresses::Addresses;
-use super::cells::Cells;
+use super::counters::Counters;
 use super::guesses::Guesses;
 use crate::api::HealthReport;
 use crate::http::Gate;
 use crate::session::directory::Directory;
 use crate::sys::net::Network;
 use crate::sys::time::unix_now;
-use crate::telemetry::life::{Life, Stage};
+use crate::telemetry::lifecycle::{Lifecycle, Stage};
 use crate::tls::certificates::Certificates;
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
@@ -54,9 +54,9 @@ pub struct Shared {
     /// Who shows wrong admin keys.
     pub guesses: Guesses,
     /// What each shard counted, as it last published it; a shard never waits for the lock.
-    pub cells: Box<[Mutex<Cells>]>,
+    pub cells: Box<[Mutex<Counters>]>,
     /// Where the process is in its life, and its threads' signs of life.
-    pub life: Arc<Life>,
+    pub lifecycle: Arc<Lifecycle>,
     /// When the relay started.
     pub started: Instant,
     /// How many shards there are.
@@ -82,12 +82,12 @@ impl Shared {
             sessions: self.sessions.load(Relaxed),
             uptime_sec: now.saturating_duration_since(self.started).as_secs(),
             shards: self.shards,
-            beat_ages_ms: self.life.beats.shard_ages(now).map(|age| age.as_millis() as u64).collect(),
+            beat_ages_ms: self.lifecycle.heartbeats.shard_ages(now).map(|age| age.as_millis() as u64).collect(),
             store_fault: (self.store_fault)(),
             tls: self.certificates.is_some(),
             certificate_fault: self.certificates.as_ref().and_then(|all| all.fault(unix_now().as_secs())),
-            draining: self.life.stage() == Stage::Draining,
-            unready: self.life.unready(now),
+            draining: self.lifecycle.stage() == Stage::Draining,
+            unready: self.lifecycle.unready(now),
         }
     }
 }

@@ -77,7 +77,7 @@ pub(super) struct Throttled {
 impl Shard {
     pub(super) fn handle_tick(&mut self) {
         self.clock.read_wall();
-        self.shared.life.beats.beat_shard(self.clock.instant(), self.id);
+        self.shared.lifecycle.heartbeats.beat_shard(self.clock.instant(), self.id);
         self.meet_deadlines();
         self.end_throttles();
         self.retry_budget();
@@ -87,8 +87,8 @@ impl Shard {
         if self.clock.tick() >= self.clock.second_due {
             self.clock.second_due = self.clock.tick_after(Duration::from_secs(1));
             self.report_usage();
-            self.forget_parted();
-            self.publish_cells();
+            self.forget_empty_sessions();
+            self.publish_counters();
             self.log_held_back();
             self.budget.trim();
         }
@@ -110,7 +110,7 @@ impl Shard {
             if let Some(connection) = self.connections.get_mut(conn)
                 && connection.pauses.remove(Pauses::RATE)
             {
-                self.resumable.push(conn);
+                self.readable.push(conn);
             }
         }
     }
@@ -148,8 +148,8 @@ impl Shard {
             }
             Phase::Closing if self.keeps_until_sent(conn) => {}
             Phase::Header => self.end(conn, CloseReason::NoHeader),
-            Phase::Http => self.part(conn),
-            Phase::Call | Phase::Closing => self.end(conn, CloseReason::Gone),
+            Phase::Http => self.end_unheard(conn),
+            Phase::AwaitingControl | Phase::Closing => self.end(conn, CloseReason::Gone),
             Phase::Dead => {}
         }
     }

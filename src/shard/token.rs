@@ -3,8 +3,8 @@
 use super::bounds::{JOIN_DELAY, JOINS_BURST, JOINS_PER_SECOND, LINGER, REPLACED_LINGERING};
 use super::close::CloseReason;
 use super::connection::{NONE, Pauses, Phase};
+use super::connection_log::Span;
 use super::handover::Destination;
-use super::lives::Life;
 use super::{Settings, Shard};
 use crate::control::message::{Notice, Request, Usage};
 use crate::proto::bucket::{Bucket, Rate};
@@ -34,7 +34,7 @@ pub(super) struct Tokens {
     by_key: HashMap<TokenKey, Token, BuildHasherDefault<KeyHasher>>,
     sessions: Slab<Live>,
     /// Sessions that both have left, and the tick at which they may be forgotten, in that order.
-    parted: VecDeque<(u32, u32)>,
+    empty_sessions: VecDeque<(u32, u32)>,
     /// Sessions with bytes that have not been reported.
     used: Vec<u32>,
 }
@@ -59,7 +59,7 @@ pub(super) struct Live {
     /// How often connections may authenticate.
     joins: Bucket,
     /// By `Role as usize`: of the connections that are there, for their last line in the log.
-    pub(super) lives: [Life; 2],
+    pub(super) spans: [Span; 2],
 }
 
 impl Live {
@@ -88,7 +88,7 @@ impl Tokens {
     /// Notes that a session has forwarded a message of `role`.
     pub(super) fn note_forwarded(&mut self, index: u32, role: Role, bytes: u64) {
         let Some(live) = self.sessions.get_mut(index as usize) else { return };
-        live.lives[role as usize].forwarded(bytes);
+        live.spans[role as usize].forwarded(bytes);
         live.note(index, &mut self.used);
     }
 
@@ -157,14 +157,14 @@ impl Shard {
             return self.close(conn, CloseReason::Restart);
         }
         let hash = TokenHash::of(&payload.token);
-        let owner = owner(hash.key(), self.mailboxes.shards());
+        let owner = owner(hash.key(), self.queues.shards());
         if owner == self.id {
             if !self.tokens.by_key.contains_key(&hash.key()) {
-                // Control posts a new token here before it answers who asked for it, so it may be in the mailbox. What
-                // comes through the mailbox itself, as hand-overs do, comes behind it anyway.
-                self.read_mail();
+                // Control posts a new token here before it answers who asked for it, so it may be in the queue. What
+                // comes through the queue itself, as hand-overs do, comes behind it anyway.
+                self.run_commands();
                 if self.connections[conn].phase() != Phase::Auth {
-                    // A mail said that all connections are to end.
+                    // A command said that all connections are to end.
                     return;
                 }
             }
@@ -200,15 +200,15 @@ impl Shard {
             self.shared.sessions.fetch_add(1, Relaxed);
         }
         self.shared.connections.fetch_add(1, Relaxed);
-        self.cells.joined(role, replaced.is_some(), peer.is_some());
+        self.counters.joined(role, replaced.is_some(), peer.is_some());
         let due = self.clock.tick_after(self.settings.ping_interval);
         self.transition(conn, Phase::Open);
         let connection = &mut self.connections[conn];
         (connection.session, connection.role, connection.due) = (session, role, due);
-        let mut life = Life::default();
+        let mut span = Span::default();
         if let Some(early) = connection.early.take() {
-            life = self.log_opened(&early, key, role);
-            self.cells.auth.record(self.clock.instant().saturating_duration_since(early.since), 1);
+            span = self.log_opened(&early, key, role);
+            self.counters.auth.record(self.clock.instant().saturating_duration_since(early.since), 1);
             self.leave_unauthenticated(&early);
         }
         self.wheel.arm(conn, due);
@@ -218,7 +218,7 @@ impl Shard {
         }
         // Not before the replaced one's last line has been written.
         if let Some(live) = self.tokens.sessions.get_mut(session as usize) {
-            live.lives[role as usize] = life;
+            live.spans[role as usize] = span;
         }
         // The peer learns of the newcomer before anything of the newcomer can reach it, and its own next key exchange
         // cannot overtake the newcomer's auth.ok, which is queued here and now (wire contract, Order).
@@ -262,7 +262,7 @@ impl Shard {
                 forget_at: NONE,
                 replacements: Bucket::default(),
                 joins: Bucket::default(),
-                lives: Default::default(),
+                spans: Default::default(),
             }) as u32;
         }
         Some(token.session)
@@ -296,7 +296,7 @@ impl Shard {
     pub(super) fn finish_refusal(&mut self, conn: Conn) {
         let refusal = self.connections[conn].early.as_ref().and_then(|early| early.refusal);
         let Some(message) = refusal else { return self.close(conn, CloseReason::Busy) };
-        self.cells.refused.add(ErrorCode::Unauthorized.name(), 1);
+        self.counters.refused.add(ErrorCode::Unauthorized.name(), 1);
         self.tell(conn, RelayMessage::AuthFail { message });
         self.close(conn, CloseReason::Unauthorized);
         self.arm(conn);
@@ -308,17 +308,17 @@ impl Shard {
         let (role, session) = (connection.role, std::mem::replace(&mut connection.session, NONE));
         let Some(live) = self.tokens.sessions.get_mut(session as usize) else { return };
         self.shared.connections.fetch_sub(1, Relaxed);
-        self.cells.open[role as usize] -= 1;
+        self.counters.open[role as usize] -= 1;
         let peer_to_relieve = live.session.connection(role.peer());
         if let Some(Left { peer }) = live.session.leave(role, conn) {
-            self.cells.parted(peer.is_some());
+            self.counters.parted(peer.is_some());
             if let Some(entry) = self.shared.directory.entry(live.slot) {
                 entry.set_online(role, None);
             }
             if live.session.is_empty() {
                 self.shared.sessions.fetch_sub(1, Relaxed);
                 live.forget_at = self.clock.tick_after(KEPT_AFTER_LEAVING);
-                self.tokens.parted.push_back((live.forget_at, session));
+                self.tokens.empty_sessions.push_back((live.forget_at, session));
             }
             if let Some(peer) = peer {
                 self.tell(peer, RelayMessage::Status { online: false });
@@ -328,7 +328,7 @@ impl Shard {
         if let Some(peer) = peer_to_relieve
             && self.connections[peer].pauses.remove(Pauses::PEER)
         {
-            self.resumable.push(peer);
+            self.readable.push(peer);
         }
     }
 
@@ -376,7 +376,7 @@ impl Shard {
         let connections = [Role::Phone, Role::Agent].map(|role| live.session.connection(role));
         if live.session.is_empty() {
             live.forget_at = self.clock.tick();
-            self.tokens.parted.push_front((live.forget_at, token.session));
+            self.tokens.empty_sessions.push_front((live.forget_at, token.session));
         }
         for conn in connections.into_iter().flatten() {
             self.close(conn, CloseReason::Revoked);
@@ -384,13 +384,13 @@ impl Shard {
     }
 
     /// Forgets sessions that both left long enough ago.
-    pub(super) fn forget_parted(&mut self) {
+    pub(super) fn forget_empty_sessions(&mut self) {
         let now = self.clock.tick();
-        while let Some(&(forget_at, index)) = self.tokens.parted.front() {
+        while let Some(&(forget_at, index)) = self.tokens.empty_sessions.front() {
             if forget_at > now {
                 return;
             }
-            self.tokens.parted.pop_front();
+            self.tokens.empty_sessions.pop_front();
             let Some(live) = self.tokens.sessions.get(index as usize) else { continue };
             // It lives on when somebody came back, and its bytes are reported before it goes.
             if live.forget_at != forget_at {
@@ -404,7 +404,7 @@ impl Shard {
             {
                 // Control cannot take the report now.
                 live.forget_at = self.clock.tick_after(KEPT_AFTER_LEAVING);
-                self.tokens.parted.push_back((live.forget_at, index));
+                self.tokens.empty_sessions.push_back((live.forget_at, index));
                 continue;
             }
             let live = self.tokens.sessions.remove(index as usize);

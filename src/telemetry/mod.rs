@@ -1,7 +1,7 @@
 //! What the relay tells its operator.
 
-pub mod beats;
-pub mod life;
+pub mod heartbeats;
+pub mod lifecycle;
 pub mod log;
 pub mod metrics;
 pub mod process;

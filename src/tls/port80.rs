@@ -26,9 +26,9 @@ const CHALLENGES: &str = "/.well-known/acme-challenge/";
 
 /// The answers to challenges under way.
 #[derive(Debug, Default)]
-pub struct Tokens(Mutex<HashMap<String, String>>);
+pub struct ChallengeAnswers(Mutex<HashMap<String, String>>);
 
-impl Tokens {
+impl ChallengeAnswers {
     /// Presents an answer until the guard is dropped.
     #[must_use]
     pub fn present(self: &Arc<Self>, token: &str, answer: &str) -> Token {
@@ -45,7 +45,7 @@ impl Tokens {
 /// An answer that is being presented.
 #[derive(Debug)]
 pub struct Token {
-    tokens: Arc<Tokens>,
+    tokens: Arc<ChallengeAnswers>,
     token: String,
 }
 
@@ -56,7 +56,7 @@ impl Drop for Token {
 }
 
 /// Serves a listener until the runtime ends. `tls_port` is where https is.
-pub async fn serve(listener: TcpListener, tokens: Arc<Tokens>, tls_port: u16) {
+pub async fn serve(listener: TcpListener, tokens: Arc<ChallengeAnswers>, tls_port: u16) {
     let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         let stream = match listener.accept().await {
@@ -82,7 +82,7 @@ pub async fn serve(listener: TcpListener, tokens: Arc<Tokens>, tls_port: u16) {
     }
 }
 
-async fn converse(mut stream: TcpStream, tokens: &Tokens, tls_port: u16) -> std::io::Result<()> {
+async fn converse(mut stream: TcpStream, tokens: &ChallengeAnswers, tls_port: u16) -> std::io::Result<()> {
     let mut head = vec![0; HEAD_BYTES_MAX];
     let mut filled = 0;
     let response = loop {
@@ -106,7 +106,7 @@ async fn converse(mut stream: TcpStream, tokens: &Tokens, tls_port: u16) -> std:
 }
 
 /// The whole response; `None`: the head is not complete yet.
-fn respond(bytes: &[u8], tokens: &Tokens, tls_port: u16) -> Option<String> {
+fn respond(bytes: &[u8], tokens: &ChallengeAnswers, tls_port: u16) -> Option<String> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(bytes) {
@@ -169,14 +169,14 @@ mod tests {
     use super::*;
 
     fn asked(request: &str) -> String {
-        let tokens = Arc::new(Tokens::default());
+        let tokens = Arc::new(ChallengeAnswers::default());
         let _token = tokens.present("token-1", "token-1.thumbprint");
         respond(request.as_bytes(), &tokens, 443).unwrap()
     }
 
     #[test]
     fn a_challenge_is_answered_while_it_is_presented() {
-        let tokens = Arc::new(Tokens::default());
+        let tokens = Arc::new(ChallengeAnswers::default());
         let token = tokens.present("token-1", "token-1.thumbprint");
         let request = b"GET /.well-known/acme-challenge/token-1 HTTP/1.1\r\nHost: a.example\r\n\r\n";
         let answer = respond(request, &tokens, 443).unwrap();
@@ -202,7 +202,7 @@ mod tests {
             assert!(answer.starts_with("HTTP/1.1 308 "), "{answer}");
             assert!(answer.contains(&format!("\r\nLocation: {to}\r\n")), "{answer}");
         }
-        let other = respond(b"GET /x HTTP/1.1\r\nHost: a:8080\r\n\r\n", &Tokens::default(), 8443).unwrap();
+        let other = respond(b"GET /x HTTP/1.1\r\nHost: a:8080\r\n\r\n", &ChallengeAnswers::default(), 8443).unwrap();
         assert!(other.contains("\r\nLocation: https://a:8443/x\r\n"), "{other}");
     }
 
@@ -221,6 +221,6 @@ mod tests {
             let answer = asked(request);
             assert!(answer.starts_with("HTTP/1.1 400 "), "{request}: {answer}");
         }
-        assert_eq!(respond(b"GET / HTTP/1.1\r\nHost: a", &Tokens::default(), 443), None);
+        assert_eq!(respond(b"GET / HTTP/1.1\r\nHost: a", &ChallengeAnswers::default(), 443), None);
     }
 }

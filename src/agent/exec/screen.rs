@@ -62,7 +62,7 @@ impl Screen {
 struct Line {
     cells: Vec<char>,
     cursor: usize,
-    /// Cells that were shown already, as they were then.
+    /// Counters that were shown already, as they were then.
     shown: usize,
     /// Some were written over.
     is_rewritten: bool,
@@ -100,7 +100,7 @@ impl Line {
         self.cursor += 1;
     }
 
-    /// Cells from here on become others.
+    /// Counters from here on become others.
     fn touch(&mut self, from: usize) {
         self.is_rewritten = true;
         self.is_stale |= from < self.shown;

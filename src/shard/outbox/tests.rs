@@ -57,11 +57,11 @@ fn with_source(test: impl FnOnce(Source) + 'static) {
     executor.run(async move { test(Source::new()) });
 }
 
-fn message_heap(budget: &Budget, payload: &[u8]) -> Heap {
+fn message_buf(budget: &Budget, payload: &[u8]) -> OwnedBuf {
     let headroom = frame::header_bytes(u64::MAX);
-    let mut heap = Heap::with_headroom(headroom, payload.len(), budget.charge(payload.len()));
-    heap.extend(payload);
-    heap
+    let mut buf = OwnedBuf::with_headroom(headroom, payload.len(), budget.charge(payload.len()));
+    buf.extend(payload);
+    buf
 }
 
 /// What a client reads out of `bytes`.
@@ -204,7 +204,7 @@ impl<'a> Rig<'a> {
                 let mut slices = self.source.slices(&run);
                 let chunk = match slices.len() {
                     1 => slices.remove(0),
-                    _ => Chunk::Heap(Heap::from(run)),
+                    _ => Chunk::Owned(OwnedBuf::from(run)),
                 };
                 let pushed = self.outbox.push(chunk);
                 self.check_pressure(pushed, None);
@@ -217,8 +217,8 @@ impl<'a> Rig<'a> {
             }
             Operation::Large(size) => {
                 let payload = self.payload(*size);
-                let heap = message_heap(&self.budget, &payload);
-                let pushed = self.outbox.push_message(heap, Opcode::Binary);
+                let buf = message_buf(&self.budget, &payload);
+                let pushed = self.outbox.push_message(buf, Opcode::Binary);
                 self.check_pressure(pushed, None);
             }
             Operation::Control => {
@@ -363,7 +363,7 @@ fn copied_slices_keep_their_bytes_and_their_place_and_count_against_the_budget()
         let pieces: [&[u8]; 6] = [b"one ", b"two ", b"THREE ", b"four ", b"FIVE ", b"six"];
         for piece in pieces {
             let chunk = match piece[0].is_ascii_uppercase() {
-                true => Chunk::Heap(Heap::from(piece.to_vec())),
+                true => Chunk::Owned(OwnedBuf::from(piece.to_vec())),
                 false => source.slices(piece).remove(0),
             };
             assert_eq!(outbox.push(chunk), Pushed::Queued);
@@ -375,7 +375,7 @@ fn copied_slices_keep_their_bytes_and_their_place_and_count_against_the_budget()
             .queue
             .iter()
             .map(|chunk| match chunk {
-                Chunk::Heap(heap) => heap.as_slice(),
+                Chunk::Owned(buf) => buf.as_slice(),
                 Chunk::Slice(slice) => panic!("{slice:?} is still there"),
             })
             .collect();
@@ -392,7 +392,7 @@ fn copied_slices_keep_their_bytes_and_their_place_and_count_against_the_budget()
 #[test]
 fn pressure_begins_above_the_high_water_mark_and_ends_at_the_low_one() {
     let mut outbox = Outbox::default();
-    let bytes = |count: usize| Chunk::Heap(Heap::from(vec![0; count]));
+    let bytes = |count: usize| Chunk::Owned(OwnedBuf::from(vec![0; count]));
     assert_eq!(outbox.push(bytes(HIGH_WATER_BYTES)), Pushed::Queued);
     assert!(!outbox.poll_relief(), "nobody was stopped");
     assert_eq!(outbox.push_control(&[0]), Pushed::Queued, "a ping is answered whatever the peer has queued");
@@ -417,8 +417,8 @@ fn pressure_begins_above_the_high_water_mark_and_ends_at_the_low_one() {
 fn records_of_tls_leave_before_the_queue_and_what_is_not_taken_stays_in_front() {
     let mut outbox = Outbox::default();
     assert_eq!(outbox.push_own(vec![1; 10]), Pushed::Queued);
-    outbox.push_sealed(Heap::from(vec![7; 100]));
-    outbox.push_sealed(Heap::from(vec![8; 50]));
+    outbox.push_sealed(OwnedBuf::from(vec![7; 100]));
+    outbox.push_sealed(OwnedBuf::from(vec![8; 50]));
     assert_eq!(outbox.bytes(), 160);
     assert!(outbox.poll_joined().is_none(), "there are two");
     let sent = outbox.poll_sealed().unwrap();
@@ -441,11 +441,11 @@ fn records_of_tls_leave_before_the_queue_and_what_is_not_taken_stays_in_front() 
 #[test]
 fn a_few_records_wait_to_be_joined_by_the_next_ones() {
     let mut outbox = Outbox::default();
-    outbox.push_sealed(Heap::from(vec![7; 100]));
+    outbox.push_sealed(OwnedBuf::from(vec![7; 100]));
     assert!(outbox.poll_joined().is_none(), "nothing follows");
     assert_eq!(outbox.push_control(&[1, 2]), Pushed::Queued);
     assert_eq!(outbox.poll_joined().map(|joined| joined.len()), Some(100));
     assert_eq!(outbox.bytes(), 2);
-    outbox.push_sealed(Heap::from(vec![7; JOINED_BYTES_MAX + 1]));
+    outbox.push_sealed(OwnedBuf::from(vec![7; JOINED_BYTES_MAX + 1]));
     assert!(outbox.poll_joined().is_none(), "that is much to copy");
 }

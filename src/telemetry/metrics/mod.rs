@@ -1,6 +1,6 @@
 //! The metrics: what each is called and means, in one table, and how they are written out for Prometheus.
 //!
-//! Threads count in plain cells of their own; a scrape reads what they last published ([`Sheet`]). Labels come from
+//! Threads count in plain cells of their own; a scrape reads what they last published ([`Exposition`]). Labels come from
 //! small fixed sets: never a token, an address, or anything else that a peer chooses.
 
 mod histogram;
@@ -8,8 +8,8 @@ mod sheet;
 mod tally;
 
 pub use histogram::Histogram;
-pub use sheet::Sheet;
-pub use tally::Tally;
+pub use sheet::Exposition;
+pub use tally::LabelCounts;
 
 /// What a metric is (Prometheus, metric types).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,19 +14,19 @@ use std::fmt::Write;
 type Labels<'a> = [(&'static str, &'a str)];
 
 /// The figures of one scrape. Each scrape has a new one, so that what is gone is not shown any more.
-pub struct Sheet {
+pub struct Exposition {
     recorder: PrometheusRecorder,
     /// What is written here, metric by metric, with its lines.
     own: Vec<(Metric, String)>,
 }
 
-impl Default for Sheet {
+impl Default for Exposition {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Sheet {
+impl Exposition {
     /// An empty one.
     #[must_use]
     pub fn new() -> Self {
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_sheet_is_prometheus_text() {
-        let mut sheet = Sheet::new();
+        let mut sheet = Exposition::new();
         sheet.count(MESSAGES, &[("direction", "phone_to_agent"), ("outcome", "forwarded")], 7);
         sheet.gauge(BUILD_INFO, &[("version", "1.0\"\\")], 1.0);
         sheet.count_seconds(SHARD_CPU, &[("shard", "0")], 1.25);

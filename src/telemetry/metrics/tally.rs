@@ -5,13 +5,13 @@ const OTHER: &str = "other";
 
 /// At most `N` labels and how often each came.
 #[derive(Clone, Copy, Debug)]
-pub struct Tally<const N: usize> {
+pub struct LabelCounts<const N: usize> {
     /// The first `used` are in use.
     counts: [(&'static str, u64); N],
     used: usize,
 }
 
-impl<const N: usize> Tally<N> {
+impl<const N: usize> LabelCounts<N> {
     /// Nothing counted yet; `labels` are there from the start, so that a first event is seen as a growth.
     #[must_use]
     pub fn new(labels: &[&'static str]) -> Self {
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn labels_are_counted_and_bounded() {
-        let mut tally = Tally::<3>::new(&["a", "b"]);
+        let mut tally = LabelCounts::<3>::new(&["a", "b"]);
         for label in ["b", "c", "b", "d", "e", "a"] {
             tally.add(label, 1);
         }

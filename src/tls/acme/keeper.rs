@@ -9,7 +9,7 @@ use super::{Acme, DiskError};
 use crate::sys::time::unix_now;
 use crate::tls::certificate::Certificate;
 use crate::tls::certificates::{Certificates, Place};
-use crate::tls::port80::Tokens;
+use crate::tls::port80::ChallengeAnswers;
 use crate::tls::status::Source;
 use instant_acme::{Account, CertificateIdentifier};
 use std::sync::Arc;
@@ -42,7 +42,11 @@ impl Keeper {
     ///
     /// # Errors
     /// [`DiskError`]: what the CA gives out could not be kept.
-    pub fn open(acme: &Acme, certificates: &Arc<Certificates>, tokens: Option<Arc<Tokens>>) -> Result<Self, DiskError> {
+    pub fn open(
+        acme: &Acme,
+        certificates: &Arc<Certificates>,
+        tokens: Option<Arc<ChallengeAnswers>>,
+    ) -> Result<Self, DiskError> {
         let disk = Disk::open(&acme.dir, &acme.directory)?;
         let retry_after = RetryAfter::default();
         let mut domains = Vec::new();

@@ -2,7 +2,7 @@
 
 use super::super::certificate::provider;
 use super::super::certificates::{Certificates, Challenge};
-use super::super::port80::{Token, Tokens};
+use super::super::port80::{ChallengeAnswers, Token};
 use super::schedule::Trouble;
 use instant_acme::{
     Account, AuthorizationStatus, CertificateIdentifier, ChallengeHandle, ChallengeType, Error, Identifier, NewOrder,
@@ -179,7 +179,7 @@ fn chain_of(error: &Error) -> String {
 pub(super) struct Responders {
     pub(super) certificates: Arc<Certificates>,
     /// `None`: port 80 is not served.
-    pub(super) tokens: Option<Arc<Tokens>>,
+    pub(super) tokens: Option<Arc<ChallengeAnswers>>,
 }
 
 /// A challenge that is being answered until this is dropped.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// A thread that ended in order: it is not stuck.
 const ENDED: u64 = u64::MAX;
 
-/// One thread's last sign of life, in milliseconds since [`Beats::origin`]; on a cache line of its own, for its thread
+/// One thread's last sign of life, in milliseconds since [`Heartbeats::origin`]; on a cache line of its own, for its thread
 /// writes it at each tick.
 #[derive(Debug, Default)]
 #[repr(align(64))]
@@ -14,13 +14,13 @@ struct Beat(AtomicU64);
 
 /// The threads' signs of life.
 #[derive(Debug)]
-pub struct Beats {
+pub struct Heartbeats {
     origin: Instant,
     shards: Box<[Beat]>,
     control: Beat,
 }
 
-impl Beats {
+impl Heartbeats {
     /// Of that many shards and the control thread, who all have just beaten.
     #[must_use]
     pub fn new(now: Instant, shards: u16) -> Self {
@@ -86,7 +86,7 @@ mod tests {
     fn who_stops_beating_is_named_and_who_has_ended_is_not() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let beats = Beats::new(start, 3);
+        let beats = Heartbeats::new(start, 3);
         assert_eq!(beats.stuck(at(5000), AFTER), None, "a start may take a moment");
         assert_eq!(beats.stuck(at(5001), AFTER), Some(0));
         beats.beat_shard(at(6000), 0);
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn control_has_a_beat_of_its_own() {
         let start = Instant::now();
-        let beats = Beats::new(start, 1);
+        let beats = Heartbeats::new(start, 1);
         beats.beat_control(start + Duration::from_secs(3));
         assert_eq!(beats.control_age(start + Duration::from_secs(4)), Duration::from_secs(1));
     }

@@ -45,7 +45,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     /// Makes a token; `unused_from`: a client's own, which expires where it is never used.
     fn create(&mut self, new: NewToken, unused_from: Option<u64>) -> Answer {
         let now_ms = self.now_ms();
-        self.gate.poll_open(now_ms)?;
+        self.store_backoff.poll_open(now_ms)?;
         for _ in 0..DRAWS_MAX {
             let text = token_text((self.control.random)());
             let mut row = TokenRow {
@@ -57,9 +57,9 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
                 limits: new.limits,
                 unused_from,
             };
-            row.serial = match self.gate.health().timed(|| self.control.store.create(&row)) {
+            row.serial = match self.store_backoff.health().timed(|| self.control.store.create(&row)) {
                 Err(StoreError::Exists) => continue,
-                result => self.gate.handle_write(now_ms, result)?,
+                result => self.store_backoff.handle_write(now_ms, result)?,
             };
             self.admit(&row, UsageSums::default(), now_ms)?;
             tracing::info!(id = %row.hash.key().id(), "token made");
@@ -89,7 +89,8 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     /// so, and repeating the call mends it.
     fn revoke(&mut self, hash: &TokenHash) -> Answer {
         let now_ms = self.now_ms();
-        let written = self.gate.poll_open(now_ms).and_then(|()| self.write(now_ms, |store| store.revoke(hash)));
+        let written =
+            self.store_backoff.poll_open(now_ms).and_then(|()| self.write(now_ms, |store| store.revoke(hash)));
         let admitted = self.shut_out(hash.key());
         match written {
             Ok(deleted) => {
@@ -112,7 +113,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         let limit = limit.clamp(1, PAGE_MAX);
         // One more than asked for tells whether there is a next page.
         let rows = self.control.store.list(after.unwrap_or(0), limit + 1);
-        let mut rows = self.gate.handle_read(now_ms, rows)?;
+        let mut rows = self.store_backoff.handle_read(now_ms, rows)?;
         let more = rows.len() > limit as usize;
         rows.truncate(limit as usize);
         let tokens = self.views(&rows, now_ms)?;
@@ -141,7 +142,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         if let Some(at) = row.expires_at.filter(|_| row.expires_at != before.expires_at) {
             check_expiry(at, now_ms / 1000)?;
         }
-        self.gate.poll_open(now_ms)?;
+        self.store_backoff.poll_open(now_ms)?;
         if !self.write(now_ms, |store| store.update(&row))? {
             return Err(not_found());
         }
@@ -177,8 +178,8 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
 
     /// Reading works where only writing fails, but waits in vain for another program's lock.
     pub(super) fn poll_readable(&self, now_ms: u64) -> Result<(), ApiAnswer> {
-        if self.gate.health().state() == StoreState::Locked {
-            self.gate.poll_open(now_ms)?;
+        if self.store_backoff.health().state() == StoreState::Locked {
+            self.store_backoff.poll_open(now_ms)?;
         }
         Ok(())
     }
@@ -187,7 +188,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         let now_ms = self.now_ms();
         self.poll_readable(now_ms)?;
         let found = self.control.store.find(id);
-        self.gate.handle_read(now_ms, found)?.ok_or_else(not_found)
+        self.store_backoff.handle_read(now_ms, found)?.ok_or_else(not_found)
     }
 
     /// What a token used: from the directory while it admits, which the owner keeps up to date; else from the store.
@@ -201,7 +202,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             });
         }
         let stored = self.control.store.usage(row.serial, now_ms);
-        let stored = self.gate.handle_read(now_ms, stored)?;
+        let stored = self.store_backoff.handle_read(now_ms, stored)?;
         let waiting = self.pending.bytes(row.hash.key(), today);
         Ok(UsageSums { day_bytes: stored.day_bytes + waiting, month_bytes: stored.month_bytes + waiting })
     }

@@ -4,7 +4,7 @@
 use super::Shard;
 use super::close::CloseReason;
 use crate::ring::Conn;
-use crate::ring::chunk::{Chunk, Heap};
+use crate::ring::chunk::{Chunk, OwnedBuf};
 use ppp::PartialResult as _;
 use ppp::{v1, v2};
 use std::net::IpAddr;
@@ -95,7 +95,7 @@ impl Shard {
         if rest.is_empty() {
             return;
         }
-        let rest = Chunk::Heap(Heap::from(rest));
+        let rest = Chunk::Owned(OwnedBuf::from(rest));
         if tls {
             self.handle_sealed(conn, rest);
         } else {

@@ -13,7 +13,7 @@ const REMIND_MS: u64 = 60_000;
 
 /// Whether the store is worth trying now.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(super) struct StoreBackoff {
     health: Arc<StoreHealth>,
     /// Not before then, while the store fails.
     retry_at_ms: u64,
@@ -29,7 +29,7 @@ pub(super) struct Unavailable {
     pub(super) retry_after_ms: u64,
 }
 
-impl Gate {
+impl StoreBackoff {
     pub(super) fn new(health: Arc<StoreHealth>) -> Self {
         Self { health, retry_at_ms: 0, pause_ms: PAUSE_MS_MIN, logged_ms: 0 }
     }
@@ -40,7 +40,7 @@ impl Gate {
 
     /// Whether the store may be tried.
     pub(super) fn poll_open(&self, now_ms: u64) -> Result<(), Unavailable> {
-        // A clock that was set back must not close the gate for longer than a pause.
+        // A clock that was set back must not keep the store out of use for longer than a pause.
         let left = self.retry_at_ms.saturating_sub(now_ms).min(PAUSE_MS_MAX);
         if self.health.is_ok() || left == 0 { Ok(()) } else { Err(Unavailable { retry_after_ms: left }) }
     }
@@ -88,22 +88,25 @@ mod tests {
 
     #[test]
     fn pauses_double_to_a_bound_and_success_ends_them() {
-        let mut gate = Gate::new(Arc::default());
-        assert_eq!(gate.poll_open(0), Ok(()));
+        let mut store_backoff = StoreBackoff::new(Arc::default());
+        assert_eq!(store_backoff.poll_open(0), Ok(()));
         let mut pauses = Vec::new();
         for _ in 0..7 {
-            let unavailable = gate.handle_write::<()>(100, Err(StoreError::DiskFull)).unwrap_err();
+            let unavailable = store_backoff.handle_write::<()>(100, Err(StoreError::DiskFull)).unwrap_err();
             pauses.push(unavailable.retry_after_ms);
-            assert_eq!(gate.poll_open(100), Err(unavailable));
-            assert_eq!(gate.poll_open(100 + unavailable.retry_after_ms), Ok(()));
+            assert_eq!(store_backoff.poll_open(100), Err(unavailable));
+            assert_eq!(store_backoff.poll_open(100 + unavailable.retry_after_ms), Ok(()));
         }
         assert_eq!(pauses, [1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
-        assert_eq!(gate.health().state(), StoreState::DiskFull);
+        assert_eq!(store_backoff.health().state(), StoreState::DiskFull);
 
-        assert_eq!(gate.handle_read(100, Ok(())), Ok(()));
-        assert_eq!(gate.health().state(), StoreState::DiskFull, "reading says nothing about writing");
-        assert_eq!(gate.handle_write(100, Ok(())), Ok(()));
-        assert_eq!((gate.health().state(), gate.poll_open(100)), (StoreState::Ok, Ok(())));
-        assert_eq!(gate.handle_write::<()>(100, Err(StoreError::Locked)), Err(Unavailable { retry_after_ms: 1000 }));
+        assert_eq!(store_backoff.handle_read(100, Ok(())), Ok(()));
+        assert_eq!(store_backoff.health().state(), StoreState::DiskFull, "reading says nothing about writing");
+        assert_eq!(store_backoff.handle_write(100, Ok(())), Ok(()));
+        assert_eq!((store_backoff.health().state(), store_backoff.poll_open(100)), (StoreState::Ok, Ok(())));
+        assert_eq!(
+            store_backoff.handle_write::<()>(100, Err(StoreError::Locked)),
+            Err(Unavailable { retry_after_ms: 1000 })
+        );
     }
 }

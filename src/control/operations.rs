@@ -1,8 +1,8 @@
 //! The calls of an operator who looks at the whole relay: who is online, what was used, and the end.
 
 use super::Worker;
-use super::calls::Answer;
 use super::message::Shards;
+use super::tokens::Answer;
 use crate::api::views::{DayPage, DayView, DrainView, SessionPage};
 use crate::api::{ApiAnswer, PAGE_MAX};
 use crate::proto::token::{Role, TokenId};
@@ -20,7 +20,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         let (mut online, mut next) = (Vec::new(), None);
         for _ in 0..LOOKED_AT_MAX / PAGE_MAX {
             let rows = self.control.store.list(after, PAGE_MAX);
-            let rows = self.gate.handle_read(now_ms, rows)?;
+            let rows = self.store_backoff.handle_read(now_ms, rows)?;
             let is_last = rows.len() < PAGE_MAX as usize;
             for row in rows {
                 after = row.serial;
@@ -55,7 +55,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         self.poll_readable(now_ms)?;
         let limit = limit.clamp(1, PAGE_MAX);
         let days = self.control.store.usage_by_day(serial, after, limit + 1);
-        let mut days = self.gate.handle_read(now_ms, days)?;
+        let mut days = self.store_backoff.handle_read(now_ms, days)?;
         let more = days.len() > limit as usize;
         days.truncate(limit as usize);
         let next = days.last().filter(|_| more).map(|day| u64::from(day.day));

@@ -11,7 +11,7 @@ use crate::ring::Conn;
 use crate::ring::Counts;
 use crate::ring::buffers::Pool;
 use crate::session::message::ErrorCode;
-use crate::telemetry::metrics::{Histogram, Tally};
+use crate::telemetry::metrics::{Histogram, LabelCounts};
 use crate::telemetry::process::thread_cpu;
 use crate::tls;
 use std::time::Duration;
@@ -81,7 +81,7 @@ impl Buffers {
 
 /// A shard's counts and, where it says so, what was found when they were published.
 #[derive(Clone, Copy, Debug)]
-pub struct Cells {
+pub struct Counters {
     /// By `Role as usize` of the sender.
     pub flows: [Flow; 2],
     /// Forwarded behind others, because the receiver's socket was full. As above.
@@ -99,15 +99,15 @@ pub struct Cells {
     /// From upgraded to authenticated.
     pub auth: Histogram,
     /// Refusals by code.
-    pub refused: Tally<12>,
+    pub refused: LabelCounts<12>,
     /// Refused admin keys, by `KeyRefused as usize`.
     pub keys_refused: [u64; 2],
     /// Ended connections by reason.
-    pub closed: Tally<32>,
+    pub closed: LabelCounts<32>,
     /// TLS handshakes by how they ended.
-    pub tls_handshakes: Tally<11>,
+    pub tls_handshakes: LabelCounts<11>,
     /// HTTP responses by class of status.
-    pub responses: Tally<6>,
+    pub responses: LabelCounts<6>,
     /// Accepted connections.
     pub accepted: u64,
     /// Failures to accept.
@@ -116,7 +116,7 @@ pub struct Cells {
     pub authenticated: [u64; 2],
     /// Connections moved to another shard.
     pub moved: u64,
-    /// Connections that should have been moved to a shard whose mailbox was full.
+    /// Connections that should have been moved to a shard whose queue was full.
     pub not_moved: u64,
     /// Pauses because of the peer's outbox, and because of the connection's own.
     pub high_water: [u64; 2],
@@ -144,18 +144,18 @@ pub struct Cells {
     pub budget_waiting: u64,
     /// Found when published: the receive buffers of each pool.
     pub buffers: [Buffers; 2],
-    /// Found when published: mails in the mailbox.
-    pub mails: u64,
+    /// Found when published: commands in the queue.
+    pub commands: u64,
     /// Found when published: what the ring counted.
     pub ring: Counts,
     /// Found when published: CPU time of the thread.
     pub cpu: Duration,
 }
 
-impl Default for Cells {
+impl Default for Counters {
     fn default() -> Self {
         let codes = ErrorCode::ALL.map(ErrorCode::name);
-        let mut refused = Tally::new(&codes);
+        let mut refused = LabelCounts::new(&codes);
         refused.add(FULL, 0);
         Self {
             flows: Default::default(),
@@ -168,9 +168,9 @@ impl Default for Cells {
             auth: Histogram::default(),
             refused,
             keys_refused: [0; 2],
-            closed: Tally::new(&CloseReason::LABELS),
-            tls_handshakes: Tally::new(&tls::outcome::Outcome::ALL.map(tls::outcome::Outcome::name)),
-            responses: Tally::new(&["1xx", "2xx", "3xx", "4xx", "5xx"]),
+            closed: LabelCounts::new(&CloseReason::LABELS),
+            tls_handshakes: LabelCounts::new(&tls::outcome::Outcome::ALL.map(tls::outcome::Outcome::name)),
+            responses: LabelCounts::new(&["1xx", "2xx", "3xx", "4xx", "5xx"]),
             accepted: 0,
             accept_errors: 0,
             authenticated: [0; 2],
@@ -189,14 +189,14 @@ impl Default for Cells {
             budget_bytes_max: 0,
             budget_waiting: 0,
             buffers: Default::default(),
-            mails: 0,
+            commands: 0,
             ring: Counts::default(),
             cpu: Duration::ZERO,
         }
     }
 }
 
-impl Cells {
+impl Counters {
     /// A message went to the peer, or will when the run that it is in is queued.
     #[inline]
     pub(super) fn forwarded(&mut self, role: Role, bytes: usize) {
@@ -286,18 +286,18 @@ impl Cells {
 
 impl Shard {
     /// Shows the cells to whoever scrapes; not now, where they are being looked at.
-    pub(super) fn publish_cells(&mut self) {
+    pub(super) fn publish_counters(&mut self) {
         let Some(Ok(mut shown)) = self.shared.cells.get(usize::from(self.id)).map(|cells| cells.try_lock()) else {
             return;
         };
-        let cells = &mut self.cells;
+        let cells = &mut self.counters;
         cells.sockets = self.connections.len() as u64;
         (cells.outbox_bytes, cells.outboxes_blocked) = self.outboxes.queued();
         cells.budget_bytes = self.budget.used_bytes() as u64;
         cells.budget_bytes_max = self.settings.budget_bytes as u64;
         cells.budget_waiting = self.waiters.len() as u64;
         cells.buffers = self.ring.pools().map(Buffers::of);
-        cells.mails = self.mailbox.len() as u64;
+        cells.commands = self.commands.len() as u64;
         cells.ring = self.ring.counts();
         cells.cpu = thread_cpu();
         *shown = *cells;
@@ -307,7 +307,7 @@ impl Shard {
     pub(super) fn count_queued(&mut self, conn: Conn, to: Conn) {
         let outbox = self.connections[to].outbox;
         let behind = self.outboxes.get_mut(outbox).is_some_and(|outbox| outbox.sending);
-        self.cells.queued(self.connections[conn].role, behind);
+        self.counters.queued(self.connections[conn].role, behind);
     }
 }
 
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn a_turn_counts_for_each_message_that_left_in_it() {
-        let mut cells = Cells::default();
+        let mut cells = Counters::default();
         cells.forwarded(Role::Phone, 100);
         cells.forwarded(Role::Phone, 50);
         cells.queued(Role::Phone, false);
@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn sessions_are_paired_while_both_are_there() {
-        let mut cells = Cells::default();
+        let mut cells = Counters::default();
         cells.joined(Role::Agent, false, false);
         cells.joined(Role::Phone, false, true);
         cells.joined(Role::Phone, true, true);

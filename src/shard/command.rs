@@ -1,7 +1,7 @@
-//! What comes into a shard's mailbox from other threads. Never a frame.
+//! What comes into a shard's queue from other threads. Never a frame.
 
 use super::Settings;
-use super::bounds::MAILBOX_MAX;
+use super::bounds::COMMANDS_MAX;
 use super::handover::HandOver;
 use crate::control::message::{Notice, Shards};
 use crate::proto::owner::owner;
@@ -12,8 +12,8 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-/// A mail to a shard.
-pub enum Mail {
+/// What a shard is told to do.
+pub enum Command {
     /// From control.
     Notice(Notice),
     /// A connection whose token this shard owns.
@@ -52,22 +52,22 @@ pub struct Listener {
     pub tls: bool,
 }
 
-/// The channel of a mailbox, before anyone can be woken by it.
+/// The channel of a queue, before anyone can be woken by it.
 #[must_use]
-pub fn channel() -> (Sender<Mail>, Receiver<Mail>) {
-    bounded(MAILBOX_MAX)
+pub fn channel() -> (Sender<Command>, Receiver<Command>) {
+    bounded(COMMANDS_MAX)
 }
 
-/// All shards' mailboxes, by shard.
+/// All shards' queues, by shard.
 #[derive(Clone)]
-pub struct Mailboxes {
-    boxes: Vec<(Sender<Mail>, Waker)>,
+pub struct Queues {
+    boxes: Vec<(Sender<Command>, Waker)>,
 }
 
-impl Mailboxes {
+impl Queues {
     /// Of all shards, in order.
     #[must_use]
-    pub fn new(boxes: Vec<(Sender<Mail>, Waker)>) -> Self {
+    pub fn new(boxes: Vec<(Sender<Command>, Waker)>) -> Self {
         Self { boxes }
     }
 
@@ -77,37 +77,37 @@ impl Mailboxes {
         self.boxes.len() as u16
     }
 
-    /// Puts a mail in, or gives it back when the mailbox is full or its shard has ended: a shard must not wait.
+    /// Puts a command in, or gives it back when the queue is full or its shard has ended: a shard must not wait.
     ///
     /// # Errors
-    /// The mail that could not be put in.
-    pub fn try_post(&self, shard: u16, mail: Mail) -> Result<(), Mail> {
-        let Some((sender, waker)) = self.boxes.get(usize::from(shard)) else { return Err(mail) };
-        match sender.try_send(mail) {
+    /// The command that could not be put in.
+    pub fn try_post(&self, shard: u16, command: Command) -> Result<(), Command> {
+        let Some((sender, waker)) = self.boxes.get(usize::from(shard)) else { return Err(command) };
+        match sender.try_send(command) {
             Ok(()) => {
                 waker.wake();
                 Ok(())
             }
-            Err(TrySendError::Full(mail) | TrySendError::Disconnected(mail)) => Err(mail),
+            Err(TrySendError::Full(command) | TrySendError::Disconnected(command)) => Err(command),
         }
     }
 
-    /// Puts a mail in, waiting while the mailbox is full; `false` when its shard has ended. Not for shards.
+    /// Puts a command in, waiting while the queue is full; `false` when its shard has ended. Not for shards.
     #[must_use]
-    pub fn post(&self, shard: u16, mail: Mail) -> bool {
+    pub fn post(&self, shard: u16, command: Command) -> bool {
         let Some((sender, waker)) = self.boxes.get(usize::from(shard)) else { return false };
-        let sent = sender.send(mail).is_ok();
+        let sent = sender.send(command).is_ok();
         waker.wake();
         sent
     }
 }
 
-impl Shards for Mailboxes {
+impl Shards for Queues {
     fn owner(&self, key: TokenKey) -> u16 {
         owner(key, self.shards())
     }
 
     fn post(&self, shard: u16, notice: Notice) -> bool {
-        Self::post(self, shard, Mail::Notice(notice))
+        Self::post(self, shard, Command::Notice(notice))
     }
 }

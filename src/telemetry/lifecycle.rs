@@ -1,7 +1,7 @@
 //! Where the process is in its life, and whether it can take new traffic: for `/readyz`, `/health`, the metrics and the
 //! service manager's watchdog.
 
-use super::beats::Beats;
+use super::heartbeats::Heartbeats;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -42,17 +42,17 @@ pub enum Unready {
 
 /// The process's stage and its threads' signs of life.
 #[derive(Debug)]
-pub struct Life {
+pub struct Lifecycle {
     stage: AtomicU8,
     /// The signs of life.
-    pub beats: Beats,
+    pub heartbeats: Heartbeats,
 }
 
-impl Life {
+impl Lifecycle {
     /// A process that starts.
     #[must_use]
     pub fn new(now: Instant, shards: u16) -> Self {
-        Self { stage: AtomicU8::new(Stage::Starting as u8), beats: Beats::new(now, shards) }
+        Self { stage: AtomicU8::new(Stage::Starting as u8), heartbeats: Heartbeats::new(now, shards) }
     }
 
     /// The stage now.
@@ -88,10 +88,10 @@ impl Life {
     /// Which thread has stopped, if one has.
     #[must_use]
     pub fn stuck(&self, now: Instant) -> Option<Unready> {
-        if let Some(shard) = self.beats.stuck(now, SHARD_STUCK_AFTER) {
+        if let Some(shard) = self.heartbeats.stuck(now, SHARD_STUCK_AFTER) {
             return Some(Unready::ShardStuck(shard));
         }
-        (self.beats.control_age(now) > STORE_STUCK_AFTER).then_some(Unready::StoreStuck)
+        (self.heartbeats.control_age(now) > STORE_STUCK_AFTER).then_some(Unready::StoreStuck)
     }
 }
 
@@ -103,14 +103,14 @@ mod tests {
     fn ready_is_who_serves_while_all_threads_beat() {
         let start = Instant::now();
         let at = |sec| start + Duration::from_secs(sec);
-        let life = Life::new(start, 2);
+        let life = Lifecycle::new(start, 2);
         assert_eq!(life.unready(start), Some(Unready::Starting));
         life.serve();
         assert_eq!(life.unready(start), None);
-        life.beats.beat_shard(at(6), 0);
+        life.heartbeats.beat_shard(at(6), 0);
         assert_eq!(life.unready(at(6)), Some(Unready::ShardStuck(1)));
-        life.beats.beat_shard(at(9), 0);
-        life.beats.beat_shard(at(9), 1);
+        life.heartbeats.beat_shard(at(9), 0);
+        life.heartbeats.beat_shard(at(9), 1);
         assert_eq!(life.unready(at(10)), None);
         assert_eq!(life.unready(at(11)), Some(Unready::StoreStuck));
         life.drain();

@@ -91,6 +91,6 @@ fn respond(watched: Watched, head_only: bool, figures: &Figures) -> Vec<u8> {
         Watched::Metrics => http::metrics(&figures.render(), head_only),
         Watched::Health => http::health(&shared.health_report(Instant::now()), false, head_only),
         Watched::Live => http::text("ok\n", false, head_only),
-        Watched::Ready => http::ready(shared.life.unready(Instant::now()), false, head_only),
+        Watched::Ready => http::ready(shared.lifecycle.unready(Instant::now()), false, head_only),
     }
 }

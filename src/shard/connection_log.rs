@@ -16,7 +16,7 @@ const FLOOD_PERIOD: Duration = Duration::from_secs(10);
 
 /// What a connection's last line says of it.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Life {
+pub(super) struct Span {
     /// Its serial number on this shard.
     conn: u64,
     /// When it authenticated, since the shard started.
@@ -27,7 +27,7 @@ pub(super) struct Life {
     bytes: u64,
 }
 
-impl Life {
+impl Span {
     /// One more message of it was forwarded.
     #[inline]
     pub(super) fn forwarded(&mut self, bytes: u64) {
@@ -37,7 +37,7 @@ impl Life {
 }
 
 /// The places that log.
-pub(super) struct Lives {
+pub(super) struct ConnectionLog {
     opened: Capped,
     closed: Capped,
     refused: Summed,
@@ -47,7 +47,7 @@ pub(super) struct Lives {
     pub(super) accept_errors: Summed,
 }
 
-impl Default for Lives {
+impl Default for ConnectionLog {
     fn default() -> Self {
         Self {
             opened: Capped::new(LINES_A_SECOND),
@@ -62,17 +62,17 @@ impl Default for Lives {
 
 impl Shard {
     /// A connection has authenticated: what its last line will need.
-    pub(super) fn log_opened(&mut self, early: &Early, key: TokenKey, role: Role) -> Life {
-        if self.lives.opened.handle_event() {
+    pub(super) fn log_opened(&mut self, early: &Early, key: TokenKey, role: Role) -> Span {
+        if self.log.opened.handle_event() {
             let (conn, address) = (early.serial, early.address);
             tracing::info!(shard = self.id, conn, token = %key.id(), role = role.name(), %address, "opened");
         }
-        Life { conn: early.serial, since: self.clock.now(), ..Life::default() }
+        Span { conn: early.serial, since: self.clock.now(), ..Span::default() }
     }
 
     /// A connection ends.
     pub(super) fn log_end(&mut self, conn: Conn, reason: CloseReason) {
-        self.cells.closed.add(reason.label(), 1);
+        self.counters.closed.add(reason.label(), 1);
         let connection = &self.connections[conn];
         let (role, code) = (connection.role, reason.code());
         let Some(live) = self.tokens.session(connection.session) else {
@@ -80,8 +80,8 @@ impl Shard {
             tracing::debug!(shard = self.id, conn, reason = reason.text(), code, "closed before authentication");
             return;
         };
-        if self.lives.closed.handle_event() {
-            let Life { conn, since, messages, bytes } = live.lives[role as usize];
+        if self.log.closed.handle_event() {
+            let Span { conn, since, messages, bytes } = live.spans[role as usize];
             let seconds = self.clock.now().saturating_sub(since).as_secs();
             let (token, reason) = (live.key().id(), reason.label());
             let role = role.name();
@@ -92,27 +92,27 @@ impl Shard {
     /// An authentication was refused.
     pub(super) fn log_refused(&mut self, early_serial: u64, address: IpAddr, message: &str) {
         tracing::debug!(shard = self.id, conn = early_serial, %address, why = message, "authentication refused");
-        if let Some(count) = self.lives.refused.handle_event(self.clock.instant()) {
+        if let Some(count) = self.log.refused.handle_event(self.clock.instant()) {
             say_refused(self.id, count);
         }
     }
 
     /// An admin key was wrong, or not looked at after too many of those.
     pub(super) fn log_wrong_key(&mut self, address: IpAddr) {
-        self.lives.keys_from = Some(address);
-        if let Some(count) = self.lives.keys.handle_event(self.clock.instant()) {
+        self.log.keys_from = Some(address);
+        if let Some(count) = self.log.keys.handle_event(self.clock.instant()) {
             self.say_wrong_keys(count);
         }
     }
 
     fn say_wrong_keys(&self, count: u64) {
-        let address = self.lives.keys_from.map(tracing::field::display);
+        let address = self.log.keys_from.map(tracing::field::display);
         tracing::warn!(shard = self.id, count, address, "wrong admin keys");
     }
 
     /// A connection could not be accepted.
     pub(super) fn log_accept_error(&mut self, error: &std::io::Error) {
-        if let Some(count) = self.lives.accept_errors.handle_event(self.clock.instant()) {
+        if let Some(count) = self.log.accept_errors.handle_event(self.clock.instant()) {
             tracing::warn!(shard = self.id, count, %error, "cannot accept connections");
         }
     }
@@ -120,20 +120,20 @@ impl Shard {
     /// Called once a second: says what was held back.
     pub(super) fn log_held_back(&mut self) {
         let now = self.clock.instant();
-        let (refused, accept_errors) = (self.lives.refused.poll_line(now), self.lives.accept_errors.poll_line(now));
-        let keys = self.lives.keys.poll_line(now);
+        let (refused, accept_errors) = (self.log.refused.poll_line(now), self.log.accept_errors.poll_line(now));
+        let keys = self.log.keys.poll_line(now);
         self.say_held_back(refused, keys, accept_errors);
     }
 
     /// Called when the shard ends: says what is still held back.
     pub(super) fn log_last(&mut self) {
-        let (refused, accept_errors) = (self.lives.refused.take_held(), self.lives.accept_errors.take_held());
-        let keys = self.lives.keys.take_held();
+        let (refused, accept_errors) = (self.log.refused.take_held(), self.log.accept_errors.take_held());
+        let keys = self.log.keys.take_held();
         self.say_held_back(refused, keys, accept_errors);
     }
 
     fn say_held_back(&mut self, refused: Option<u64>, keys: Option<u64>, accept_errors: Option<u64>) {
-        let (opened, closed) = (self.lives.opened.end_period(), self.lives.closed.end_period());
+        let (opened, closed) = (self.log.opened.end_period(), self.log.closed.end_period());
         if opened + closed != 0 {
             tracing::info!(shard = self.id, opened, closed, "more connections came and went, too many for a line each");
         }
