@@ -13,6 +13,7 @@ mod listeners;
 mod map;
 mod memory;
 pub mod order;
+mod persist;
 pub mod probe;
 mod queue;
 mod ranges;
@@ -87,7 +88,7 @@ impl Ring {
     /// # Errors
     /// What the kernel said; the preflight has named the usual reasons before.
     pub fn new() -> io::Result<Self> {
-        Self::build(Consumption::of_this_kernel())
+        persist::persist(|| Self::build(Consumption::of_this_kernel()))
     }
 
     fn build(wanted: Consumption) -> io::Result<Self> {

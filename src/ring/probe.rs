@@ -2,6 +2,7 @@
 
 use super::buffers::Pool;
 use super::order::Consumption;
+use super::persist::persist;
 use io_uring::{IoUring, Probe, opcode};
 use std::io;
 
@@ -38,9 +39,9 @@ const OPERATIONS: [(&str, u8); 7] = [
 /// # Errors
 /// There is no ring, or it cannot be asked.
 pub fn parts() -> Result<Parts, Unfit> {
-    let mut ring = super::builder().build(8).map_err(Unfit::Refused)?;
+    let mut ring = persist(|| super::builder().build(8)).map_err(Unfit::Refused)?;
     let mut probe = Probe::new();
-    match ring.submitter().register_probe(&mut probe) {
+    match persist(|| ring.submitter().register_probe(&mut probe)) {
         Ok(()) => {}
         Err(error) if is_unknown(&error) => return Err(Unfit::Lacks("IORING_REGISTER_PROBE")),
         Err(error) => return Err(Unfit::Refused(error)),
@@ -48,7 +49,7 @@ pub fn parts() -> Result<Parts, Unfit> {
     let mut parts: Vec<_> = OPERATIONS.iter().map(|&(name, code)| (name, probe.is_supported(code))).collect();
     let wanted = Consumption::of_this_kernel();
     // SAFETY: nothing is received on this ring.
-    let (has_buffers, consumption) = match unsafe { Pool::streams(&ring.submitter(), wanted) } {
+    let (has_buffers, consumption) = match persist(|| unsafe { Pool::streams(&ring.submitter(), wanted) }) {
         Ok((_, consumption)) => (true, consumption),
         Err(error) if is_unknown(&error) => (false, wanted),
         Err(error) => return Err(Unfit::Refused(error)),
