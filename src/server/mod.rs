@@ -185,7 +185,7 @@ fn shared(
         certificates,
         addresses: Addresses::default(),
         guesses: Guesses::default(),
-        cells: (0..config.shards).map(|_| Default::default()).collect(),
+        counters: (0..config.shards).map(|_| Default::default()).collect(),
         lifecycle: Arc::new(Lifecycle::new(Instant::now(), config.shards)),
         started: Instant::now(),
         shards: config.shards,

@@ -1,4 +1,4 @@
-//! What a shard counts: plain cells of its own, published once a second for whoever scrapes.
+//! What a shard counts: plain numbers of its own, published once a second for whoever scrapes.
 //!
 //! Nothing here is shared while it is counted: no atomic and no lock on the way of a message. What only changes when a
 //! connection comes or goes is counted there; the rest is looked at when it is published.
@@ -285,22 +285,23 @@ impl Counters {
 }
 
 impl Shard {
-    /// Shows the cells to whoever scrapes; not now, where they are being looked at.
+    /// Shows the counters to whoever scrapes; not now, where they are being looked at.
     pub(super) fn publish_counters(&mut self) {
-        let Some(Ok(mut shown)) = self.shared.cells.get(usize::from(self.id)).map(|cells| cells.try_lock()) else {
+        let Some(Ok(mut shown)) = self.shared.counters.get(usize::from(self.id)).map(|counters| counters.try_lock())
+        else {
             return;
         };
-        let cells = &mut self.counters;
-        cells.sockets = self.connections.len() as u64;
-        (cells.outbox_bytes, cells.outboxes_blocked) = self.outboxes.queued();
-        cells.budget_bytes = self.budget.used_bytes() as u64;
-        cells.budget_bytes_max = self.settings.budget_bytes as u64;
-        cells.budget_waiting = self.waiters.len() as u64;
-        cells.buffers = self.ring.pools().map(Buffers::of);
-        cells.commands = self.commands.len() as u64;
-        cells.ring = self.ring.counts();
-        cells.cpu = thread_cpu();
-        *shown = *cells;
+        let counters = &mut self.counters;
+        counters.sockets = self.connections.len() as u64;
+        (counters.outbox_bytes, counters.outboxes_blocked) = self.outboxes.queued();
+        counters.budget_bytes = self.budget.used_bytes() as u64;
+        counters.budget_bytes_max = self.settings.budget_bytes as u64;
+        counters.budget_waiting = self.waiters.len() as u64;
+        counters.buffers = self.ring.pools().map(Buffers::of);
+        counters.commands = self.commands.len() as u64;
+        counters.ring = self.ring.counts();
+        counters.cpu = thread_cpu();
+        *shown = *counters;
     }
 
     /// What was forwarded by `conn` is about to be queued toward `to`.
@@ -317,28 +318,28 @@ mod tests {
 
     #[test]
     fn a_turn_counts_for_each_message_that_left_in_it() {
-        let mut cells = Counters::default();
-        cells.forwarded(Role::Phone, 100);
-        cells.forwarded(Role::Phone, 50);
-        cells.queued(Role::Phone, false);
-        cells.forwarded(Role::Agent, 7);
-        cells.queued(Role::Agent, true);
-        cells.end_turn(Duration::from_micros(20));
-        cells.end_turn(Duration::from_secs(1));
-        assert_eq!((cells.forward.count(), cells.delayed), (2, [0, 1]));
-        assert_eq!((cells.flows[0].messages[0], cells.flows[0].bytes[0]), (2, 150));
+        let mut counters = Counters::default();
+        counters.forwarded(Role::Phone, 100);
+        counters.forwarded(Role::Phone, 50);
+        counters.queued(Role::Phone, false);
+        counters.forwarded(Role::Agent, 7);
+        counters.queued(Role::Agent, true);
+        counters.end_turn(Duration::from_micros(20));
+        counters.end_turn(Duration::from_secs(1));
+        assert_eq!((counters.forward.count(), counters.delayed), (2, [0, 1]));
+        assert_eq!((counters.flows[0].messages[0], counters.flows[0].bytes[0]), (2, 150));
     }
 
     #[test]
     fn sessions_are_paired_while_both_are_there() {
-        let mut cells = Counters::default();
-        cells.joined(Role::Agent, false, false);
-        cells.joined(Role::Phone, false, true);
-        cells.joined(Role::Phone, true, true);
-        assert_eq!((cells.paired, cells.waiting), (1, 0));
-        cells.parted(true);
-        assert_eq!((cells.paired, cells.waiting), (0, 1));
-        cells.parted(false);
-        assert_eq!((cells.paired, cells.waiting), (0, 0));
+        let mut counters = Counters::default();
+        counters.joined(Role::Agent, false, false);
+        counters.joined(Role::Phone, false, true);
+        counters.joined(Role::Phone, true, true);
+        assert_eq!((counters.paired, counters.waiting), (1, 0));
+        counters.parted(true);
+        assert_eq!((counters.paired, counters.waiting), (0, 1));
+        counters.parted(false);
+        assert_eq!((counters.paired, counters.waiting), (0, 0));
     }
 }

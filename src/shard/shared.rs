@@ -54,7 +54,7 @@ pub struct Shared {
     /// Who shows wrong admin keys.
     pub guesses: Guesses,
     /// What each shard counted, as it last published it; a shard never waits for the lock.
-    pub cells: Box<[Mutex<Counters>]>,
+    pub counters: Box<[Mutex<Counters>]>,
     /// Where the process is in its life, and its threads' signs of life.
     pub lifecycle: Arc<Lifecycle>,
     /// When the relay started.

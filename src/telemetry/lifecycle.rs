@@ -103,18 +103,18 @@ mod tests {
     fn ready_is_who_serves_while_all_threads_beat() {
         let start = Instant::now();
         let at = |sec| start + Duration::from_secs(sec);
-        let life = Lifecycle::new(start, 2);
-        assert_eq!(life.unready(start), Some(Unready::Starting));
-        life.serve();
-        assert_eq!(life.unready(start), None);
-        life.heartbeats.beat_shard(at(6), 0);
-        assert_eq!(life.unready(at(6)), Some(Unready::ShardStuck(1)));
-        life.heartbeats.beat_shard(at(9), 0);
-        life.heartbeats.beat_shard(at(9), 1);
-        assert_eq!(life.unready(at(10)), None);
-        assert_eq!(life.unready(at(11)), Some(Unready::StoreStuck));
-        life.drain();
-        life.serve();
-        assert_eq!((life.stage(), life.unready(start)), (Stage::Draining, Some(Unready::Draining)));
+        let lifecycle = Lifecycle::new(start, 2);
+        assert_eq!(lifecycle.unready(start), Some(Unready::Starting));
+        lifecycle.serve();
+        assert_eq!(lifecycle.unready(start), None);
+        lifecycle.heartbeats.beat_shard(at(6), 0);
+        assert_eq!(lifecycle.unready(at(6)), Some(Unready::ShardStuck(1)));
+        lifecycle.heartbeats.beat_shard(at(9), 0);
+        lifecycle.heartbeats.beat_shard(at(9), 1);
+        assert_eq!(lifecycle.unready(at(10)), None);
+        assert_eq!(lifecycle.unready(at(11)), Some(Unready::StoreStuck));
+        lifecycle.drain();
+        lifecycle.serve();
+        assert_eq!((lifecycle.stage(), lifecycle.unready(start)), (Stage::Draining, Some(Unready::Draining)));
     }
 }

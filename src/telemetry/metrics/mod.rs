@@ -3,13 +3,13 @@
 //! Threads count in plain cells of their own; a scrape reads what they last published ([`Exposition`]). Labels come from
 //! small fixed sets: never a token, an address, or anything else that a peer chooses.
 
+mod exposition;
 mod histogram;
-mod sheet;
-mod tally;
+mod label_counts;
 
+pub use exposition::Exposition;
 pub use histogram::Histogram;
-pub use sheet::Exposition;
-pub use tally::LabelCounts;
+pub use label_counts::LabelCounts;
 
 /// What a metric is (Prometheus, metric types).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +120,7 @@ table! {
         "Completions taken from the kernel, by shard."
     RING_OVERFLOWS Counter "coralmux_ring_overflows_total"
         "Turns in which the completion queue was full and the kernel kept completions aside, by shard."
-    MAILBOX Gauge "coralmux_mailbox_mails"
+    QUEUED_COMMANDS Gauge "coralmux_mailbox_mails"
         "Mails from other threads that wait for a shard, by shard."
     SHARD_CPU Counter "coralmux_shard_cpu_seconds_total"
         "CPU time of each shard's thread: at one second a second it is busy all the time."

@@ -1,4 +1,4 @@
-//! One scrape: figures are put on a sheet, and the sheet is written out.
+//! One scrape: figures are put into an exposition, which is written out as text.
 //!
 //! Counters and gauges go through the `metrics` recorder of the Prometheus exporter. It takes a histogram one
 //! observation at a time and keeps each of them until it is scraped, which would cost more than forwarding the message;
@@ -119,15 +119,15 @@ mod tests {
 
     #[test]
     fn a_sheet_is_prometheus_text() {
-        let mut sheet = Exposition::new();
-        sheet.count(MESSAGES, &[("direction", "phone_to_agent"), ("outcome", "forwarded")], 7);
-        sheet.gauge(BUILD_INFO, &[("version", "1.0\"\\")], 1.0);
-        sheet.count_seconds(SHARD_CPU, &[("shard", "0")], 1.25);
-        sheet.count_seconds(SHARD_CPU, &[("shard", "1")], 0.5);
+        let mut exposition = Exposition::new();
+        exposition.count(MESSAGES, &[("direction", "phone_to_agent"), ("outcome", "forwarded")], 7);
+        exposition.gauge(BUILD_INFO, &[("version", "1.0\"\\")], 1.0);
+        exposition.count_seconds(SHARD_CPU, &[("shard", "0")], 1.25);
+        exposition.count_seconds(SHARD_CPU, &[("shard", "1")], 0.5);
         let mut histogram = Histogram::default();
         histogram.record(Duration::from_micros(30), 4);
-        sheet.histogram(FORWARD_SECONDS, &[("shard", "0")], &histogram);
-        let text = sheet.render();
+        exposition.histogram(FORWARD_SECONDS, &[("shard", "0")], &histogram);
+        let text = exposition.render();
         for line in [
             "# TYPE coralmux_messages_total counter",
             "coralmux_messages_total{direction=\"phone_to_agent\",outcome=\"forwarded\"} 7",

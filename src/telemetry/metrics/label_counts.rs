@@ -15,11 +15,11 @@ impl<const N: usize> LabelCounts<N> {
     /// Nothing counted yet; `labels` are there from the start, so that a first event is seen as a growth.
     #[must_use]
     pub fn new(labels: &[&'static str]) -> Self {
-        let mut tally = Self { counts: [(OTHER, 0); N], used: 0 };
+        let mut counts = Self { counts: [(OTHER, 0); N], used: 0 };
         for label in labels {
-            tally.add(label, 0);
+            counts.add(label, 0);
         }
-        tally
+        counts
     }
 
     /// Counts `count` events. The search is short, and an event of this kind rare.
@@ -53,10 +53,10 @@ mod tests {
 
     #[test]
     fn labels_are_counted_and_bounded() {
-        let mut tally = LabelCounts::<3>::new(&["a", "b"]);
+        let mut counts = LabelCounts::<3>::new(&["a", "b"]);
         for label in ["b", "c", "b", "d", "e", "a"] {
-            tally.add(label, 1);
+            counts.add(label, 1);
         }
-        assert_eq!(tally.counts().collect::<Vec<_>>(), [("a", 1), ("b", 2), ("other", 3)]);
+        assert_eq!(counts.counts().collect::<Vec<_>>(), [("a", 1), ("b", 2), ("other", 3)]);
     }
 }
