@@ -1,33 +1,33 @@
-//! What a ring gives back: completions, and counts of what it has done.
+//! What a ring gives back: completions, and counts of what it has done and of what it holds.
 
-use super::buffers::Slice;
-use super::chunk::{Outgoing, OwnedBuf};
+use super::buffers::Pool;
+use super::chunk::{Chunk, Outgoing, OwnedBuf};
 use super::sockets::Conn;
 use std::io;
 use std::os::fd::OwnedFd;
 
 /// What an operation came to. Of a connection that was closed before the turn began, nothing is heard any more.
 #[derive(Debug)]
-pub enum Completion {
+pub enum Completion<S = OwnedFd> {
     /// A connection was accepted on the listener of that index, or accepting failed; `more`: accepting goes on.
     Accepted {
-        /// As given by [`Ring::listen`](super::Ring::listen).
+        /// As given by [`Net::listen`](super::Net::listen).
         listener: u32,
         /// The new socket.
-        socket: io::Result<OwnedFd>,
+        socket: io::Result<S>,
         /// Whether the ring goes on accepting by itself.
         more: bool,
     },
-    /// Bytes were received into a slice of the pool; an empty slice at the end of the stream.
+    /// Bytes were received.
     Received {
         /// The connection.
         conn: Conn,
         /// The bytes; `None` at the end of the stream.
-        data: io::Result<Option<Slice>>,
+        data: io::Result<Option<Chunk>>,
         /// Whether the ring goes on receiving by itself.
         more: bool,
     },
-    /// Bytes were received into the allocation given to [`Ring::fill`](super::Ring::fill), behind those it had.
+    /// Bytes were received into the allocation given to [`Net::fill`](super::Net::fill), behind those it had.
     Filled {
         /// The connection.
         conn: Conn,
@@ -40,12 +40,12 @@ pub enum Completion {
     Sent {
         /// The connection.
         conn: Conn,
-        /// All that was given to [`Ring::send`](super::Ring::send).
+        /// All that was given to [`Net::send`](super::Net::send).
         outgoing: Outgoing,
         /// How many of its bytes the kernel took.
         count: io::Result<usize>,
     },
-    /// The time given to [`Ring::tick_in`](super::Ring::tick_in) has passed.
+    /// The time given to [`Net::tick_in`](super::Net::tick_in) has passed.
     Tick,
 }
 
@@ -62,4 +62,24 @@ pub struct Counts {
     pub overflows: u64,
     /// Receives that found no buffer.
     pub shortages: u64,
+}
+
+/// A pool's receive buffers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Buffers {
+    /// What tells the pool from the other one; empty before it has been looked at.
+    pub pool: &'static str,
+    /// The kernel may write into them.
+    pub kernel: u64,
+    /// Nobody uses them.
+    pub free: u64,
+    /// All of them.
+    pub all: u64,
+}
+
+impl Buffers {
+    pub(super) fn of(pool: &Pool) -> Self {
+        let (kernel, free) = (pool.provided() as u64, pool.free() as u64);
+        Self { pool: pool.name(), kernel, free, all: pool.buffers() as u64 }
+    }
 }

@@ -1,7 +1,7 @@
 //! The data ring: an io_uring of a shard's own, under glommio's executor, behind a safe interface.
 //!
 //! All memory that the kernel may read or write belongs to the ring while an operation is under way: buffers of the
-//! [`Pool`], and the chunks and allocations that are handed to [`Ring::send`] and [`Ring::fill`] and
+//! [`Pool`], and the chunks and allocations that are handed to [`Net::send`] and [`Net::fill`] and
 //! come back with the [`Completion`]. This is the only module with `unsafe`. It takes no protocol decision.
 
 pub mod buffers;
@@ -12,6 +12,7 @@ pub mod inherited;
 mod listeners;
 mod map;
 mod memory;
+mod net;
 pub mod order;
 mod persist;
 pub mod probe;
@@ -22,11 +23,12 @@ mod sockets;
 mod tests;
 mod wake;
 
-use self::buffers::{Pool, Slice};
-use self::chunk::{Outgoing, OwnedBuf};
-pub use self::completion::{Completion, Counts};
+use self::buffers::Pool;
+use self::chunk::{Chunk, Outgoing, OwnedBuf};
+pub use self::completion::{Buffers, Completion, Counts};
 use self::inflight::{Inflight, InflightOp};
 use self::listeners::Listeners;
+pub use self::net::Net;
 use self::order::Consumption;
 pub use self::sockets::Conn;
 use self::sockets::Sockets;
@@ -34,10 +36,11 @@ pub use self::wake::Waker;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use rustix::net::Shutdown;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Submission entries; when more is pushed in one turn, what is there is submitted first.
 const SUBMISSIONS: u32 = 4096;
@@ -122,181 +125,9 @@ impl Ring {
         self.waker.clone()
     }
 
-    /// What it has done so far.
-    #[must_use]
-    pub fn counts(&self) -> Counts {
-        self.counts
-    }
-
-    /// The pools of receive buffers: that of [`Ring::receive`], and that of [`Ring::receive_once`].
-    #[must_use]
-    pub fn pools(&self) -> [&Pool; 2] {
+    /// The pools of receive buffers: that of [`Net::receive`], and that of [`Net::receive_once`].
+    fn pools(&self) -> [&Pool; 2] {
         [&self.streams, &self.glances]
-    }
-
-    /// Takes a listening socket in; its index.
-    pub fn listen(&mut self, socket: OwnedFd) -> u32 {
-        self.listeners.add(socket)
-    }
-
-    /// Accepts one connection on a listener, unless it is accepted on already. Rings that wait on the same socket this way
-    /// take turns, for each goes to the end of the socket's queue when it asks again; with [`Ring::accept`] the first one
-    /// would have them all.
-    pub fn accept_once(&mut self, listener: u32) {
-        let Some(number) = self.listeners.begin(listener) else { return };
-        let entry = opcode::Accept::new(types::Fd(number), std::ptr::null_mut(), std::ptr::null_mut());
-        let entry = entry.flags(libc::SOCK_CLOEXEC).build();
-        self.push(entry.user_data(ACCEPT | u64::from(listener)));
-    }
-
-    /// Accepts connections on a listener until a completion says that it does no more, unless it is accepted on already.
-    pub fn accept(&mut self, listener: u32) {
-        let Some(number) = self.listeners.begin(listener) else { return };
-        let entry = opcode::AcceptMulti::new(types::Fd(number)).flags(libc::SOCK_CLOEXEC).build();
-        self.push(entry.user_data(ACCEPT | u64::from(listener)));
-    }
-
-    /// Whether a listener is accepted on.
-    #[must_use]
-    pub fn is_accepting(&self, listener: u32) -> bool {
-        self.listeners.is_accepting(listener)
-    }
-
-    /// Stops accepting on a listener; its last completion still comes, perhaps with a connection.
-    pub fn cancel_accept(&mut self, listener: u32) {
-        self.push(opcode::AsyncCancel::new(ACCEPT | u64::from(listener)).build().user_data(CANCEL));
-    }
-
-    /// Closes a listener; who has been accepted already still completes. With `shut`, the port refuses at once, also where
-    /// other processes have the socket.
-    pub fn close_listener(&mut self, listener: u32, shut: bool) {
-        if self.listeners.close(listener, shut) {
-            self.cancel_accept(listener);
-        }
-    }
-
-    /// Takes a connected socket in.
-    pub fn open(&mut self, socket: OwnedFd) -> Conn {
-        self.sockets.open(socket)
-    }
-
-    /// Ends what is under way on a connection, and closes its socket then. What completes from the next turn on is not heard
-    /// of any more, and its memory goes back; no other has the id before that turn.
-    pub fn close(&mut self, conn: Conn) {
-        if self.sockets.close(conn) {
-            self.cancel_receive(conn);
-        }
-    }
-
-    /// Gives the socket of a connection away, which is closed by that; `None` while something is under way on it.
-    pub fn take(&mut self, conn: Conn) -> Option<OwnedFd> {
-        self.sockets.take(conn)
-    }
-
-    /// Shuts the write side: the peer hears of the end when it has taken all that was sent.
-    pub fn shut_writing(&self, conn: Conn) {
-        if let Some(socket) = self.sockets.get(conn) {
-            // Fails only where the peer has gone, which the receive under way will say.
-            let _ = rustix::net::shutdown(socket, Shutdown::Write);
-        }
-    }
-
-    /// Bytes in the send queue, sent or not, that the peer has not acknowledged (`SIOCOUTQ`, see tcp(7)).
-    ///
-    /// # Errors
-    /// What the kernel says, of a socket that is no TCP connection for one.
-    pub fn unacknowledged_bytes(&self, conn: Conn) -> io::Result<usize> {
-        queue::unacknowledged_bytes(self.sockets.try_get(conn)?)
-    }
-
-    /// Bytes in the receive queue.
-    ///
-    /// # Errors
-    /// As [`Ring::unacknowledged_bytes`].
-    pub fn unread_bytes(&self, conn: Conn) -> io::Result<u64> {
-        Ok(rustix::io::ioctl_fionread(self.sockets.try_get(conn)?)?)
-    }
-
-    /// Receives into slices of the pool until a completion says that it does no more.
-    pub fn receive(&mut self, conn: Conn) {
-        let Some(number) = self.sockets.begin(conn) else { return };
-        let entry = opcode::RecvMulti::new(types::Fd(number), buffers::STREAMS).build();
-        self.push(entry.user_data(RECEIVE | conn.tag()));
-    }
-
-    /// Receives once into a slice of the pool, at most [`GLANCE_BYTES`](buffers::GLANCE_BYTES).
-    pub fn receive_once(&mut self, conn: Conn) {
-        let Some(number) = self.sockets.begin(conn) else { return };
-        self.glances.replenish();
-        let entry = opcode::Recv::new(types::Fd(number), std::ptr::null_mut(), buffers::GLANCE_BYTES)
-            .buf_group(buffers::GLANCES)
-            .build()
-            .flags(squeue::Flags::BUFFER_SELECT);
-        self.push(entry.user_data(RECEIVE_ONCE | conn.tag()));
-    }
-
-    /// Ends [`Ring::receive`]; its last completion still comes, perhaps with bytes.
-    pub fn cancel_receive(&mut self, conn: Conn) {
-        self.push(opcode::AsyncCancel::new(RECEIVE | conn.tag()).build().user_data(CANCEL));
-    }
-
-    /// Receives once, straight into `buf` behind the bytes it has, at most `bytes_max` and at most up to its capacity.
-    pub fn fill(&mut self, conn: Conn, mut buf: OwnedBuf, bytes_max: usize) {
-        let Some(number) = self.sockets.begin(conn) else { return };
-        let (at, room) = buf.spare();
-        let room = room.min(bytes_max).min(1 << 30) as u32;
-        // The memory belongs to the in-flight table until the completion, and its bytes do not move with it.
-        let index = self.inflight.insert(conn, InflightOp::Fill(buf));
-        let entry = opcode::Recv::new(types::Fd(number), at, room).build();
-        self.push(entry.user_data(FILL | u64::from(index)));
-    }
-
-    /// Sends `outgoing`. With `wait`, the kernel waits until the socket takes some of it; without, a socket that is
-    /// full completes with `WouldBlock` at once.
-    pub fn send(&mut self, conn: Conn, outgoing: Outgoing, wait: bool) {
-        let Some(number) = self.sockets.begin(conn) else { return };
-        let fd = types::Fd(number);
-        let flags = libc::MSG_NOSIGNAL | if wait { 0 } else { libc::MSG_DONTWAIT };
-        // The memory belongs to the in-flight table until the completion, and none of it moves with the table.
-        let index = self.inflight.insert(conn, InflightOp::Send(outgoing));
-        let entry = match self.inflight.outgoing_mut(index) {
-            Outgoing::One(chunk) => {
-                let bytes = chunk.as_slice();
-                opcode::Send::new(fd, bytes.as_ptr(), bytes.len() as u32).flags(flags).build()
-            }
-            Outgoing::Many(batch) => opcode::SendMsg::new(fd, batch.message()).flags(flags as u32).build(),
-        };
-        self.push(entry.user_data(SEND | u64::from(index)));
-    }
-
-    /// Asks for a [`Completion::Tick`] after `delay`. One tick is under way at a time: ask again when it came.
-    pub fn tick_in(&mut self, delay: Duration) {
-        // SAFETY: it lives as long as the process and is aligned. The kernel reads it when it takes the entry; were it
-        // written twice before that, both ticks would have the later delay.
-        unsafe { self.tick_after.write(types::Timespec::from(delay)) };
-        let entry = opcode::Timeout::new(self.tick_after.as_ptr()).build().user_data(TICK);
-        self.push(entry);
-    }
-
-    /// Submits what was pushed, lets the kernel run what is due, and appends what completed to `completions`. With
-    /// `wait`, it sleeps in the kernel until there is something.
-    ///
-    /// # Errors
-    /// Only what leaves the ring unusable: also what an operation met that was pushed since the last turn.
-    pub fn turn(&mut self, completions: &mut Vec<Completion>, wait: bool) -> io::Result<()> {
-        if self.failed != 0 {
-            return Err(io::Error::from_raw_os_error(self.failed));
-        }
-        self.streams.replenish();
-        self.sockets.begin_turn();
-        match self.enter(u32::from(wait)) {
-            Ok(_) => {}
-            // What was not submitted stays in the queue for the next turn.
-            Err(error) if is_passing(&error) => {}
-            Err(error) => return Err(error),
-        }
-        self.reap(completions);
-        Ok(())
     }
 
     fn enter(&mut self, min_complete: u32) -> io::Result<usize> {
@@ -397,6 +228,165 @@ impl Ring {
     }
 }
 
+impl Net for Ring {
+    type Socket = OwnedFd;
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn unix_now(&self) -> Duration {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    }
+
+    fn listen(&mut self, socket: OwnedFd) -> u32 {
+        self.listeners.add(socket)
+    }
+
+    fn accept(&mut self, listener: u32) {
+        let Some(number) = self.listeners.begin(listener) else { return };
+        let entry = opcode::AcceptMulti::new(types::Fd(number)).flags(libc::SOCK_CLOEXEC).build();
+        self.push(entry.user_data(ACCEPT | u64::from(listener)));
+    }
+
+    fn accept_once(&mut self, listener: u32) {
+        let Some(number) = self.listeners.begin(listener) else { return };
+        let entry = opcode::Accept::new(types::Fd(number), std::ptr::null_mut(), std::ptr::null_mut());
+        let entry = entry.flags(libc::SOCK_CLOEXEC).build();
+        self.push(entry.user_data(ACCEPT | u64::from(listener)));
+    }
+
+    fn is_accepting(&self, listener: u32) -> bool {
+        self.listeners.is_accepting(listener)
+    }
+
+    fn cancel_accept(&mut self, listener: u32) {
+        self.push(opcode::AsyncCancel::new(ACCEPT | u64::from(listener)).build().user_data(CANCEL));
+    }
+
+    fn close_listener(&mut self, listener: u32, shut: bool) {
+        if self.listeners.close(listener, shut) {
+            self.cancel_accept(listener);
+        }
+    }
+
+    fn peer_address(socket: &OwnedFd) -> io::Result<SocketAddr> {
+        let address = rustix::net::getpeername(socket)?.ok_or(rustix::io::Errno::NOTCONN)?;
+        Ok(SocketAddr::try_from(address)?)
+    }
+
+    fn open(&mut self, socket: OwnedFd) -> Conn {
+        self.sockets.open(socket)
+    }
+
+    fn close(&mut self, conn: Conn) {
+        if self.sockets.close(conn) {
+            self.cancel_receive(conn);
+        }
+    }
+
+    fn take(&mut self, conn: Conn) -> Option<OwnedFd> {
+        self.sockets.take(conn)
+    }
+
+    fn shut_writing(&mut self, conn: Conn) {
+        if let Some(socket) = self.sockets.get(conn) {
+            // Fails only where the peer has gone, which the receive under way will say.
+            let _ = rustix::net::shutdown(socket, Shutdown::Write);
+        }
+    }
+
+    fn unacknowledged_bytes(&self, conn: Conn) -> io::Result<usize> {
+        queue::unacknowledged_bytes(self.sockets.try_get(conn)?)
+    }
+
+    fn unread_bytes(&self, conn: Conn) -> io::Result<u64> {
+        Ok(rustix::io::ioctl_fionread(self.sockets.try_get(conn)?)?)
+    }
+
+    fn receive(&mut self, conn: Conn) {
+        let Some(number) = self.sockets.begin(conn) else { return };
+        let entry = opcode::RecvMulti::new(types::Fd(number), buffers::STREAMS).build();
+        self.push(entry.user_data(RECEIVE | conn.tag()));
+    }
+
+    fn receive_once(&mut self, conn: Conn) {
+        let Some(number) = self.sockets.begin(conn) else { return };
+        self.glances.replenish();
+        let entry = opcode::Recv::new(types::Fd(number), std::ptr::null_mut(), buffers::GLANCE_BYTES)
+            .buf_group(buffers::GLANCES)
+            .build()
+            .flags(squeue::Flags::BUFFER_SELECT);
+        self.push(entry.user_data(RECEIVE_ONCE | conn.tag()));
+    }
+
+    fn cancel_receive(&mut self, conn: Conn) {
+        self.push(opcode::AsyncCancel::new(RECEIVE | conn.tag()).build().user_data(CANCEL));
+    }
+
+    fn fill(&mut self, conn: Conn, mut buf: OwnedBuf, bytes_max: usize) {
+        let Some(number) = self.sockets.begin(conn) else { return };
+        let (at, room) = buf.spare();
+        let room = room.min(bytes_max).min(1 << 30) as u32;
+        // The memory belongs to the in-flight table until the completion, and its bytes do not move with it.
+        let index = self.inflight.insert(conn, InflightOp::Fill(buf));
+        let entry = opcode::Recv::new(types::Fd(number), at, room).build();
+        self.push(entry.user_data(FILL | u64::from(index)));
+    }
+
+    fn send(&mut self, conn: Conn, outgoing: Outgoing, wait: bool) {
+        let Some(number) = self.sockets.begin(conn) else { return };
+        let fd = types::Fd(number);
+        let flags = libc::MSG_NOSIGNAL | if wait { 0 } else { libc::MSG_DONTWAIT };
+        // The memory belongs to the in-flight table until the completion, and none of it moves with the table.
+        let index = self.inflight.insert(conn, InflightOp::Send(outgoing));
+        let entry = match self.inflight.outgoing_mut(index) {
+            Outgoing::One(chunk) => {
+                let bytes = chunk.as_slice();
+                opcode::Send::new(fd, bytes.as_ptr(), bytes.len() as u32).flags(flags).build()
+            }
+            Outgoing::Many(batch) => opcode::SendMsg::new(fd, batch.message()).flags(flags as u32).build(),
+        };
+        self.push(entry.user_data(SEND | u64::from(index)));
+    }
+
+    fn tick_in(&mut self, delay: Duration) {
+        // SAFETY: it lives as long as the process and is aligned. The kernel reads it when it takes the entry; were it
+        // written twice before that, both ticks would have the later delay.
+        unsafe { self.tick_after.write(types::Timespec::from(delay)) };
+        let entry = opcode::Timeout::new(self.tick_after.as_ptr()).build().user_data(TICK);
+        self.push(entry);
+    }
+
+    fn turn(&mut self, completions: &mut Vec<Completion>, wait: bool) -> io::Result<()> {
+        if self.failed != 0 {
+            return Err(io::Error::from_raw_os_error(self.failed));
+        }
+        self.streams.replenish();
+        self.sockets.begin_turn();
+        match self.enter(u32::from(wait)) {
+            Ok(_) => {}
+            // What was not submitted stays in the queue for the next turn.
+            Err(error) if is_passing(&error) => {}
+            Err(error) => return Err(error),
+        }
+        self.reap(completions);
+        Ok(())
+    }
+
+    fn want_less(&mut self) {
+        self.pools().into_iter().for_each(Pool::want_less);
+    }
+
+    fn buffers(&self) -> [Buffers; 2] {
+        self.pools().map(Buffers::of)
+    }
+
+    fn counts(&self) -> Counts {
+        self.counts
+    }
+}
+
 impl Drop for Ring {
     fn drop(&mut self) {
         // The kernel may still write into what it holds for a moment after the ring's descriptor is closed: leak it.
@@ -424,12 +414,12 @@ fn builder() -> io_uring::Builder {
 
 /// What a receive into one of `pool`'s buffers came to.
 #[inline]
-fn received(pool: &Rc<Pool>, result: i32, flags: u32, counts: &mut Counts) -> io::Result<Option<Slice>> {
+fn received(pool: &Rc<Pool>, result: i32, flags: u32, counts: &mut Counts) -> io::Result<Option<Chunk>> {
     match cqueue::buffer_select(flags) {
         Some(buffer) if result > 0 => {
             // SAFETY: the kernel has just said that it wrote so many bytes into this buffer. One buffer has one completion,
             // or the kernel is trusted to keep those of one buffer in order (see `order`).
-            Ok(Some(unsafe { Pool::take(pool, buffer, result as u32, cqueue::buffer_more(flags)) }))
+            Ok(Some(Chunk::Slice(unsafe { Pool::take(pool, buffer, result as u32, cqueue::buffer_more(flags)) })))
         }
         Some(buffer) => {
             Pool::take_back(pool, buffer);

@@ -83,14 +83,14 @@ struct Pair {
 }
 
 /// A slice that is kept for a while, and written to, as unmasking does.
-struct Held(Slice);
+struct Held(Chunk);
 
 impl Held {
     const WRITTEN: u8 = 0xee;
 
-    fn new(mut slice: Slice) -> Self {
-        slice.as_mut_slice().fill(Self::WRITTEN);
-        Self(slice)
+    fn new(mut chunk: Chunk) -> Self {
+        chunk.as_mut_slice().fill(Self::WRITTEN);
+        Self(chunk)
     }
 
     fn let_go(self) {
@@ -212,7 +212,7 @@ impl Rig {
         }
     }
 
-    fn take(&mut self, conn: u32, data: io::Result<Option<Slice>>, more: bool) {
+    fn take(&mut self, conn: u32, data: io::Result<Option<Chunk>>, more: bool) {
         let pair = &mut self.pairs[conn as usize];
         let multishot = matches!(pair.under, Under::Multishot | Under::Cancelled);
         assert!(multishot || !more && pair.under == Under::Once, "{:?}, more: {more}", pair.under);
@@ -279,7 +279,7 @@ fn opened(ring: &mut Ring) -> (Conn, TcpStream) {
 }
 
 /// Turns until something came, and gives what came.
-fn come(ring: &mut Ring) -> Vec<(Conn, io::Result<Option<Slice>>)> {
+fn come(ring: &mut Ring) -> Vec<(Conn, io::Result<Option<Chunk>>)> {
     let mut completions = Vec::new();
     ring.turn(&mut completions, true).unwrap();
     let received = completions.into_iter().map(|completion| match completion {
@@ -289,12 +289,12 @@ fn come(ring: &mut Ring) -> Vec<(Conn, io::Result<Option<Slice>>)> {
     received.collect()
 }
 
-fn is_shortage(data: &io::Result<Option<Slice>>) -> bool {
+fn is_shortage(data: &io::Result<Option<Chunk>>) -> bool {
     data.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ENOBUFS))
 }
 
 /// Receives from a socket that has always more, and keeps all slices until there are no buffers left.
-fn exhaust(ring: &mut Ring, once: bool) -> (Vec<Slice>, TcpStream) {
+fn exhaust(ring: &mut Ring, once: bool) -> (Vec<Chunk>, TcpStream) {
     let (ours, mut theirs) = opened(ring);
     let (mut kept, mut shortages) = (Vec::new(), 0);
     // Each shortage makes twice as many buffers available, until there are no more.

@@ -2,7 +2,8 @@
 
 use crate::control::StoreHealth;
 use crate::control::message::Request;
-use crate::shard::counters::{Buffers, Counters, KeyRefused, Outcome};
+use crate::ring::Buffers;
+use crate::shard::counters::{Counters, KeyRefused, Outcome};
 use crate::shard::shared::Shared;
 use crate::sys::time::unix_now;
 use crate::telemetry::metrics::{self as table, Exposition, Histogram, LabelCounts};

@@ -8,12 +8,11 @@ use super::connection::{Connection, Early, Phase};
 use super::listening::{Listening, Purpose};
 use super::shared::try_count;
 use crate::http::Reply;
-use crate::ring::Conn;
+use crate::ring::{Conn, Net};
 use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -21,13 +20,12 @@ use std::sync::atomic::Ordering::Relaxed;
 const TURNED_AWAY: &str = "turned_away";
 
 /// The listeners, and who was let in only to be turned away.
-#[derive(Default)]
-pub struct Accepting {
+pub struct Accepting<S> {
     listening: Listening,
     /// Listeners that accept no more by themselves and are to be armed again at the next tick.
     stalled: Vec<u32>,
     /// Sockets that wait to be looked at, with their listeners.
-    arrived: VecDeque<(u32, OwnedFd)>,
+    arrived: VecDeque<(u32, S)>,
     /// Listeners to be armed again when few of them wait.
     held: Vec<u32>,
     /// Accepted since the last tick.
@@ -36,7 +34,20 @@ pub struct Accepting {
     pub(super) turned_away: usize,
 }
 
-impl Accepting {
+impl<S> Default for Accepting<S> {
+    fn default() -> Self {
+        Self {
+            listening: Listening::default(),
+            stalled: Vec::new(),
+            arrived: VecDeque::new(),
+            held: Vec::new(),
+            recent: 0,
+            turned_away: 0,
+        }
+    }
+}
+
+impl<S> Accepting<S> {
     /// Whether nobody waits to be let in.
     #[must_use]
     pub(super) fn is_quiet(&self) -> bool {
@@ -44,15 +55,15 @@ impl Accepting {
     }
 }
 
-impl Shard {
-    pub(super) fn listen(&mut self, listeners: Vec<Listener>) {
-        self.accepting.listening.add(&mut self.ring, listeners);
+impl<N: Net> Shard<N> {
+    pub(super) fn listen(&mut self, listeners: Vec<Listener<N::Socket>>) {
+        self.accepting.listening.add(&mut self.net, listeners);
     }
 
     /// Accepts no more, and gives the port back, unless it is the service manager's.
     pub(super) fn stop_listening(&mut self) {
         self.let_in(usize::MAX);
-        self.accepting.listening.stop(&mut self.ring);
+        self.accepting.listening.stop(&mut self.net);
         self.accepting.stalled.clear();
         self.accepting.held.clear();
     }
@@ -61,14 +72,14 @@ impl Shard {
     pub(super) fn resume_listening(&mut self) {
         // The crowd is over.
         if std::mem::take(&mut self.accepting.recent) < CROWD {
-            self.accepting.listening.set_one_by_one(&mut self.ring, false);
+            self.accepting.listening.set_one_by_one(&mut self.net, false);
         }
         for index in std::mem::take(&mut self.accepting.stalled) {
-            self.accepting.listening.arm(&mut self.ring, index);
+            self.accepting.listening.arm(&mut self.net, index);
         }
     }
 
-    pub(super) fn handle_accepted(&mut self, listener: u32, socket: io::Result<OwnedFd>, more: bool) {
+    pub(super) fn handle_accepted(&mut self, listener: u32, socket: io::Result<N::Socket>, more: bool) {
         match socket {
             Ok(socket) => {
                 // While draining, what the kernel accepted before it heard of that is still served: told to come back.
@@ -83,7 +94,7 @@ impl Shard {
                 }
                 let crowd = if self.turns.is_calm(self.clock.now()) { CALM_CROWD } else { CROWD };
                 if self.accepting.arrived.len() >= crowd {
-                    self.accepting.listening.set_one_by_one(&mut self.ring, true);
+                    self.accepting.listening.set_one_by_one(&mut self.net, true);
                 }
             }
             Err(error) => {
@@ -108,7 +119,7 @@ impl Shard {
         self.let_in(if self.turns.is_calm(self.clock.now()) { ARRIVALS_A_CALM_TURN } else { ARRIVALS_A_TURN });
         if self.accepting.arrived.len() < ARRIVALS_A_TURN {
             for index in std::mem::take(&mut self.accepting.held) {
-                self.accepting.listening.arm(&mut self.ring, index);
+                self.accepting.listening.arm(&mut self.net, index);
             }
         }
     }
@@ -120,10 +131,11 @@ impl Shard {
         }
     }
 
-    fn take_connection(&mut self, listener: u32, socket: OwnedFd) {
+    fn take_connection(&mut self, listener: u32, socket: N::Socket) {
         let Some(Purpose { echo, tls, .. }) = self.accepting.listening.purpose(listener) else { return };
         // Fails when the client has gone already.
-        let Ok(address) = peer_address(&socket) else { return };
+        let Ok(address) = N::peer_address(&socket) else { return };
+        let address = address.ip().to_canonical();
         self.counters.accepted += 1;
         let rules = self.shared.rules.load();
         let caps = rules.caps;
@@ -183,7 +195,7 @@ impl Shard {
     /// A new entry of the table, with its deadline set.
     pub(super) fn insert_connection(
         &mut self,
-        socket: OwnedFd,
+        socket: N::Socket,
         address: IpAddr,
         counted: Option<IpAddr>,
         echo: bool,
@@ -211,15 +223,10 @@ impl Shard {
             moving: None,
         };
         let tick = self.clock.tick();
-        let conn = self.ring.open(socket);
+        let conn = self.net.open(socket);
         self.connections.insert(conn, Connection::new(phase, tick, due, early));
         self.wheel.arm(conn, due);
         self.note_late_comer(conn);
         conn
     }
-}
-
-fn peer_address(socket: &OwnedFd) -> io::Result<IpAddr> {
-    let address = rustix::net::getpeername(socket)?.ok_or(Errno::NOTCONN)?;
-    Ok(SocketAddr::try_from(address)?.ip().to_canonical())
 }

@@ -8,11 +8,11 @@ use super::connection::Phase;
 use super::counters::KeyRefused;
 use super::guesses::Guesses;
 use crate::http::{self, Reply};
-use crate::ring::Conn;
+use crate::ring::{Conn, Net};
 use std::net::IpAddr;
 use std::time::Duration;
 
-impl Shard {
+impl<N: Net> Shard<N> {
     /// Queues a response; the connection goes on if the client wants it to, when all of it has left.
     pub(super) fn respond(&mut self, conn: Conn, reply: impl Into<Reply>) {
         let Some(early) = &mut self.connections[conn].early else { return };

@@ -13,15 +13,15 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 /// What a shard is told to do.
-pub enum Command {
+pub enum Command<S = OwnedFd> {
     /// From control.
     Notice(Notice),
     /// A connection whose token this shard owns.
-    HandOver(Box<HandOver>),
+    HandOver(Box<HandOver<S>>),
     /// Another shard has a newcomer of this address, or of any, and nobody that could give way.
     MakeRoom(Option<IpAddr>),
     /// Start accepting on these sockets.
-    Listen(Vec<Listener>),
+    Listen(Vec<Listener<S>>),
     /// Other settings hold from now on; the memory budget stays as it is.
     Settings(Box<Settings>),
     /// Accept no more, send all connections away, end when they have gone or when the time is up.
@@ -40,10 +40,10 @@ pub struct DrainPlan {
 }
 
 /// A listening socket of one shard.
-pub struct Listener {
+pub struct Listener<S = OwnedFd> {
     /// The socket. All shards have one for each address: sockets of their own that share the port, or descriptors of
     /// the same socket where `inherited`.
-    pub socket: OwnedFd,
+    pub socket: S,
     /// It came from the service manager, which keeps it when this process ends: who comes then waits in its backlog.
     pub inherited: bool,
     /// Whether messages that come in on it are echoed.
@@ -54,20 +54,25 @@ pub struct Listener {
 
 /// The channel of a queue, before anyone can be woken by it.
 #[must_use]
-pub fn channel() -> (Sender<Command>, Receiver<Command>) {
+pub fn channel<S>() -> (Sender<Command<S>>, Receiver<Command<S>>) {
     bounded(COMMANDS_MAX)
 }
 
 /// All shards' queues, by shard.
-#[derive(Clone)]
-pub struct Queues {
-    boxes: Vec<(Sender<Command>, Waker)>,
+pub struct Queues<S = OwnedFd> {
+    boxes: Vec<(Sender<Command<S>>, Waker)>,
 }
 
-impl Queues {
+impl<S> Clone for Queues<S> {
+    fn clone(&self) -> Self {
+        Self { boxes: self.boxes.clone() }
+    }
+}
+
+impl<S> Queues<S> {
     /// Of all shards, in order.
     #[must_use]
-    pub fn new(boxes: Vec<(Sender<Command>, Waker)>) -> Self {
+    pub fn new(boxes: Vec<(Sender<Command<S>>, Waker)>) -> Self {
         Self { boxes }
     }
 
@@ -81,7 +86,7 @@ impl Queues {
     ///
     /// # Errors
     /// The command that could not be put in.
-    pub fn try_post(&self, shard: u16, command: Command) -> Result<(), Command> {
+    pub fn try_post(&self, shard: u16, command: Command<S>) -> Result<(), Command<S>> {
         let Some((sender, waker)) = self.boxes.get(usize::from(shard)) else { return Err(command) };
         match sender.try_send(command) {
             Ok(()) => {
@@ -94,7 +99,7 @@ impl Queues {
 
     /// Puts a command in, waiting while the queue is full; `false` when its shard has ended. Not for shards.
     #[must_use]
-    pub fn post(&self, shard: u16, command: Command) -> bool {
+    pub fn post(&self, shard: u16, command: Command<S>) -> bool {
         let Some((sender, waker)) = self.boxes.get(usize::from(shard)) else { return false };
         let sent = sender.send(command).is_ok();
         waker.wake();

@@ -5,7 +5,7 @@ use super::inbox::Inbox;
 use crate::control::message::Caller;
 use crate::http::Reply;
 use crate::proto::token::Role;
-use crate::ring::Conn;
+use crate::ring::{Conn, Net};
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -178,7 +178,7 @@ impl Connection {
     }
 }
 
-impl Shard {
+impl<N: Net> Shard<N> {
     /// Leads a connection to its next phase, and keeps the counts and lists that follow from it. The one place where a
     /// phase changes. `false`: nothing leads there, and all stays as it was.
     pub(super) fn transition(&mut self, conn: Conn, to: Phase) -> bool {

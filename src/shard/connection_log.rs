@@ -4,7 +4,7 @@ use super::Shard;
 use super::close::CloseReason;
 use super::connection::Early;
 use crate::proto::token::{Role, TokenKey};
-use crate::ring::Conn;
+use crate::ring::{Conn, Net};
 use crate::telemetry::summed::{Capped, Summed};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -60,7 +60,7 @@ impl Default for ConnectionLog {
     }
 }
 
-impl Shard {
+impl<N: Net> Shard<N> {
     /// A connection has authenticated: what its last line will need.
     pub(super) fn log_opened(&mut self, early: &Early, key: TokenKey, role: Role) -> Span {
         if self.log.opened.handle_event() {

@@ -7,9 +7,7 @@ use super::Shard;
 use super::close::CloseReason;
 use crate::api;
 use crate::proto::token::Role;
-use crate::ring::Conn;
-use crate::ring::Counts;
-use crate::ring::buffers::Pool;
+use crate::ring::{Buffers, Conn, Counts, Net};
 use crate::session::message::ErrorCode;
 use crate::telemetry::metrics::{Histogram, LabelCounts};
 use crate::telemetry::process::thread_cpu;
@@ -57,26 +55,6 @@ pub struct Flow {
     pub messages: [u64; 3],
     /// Payload bytes.
     pub bytes: [u64; 3],
-}
-
-/// A pool's receive buffers.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Buffers {
-    /// What tells the pool from the other one; empty before it has been looked at.
-    pub pool: &'static str,
-    /// The kernel may write into them.
-    pub kernel: u64,
-    /// Nobody uses them.
-    pub free: u64,
-    /// All of them.
-    pub all: u64,
-}
-
-impl Buffers {
-    fn of(pool: &Pool) -> Self {
-        let (kernel, free) = (pool.provided() as u64, pool.free() as u64);
-        Self { pool: pool.name(), kernel, free, all: pool.buffers() as u64 }
-    }
 }
 
 /// A shard's counts and, where it says so, what was found when they were published.
@@ -284,7 +262,7 @@ impl Counters {
     }
 }
 
-impl Shard {
+impl<N: Net> Shard<N> {
     /// Shows the counters to whoever scrapes; not now, where they are being looked at.
     pub(super) fn publish_counters(&mut self) {
         let Some(Ok(mut shown)) = self.shared.counters.get(usize::from(self.id)).map(|counters| counters.try_lock())
@@ -297,9 +275,9 @@ impl Shard {
         counters.budget_bytes = self.budget.used_bytes() as u64;
         counters.budget_bytes_max = self.settings.budget_bytes as u64;
         counters.budget_waiting = self.waiters.len() as u64;
-        counters.buffers = self.ring.pools().map(Buffers::of);
+        counters.buffers = self.net.buffers();
         counters.commands = self.commands.len() as u64;
-        counters.ring = self.ring.counts();
+        counters.ring = self.net.counts();
         counters.cpu = thread_cpu();
         *shown = *counters;
     }

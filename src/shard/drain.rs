@@ -6,7 +6,7 @@ use super::bounds::{LATE_COMER_GRACE, LINGER};
 use super::close::CloseReason;
 use super::command::DrainPlan;
 use super::connection::{NONE, Phase};
-use crate::ring::Conn;
+use crate::ring::{Conn, Net};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ struct Leaving {
     conn: Conn,
 }
 
-impl Shard {
+impl<N: Net> Shard<N> {
     /// Accepts no more, and draws for each connection when it is to go.
     pub(super) fn drain(&mut self, plan: DrainPlan) {
         if self.is_draining() {

@@ -6,12 +6,12 @@ use super::close::CloseReason;
 use super::connection::Phase;
 use crate::control::message::Request;
 use crate::proto::frame::{self, Opcode};
-use crate::ring::Conn;
+use crate::ring::{Conn, Net};
 use crate::session::message::frame_of;
 use crate::tls::outcome::Outcome;
 use std::sync::atomic::Ordering::Relaxed;
 
-impl Shard {
+impl<N: Net> Shard<N> {
     /// Ends a connection with a close frame behind what is queued. Its session is left now; what still comes is read
     /// and thrown away for a while, so that a reset does not overtake the close frame.
     pub(super) fn close(&mut self, conn: Conn, reason: CloseReason) {
@@ -84,7 +84,7 @@ impl Shard {
         if counted {
             self.shared.sockets.fetch_sub(1, Relaxed);
         }
-        self.ring.close(conn);
+        self.net.close(conn);
         self.ended.push(conn);
     }
 

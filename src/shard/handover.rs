@@ -5,16 +5,16 @@ use super::close::CloseReason;
 use super::command::Command;
 use super::connection::{Early, NONE, Phase, Receiving};
 use crate::proto::token::{Role, TokenHash};
-use crate::ring::Conn;
 use crate::ring::chunk::{Chunk, OwnedBuf};
+use crate::ring::{Conn, Net};
 use crate::tls::Tls;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 /// A connection on its way to another shard.
-pub struct HandOver {
-    socket: OwnedFd,
+pub struct HandOver<S = OwnedFd> {
+    socket: S,
     address: IpAddr,
     counted: Option<IpAddr>,
     hash: TokenHash,
@@ -47,14 +47,14 @@ impl Destination {
     }
 }
 
-impl Shard {
+impl<N: Net> Shard<N> {
     /// Moves a connection in [`Phase::Moving`], once nothing of it is under way here.
     pub(super) fn try_move(&mut self, conn: Conn) {
         let connection = &self.connections[conn];
         if connection.phase() != Phase::Moving || connection.outbox != NONE || connection.receiving != Receiving::Idle {
             return;
         }
-        let Some(socket) = self.ring.take(conn) else { return };
+        let Some(socket) = self.net.take(conn) else { return };
         self.wheel.disarm(conn);
         let Some(mut connection) = self.connections.remove(conn) else { return };
         let tls = self.secure.remove(&mut connection.tls);
@@ -82,7 +82,7 @@ impl Shard {
     }
 
     /// Takes in a connection of another shard.
-    pub(super) fn handle_handover(&mut self, handover: HandOver) {
+    pub(super) fn handle_handover(&mut self, handover: HandOver<N::Socket>) {
         let HandOver { socket, address, counted, hash, role, since, tls, rest } = handover;
         let conn = self.insert_connection(socket, address, counted, false, Phase::Auth);
         self.keep_tls(conn, tls);

@@ -16,8 +16,8 @@ use super::share::Share;
 use crate::proto::envelope::{self, Scanner};
 use crate::proto::frame::{self, Header, Opcode};
 use crate::proto::payload::{STEP_BYTES, unmask_and_feed};
-use crate::ring::Conn;
 use crate::ring::chunk::{Chunk, OwnedBuf};
+use crate::ring::{Conn, Net};
 use std::collections::VecDeque;
 use std::ops::Range;
 
@@ -34,7 +34,7 @@ enum RunEnd {
     Close(CloseReason),
 }
 
-impl Shard {
+impl<N: Net> Shard<N> {
     /// Takes bytes in, whatever the connection is at.
     pub(super) fn handle_bytes(&mut self, conn: Conn, chunk: Chunk) {
         let connection = &mut self.connections[conn];

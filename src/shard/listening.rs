@@ -1,7 +1,7 @@
 //! The sockets that a shard accepts on: what each is for, and whether it is accepted on one by one.
 
 use super::command::Listener;
-use crate::ring::Ring;
+use crate::ring::Net;
 
 /// A shard's listeners, by the index that the ring gave them.
 #[derive(Default)]
@@ -26,12 +26,12 @@ pub(super) struct Purpose {
 
 impl Listening {
     /// Accepts on `listeners` too.
-    pub(super) fn add(&mut self, ring: &mut Ring, listeners: Vec<Listener>) {
+    pub(super) fn add<N: Net>(&mut self, net: &mut N, listeners: Vec<Listener<N::Socket>>) {
         for Listener { socket, inherited, echo, tls } in listeners {
-            let index = ring.listen(socket);
-            debug_assert_eq!(index as usize, self.all.len(), "all of the ring's listeners are added here");
+            let index = net.listen(socket);
+            debug_assert_eq!(index as usize, self.all.len(), "all of them listeners are added here");
             self.all.push(Purpose { inherited, echo, tls });
-            self.arm(ring, index);
+            self.arm(net, index);
         }
     }
 
@@ -41,33 +41,33 @@ impl Listening {
     }
 
     /// Accepts on a listener, unless that is under way or over.
-    pub(super) fn arm(&mut self, ring: &mut Ring, index: u32) {
+    pub(super) fn arm(&mut self, net: &mut impl Net, index: u32) {
         let Some(purpose) = self.all.get(index as usize).filter(|_| !self.stopped) else { return };
         match purpose.inherited || self.one_by_one {
-            true => ring.accept_once(index),
-            false => ring.accept(index),
+            true => net.accept_once(index),
+            false => net.accept(index),
         }
     }
 
     /// Accepts connections one by one from now on, or as many as there are. Listeners that are told to stop accepting for
     /// that are to be armed again at their last completion.
-    pub(super) fn set_one_by_one(&mut self, ring: &mut Ring, one_by_one: bool) {
+    pub(super) fn set_one_by_one(&mut self, net: &mut impl Net, one_by_one: bool) {
         if std::mem::replace(&mut self.one_by_one, one_by_one) == one_by_one || !one_by_one {
             return;
         }
         for (index, purpose) in (0..).zip(&self.all) {
             // The service manager's are armed for each connection anyway.
-            if !purpose.inherited && ring.is_accepting(index) {
-                ring.cancel_accept(index);
+            if !purpose.inherited && net.is_accepting(index) {
+                net.cancel_accept(index);
             }
         }
     }
 
     /// Accepts no more, and gives the ports back, unless they are the service manager's.
-    pub(super) fn stop(&mut self, ring: &mut Ring) {
+    pub(super) fn stop(&mut self, net: &mut impl Net) {
         self.stopped = true;
         for (index, purpose) in (0..).zip(&self.all) {
-            ring.close_listener(index, !purpose.inherited);
+            net.close_listener(index, !purpose.inherited);
         }
     }
 }
@@ -75,7 +75,7 @@ impl Listening {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ring::Completion;
+    use crate::ring::{Completion, Ring};
     use std::net::{SocketAddr, TcpListener, TcpStream};
 
     fn listener(inherited: bool) -> (Listener, SocketAddr) {

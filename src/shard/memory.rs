@@ -14,8 +14,8 @@ use super::close::CloseReason;
 use super::connection::{Connection, Pauses};
 use super::inbox::{Partial, Pending, Skipped};
 use crate::proto::frame::Header;
-use crate::ring::Conn;
 use crate::ring::chunk::Reservation;
+use crate::ring::{Conn, Net};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ impl Waiters {
     }
 }
 
-impl Shard {
+impl<N: Net> Shard<N> {
     /// Memory for `bytes` more of a message whose frame of `frame_bytes` begins, of which `in_hand` have been received;
     /// `None`: it has to wait.
     pub(super) fn reserve(&self, conn: Conn, bytes: usize, frame_bytes: u64, in_hand: usize) -> Option<Reservation> {
@@ -64,7 +64,7 @@ impl Shard {
     /// Whether enough of a frame has come that the rest can be believed in.
     fn is_backed(&self, conn: Conn, frame_bytes: u64, in_hand: usize) -> bool {
         let wanted = BACKING_BYTES.min(usize::try_from(frame_bytes).unwrap_or(usize::MAX));
-        in_hand >= wanted || self.ring.unread_bytes(conn).is_ok_and(|unread| in_hand as u64 + unread >= wanted as u64)
+        in_hand >= wanted || self.net.unread_bytes(conn).is_ok_and(|unread| in_hand as u64 + unread >= wanted as u64)
     }
 
     /// Whether what waits is backed.

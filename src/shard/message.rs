@@ -8,7 +8,7 @@ use super::counters::Outcome;
 use super::inbox::Skipped;
 use crate::proto::envelope::{self, Envelope, Invalid};
 use crate::proto::frame::{self, Opcode};
-use crate::ring::Conn;
+use crate::ring::{Conn, Net};
 use crate::session::message::{ErrorCode, RelayMessage, frame_of};
 use crate::session::{Refusal, Verdict};
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub(super) enum Step {
     Close(CloseReason),
 }
 
-impl Shard {
+impl<N: Net> Shard<N> {
     /// Decides on a whole message. `peek` looks into its envelope, and is called only where that matters.
     pub(super) fn handle_message(
         &mut self,

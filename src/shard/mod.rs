@@ -71,7 +71,7 @@ use self::wheel::Wheel;
 use crate::control::message::Request;
 use crate::proto::limits::Limits;
 use crate::ring::chunk::Budget;
-use crate::ring::{Completion, Conn, Ring};
+use crate::ring::{Completion, Conn, Net};
 use crate::session::message::{Ids, RelayMessage};
 use crate::session::policy::Policy;
 use crossbeam_channel::{Receiver, Sender};
@@ -99,13 +99,13 @@ pub struct Settings {
 }
 
 /// What a shard is connected to.
-pub struct Links {
+pub struct Links<N: Net> {
     /// Its own number.
     pub id: u16,
     /// What comes in.
-    pub commands: Receiver<Command>,
+    pub commands: Receiver<Command<N::Socket>>,
     /// The other shards (and itself).
-    pub queues: Queues,
+    pub queues: Queues<N::Socket>,
     /// The control thread.
     pub control: Sender<Request>,
     /// What all threads share.
@@ -113,16 +113,16 @@ pub struct Links {
 }
 
 /// A pinned thread's connections and sessions.
-pub struct Shard {
+pub struct Shard<N: Net> {
     id: u16,
-    ring: Ring,
+    net: N,
     settings: Settings,
-    commands: Receiver<Command>,
-    queues: Queues,
+    commands: Receiver<Command<N::Socket>>,
+    queues: Queues<N::Socket>,
     control: Sender<Request>,
     shared: Arc<Shared>,
     clock: Clock,
-    accepting: Accepting,
+    accepting: Accepting<N::Socket>,
     connections: Connections,
     /// Those that have ended in this turn.
     ended: Vec<Conn>,
@@ -159,19 +159,21 @@ pub struct Shard {
     drain: Option<Drain>,
 }
 
-impl Shard {
-    /// A shard on `ring`, which was built on this thread.
+impl<N: Net> Shard<N> {
+    /// A shard on `net`, which was built on this thread.
     #[must_use]
-    pub fn new(ring: Ring, settings: Settings, links: Links, random: u64) -> Self {
+    pub fn new(net: N, settings: Settings, links: Links<N>, random: u64) -> Self {
         let Links { id, commands, queues, control, shared } = links;
+        let mut clock = Clock::start(net.now());
+        clock.set_unix(net.unix_now());
         Self {
             id,
-            ring,
+            clock,
+            net,
             commands,
             queues,
             control,
             shared,
-            clock: Clock::start(),
             accepting: Accepting::default(),
             connections: Connections::default(),
             ended: Vec::new(),
@@ -206,39 +208,55 @@ impl Shard {
     /// The ring has become unusable.
     pub async fn run(mut self) -> io::Result<()> {
         let mut completions = Vec::new();
-        self.ring.tick_in(TICK);
+        self.start();
         while !self.has_ended() {
-            // Nothing else is to be done here, and whatever comes next comes through the ring: it may sleep.
-            let quiet = self.turns.is_quiet() && self.secure.is_quiet() && self.accepting.is_quiet();
-            let wait = quiet && self.direct_reads.is_empty() && self.commands.is_empty();
-            self.ring.turn(&mut completions, wait)?;
-            let before = self.clock.now();
-            self.clock.update();
-            self.counters.end_turn(self.clock.now() - before);
-            self.turns.begin(completions.len());
-            for completion in completions.drain(..) {
-                self.handle_completion(completion);
-            }
-            self.run_commands();
-            self.arm_partial_reads();
-            self.resume_all();
-            self.resume_deferred();
-            let forwarded = self.counters.has_forwarded();
-            self.turns.end(self.clock.now(), forwarded);
-            self.step_handshakes(forwarded);
-            self.take_arrivals();
-            self.flush();
-            self.start_direct_reads();
-            self.forget_ended();
+            self.turn(&mut completions)?;
             glommio::yield_if_needed().await;
         }
-        self.report_usage();
-        self.log_last();
-        self.shared.lifecycle.heartbeats.end_shard(self.id);
+        self.finish();
         Ok(())
     }
 
-    fn handle_completion(&mut self, completion: Completion) {
+    /// Before the first turn.
+    fn start(&mut self) {
+        self.net.tick_in(TICK);
+    }
+
+    /// After the last turn.
+    fn finish(&mut self) {
+        self.report_usage();
+        self.log_last();
+        self.shared.lifecycle.heartbeats.end_shard(self.id);
+    }
+
+    /// One turn; `completions` is empty before and after, and keeps its room.
+    fn turn(&mut self, completions: &mut Vec<Completion<N::Socket>>) -> io::Result<()> {
+        // Nothing else is to be done here, and whatever comes next comes through the ring: it may sleep.
+        let quiet = self.turns.is_quiet() && self.secure.is_quiet() && self.accepting.is_quiet();
+        let wait = quiet && self.direct_reads.is_empty() && self.commands.is_empty();
+        self.net.turn(completions, wait)?;
+        let before = self.clock.now();
+        self.clock.update(self.net.now());
+        self.counters.end_turn(self.clock.now() - before);
+        self.turns.begin(completions.len());
+        for completion in completions.drain(..) {
+            self.handle_completion(completion);
+        }
+        self.run_commands();
+        self.arm_partial_reads();
+        self.resume_all();
+        self.resume_deferred();
+        let forwarded = self.counters.has_forwarded();
+        self.turns.end(self.clock.now(), forwarded);
+        self.step_handshakes(forwarded);
+        self.take_arrivals();
+        self.flush();
+        self.start_direct_reads();
+        self.forget_ended();
+        Ok(())
+    }
+
+    fn handle_completion(&mut self, completion: Completion<N::Socket>) {
         match completion {
             Completion::Received { conn, data, more } if self.lives(conn) => self.handle_received(conn, data, more),
             Completion::Sent { conn, outgoing, count } if self.lives(conn) => self.handle_sent(conn, outgoing, count),

@@ -6,7 +6,7 @@ use super::bounds::NEWCOMER_GRACE;
 use super::close::CloseReason;
 use super::command::Command;
 use super::connection::{Early, Phase};
-use crate::ring::Conn;
+use crate::ring::{Conn, Net};
 use crate::sys::net::counted_as;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -59,7 +59,7 @@ impl Newcomers {
     }
 }
 
-impl Shard {
+impl<N: Net> Shard<N> {
     /// Counts a connection that is `counted` for nobody as one of `address`. `false`: the address has too many, and none of
     /// them gives way.
     pub(super) fn enter(&mut self, address: IpAddr) -> bool {

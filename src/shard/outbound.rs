@@ -5,8 +5,8 @@ use super::close::CloseReason;
 use super::connection::{NONE, Pauses, Phase};
 use super::outbox::{Outbox, Pushed};
 use crate::proto::frame::Opcode;
-use crate::ring::Conn;
 use crate::ring::chunk::{Chunk, Outgoing, OwnedBuf};
+use crate::ring::{Conn, Net};
 use rustix::io::Errno;
 use std::io;
 
@@ -47,7 +47,7 @@ impl Outboxes {
     }
 }
 
-impl Shard {
+impl<N: Net> Shard<N> {
     /// Queues whole frames for a connection.
     pub(super) fn push(&mut self, conn: Conn, chunk: Chunk) -> Pushed {
         self.filled(conn, |outbox| outbox.push(chunk))
@@ -157,9 +157,9 @@ impl Shard {
         if let Some(outgoing) = outgoing {
             outbox.sending = true;
             let wait = outbox.blocked;
-            self.ring.send(conn, outgoing, wait);
+            self.net.send(conn, outgoing, wait);
         } else if outbox.finish {
-            self.ring.shut_writing(conn);
+            self.net.shut_writing(conn);
         } else {
             self.let_outbox_go(conn);
         }
@@ -196,7 +196,7 @@ impl Shard {
             outbox.blocked_since = self.clock.tick();
             (outbox.taken_bytes, outbox.most_bytes) = (0, outbox.bytes());
             outbox.write_due = self.clock.tick_after(self.settings.write_timeout);
-            outbox.unacknowledged_bytes = self.ring.unacknowledged_bytes(conn).unwrap_or(0);
+            outbox.unacknowledged_bytes = self.net.unacknowledged_bytes(conn).unwrap_or(0);
             let due = outbox.write_due;
             self.watch(conn, due);
         }

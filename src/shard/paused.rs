@@ -5,11 +5,11 @@ use super::bounds::{BACKLOG_SHARE, BACKLOG_SHARE_SCARCE};
 use super::close::CloseReason;
 use super::connection::{Pauses, Phase};
 use crate::proto::envelope;
-use crate::ring::Conn;
 use crate::ring::chunk::{Chunk, OwnedBuf};
+use crate::ring::{Conn, Net};
 use std::collections::VecDeque;
 
-impl Shard {
+impl<N: Net> Shard<N> {
     /// Keeps bytes that cannot be looked at now, at the end of what waits or in front of it. Where all that waits on the
     /// shard is too much, a connection with more than its share of that is closed.
     pub(super) fn keep_waiting(&mut self, conn: Conn, chunk: Chunk, put: fn(&mut VecDeque<OwnedBuf>, OwnedBuf)) {

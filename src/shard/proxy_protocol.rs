@@ -3,8 +3,8 @@
 
 use super::Shard;
 use super::close::CloseReason;
-use crate::ring::Conn;
 use crate::ring::chunk::{Chunk, OwnedBuf};
+use crate::ring::{Conn, Net};
 use ppp::PartialResult as _;
 use ppp::{v1, v2};
 use std::net::IpAddr;
@@ -62,7 +62,7 @@ fn binary_client(header: &v2::Header<'_>) -> Option<IpAddr> {
     }
 }
 
-impl Shard {
+impl<N: Net> Shard<N> {
     /// Takes bytes of a connection whose header has not come whole.
     pub(super) fn handle_header_bytes(&mut self, conn: Conn, chunk: &Chunk) {
         let Some(early) = &mut self.connections[conn].early else { return };

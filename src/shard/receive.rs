@@ -8,25 +8,24 @@ use super::bounds::{DIRECT_BYTES_MIN, DIRECT_READS_A_TURN, GLANCE_BYTES};
 use super::close::CloseReason;
 use super::connection::{NONE, Phase, Receiving};
 use super::inbox::Inbox;
-use crate::ring::Conn;
-use crate::ring::buffers::Slice;
 use crate::ring::chunk::{Chunk, OwnedBuf};
+use crate::ring::{Conn, Net};
 use rustix::io::Errno;
 use std::io;
 
-impl Shard {
-    pub(super) fn handle_received(&mut self, conn: Conn, data: io::Result<Option<Slice>>, more: bool) {
+impl<N: Net> Shard<N> {
+    pub(super) fn handle_received(&mut self, conn: Conn, data: io::Result<Option<Chunk>>, more: bool) {
         let connection = &mut self.connections[conn];
         if !more {
             connection.receiving = Receiving::Idle;
         }
-        if let Ok(Some(slice)) = &data {
+        if let Ok(Some(chunk)) = &data {
             // All has been read that was there: it has caught up.
-            connection.paced &= more || slice.as_slice().len() >= GLANCE_BYTES as usize;
+            connection.paced &= more || chunk.len() >= GLANCE_BYTES as usize;
         }
         match data {
-            Ok(Some(slice)) if connection.tls == NONE => self.handle_bytes(conn, Chunk::Slice(slice)),
-            Ok(Some(slice)) => self.handle_sealed(conn, Chunk::Slice(slice)),
+            Ok(Some(chunk)) if connection.tls == NONE => self.handle_bytes(conn, chunk),
+            Ok(Some(chunk)) => self.handle_sealed(conn, chunk),
             Ok(None) => self.end(conn, CloseReason::Gone),
             // Out of buffers, or cancelled: armed again below if it should be.
             Err(error) if is_passing(&error) => {}
@@ -82,13 +81,13 @@ impl Shard {
         match connection.receiving {
             Receiving::Multishot if !reads || direct.is_some() => {
                 connection.receiving = Receiving::Cancelling;
-                self.ring.cancel_receive(conn);
+                self.net.cancel_receive(conn);
             }
             Receiving::Idle => match connection.phase() {
                 Phase::Handshake if self.secure.is_ready(connection.tls) => {}
                 Phase::Header | Phase::Handshake | Phase::Http | Phase::Auth | Phase::Closing if reads => {
                     connection.receiving = Receiving::Once;
-                    self.ring.receive_once(conn);
+                    self.net.receive_once(conn);
                 }
                 Phase::Open | Phase::Echo if reads => {
                     if direct.is_some() {
@@ -96,10 +95,10 @@ impl Shard {
                         self.direct_reads.push_back(conn);
                     } else if connection.bulk || connection.paced {
                         connection.receiving = Receiving::Once;
-                        self.ring.receive_once(conn);
+                        self.net.receive_once(conn);
                     } else {
                         connection.receiving = Receiving::Multishot;
-                        self.ring.receive(conn);
+                        self.net.receive(conn);
                     }
                 }
                 Phase::Moving => self.try_move(conn),
@@ -126,7 +125,7 @@ impl Shard {
             {
                 buf.make_room(bytes_max);
                 connection.receiving = Receiving::Filling;
-                self.ring.fill(conn, buf, bytes_max);
+                self.net.fill(conn, buf, bytes_max);
             } else {
                 self.arm(conn);
             }

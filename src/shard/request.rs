@@ -5,8 +5,8 @@ use super::connection::{Early, Phase};
 use crate::api::{ApiAnswer, ApiCall, ErrorCode};
 use crate::control::message::Request;
 use crate::http::{self, Action, BODY_BYTES_MAX, HEAD_BYTES_MAX, Parsed, Peer};
-use crate::ring::Conn;
 use crate::ring::chunk::{Chunk, OwnedBuf};
+use crate::ring::{Conn, Net};
 use std::net::IpAddr;
 
 /// When a client that met a cap should come back, in seconds.
@@ -14,7 +14,7 @@ const RETRY_AFTER_SEC: u64 = 10;
 /// What who is let in only to be turned away is told.
 const TURNED_AWAY: &str = "the relay is full, or this address has too many connections that have not authenticated";
 
-impl Shard {
+impl<N: Net> Shard<N> {
     pub(super) fn handle_request_bytes(&mut self, conn: Conn, chunk: Chunk) {
         let connection = &mut self.connections[conn];
         let is_reading = connection.phase() == Phase::Http;

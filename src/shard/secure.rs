@@ -10,8 +10,8 @@ use super::close::CloseReason;
 use super::connection::{NONE, Phase};
 use super::outbox::Outbox;
 use crate::http;
-use crate::ring::Conn;
 use crate::ring::chunk::{Budget, Chunk, Outgoing, OwnedBuf};
+use crate::ring::{Conn, Net};
 use crate::tls::Tls;
 use crate::tls::fault::Fault;
 use crate::tls::handshake::{Done, Failure, Handshake, Progress};
@@ -144,7 +144,7 @@ impl Out for OwnedBuf {
     }
 }
 
-impl Shard {
+impl<N: Net> Shard<N> {
     /// Begins TLS on a connection that has just come; `false`: it cannot.
     #[must_use]
     pub(super) fn begin_handshake(&mut self, conn: Conn) -> bool {

@@ -7,7 +7,7 @@
 use super::Shard;
 use super::bounds::{CALM, FRAME_WORK, SHARE_MIN, TURN_WORK};
 use super::connection::Pauses;
-use crate::ring::Conn;
+use crate::ring::{Conn, Net};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -81,7 +81,7 @@ impl Turns {
     }
 }
 
-impl Shard {
+impl<N: Net> Shard<N> {
     /// The connection has used its share up: it goes on in the next turn.
     pub(super) fn defer(&mut self, conn: Conn) {
         let connection = &mut self.connections[conn];

@@ -5,10 +5,8 @@ use super::bounds::{FINE_TICK, TAKEN_BYTES_MIN, TICK, WRITE_TIMEOUTS_MAX};
 use super::close::CloseReason;
 use super::connection::{NONE, Pauses, Phase};
 use crate::proto::frame::Opcode;
-use crate::ring::Conn;
-use crate::ring::buffers::Pool;
+use crate::ring::{Conn, Net};
 use crate::session::message::frame_of;
-use crate::sys::time::unix_now;
 use crate::tls::outcome::Outcome;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -25,19 +23,17 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    pub(super) fn start() -> Self {
-        let mut clock =
-            Self { started: Instant::now(), now: Duration::ZERO, unix_at_start: Duration::ZERO, second_due: 0 };
-        clock.read_wall();
-        clock
+    pub(super) fn start(started: Instant) -> Self {
+        Self { started, now: Duration::ZERO, unix_at_start: Duration::ZERO, second_due: 0 }
     }
 
-    pub(super) fn update(&mut self) {
-        self.now = self.started.elapsed();
+    pub(super) fn update(&mut self, instant: Instant) {
+        self.now = instant.saturating_duration_since(self.started);
     }
 
-    fn read_wall(&mut self) {
-        self.unix_at_start = unix_now().saturating_sub(self.started.elapsed());
+    /// Puts the wall clock right.
+    pub(super) fn set_unix(&mut self, unix: Duration) {
+        self.unix_at_start = unix.saturating_sub(self.now);
     }
 
     /// Since the shard started.
@@ -74,16 +70,16 @@ pub(super) struct Throttled {
     heap: BinaryHeap<Reverse<(Duration, Conn)>>,
 }
 
-impl Shard {
+impl<N: Net> Shard<N> {
     pub(super) fn handle_tick(&mut self) {
-        self.clock.read_wall();
+        self.clock.set_unix(self.net.unix_now());
         self.shared.lifecycle.heartbeats.beat_shard(self.clock.instant(), self.id);
         self.meet_deadlines();
         self.end_throttles();
         self.retry_budget();
         self.resume_listening();
         self.drain_on();
-        self.ring.pools().into_iter().for_each(Pool::want_less);
+        self.net.want_less();
         if self.clock.tick() >= self.clock.second_due {
             self.clock.second_due = self.clock.tick_after(Duration::from_secs(1));
             self.report_usage();
@@ -93,7 +89,7 @@ impl Shard {
             self.budget.trim();
         }
         let fine = !self.throttled.heap.is_empty() || !self.waiters.is_empty() || self.is_draining();
-        self.ring.tick_in(if fine { FINE_TICK } else { TICK });
+        self.net.tick_in(if fine { FINE_TICK } else { TICK });
     }
 
     /// Pauses a connection's reading until `wait` has passed.
@@ -176,7 +172,7 @@ impl Shard {
             && outbox.blocked
         {
             if outbox.write_due <= tick {
-                let unacknowledged = self.ring.unacknowledged_bytes(conn).unwrap_or(usize::MAX);
+                let unacknowledged = self.net.unacknowledged_bytes(conn).unwrap_or(usize::MAX);
                 let wanted = TAKEN_BYTES_MIN.max(outbox.most_bytes / WRITE_TIMEOUTS_MAX);
                 if unacknowledged.saturating_add(wanted) > outbox.unacknowledged_bytes {
                     return self.end(conn, CloseReason::SlowConsumer);

@@ -12,7 +12,7 @@ use crate::proto::limits::LimitsOverride;
 use crate::proto::owner::owner;
 use crate::proto::quota::{Used, day_of};
 use crate::proto::token::{Role, TokenHash, TokenKey};
-use crate::ring::Conn;
+use crate::ring::{Conn, Net};
 use crate::session::directory::{Slot, TokenEntry};
 use crate::session::message::{ErrorCode, RelayMessage};
 use crate::session::policy::Policy;
@@ -137,7 +137,7 @@ struct AuthPayload<'a> {
     role: std::borrow::Cow<'a, str>,
 }
 
-impl Shard {
+impl<N: Net> Shard<N> {
     /// The first message: it has to admit, here or on the shard that owns its token.
     pub(super) fn handle_first_message(&mut self, conn: Conn, message: &[u8]) {
         let parsed: AuthMessage<'_> = match serde_json::from_slice(message) {

@@ -1,7 +1,7 @@
 //! The outbox in front of a socket that takes what it likes: what comes out is read by tungstenite.
 
 use super::*;
-use crate::ring::{Completion, Conn, Ring};
+use crate::ring::{Completion, Conn, Net, Ring};
 use crate::session::message::frame_of;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -39,11 +39,11 @@ impl Source {
                     self.ring.turn(&mut completions, true).unwrap();
                 }
                 for completion in completions.drain(..) {
-                    let Completion::Received { data: Ok(Some(slice)), .. } = completion else {
+                    let Completion::Received { data: Ok(Some(chunk)), .. } = completion else {
                         panic!("{completion:?}")
                     };
-                    left -= slice.as_slice().len();
-                    chunks.push(Chunk::Slice(slice));
+                    left -= chunk.len();
+                    chunks.push(chunk);
                 }
             }
         }
