@@ -18,6 +18,7 @@ mod persist;
 pub mod probe;
 mod queue;
 mod ranges;
+pub mod simulated;
 mod sockets;
 #[cfg(test)]
 mod tests;
@@ -202,8 +203,8 @@ impl Ring {
     }
 
     fn listen_to_waker(&mut self) {
-        let count = self.wake_count.as_ptr().cast();
-        let entry = opcode::Read::new(types::Fd(self.waker.as_raw_fd()), count, 8).build();
+        let Some(number) = self.waker.as_raw_fd() else { return };
+        let entry = opcode::Read::new(types::Fd(number), self.wake_count.as_ptr().cast(), 8).build();
         self.push(entry.user_data(WAKE));
     }
 

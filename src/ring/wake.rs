@@ -8,21 +8,29 @@ use std::sync::Arc;
 /// Wakes the shard that it came from; any thread may hold a clone.
 #[derive(Clone, Debug)]
 pub struct Waker {
-    eventfd: Arc<OwnedFd>,
+    /// `None`: there is nobody to wake.
+    eventfd: Option<Arc<OwnedFd>>,
 }
 
 impl Waker {
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self { eventfd: Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?) })
+        Ok(Self { eventfd: Some(Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?)) })
+    }
+
+    /// Wakes nobody: for a shard that is turned whether or not there is something to do.
+    pub(super) fn of_nobody() -> Self {
+        Self { eventfd: None }
     }
 
     /// Makes a [`Ring::turn`](super::Ring::turn) that waits return, now or the next time.
     pub fn wake(&self) {
-        // An eventfd's write fails only when its counter is full: then the shard is being woken already.
-        let _ = rustix::io::write(&*self.eventfd, &1u64.to_ne_bytes());
+        if let Some(eventfd) = &self.eventfd {
+            // An eventfd's write fails only when its counter is full: then the shard is being woken already.
+            let _ = rustix::io::write(eventfd, &1u64.to_ne_bytes());
+        }
     }
 
-    pub(super) fn as_raw_fd(&self) -> RawFd {
-        self.eventfd.as_raw_fd()
+    pub(super) fn as_raw_fd(&self) -> Option<RawFd> {
+        self.eventfd.as_ref().map(AsRawFd::as_raw_fd)
     }
 }
