@@ -3,6 +3,7 @@
 # make test   everything: Rust, Python, Node, conformance, short fuzz runs
 # make lint   formatting, clippy, advisories, licences
 # make advisories   updates .ci/advisories.toml from the RustSec database, for the crates of Cargo.lock
+# make simulate SEEDS=100000 FROM=1   a simulated relay and its clients, for so many seeds from that one on
 # make bench  instruction counts of the message path, against benches/baseline.json (benches/README.md);
 #             bench-check fails if one grew by more than 10%, bench-accept writes the baseline
 # make bench-relay   the relay's cost, compared with the simplest relay (BENCH_FLAGS=--reference=path, --only=text)
@@ -28,7 +29,7 @@ FUZZ_SECONDS ?= 5
 CORALMUX_RELAY ?= $(abspath $(TARGET_DIR)/debug/coralmux-relay)
 export CORALMUX_RELAY
 
-.PHONY: run test test-tools test-rust test-python test-node test-deploy test-conformance test-fuzz lint advisories
+.PHONY: run simulate test test-tools test-rust test-python test-node test-deploy test-conformance test-fuzz lint advisories
 .PHONY: build-all test-arm64 bench bench-check bench-accept bench-relay bench-tls bench-hostile clean
 
 run:
@@ -59,6 +60,12 @@ test-conformance: test-rust $(VENV)/installed
 
 test-fuzz:
 	fuzz/run.sh $(FUZZ_SECONDS)
+
+SEEDS ?= 100000
+FROM ?= 1
+
+simulate:
+	SEEDS=$(SEEDS) FROM=$(FROM) cargo test -p coralmux-relay --lib simulation::many_seeds -- --ignored --nocapture
 
 # Takes minutes, because each instruction of the guest is translated.
 test-arm64:

@@ -53,6 +53,12 @@ impl<S> Accepting<S> {
     pub(super) fn is_quiet(&self) -> bool {
         self.arrived.is_empty()
     }
+
+    /// How many do.
+    #[cfg(test)]
+    pub(super) fn arrived(&self) -> usize {
+        self.arrived.len()
+    }
 }
 
 impl<N: Net> Shard<N> {

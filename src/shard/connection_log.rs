@@ -3,6 +3,7 @@
 use super::Shard;
 use super::close::CloseReason;
 use super::connection::Early;
+use super::mutation::{Mutation, is_made};
 use crate::proto::token::{Role, TokenKey};
 use crate::ring::{Conn, Net};
 use crate::telemetry::summed::{Capped, Summed};
@@ -72,7 +73,7 @@ impl<N: Net> Shard<N> {
 
     /// A connection ends.
     pub(super) fn log_end(&mut self, conn: Conn, reason: CloseReason) {
-        self.counters.closed.add(reason.label(), 1);
+        self.counters.closed.add(reason.label(), 1 + u64::from(is_made(Mutation::CountedTwice)));
         let connection = &self.connections[conn];
         let (role, code) = (connection.role, reason.code());
         let Some(live) = self.tokens.session(connection.session) else {

@@ -4,6 +4,7 @@
 //! it finds nothing, whoever has its place by then.
 
 use super::connection::Connection;
+use super::mutation::{Mutation, is_made};
 use crate::ring::Conn;
 use std::ops::{Index, IndexMut};
 
@@ -34,11 +35,11 @@ impl Connections {
     }
 
     pub(super) fn get(&self, conn: Conn) -> Option<&Connection> {
-        self.all.get(conn.index())?.as_ref().filter(|connection| connection.generation == conn.generation())
+        self.all.get(conn.index())?.as_ref().filter(|connection| is_of(connection, conn))
     }
 
     pub(super) fn get_mut(&mut self, conn: Conn) -> Option<&mut Connection> {
-        self.all.get_mut(conn.index())?.as_mut().filter(|connection| connection.generation == conn.generation())
+        self.all.get_mut(conn.index())?.as_mut().filter(|connection| is_of(connection, conn))
     }
 
     /// Whose place this is.
@@ -61,6 +62,10 @@ impl Connections {
     pub(super) fn is_empty(&self) -> bool {
         self.count == 0
     }
+}
+
+fn is_of(connection: &Connection, conn: Conn) -> bool {
+    connection.generation == conn.generation() || is_made(Mutation::StaleId)
 }
 
 /// Of a connection that has not ended, or has in this turn.

@@ -12,6 +12,7 @@ use super::close::CloseReason;
 use super::connection::{NONE, Phase};
 use super::inbox::{FrameLeft, Inbox, Partial, Skipped};
 use super::message::Step;
+use super::mutation::{Mutation, is_made};
 use super::share::Share;
 use crate::proto::envelope::{self, Scanner};
 use crate::proto::frame::{self, Header, Opcode};
@@ -47,6 +48,9 @@ impl<N: Net> Shard<N> {
             Phase::Handshake | Phase::Closing | Phase::Slowed | Phase::Dead => {}
             Phase::Auth | Phase::Moving | Phase::Open | Phase::Echo => match &connection.inbox {
                 // Reading may go on, but what waits comes first.
+                Some(inbox) if inbox.holds_back() && is_made(Mutation::Overtaken) => {
+                    self.keep_waiting(conn, chunk, VecDeque::push_front);
+                }
                 Some(inbox) if inbox.holds_back() => self.keep_waiting(conn, chunk, VecDeque::push_back),
                 _ => self.read_frames(conn, chunk, &mut self.turns.share()),
             },

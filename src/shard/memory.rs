@@ -13,6 +13,7 @@ use super::bounds::{
 use super::close::CloseReason;
 use super::connection::{Connection, Pauses};
 use super::inbox::{Partial, Pending, Skipped};
+use super::mutation::{Mutation, is_made};
 use crate::proto::frame::Header;
 use crate::ring::chunk::Reservation;
 use crate::ring::{Conn, Net};
@@ -35,6 +36,12 @@ impl Waiters {
     #[must_use]
     pub(super) fn len(&self) -> usize {
         self.queue.len()
+    }
+
+    /// All of them.
+    #[cfg(test)]
+    pub(super) fn all(&self) -> impl Iterator<Item = Conn> {
+        self.queue.iter().copied()
     }
 
     /// Whether there are none.
@@ -127,7 +134,7 @@ impl<N: Net> Shard<N> {
             self.resume_all();
             self.waiters.first_in_line = None;
             if self.is_pending(conn) {
-                kept.push_back(conn);
+                kept.extend((!is_made(Mutation::LostWaiter)).then_some(conn));
                 self.make_memory(since);
                 break;
             }

@@ -38,6 +38,7 @@ mod inbox;
 mod listening;
 mod memory;
 mod message;
+mod mutation;
 mod newcomers;
 mod outbound;
 mod outbox;
@@ -48,6 +49,8 @@ mod request;
 mod secure;
 mod share;
 pub mod shared;
+#[cfg(test)]
+mod simulation;
 mod tick;
 mod token;
 mod wheel;

@@ -40,6 +40,12 @@ impl Newcomers {
         self.forget(early);
     }
 
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.all.len().max(self.counted.len())
+    }
+
     /// A connection counts for its address no more.
     fn forget(&mut self, early: &Early) {
         if let Some(address) = early.counted {

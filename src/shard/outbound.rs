@@ -32,6 +32,12 @@ impl Outboxes {
         self.free.push(index);
     }
 
+    /// How many are in use, and how many are to be flushed.
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        (self.all.len() - self.free.len(), self.dirty.len())
+    }
+
     /// Bytes in all of them, and how many do not get rid of theirs.
     pub(super) fn queued(&self) -> (u64, u64) {
         let blocked = self.all.iter().filter(|outbox| outbox.blocked).count();

@@ -59,6 +59,12 @@ impl Secure {
         matches!(self.all.get(index as usize), Some(Tls::Handshake(handshake)) if handshake.is_ready())
     }
 
+    /// How many there are, and how many handshakes wait.
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        (self.all.len(), self.waiting.len())
+    }
+
     fn handshake(&mut self, index: u32) -> Option<&mut Handshake> {
         match self.all.get_mut(index as usize) {
             Some(Tls::Handshake(handshake)) => Some(handshake),

@@ -74,6 +74,12 @@ impl Turns {
         now.saturating_sub(self.forwarded_at) > CALM
     }
 
+    /// Those who wait for the next turn.
+    #[cfg(test)]
+    pub(super) fn deferred(&self) -> impl Iterator<Item = Conn> {
+        self.deferred.iter().copied()
+    }
+
     /// Whether nobody waits for the next turn.
     #[must_use]
     pub(super) fn is_quiet(&self) -> bool {

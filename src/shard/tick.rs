@@ -70,6 +70,13 @@ pub(super) struct Throttled {
     heap: BinaryHeap<Reverse<(Duration, Conn)>>,
 }
 
+impl Throttled {
+    #[cfg(test)]
+    pub(super) fn all(&self) -> impl Iterator<Item = Conn> {
+        self.heap.iter().map(|&Reverse((_, conn))| conn)
+    }
+}
+
 impl<N: Net> Shard<N> {
     pub(super) fn handle_tick(&mut self) {
         self.clock.set_unix(self.net.unix_now());

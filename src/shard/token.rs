@@ -5,6 +5,7 @@ use super::close::CloseReason;
 use super::connection::{NONE, Pauses, Phase};
 use super::connection_log::Span;
 use super::handover::Destination;
+use super::mutation::{Mutation, is_made};
 use super::{Settings, Shard};
 use crate::control::message::{Notice, Request, Usage};
 use crate::proto::bucket::{Bucket, Rate};
@@ -90,6 +91,22 @@ impl Tokens {
         let Some(live) = self.sessions.get_mut(index as usize) else { return };
         live.spans[role as usize].forwarded(bytes);
         live.note(index, &mut self.used);
+    }
+
+    /// All sessions, those of them with somebody, those that may be forgotten, and those with bytes to report.
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> (usize, usize, usize, usize) {
+        let live = self.sessions.iter().filter(|(_, live)| !live.session.is_empty()).count();
+        (self.sessions.len(), live, self.empty_sessions.len(), self.used.len())
+    }
+
+    /// Sessions with both, and with one.
+    #[cfg(test)]
+    pub(super) fn pairs(&self) -> (usize, usize) {
+        let count =
+            |live: &Live| [Role::Phone, Role::Agent].iter().filter_map(|&it| live.session.connection(it)).count();
+        let with = |members| self.sessions.iter().filter(|(_, live)| count(live) == members).count();
+        (with(2), with(1))
     }
 
     /// Notes that a session has bytes that are not reported.
@@ -327,6 +344,7 @@ impl<N: Net> Shard<N> {
         // What the peer was waiting for is this connection's outbox.
         if let Some(peer) = peer_to_relieve
             && self.connections[peer].pauses.remove(Pauses::PEER)
+            && !is_made(Mutation::LostRelief)
         {
             self.readable.push(peer);
         }

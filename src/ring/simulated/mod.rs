@@ -71,6 +71,8 @@ struct Listener {
 /// A part of what a turn does.
 #[derive(Clone, Copy)]
 enum Job {
+    Tick,
+    Accept(u32),
     Receive(u32),
     Send(u32),
 }
@@ -163,48 +165,45 @@ impl Simulated {
         }
     }
 
-    fn tick(&mut self, completions: &mut Vec<Completion<Socket>>) {
-        if self.tick_due.is_some_and(|due| due <= self.clock.now()) {
-            self.tick_due = None;
-            completions.push(Completion::Tick);
-        }
-    }
-
-    fn accept_all(&mut self, completions: &mut Vec<Completion<Socket>>) {
-        for index in 0..self.listeners.len() {
-            loop {
-                let (random, faults) = (&mut self.random, &self.faults);
-                let listener = &mut self.listeners[index];
-                if listener.accept == Accept::None || random.chance(faults.delayed) {
-                    break;
-                }
-                let ends = |errno| Some((Err(io::Error::from_raw_os_error(errno)), false));
-                let next = || listener.socket.as_ref().and_then(Socket::next_client);
-                let accepted = if listener.is_cancelled && !random.chance(faults.raced) {
-                    ends(libc::ECANCELED)
-                } else if !listener.is_cancelled && random.chance(faults.accept) {
-                    ends(libc::EMFILE)
-                } else if let Some(socket) = next() {
-                    let goes_on = listener.accept == Accept::Many && !random.chance(faults.ended);
-                    Some((Ok(socket), goes_on))
-                } else {
-                    None
-                };
-                let Some((socket, more)) = accepted else { break };
-                if !more {
-                    (listener.accept, listener.is_cancelled) = (Accept::None, false);
-                    if listener.is_closing {
-                        listener.socket = None;
-                    }
-                }
-                completions.push(Completion::Accepted { listener: index as u32, socket, more });
+    fn accept_on(&mut self, index: u32, completions: &mut Vec<Completion<Socket>>) {
+        loop {
+            let (random, faults) = (&mut self.random, &self.faults);
+            let listener = &mut self.listeners[index as usize];
+            if listener.accept == Accept::None || random.chance(faults.delayed) {
+                break;
             }
+            let ends = |errno| Some((Err(io::Error::from_raw_os_error(errno)), false));
+            let next = || listener.socket.as_ref().and_then(Socket::next_client);
+            let accepted = if listener.is_cancelled && !random.chance(faults.raced) {
+                ends(libc::ECANCELED)
+            } else if !listener.is_cancelled && random.chance(faults.accept) {
+                ends(libc::EMFILE)
+            } else if let Some(socket) = next() {
+                let goes_on = listener.accept == Accept::Many && !random.chance(faults.ended);
+                Some((Ok(socket), goes_on))
+            } else {
+                None
+            };
+            let Some((socket, more)) = accepted else { break };
+            if !more {
+                (listener.accept, listener.is_cancelled) = (Accept::None, false);
+                if listener.is_closing {
+                    listener.socket = None;
+                }
+            }
+            completions.push(Completion::Accepted { listener: index, socket, more });
         }
     }
 
     /// What is under way now, in the order in which it is tried.
     fn plan(&mut self) -> Vec<Job> {
         let mut jobs = std::mem::take(&mut self.jobs);
+        if self.tick_due.is_some_and(|due| due <= self.clock.now()) {
+            jobs.push(Job::Tick);
+        }
+        for (index, listener) in (0..).zip(&self.listeners) {
+            jobs.extend((listener.accept != Accept::None).then_some(Job::Accept(index)));
+        }
         for (index, entry) in self.table.iter() {
             if !matches!(entry.receive, Receive::None) {
                 let pieces = if self.faults.cut > 0 { self.random.between(1, 3) } else { 1 };
@@ -455,14 +454,17 @@ impl Net for Simulated {
         self.counts.enters += 1;
         self.table.begin_turn();
         let before = completions.len();
-        self.tick(completions);
-        self.accept_all(completions);
         let mut jobs = self.plan();
         for job in jobs.drain(..) {
             if self.random.chance(self.faults.delayed) {
                 continue;
             }
             match job {
+                Job::Tick => {
+                    self.tick_due = None;
+                    completions.push(Completion::Tick);
+                }
+                Job::Accept(index) => self.accept_on(index, completions),
                 Job::Receive(index) => self.complete_receive(index, completions),
                 Job::Send(index) => self.complete_send(index, completions),
             }

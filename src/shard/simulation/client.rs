@@ -1,0 +1,335 @@
+//! A client that behaves well: a phone or an agent that connects, sends messages, answers pings, leaves and comes again.
+
+use super::framing::{self, Frame, read_frame};
+use super::ledger::{Broken, Kind, Ledger};
+use super::scene::{Door, Mood, Scene};
+use crate::proto::frame::Opcode;
+use crate::proto::token::Role;
+use crate::ring::simulated::{self, Heard};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::collections::VecDeque;
+
+/// Bytes that wait to be sent, above which it begins no further message.
+const QUEUED_BYTES_MAX: usize = 32 << 10;
+
+/// See the module.
+pub(super) struct Client {
+    token: usize,
+    role: Role,
+    connection: Option<Connection>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Upgrading,
+    Authenticating,
+    Open,
+    /// It has sent a close frame or its end, and sends nothing more.
+    Leaving,
+}
+
+struct Connection {
+    stream: simulated::Client,
+    member: usize,
+    stage: Stage,
+    /// To be sent.
+    out: Vec<u8>,
+    /// Received and not read yet, from `start` on.
+    input: Vec<u8>,
+    start: usize,
+    /// The message that fragments make up.
+    fragments: Option<Vec<u8>>,
+    /// For each ping that was not answered yet, how many messages had been begun before it.
+    pings: VecDeque<u32>,
+    has_authenticated: bool,
+}
+
+/// What becomes of a connection.
+#[derive(PartialEq, Eq)]
+enum Next {
+    Goes,
+    Ends,
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    id: &'a str,
+    #[serde(borrow)]
+    payload: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct Paired {
+    paired: bool,
+}
+
+#[derive(Deserialize)]
+struct Peer<'a> {
+    peer: &'a str,
+}
+
+#[derive(Deserialize)]
+struct Refused<'a> {
+    #[serde(rename = "ref")]
+    reference: Option<&'a str>,
+}
+
+impl Client {
+    pub(super) fn new(token: usize, role: Role) -> Self {
+        Self { token, role, connection: None }
+    }
+
+    /// Whether nothing is on its way to the relay, or the client is not there.
+    pub(super) fn is_settled(&self, ledger: &Ledger) -> bool {
+        self.connection.as_ref().is_none_or(|it| {
+            it.stage == Stage::Open && it.out.is_empty() && it.pings.is_empty() && ledger.is_settled(it.member)
+        })
+    }
+
+    /// What it is at, for whoever looks at a seed.
+    pub(super) fn describe(&self) -> String {
+        match &self.connection {
+            Some(Connection { member, stage, out, pings, .. }) => {
+                let (token, role, out, pings) = (self.token, self.role, out.len(), pings.len());
+                format!("{member} ({role:?} of {token}): {stage:?}, {out} bytes to send, {pings} pings")
+            }
+            None => "not there".to_owned(),
+        }
+    }
+
+    pub(super) fn leave(&mut self, scene: &mut Scene) {
+        if let Some(connection) = self.connection.take() {
+            scene.ledger.leave(connection.member);
+        }
+    }
+
+    pub(super) fn act(&mut self, scene: &mut Scene) -> Result<(), Broken> {
+        let Some(connection) = &mut self.connection else {
+            if scene.mood == Mood::Busy && scene.random.chance(200) {
+                self.connect(scene);
+            }
+            return Ok(());
+        };
+        let next = connection.act(scene)?;
+        if next == Next::Ends {
+            scene.ledger.leave(connection.member);
+            self.connection = None;
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self, scene: &mut Scene) {
+        let Some(stream) = scene.connect(Door::Front) else { return };
+        let member = scene.ledger.join(self.token, self.role);
+        let mut out = framing::upgrade("/ws", "");
+        let auth = scene.control.auth(self.token, self.role.name());
+        out.extend(framing::masked(&mut scene.random, true, Opcode::Text, auth.as_bytes()));
+        let mut connection = Connection {
+            stream,
+            member,
+            stage: Stage::Upgrading,
+            out,
+            input: Vec::new(),
+            start: 0,
+            fragments: None,
+            pings: VecDeque::new(),
+            has_authenticated: false,
+        };
+        if scene.random.chance(200) {
+            connection.say(scene);
+        }
+        self.connection = Some(connection);
+    }
+}
+
+impl Connection {
+    fn act(&mut self, scene: &mut Scene) -> Result<Next, Broken> {
+        self.send(scene);
+        if self.receive(scene)? == Next::Ends {
+            return Ok(Next::Ends);
+        }
+        if self.stage != Stage::Open {
+            return Ok(Next::Goes);
+        }
+        if scene.mood == Mood::Calm {
+            if self.pings.is_empty() && !scene.ledger.is_settled(self.member) {
+                self.ping(scene);
+            }
+            return Ok(Next::Goes);
+        }
+        if self.out.len() < QUEUED_BYTES_MAX {
+            for _ in 0..scene.random.below(scene.plan.messages_at_once + 1) {
+                self.say(scene);
+            }
+            if scene.random.chance(60) {
+                self.ping(scene);
+            }
+            if scene.random.chance(40) {
+                self.out.extend(framing::masked(&mut scene.random, true, Opcode::Ping, b"?"));
+            }
+        }
+        Ok(self.leave_perhaps(scene))
+    }
+
+    fn leave_perhaps(&mut self, scene: &mut Scene) -> Next {
+        if !scene.random.chance(scene.plan.churn) {
+            return Next::Goes;
+        }
+        match scene.random.below(4) {
+            0 => {
+                self.out.extend(framing::masked(&mut scene.random, true, Opcode::Close, &1000u16.to_be_bytes()));
+                self.stage = Stage::Leaving;
+                scene.ledger.leave(self.member);
+            }
+            1 if self.out.is_empty() => {
+                self.stream.shut_writing();
+                self.stage = Stage::Leaving;
+                scene.ledger.leave(self.member);
+            }
+            2 => {
+                self.stream.reset();
+                return Next::Ends;
+            }
+            _ => return Next::Ends,
+        }
+        Next::Goes
+    }
+
+    fn say(&mut self, scene: &mut Scene) {
+        let bytes = scene.message_bytes();
+        let kind = match scene.ledger.role(self.member) == Role::Agent && scene.random.chance(400) {
+            true => Kind::Stream,
+            false => Kind::Send,
+        };
+        let message = scene.ledger.begin(self.member, bytes, kind);
+        self.out.extend(framing::message(&mut scene.random, &message.text()));
+    }
+
+    fn ping(&mut self, scene: &mut Scene) {
+        self.pings.push_back(scene.ledger.begun(self.member));
+        let text = br#"{"v":1,"type":"ping","id":"ping","payload":{}}"#;
+        self.out.extend(framing::masked(&mut scene.random, true, Opcode::Text, text));
+    }
+
+    fn send(&mut self, scene: &mut Scene) {
+        if self.out.is_empty() {
+            return;
+        }
+        let wanted = if scene.random.chance(300) { scene.random.between(1, self.out.len()) } else { self.out.len() };
+        let sent = self.stream.send(&self.out[..wanted]);
+        self.out.drain(..sent);
+    }
+
+    fn receive(&mut self, scene: &mut Scene) -> Result<Next, Broken> {
+        if scene.random.chance(200) {
+            return Ok(Next::Goes);
+        }
+        let wanted = if scene.random.chance(300) { scene.random.between(1, 2000) } else { 64 << 10 };
+        match self.stream.receive(wanted) {
+            Heard::Bytes(bytes) => {
+                scene.digest.add(&bytes);
+                self.input.extend_from_slice(&bytes);
+                self.read(scene)
+            }
+            Heard::Nothing => Ok(Next::Goes),
+            Heard::End | Heard::Reset => Ok(Next::Ends),
+        }
+    }
+
+    fn read(&mut self, scene: &mut Scene) -> Result<Next, Broken> {
+        if self.stage == Stage::Upgrading {
+            let Some(end) = self.input.windows(4).position(|window| window == b"\r\n\r\n") else {
+                return Ok(Next::Goes);
+            };
+            if !self.input.starts_with(b"HTTP/1.1 101 ") {
+                return Ok(Next::Ends);
+            }
+            self.start = end + 4;
+            self.stage = Stage::Authenticating;
+        }
+        loop {
+            let frame = read_frame(&self.input, &mut self.start);
+            let frame = frame.map_err(|error| format!("framing: {} got {error}", self.member))?;
+            let Some(frame) = frame else { break };
+            if self.handle(frame, scene)? == Next::Ends {
+                return Ok(Next::Ends);
+            }
+        }
+        self.input.drain(..self.start);
+        self.start = 0;
+        Ok(Next::Goes)
+    }
+
+    fn handle(&mut self, frame: Frame, scene: &mut Scene) -> Result<Next, Broken> {
+        match frame {
+            Frame::Ping(payload) if self.stage != Stage::Leaving => {
+                self.out.extend(framing::masked(&mut scene.random, true, Opcode::Pong, &payload));
+            }
+            Frame::Ping(_) | Frame::Pong => {}
+            Frame::Close(code) => {
+                if matches!(code, Some(1002 | 1003 | 1007 | 1009)) {
+                    return Err(format!("blame: {} was closed with {code:?}", self.member));
+                }
+                return Ok(Next::Ends);
+            }
+            Frame::Data { fin, is_first, payload } => {
+                if is_first == self.fragments.is_some() {
+                    return Err(format!("framing: {} got fragments out of order", self.member));
+                }
+                let mut message = self.fragments.take().unwrap_or_default();
+                message.extend(payload);
+                if !fin {
+                    self.fragments = Some(message);
+                    return Ok(Next::Goes);
+                }
+                return self.handle_message(&message, scene);
+            }
+        }
+        Ok(Next::Goes)
+    }
+
+    fn handle_message(&mut self, message: &[u8], scene: &mut Scene) -> Result<Next, Broken> {
+        let member = self.member;
+        let Ok(envelope) = serde_json::from_slice::<Envelope<'_>>(message) else {
+            return Err(format!("bytes: {member} got {}", String::from_utf8_lossy(message)));
+        };
+        let payload = envelope.payload.get();
+        match envelope.kind {
+            "auth.ok" => {
+                if std::mem::replace(&mut self.has_authenticated, true) {
+                    return Err(format!("order: {member} has authenticated twice"));
+                }
+                let paired = serde_json::from_str::<Paired>(payload).is_ok_and(|payload| payload.paired);
+                scene.ledger.authenticate(member);
+                scene.ledger.hear_status(member, paired);
+                if self.stage == Stage::Authenticating {
+                    self.stage = Stage::Open;
+                }
+            }
+            "auth.fail" => {
+                if !scene.control.tokens[scene.ledger.token(member)].was_revoked {
+                    return Err(format!("blame: {member} was refused: {payload}"));
+                }
+                return Ok(Next::Ends);
+            }
+            other if !self.has_authenticated => return Err(format!("order: {member} got {other} before auth.ok")),
+            "status" => {
+                let peer = serde_json::from_str::<Peer<'_>>(payload).map(|payload| payload.peer == "online");
+                scene.ledger.hear_status(member, peer.unwrap_or(false));
+            }
+            "pong" => match self.pings.pop_front() {
+                Some(count) => scene.ledger.settle(member, count),
+                None => return Err(format!("doubled: {member} got a pong for no ping")),
+            },
+            "chat.error" => match serde_json::from_str::<Refused<'_>>(payload) {
+                Ok(Refused { reference: Some(id) }) => scene.ledger.refuse(member, id)?,
+                _ => return Err(format!("blame: {member} was told {payload}")),
+            },
+            kind => scene.ledger.deliver(member, envelope.id, kind, message)?,
+        }
+        Ok(Next::Goes)
+    }
+}

@@ -1,0 +1,205 @@
+//! What a shard holds and counts: the one place of the simulation that knows how a shard is built.
+
+use super::ledger::Broken;
+use crate::proto::token::Role;
+use crate::ring::Conn;
+use crate::ring::simulated::Simulated;
+use crate::shard::Shard;
+use crate::shard::bounds::{HIGH_WATER_BYTES, TURNED_AWAY_MAX};
+use crate::shard::connection::{Connection, NONE, Phase, Receiving};
+use crate::shard::counters::Outcome;
+
+/// What one turn may bring to an outbox beyond its high-water mark, beside a whole message.
+const TURN_BYTES: usize = 512 << 10;
+
+/// How much a shard holds of everything. All of it is 0 when everybody has gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sizes {
+    pub(super) connections: usize,
+    /// Of those, the ones that are only told to come back.
+    pub(super) turned_away: usize,
+    pub(super) unauthenticated: usize,
+    pub(super) open: usize,
+    pub(super) live_sessions: usize,
+    sessions: usize,
+    empty_sessions: usize,
+    unreported: usize,
+    sockets: usize,
+    arrived: usize,
+    newcomers: usize,
+    pending_calls: usize,
+    readable: usize,
+    partial_reads: usize,
+    direct_reads: usize,
+    deferred: usize,
+    waiters: usize,
+    throttled: usize,
+    outboxes: usize,
+    dirty: usize,
+    secure: usize,
+    handshakes: usize,
+    ended: usize,
+    budget_bytes: usize,
+    backlog_bytes: usize,
+    closing: u64,
+    paired: u64,
+    waiting: u64,
+}
+
+/// What a shard has counted, for all shards to be added up.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Totals {
+    pub(super) accepted: u64,
+    pub(super) closed: u64,
+    pub(super) forwarded: u64,
+    pub(super) forwarded_bytes: u64,
+}
+
+pub(super) fn sizes(shard: &Shard<Simulated>) -> Sizes {
+    let all = || shard.connections.iter().map(|(_, connection)| connection);
+    let early = all().filter_map(|connection| connection.early.as_ref());
+    let counters = &shard.counters;
+    let (sessions, live_sessions, empty_sessions, unreported) = shard.tokens.sizes();
+    let (outboxes, dirty) = shard.outboxes.sizes();
+    let (secure, handshakes) = shard.secure.sizes();
+    Sizes {
+        connections: shard.connections.len(),
+        turned_away: shard.accepting.turned_away,
+        unauthenticated: early.filter(|early| !early.turned_away).count(),
+        open: all().filter(|connection| connection.session != NONE).count(),
+        live_sessions,
+        sessions,
+        empty_sessions,
+        unreported,
+        sockets: shard.net.connections(),
+        arrived: shard.accepting.arrived(),
+        newcomers: shard.newcomers.len(),
+        pending_calls: shard.pending_calls.len(),
+        readable: shard.readable.len(),
+        partial_reads: shard.partial_reads.len(),
+        direct_reads: shard.direct_reads.len(),
+        deferred: shard.turns.deferred().count(),
+        waiters: shard.waiters.len(),
+        throttled: shard.throttled.all().count(),
+        outboxes,
+        dirty,
+        secure,
+        handshakes,
+        ended: shard.ended.len(),
+        budget_bytes: shard.budget.used_bytes(),
+        backlog_bytes: shard.backlog.used_bytes(),
+        closing: counters.closing,
+        paired: counters.paired,
+        waiting: counters.waiting,
+    }
+}
+
+pub(super) fn totals(shard: &Shard<Simulated>) -> Totals {
+    let flows = &shard.counters.flows;
+    Totals {
+        accepted: shard.counters.accepted,
+        closed: shard.counters.closed.counts().map(|(_, count)| count).sum(),
+        forwarded: flows.iter().map(|flow| flow.messages[Outcome::Forwarded as usize]).sum(),
+        forwarded_bytes: flows.iter().map(|flow| flow.bytes[Outcome::Forwarded as usize]).sum(),
+    }
+}
+
+/// How many commands wait for the shard.
+pub(super) fn commands(shard: &Shard<Simulated>) -> usize {
+    shard.commands.len()
+}
+
+/// What must hold between two turns.
+pub(super) fn check(shard: &Shard<Simulated>) -> Result<(), Broken> {
+    check_gauges(shard)?;
+    check_ids(shard)?;
+    for (conn, connection) in shard.connections.iter() {
+        check_connection(shard, conn, connection)?;
+    }
+    let (outbox_bytes, count) = (outbox_bytes_max(shard), shard.connections.len());
+    let budget_bytes_max = shard.budget.bytes_max() + count * outbox_bytes;
+    if shard.budget.used_bytes() > budget_bytes_max {
+        return Err(format!("bound: {} bytes of the budget are in use", shard.budget.used_bytes()));
+    }
+    if shard.accepting.turned_away > TURNED_AWAY_MAX {
+        return Err(format!("bound: {} are being turned away", shard.accepting.turned_away));
+    }
+    Ok(())
+}
+
+fn outbox_bytes_max(shard: &Shard<Simulated>) -> usize {
+    2 * HIGH_WATER_BYTES + shard.settings.limits.message_bytes_max as usize + TURN_BYTES
+}
+
+/// The gauges are what is found by counting.
+fn check_gauges(shard: &Shard<Simulated>) -> Result<(), Broken> {
+    let (mut closing, mut calls, mut dead, mut turned_away, mut open) = (0, 0, 0, 0, [0; 2]);
+    for (_, connection) in shard.connections.iter() {
+        match connection.phase() {
+            Phase::Closing => closing += 1,
+            Phase::AwaitingControl => calls += 1,
+            Phase::Dead => dead += 1,
+            _ => {}
+        }
+        open[connection.role as usize] += u64::from(connection.session != NONE);
+        turned_away += u64::from(connection.early.as_ref().is_some_and(|early| early.turned_away));
+    }
+    let counters = &shard.counters;
+    let (paired, waiting) = shard.tokens.pairs();
+    for (name, gauge, found) in [
+        ("closing", counters.closing, closing),
+        ("phones", counters.open[Role::Phone as usize], open[Role::Phone as usize]),
+        ("agents", counters.open[Role::Agent as usize], open[Role::Agent as usize]),
+        ("paired", counters.paired, paired as u64),
+        ("waiting", counters.waiting, waiting as u64),
+        ("turned away", shard.accepting.turned_away as u64, turned_away),
+        ("calls", shard.pending_calls.len() as u64, calls),
+        ("dead", 0, dead),
+    ] {
+        if gauge != found {
+            return Err(format!("gauge: {name} says {gauge}, and there are {found}"));
+        }
+    }
+    Ok(())
+}
+
+/// An id that outlives its connection finds nothing, whoever has its place by then.
+fn check_ids(shard: &Shard<Simulated>) -> Result<(), Broken> {
+    let lists = [&shard.readable[..], &shard.partial_reads[..]];
+    let listed = lists.into_iter().flatten().copied().chain(shard.direct_reads.iter().copied());
+    let listed = listed.chain(shard.turns.deferred()).chain(shard.waiters.all()).chain(shard.throttled.all());
+    for conn in listed.chain(shard.pending_calls.values().copied()) {
+        let owner = shard.connections.at(conn.index() as u32);
+        if shard.connections.get(conn).is_some() != (owner == Some(conn)) {
+            return Err(format!("id: {conn:?} finds the connection of {owner:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn check_connection(shard: &Shard<Simulated>, conn: Conn, connection: &Connection) -> Result<(), Broken> {
+    let phase = connection.phase();
+    let inbox = connection.inbox.as_deref();
+    let is_pending = inbox.is_some_and(|inbox| inbox.pending.is_some());
+    if is_pending && !shard.waiters.all().any(|waiter| waiter == conn) {
+        return Err(format!("waiter: {conn:?} waits for memory, and nobody knows"));
+    }
+    if shard.wheel.due(conn) == u32::MAX {
+        return Err(format!("deadline: {conn:?} has none, in {phase:?}"));
+    }
+    let is_listed = shard.readable.contains(&conn) || shard.partial_reads.contains(&conn);
+    let reads = !connection.pauses.any() && !inbox.is_some_and(|inbox| inbox.holds_back());
+    let listens =
+        matches!(phase, Phase::Header | Phase::Http | Phase::Auth | Phase::Open | Phase::Echo | Phase::Closing);
+    if listens && reads && !is_listed && connection.receiving == Receiving::Idle {
+        return Err(format!("deaf: nobody reads from {conn:?}, in {phase:?}"));
+    }
+    let Some(outbox) = shard.outboxes.get(connection.outbox) else { return Ok(()) };
+    if !outbox.is_empty() && !outbox.sending && !outbox.dirty && phase != Phase::Http {
+        return Err(format!("mute: nobody sends what is queued for {conn:?}, in {phase:?}"));
+    }
+    if outbox.bytes() > outbox_bytes_max(shard) {
+        return Err(format!("bound: {} bytes are queued for {conn:?}", outbox.bytes()));
+    }
+    Ok(())
+}

@@ -1,0 +1,253 @@
+//! Who has sent what, what the relay said of it, and who got it: what must hold between them.
+//!
+//! Each message says whose it is, so that whoever gets it can tell what it must look like to the last byte.
+
+use super::Digest;
+use crate::proto::token::Role;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What was found not to hold. The first word tells the kinds apart.
+pub(super) type Broken = String;
+
+/// A message of a client that behaves well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Message {
+    pub(super) token: usize,
+    /// Which connection sent it.
+    pub(super) sender: usize,
+    /// Which one of the sender's it is, from 0.
+    pub(super) number: u32,
+    /// Bytes of all of it.
+    pub(super) bytes: usize,
+    pub(super) kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Send,
+    Stream,
+}
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Send => "chat.send",
+            Self::Stream => "chat.stream",
+        }
+    }
+}
+
+impl Message {
+    /// The fewest bytes that a message has.
+    pub(super) const BYTES_MIN: usize = 120;
+
+    /// All of it.
+    pub(super) fn text(&self) -> Vec<u8> {
+        let Self { token, sender, number, bytes, kind } = *self;
+        let kind = kind.name();
+        let mark = format!("{}{sender}.{number} ", mark_of(token));
+        let head = format!(r#"{{"v":1,"type":"{kind}","id":"{token}:{sender}:{number}:{bytes}","payload":{{"t":""#);
+        let mut text = head.into_bytes();
+        let end = br#""}}"#;
+        let room = bytes.saturating_sub(text.len() + end.len());
+        text.extend_from_slice(&mark.as_bytes().repeat(room / mark.len() + 1)[..room]);
+        text.extend_from_slice(end);
+        text
+    }
+
+    /// The message that an id names.
+    fn of_id(id: &str, kind: Kind) -> Option<Self> {
+        let mut numbers = id.split(':').map(|number| number.parse::<usize>().ok());
+        let mut next = || numbers.next().flatten();
+        let (token, sender, number, bytes) = (next()?, next()?, next()?, next()?);
+        Some(Self { token, sender, number: number as u32, bytes, kind })
+    }
+}
+
+/// What the payloads of a token's messages consist of, and nobody else's has.
+pub(super) fn mark_of(token: usize) -> String {
+    format!("~T{token}/")
+}
+
+/// The tokens whose marks are in `bytes`.
+pub(super) fn marks_in(bytes: &[u8]) -> BTreeSet<usize> {
+    let mut found = BTreeSet::new();
+    let mut rest = bytes;
+    while let Some(at) = rest.iter().position(|&byte| byte == b'~') {
+        rest = &rest[at + 1..];
+        let digits = rest.strip_prefix(b"T").unwrap_or_default();
+        let end = digits.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(digits.len());
+        if digits.get(end) == Some(&b'/')
+            && let Some(token) = std::str::from_utf8(&digits[..end]).ok().and_then(|text| text.parse().ok())
+        {
+            found.insert(token);
+        }
+    }
+    found
+}
+
+/// One connection of a client that behaves well.
+#[derive(Debug)]
+struct Member {
+    token: usize,
+    role: Role,
+    is_alive: bool,
+    /// How many messages it has begun.
+    begun: u32,
+    /// The relay has decided on so many of them, and whatever it refused it has said so.
+    settled: u32,
+    refused: BTreeSet<u32>,
+    delivered: BTreeSet<u32>,
+    /// The number of its next message when it last heard that its peer is there; `None`: it is not, as far as it knows.
+    online_from: Option<u32>,
+    /// What it got, by sender.
+    got: BTreeMap<usize, Vec<u32>>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    members: Vec<Member>,
+    /// All that was delivered.
+    pub(super) delivered: u64,
+    pub(super) refused: u64,
+}
+
+impl Ledger {
+    /// A connection begins; its number.
+    pub(super) fn join(&mut self, token: usize, role: Role) -> usize {
+        self.members.push(Member {
+            token,
+            role,
+            is_alive: false,
+            begun: 0,
+            settled: 0,
+            refused: BTreeSet::new(),
+            delivered: BTreeSet::new(),
+            online_from: None,
+            got: BTreeMap::new(),
+        });
+        self.members.len() - 1
+    }
+
+    /// The relay has let a connection in.
+    pub(super) fn authenticate(&mut self, member: usize) {
+        self.members[member].is_alive = true;
+    }
+
+    pub(super) fn token(&self, member: usize) -> usize {
+        self.members[member].token
+    }
+
+    pub(super) fn role(&self, member: usize) -> Role {
+        self.members[member].role
+    }
+
+    /// Whether the relay has decided on all that the member sent.
+    pub(super) fn is_settled(&self, member: usize) -> bool {
+        self.members[member].settled == self.members[member].begun
+    }
+
+    pub(super) fn leave(&mut self, member: usize) {
+        self.members[member].is_alive = false;
+    }
+
+    /// The member's next message, of so many bytes.
+    pub(super) fn begin(&mut self, member: usize, bytes: usize, kind: Kind) -> Message {
+        let Member { token, begun, .. } = &mut self.members[member];
+        *begun += 1;
+        let bytes = bytes.max(Message::BYTES_MIN);
+        Message { token: *token, sender: member, number: *begun - 1, bytes, kind }
+    }
+
+    pub(super) fn begun(&self, member: usize) -> u32 {
+        self.members[member].begun
+    }
+
+    /// The relay has decided on the member's first `count` messages.
+    pub(super) fn settle(&mut self, member: usize, count: u32) {
+        self.members[member].settled = count;
+    }
+
+    /// The member has heard whether its peer is there.
+    pub(super) fn hear_status(&mut self, member: usize, is_online: bool) {
+        let member = &mut self.members[member];
+        member.online_from = is_online.then_some(member.begun);
+    }
+
+    /// The relay has told the member that it refused the message of that id.
+    pub(super) fn refuse(&mut self, member: usize, id: &str) -> Result<(), Broken> {
+        let Some(message) = Message::of_id(id, Kind::Send) else { return Err(format!("token: refused {id:?}")) };
+        let it = &mut self.members[member];
+        if message.sender != member || message.token != it.token || message.number >= it.begun {
+            return Err(format!("token: {member} was told that {message:?} is refused"));
+        }
+        if it.delivered.contains(&message.number) {
+            return Err(format!("doubled: {message:?} was delivered and refused"));
+        }
+        if !it.refused.insert(message.number) {
+            return Err(format!("doubled: {message:?} was refused twice"));
+        }
+        self.refused += 1;
+        Ok(())
+    }
+
+    /// The member has got a message.
+    pub(super) fn deliver(&mut self, to: usize, id: &str, kind: &str, text: &[u8]) -> Result<(), Broken> {
+        let kind = if kind == Kind::Stream.name() { Kind::Stream } else { Kind::Send };
+        let Some(message) = Message::of_id(id, kind) else { return Err(format!("token: {to} got {id:?}")) };
+        let (token, role) = (self.members[to].token, self.members[to].role);
+        let Some(from) = self.members.get_mut(message.sender) else { return Err(format!("token: {message:?}")) };
+        if (from.token, from.role) != (token, role.peer()) || message.token != token || message.number >= from.begun {
+            return Err(format!("token: {to} of token {token} got {message:?}"));
+        }
+        if message.text() != text {
+            return Err(format!("bytes: {message:?} was changed on the way to {to}"));
+        }
+        if from.refused.contains(&message.number) {
+            return Err(format!("doubled: {message:?} was refused and delivered to {to}"));
+        }
+        if !from.delivered.insert(message.number) {
+            return Err(format!("doubled: {message:?} was delivered again, to {to}"));
+        }
+        let got = self.members[to].got.entry(message.sender).or_default();
+        if got.last().is_some_and(|&last| last >= message.number) {
+            return Err(format!("order: {to} got {message:?} behind {got:?}"));
+        }
+        got.push(message.number);
+        self.delivered += 1;
+        Ok(())
+    }
+
+    /// At the end, when all that was on its way has come: nothing was lost.
+    pub(super) fn check(&self) -> Result<(), Broken> {
+        for (to, receiver) in self.members.iter().enumerate() {
+            for (&sender, got) in &receiver.got {
+                let from = &self.members[sender];
+                let (Some(&first), Some(&last)) = (got.first(), got.last()) else { continue };
+                let missing =
+                    (first..last).find(|number| got.binary_search(number).is_err() && !from.refused.contains(number));
+                // Of what it was refused in the end, a sender that has gone may not have heard.
+                if let Some(number) = missing.filter(|&number| from.is_alive || number < from.settled) {
+                    return Err(format!("lost: {number} of {sender} never came to {to}, which has {got:?}"));
+                }
+            }
+        }
+        for (sender, from) in self.members.iter().enumerate().filter(|(_, from)| from.is_alive) {
+            let mut peers = self.members.iter().enumerate();
+            let peer = peers.rfind(|(_, it)| it.is_alive && (it.token, it.role) == (from.token, from.role.peer()));
+            let (Some(online_from), Some((to, receiver))) = (from.online_from, peer) else { continue };
+            let none = Vec::new();
+            let got = receiver.got.get(&sender).unwrap_or(&none);
+            let is_missing = |number: &u32| got.binary_search(number).is_err() && !from.refused.contains(number);
+            if let Some(number) = (online_from..from.settled).find(is_missing) {
+                return Err(format!("lost: {number} of {sender} did not come to {to}, which has {got:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn digest(&self, digest: &mut Digest) {
+        digest.add(format!("{self:?}").as_bytes());
+    }
+}

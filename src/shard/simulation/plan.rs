@@ -1,0 +1,142 @@
+//! What a seed draws before it begins: the relay's settings, the network's faults, and who is there.
+
+use crate::proto::limits::{Limits, LimitsOverride};
+use crate::proto::token::Role;
+use crate::ring::simulated::{Faults, Random};
+use crate::shard::Settings;
+use crate::shard::shared::Caps;
+use std::time::Duration;
+
+/// How a seed ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// All clients go.
+    Left,
+    /// The relay sends them away.
+    Drained,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) shards: u16,
+    pub(super) settings: Settings,
+    pub(super) caps: Caps,
+    pub(super) faults: Faults,
+    /// Tokens of clients that behave well; those of the others come behind them.
+    pub(super) tokens: usize,
+    pub(super) rogue_tokens: usize,
+    pub(super) clients: Vec<(usize, Role)>,
+    /// How many clients that do not behave come in all.
+    pub(super) rogues: usize,
+    /// Memory is scarce, and those who do not behave are after it.
+    pub(super) is_hungry: bool,
+    pub(super) steps: usize,
+    /// How often a client leaves, in a thousand of its turns.
+    pub(super) churn: u16,
+    pub(super) messages_at_once: usize,
+    /// The largest message that a client sends.
+    pub(super) message_bytes: usize,
+    /// How often control changes its mind, in a thousand steps.
+    pub(super) decisions: u16,
+    /// The most milliseconds that a step takes, most of the time.
+    pub(super) step_ms: usize,
+    pub(super) ending: Ending,
+}
+
+impl Plan {
+    /// That of a seed; `is_hungry`: memory is scarce in any case.
+    pub(super) fn draw(random: &mut Random, is_hungry: bool) -> Self {
+        let tokens = random.between(1, 3);
+        let mut clients = Vec::new();
+        for token in 0..tokens {
+            clients.push((token, Role::Phone));
+            clients.push((token, Role::Agent));
+            if random.chance(300) {
+                clients.push((token, random.pick(&[Role::Phone, Role::Agent])));
+            }
+        }
+        let mut plan = Self {
+            shards: random.pick(&[1, 1, 2, 3]),
+            settings: settings(random),
+            caps: Caps {
+                connections_max: random.pick(&[0, 40, 8]),
+                unauthenticated_max: random.pick(&[0, 20, 4]),
+                unauthenticated_per_address_max: random.pick(&[0, 8, 2]),
+            },
+            faults: faults(random),
+            tokens,
+            rogue_tokens: random.between(1, 2),
+            clients,
+            rogues: random.pick(&[0, 2, 6, 20]),
+            is_hungry: random.chance(150) || is_hungry,
+            steps: random.pick(&[30, 60, 100, 150]),
+            churn: random.pick(&[0, 5, 20, 60]),
+            messages_at_once: random.pick(&[1, 1, 2, 5]),
+            message_bytes: random.pick(&[400, 5_000, 40_000, 300_000]),
+            decisions: random.pick(&[0, 0, 10, 50]),
+            step_ms: random.pick(&[1, 5, 20, 100]),
+            ending: random.pick(&[Ending::Left, Ending::Drained]),
+        };
+        if plan.is_hungry {
+            (plan.rogues, plan.rogue_tokens) = (40, 6);
+            (plan.steps, plan.step_ms) = (120, 200);
+            plan.settings.budget_bytes = random.pick(&[128 << 10, 300 << 10]);
+            plan.settings.limits = Limits { message_bytes_max: 250_000, ..limits(random) };
+            plan.settings.write_timeout = Duration::from_secs(random.pick(&[2, 2, 10]));
+            plan.caps = Caps { connections_max: 0, unauthenticated_max: 0, unauthenticated_per_address_max: 0 };
+        }
+        plan
+    }
+}
+
+fn settings(random: &mut Random) -> Settings {
+    let mut seconds = |choice: &[u64]| Duration::from_secs(random.pick(choice));
+    let (auth_timeout, ping_interval) = (seconds(&[2, 5, 10]), seconds(&[1, 5, 30]));
+    let (idle_timeout, write_timeout) = (seconds(&[0, 5, 60]), seconds(&[1, 3, 10]));
+    Settings {
+        limits: limits(random),
+        auth_timeout,
+        ping_interval,
+        idle_timeout,
+        write_timeout,
+        budget_bytes: random.pick(&[128 << 10, 512 << 10, 1 << 20, 16 << 20]),
+    }
+}
+
+pub(super) fn limits(random: &mut Random) -> Limits {
+    Limits {
+        message_bytes_max: random.pick(&[30_000, 400_000, 5 << 20]),
+        phone_per_minute: random.pick(&[0, 0, 30]),
+        agent_per_minute: random.pick(&[0, 0, 120]),
+        stream_per_second: random.pick(&[0, 5, 100]),
+        daily_quota_bytes: random.pick(&[0, 0, 200_000]),
+        monthly_quota_bytes: random.pick(&[0, 0, 10_000_000]),
+    }
+}
+
+/// What a token may have of its own.
+pub(super) fn own_limits(random: &mut Random) -> LimitsOverride {
+    LimitsOverride {
+        message_bytes_max: random.pick(&[None, None, Some(2_000)]),
+        stream_per_second: random.pick(&[None, None, Some(10)]),
+        phone_per_minute: random.pick(&[None, Some(0)]),
+        ..LimitsOverride::default()
+    }
+}
+
+fn faults(random: &mut Random) -> Faults {
+    let mut often = |choice: &[u16]| random.pick(choice);
+    Faults {
+        delayed: often(&[0, 100, 400]),
+        cut: often(&[0, 200, 700]),
+        interrupted: often(&[0, 20, 100]),
+        ended: often(&[0, 20, 200]),
+        raced: often(&[0, 300, 900]),
+        short: often(&[0, 100, 500]),
+        late: often(&[0, 100, 500]),
+        accept: often(&[0, 20, 200]),
+        unknown: often(&[0, 0, 200]),
+        is_shuffled: often(&[0, 1, 1]) == 1,
+    }
+}
