@@ -6,8 +6,9 @@ use coralmux_proto::envelope::Kind;
 use coralmux_proto::limits::Limits;
 use coralmux_proto::quota::Used;
 use coralmux_proto::token::Role;
-use coralmux::session::policy::Policy;
-use coralmux::session::{Session, Verdict};
+use coralmux_session::message::RelayMessage;
+use coralmux_session::policy::Policy;
+use coralmux_session::{Effect, Farewell, Member, Presence, Session};
 use libfuzzer_sys::fuzz_target;
 use std::rc::Rc;
 use std::time::Duration;
@@ -39,16 +40,27 @@ fuzz_target!(|input: &[u8]| {
         match what >> 1 & 7 {
             0 => {
                 next += 1;
-                let joined = session.join(role, next);
-                assert_eq!(joined.replaced, present[role as usize].replace(next));
-                assert_eq!(joined.peer, present[role.peer() as usize]);
+                let replaced = present[role as usize].replace(next);
+                let peer = present[role.peer() as usize];
+                let effects = session.join(Member::new(next, role, 0, now), unix_ms);
+                let mut effects = effects.into_iter().peekable();
+                if let Some(replaced) = replaced {
+                    assert_eq!(effects.next(), Some(Effect::Close(replaced, Farewell::Replaced)));
+                    assert_eq!(session.leave(replaced), []);
+                }
+                let paired = peer.is_some();
+                assert!(matches!(effects.next(), Some(Effect::Tell(to, RelayMessage::AuthOk { paired: said, .. }))
+                    if to == next && said == paired));
+                assert_eq!(effects.next(), peer.map(|peer| Effect::Tell(peer, RelayMessage::Status { online: true })));
+                assert_eq!(effects.peek(), None);
             }
             1 => {
                 // The one that is there, or one that may have left or been replaced.
                 let id = if a & 1 == 0 { present[role as usize].unwrap_or(0) } else { u32::from(b) };
                 let was_there = present[role as usize] == Some(id);
-                let left = session.leave(role, id);
-                assert_eq!(left.map(|left| left.peer), was_there.then_some(present[role.peer() as usize]));
+                let peer = present[role.peer() as usize].filter(|_| was_there);
+                let told = peer.map(|peer| Effect::Tell(peer, RelayMessage::Status { online: false }));
+                assert_eq!(session.leave(id), told.into_iter().collect::<Vec<_>>());
                 if was_there {
                     present[role as usize] = None;
                 }
@@ -67,11 +79,12 @@ fuzz_target!(|input: &[u8]| {
                 // The wall clock jumps, now and then back.
                 unix_ms = (unix_ms + u64::from(b) * 100_000).saturating_sub(u64::from(a >> 5) * 1_000_000);
                 let (kind, bytes) = (KINDS[usize::from(a % 8)], u64::from(c) * 20);
+                let Some(from) = present[role as usize] else { continue };
                 let before = session.used(unix_ms);
-                let verdict = session.handle_message(now, unix_ms, role, kind, bytes);
+                let effect = session.handle_message(now, unix_ms, from, kind, bytes);
                 let after = session.used(unix_ms);
-                match verdict {
-                    Verdict::Forward(to) => {
+                match effect {
+                    Effect::Forward(to) => {
                         assert_eq!(Some(to), present[role.peer() as usize]);
                         assert!(
                             kind == Kind::Other || role == Role::Agent && matches!(kind, Kind::Stream | Kind::Done)
@@ -81,26 +94,30 @@ fuzz_target!(|input: &[u8]| {
                         forwarded += bytes;
                         continue;
                     }
-                    Verdict::Pong => assert_eq!(kind, Kind::Ping),
-                    Verdict::Ignore => assert_eq!(kind, Kind::Pong),
-                    Verdict::Later(wait) => {
+                    Effect::Tell(to, message) => assert_eq!((to, message, kind), (from, RelayMessage::Pong, Kind::Ping)),
+                    Effect::Close(..) => panic!("a message closes nobody"),
+                    Effect::Nothing => assert_eq!(kind, Kind::Pong),
+                    Effect::Later(wait) => {
                         assert!(kind == Kind::Stream && role == Role::Agent && !wait.is_zero());
                         // After that long it is decided.
-                        let then = session.handle_message(now + wait, unix_ms, role, kind, bytes);
-                        assert!(!matches!(then, Verdict::Later(_)));
-                        if matches!(then, Verdict::Forward(_)) {
+                        let then = session.handle_message(now + wait, unix_ms, from, kind, bytes);
+                        assert!(!matches!(then, Effect::Later(_)));
+                        if matches!(then, Effect::Forward(_)) {
                             forwarded += bytes;
                         }
                         now += wait;
                         continue;
                     }
-                    Verdict::Refuse(_) => {}
+                    Effect::Refuse(_) => {}
                 }
                 assert_eq!(after, before, "what is not forwarded is not counted");
             }
         }
-        assert_eq!([session.connection(Role::Phone), session.connection(Role::Agent)], present);
-        assert_eq!(session.is_empty(), present == [None, None]);
+        for role in Role::ALL {
+            assert!(session.connections(role).eq(present[role as usize]));
+        }
+        let expected = [Presence::Empty, Presence::Waiting, Presence::Paired];
+        assert_eq!(session.presence(), expected[present.iter().flatten().count()]);
     }
     assert_eq!(reported + session.take_unreported(), forwarded);
 });

@@ -1,8 +1,8 @@
 //! Control's own index of the tokens that admit: where each stands in the directory, and when it expires.
 
+use crate::directory::{Directory, Slot, TokenEntry};
 use crate::proto::quota::{day_of, month_of_day};
 use crate::proto::token::TokenKey;
-use crate::session::directory::{Directory, Slot, TokenEntry};
 use crate::store::{Store, StoreError, TokenRow, UsageSums};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;

@@ -2,8 +2,8 @@
 
 use super::Settings;
 use crate::api::{ApiAnswer, ApiCall};
+use crate::directory::Slot;
 use crate::proto::token::TokenKey;
-use crate::session::directory::Slot;
 
 pub use crate::store::Usage;
 

@@ -21,9 +21,9 @@ pub use health::{StoreHealth, StoreState};
 pub use index::{Index, load};
 
 use crate::api::{ApiAnswer, ErrorCode};
+use crate::directory::{Directory, TokenEntry};
 use crate::proto::limits::Limits;
 use crate::proto::token::TokenKey;
-use crate::session::directory::{Directory, TokenEntry};
 use crate::store::{Store, StoreError};
 use crate::telemetry::lifecycle::Lifecycle;
 use aging::Age;

@@ -116,7 +116,7 @@ impl Desk {
         other.query_row(sql, [], |row| row.get(0)).unwrap()
     }
 
-    fn entry(&self, key: TokenKey) -> sharded_slab::Entry<'_, crate::session::directory::TokenEntry> {
+    fn entry(&self, key: TokenKey) -> sharded_slab::Entry<'_, crate::directory::TokenEntry> {
         self.directory.entry(self.worker.control.index.slot(key).unwrap()).unwrap()
     }
 }

@@ -2,6 +2,7 @@
 
 use sha2::{Digest, Sha256};
 use std::fmt;
+use std::ops::{Index, IndexMut};
 
 /// The text that each token begins with.
 pub const TOKEN_PREFIX: &str = "oc_pair_";
@@ -89,15 +90,17 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// One of the two ends of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
 pub enum Role {
     /// The person's side.
-    Phone = 0,
+    Phone,
     /// The AI server's side.
-    Agent = 1,
+    Agent,
 }
 
 impl Role {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::Phone, Self::Agent];
+
     /// The other end.
     #[must_use]
     pub const fn peer(self) -> Self {
@@ -123,6 +126,35 @@ impl Role {
         match self {
             Self::Phone => "phone",
             Self::Agent => "agent",
+        }
+    }
+}
+
+/// Something that there is for each role.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ByRole<T> {
+    /// That of the phone.
+    pub phone: T,
+    /// That of the agent.
+    pub agent: T,
+}
+
+impl<T> Index<Role> for ByRole<T> {
+    type Output = T;
+
+    fn index(&self, role: Role) -> &T {
+        match role {
+            Role::Phone => &self.phone,
+            Role::Agent => &self.agent,
+        }
+    }
+}
+
+impl<T> IndexMut<Role> for ByRole<T> {
+    fn index_mut(&mut self, role: Role) -> &mut T {
+        match role {
+            Role::Phone => &mut self.phone,
+            Role::Agent => &mut self.agent,
         }
     }
 }

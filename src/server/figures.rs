@@ -2,6 +2,7 @@
 
 use crate::control::StoreHealth;
 use crate::control::message::Request;
+use crate::proto::token::{ByRole, Role};
 use crate::ring::Buffers;
 use crate::shard::counters::{Counters, KeyRefused, Outcome};
 use crate::shard::shared::Shared;
@@ -13,10 +14,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// By `Role as usize` of the sender.
-const DIRECTIONS: [&str; 2] = ["phone_to_agent", "agent_to_phone"];
-/// By `Role as usize`.
-const ROLES: [&str; 2] = ["phone", "agent"];
+/// By the role of the sender.
+const DIRECTIONS: [(Role, &str); 2] = [(Role::Phone, "phone_to_agent"), (Role::Agent, "agent_to_phone")];
 
 /// Where the figures come from.
 pub(super) struct Figures {
@@ -110,9 +109,8 @@ impl Figures {
 
 fn of_shard(exposition: &mut Exposition, shard: &str, counters: &Counters) {
     let label = &[("shard", shard)];
-    let open: u64 = counters.open.iter().sum();
-    let opening = counters.sockets.saturating_sub(open + counters.closing);
-    let [phones, agents] = counters.open;
+    let ByRole { phone: phones, agent: agents } = counters.open;
+    let opening = counters.sockets.saturating_sub(phones + agents + counters.closing);
     for (state, role, count) in [
         ("opening", "none", opening),
         ("open", "phone", phones),
@@ -166,7 +164,7 @@ fn of_shard(exposition: &mut Exposition, shard: &str, counters: &Counters) {
 
 /// What is not worth a series for each shard.
 fn of_all_shards(exposition: &mut Exposition, counters: &[Counters]) {
-    for (role, direction) in DIRECTIONS.into_iter().enumerate() {
+    for (role, direction) in DIRECTIONS {
         for (outcome, name) in Outcome::ALL {
             let labels = [("direction", direction), ("outcome", name)];
             let flows = || counters.iter().map(|one| &one.flows[role]);
@@ -177,7 +175,7 @@ fn of_all_shards(exposition: &mut Exposition, counters: &[Counters]) {
         let delayed = counters.iter().map(|one| one.delayed[role]).sum();
         exposition.count(table::DELAYED, &[("direction", direction)], delayed);
         let authenticated = counters.iter().map(|one| one.authenticated[role]).sum();
-        exposition.count(table::AUTHENTICATED, &[("role", ROLES[role])], authenticated);
+        exposition.count(table::AUTHENTICATED, &[("role", role.name())], authenticated);
     }
     tallied(exposition, table::REFUSALS, "code", counters.iter().map(|one| &one.refused));
     for (why, name) in KeyRefused::ALL {

@@ -102,7 +102,7 @@ impl fmt::Display for Id {
 }
 
 /// A message of the relay's own.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RelayMessage<'a> {
     /// The answer to `auth`.
     AuthOk {

@@ -2,7 +2,7 @@
 
 use crate::proto::bucket::Rate;
 use crate::proto::limits::Limits;
-use crate::proto::token::Role;
+use crate::proto::token::{ByRole, Role};
 use std::time::Duration;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -19,8 +19,8 @@ const ANSWERS_BURST: u64 = 200;
 pub struct Policy {
     /// The limits that this was made from.
     pub limits: Limits,
-    /// By `Role as usize`; `None`: no limit.
-    message_rates: [Option<Rate>; 2],
+    /// `None`: no limit.
+    message_rates: ByRole<Option<Rate>>,
     stream_rate: Option<Rate>,
     answer_rate: Option<Rate>,
 }
@@ -33,10 +33,10 @@ impl Policy {
         let Limits { phone_per_minute, agent_per_minute, stream_per_second, .. } = limits;
         Self {
             limits,
-            message_rates: [
-                Rate::per(phone_per_minute, MINUTE, phone_per_minute),
-                Rate::per(agent_per_minute, MINUTE, agent_per_minute),
-            ],
+            message_rates: ByRole {
+                phone: Rate::per(phone_per_minute, MINUTE, phone_per_minute),
+                agent: Rate::per(agent_per_minute, MINUTE, agent_per_minute),
+            },
             stream_rate: Rate::per(stream_per_second, SECOND, stream_per_second.saturating_mul(2)),
             answer_rate: Rate::per(ANSWERS_PER_SECOND, SECOND, ANSWERS_BURST),
         }
@@ -45,7 +45,7 @@ impl Policy {
     /// What `role` may send.
     #[must_use]
     pub fn message_rate(&self, role: Role) -> Option<&Rate> {
-        self.message_rates[role as usize].as_ref()
+        self.message_rates[role].as_ref()
     }
 
     /// What either role can make the relay answer at full speed.

@@ -1,76 +1,30 @@
 //! The session state machine: who is there, what may pass, what is used up.
 
-use super::message::ErrorCode;
-use super::policy::Policy;
+use crate::effect::{Effect, Farewell, Refusal};
+use crate::members::{Member, Members, Presence};
+use crate::message::{ErrorCode, RelayMessage};
+use crate::policy::Policy;
 use crate::proto::bucket::Bucket;
 use crate::proto::envelope::Kind;
 use crate::proto::quota::{Exceeded, Used};
-use crate::proto::token::Role;
+use crate::proto::token::{ByRole, Role};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// What a token's two connections share. `C` names a connection to the layer that owns them.
+/// What a token's connections share. `C` names a connection to the layer that owns them: one of its sockets, or anything
+/// else that takes messages.
 #[derive(Debug)]
 pub struct Session<C> {
-    /// By `Role as usize`.
-    connections: [Option<C>; 2],
-    /// By `Role as usize`. They belong to the token, not to a connection: a reconnect does not refill them.
-    messages: [Bucket; 2],
+    members: Members<C>,
+    /// They belong to the token, not to a connection: a reconnect does not refill them.
+    messages: ByRole<Bucket>,
     streams: Bucket,
-    /// By `Role as usize`: what the relay answers itself.
-    answers: [Bucket; 2],
+    /// What the relay answers itself.
+    answers: ByRole<Bucket>,
     used: Used,
     /// Bytes forwarded since [`Session::take_unreported`].
     unreported_bytes: u64,
     policy: Rc<Policy>,
-}
-
-/// What follows from an authentication.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Joined<C> {
-    /// The role's connection until now: to be closed with 4001.
-    pub replaced: Option<C>,
-    /// The peer, which is to be told `status online` before anything of the newcomer.
-    pub peer: Option<C>,
-}
-
-/// What follows from a connection's end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Left<C> {
-    /// The peer, which is to be told `status offline`.
-    pub peer: Option<C>,
-}
-
-/// What is to be done with a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict<C> {
-    /// Goes to the peer as it is; it has been counted.
-    Forward(C),
-    /// To be answered with `pong`.
-    Pong,
-    /// Says nothing: a sign of life.
-    Ignore,
-    /// Not now: to be handed in again after that long, before anything that came after it. Nothing was counted.
-    Later(Duration),
-    /// Not delivered; the sender is to be told.
-    Refuse(Refusal),
-}
-
-/// Why a message was not delivered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The code on the wire.
-    pub code: ErrorCode,
-    /// In plain words.
-    pub message: &'static str,
-    /// When the same message can pass.
-    pub retry_after_ms: Option<u64>,
-}
-
-impl Refusal {
-    fn new(code: ErrorCode, message: &'static str) -> Self {
-        Self { code, message, retry_after_ms: None }
-    }
 }
 
 impl<C: Copy + PartialEq> Session<C> {
@@ -78,7 +32,7 @@ impl<C: Copy + PartialEq> Session<C> {
     #[must_use]
     pub fn new(policy: Rc<Policy>, used: Used) -> Self {
         Self {
-            connections: [None, None],
+            members: Members::default(),
             messages: Default::default(),
             streams: Bucket::default(),
             answers: Default::default(),
@@ -88,16 +42,21 @@ impl<C: Copy + PartialEq> Session<C> {
         }
     }
 
-    /// The connection of a role.
+    /// Who is there.
     #[must_use]
-    pub fn connection(&self, role: Role) -> Option<C> {
-        self.connections[role as usize]
+    pub fn presence(&self) -> Presence {
+        self.members.presence()
     }
 
-    /// Whether nobody is there.
+    /// A connection that has joined and has not left, whether it has been replaced or not.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.connections == [None, None]
+    pub fn member(&self, connection: C) -> Option<&Member<C>> {
+        self.members.get(connection)
+    }
+
+    /// The connections of a role.
+    pub fn connections(&self, role: Role) -> impl Iterator<Item = C> {
+        self.members.of(role).map(|member| member.connection)
     }
 
     /// The limits in force.
@@ -128,19 +87,46 @@ impl<C: Copy + PartialEq> Session<C> {
         self.unreported_bytes += bytes;
     }
 
-    /// `connection` has authenticated as `role`.
-    pub fn join(&mut self, role: Role, connection: C) -> Joined<C> {
-        let replaced = self.connections[role as usize].replace(connection);
-        Joined { replaced, peer: self.connection(role.peer()) }
+    /// A connection has authenticated, at `unix_ms`. It takes the place of who has its role.
+    #[must_use = "they are to be carried out"]
+    pub fn join(&mut self, member: Member<C>, unix_ms: u64) -> Vec<Effect<C>> {
+        let Member { connection, role, .. } = member;
+        let mut effects = Vec::with_capacity(3);
+        for replaced in self.members.of_mut(role) {
+            replaced.replaced = true;
+            effects.push(Effect::Close(replaced.connection, Farewell::Replaced));
+        }
+        self.members.insert(member);
+        let daily_quota_bytes = self.policy.limits.daily_quota_bytes;
+        let daily_used_bytes = self.used(unix_ms).day_bytes;
+        let paired = self.presence() == Presence::Paired;
+        // The peer learns of the newcomer before anything of the newcomer can reach it, and its own next key exchange
+        // cannot overtake the newcomer's auth.ok, which is queued here and now (wire contract, Order).
+        effects.push(Effect::Tell(connection, RelayMessage::AuthOk { paired, daily_quota_bytes, daily_used_bytes }));
+        effects.extend(self.tell_peers(role, true));
+        effects
     }
 
-    /// `connection` has ended. `None` when it was not the role's connection (any more): nobody is to be told.
-    pub fn leave(&mut self, role: Role, connection: C) -> Option<Left<C>> {
-        if self.connection(role) != Some(connection) {
-            return None;
+    /// A connection has ended. Nobody is told of one that has been replaced, or has not joined.
+    #[must_use = "they are to be carried out"]
+    pub fn leave(&mut self, connection: C) -> Vec<Effect<C>> {
+        match self.members.remove(connection) {
+            Some(Member { role, replaced: false, .. }) if self.members.of(role).next().is_none() => {
+                self.tell_peers(role, false).collect()
+            }
+            _ => Vec::new(),
         }
-        self.connections[role as usize] = None;
-        Some(Left { peer: self.connection(role.peer()) })
+    }
+
+    /// The token admits no more.
+    #[must_use = "they are to be carried out"]
+    pub fn revoke(&self) -> Vec<Effect<C>> {
+        self.members.iter().map(|member| Effect::Close(member.connection, Farewell::Revoked)).collect()
+    }
+
+    fn tell_peers(&self, role: Role, online: bool) -> impl Iterator<Item = Effect<C>> {
+        let peers = self.members.of(role.peer());
+        peers.map(move |peer| Effect::Tell(peer.connection, RelayMessage::Status { online }))
     }
 
     /// `role` has made the relay answer something, or take a sign of life.
@@ -149,33 +135,36 @@ impl<C: Copy + PartialEq> Session<C> {
     /// It does so too often: how long it is not to be read.
     pub fn charge_answer(&mut self, now: Duration, role: Role) -> Result<(), Duration> {
         match self.policy.answer_rate() {
-            Some(rate) => self.answers[role as usize].try_take(now, rate),
+            Some(rate) => self.answers[role].try_take(now, rate),
             None => Ok(()),
         }
     }
 
-    /// Decides on a message of `role`; `now` is monotonic, `unix_ms` the wall clock.
+    /// Decides on a message of a member; `now` is monotonic, `unix_ms` the wall clock.
+    #[must_use = "it is to be carried out"]
     pub fn handle_message(
         &mut self,
         now: Duration,
         unix_ms: u64,
-        role: Role,
+        from: C,
         kind: Kind,
         message_bytes: u64,
-    ) -> Verdict<C> {
+    ) -> Effect<C> {
+        let Some(place) = self.members.find(from) else { return Effect::Nothing };
+        let role = self.members.at(place).role;
         match kind {
-            Kind::Ping => return Verdict::Pong,
-            Kind::Pong => return Verdict::Ignore,
+            Kind::Ping => return Effect::Tell(from, RelayMessage::Pong),
+            Kind::Pong => return Effect::Nothing,
             Kind::Auth | Kind::AuthReserved | Kind::Status => {
                 let text = match kind {
                     Kind::Auth => "this connection has authenticated already",
                     _ => "this type is reserved for the relay",
                 };
-                return Verdict::Refuse(Refusal::new(ErrorCode::InvalidMessage, text));
+                return Effect::Refuse(Refusal::new(ErrorCode::InvalidMessage, text));
             }
             Kind::Stream | Kind::Done if role == Role::Phone => {
                 let text = "a phone may not send chat.stream or chat.done";
-                return Verdict::Refuse(Refusal::new(ErrorCode::InvalidMessage, text));
+                return Effect::Refuse(Refusal::new(ErrorCode::InvalidMessage, text));
             }
             Kind::Stream | Kind::Done | Kind::Other => {}
         }
@@ -184,12 +173,12 @@ impl<C: Copy + PartialEq> Session<C> {
             if let Some(rate) = policy.stream_rate()
                 && let Err(wait) = self.streams.try_take(now, rate)
             {
-                return Verdict::Later(wait);
+                return Effect::Later(wait);
             }
         } else if let Some(rate) = policy.message_rate(role)
-            && let Err(wait) = self.messages[role as usize].try_take(now, rate)
+            && let Err(wait) = self.messages[role].try_take(now, rate)
         {
-            return Verdict::Refuse(Refusal {
+            return Effect::Refuse(Refusal {
                 code: ErrorCode::RateLimited,
                 message: match role {
                     Role::Phone => "the phone's messages a minute are used up",
@@ -198,25 +187,28 @@ impl<C: Copy + PartialEq> Session<C> {
                 retry_after_ms: Some(millis_up(wait)),
             });
         }
-        let Some(peer) = self.connection(role.peer()) else {
+        let Some(to) = self.connections(role.peer()).next() else {
             let text = match role {
                 Role::Phone => "the agent is not connected",
                 Role::Agent => "the phone is not connected",
             };
-            return Verdict::Refuse(Refusal::new(ErrorCode::PeerOffline, text));
+            return Effect::Refuse(Refusal::new(ErrorCode::PeerOffline, text));
         };
         let Policy { limits, .. } = &*policy;
         match self.used.try_charge(unix_ms, message_bytes, limits.daily_quota_bytes, limits.monthly_quota_bytes) {
             Ok(()) => {
                 self.unreported_bytes += message_bytes;
-                Verdict::Forward(peer)
+                let member = self.members.at(place);
+                member.messages += 1;
+                member.bytes += message_bytes;
+                Effect::Forward(to)
             }
-            Err(Exceeded::Daily { retry_after_ms }) => Verdict::Refuse(Refusal {
+            Err(Exceeded::Daily { retry_after_ms }) => Effect::Refuse(Refusal {
                 code: ErrorCode::DailyQuotaExceeded,
                 message: "the token's bytes of this UTC day are used up",
                 retry_after_ms: Some(retry_after_ms),
             }),
-            Err(Exceeded::Monthly { retry_after_ms }) => Verdict::Refuse(Refusal {
+            Err(Exceeded::Monthly { retry_after_ms }) => Effect::Refuse(Refusal {
                 code: ErrorCode::MonthlyQuotaExceeded,
                 message: "the token's bytes of this UTC month are used up",
                 retry_after_ms: Some(retry_after_ms),

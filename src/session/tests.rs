@@ -3,8 +3,9 @@
 use super::message::ErrorCode::{
     self, DailyQuotaExceeded, InvalidMessage, MonthlyQuotaExceeded, PeerOffline, RateLimited,
 };
+use super::message::RelayMessage;
 use super::policy::Policy;
-use super::{Joined, Left, Refusal, Session, Verdict};
+use super::{Effect, Farewell, Member, Presence, Refusal, Session};
 use crate::proto::envelope::Kind;
 use crate::proto::limits::Limits;
 use crate::proto::quota::{DAY_MS, Used, day_of, first_day_of_month, month_of_day};
@@ -38,18 +39,41 @@ fn session(limits: Limits) -> Session<u32> {
 
 fn paired(limits: Limits) -> Session<u32> {
     let mut session = session(limits);
-    let _ = session.join(Phone, PHONE);
-    let _ = session.join(Agent, AGENT);
+    let _ = join(&mut session, Phone, PHONE);
+    let _ = join(&mut session, Agent, AGENT);
     session
 }
 
-fn send(session: &mut Session<u32>, role: Role, kind: Kind) -> Verdict<u32> {
-    session.handle_message(START, NOON, role, kind, 10)
+fn send(session: &mut Session<u32>, role: Role, kind: Kind) -> Effect<u32> {
+    let from = session.connections(role).next().expect("who sends is there");
+    session.handle_message(START, NOON, from, kind, 10)
 }
 
-fn code(verdict: Verdict<u32>) -> Option<ErrorCode> {
+fn join(session: &mut Session<u32>, role: Role, connection: u32) -> Vec<Effect<u32>> {
+    session.join(Member::new(connection, role, 0, START), NOON)
+}
+
+/// What joining comes to: who is replaced, the newcomer's answer, and the peer, who is told.
+fn joined(
+    connection: u32,
+    replaced: Option<u32>,
+    peer: Option<u32>,
+    (daily_quota_bytes, daily_used_bytes): (u64, u64),
+) -> Vec<Effect<u32>> {
+    let replaced = replaced.map(|it| Effect::Close(it, Farewell::Replaced));
+    let answer = RelayMessage::AuthOk { paired: peer.is_some(), daily_quota_bytes, daily_used_bytes };
+    let told = peer.map(|it| Effect::Tell(it, RelayMessage::Status { online: true }));
+    replaced.into_iter().chain([Effect::Tell(connection, answer)]).chain(told).collect()
+}
+
+/// What leaving comes to.
+fn left(peer: Option<u32>) -> Vec<Effect<u32>> {
+    peer.map(|it| Effect::Tell(it, RelayMessage::Status { online: false })).into_iter().collect()
+}
+
+fn code(verdict: Effect<u32>) -> Option<ErrorCode> {
     match verdict {
-        Verdict::Refuse(Refusal { code, .. }) => Some(code),
+        Effect::Refuse(Refusal { code, .. }) => Some(code),
         _ => None,
     }
 }
@@ -78,14 +102,14 @@ fn a_type_that_may_not_be_sent_is_refused_before_the_rate_is_looked_at() {
 #[test]
 fn the_rate_comes_before_offline_and_offline_before_the_quota() {
     let mut session = session(Limits { agent_per_minute: 2, daily_quota_bytes: 5, ..UNLIMITED });
-    let _ = session.join(Agent, AGENT);
+    let _ = join(&mut session, Agent, AGENT);
     // Over the quota too, which is not told while nobody would have got it.
     assert_eq!(code(send(&mut session, Agent, Kind::Other)), Some(PeerOffline));
-    let _ = session.join(Phone, PHONE);
+    let _ = join(&mut session, Phone, PHONE);
     assert_eq!(code(send(&mut session, Agent, Kind::Other)), Some(DailyQuotaExceeded));
     // Both were counted against the rate.
     assert_eq!(code(send(&mut session, Agent, Kind::Other)), Some(RateLimited));
-    let _ = session.leave(Phone, PHONE);
+    let _ = session.leave(PHONE);
     assert_eq!(code(send(&mut session, Agent, Kind::Other)), Some(RateLimited));
     assert_eq!(session.take_unreported(), 0);
 }
@@ -95,15 +119,16 @@ fn a_role_has_its_burst_and_is_then_told_when_the_next_one_passes() {
     for (role, to, burst, interval_ms) in [(Phone, AGENT, 30, 2000), (Agent, PHONE, 120, 500)] {
         let mut session = paired(Limits::default());
         for _ in 0..burst {
-            assert_eq!(send(&mut session, role, Kind::Other), Verdict::Forward(to));
+            assert_eq!(send(&mut session, role, Kind::Other), Effect::Forward(to));
         }
-        let Verdict::Refuse(refusal) = send(&mut session, role, Kind::Other) else { panic!("over the rate") };
+        let Effect::Refuse(refusal) = send(&mut session, role, Kind::Other) else { panic!("over the rate") };
         assert_eq!((refusal.code, refusal.retry_after_ms), (RateLimited, Some(interval_ms)));
+        let from = session.connections(role).next().unwrap();
         let later = START + Duration::from_millis(interval_ms);
         let early = later - Duration::from_millis(1);
-        assert_eq!(code(session.handle_message(early, NOON, role, Kind::Other, 10)), Some(RateLimited));
-        assert_eq!(session.handle_message(later, NOON, role, Kind::Other, 10), Verdict::Forward(to));
-        assert_eq!(code(session.handle_message(later, NOON, role, Kind::Other, 10)), Some(RateLimited));
+        assert_eq!(code(session.handle_message(early, NOON, from, Kind::Other, 10)), Some(RateLimited));
+        assert_eq!(session.handle_message(later, NOON, from, Kind::Other, 10), Effect::Forward(to));
+        assert_eq!(code(session.handle_message(later, NOON, from, Kind::Other, 10)), Some(RateLimited));
     }
 }
 
@@ -113,8 +138,8 @@ fn key_exchange_counts_like_any_other_message_and_so_does_chat_done() {
     let peeked = crate::proto::envelope::peek(br#"{"type":"key_exchange","payload":{}}"#).unwrap();
     assert_eq!(peeked.kind, Kind::Other);
     let mut session = paired(Limits { agent_per_minute: 2, ..UNLIMITED });
-    assert_eq!(send(&mut session, Agent, peeked.kind), Verdict::Forward(PHONE));
-    assert_eq!(send(&mut session, Agent, Kind::Done), Verdict::Forward(PHONE));
+    assert_eq!(send(&mut session, Agent, peeked.kind), Effect::Forward(PHONE));
+    assert_eq!(send(&mut session, Agent, Kind::Done), Effect::Forward(PHONE));
     assert_eq!(code(send(&mut session, Agent, peeked.kind)), Some(RateLimited));
 }
 
@@ -125,40 +150,41 @@ fn ping_and_pong_and_auth_count_against_nothing() {
     let mut session = paired(limits);
     for role in [Phone, Agent] {
         for _ in 0..10 {
-            assert_eq!(send(&mut session, role, Kind::Ping), Verdict::Pong);
-            assert_eq!(send(&mut session, role, Kind::Pong), Verdict::Ignore);
+            let from = session.connections(role).next().unwrap();
+            assert_eq!(send(&mut session, role, Kind::Ping), Effect::Tell(from, RelayMessage::Pong));
+            assert_eq!(send(&mut session, role, Kind::Pong), Effect::Nothing);
             assert_eq!(code(send(&mut session, role, Kind::Auth)), Some(InvalidMessage));
         }
     }
     assert_eq!((session.used(NOON).day_bytes, session.take_unreported()), (0, 0));
-    assert_eq!(send(&mut session, Phone, Kind::Other), Verdict::Forward(AGENT), "rate and quota are untouched");
+    assert_eq!(send(&mut session, Phone, Kind::Other), Effect::Forward(AGENT), "rate and quota are untouched");
 }
 
 #[test]
 fn a_ping_is_answered_whether_or_not_anyone_is_there_and_whatever_is_used_up() {
     let mut session = session(Limits { phone_per_minute: 1, daily_quota_bytes: 1, ..UNLIMITED });
-    let _ = session.join(Phone, PHONE);
+    let _ = join(&mut session, Phone, PHONE);
     assert_eq!(code(send(&mut session, Phone, Kind::Other)), Some(PeerOffline));
     assert_eq!(code(send(&mut session, Phone, Kind::Other)), Some(RateLimited));
-    assert_eq!(send(&mut session, Phone, Kind::Ping), Verdict::Pong);
+    assert_eq!(send(&mut session, Phone, Kind::Ping), Effect::Tell(PHONE, RelayMessage::Pong));
 }
 
 #[test]
 fn streams_have_a_limit_of_their_own_and_wait_for_it_and_a_wait_takes_nothing() {
     let mut session = paired(Limits { agent_per_minute: 1, stream_per_second: 100, ..UNLIMITED });
     for _ in 0..200 {
-        assert_eq!(send(&mut session, Agent, Kind::Stream), Verdict::Forward(PHONE));
+        assert_eq!(send(&mut session, Agent, Kind::Stream), Effect::Forward(PHONE));
     }
     let used = session.used(NOON);
     // Asking again and again does not put the next one off, and is not charged.
     for _ in 0..1000 {
-        assert_eq!(send(&mut session, Agent, Kind::Stream), Verdict::Later(Duration::from_millis(10)));
+        assert_eq!(send(&mut session, Agent, Kind::Stream), Effect::Later(Duration::from_millis(10)));
     }
     assert_eq!((session.used(NOON), session.take_unreported()), (used, 2000));
     let later = START + Duration::from_millis(10);
-    assert_eq!(session.handle_message(later, NOON, Agent, Kind::Stream, 10), Verdict::Forward(PHONE));
-    assert_eq!(session.handle_message(later, NOON, Agent, Kind::Stream, 10), Verdict::Later(Duration::from_millis(10)));
-    assert_eq!(send(&mut session, Agent, Kind::Other), Verdict::Forward(PHONE), "the messages' own rate is untouched");
+    assert_eq!(session.handle_message(later, NOON, AGENT, Kind::Stream, 10), Effect::Forward(PHONE));
+    assert_eq!(session.handle_message(later, NOON, AGENT, Kind::Stream, 10), Effect::Later(Duration::from_millis(10)));
+    assert_eq!(send(&mut session, Agent, Kind::Other), Effect::Forward(PHONE), "the messages' own rate is untouched");
     assert_eq!(code(send(&mut session, Agent, Kind::Other)), Some(RateLimited));
 }
 
@@ -166,32 +192,33 @@ fn streams_have_a_limit_of_their_own_and_wait_for_it_and_a_wait_takes_nothing() 
 fn rates_belong_to_token_and_role_so_a_reconnect_does_not_refill_them() {
     let mut session = paired(Limits { phone_per_minute: 3, agent_per_minute: 3, stream_per_second: 1, ..UNLIMITED });
     for _ in 0..3 {
-        assert_eq!(send(&mut session, Phone, Kind::Other), Verdict::Forward(AGENT));
-        assert_eq!(send(&mut session, Agent, Kind::Other), Verdict::Forward(PHONE));
+        assert_eq!(send(&mut session, Phone, Kind::Other), Effect::Forward(AGENT));
+        assert_eq!(send(&mut session, Agent, Kind::Other), Effect::Forward(PHONE));
     }
     for _ in 0..2 {
-        assert_eq!(send(&mut session, Agent, Kind::Stream), Verdict::Forward(PHONE));
+        assert_eq!(send(&mut session, Agent, Kind::Stream), Effect::Forward(PHONE));
     }
-    assert!(session.leave(Phone, PHONE).is_some() && session.leave(Agent, AGENT).is_some() && session.is_empty());
-    let _ = session.join(Agent, 12);
-    let _ = session.join(Phone, 11);
+    assert_eq!((session.leave(PHONE), session.leave(AGENT)), (left(Some(AGENT)), left(None)));
+    assert_eq!(session.presence(), Presence::Empty);
+    let _ = join(&mut session, Agent, 12);
+    let _ = join(&mut session, Phone, 11);
     assert_eq!(code(send(&mut session, Phone, Kind::Other)), Some(RateLimited));
     assert_eq!(code(send(&mut session, Agent, Kind::Other)), Some(RateLimited));
-    assert!(matches!(send(&mut session, Agent, Kind::Stream), Verdict::Later(_)));
+    assert!(matches!(send(&mut session, Agent, Kind::Stream), Effect::Later(_)));
 }
 
 #[test]
 fn one_roles_rate_leaves_the_others_alone() {
     let mut session = paired(Limits { phone_per_minute: 1, agent_per_minute: 1, ..UNLIMITED });
-    assert_eq!(send(&mut session, Phone, Kind::Other), Verdict::Forward(AGENT));
+    assert_eq!(send(&mut session, Phone, Kind::Other), Effect::Forward(AGENT));
     assert_eq!(code(send(&mut session, Phone, Kind::Other)), Some(RateLimited));
-    assert_eq!(send(&mut session, Agent, Kind::Other), Verdict::Forward(PHONE));
+    assert_eq!(send(&mut session, Agent, Kind::Other), Effect::Forward(PHONE));
 }
 
 #[test]
 fn other_limits_are_in_force_from_the_next_message_on() {
     let mut session = paired(Limits { phone_per_minute: 1, ..UNLIMITED });
-    assert_eq!(send(&mut session, Phone, Kind::Other), Verdict::Forward(AGENT));
+    assert_eq!(send(&mut session, Phone, Kind::Other), Effect::Forward(AGENT));
     assert_eq!(code(send(&mut session, Phone, Kind::Other)), Some(RateLimited));
     session.set_policy(Rc::new(Policy::new(Limits { daily_quota_bytes: 15, ..UNLIMITED })));
     assert_eq!(code(send(&mut session, Phone, Kind::Other)), Some(DailyQuotaExceeded), "10 of 15 are used");
@@ -200,16 +227,16 @@ fn other_limits_are_in_force_from_the_next_message_on() {
 #[test]
 fn a_second_join_replaces_the_first_whose_leave_is_then_no_offline() {
     let mut session = session(UNLIMITED);
-    assert_eq!(session.join(Phone, 1), Joined { replaced: None, peer: None });
-    assert_eq!(session.join(Agent, 2), Joined { replaced: None, peer: Some(1) });
-    assert_eq!(session.join(Phone, 3), Joined { replaced: Some(1), peer: Some(2) });
-    assert_eq!(session.leave(Phone, 1), None);
-    assert_eq!(session.connection(Phone), Some(3));
-    assert_eq!(send(&mut session, Agent, Kind::Other), Verdict::Forward(3));
-    assert_eq!(session.leave(Phone, 3), Some(Left { peer: Some(2) }));
-    assert_eq!(session.leave(Phone, 3), None, "once");
-    assert_eq!(session.leave(Agent, 2), Some(Left { peer: None }));
-    assert!(session.is_empty());
+    assert_eq!(join(&mut session, Phone, 1), joined(1, None, None, (0, 0)));
+    assert_eq!(join(&mut session, Agent, 2), joined(2, None, Some(1), (0, 0)));
+    assert_eq!(join(&mut session, Phone, 3), joined(3, Some(1), Some(2), (0, 0)));
+    assert_eq!(session.leave(1), []);
+    assert_eq!(session.connections(Phone).collect::<Vec<_>>(), [3]);
+    assert_eq!(send(&mut session, Agent, Kind::Other), Effect::Forward(3));
+    assert_eq!(session.leave(3), left(Some(2)));
+    assert_eq!(session.leave(3), [], "once");
+    assert_eq!(session.leave(2), left(None));
+    assert_eq!(session.presence(), Presence::Empty);
 }
 
 #[test]
@@ -237,16 +264,16 @@ fn a_used_up_quota_is_told_with_the_time_to_the_end_of_the_utc_day_or_month() {
     ] {
         let mut session = paired(limits);
         // Both roles draw on the one quota of the token.
-        assert_eq!(session.handle_message(START, unix_ms, Phone, Kind::Other, 10), Verdict::Forward(AGENT));
-        assert_eq!(session.handle_message(START, unix_ms, Agent, Kind::Stream, 10), Verdict::Forward(PHONE));
-        let refused = session.handle_message(START, unix_ms, Phone, Kind::Other, 6);
-        let Verdict::Refuse(refusal) = refused else { panic!("{refused:?}") };
+        assert_eq!(session.handle_message(START, unix_ms, PHONE, Kind::Other, 10), Effect::Forward(AGENT));
+        assert_eq!(session.handle_message(START, unix_ms, AGENT, Kind::Stream, 10), Effect::Forward(PHONE));
+        let refused = session.handle_message(START, unix_ms, PHONE, Kind::Other, 6);
+        let Effect::Refuse(refusal) = refused else { panic!("{refused:?}") };
         assert_eq!((refusal.code, refusal.retry_after_ms), (code, Some(retry_after_ms)));
         // What is refused costs nothing, so a smaller one passes, to the last byte.
-        assert_eq!(session.handle_message(START, unix_ms, Phone, Kind::Other, 5), Verdict::Forward(AGENT));
+        assert_eq!(session.handle_message(START, unix_ms, PHONE, Kind::Other, 5), Effect::Forward(AGENT));
         let next = unix_ms + retry_after_ms;
-        assert!(matches!(session.handle_message(START, next - 1, Phone, Kind::Other, 1), Verdict::Refuse(_)));
-        assert_eq!(session.handle_message(START, next, Phone, Kind::Other, 25), Verdict::Forward(AGENT));
+        assert!(matches!(session.handle_message(START, next - 1, PHONE, Kind::Other, 1), Effect::Refuse(_)));
+        assert_eq!(session.handle_message(START, next, PHONE, Kind::Other, 25), Effect::Forward(AGENT));
         assert_eq!(session.take_unreported(), 50);
     }
 }
@@ -256,10 +283,10 @@ fn what_was_used_before_the_session_began_counts() {
     let used = Used { day: day_of(NOON), month: month_of(NOON), day_bytes: 95, month_bytes: 95 };
     let policy = Rc::new(Policy::new(Limits { daily_quota_bytes: 100, ..UNLIMITED }));
     let mut session = Session::new(policy, used);
-    let _ = session.join(Phone, PHONE);
-    let _ = session.join(Agent, AGENT);
+    let _ = join(&mut session, Phone, PHONE);
+    let _ = join(&mut session, Agent, AGENT);
     assert_eq!(code(send(&mut session, Phone, Kind::Other)), Some(DailyQuotaExceeded));
-    assert_eq!(session.handle_message(START, NOON, Phone, Kind::Other, 5), Verdict::Forward(AGENT));
+    assert_eq!(session.handle_message(START, NOON, PHONE, Kind::Other, 5), Effect::Forward(AGENT));
     assert_eq!(session.take_unreported(), 5, "what was used before was reported before");
     assert_eq!(session.used(u64::from(first_day_of_month(month_of(NOON) + 1)) * DAY_MS).day_bytes, 0);
 }
@@ -317,11 +344,15 @@ const MODEL_LIMITS: Limits = Limits {
 };
 
 impl Model {
+    fn forwarded_on(&self, day: u32) -> u64 {
+        self.forwarded.iter().filter(|&&(at, _)| day_of(at) == day).map(|&(_, bytes)| bytes).sum()
+    }
+
     fn check_message(
         &mut self,
         (now, unix_ms): (Duration, u64),
         (role, kind, bytes): (Role, Kind, u64),
-        verdict: Verdict<u32>,
+        verdict: Effect<u32>,
     ) -> Result<(), TestCaseError> {
         let peer = self.present[role.peer() as usize];
         let (per_window, window) = match (role, kind) {
@@ -341,19 +372,25 @@ impl Model {
             && month_bytes + bytes <= MODEL_LIMITS.monthly_quota_bytes;
         let may_send = !(role == Phone && matches!(kind, Kind::Stream | Kind::Done));
         match verdict {
-            Verdict::Pong => prop_assert_eq!(kind, Kind::Ping),
-            Verdict::Ignore => prop_assert_eq!(kind, Kind::Pong),
-            Verdict::Later(wait) => {
+            Effect::Tell(to, message) => {
+                prop_assert_eq!(
+                    (kind, message, Some(to)),
+                    (Kind::Ping, RelayMessage::Pong, self.present[role as usize])
+                );
+            }
+            Effect::Close(..) => prop_assert!(false, "a message closes nobody"),
+            Effect::Nothing => prop_assert_eq!(kind, Kind::Pong),
+            Effect::Later(wait) => {
                 prop_assert!(kind == Kind::Stream && role == Agent && !wait.is_zero());
                 prop_assert!(takes.len() >= burst, "waited with {} of {} taken", takes.len(), burst);
             }
-            Verdict::Forward(to) => {
+            Effect::Forward(to) => {
                 prop_assert!(may_send && fits);
                 prop_assert_eq!(Some(to), peer);
                 takes.push(now);
                 self.forwarded.push((unix_ms, bytes));
             }
-            Verdict::Refuse(Refusal { code, retry_after_ms, .. }) => match code {
+            Effect::Refuse(Refusal { code, retry_after_ms, .. }) => match code {
                 InvalidMessage => {
                     prop_assert!(!may_send || matches!(kind, Kind::Auth | Kind::AuthReserved | Kind::Status));
                 }
@@ -393,11 +430,14 @@ proptest! {
                     if model.present[role as usize] == Some(id) {
                         continue;
                     }
-                    let expected = Joined {
-                        replaced: model.present[role as usize].replace(id),
-                        peer: model.present[role.peer() as usize],
-                    };
-                    prop_assert_eq!(session.join(role, id), expected);
+                    let replaced = model.present[role as usize].replace(id);
+                    let used_bytes = model.forwarded_on(day_of(unix_ms));
+                    let expected = joined(id, replaced, model.present[role.peer() as usize], (10_000, used_bytes));
+                    prop_assert_eq!(session.join(Member::new(id, role, 0, now), unix_ms), expected);
+                    if let Some(replaced) = replaced {
+                        prop_assert!(session.member(replaced).is_some(), "until it has left");
+                        prop_assert_eq!(session.leave(replaced), []);
+                    }
                 }
                 Operation::Leave(role, id) => {
                     let id = id * 2 + role as u32;
@@ -405,13 +445,17 @@ proptest! {
                     if was_there {
                         model.present[role as usize] = None;
                     }
-                    let expected = was_there.then_some(Left { peer: model.present[role.peer() as usize] });
-                    prop_assert_eq!(session.leave(role, id), expected);
+                    let peer = model.present[role.peer() as usize];
+                    prop_assert_eq!(session.leave(id), left(peer.filter(|_| was_there)));
                 }
                 Operation::Message { role, kind, bytes, after } => {
                     now += after;
                     unix_ms += after.as_millis() as u64;
-                    let verdict = session.handle_message(now, unix_ms, role, kind, bytes);
+                    let Some(from) = model.present[role as usize] else {
+                        prop_assert_eq!(session.handle_message(now, unix_ms, 99, kind, bytes), Effect::Nothing);
+                        continue;
+                    };
+                    let verdict = session.handle_message(now, unix_ms, from, kind, bytes);
                     model.check_message((now, unix_ms), (role, kind, bytes), verdict)?;
                 }
                 Operation::Report { taken } => {
@@ -423,8 +467,10 @@ proptest! {
                     }
                 }
             }
-            prop_assert_eq!([session.connection(Phone), session.connection(Agent)], model.present);
-            prop_assert_eq!(session.is_empty(), model.present == [None, None]);
+            let present = Role::ALL.map(|role| session.connections(role).collect::<Vec<_>>());
+            prop_assert_eq!(present, model.present.map(|it| it.into_iter().collect::<Vec<_>>()));
+            let expected = [Presence::Empty, Presence::Waiting, Presence::Paired];
+            prop_assert_eq!(session.presence(), expected[model.present.iter().flatten().count()]);
         }
         let forwarded: u64 = model.forwarded.iter().map(|&(_, bytes)| bytes).sum();
         prop_assert_eq!(model.reported_bytes + session.take_unreported(), forwarded);
@@ -440,4 +486,20 @@ fn what_the_relay_answers_itself_has_a_rate_of_its_own_for_each_role() {
     assert_eq!(session.charge_answer(now, Role::Phone), Err(Duration::from_millis(10)));
     assert_eq!(session.charge_answer(now, Role::Agent), Ok(()));
     assert_eq!(session.charge_answer(now + Duration::from_millis(10), Role::Phone), Ok(()));
+}
+
+#[test]
+fn any_number_of_phones_may_be_there_and_the_agent_hears_of_the_last_one_to_leave() {
+    let mut members = super::members::Members::default();
+    for phone in 10..20 {
+        members.insert(Member::new(phone, Phone, 0, START));
+    }
+    members.insert(Member::new(AGENT, Agent, 0, START));
+    assert_eq!((members.of(Phone).count(), members.of(Agent).count()), (10, 1));
+    for phone in 10..20 {
+        assert_eq!(members.presence(), Presence::Paired);
+        assert_eq!(members.remove(phone).map(|member| member.connection), Some(phone));
+        assert!(members.get(phone).is_none() && members.remove(phone).is_none());
+    }
+    assert_eq!(members.presence(), Presence::Waiting);
 }

@@ -6,6 +6,7 @@ use super::connection::Early;
 use super::mutation::{Mutation, is_made};
 use crate::proto::token::{Role, TokenKey};
 use crate::ring::{Conn, Net};
+use crate::session::Member;
 use crate::telemetry::summed::{Capped, Summed};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -14,28 +15,6 @@ use std::time::Duration;
 const LINES_A_SECOND: u32 = 100;
 /// How often what can be repeated at will is said.
 const FLOOD_PERIOD: Duration = Duration::from_secs(10);
-
-/// What a connection's last line says of it.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Span {
-    /// Its serial number on this shard.
-    conn: u64,
-    /// When it authenticated, since the shard started.
-    since: Duration,
-    /// Forwarded from it.
-    messages: u64,
-    /// Their payload.
-    bytes: u64,
-}
-
-impl Span {
-    /// One more message of it was forwarded.
-    #[inline]
-    pub(super) fn forwarded(&mut self, bytes: u64) {
-        self.messages += 1;
-        self.bytes += bytes;
-    }
-}
 
 /// The places that log.
 pub(super) struct ConnectionLog {
@@ -62,27 +41,27 @@ impl Default for ConnectionLog {
 }
 
 impl<N: Net> Shard<N> {
-    /// A connection has authenticated: what its last line will need.
-    pub(super) fn log_opened(&mut self, early: &Early, key: TokenKey, role: Role) -> Span {
+    /// A connection has authenticated.
+    pub(super) fn log_opened(&mut self, early: &Early, key: TokenKey, role: Role) {
         if self.log.opened.handle_event() {
             let (conn, address) = (early.serial, early.address);
             tracing::info!(shard = self.id, conn, token = %key.id(), role = role.name(), %address, "opened");
         }
-        Span { conn: early.serial, since: self.clock.now(), ..Span::default() }
     }
 
     /// A connection ends.
     pub(super) fn log_end(&mut self, conn: Conn, reason: CloseReason) {
         self.counters.closed.add(reason.label(), 1 + u64::from(is_made(Mutation::CountedTwice)));
         let connection = &self.connections[conn];
-        let (role, code) = (connection.role, reason.code());
-        let Some(live) = self.tokens.session(connection.session) else {
+        let code = reason.code();
+        let live = self.tokens.session(connection.session);
+        let Some((live, member)) = live.and_then(|live| Some((live, live.session.member(conn)?))) else {
             let conn = connection.early.as_ref().map(|early| early.serial);
             tracing::debug!(shard = self.id, conn, reason = reason.text(), code, "closed before authentication");
             return;
         };
         if self.log.closed.handle_event() {
-            let Span { conn, since, messages, bytes } = live.spans[role as usize];
+            let Member { serial: conn, role, since, messages, bytes, .. } = *member;
             let seconds = self.clock.now().saturating_sub(since).as_secs();
             let (token, reason) = (live.key().id(), reason.label());
             let role = role.name();

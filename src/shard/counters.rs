@@ -6,8 +6,9 @@
 use super::Shard;
 use super::close::CloseReason;
 use crate::api;
-use crate::proto::token::Role;
+use crate::proto::token::{ByRole, Role};
 use crate::ring::{Buffers, Conn, Counts, Net};
+use crate::session::Presence;
 use crate::session::message::ErrorCode;
 use crate::telemetry::metrics::{Histogram, LabelCounts};
 use crate::telemetry::process::thread_cpu;
@@ -60,10 +61,10 @@ pub struct Flow {
 /// A shard's counts and, where it says so, what was found when they were published.
 #[derive(Clone, Copy, Debug)]
 pub struct Counters {
-    /// By `Role as usize` of the sender.
-    pub flows: [Flow; 2],
+    /// By the role of the sender.
+    pub flows: ByRole<Flow>,
     /// Forwarded behind others, because the receiver's socket was full. As above.
-    pub delayed: [u64; 2],
+    pub delayed: ByRole<u64>,
     /// Forwarded in this turn and not queued yet.
     fresh: u64,
     /// Queued in this turn toward sockets that take it at once.
@@ -90,8 +91,8 @@ pub struct Counters {
     pub accepted: u64,
     /// Failures to accept.
     pub accept_errors: u64,
-    /// Authenticated connections, by `Role as usize`.
-    pub authenticated: [u64; 2],
+    /// Authenticated connections.
+    pub authenticated: ByRole<u64>,
     /// Connections moved to another shard.
     pub moved: u64,
     /// Connections that should have been moved to a shard whose queue was full.
@@ -100,8 +101,8 @@ pub struct Counters {
     pub high_water: [u64; 2],
     /// Messages that had to wait for memory.
     pub budget_waits: u64,
-    /// Open connections now, by `Role as usize`.
-    pub open: [u64; 2],
+    /// Open connections now.
+    pub open: ByRole<u64>,
     /// Closing connections now.
     pub closing: u64,
     /// Sessions now in which both are there.
@@ -137,7 +138,7 @@ impl Default for Counters {
         refused.add(FULL, 0);
         Self {
             flows: Default::default(),
-            delayed: [0; 2],
+            delayed: ByRole::default(),
             fresh: 0,
             turn: 0,
             forward: Histogram::default(),
@@ -151,12 +152,12 @@ impl Default for Counters {
             responses: LabelCounts::new(&["1xx", "2xx", "3xx", "4xx", "5xx"]),
             accepted: 0,
             accept_errors: 0,
-            authenticated: [0; 2],
+            authenticated: ByRole::default(),
             moved: 0,
             not_moved: 0,
             high_water: [0; 2],
             budget_waits: 0,
-            open: [0; 2],
+            open: ByRole::default(),
             closing: 0,
             paired: 0,
             waiting: 0,
@@ -187,7 +188,7 @@ impl Counters {
     pub(super) fn queued(&mut self, role: Role, behind: bool) {
         let fresh = std::mem::take(&mut self.fresh);
         if behind {
-            self.delayed[role as usize] += fresh;
+            self.delayed[role] += fresh;
         } else {
             self.turn += fresh;
         }
@@ -215,7 +216,7 @@ impl Counters {
     /// What became of a message.
     #[inline]
     pub(super) fn count(&mut self, role: Role, outcome: Outcome, bytes: usize) {
-        let flow = &mut self.flows[role as usize];
+        let flow = &mut self.flows[role];
         flow.messages[outcome as usize] += 1;
         flow.bytes[outcome as usize] += bytes as u64;
     }
@@ -237,28 +238,18 @@ impl Counters {
         self.responses.add(class, 1);
     }
 
-    /// Somebody joined a session; `replaced`: in the place of another, `peer`: whom they found there.
-    pub(super) fn joined(&mut self, role: Role, replaced: bool, peer: bool) {
-        self.open[role as usize] += 1;
-        self.authenticated[role as usize] += 1;
-        match (replaced, peer) {
-            (true, _) => {}
-            (false, true) => {
-                self.waiting -= 1;
-                self.paired += 1;
-            }
-            (false, false) => self.waiting += 1,
-        }
+    /// A connection joined a session.
+    pub(super) fn joined(&mut self, role: Role) {
+        self.open[role] += 1;
+        self.authenticated[role] += 1;
     }
 
-    /// A session's connection left it; `peer`: who stays.
-    pub(super) fn parted(&mut self, peer: bool) {
-        if peer {
-            self.paired -= 1;
-            self.waiting += 1;
-        } else {
-            self.waiting -= 1;
-        }
+    /// A session's presence has changed, or not.
+    pub(super) fn presence_changed(&mut self, before: Presence, after: Presence) {
+        self.paired += u64::from(after == Presence::Paired);
+        self.paired -= u64::from(before == Presence::Paired);
+        self.waiting += u64::from(after == Presence::Waiting);
+        self.waiting -= u64::from(before == Presence::Waiting);
     }
 }
 
@@ -304,20 +295,20 @@ mod tests {
         counters.queued(Role::Agent, true);
         counters.end_turn(Duration::from_micros(20));
         counters.end_turn(Duration::from_secs(1));
-        assert_eq!((counters.forward.count(), counters.delayed), (2, [0, 1]));
-        assert_eq!((counters.flows[0].messages[0], counters.flows[0].bytes[0]), (2, 150));
+        assert_eq!((counters.forward.count(), counters.delayed), (2, ByRole { phone: 0, agent: 1 }));
+        assert_eq!((counters.flows.phone.messages[0], counters.flows.phone.bytes[0]), (2, 150));
     }
 
     #[test]
     fn sessions_are_paired_while_both_are_there() {
         let mut counters = Counters::default();
-        counters.joined(Role::Agent, false, false);
-        counters.joined(Role::Phone, false, true);
-        counters.joined(Role::Phone, true, true);
+        counters.presence_changed(Presence::Empty, Presence::Waiting);
+        counters.presence_changed(Presence::Waiting, Presence::Paired);
+        counters.presence_changed(Presence::Paired, Presence::Paired);
         assert_eq!((counters.paired, counters.waiting), (1, 0));
-        counters.parted(true);
+        counters.presence_changed(Presence::Paired, Presence::Waiting);
         assert_eq!((counters.paired, counters.waiting), (0, 1));
-        counters.parted(false);
+        counters.presence_changed(Presence::Waiting, Presence::Empty);
         assert_eq!((counters.paired, counters.waiting), (0, 0));
     }
 }

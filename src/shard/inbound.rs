@@ -25,6 +25,14 @@ use std::ops::Range;
 /// Room in front of a payload for the header it leaves with.
 const HEADROOM: usize = frame::header_bytes(u64::MAX);
 
+/// Whole frames that lie behind each other in one piece of memory, as they are to be sent.
+#[derive(Default)]
+struct Run {
+    bytes: Range<usize>,
+    /// Whom they are for; `None`: there are none.
+    to: Option<Conn>,
+}
+
 /// Why a run of whole frames ended.
 enum RunEnd {
     /// The frame at this offset does not go the short way.
@@ -87,7 +95,7 @@ impl<N: Net> Shard<N> {
                 chunk.advance(used);
                 continue;
             }
-            let mut run = 0..0;
+            let mut run = Run::default();
             let end = self.read_run(conn, &mut chunk, &mut run, share);
             let rest_at = match end {
                 RunEnd::Other(at) | RunEnd::Stop(at) => at,
@@ -100,7 +108,7 @@ impl<N: Net> Shard<N> {
                 }
                 return;
             }
-            if run.end == 0 {
+            if run.to.is_none() {
                 chunk.advance(rest_at);
             } else {
                 let front = chunk.split_to(rest_at);
@@ -114,7 +122,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Reads whole frames and gathers those that are to be forwarded in `run`.
-    fn read_run(&mut self, conn: Conn, chunk: &mut Chunk, run: &mut Range<usize>, share: &mut Share) -> RunEnd {
+    fn read_run(&mut self, conn: Conn, chunk: &mut Chunk, run: &mut Run, share: &mut Share) -> RunEnd {
         let bytes = chunk.as_mut_slice();
         let limit = self.message_bytes_max(conn);
         let in_message = self.connections[conn].inbox.as_ref().is_some_and(|inbox| inbox.partial.is_some());
@@ -147,7 +155,7 @@ impl<N: Net> Shard<N> {
             share.take_frame(payload.len());
             // The header that it leaves with is at least four bytes shorter than the one it came with, so it always fits
             // between the run so far and the payload.
-            let start = match run.end {
+            let start = match run.bytes.end {
                 0 => payload.start,
                 end => end + frame::header_bytes(payload_bytes),
             };
@@ -169,11 +177,16 @@ impl<N: Net> Shard<N> {
                 (step, message)
             };
             match step {
-                Step::Forward(opcode) => {
+                Step::Forward(opcode, to) => {
                     self.connections[conn].bulk = false;
                     let header_start = start - frame::header_bytes(payload_bytes);
                     frame::write_header(&mut bytes[header_start..], true, opcode, payload_bytes);
-                    *run = if run.end == 0 { header_start } else { run.start }..start + length;
+                    debug_assert!(
+                        run.to.is_none_or(|it| it == to),
+                        "nobody joins or leaves between two frames of a chunk"
+                    );
+                    run.bytes = if run.to.is_none() { header_start } else { run.bytes.start }..start + length;
+                    run.to = Some(to);
                 }
                 Step::Done => {}
                 Step::Wait(wait) => {
@@ -191,21 +204,17 @@ impl<N: Net> Shard<N> {
     }
 
     /// Queues a run of frames for whom they are meant.
-    fn forward_run(&mut self, conn: Conn, mut chunk: Chunk, run: Range<usize>) {
-        if run.end == 0 {
-            return;
-        }
-        chunk.narrow(run);
+    fn forward_run(&mut self, conn: Conn, mut chunk: Chunk, run: Run) {
+        let Some(to) = run.to else { return };
+        chunk.narrow(run.bytes);
         if let Chunk::Owned(buf) = &mut chunk
             && buf.reserved_bytes() == 0
         {
             buf.reserve_more(self.budget.charge(buf.as_slice().len()));
         }
-        if let Some(to) = self.receiver(conn) {
-            self.count_queued(conn, to);
-            let pushed = self.push(to, chunk);
-            self.mind_pressure(conn, to, pushed);
-        }
+        self.count_queued(conn, to);
+        let pushed = self.push(to, chunk);
+        self.mind_pressure(conn, to, pushed);
     }
 
     /// Begins a frame that does not go the short way: bytes that it used.
@@ -417,12 +426,10 @@ impl<N: Net> Shard<N> {
         peek: impl for<'a> FnOnce(&'a [u8]) -> Result<envelope::Envelope<'a>, envelope::Invalid>,
     ) {
         match self.handle_message(conn, opcode, buf.as_slice(), peek) {
-            Step::Forward(opcode) => {
-                if let Some(to) = self.receiver(conn) {
-                    self.count_queued(conn, to);
-                    let pushed = self.push_message(to, buf, opcode);
-                    self.mind_pressure(conn, to, pushed);
-                }
+            Step::Forward(opcode, to) => {
+                self.count_queued(conn, to);
+                let pushed = self.push_message(to, buf, opcode);
+                self.mind_pressure(conn, to, pushed);
             }
             Step::Wait(wait) => {
                 self.inbox(conn).ready = Some((buf, opcode));
@@ -442,16 +449,6 @@ impl<N: Net> Shard<N> {
                 Some(live) => live.session.policy().limits.message_bytes_max,
                 None => self.settings.limits.message_bytes_max,
             },
-        }
-    }
-
-    /// Whom the connection's messages are for.
-    fn receiver(&self, conn: Conn) -> Option<Conn> {
-        let connection = &self.connections[conn];
-        match connection.phase() {
-            Phase::Echo => Some(conn),
-            _ if connection.session == NONE => None,
-            _ => self.tokens.session(connection.session)?.session.connection(connection.role.peer()),
         }
     }
 

@@ -98,12 +98,12 @@ impl<N: Net> Shard<N> {
     /// Whether a connection's peer has a share of the memory already, so that their token goes behind those that have none.
     fn peer_holds_memory(&self, conn: Conn) -> bool {
         let connection = &self.connections[conn];
-        let live = self.tokens.session(connection.session);
-        let peer = live.and_then(|live| live.session.connection(connection.role.peer()));
-        let Some(peer) = peer.and_then(|peer| self.connections.get(peer)) else { return false };
-        let partial = peer.inbox.as_ref().and_then(|inbox| inbox.partial.as_ref());
-        partial.is_some_and(Partial::holds_memory)
-            || self.outboxes.get(peer.outbox).is_some_and(|outbox| outbox.holds_memory())
+        let Some(live) = self.tokens.session(connection.session) else { return false };
+        live.session.connections(connection.role.peer()).filter_map(|peer| self.connections.get(peer)).any(|peer| {
+            let partial = peer.inbox.as_ref().and_then(|inbox| inbox.partial.as_ref());
+            partial.is_some_and(Partial::holds_memory)
+                || self.outboxes.get(peer.outbox).is_some_and(|outbox| outbox.holds_memory())
+        })
     }
 
     /// Lets those who wait for memory try again, in order, until one has to go on waiting. Tokens that hold none come first.

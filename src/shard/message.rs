@@ -10,13 +10,13 @@ use crate::proto::envelope::{self, Envelope, Invalid};
 use crate::proto::frame::{self, Opcode};
 use crate::ring::{Conn, Net};
 use crate::session::message::{ErrorCode, RelayMessage, frame_of};
-use crate::session::{Refusal, Verdict};
+use crate::session::{Effect, Refusal};
 use std::time::Duration;
 
 /// What is to be done with a whole message.
 pub(super) enum Step {
-    /// Send it on, as a message of this kind.
-    Forward(Opcode),
+    /// Send it on to this connection, as a message of this kind.
+    Forward(Opcode, Conn),
     /// It has been dealt with.
     Done,
     /// Keep it and read nothing more for that long.
@@ -42,7 +42,7 @@ impl<N: Net> Shard<N> {
             Phase::Echo if opcode == Opcode::Text && simdutf8::basic::from_utf8(message).is_err() => {
                 return Step::Close(CloseReason::NotUtf8);
             }
-            Phase::Echo => return Step::Forward(opcode),
+            Phase::Echo => return Step::Forward(opcode, conn),
             Phase::Auth => {
                 self.handle_first_message(conn, message);
                 return Step::Stop;
@@ -63,32 +63,25 @@ impl<N: Net> Shard<N> {
         };
         let (now, unix_ms) = (self.clock.now(), self.clock.unix_ms());
         let Some(live) = self.tokens.session_mut(connection.session) else { return Step::Stop };
-        match live.session.handle_message(now, unix_ms, role, envelope.kind, message.len() as u64) {
-            Verdict::Forward(_) => {
+        match live.session.handle_message(now, unix_ms, conn, envelope.kind, message.len() as u64) {
+            Effect::Forward(to) => {
                 let session = connection.session;
                 self.counters.forwarded(role, message.len());
-                self.tokens.note_forwarded(session, role, message.len() as u64);
-                Step::Forward(Opcode::Text)
+                self.tokens.note_use(session);
+                return Step::Forward(Opcode::Text, to);
             }
-            Verdict::Pong => {
-                self.counters.count(role, Outcome::Answered, message.len());
-                self.tell(conn, RelayMessage::Pong);
-                self.count_answer(conn);
-                Step::Done
-            }
-            Verdict::Ignore => {
-                self.counters.count(role, Outcome::Answered, message.len());
-                self.count_answer(conn);
-                Step::Done
-            }
-            Verdict::Later(wait) => Step::Wait(wait),
-            Verdict::Refuse(Refusal { code, message: text, retry_after_ms }) => {
+            Effect::Later(wait) => return Step::Wait(wait),
+            Effect::Refuse(Refusal { code, message: text, retry_after_ms }) => {
                 self.counters.message_refused(role, code, message.len());
                 self.tell(conn, RelayMessage::Error { code, message: text, retry_after_ms, reference: envelope.id });
-                self.count_answer(conn);
-                Step::Done
+            }
+            effect @ (Effect::Tell(..) | Effect::Close(..) | Effect::Nothing) => {
+                self.counters.count(role, Outcome::Answered, message.len());
+                self.apply(effect);
             }
         }
+        self.count_answer(conn);
+        Step::Done
     }
 
     #[cold]

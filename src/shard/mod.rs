@@ -30,6 +30,7 @@ mod connection_log;
 mod connections;
 pub mod counters;
 mod drain;
+mod effects;
 mod ending;
 pub mod guesses;
 pub mod handover;

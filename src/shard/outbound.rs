@@ -3,8 +3,10 @@
 use super::Shard;
 use super::close::CloseReason;
 use super::connection::{NONE, Pauses, Phase};
+use super::mutation::{Mutation, is_made};
 use super::outbox::{Outbox, Pushed};
 use crate::proto::frame::Opcode;
+use crate::proto::token::Role;
 use crate::ring::chunk::{Chunk, Outgoing, OwnedBuf};
 use crate::ring::{Conn, Net};
 use rustix::io::Errno;
@@ -232,12 +234,17 @@ impl<N: Net> Shard<N> {
         if connection.pauses.remove(Pauses::OWN) {
             self.readable.push(conn);
         }
-        let connection = &self.connections[conn];
-        let Some(live) = self.tokens.session(connection.session) else { return };
-        if let Some(filler) = live.session.connection(connection.role.peer())
-            && self.connections[filler].pauses.remove(Pauses::PEER)
-        {
-            self.readable.push(filler);
+        let (session, role) = (connection.session, connection.role);
+        self.relieve_peers(session, role);
+    }
+
+    /// An outbox of `role` in a session has room again, or is gone: the peers, who filled it, may be read again.
+    pub(super) fn relieve_peers(&mut self, session: u32, role: Role) {
+        let Some(live) = self.tokens.session(session) else { return };
+        for filler in live.session.connections(role.peer()) {
+            if self.connections[filler].pauses.remove(Pauses::PEER) && !is_made(Mutation::LostRelief) {
+                self.readable.push(filler);
+            }
         }
     }
 }

@@ -1,23 +1,21 @@
 //! The tokens that a shard owns, their sessions, and how connections join and leave them.
 
-use super::bounds::{JOIN_DELAY, JOINS_BURST, JOINS_PER_SECOND, LINGER, REPLACED_LINGERING};
+use super::bounds::{JOIN_DELAY, JOINS_BURST, JOINS_PER_SECOND};
 use super::close::CloseReason;
-use super::connection::{NONE, Pauses, Phase};
-use super::connection_log::Span;
+use super::connection::{NONE, Phase};
 use super::handover::Destination;
-use super::mutation::{Mutation, is_made};
 use super::{Settings, Shard};
 use crate::control::message::{Notice, Request, Usage};
+use crate::directory::{Slot, TokenEntry};
 use crate::proto::bucket::{Bucket, Rate};
 use crate::proto::limits::LimitsOverride;
 use crate::proto::owner::owner;
 use crate::proto::quota::{Used, day_of};
 use crate::proto::token::{Role, TokenHash, TokenKey};
 use crate::ring::{Conn, Net};
-use crate::session::directory::{Slot, TokenEntry};
 use crate::session::message::{ErrorCode, RelayMessage};
 use crate::session::policy::Policy;
-use crate::session::{Joined, Left, Session};
+use crate::session::{Member, Presence, Session};
 use serde::Deserialize;
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
@@ -56,11 +54,9 @@ pub(super) struct Live {
     /// The tick at which it may be forgotten, if nobody has come back; [`NONE`] while somebody is there.
     forget_at: u32,
     /// How often connections may be replaced and linger.
-    replacements: Bucket,
+    pub(super) replacements: Bucket,
     /// How often connections may authenticate.
     joins: Bucket,
-    /// By `Role as usize`: of the connections that are there, for their last line in the log.
-    pub(super) spans: [Span; 2],
 }
 
 impl Live {
@@ -86,31 +82,22 @@ impl Tokens {
         self.sessions.get_mut(index as usize)
     }
 
-    /// Notes that a session has forwarded a message of `role`.
-    pub(super) fn note_forwarded(&mut self, index: u32, role: Role, bytes: u64) {
-        let Some(live) = self.sessions.get_mut(index as usize) else { return };
-        live.spans[role as usize].forwarded(bytes);
-        live.note(index, &mut self.used);
-    }
-
     /// All sessions, those of them with somebody, those that may be forgotten, and those with bytes to report.
     #[cfg(test)]
     pub(super) fn sizes(&self) -> (usize, usize, usize, usize) {
-        let live = self.sessions.iter().filter(|(_, live)| !live.session.is_empty()).count();
+        let live = self.sessions.iter().filter(|(_, live)| live.session.presence() != Presence::Empty).count();
         (self.sessions.len(), live, self.empty_sessions.len(), self.used.len())
     }
 
     /// Sessions with both, and with one.
     #[cfg(test)]
     pub(super) fn pairs(&self) -> (usize, usize) {
-        let count =
-            |live: &Live| [Role::Phone, Role::Agent].iter().filter_map(|&it| live.session.connection(it)).count();
-        let with = |members| self.sessions.iter().filter(|(_, live)| count(live) == members).count();
-        (with(2), with(1))
+        let with = |presence| self.sessions.iter().filter(|(_, live)| live.session.presence() == presence).count();
+        (with(Presence::Paired), with(Presence::Waiting))
     }
 
     /// Notes that a session has bytes that are not reported.
-    fn note_use(&mut self, index: u32) {
+    pub(super) fn note_use(&mut self, index: u32) {
         if let Some(live) = self.sessions.get_mut(index as usize) {
             live.note(index, &mut self.used);
         }
@@ -205,55 +192,31 @@ impl<N: Net> Shard<N> {
         if joins.is_some_and(|rate| live.joins.try_take(self.clock.now(), &rate).is_err()) {
             return self.put_off(conn);
         }
-        let was_empty = live.session.is_empty();
-        let Joined { replaced, peer } = live.session.join(role, conn);
+        let serial = self.connections[conn].early.as_ref().map_or(0, |early| early.serial);
+        let before = live.session.presence();
+        let effects = live.session.join(Member::new(conn, role, serial, self.clock.now()), self.clock.unix_ms());
+        let after = live.session.presence();
         live.forget_at = NONE;
-        let daily_quota_bytes = live.session.policy().limits.daily_quota_bytes;
-        let daily_used_bytes = live.session.used(self.clock.unix_ms()).day_bytes;
         if let Some(entry) = self.shared.directory.entry(live.slot) {
             entry.set_online(role, Some(unix_sec as u32));
         }
-        if was_empty {
+        if before == Presence::Empty {
             self.shared.sessions.fetch_add(1, Relaxed);
         }
         self.shared.connections.fetch_add(1, Relaxed);
-        self.counters.joined(role, replaced.is_some(), peer.is_some());
+        self.counters.joined(role);
+        self.counters.presence_changed(before, after);
         let due = self.clock.tick_after(self.settings.ping_interval);
         self.transition(conn, Phase::Open);
         let connection = &mut self.connections[conn];
         (connection.session, connection.role, connection.due) = (session, role, due);
-        let mut span = Span::default();
         if let Some(early) = connection.early.take() {
-            span = self.log_opened(&early, key, role);
+            self.log_opened(&early, key, role);
             self.counters.auth.record(self.clock.instant().saturating_duration_since(early.since), 1);
             self.leave_unauthenticated(&early);
         }
         self.wheel.arm(conn, due);
-        if let Some(replaced) = replaced {
-            self.close(replaced, CloseReason::Replaced);
-            self.hurry_replaced(session, replaced);
-        }
-        // Not before the replaced one's last line has been written.
-        if let Some(live) = self.tokens.sessions.get_mut(session as usize) {
-            live.spans[role as usize] = span;
-        }
-        // The peer learns of the newcomer before anything of the newcomer can reach it, and its own next key exchange
-        // cannot overtake the newcomer's auth.ok, which is queued here and now (wire contract, Order).
-        self.tell(conn, RelayMessage::AuthOk { paired: peer.is_some(), daily_quota_bytes, daily_used_bytes });
-        if let Some(peer) = peer {
-            self.tell(peer, RelayMessage::Status { online: true });
-        }
-    }
-
-    /// Of those who are replaced again and again only a few linger at a time.
-    fn hurry_replaced(&mut self, session: u32, replaced: Conn) {
-        let rate = Rate::per(REPLACED_LINGERING, LINGER, REPLACED_LINGERING);
-        if let (Some(live), Some(rate)) = (self.tokens.sessions.get_mut(session as usize), rate)
-            && live.replacements.try_take(self.clock.now(), &rate).is_err()
-            && self.connections.get(replaced).is_some_and(|it| it.phase() == Phase::Closing)
-        {
-            self.wheel.arm(replaced, self.clock.tick() + 1);
-        }
+        self.apply_all(effects);
     }
 
     /// The session of a token that admits.
@@ -279,7 +242,6 @@ impl<N: Net> Shard<N> {
                 forget_at: NONE,
                 replacements: Bucket::default(),
                 joins: Bucket::default(),
-                spans: Default::default(),
             }) as u32;
         }
         Some(token.session)
@@ -319,35 +281,29 @@ impl<N: Net> Shard<N> {
         self.arm(conn);
     }
 
-    /// Takes a connection out of its session, if it is in one, and tells the peer.
+    /// Takes a connection out of its session, if it is in one, and tells its peers.
     pub(super) fn leave_session(&mut self, conn: Conn) {
         let connection = &mut self.connections[conn];
         let (role, session) = (connection.role, std::mem::replace(&mut connection.session, NONE));
         let Some(live) = self.tokens.sessions.get_mut(session as usize) else { return };
         self.shared.connections.fetch_sub(1, Relaxed);
-        self.counters.open[role as usize] -= 1;
-        let peer_to_relieve = live.session.connection(role.peer());
-        if let Some(Left { peer }) = live.session.leave(role, conn) {
-            self.counters.parted(peer.is_some());
-            if let Some(entry) = self.shared.directory.entry(live.slot) {
-                entry.set_online(role, None);
-            }
-            if live.session.is_empty() {
-                self.shared.sessions.fetch_sub(1, Relaxed);
-                live.forget_at = self.clock.tick_after(KEPT_AFTER_LEAVING);
-                self.tokens.empty_sessions.push_back((live.forget_at, session));
-            }
-            if let Some(peer) = peer {
-                self.tell(peer, RelayMessage::Status { online: false });
-            }
-        }
-        // What the peer was waiting for is this connection's outbox.
-        if let Some(peer) = peer_to_relieve
-            && self.connections[peer].pauses.remove(Pauses::PEER)
-            && !is_made(Mutation::LostRelief)
+        self.counters.open[role] -= 1;
+        let before = live.session.presence();
+        let effects = live.session.leave(conn);
+        let after = live.session.presence();
+        self.counters.presence_changed(before, after);
+        if live.session.connections(role).next().is_none()
+            && let Some(entry) = self.shared.directory.entry(live.slot)
         {
-            self.readable.push(peer);
+            entry.set_online(role, None);
         }
+        if after == Presence::Empty && before != Presence::Empty {
+            self.shared.sessions.fetch_sub(1, Relaxed);
+            live.forget_at = self.clock.tick_after(KEPT_AFTER_LEAVING);
+            self.tokens.empty_sessions.push_back((live.forget_at, session));
+        }
+        self.apply_all(effects);
+        self.relieve_peers(session, role);
     }
 
     pub(super) fn handle_notice(&mut self, notice: Notice) {
@@ -370,8 +326,8 @@ impl<N: Net> Shard<N> {
         live.slot = slot;
         live.session.set_policy(policy_of(entry.limits.as_deref(), &self.policy));
         let unix_sec = self.clock.unix_ms() / 1000;
-        for role in [Role::Phone, Role::Agent] {
-            entry.set_online(role, live.session.connection(role).map(|_| unix_sec as u32));
+        for role in Role::ALL {
+            entry.set_online(role, live.session.connections(role).next().map(|_| unix_sec as u32));
         }
         write_usage(&entry, live.session.used(self.clock.unix_ms()));
     }
@@ -391,14 +347,12 @@ impl<N: Net> Shard<N> {
     fn handle_revoke(&mut self, key: TokenKey) {
         let Some(token) = self.tokens.by_key.remove(&key) else { return };
         let Some(live) = self.tokens.sessions.get_mut(token.session as usize) else { return };
-        let connections = [Role::Phone, Role::Agent].map(|role| live.session.connection(role));
-        if live.session.is_empty() {
+        let effects = live.session.revoke();
+        if effects.is_empty() {
             live.forget_at = self.clock.tick();
             self.tokens.empty_sessions.push_front((live.forget_at, token.session));
         }
-        for conn in connections.into_iter().flatten() {
-            self.close(conn, CloseReason::Revoked);
-        }
+        self.apply_all(effects);
     }
 
     /// Forgets sessions that both left long enough ago.

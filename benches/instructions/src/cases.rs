@@ -1,9 +1,6 @@
 //! What is counted: fixed inputs, made before the count begins, and a look at the result after it.
 
 use coralmux::http::{Action, Gate, GateOptions, Parsed, Peer};
-use coralmux::session::message::{Ids, RelayMessage};
-use coralmux::session::policy::Policy;
-use coralmux::session::{Session, Verdict};
 use coralmux_e2e::{End, PairingSecret, v1};
 use coralmux_proto::bucket::{Bucket, Rate};
 use coralmux_proto::envelope::{self, Kind, Scanner};
@@ -13,6 +10,9 @@ use coralmux_proto::owner::owner;
 use coralmux_proto::payload::unmask_and_feed;
 use coralmux_proto::quota::Used;
 use coralmux_proto::token::{Role, TokenHash, TokenKey, token_text};
+use coralmux_session::message::{Ids, RelayMessage};
+use coralmux_session::policy::Policy;
+use coralmux_session::{Effect, Member, Session};
 use serde_json::value::RawValue;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
@@ -223,8 +223,8 @@ fn quota_charge() {
 fn paired(phone_per_minute: u64) -> Session<u32> {
     let policy = Policy::new(Limits { phone_per_minute, ..Limits::default() });
     let mut session = Session::new(Rc::new(policy), Used::default());
-    let _ = session.join(Role::Phone, 1);
-    let _ = session.join(Role::Agent, 2);
+    let _ = session.join(Member::new(1, Role::Phone, 0, START), NOON);
+    let _ = session.join(Member::new(2, Role::Agent, 0, START), NOON);
     let _ = session.used(NOON);
     session
 }
@@ -233,9 +233,8 @@ fn session_forward() {
     let mut session = paired(60_000);
     let moments = moments(SECOND / 1000);
     let forwarded = under_callgrind(|| {
-        let mut handle =
-            |now| session.handle_message(now, NOON, black_box(Role::Phone), black_box(Kind::Other), black_box(256));
-        moments.iter().filter(|&&now| matches!(handle(now), Verdict::Forward(2))).count()
+        let mut handle = |now| session.handle_message(now, NOON, black_box(1), black_box(Kind::Other), black_box(256));
+        moments.iter().filter(|&&now| matches!(handle(now), Effect::Forward(2))).count()
     });
     assert_eq!((forwarded as u64, session.take_unreported()), (OFTEN, 256 * OFTEN));
 }
@@ -243,12 +242,11 @@ fn session_forward() {
 fn session_refuse() {
     let mut session = paired(1);
     let mut ids = Ids::new(0x0123_4567_89ab_cdef);
-    assert_eq!(session.handle_message(START, NOON, Role::Phone, Kind::Other, 256), Verdict::Forward(2));
+    assert_eq!(session.handle_message(START, NOON, 1, Kind::Other, 256), Effect::Forward(2));
     let frame_bytes = under_callgrind(|| {
         let mut refuse = || {
-            let role = black_box(Role::Phone);
-            let Verdict::Refuse(refusal) = session.handle_message(START, NOON, role, black_box(Kind::Other), 256)
-            else {
+            let from = black_box(1);
+            let Effect::Refuse(refusal) = session.handle_message(START, NOON, from, black_box(Kind::Other), 256) else {
                 return 0;
             };
             let message = RelayMessage::Error {

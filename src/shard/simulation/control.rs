@@ -3,11 +3,11 @@
 use super::ledger::mark_of;
 use crate::api::ApiAnswer;
 use crate::control::message::{Notice, Request};
+use crate::directory::{Directory, Slot, TokenEntry};
 use crate::proto::limits::LimitsOverride;
 use crate::proto::owner::owner;
 use crate::proto::token::{TokenHash, TokenKey, token_text};
 use crate::ring::simulated::{Random, Socket};
-use crate::session::directory::{Directory, Slot, TokenEntry};
 use crate::shard::command::{Command, Queues};
 use crossbeam_channel::Receiver;
 use std::collections::VecDeque;

@@ -1,7 +1,7 @@
 //! What a shard holds and counts: the one place of the simulation that knows how a shard is built.
 
 use super::ledger::Broken;
-use crate::proto::token::Role;
+use crate::proto::token::{ByRole, Role};
 use crate::ring::Conn;
 use crate::ring::simulated::Simulated;
 use crate::shard::Shard;
@@ -99,8 +99,16 @@ pub(super) fn totals(shard: &Shard<Simulated>) -> Totals {
     Totals {
         accepted: shard.counters.accepted,
         closed: shard.counters.closed.counts().map(|(_, count)| count).sum(),
-        forwarded: flows.iter().map(|flow| flow.messages[Outcome::Forwarded as usize]).sum(),
-        forwarded_bytes: flows.iter().map(|flow| flow.bytes[Outcome::Forwarded as usize]).sum(),
+        forwarded: Role::ALL
+            .map(|role| flows[role])
+            .iter()
+            .map(|flow| flow.messages[Outcome::Forwarded as usize])
+            .sum(),
+        forwarded_bytes: Role::ALL
+            .map(|role| flows[role])
+            .iter()
+            .map(|flow| flow.bytes[Outcome::Forwarded as usize])
+            .sum(),
     }
 }
 
@@ -133,7 +141,8 @@ fn outbox_bytes_max(shard: &Shard<Simulated>) -> usize {
 
 /// The gauges are what is found by counting.
 fn check_gauges(shard: &Shard<Simulated>) -> Result<(), Broken> {
-    let (mut closing, mut calls, mut dead, mut turned_away, mut open) = (0, 0, 0, 0, [0; 2]);
+    let (mut closing, mut calls, mut dead, mut turned_away) = (0, 0, 0, 0);
+    let mut open = ByRole::default();
     for (_, connection) in shard.connections.iter() {
         match connection.phase() {
             Phase::Closing => closing += 1,
@@ -141,15 +150,15 @@ fn check_gauges(shard: &Shard<Simulated>) -> Result<(), Broken> {
             Phase::Dead => dead += 1,
             _ => {}
         }
-        open[connection.role as usize] += u64::from(connection.session != NONE);
+        open[connection.role] += u64::from(connection.session != NONE);
         turned_away += u64::from(connection.early.as_ref().is_some_and(|early| early.turned_away));
     }
     let counters = &shard.counters;
     let (paired, waiting) = shard.tokens.pairs();
     for (name, gauge, found) in [
         ("closing", counters.closing, closing),
-        ("phones", counters.open[Role::Phone as usize], open[Role::Phone as usize]),
-        ("agents", counters.open[Role::Agent as usize], open[Role::Agent as usize]),
+        ("phones", counters.open.phone, open.phone),
+        ("agents", counters.open.agent, open.agent),
         ("paired", counters.paired, paired as u64),
         ("waiting", counters.waiting, waiting as u64),
         ("turned away", shard.accepting.turned_away as u64, turned_away),

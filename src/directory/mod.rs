@@ -5,7 +5,7 @@
 //! reads them without a lock. Shard and control each keep an index of their own from [`TokenKey`] to the slot.
 
 use crate::proto::limits::LimitsOverride;
-use crate::proto::token::{Role, TokenKey};
+use crate::proto::token::{ByRole, Role, TokenKey};
 use sharded_slab::{Entry, Slab};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -22,8 +22,8 @@ pub struct TokenEntry {
     pub expires_at: Option<u64>,
     /// The token's own limits; `None`: the operator's. Boxed, for few have any.
     pub limits: Option<Box<LimitsOverride>>,
-    /// Unix second since which each role is online, by `Role as usize`; 0: offline.
-    online_since: [AtomicU32; 2],
+    /// Unix second since which each role is online; 0: offline.
+    online_since: ByRole<AtomicU32>,
     /// Whether anybody has been online since the entry was made.
     was_used: AtomicBool,
     /// The UTC day (days since 1970-01-01) that `day_bytes` counts.
@@ -56,7 +56,7 @@ impl TokenEntry {
     /// The Unix second since which `role` is online, if it is.
     #[must_use]
     pub fn online_since(&self, role: Role) -> Option<u32> {
-        Some(self.online_since[role as usize].load(Relaxed)).filter(|&since| since != 0)
+        Some(self.online_since[role].load(Relaxed)).filter(|&since| since != 0)
     }
 
     /// Whether anybody has been online since the entry was made.
@@ -72,7 +72,7 @@ impl TokenEntry {
 
     /// For the owning shard: `role` is online since that Unix second, or offline.
     pub fn set_online(&self, role: Role, since: Option<u32>) {
-        self.online_since[role as usize].store(since.map_or(0, |s| s.max(1)), Relaxed);
+        self.online_since[role].store(since.map_or(0, |s| s.max(1)), Relaxed);
         if since.is_some() {
             self.was_used.store(true, Relaxed);
         }

@@ -1,0 +1,106 @@
+//! Who is in a session.
+
+use crate::proto::token::Role;
+use smallvec::SmallVec;
+use std::time::Duration;
+
+/// One connection of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct Member<C> {
+    /// Names the connection to the layer that owns it.
+    pub connection: C,
+    /// What it may send, and whom its messages are for.
+    pub role: Role,
+    /// Another one has its place: it is on its way out, and nothing is for it any more.
+    pub(super) replaced: bool,
+    /// What its layer calls it in the log.
+    pub serial: u64,
+    /// When it joined.
+    pub since: Duration,
+    /// Messages forwarded from it.
+    pub messages: u64,
+    /// Their payload.
+    pub bytes: u64,
+}
+
+impl<C> Member<C> {
+    /// One that joins at `since`.
+    #[must_use]
+    pub fn new(connection: C, role: Role, serial: u64, since: Duration) -> Self {
+        Self { connection, role, replaced: false, serial, since, messages: 0, bytes: 0 }
+    }
+}
+
+/// Who of a token is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// Nobody.
+    Empty,
+    /// One role waits for the other.
+    Waiting,
+    /// Both roles.
+    Paired,
+}
+
+/// The members of a session, in the order in which they joined. There may be any number of a role; a phone and an agent are
+/// what nearly all sessions have, and are kept without an allocation.
+#[derive(Debug)]
+pub(super) struct Members<C> {
+    all: SmallVec<[Member<C>; 2]>,
+}
+
+impl<C> Default for Members<C> {
+    fn default() -> Self {
+        Self { all: SmallVec::new() }
+    }
+}
+
+impl<C: Copy + PartialEq> Members<C> {
+    pub(super) fn insert(&mut self, member: Member<C>) {
+        self.all.push(member);
+    }
+
+    pub(super) fn remove(&mut self, connection: C) -> Option<Member<C>> {
+        let member = self.all.remove(self.find(connection)?);
+        self.all.shrink_to_fit();
+        Some(member)
+    }
+
+    /// Where a connection is, until somebody leaves.
+    pub(super) fn find(&self, connection: C) -> Option<usize> {
+        self.all.iter().position(|member| member.connection == connection)
+    }
+
+    pub(super) fn get(&self, connection: C) -> Option<&Member<C>> {
+        self.all.get(self.find(connection)?)
+    }
+
+    /// By what [`Members::find`] found.
+    pub(super) fn at(&mut self, place: usize) -> &mut Member<C> {
+        &mut self.all[place]
+    }
+
+    /// Those of a role that have not been replaced.
+    pub(super) fn of(&self, role: Role) -> impl Iterator<Item = &Member<C>> {
+        self.all.iter().filter(move |member| member.role == role && !member.replaced)
+    }
+
+    /// As [`Members::of`].
+    pub(super) fn of_mut(&mut self, role: Role) -> impl Iterator<Item = &mut Member<C>> {
+        self.all.iter_mut().filter(move |member| member.role == role && !member.replaced)
+    }
+
+    /// Those that have not been replaced.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Member<C>> {
+        self.all.iter().filter(|member| !member.replaced)
+    }
+
+    pub(super) fn presence(&self) -> Presence {
+        let has = |role| self.of(role).next().is_some();
+        match (has(Role::Phone), has(Role::Agent)) {
+            (false, false) => Presence::Empty,
+            (true, true) => Presence::Paired,
+            _ => Presence::Waiting,
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What sessions decide is carried out here.
+
+use super::Shard;
+use super::bounds::{LINGER, REPLACED_LINGERING};
+use super::close::CloseReason;
+use super::connection::Phase;
+use crate::proto::bucket::Rate;
+use crate::ring::{Conn, Net};
+use crate::session::{Effect, Farewell};
+
+impl<N: Net> Shard<N> {
+    /// Carries out what follows from somebody's coming or going, in order.
+    pub(super) fn apply_all(&mut self, effects: Vec<Effect<Conn>>) {
+        for effect in effects {
+            self.apply(effect);
+        }
+    }
+
+    /// Carries one effect out.
+    pub(super) fn apply(&mut self, effect: Effect<Conn>) {
+        match effect {
+            Effect::Tell(conn, message) => self.tell(conn, message),
+            Effect::Close(conn, Farewell::Revoked) => self.close(conn, CloseReason::Revoked),
+            Effect::Close(conn, Farewell::Replaced) => {
+                let session = self.connections[conn].session;
+                self.close(conn, CloseReason::Replaced);
+                self.hurry_replaced(session, conn);
+            }
+            // They are about a message, and for whoever has it: `handle_message`.
+            Effect::Forward(_) | Effect::Refuse(_) | Effect::Later(_) | Effect::Nothing => {}
+        }
+    }
+
+    /// Of those who are replaced again and again only a few linger at a time.
+    fn hurry_replaced(&mut self, session: u32, replaced: Conn) {
+        let rate = Rate::per(REPLACED_LINGERING, LINGER, REPLACED_LINGERING);
+        if let (Some(live), Some(rate)) = (self.tokens.session_mut(session), rate)
+            && live.replacements.try_take(self.clock.now(), &rate).is_err()
+            && self.connections.get(replaced).is_some_and(|it| it.phase() == Phase::Closing)
+        {
+            self.wheel.arm(replaced, self.clock.tick() + 1);
+        }
+    }
+}
