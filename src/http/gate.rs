@@ -102,7 +102,7 @@ impl Gate {
     /// [`Refusal`] for what cannot be read or is too large: answered, then the connection is closed.
     pub fn parse(&self, now_unix_sec: u64, bytes: &[u8], peer: Peer) -> Result<Parsed, Refusal> {
         let Some(head) = Head::read(bytes)? else { return Ok(Parsed::NeedMore { bytes: None }) };
-        let body_len = match head.content_length {
+        let body_len = match head.body_length()? {
             Some(1..) if head.wants_websocket() => {
                 return Err(Problem::new(ErrorCode::BadRequest, "a request for an upgrade has no body").into());
             }

@@ -13,8 +13,8 @@ pub(super) struct Head<'a> {
     pub(super) minor: u8,
     /// Length of the head with its final empty line, at most [`HEAD_BYTES_MAX`].
     pub(super) len: usize,
-    /// Length of the body, at most [`BODY_BYTES_MAX`]; `None` when the client does not say.
-    pub(super) content_length: Option<usize>,
+    /// Length of the body; `None` when the client does not say.
+    length: Option<usize>,
     pub(super) origin: Option<&'a [u8]>,
     /// What a browser says of where the request comes from; no page can change it.
     pub(super) fetch_site: Option<&'a [u8]>,
@@ -65,6 +65,16 @@ impl<'a> Head<'a> {
     /// Whether the connection goes on after the answer (RFC 9112 section 9.3).
     pub(super) fn keep_alive(&self) -> bool {
         !self.closes && (self.minor == 1 || self.keeps_alive)
+    }
+
+    /// Length of the body, at most [`BODY_BYTES_MAX`]; `None` when the client does not say.
+    pub(super) fn body_length(&self) -> Result<Option<usize>, Problem> {
+        match self.length {
+            Some(length) if length > BODY_BYTES_MAX => {
+                Err(Problem::new(ErrorCode::BodyTooLarge, "a request body has at most 4096 bytes"))
+            }
+            length => Ok(length),
+        }
     }
 
     /// Whether the client asks for a WebSocket; HTTP/1.0 has no upgrade (RFC 9110 section 7.8).
@@ -127,12 +137,9 @@ impl<'a> Head<'a> {
             if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
                 return Err(bad_request("Content-Length is not a number"));
             }
-            let length = str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
             // Digits alone that do not parse are a number beyond usize.
-            self.content_length = match length {
-                Some(length) if length <= BODY_BYTES_MAX => Some(length),
-                _ => return Err(Problem::new(ErrorCode::BodyTooLarge, "a request body has at most 4096 bytes")),
-            };
+            self.length =
+                Some(str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).unwrap_or(usize::MAX));
         }
         if self.expect.is_some_and(|expect| !expect.eq_ignore_ascii_case(b"100-continue")) {
             return Err(Problem::new(ErrorCode::ExpectationFailed, "the only expectation known is 100-continue"));

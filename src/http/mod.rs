@@ -12,6 +12,7 @@ mod gate;
 mod head;
 mod own;
 mod phone;
+mod port80;
 mod response;
 mod route;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod upgrade;
 mod watch;
 
 pub use gate::{Gate, GateOptions};
+pub use port80::port80;
 pub use response::{Reply, answer, health, metrics, ready, switching, text, tls_wanted, too_many_keys, try_later};
 pub use watch::{Watched, watch};
 

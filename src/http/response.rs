@@ -206,6 +206,7 @@ fn reason(status: u16) -> &'static str {
         201 => "Created",
         204 => "No Content",
         304 => "Not Modified",
+        308 => "Permanent Redirect",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",

@@ -1,15 +1,15 @@
 //! The thread that keeps the certificates: it looks after files, asks the CA, and answers on port 80.
 //!
-//! Here alone is tokio, with one thread, for `instant-acme` needs it. Nothing that a client of the relay sends comes
+//! It runs tokio on its one thread, because `instant-acme` needs it. Nothing that a client of the relay sends comes
 //! through this thread, but for the requests to `--http-addr`.
 
-use super::{Failure, exit, listeners};
+use super::{Failure, exit, http_listener, listeners};
 use crate::config::{self, Listen};
+use crate::http;
 use crate::sys::time::unix_now;
-use crate::tls::acme;
+use crate::tls::acme::{self, ChallengeAnswers};
 use crate::tls::certificates::Certificates;
 use crate::tls::files::{LOOK_EVERY, Pair};
-use crate::tls::port80::{self, ChallengeAnswers};
 use std::fmt::Display;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -77,11 +77,16 @@ impl Prepared {
     /// Runs until the relay ends.
     async fn keep(self, tls_port: u16, mut reloaded: watch::Receiver<()>) {
         for listener in self.http {
-            let listener = listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
-            match listener {
-                Ok(listener) => drop(tokio::spawn(port80::serve(listener, Arc::clone(&self.tokens), tls_port))),
-                Err(error) => tracing::error!(%error, "an address for HTTP cannot be served"),
-            }
+            let tokens = Arc::clone(&self.tokens);
+            let respond = move |bytes: &[u8]| {
+                let response = http::port80(bytes, |token| tokens.answer(token), tls_port);
+                response.unwrap_or_else(|refusal| Some(refusal.response))
+            };
+            tokio::spawn(async move {
+                if let Err(error) = http_listener::serve(listener, respond).await {
+                    tracing::error!(%error, "an address for HTTP cannot be served");
+                }
+            });
         }
         if let Some(acme) = self.acme {
             acme.start(&reloaded);

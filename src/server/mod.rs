@@ -8,6 +8,7 @@ mod certificates;
 pub mod exit;
 mod figures;
 pub mod healthcheck;
+mod http_listener;
 mod inherited;
 mod lapses;
 pub(crate) mod listeners;

@@ -11,7 +11,6 @@ pub mod fault;
 pub mod files;
 pub mod handshake;
 pub mod outcome;
-pub mod port80;
 pub mod record;
 pub mod schedule;
 pub mod settings;

@@ -1,6 +1,7 @@
 //! Keeps a certificate for each domain: a task for each waits until one is due, orders it, and waits again.
 
 use super::account::Accounts;
+use super::challenges::ChallengeAnswers;
 use super::client::RetryAfter;
 use super::disk::Disk;
 use super::order::{Fault, Responders, Way, order};
@@ -9,7 +10,6 @@ use super::{Acme, DiskError};
 use crate::sys::time::unix_now;
 use crate::tls::certificate::Certificate;
 use crate::tls::certificates::{Certificates, Place};
-use crate::tls::port80::ChallengeAnswers;
 use crate::tls::status::Source;
 use instant_acme::{Account, CertificateIdentifier};
 use std::sync::Arc;

@@ -8,12 +8,14 @@
 //! It must never ask the CA in a circle: every failure is followed by a wait (see `schedule`).
 
 mod account;
+mod challenges;
 mod client;
 mod disk;
 mod keeper;
 mod order;
 mod schedule;
 
+pub use challenges::ChallengeAnswers;
 pub use disk::DiskError;
 pub use keeper::Keeper;
 

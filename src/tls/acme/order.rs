@@ -2,7 +2,7 @@
 
 use super::super::certificate::provider;
 use super::super::certificates::{Certificates, Challenge};
-use super::super::port80::{ChallengeAnswers, Token};
+use super::challenges::{ChallengeAnswers, Token};
 use super::schedule::Trouble;
 use instant_acme::{
     Account, AuthorizationStatus, CertificateIdentifier, ChallengeHandle, ChallengeType, Error, Identifier, NewOrder,
