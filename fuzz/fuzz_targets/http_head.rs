@@ -1,7 +1,7 @@
 //! Any bytes as the beginning of an HTTP connection: no panic, bounded, and a request ends where it ends.
 #![no_main]
 
-use coralmux::http::{BODY_BYTES_MAX, Gate, GateOptions, HEAD_BYTES_MAX, Parsed, Peer, switching};
+use coralmux::http::{Gate, GateOptions, Parsed, Peer, REQUEST_BYTES_MAX, switching};
 use libfuzzer_sys::fuzz_target;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::LazyLock;
@@ -25,10 +25,10 @@ static GATE: LazyLock<Gate> = LazyLock::new(|| {
 fuzz_target!(|bytes: &[u8]| {
     let parse = |bytes: &[u8]| GATE.parse(NOW_UNIX_SEC, bytes, Peer { address: PEER, tls: false });
     match parse(bytes) {
-        Ok(Parsed::NeedMore { .. }) => assert!(bytes.len() < HEAD_BYTES_MAX + BODY_BYTES_MAX),
+        Ok(Parsed::NeedMore { .. }) => assert!(bytes.len() < REQUEST_BYTES_MAX),
         Ok(whole) => {
             let Parsed::Request { action, consumed, .. } = &whole else { unreachable!() };
-            assert!((1..=bytes.len()).contains(consumed) && *consumed <= HEAD_BYTES_MAX + BODY_BYTES_MAX);
+            assert!((1..=bytes.len()).contains(consumed) && *consumed <= REQUEST_BYTES_MAX);
             assert_eq!(parse(&bytes[..*consumed]).as_ref(), Ok(&whole));
             assert!(matches!(parse(&bytes[..consumed - 1]), Ok(Parsed::NeedMore { .. })));
             if let coralmux::http::Action::Upgrade { accept } = action {

@@ -1,7 +1,8 @@
 //! What requests are checked against, and what a request asks for.
 
+use super::chunked::{self, Decoded};
 use super::forwarded;
-use super::head::Head;
+use super::head::{Body, Head};
 use super::own::{is_own_host, is_same_host};
 use super::response::{Problem, openapi, text};
 use super::route::{NOT_FOUND, Route, page, split_target};
@@ -9,6 +10,7 @@ use super::{Action, Parsed, Peer, Refusal, Reply, phone, upgrade};
 use crate::api::{self, ApiCall, ErrorCode};
 use crate::sys::net::{Network, counted_as};
 use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use subtle::ConstantTimeEq;
@@ -102,25 +104,35 @@ impl Gate {
     /// [`Refusal`] for what cannot be read or is too large: answered, then the connection is closed.
     pub fn parse(&self, now_unix_sec: u64, bytes: &[u8], peer: Peer) -> Result<Parsed, Refusal> {
         let Some(head) = Head::read(bytes)? else { return Ok(Parsed::NeedMore { bytes: None }) };
-        let body_len = match head.body_length()? {
-            Some(1..) if head.wants_websocket() => {
+        let body = head.body()?;
+        match body {
+            Body::Length(1..) | Body::Chunked if head.wants_websocket() => {
                 return Err(Problem::new(ErrorCode::BadRequest, "a request for an upgrade has no body").into());
             }
-            None if head.method == "PATCH" => {
+            Body::None if head.method == "PATCH" => {
                 let message = "send the length of the body in Content-Length";
                 return Err(Problem::new(ErrorCode::LengthRequired, message).into());
             }
-            length => length.unwrap_or(0),
+            _ => {}
+        }
+        let behind = &bytes[head.len..];
+        let (body, body_len) = match body {
+            Body::None => (Cow::default(), 0),
+            Body::Length(length) => match behind.get(..length) {
+                Some(body) => (Cow::Borrowed(body), length),
+                None => return Ok(Parsed::NeedMore { bytes: Some(head.len + length) }),
+            },
+            Body::Chunked => match chunked::decode(behind)? {
+                Decoded::Whole { body, len } => (Cow::Owned(body), len),
+                Decoded::NeedMore(needed) => return Ok(Parsed::NeedMore { bytes: Some(head.len + needed) }),
+            },
         };
         let consumed = head.len + body_len;
-        let Some(body) = bytes.get(head.len..consumed) else {
-            return Ok(Parsed::NeedMore { bytes: Some(consumed) });
-        };
         let client = forwarded::client(peer.address, &head.forwarded_for, &self.trusted_proxies);
         let (keep_alive, head_only) = (head.keep_alive(), head.method == "HEAD");
         let mut shows_key = false;
         let action = self
-            .action(now_unix_sec, &head, body, (peer, client), &mut shows_key)
+            .action(now_unix_sec, &head, &body, (peer, client), &mut shows_key)
             .unwrap_or_else(|problem| Action::Respond(problem.response(keep_alive, head_only).into()));
         Ok(Parsed::Request { action, consumed, keep_alive, head_only, shows_key, client })
     }

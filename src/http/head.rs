@@ -4,6 +4,18 @@ use super::response::Problem;
 use super::{BODY_BYTES_MAX, FIELDS_MAX, HEAD_BYTES_MAX};
 use crate::api::{ApiError, ErrorCode};
 
+/// How the end of a body is found (RFC 9112 section 6).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Body {
+    /// The client says nothing of a body.
+    #[default]
+    None,
+    /// It has this many bytes.
+    Length(usize),
+    /// It comes in chunks.
+    Chunked,
+}
+
 /// A complete head. Fields are without the white space around them.
 #[derive(Debug, Default)]
 pub(super) struct Head<'a> {
@@ -13,8 +25,8 @@ pub(super) struct Head<'a> {
     pub(super) minor: u8,
     /// Length of the head with its final empty line, at most [`HEAD_BYTES_MAX`].
     pub(super) len: usize,
-    /// Length of the body; `None` when the client does not say.
-    length: Option<usize>,
+    /// How the body's end is found, before [`BODY_BYTES_MAX`] is looked at.
+    body: Body,
     pub(super) origin: Option<&'a [u8]>,
     /// What a browser says of where the request comes from; no page can change it.
     pub(super) fetch_site: Option<&'a [u8]>,
@@ -28,6 +40,7 @@ pub(super) struct Head<'a> {
     pub(super) host: Option<&'a [u8]>,
     expect: Option<&'a [u8]>,
     length_field: Option<&'a [u8]>,
+    transfer_encoding: Option<&'a [u8]>,
     /// What the `Connection` and `Upgrade` lists name.
     closes: bool,
     keeps_alive: bool,
@@ -67,13 +80,13 @@ impl<'a> Head<'a> {
         !self.closes && (self.minor == 1 || self.keeps_alive)
     }
 
-    /// Length of the body, at most [`BODY_BYTES_MAX`]; `None` when the client does not say.
-    pub(super) fn body_length(&self) -> Result<Option<usize>, Problem> {
-        match self.length {
-            Some(length) if length > BODY_BYTES_MAX => {
+    /// How the end of the body is found; a length is at most [`BODY_BYTES_MAX`].
+    pub(super) fn body(&self) -> Result<Body, Problem> {
+        match self.body {
+            Body::Length(length) if length > BODY_BYTES_MAX => {
                 Err(Problem::new(ErrorCode::BodyTooLarge, "a request body has at most 4096 bytes"))
             }
-            length => Ok(length),
+            body => Ok(body),
         }
     }
 
@@ -119,7 +132,7 @@ impl<'a> Head<'a> {
         } else if is("content-length") {
             once(&mut self.length_field, value, "Content-Length")
         } else if is("transfer-encoding") {
-            Err(Problem::new(ErrorCode::NotImplemented, "Transfer-Encoding is not taken: send a Content-Length"))
+            once(&mut self.transfer_encoding, value, "Transfer-Encoding")
         } else {
             Ok(())
         }
@@ -138,8 +151,20 @@ impl<'a> Head<'a> {
                 return Err(bad_request("Content-Length is not a number"));
             }
             // Digits alone that do not parse are a number beyond usize.
-            self.length =
-                Some(str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).unwrap_or(usize::MAX));
+            let length = str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+            self.body = Body::Length(length.unwrap_or(usize::MAX));
+        }
+        if let Some(coding) = self.transfer_encoding {
+            self.body = match coding {
+                _ if self.length_field.is_some() => {
+                    return Err(bad_request("the request has both Content-Length and Transfer-Encoding"));
+                }
+                _ if self.minor == 0 => return Err(bad_request("HTTP/1.0 has no Transfer-Encoding")),
+                coding if coding.eq_ignore_ascii_case(b"chunked") => Body::Chunked,
+                _ => {
+                    return Err(Problem::new(ErrorCode::NotImplemented, "the only Transfer-Encoding known is chunked"));
+                }
+            };
         }
         if self.expect.is_some_and(|expect| !expect.eq_ignore_ascii_case(b"100-continue")) {
             return Err(Problem::new(ErrorCode::ExpectationFailed, "the only expectation known is 100-continue"));
@@ -165,7 +190,7 @@ fn once<'a>(slot: &mut Option<&'a [u8]>, value: &'a [u8], name: &str) -> Result<
 }
 
 /// httparse takes a lone LF for the end of a line; another reader may not.
-fn has_bare_newline(head: &[u8]) -> bool {
+pub(super) fn has_bare_newline(head: &[u8]) -> bool {
     let mut before = 0;
     head.iter().any(|&b| {
         let bare = b == b'\n' && before != b'\r';
@@ -174,7 +199,7 @@ fn has_bare_newline(head: &[u8]) -> bool {
     })
 }
 
-const HEAD_TOO_LARGE: Problem =
+pub(super) const HEAD_TOO_LARGE: Problem =
     Problem::new(ErrorCode::HeadTooLarge, "a request head has at most 16384 bytes and 64 fields");
 
 fn unreadable(error: httparse::Error) -> Problem {
@@ -185,6 +210,6 @@ fn unreadable(error: httparse::Error) -> Problem {
     }
 }
 
-const fn bad_request(message: &'static str) -> Problem {
+pub(super) const fn bad_request(message: &'static str) -> Problem {
     Problem::new(ErrorCode::BadRequest, message)
 }

@@ -7,6 +7,7 @@
 //! What it must never do: take a request whose end two readers could see in different places. Whatever is doubtful
 //! about a request's framing is refused and its connection closed ([`Refusal`]).
 
+mod chunked;
 mod forwarded;
 mod gate;
 mod head;
@@ -32,6 +33,10 @@ use std::net::IpAddr;
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// The longest request body, in bytes.
 pub const BODY_BYTES_MAX: usize = 4 * 1024;
+/// What the chunks of a body have around their data at most, in bytes: sizes, extensions, trailers.
+pub const FRAMING_BYTES_MAX: usize = 4 * 1024;
+/// The longest request, in bytes.
+pub const REQUEST_BYTES_MAX: usize = HEAD_BYTES_MAX + BODY_BYTES_MAX + FRAMING_BYTES_MAX;
 /// The most header fields of a request.
 pub const FIELDS_MAX: usize = 64;
 
@@ -47,9 +52,9 @@ pub struct Peer {
 /// What the bytes of a connection hold, read from their beginning.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Parsed {
-    /// The beginning of a request. Never for [`HEAD_BYTES_MAX`] + [`BODY_BYTES_MAX`] bytes or more.
+    /// The beginning of a request. Never for [`REQUEST_BYTES_MAX`] bytes or more.
     NeedMore {
-        /// How long the request is, where its head is whole.
+        /// Where the head is whole: at how many bytes there is more to see. Chunks may end before, at an empty line.
         bytes: Option<usize>,
     },
     /// A whole request, head and body.

@@ -1,6 +1,7 @@
 //! Whole requests through the gate: each route, each error, each split point, and bytes that are no request at all.
 
 mod admin_key;
+mod chunked;
 
 use super::*;
 use crate::api::{NewToken, TokenChange};
@@ -189,8 +190,17 @@ fn what_cannot_be_read_for_sure_is_refused() {
         (get("Content-Length:\r\n"), 400),
         (get("Content-Length: 4097\r\n"), 413),
         (get("Content-Length: 99999999999999999999999999\r\n"), 413),
-        (get("Transfer-Encoding: chunked\r\n"), 501),
-        (get("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n"), 501),
+        (get("Transfer-Encoding: gzip\r\n"), 501),
+        (get("Transfer-Encoding: gzip, chunked\r\n"), 501),
+        (get("Transfer-Encoding: chunked, chunked\r\n"), 501),
+        (get("Transfer-Encoding:\r\n"), 501),
+        (get("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"), 400),
+        (get("Content-Length: 3\r\nTransfer-Encoding: chunked\r\n"), 400),
+        (get("Transfer-Encoding: chunked\r\nContent-Length: 0\r\n"), 400),
+        (get("Transfer-Encoding: chunked\r\n") + "x\r\n", 400),
+        (get("Transfer-Encoding: chunked\r\n") + "1001\r\n", 413),
+        ("POST /api/v1/pair HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(), 400),
+        (format!("{UPGRADE}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), 400),
         (get("Transfer-Encoding : chunked\r\n"), 400),
         (get("Expect: 200-ok\r\n"), 417),
         (get("A: b\r\n c\r\n"), 400),

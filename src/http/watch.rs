@@ -28,7 +28,7 @@ pub enum Watched {
 /// [`Refusal`] for everything else.
 pub fn watch(bytes: &[u8], names: &[String]) -> Result<Option<(Watched, bool)>, Refusal> {
     let Some(head) = Head::read(bytes)? else { return Ok(None) };
-    head.body_length()?;
+    head.body()?;
     if !head.host.is_none_or(|host| is_own_host(host, names)) {
         let text =
             "Host is not a name of this relay: ask by its address, by localhost, or by a name that --own-name has";

@@ -4,7 +4,7 @@ use super::Shard;
 use super::connection::{Early, Phase};
 use crate::api::{ApiAnswer, ApiCall, ErrorCode};
 use crate::control::message::Request;
-use crate::http::{self, Action, BODY_BYTES_MAX, HEAD_BYTES_MAX, Parsed, Peer};
+use crate::http::{self, Action, Parsed, Peer, REQUEST_BYTES_MAX};
 use crate::ring::chunk::{Chunk, OwnedBuf};
 use crate::ring::{Conn, Net};
 use std::net::IpAddr;
@@ -44,7 +44,7 @@ impl<N: Net> Shard<N> {
             Err(refusal) => return self.respond_last(conn, refusal.response),
             Ok(Parsed::NeedMore { bytes: needed }) => {
                 // A head that is still to end is worth a look again when it is twice as long.
-                early.parse_at = needed.unwrap_or(2 * bytes.len()).min(HEAD_BYTES_MAX + BODY_BYTES_MAX);
+                early.parse_at = needed.unwrap_or(2 * bytes.len()).min(REQUEST_BYTES_MAX);
                 return early.request.extend_from_slice(bytes);
             }
             Ok(Parsed::Request { action, consumed, keep_alive, head_only, shows_key, client }) => {
@@ -148,12 +148,12 @@ impl<N: Net> Shard<N> {
 
 impl Early {
     /// Whether bytes behind the first `seen` have brought enough for another look: parsing each byte that trickles in with
-    /// all those before it would be quadratic work.
+    /// all those before it would be quadratic work. Heads end at an empty line, and so do bodies in chunks.
     fn is_worth_parsing(&self, seen: usize) -> bool {
         let fresh = &self.request[seen.saturating_sub(3)..];
-        let ends_a_head = |window: &[u8]| window.ends_with(b"\n\r\n") || window.ends_with(b"\n\n");
-        let ends = (1..=fresh.len()).any(|end| ends_a_head(&fresh[..end]));
-        self.request.len() >= self.parse_at || (seen < HEAD_BYTES_MAX && ends)
+        let is_empty_line = |window: &[u8]| window.ends_with(b"\n\r\n") || window.ends_with(b"\n\n");
+        let ends = (1..=fresh.len()).any(|end| is_empty_line(&fresh[..end]));
+        self.request.len() >= self.parse_at || ends
     }
 }
 

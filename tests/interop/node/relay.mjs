@@ -8,7 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Program } from './program.mjs';
 
 export const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
-const ADMIN_KEY = 'test-key';
+export const ADMIN_KEY = 'test-key';
 const START_MS = 20_000;
 
 // The newest build of a program of this project; CORALMUX_RELAY names that of the relay, the others stand beside it.
