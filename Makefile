@@ -5,7 +5,7 @@
 # make advisories   updates .ci/advisories.toml from the RustSec database, for the crates of Cargo.lock
 # make simulate SEEDS=100000 FROM=1   a simulated relay and its clients, for so many seeds from that one on
 # make bench  instruction counts of the message path, against benches/baseline.json (benches/README.md);
-#             bench-check fails if one grew by more than 10%, bench-accept writes the baseline
+#             bench-check fails if one grew by more than 10% (the message path: 1%), bench-accept writes the baseline
 # make bench-relay   the relay's cost, compared with the simplest relay (BENCH_FLAGS=--reference=path, --only=text)
 # make build-all     release programs for x86-64 and 64-bit ARM, with checksums, in dist/ (deploy/build-all.sh)
 # make test-arm64    boots an ARM kernel in QEMU and passes messages through the relay of dist/ (tests/arm64/run.sh)

@@ -222,7 +222,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Before the first turn.
-    fn start(&mut self) {
+    pub fn start(&mut self) {
         self.net.tick_in(TICK);
     }
 
@@ -234,7 +234,10 @@ impl<N: Net> Shard<N> {
     }
 
     /// One turn; `completions` is empty before and after, and keeps its room.
-    fn turn(&mut self, completions: &mut Vec<Completion<N::Socket>>) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The ring has become unusable.
+    pub fn turn(&mut self, completions: &mut Vec<Completion<N::Socket>>) -> io::Result<()> {
         // Nothing else is to be done here, and whatever comes next comes through the ring: it may sleep.
         let quiet = self.turns.is_quiet() && self.secure.is_quiet() && self.accepting.is_quiet();
         let wait = quiet && self.direct_reads.is_empty() && self.commands.is_empty();

@@ -8,9 +8,6 @@ use std::process::Command;
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../baseline.json");
 
-/// A case may grow by this part of its baseline.
-const GROWTH_MAX: f64 = 0.10;
-
 /// The committed counts.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Baseline {
@@ -23,8 +20,8 @@ pub(crate) struct Baseline {
 /// What became of a case.
 #[derive(Clone, Copy)]
 pub(crate) enum Outcome {
-    /// It stands in both.
-    Compared { before: f64, now: f64 },
+    /// It stands in both, and may grow by this part of what it was before.
+    Compared { before: f64, now: f64, growth_max: f64 },
     /// The baseline does not know it.
     New { now: f64 },
     /// The baseline alone knows it.
@@ -42,10 +39,14 @@ impl Baseline {
         fs::write(PATH, text + "\n").map_err(|error| format!("{PATH}: {error}"))
     }
 
-    pub(crate) fn compare(&self, counts: &BTreeMap<String, f64>) -> BTreeMap<String, Outcome> {
+    pub(crate) fn compare(
+        &self,
+        counts: &BTreeMap<String, f64>,
+        growth_max: impl Fn(&str) -> f64,
+    ) -> BTreeMap<String, Outcome> {
         let before = self.instructions.iter().map(|(name, &before)| {
             let outcome = match counts.get(name) {
-                Some(&now) => Outcome::Compared { before, now },
+                Some(&now) => Outcome::Compared { before, now, growth_max: growth_max(name) },
                 None => Outcome::Gone { before },
             };
             (name.clone(), outcome)
@@ -58,26 +59,26 @@ impl Baseline {
 impl Outcome {
     fn growth(self) -> f64 {
         match self {
-            Self::Compared { before, now } => now / before - 1.0,
+            Self::Compared { before, now, .. } => now / before - 1.0,
             Self::New { .. } | Self::Gone { .. } => 0.0,
         }
     }
 
     /// It grew too much, or the baseline is not of these cases.
     pub(crate) fn is_failure(&self) -> bool {
-        !matches!(self, Self::Compared { .. }) || self.growth() > GROWTH_MAX
+        !matches!(self, Self::Compared { growth_max, .. } if self.growth() <= *growth_max)
     }
 
     /// It shrank by as much as would fail the other way.
     pub(crate) fn is_gain(&self) -> bool {
-        self.growth() < -GROWTH_MAX
+        matches!(self, Self::Compared { growth_max, .. } if self.growth() < -growth_max)
     }
 }
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::Compared { before, now } => {
+            Self::Compared { before, now, .. } => {
                 write!(f, "{before:>14.1} {now:>14.1} {:>+7.1}%", self.growth() * 100.0)?;
                 if self.is_failure() { f.write_str("  TOO MUCH") } else { Ok(()) }
             }
@@ -111,14 +112,22 @@ mod tests {
 
     fn failures(before: &[(&str, f64)], now: &[(&str, f64)]) -> Vec<String> {
         let baseline = Baseline { toolchain: String::new(), instructions: counts(before) };
-        let outcomes = baseline.compare(&counts(now)).into_iter();
+        let growth_max = |name: &str| if name == "strict" { 0.01 } else { 0.10 };
+        let outcomes = baseline.compare(&counts(now), growth_max).into_iter();
         outcomes.filter(|(_, outcome)| outcome.is_failure()).map(|(name, _)| name).collect()
     }
 
     #[test]
-    fn a_tenth_more_passes_and_a_bit_more_than_that_does_not() {
+    fn as_much_more_as_a_case_may_grow_passes_and_a_bit_more_does_not() {
         assert!(failures(&[("a", 1000.0), ("b", 1000.0)], &[("a", 1099.9), ("b", 1.0)]).is_empty());
         assert_eq!(failures(&[("a", 1000.0), ("b", 1000.0)], &[("a", 1100.1), ("b", 1000.0)]), ["a"]);
+    }
+
+    #[test]
+    fn each_case_has_a_bound_of_its_own() {
+        let before = [("a", 1000.0), ("strict", 1000.0)];
+        assert!(failures(&before, &[("a", 1090.0), ("strict", 1009.9)]).is_empty());
+        assert_eq!(failures(&before, &[("a", 1090.0), ("strict", 1010.1)]), ["strict"]);
     }
 
     #[test]

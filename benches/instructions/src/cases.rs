@@ -1,5 +1,6 @@
 //! What is counted: fixed inputs, made before the count begins, and a look at the result after it.
 
+use crate::shard;
 use coralmux::http::{Action, Gate, GateOptions, Parsed, Peer};
 use coralmux_e2e::{End, PairingSecret, v1};
 use coralmux_proto::bucket::{Bucket, Rate};
@@ -25,6 +26,8 @@ pub(crate) struct Case {
     pub(crate) name: &'static str,
     /// How many times `run` does it: the count is divided by this.
     pub(crate) operations: u64,
+    /// By what part of its baseline it may grow.
+    pub(crate) growth_max: f64,
     /// Prepares, counts, looks at the result.
     pub(crate) run: fn(),
 }
@@ -34,29 +37,37 @@ const OFTEN: u64 = 1000;
 /// For what takes hundreds of instructions, or its own memory each time.
 const SELDOM: u64 = 64;
 
+/// A part of the way of each message.
+const fn message(name: &'static str, operations: u64, run: fn()) -> Case {
+    Case { name, operations, growth_max: 0.01, run }
+}
+
+/// Anything else.
 const fn case(name: &'static str, operations: u64, run: fn()) -> Case {
-    Case { name, operations, run }
+    Case { name, operations, growth_max: 0.10, run }
 }
 
 /// All of them.
 pub(crate) const CASES: &[Case] = &[
-    case("bucket.take", OFTEN, bucket_take),
+    message("bucket.take", OFTEN, bucket_take),
     case("e2e.open.256b", SELDOM, || e2e_open(256)),
     case("e2e.open.4kib", SELDOM, || e2e_open(4 << 10)),
     case("e2e.open.v1.256b", SELDOM, || e2e_open_v1(256)),
     case("e2e.seal.256b", SELDOM, || e2e_seal(256)),
     case("e2e.seal.4kib", SELDOM, || e2e_seal(4 << 10)),
-    case("envelope.peek.256b", SELDOM, || envelope_peek(SELDOM, 256, CHAT)),
-    case("envelope.peek.4kib", SELDOM, || envelope_peek(SELDOM, 4 << 10, CHAT)),
-    case("envelope.peek.5mib", 1, || envelope_peek(1, 5 << 20, IMAGE)),
-    case("frame.rehead.256b", SELDOM, || frame_rehead(1, 256)),
-    case("frame.rehead.16x256b", SELDOM, || frame_rehead(16, 256)),
-    case("frame.rehead.4kib", SELDOM, || frame_rehead(1, 4 << 10)),
+    message("envelope.peek.256b", SELDOM, || envelope_peek(SELDOM, 256, CHAT)),
+    message("envelope.peek.4kib", SELDOM, || envelope_peek(SELDOM, 4 << 10, CHAT)),
+    message("envelope.peek.5mib", 1, || envelope_peek(1, 5 << 20, IMAGE)),
+    message("frame.rehead.256b", SELDOM, || frame_rehead(1, 256)),
+    message("frame.rehead.16x256b", SELDOM, || frame_rehead(16, 256)),
+    message("frame.rehead.4kib", SELDOM, || frame_rehead(1, 4 << 10)),
     case("http.upgrade", SELDOM, http_upgrade),
-    case("payload.take.5mib", 1, || payload_take(5 << 20)),
-    case("quota.charge", OFTEN, quota_charge),
-    case("session.forward", OFTEN, session_forward),
+    message("payload.take.5mib", 1, || payload_take(5 << 20)),
+    message("quota.charge", OFTEN, quota_charge),
+    message("session.forward", OFTEN, session_forward),
     case("session.refuse", SELDOM, session_refuse),
+    message("shard.forward.256b", SELDOM, || shard::forward(SELDOM, 1)),
+    message("shard.forward.16x256b", SELDOM * 16, || shard::forward(SELDOM, 16)),
     case("token.hash", SELDOM, token_hash),
     case("token.owner", OFTEN, token_owner),
 ];
@@ -68,17 +79,18 @@ pub(crate) fn under_callgrind<T>(work: impl FnOnce() -> T) -> T {
 }
 
 /// 2024-02-29 12:00 UTC: neither the day nor the month is about to end.
-const NOON: u64 = 1_709_208_000_000;
+pub(crate) const NOON: u64 = 1_709_208_000_000;
 const START: Duration = Duration::from_secs(1000);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// What people and models write: words, an escape here and there, a letter that is not ASCII.
-const CHAT: &str = r#"The caf\u00e9 opens at 8.\nHe said: \"I'll be there, très tôt\", and went back to reading. "#;
+pub(crate) const CHAT: &str =
+    r#"The caf\u00e9 opens at 8.\nHe said: \"I'll be there, très tôt\", and went back to reading. "#;
 /// A picture in base64 is one long run.
 const IMAGE: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg";
 
 /// An envelope of so many bytes whose payload repeats `text`.
-fn envelope_of(bytes: usize, text: &str) -> Vec<u8> {
+pub(crate) fn envelope_of(bytes: usize, text: &str) -> Vec<u8> {
     let mut envelope =
         br#"{"v":1,"type":"chat.send","id":"0d9488f7-0a41-4f3f-8f34-000000000001","ts":1709208000000,"payload":{"text":""#
             .to_vec();
@@ -103,7 +115,7 @@ fn envelope_peek(operations: u64, bytes: usize, text: &str) {
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// So many frames as a client sends them, one after the other.
-fn masked_frames(count: usize, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn masked_frames(count: usize, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0; frame::HEADER_BYTES_MAX];
     let header_bytes = frame::write_header(&mut frame, true, Opcode::Text, payload.len() as u64);
     frame.truncate(header_bytes);
