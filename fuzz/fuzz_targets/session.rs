@@ -57,6 +57,7 @@ fuzz_target!(|input: &[u8]| {
             1 => {
                 // The one that is there, or one that may have left or been replaced.
                 let id = if a & 1 == 0 { present[role as usize].unwrap_or(0) } else { u32::from(b) };
+                let role = if present[role.peer() as usize] == Some(id) { role.peer() } else { role };
                 let was_there = present[role as usize] == Some(id);
                 let peer = present[role.peer() as usize].filter(|_| was_there);
                 let told = peer.map(|peer| Effect::Tell(peer, RelayMessage::Status { online: false }));
@@ -94,7 +95,9 @@ fuzz_target!(|input: &[u8]| {
                         forwarded += bytes;
                         continue;
                     }
-                    Effect::Tell(to, message) => assert_eq!((to, message, kind), (from, RelayMessage::Pong, Kind::Ping)),
+                    Effect::Tell(to, message) => {
+                        assert_eq!((to, message, kind), (from, RelayMessage::Pong, Kind::Ping))
+                    }
                     Effect::Close(..) => panic!("a message closes nobody"),
                     Effect::Nothing => assert_eq!(kind, Kind::Pong),
                     Effect::Later(wait) => {

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// See [`Ring::unacknowledged_bytes`](super::Ring::unacknowledged_bytes).
+/// See [`Net::unacknowledged_bytes`](crate::Net::unacknowledged_bytes).
 pub(super) fn unacknowledged_bytes(socket: &OwnedFd) -> io::Result<usize> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: the request writes one int to the address that it is given, which is that of a live one.

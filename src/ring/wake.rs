@@ -22,7 +22,7 @@ impl Waker {
         Self { eventfd: None }
     }
 
-    /// Makes a [`Ring::turn`](super::Ring::turn) that waits return, now or the next time.
+    /// Makes a [`Net::turn`](crate::Net::turn) that waits return, now or the next time.
     pub fn wake(&self) {
         if let Some(eventfd) = &self.eventfd {
             // An eventfd's write fails only when its counter is full: then the shard is being woken already.

@@ -9,6 +9,8 @@ import uuid
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+import http1
+
 MAX_SIZE = 5 * 1024 * 1024
 TIMEOUT = 15
 
@@ -78,9 +80,7 @@ class Client:
         await self.ws.send(text)
 
     async def receive_text(self, timeout=TIMEOUT):
-        # wait_for of Python 3.11 now and then swallows that the task is cancelled.
-        async with asyncio.timeout(timeout):
-            return await self.ws.recv()
+        return await http1.within(timeout, self.ws.recv())
 
     async def receive(self, timeout=TIMEOUT):
         return json.loads(await self.receive_text(timeout))

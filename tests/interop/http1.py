@@ -8,6 +8,12 @@ import socket
 TIMEOUT = 10
 
 
+async def within(timeout, awaitable):
+    """Its result, or TimeoutError. Not `wait_for`: that of Python 3.11 now and then swallows that the task is cancelled."""
+    async with asyncio.timeout(timeout):
+        return await awaitable
+
+
 @dataclasses.dataclass
 class Response:
     status: int
@@ -42,7 +48,7 @@ class Connection:
 
     @classmethod
     async def open(cls, port):
-        return cls(port, *await asyncio.wait_for(asyncio.open_connection("127.0.0.1", port), TIMEOUT))
+        return cls(port, *await within(TIMEOUT, asyncio.open_connection("127.0.0.1", port)))
 
     async def __aenter__(self):
         return self
@@ -56,7 +62,7 @@ class Connection:
 
     async def read(self, timeout=TIMEOUT):
         """The next response; raises EOFError (IncompleteReadError) where the relay closed instead."""
-        return await asyncio.wait_for(self._read(), timeout)
+        return await within(timeout, self._read())
 
     async def _read(self):
         lines = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
@@ -73,7 +79,7 @@ class Connection:
         """Waits until the relay has closed the connection (cleanly or by a reset); returns what still came."""
         rest = b""
         try:
-            while chunk := await asyncio.wait_for(self.reader.read(65536), timeout):
+            while chunk := await within(timeout, self.reader.read(65536)):
                 rest += chunk
         except ConnectionError:
             pass

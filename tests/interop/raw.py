@@ -93,7 +93,7 @@ class RawSocket:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await asyncio.wait_for(asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port)), TIMEOUT)
+        await http1.within(TIMEOUT, asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port)))
         limit = receive_buffer // 2 if receive_buffer else 1 << 16
         reader, writer = await asyncio.open_connection(sock=sock, limit=limit)
         return cls(http1.Connection(port, reader, writer))
@@ -144,21 +144,21 @@ class RawSocket:
 
     async def read_header(self, timeout=TIMEOUT):
         """FIN, opcode and payload length of the next frame, whose payload stays unread."""
-        first, second = await asyncio.wait_for(self._exactly(2), timeout)
+        first, second = await http1.within(timeout, self._exactly(2))
         assert first & 0x70 == 0, "a reserved bit is set"
         assert second & 0x80 == 0, "a server must not mask"
         length = second & 0x7F
         if length == 126:
-            (length,) = struct.unpack("!H", await asyncio.wait_for(self._exactly(2), timeout))
+            (length,) = struct.unpack("!H", await http1.within(timeout, self._exactly(2)))
             assert length >= 126, "not the shortest length form"
         elif length == 127:
-            (length,) = struct.unpack("!Q", await asyncio.wait_for(self._exactly(8), timeout))
+            (length,) = struct.unpack("!Q", await http1.within(timeout, self._exactly(8)))
             assert length >= 1 << 16, "not the shortest length form"
         return bool(first & 0x80), first & 0x0F, length
 
     async def read_frame(self, timeout=TIMEOUT):
         fin, opcode, length = await self.read_header(timeout)
-        return Frame(fin, opcode, await asyncio.wait_for(self._exactly(length), timeout))
+        return Frame(fin, opcode, await http1.within(timeout, self._exactly(length)))
 
     async def _exactly(self, count):
         try:

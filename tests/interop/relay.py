@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import pathlib
+import random
 import resource
 import signal
 import socket
@@ -39,19 +40,29 @@ def api_time(unix_second):
     return datetime.datetime.fromtimestamp(unix_second, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-# The kernel may name a port again as soon as its probe is closed, before anybody listens there.
-_ports = set()
+# Below those that the kernel gives to clients and to whoever binds port 0.
+PORTS = range(15000, 32000)
+_reserved = []
 
 
 def free_port():
-    """A free TCP port of 127.0.0.1, another one each time."""
+    """A free TCP port of 127.0.0.1, which no other test gets while this process lives.
+
+    The tests of several processes run side by side. Who takes a port binds an abstract socket of its name, as
+    `freePort` in node/relay.mjs does.
+    """
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        if port not in _ports:
-            _ports.add(port)
+        port, mark, probe = random.choice(PORTS), socket.socket(socket.AF_UNIX), socket.socket()
+        try:
+            mark.bind(f"\0coralmux-test-port-{port}")
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            mark.close()
+        else:
+            _reserved.append(mark)
             return port
+        finally:
+            probe.close()
 
 
 class Relay:

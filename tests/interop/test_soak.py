@@ -112,6 +112,7 @@ async def soak(relay, seed):
             assert results[2] > 0 and results[3] > 0
 
 
+@pytest.mark.quiet
 @pytest.mark.parametrize("memory", ["plenty", "little"])
 async def test_random_pairs_at_once_lose_nothing_and_keep_their_order(start_relay, memory):
     """Byte for byte, in order, each ping answered, in both directions at once, whatever the other pairs do.

@@ -2,6 +2,7 @@
 
 import asyncio
 import collections
+import fcntl
 import os
 import pathlib
 import re
@@ -44,8 +45,7 @@ def listening(count=1, reuse_port=False):
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         s.bind(("127.0.0.1", sockets[0].getsockname()[1] if sockets else 0))
         s.listen(4096)
-        high = 100 + len(sockets)
-        os.dup2(s.fileno(), high, inheritable=False)
+        high = fcntl.fcntl(s, fcntl.F_DUPFD_CLOEXEC, 100)
         s.close()
         sockets.append(socket.socket(fileno=high))
     return sockets

@@ -30,13 +30,13 @@ impl Clock {
         Duration::from_nanos(self.elapsed_ns.load(Relaxed))
     }
 
-    /// As [`Net::now`].
+    /// As [`Net::now`](crate::Net::now).
     #[must_use]
     pub fn now(&self) -> Instant {
         self.started + self.elapsed()
     }
 
-    /// As [`Net::unix_now`].
+    /// As [`Net::unix_now`](crate::Net::unix_now).
     #[must_use]
     pub fn unix_now(&self) -> Duration {
         self.unix_at_start + self.elapsed()

@@ -21,14 +21,25 @@ export function binary(name = 'coralmux-relay') {
   return built.sort((a, b) => statSync(b).mtimeMs - statSync(a).mtimeMs)[0];
 }
 
-export function freePort() {
-  return new Promise((done, fail) => {
-    const probe = createServer().once('error', fail);
-    probe.listen(0, '127.0.0.1', () => {
-      const { port } = probe.address();
-      probe.close(() => done(port));
-    });
+// A listening server, or nothing where that place is taken.
+function bound(...where) {
+  return new Promise((done) => {
+    const server = createServer().once('error', () => done());
+    server.listen(...where, () => done(server));
   });
+}
+
+// A free TCP port of 127.0.0.1, which no other test gets while this process lives: see `free_port` in ../relay.py.
+export async function freePort() {
+  for (;;) {
+    const port = 15_000 + Math.floor(Math.random() * 17_000);
+    const mark = await bound(`\0coralmux-test-port-${port}`);
+    if (!mark) continue;
+    mark.unref();
+    const probe = await bound(port, '127.0.0.1');
+    if (probe) return new Promise((done) => probe.close(() => done(port)));
+    mark.close();
+  }
 }
 
 export class Relay {
