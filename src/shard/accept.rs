@@ -98,7 +98,7 @@ impl<N: Net> Shard<N> {
                 if !more {
                     self.accepting.held.push(listener);
                 }
-                let crowd = if self.turns.is_calm(self.clock.now()) { CALM_CROWD } else { CROWD };
+                let crowd = if self.turns.is_calm(self.pulse.now()) { CALM_CROWD } else { CROWD };
                 if self.accepting.arrived.len() >= crowd {
                     self.accepting.listening.set_one_by_one(&mut self.net, true);
                 }
@@ -122,7 +122,7 @@ impl<N: Net> Shard<N> {
 
     /// Lets a turn's share of those in who have arrived: more where no message has been forwarded lately.
     pub(super) fn take_arrivals(&mut self) {
-        self.let_in(if self.turns.is_calm(self.clock.now()) { ARRIVALS_A_CALM_TURN } else { ARRIVALS_A_TURN });
+        self.let_in(if self.turns.is_calm(self.pulse.now()) { ARRIVALS_A_CALM_TURN } else { ARRIVALS_A_TURN });
         if self.accepting.arrived.len() < ARRIVALS_A_TURN {
             for index in std::mem::take(&mut self.accepting.held) {
                 self.accepting.listening.arm(&mut self.net, index);
@@ -171,8 +171,8 @@ impl<N: Net> Shard<N> {
         let counted_as = (counted && !trusted).then_some(address);
         let conn = self.insert_connection(socket, address, counted_as, echo, Phase::Header);
         if !counted {
-            let due = self.clock.tick_after(TURNED_AWAY_FOR);
-            self.wheel.arm(conn, due);
+            let due = self.pulse.tick_after(TURNED_AWAY_FOR);
+            self.pulse.arm(conn, due);
         }
         if let Some(early) = &mut self.connections[conn].early {
             early.turned_away = !counted;
@@ -208,17 +208,17 @@ impl<N: Net> Shard<N> {
         phase: Phase,
     ) -> Conn {
         self.serial += 1;
-        let due = self.clock.tick_after(self.settings.auth_timeout);
+        let due = self.pulse.tick_after(self.settings.auth_timeout);
         let early = Early {
             serial: self.serial,
-            since: self.clock.instant(),
+            since: self.pulse.instant(),
             peer: address,
             address,
             counted,
             echo,
             tls: false,
             turned_away: false,
-            waits_since: self.clock.tick(),
+            waits_since: self.pulse.tick(),
             request: Vec::new(),
             parse_at: 0,
             keep_alive: true,
@@ -228,10 +228,10 @@ impl<N: Net> Shard<N> {
             refusal: None,
             moving: None,
         };
-        let tick = self.clock.tick();
+        let tick = self.pulse.tick();
         let conn = self.net.open(socket);
         self.connections.insert(conn, Connection::new(phase, tick, due, early));
-        self.wheel.arm(conn, due);
+        self.pulse.arm(conn, due);
         self.note_late_comer(conn);
         conn
     }

@@ -44,9 +44,9 @@ impl<N: Net> Shard<N> {
         let Some(early) = &mut self.connections[conn].early else { return };
         early.reply = reply;
         self.transition(conn, Phase::Held);
-        let due = self.clock.tick_after(delay);
+        let due = self.pulse.tick_after(delay);
         self.connections[conn].due = due;
-        self.wheel.arm(conn, due);
+        self.pulse.arm(conn, due);
     }
 
     /// Sends the response that [`Shard::hold_answer`] held back.
@@ -87,13 +87,13 @@ impl<N: Net> Shard<N> {
 
     /// From now on it is the client that is waited for.
     fn await_client(&mut self, conn: Conn) {
-        let due = self.clock.tick_after(self.settings.auth_timeout);
+        let due = self.pulse.tick_after(self.settings.auth_timeout);
         let connection = &mut self.connections[conn];
         connection.due = due;
         if let Some(early) = &mut connection.early {
-            early.waits_since = self.clock.tick();
+            early.waits_since = self.pulse.tick();
         }
-        self.wheel.arm(conn, due);
+        self.pulse.arm(conn, due);
     }
 
     /// Responses go the way of control frames, in the order that they come in: a client that sends a ping right behind
@@ -112,7 +112,7 @@ impl<N: Net> Shard<N> {
         let address = early.address;
         self.counters.keys_refused[KeyRefused::Wrong as usize] += 1;
         self.log_wrong_key(address);
-        let delay = self.shared.guesses.delay_after(address, self.clock.unix_ms());
+        let delay = self.shared.guesses.delay_after(address, self.pulse.unix_ms());
         self.hold_answer(conn, reply, delay);
     }
 

@@ -62,7 +62,7 @@ impl<N: Net> Shard<N> {
         };
         if self.log.closed.handle_event() {
             let Member { serial: conn, role, since, messages, bytes, .. } = *member;
-            let seconds = self.clock.now().saturating_sub(since).as_secs();
+            let seconds = self.pulse.now().saturating_sub(since).as_secs();
             let (token, reason) = (live.key().id(), reason.label());
             let role = role.name();
             tracing::info!(shard = self.id, conn, %token, role, reason, code, messages, bytes, seconds, "closed");
@@ -72,7 +72,7 @@ impl<N: Net> Shard<N> {
     /// An authentication was refused.
     pub(super) fn log_refused(&mut self, early_serial: u64, address: IpAddr, message: &str) {
         tracing::debug!(shard = self.id, conn = early_serial, %address, why = message, "authentication refused");
-        if let Some(count) = self.log.refused.handle_event(self.clock.instant()) {
+        if let Some(count) = self.log.refused.handle_event(self.pulse.instant()) {
             say_refused(self.id, count);
         }
     }
@@ -80,7 +80,7 @@ impl<N: Net> Shard<N> {
     /// An admin key was wrong, or not looked at after too many of those.
     pub(super) fn log_wrong_key(&mut self, address: IpAddr) {
         self.log.keys_from = Some(address);
-        if let Some(count) = self.log.keys.handle_event(self.clock.instant()) {
+        if let Some(count) = self.log.keys.handle_event(self.pulse.instant()) {
             self.say_wrong_keys(count);
         }
     }
@@ -92,14 +92,14 @@ impl<N: Net> Shard<N> {
 
     /// A connection could not be accepted.
     pub(super) fn log_accept_error(&mut self, error: &std::io::Error) {
-        if let Some(count) = self.log.accept_errors.handle_event(self.clock.instant()) {
+        if let Some(count) = self.log.accept_errors.handle_event(self.pulse.instant()) {
             tracing::warn!(shard = self.id, count, %error, "cannot accept connections");
         }
     }
 
     /// Called once a second: says what was held back.
     pub(super) fn log_held_back(&mut self) {
-        let now = self.clock.instant();
+        let now = self.pulse.instant();
         let (refused, accept_errors) = (self.log.refused.poll_line(now), self.log.accept_errors.poll_line(now));
         let keys = self.log.keys.poll_line(now);
         self.say_held_back(refused, keys, accept_errors);

@@ -30,7 +30,7 @@ impl<N: Net> Shard<N> {
         if self.is_draining() {
             return;
         }
-        let now = self.clock.now();
+        let now = self.pulse.now();
         self.stop_listening();
         self.report_usage();
         let all = self.connections.iter().map(|(conn, connection)| {
@@ -48,7 +48,7 @@ impl<N: Net> Shard<N> {
 
     /// Sends those away whose moment has come.
     pub(super) fn drain_on(&mut self) {
-        let now = self.clock.now();
+        let now = self.pulse.now();
         while let Some(drain) = &mut self.drain
             && let Some(next) = drain.leaving.pop_if(|next| next.at <= now)
         {
@@ -72,7 +72,7 @@ impl<N: Net> Shard<N> {
 
     /// A connection that the kernel had accepted, or another shard had sent here, when the drain began.
     pub(super) fn note_late_comer(&mut self, conn: Conn) {
-        let at = self.clock.now() + LATE_COMER_GRACE;
+        let at = self.pulse.now() + LATE_COMER_GRACE;
         let Some(drain) = &mut self.drain else { return };
         let place = drain.leaving.partition_point(|leaving| leaving.at > at);
         drain.leaving.insert(place, Leaving { at, conn });
@@ -83,8 +83,8 @@ impl<N: Net> Shard<N> {
         let outbox = self.connections[conn].outbox;
         let waits = self.is_draining() && self.outboxes.get_mut(outbox).is_some_and(|outbox| !outbox.is_empty());
         if waits {
-            let due = self.clock.tick_after(LINGER);
-            self.wheel.arm(conn, due);
+            let due = self.pulse.tick_after(LINGER);
+            self.pulse.arm(conn, due);
         }
         waits
     }
@@ -97,7 +97,7 @@ impl<N: Net> Shard<N> {
     pub(super) fn has_ended(&self) -> bool {
         self.drain.as_ref().is_some_and(|drain| {
             let all_gone = self.connections.is_empty() && self.shared.sockets.load(Relaxed) == 0;
-            all_gone || self.clock.now() >= drain.ends_at
+            all_gone || self.pulse.now() >= drain.ends_at
         })
     }
 }

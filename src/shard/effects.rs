@@ -35,10 +35,10 @@ impl<N: Net> Shard<N> {
     fn hurry_replaced(&mut self, session: u32, replaced: Conn) {
         let rate = Rate::per(REPLACED_LINGERING, LINGER, REPLACED_LINGERING);
         if let (Some(live), Some(rate)) = (self.tokens.session_mut(session), rate)
-            && live.replacements.try_take(self.clock.now(), &rate).is_err()
+            && live.replacements.try_take(self.pulse.now(), &rate).is_err()
             && self.connections.get(replaced).is_some_and(|it| it.phase() == Phase::Closing)
         {
-            self.wheel.arm(replaced, self.clock.tick() + 1);
+            self.pulse.arm(replaced, self.pulse.tick() + 1);
         }
     }
 }

@@ -46,15 +46,15 @@ impl<N: Net> Shard<N> {
         self.leave_session(conn);
         // What a flood leaves behind does not stay for long.
         let linger = if self.counters.closing < LINGERING_MAX { LINGER } else { TICK };
-        let due = self.clock.tick_after(linger);
+        let due = self.pulse.tick_after(linger);
         let connection = &mut self.connections[conn];
         connection.due = due;
         connection.pauses = Default::default();
         connection.inbox = None;
         if let Some(early) = &mut connection.early {
-            early.waits_since = self.clock.tick();
+            early.waits_since = self.pulse.tick();
         }
-        self.wheel.arm(conn, due);
+        self.pulse.arm(conn, due);
         self.finish_outbox(conn);
         // A connection that was paused is received from by nobody.
         self.arm(conn);
@@ -73,7 +73,7 @@ impl<N: Net> Shard<N> {
             self.log_end(conn, reason);
         }
         self.leave_session(conn);
-        self.wheel.disarm(conn);
+        self.pulse.disarm(conn);
         let connection = &mut self.connections[conn];
         connection.inbox = None;
         self.secure.remove(&mut connection.tls);

@@ -55,7 +55,7 @@ impl<N: Net> Shard<N> {
             return;
         }
         let Some(socket) = self.net.take(conn) else { return };
-        self.wheel.disarm(conn);
+        self.pulse.disarm(conn);
         let Some(mut connection) = self.connections.remove(conn) else { return };
         let tls = self.secure.remove(&mut connection.tls);
         if let Some(early) = &connection.early {

@@ -47,7 +47,7 @@ impl<N: Net> Shard<N> {
     /// Takes bytes in, whatever the connection is at.
     pub(super) fn handle_bytes(&mut self, conn: Conn, chunk: Chunk) {
         let connection = &mut self.connections[conn];
-        connection.last_heard = self.clock.tick();
+        connection.last_heard = self.pulse.tick();
         match connection.phase() {
             Phase::Header => self.handle_header_bytes(conn, &chunk),
             Phase::Http | Phase::AwaitingControl | Phase::Held | Phase::Answering => {
@@ -190,7 +190,7 @@ impl<N: Net> Shard<N> {
                 }
                 Step::Done => {}
                 Step::Wait(wait) => {
-                    let mut buf = OwnedBuf::with_headroom(HEADROOM, length, self.budget.charge(length));
+                    let mut buf = OwnedBuf::with_headroom(HEADROOM, length, self.memory.budget().charge(length));
                     buf.extend(message);
                     self.inbox(conn).ready = Some((buf, opcode));
                     self.slow_down(conn, wait);
@@ -210,7 +210,7 @@ impl<N: Net> Shard<N> {
         if let Chunk::Owned(buf) = &mut chunk
             && buf.reserved_bytes() == 0
         {
-            buf.reserve_more(self.budget.charge(buf.as_slice().len()));
+            buf.reserve_more(self.memory.budget().charge(buf.as_slice().len()));
         }
         self.count_queued(conn, to);
         let pushed = self.push(to, chunk);
@@ -354,7 +354,7 @@ impl<N: Net> Shard<N> {
     }
 
     fn put_partial(&mut self, conn: Conn, header: Header, buf: OwnedBuf) {
-        let (since, due) = (self.clock.tick(), self.clock.tick_after(MESSAGE_TIMEOUT));
+        let (since, due) = (self.pulse.tick(), self.pulse.tick_after(MESSAGE_TIMEOUT));
         self.inbox(conn).partial = Some(Partial {
             opcode: header.opcode,
             buf: Some(buf),

@@ -7,7 +7,7 @@
 
 use super::Shard;
 use super::bounds::{
-    BACKING_BYTES, HOLDING_MIN, HOLDING_SPEED_MIN, HOLDING_SPEED_SAFE, MEMORY_WAIT, MEMORY_WAIT_MIN,
+    BACKING_BYTES, BACKLOG_BYTES, HOLDING_MIN, HOLDING_SPEED_MIN, HOLDING_SPEED_SAFE, MEMORY_WAIT, MEMORY_WAIT_MIN,
     OVERTAKING_BYTES_MAX, SMALL_BYTES_MAX, TICK,
 };
 use super::close::CloseReason;
@@ -15,39 +15,90 @@ use super::connection::{Connection, Pauses};
 use super::inbox::{Partial, Pending, Skipped};
 use super::mutation::{Mutation, is_made};
 use crate::proto::frame::Header;
-use crate::ring::chunk::Reservation;
+use crate::ring::chunk::{Budget, Reservation};
 use crate::ring::{Conn, Net};
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Those who wait for memory.
-#[derive(Debug, Default)]
-pub(super) struct Waiters {
+/// The memory that peers can make the shard hold, and who waits for some.
+pub(super) struct Memory {
+    /// For messages.
+    budget: Budget,
+    /// For what has been received and cannot be looked at.
+    backlog: Budget,
     /// First come first served, but for those whose promise nothing backs.
-    queue: VecDeque<Conn>,
+    waiters: VecDeque<Conn>,
     /// The one whose turn it is.
     first_in_line: Option<Conn>,
     /// When those who get nowhere are looked for again.
     evict_at: Duration,
 }
 
-impl Waiters {
-    /// How many there are.
-    #[must_use]
-    pub(super) fn len(&self) -> usize {
-        self.queue.len()
+impl Memory {
+    pub(super) fn new(budget_bytes: usize) -> Self {
+        Self {
+            budget: Budget::new(budget_bytes),
+            backlog: Budget::new(budget_bytes.max(BACKLOG_BYTES)),
+            waiters: VecDeque::new(),
+            first_in_line: None,
+            evict_at: Duration::ZERO,
+        }
     }
 
-    /// All of them.
+    /// That of messages.
+    pub(super) fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// That of what cannot be looked at yet.
+    pub(super) fn backlog(&self) -> &Budget {
+        &self.backlog
+    }
+
+    /// Gives memory back that has not been needed lately.
+    pub(super) fn trim(&self) {
+        self.budget.trim();
+    }
+
+    /// How many wait.
+    #[must_use]
+    pub(super) fn waiting(&self) -> usize {
+        self.waiters.len()
+    }
+
+    /// Whether anybody waits.
+    #[must_use]
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.waiters.is_empty()
+    }
+
+    /// All who wait.
     #[cfg(test)]
-    pub(super) fn all(&self) -> impl Iterator<Item = Conn> {
-        self.queue.iter().copied()
+    pub(super) fn waiters(&self) -> impl Iterator<Item = Conn> {
+        self.waiters.iter().copied()
     }
 
-    /// Whether there are none.
-    #[must_use]
-    pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+    /// Memory for `bytes` of a message of `conn`; `None`: it has to wait. `is_backed` says whether enough of the message has
+    /// come that the rest can be believed in.
+    fn reserve(&self, conn: Conn, bytes: usize, is_backed: impl FnOnce() -> bool) -> Option<Reservation> {
+        if bytes <= SMALL_BYTES_MAX {
+            return Some(self.budget.charge(bytes));
+        }
+        let is_next = self.waiters.is_empty()
+            || self.first_in_line == Some(conn)
+            // Who wants little does not wait behind those who want much.
+            || bytes <= OVERTAKING_BYTES_MAX;
+        let on_trust = self.budget.used_bytes() + bytes <= self.budget.bytes_max() / 2;
+        (is_next && (on_trust || is_backed())).then(|| self.budget.reserve(bytes)).flatten()
+    }
+
+    /// Whether those who get nowhere are to be looked for at `now`: once a second at most.
+    fn poll_eviction(&mut self, now: Duration) -> bool {
+        let is_due = now >= self.evict_at;
+        if is_due {
+            self.evict_at = now + Duration::from_secs(1);
+        }
+        is_due
     }
 }
 
@@ -55,17 +106,7 @@ impl<N: Net> Shard<N> {
     /// Memory for `bytes` more of a message whose frame of `frame_bytes` begins, of which `in_hand` have been received;
     /// `None`: it has to wait.
     pub(super) fn reserve(&self, conn: Conn, bytes: usize, frame_bytes: u64, in_hand: usize) -> Option<Reservation> {
-        if bytes <= SMALL_BYTES_MAX {
-            return Some(self.budget.charge(bytes));
-        }
-        let is_next = self.waiters.is_empty()
-            || self.waiters.first_in_line == Some(conn)
-            // Who wants little does not wait behind those who want much.
-            || bytes <= OVERTAKING_BYTES_MAX;
-        let on_trust = self.budget.used_bytes() + bytes <= self.budget.bytes_max() / 2;
-        (is_next && (on_trust || self.is_backed(conn, frame_bytes, in_hand)))
-            .then(|| self.budget.reserve(bytes))
-            .flatten()
+        self.memory.reserve(conn, bytes, || self.is_backed(conn, frame_bytes, in_hand))
     }
 
     /// Whether enough of a frame has come that the rest can be believed in.
@@ -84,13 +125,13 @@ impl<N: Net> Shard<N> {
     /// A data frame has to wait for memory.
     pub(super) fn wait_for_memory(&mut self, conn: Conn, header: Header) {
         self.connections[conn].pauses.insert(Pauses::BUDGET);
-        let (since, due) = (self.clock.tick(), self.clock.tick_after(MEMORY_WAIT));
+        let (since, due) = (self.pulse.tick(), self.pulse.tick_after(MEMORY_WAIT));
         let inbox = self.inbox(conn);
         // Who was let try again and has to go on waiting keeps its place and its time.
         if inbox.pending.is_none() {
             inbox.pending = Some(Pending { header, since, due });
             self.counters.budget_waits += 1;
-            self.waiters.queue.push_back(conn);
+            self.memory.waiters.push_back(conn);
             self.watch(conn, due);
         }
     }
@@ -108,19 +149,19 @@ impl<N: Net> Shard<N> {
 
     /// Lets those who wait for memory try again, in order, until one has to go on waiting. Tokens that hold none come first.
     pub(super) fn retry_budget(&mut self) {
-        if self.waiters.is_empty() {
+        if !self.memory.is_wanted() {
             return;
         }
-        let waiting: Vec<Conn> = self.waiters.queue.drain(..).collect();
+        let waiting: Vec<Conn> = self.memory.waiters.drain(..).collect();
         let lives = |&conn: &Conn| self.lives(conn);
         let (later, first): (Vec<_>, Vec<_>) =
             waiting.into_iter().filter(lives).partition(|&conn| self.peer_holds_memory(conn));
-        self.waiters.queue.extend(first.into_iter().chain(later));
+        self.memory.waiters.extend(first.into_iter().chain(later));
         // Those whose reading goes on for another reason come first, so that none of them takes the place of the waiter
         // whose turn it is.
         self.resume_all();
         let mut kept = VecDeque::new();
-        while let Some(conn) = self.waiters.queue.pop_front() {
+        while let Some(conn) = self.memory.waiters.pop_front() {
             let Some(connection) = self.connections.get_mut(conn) else { continue };
             let Some(pending) = connection.inbox.as_ref().and_then(|inbox| inbox.pending.as_ref()) else { continue };
             let since = pending.since;
@@ -128,19 +169,19 @@ impl<N: Net> Shard<N> {
                 kept.push_back(conn);
                 continue;
             }
-            self.waiters.first_in_line = Some(conn);
+            self.memory.first_in_line = Some(conn);
             self.connections[conn].pauses.remove(Pauses::BUDGET);
             self.readable.push(conn);
             self.resume_all();
-            self.waiters.first_in_line = None;
+            self.memory.first_in_line = None;
             if self.is_pending(conn) {
                 kept.extend((!is_made(Mutation::LostWaiter)).then_some(conn));
                 self.make_memory(since);
                 break;
             }
         }
-        kept.append(&mut self.waiters.queue);
-        self.waiters.queue = kept;
+        kept.append(&mut self.memory.waiters);
+        self.memory.waiters = kept;
     }
 
     fn is_pending(&self, conn: Conn) -> bool {
@@ -161,12 +202,11 @@ impl<N: Net> Shard<N> {
 
     /// Somebody has waited since tick `since`: those who hold memory and get nowhere lose it.
     fn make_memory(&mut self, since: u32) {
-        let now = self.clock.now();
-        let waited = TICK * self.clock.tick().saturating_sub(since);
-        if waited < MEMORY_WAIT_MIN || now < self.waiters.evict_at {
+        let now = self.pulse.now();
+        let waited = TICK * self.pulse.tick().saturating_sub(since);
+        if waited < MEMORY_WAIT_MIN || !self.memory.poll_eviction(now) {
             return;
         }
-        self.waiters.evict_at = now + Duration::from_secs(1);
         let (mut stuck, mut slowest) = (Vec::new(), None);
         for (conn, connection) in self.connections.iter() {
             let Some(speed) = self.speed(connection) else { continue };
@@ -187,7 +227,7 @@ impl<N: Net> Shard<N> {
     /// The speed of a connection that has held memory for a while, in bytes a second: of the message that it sends, or of
     /// what it is sent, whichever is slower.
     fn speed(&self, connection: &Connection) -> Option<u64> {
-        let tick = self.clock.tick();
+        let tick = self.pulse.tick();
         let sending = connection.inbox.as_ref().and_then(|inbox| inbox.partial.as_ref()).and_then(|partial| {
             partial.holds_memory().then(|| speed_of(partial.come_bytes(), tick.saturating_sub(partial.since))).flatten()
         });

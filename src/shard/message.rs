@@ -61,7 +61,7 @@ impl<N: Net> Shard<N> {
                 return Step::Done;
             }
         };
-        let (now, unix_ms) = (self.clock.now(), self.clock.unix_ms());
+        let (now, unix_ms) = (self.pulse.now(), self.pulse.unix_ms());
         let Some(live) = self.tokens.session_mut(connection.session) else { return Step::Stop };
         match live.session.handle_message(now, unix_ms, conn, envelope.kind, message.len() as u64) {
             Effect::Forward(to) => {
@@ -120,7 +120,7 @@ impl<N: Net> Shard<N> {
     /// The connection has made the relay answer something: who does so too often is read more slowly.
     pub(super) fn count_answer(&mut self, conn: Conn) {
         let connection = &self.connections[conn];
-        let now = self.clock.now();
+        let now = self.pulse.now();
         if let Some(live) = self.tokens.session_mut(connection.session)
             && let Err(wait) = live.session.charge_answer(now, connection.role)
         {

@@ -45,6 +45,7 @@ mod outbound;
 mod outbox;
 mod paused;
 mod proxy_protocol;
+mod pulse;
 mod receive;
 mod request;
 mod secure;
@@ -57,24 +58,22 @@ mod token;
 mod wheel;
 
 use self::accept::Accepting;
-use self::bounds::{BACKLOG_BYTES, COMMANDS_A_TURN, TICK};
+use self::bounds::{COMMANDS_A_TURN, TICK};
 use self::command::{Command, Queues};
 use self::connection_log::ConnectionLog;
 use self::connections::Connections;
 use self::counters::Counters;
 use self::drain::Drain;
-use self::memory::Waiters;
+use self::memory::Memory;
 use self::newcomers::Newcomers;
 use self::outbound::Outboxes;
+use self::pulse::Pulse;
 use self::secure::Secure;
 use self::share::Turns;
 use self::shared::Shared;
-use self::tick::{Clock, Throttled};
 use self::token::Tokens;
-use self::wheel::Wheel;
 use crate::control::message::Request;
 use crate::proto::limits::Limits;
-use crate::ring::chunk::Budget;
 use crate::ring::{Completion, Conn, Net};
 use crate::session::message::{Ids, RelayMessage};
 use crate::session::policy::Policy;
@@ -125,7 +124,7 @@ pub struct Shard<N: Net> {
     queues: Queues<N::Socket>,
     control: Sender<Request>,
     shared: Arc<Shared>,
-    clock: Clock,
+    pulse: Pulse,
     accepting: Accepting<N::Socket>,
     connections: Connections,
     /// Those that have ended in this turn.
@@ -133,11 +132,7 @@ pub struct Shard<N: Net> {
     outboxes: Outboxes,
     secure: Secure,
     tokens: Tokens,
-    wheel: Wheel,
     ids: Ids,
-    budget: Budget,
-    /// What has been received and cannot be looked at.
-    backlog: Budget,
     /// The policy of tokens without limits of their own.
     policy: Rc<Policy>,
     newcomers: Newcomers,
@@ -151,10 +146,8 @@ pub struct Shard<N: Net> {
     partial_reads: Vec<Conn>,
     /// Connections that wait to receive straight into an allocation.
     direct_reads: VecDeque<Conn>,
-    /// Connections that wait for the memory budget.
-    waiters: Waiters,
+    memory: Memory,
     turns: Turns,
-    throttled: Throttled,
     counters: Counters,
     log: ConnectionLog,
     /// Commands are being carried out: whoever is called from there takes no further ones.
@@ -168,11 +161,9 @@ impl<N: Net> Shard<N> {
     #[must_use]
     pub fn new(net: N, settings: Settings, links: Links<N>, random: u64) -> Self {
         let Links { id, commands, queues, control, shared } = links;
-        let mut clock = Clock::start(net.now());
-        clock.set_unix(net.unix_now());
         Self {
             id,
-            clock,
+            pulse: Pulse::start(net.now(), net.unix_now()),
             net,
             commands,
             queues,
@@ -184,10 +175,7 @@ impl<N: Net> Shard<N> {
             outboxes: Outboxes::default(),
             secure: Secure::default(),
             tokens: Tokens::default(),
-            wheel: Wheel::new(),
             ids: Ids::new(random),
-            budget: Budget::new(settings.budget_bytes),
-            backlog: Budget::new(settings.budget_bytes.max(BACKLOG_BYTES)),
             policy: Rc::new(Policy::new(settings.limits)),
             newcomers: Newcomers::default(),
             pending_calls: HashMap::new(),
@@ -195,9 +183,8 @@ impl<N: Net> Shard<N> {
             readable: Vec::new(),
             partial_reads: Vec::new(),
             direct_reads: VecDeque::new(),
-            waiters: Waiters::default(),
+            memory: Memory::new(settings.budget_bytes),
             turns: Turns::default(),
-            throttled: Throttled::default(),
             counters: Counters::default(),
             log: ConnectionLog::default(),
             running_commands: false,
@@ -242,9 +229,9 @@ impl<N: Net> Shard<N> {
         let quiet = self.turns.is_quiet() && self.secure.is_quiet() && self.accepting.is_quiet();
         let wait = quiet && self.direct_reads.is_empty() && self.commands.is_empty();
         self.net.turn(completions, wait)?;
-        let before = self.clock.now();
-        self.clock.update(self.net.now());
-        self.counters.end_turn(self.clock.now() - before);
+        let before = self.pulse.now();
+        self.pulse.update(self.net.now());
+        self.counters.end_turn(self.pulse.now() - before);
         self.turns.begin(completions.len());
         for completion in completions.drain(..) {
             self.handle_completion(completion);
@@ -254,7 +241,7 @@ impl<N: Net> Shard<N> {
         self.resume_all();
         self.resume_deferred();
         let forwarded = self.counters.has_forwarded();
-        self.turns.end(self.clock.now(), forwarded);
+        self.turns.end(self.pulse.now(), forwarded);
         self.step_handshakes(forwarded);
         self.take_arrivals();
         self.flush();
@@ -296,7 +283,7 @@ impl<N: Net> Shard<N> {
 
     /// A message of the relay's own, queued toward a connection.
     fn tell(&mut self, conn: Conn, message: RelayMessage<'_>) {
-        let frame = message.to_frame(&mut self.ids, self.clock.unix_ms());
+        let frame = message.to_frame(&mut self.ids, self.pulse.unix_ms());
         self.push_own(conn, frame);
     }
 }

@@ -108,7 +108,7 @@ impl<N: Net> Shard<N> {
         if self.give_way(address) {
             return true;
         }
-        let tick = Some(self.clock.tick());
+        let tick = Some(self.pulse.tick());
         if std::mem::replace(&mut self.newcomers.asked_at, tick) != tick {
             for shard in (0..self.queues.shards()).filter(|&shard| shard != self.id) {
                 // One whose queue is full has other things to do.
@@ -122,7 +122,7 @@ impl<N: Net> Shard<N> {
     /// requests before one that has begun something. `false`: all have been here for a moment only, or wait for the
     /// relay.
     pub(super) fn give_way(&mut self, address: Option<IpAddr>) -> bool {
-        let (now, grace) = (self.clock.tick(), super::tick::ticks(NEWCOMER_GRACE));
+        let (now, grace) = (self.pulse.tick(), super::tick::ticks(NEWCOMER_GRACE));
         let mut found = None;
         for conn in self.newcomers.first(address) {
             let connection = &self.connections[conn];

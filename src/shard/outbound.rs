@@ -147,14 +147,14 @@ impl<N: Net> Shard<N> {
             return;
         }
         if outbox.blocked {
-            outbox.copy_slices(&self.budget);
+            outbox.copy_slices(self.memory.budget());
         }
         if outbox.sending || connection.phase() == Phase::Dead {
             return;
         }
         let outgoing = match connection.tls {
             NONE => outbox.poll_send(),
-            tls => match self.secure.poll_send(tls, outbox, &self.budget) {
+            tls => match self.secure.poll_send(tls, outbox, self.memory.budget()) {
                 Ok(outgoing) => outgoing,
                 Err(fault) => {
                     tracing::debug!(%fault, "nothing can be sealed any more");
@@ -201,9 +201,9 @@ impl<N: Net> Shard<N> {
             outbox.unacknowledged_bytes += sent;
             outbox.taken_bytes += sent as u64;
         } else if outbox.blocked {
-            outbox.blocked_since = self.clock.tick();
+            outbox.blocked_since = self.pulse.tick();
             (outbox.taken_bytes, outbox.most_bytes) = (0, outbox.bytes());
-            outbox.write_due = self.clock.tick_after(self.settings.write_timeout);
+            outbox.write_due = self.pulse.tick_after(self.settings.write_timeout);
             outbox.unacknowledged_bytes = self.net.unacknowledged_bytes(conn).unwrap_or(0);
             let due = outbox.write_due;
             self.watch(conn, due);

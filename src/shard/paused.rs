@@ -14,7 +14,7 @@ impl<N: Net> Shard<N> {
     /// shard is too much, a connection with more than its share of that is closed.
     pub(super) fn keep_waiting(&mut self, conn: Conn, chunk: Chunk, put: fn(&mut VecDeque<OwnedBuf>, OwnedBuf)) {
         let own_bytes = self.inbox(conn).waiting_bytes() + chunk.len();
-        let share = match self.backlog.used_bytes() / self.backlog.bytes_max() {
+        let share = match self.memory.backlog().used_bytes() / self.memory.backlog().bytes_max() {
             0 => usize::MAX,
             1 => BACKLOG_SHARE,
             _ => BACKLOG_SHARE_SCARCE,
@@ -25,12 +25,12 @@ impl<N: Net> Shard<N> {
         let buf = match chunk {
             Chunk::Slice(slice) => {
                 let bytes = slice.as_slice();
-                OwnedBuf::reserved(bytes.to_vec(), self.backlog.charge(bytes.len()))
+                OwnedBuf::reserved(bytes.to_vec(), self.memory.backlog().charge(bytes.len()))
             }
             Chunk::Owned(mut buf) => {
                 // It is counted already if it has waited before.
                 if buf.reserved_bytes() == 0 {
-                    buf.reserve_more(self.backlog.charge(buf.as_slice().len()));
+                    buf.reserve_more(self.memory.backlog().charge(buf.as_slice().len()));
                 }
                 buf
             }
@@ -43,7 +43,7 @@ impl<N: Net> Shard<N> {
         let connection = &mut self.connections[conn];
         connection.paced = true;
         connection.pauses.insert(Pauses::RATE);
-        self.throttle(conn, wait);
+        self.pulse.throttle(conn, wait);
     }
 
     /// Goes on with connections whose reading was paused.
@@ -58,7 +58,7 @@ impl<N: Net> Shard<N> {
         if connection.pauses.any() {
             return;
         }
-        connection.last_heard = self.clock.tick();
+        connection.last_heard = self.pulse.tick();
         if connection.phase() == Phase::Http {
             self.resume_requests(conn);
         }

@@ -48,7 +48,7 @@ impl<N: Net> Shard<N> {
     pub(super) fn handle_filled(&mut self, conn: Conn, buf: OwnedBuf, count: io::Result<usize>) {
         let connection = &mut self.connections[conn];
         connection.receiving = Receiving::Idle;
-        connection.last_heard = self.clock.tick();
+        connection.last_heard = self.pulse.tick();
         let checked = connection.phase() != Phase::Echo;
         match count {
             Ok(0) => self.end(conn, CloseReason::Gone),

@@ -40,7 +40,7 @@ impl<N: Net> Shard<N> {
         let rules = self.shared.rules.load();
         let gate = if early.echo { &rules.echo_gate } else { &rules.gate };
         let from = Peer { address: early.peer, tls: early.tls };
-        let (action, rest, client, shows_key) = match gate.parse(self.clock.unix_ms() / 1000, bytes, from) {
+        let (action, rest, client, shows_key) = match gate.parse(self.pulse.unix_ms() / 1000, bytes, from) {
             Err(refusal) => return self.respond_last(conn, refusal.response),
             Ok(Parsed::NeedMore { bytes: needed }) => {
                 // A head that is still to end is worth a look again when it is twice as long.
@@ -66,7 +66,7 @@ impl<N: Net> Shard<N> {
             let text = "this address has too many connections that have not authenticated";
             return self.respond(conn, http::try_later(ErrorCode::Full, text, RETRY_AFTER_SEC, keep_alive));
         }
-        let wait = shows_key.then(|| self.shared.guesses.wait(client, self.clock.unix_ms())).flatten();
+        let wait = shows_key.then(|| self.shared.guesses.wait(client, self.pulse.unix_ms())).flatten();
         match wait {
             Some(wait) => self.refuse_keys(conn, client, wait),
             None => self.handle_action(conn, action),
@@ -87,16 +87,16 @@ impl<N: Net> Shard<N> {
         let connection = &mut self.connections[conn];
         let echo = connection.early.as_ref().is_some_and(|early| early.echo);
         if let Some(early) = &mut connection.early {
-            let now = self.clock.instant();
+            let now = self.pulse.instant();
             self.counters.handshake.record(now.saturating_duration_since(early.since), 1);
             early.since = now;
-            early.waits_since = self.clock.tick();
+            early.waits_since = self.pulse.tick();
         }
         self.transition(conn, if echo { Phase::Echo } else { Phase::Auth });
         if echo {
-            let due = self.clock.tick_after(self.settings.ping_interval);
+            let due = self.pulse.tick_after(self.settings.ping_interval);
             self.connections[conn].due = due;
-            self.wheel.arm(conn, due);
+            self.pulse.arm(conn, due);
         }
         self.push_response(conn, http::switching(accept));
         if !rest.is_empty() {
@@ -110,11 +110,11 @@ impl<N: Net> Shard<N> {
         match action {
             Action::Respond(response) => self.respond(conn, response),
             Action::Health => {
-                let report = self.shared.health_report(self.clock.instant());
+                let report = self.shared.health_report(self.pulse.instant());
                 self.respond(conn, http::health(&report, keep_alive, head_only));
             }
             Action::Ready => {
-                let unready = self.shared.lifecycle.unready(self.clock.instant());
+                let unready = self.shared.lifecycle.unready(self.pulse.instant());
                 self.respond(conn, http::ready(unready, keep_alive, head_only));
             }
             Action::Call(call) => {

@@ -238,7 +238,7 @@ impl<N: Net> Shard<N> {
 
     fn handle_handshake_bytes(&mut self, conn: Conn, bytes: &[u8]) {
         let connection = &mut self.connections[conn];
-        connection.last_heard = self.clock.tick();
+        connection.last_heard = self.pulse.tick();
         let Some(handshake) = self.secure.handshake(connection.tls) else { return };
         match handshake.take(bytes) {
             Err(failure) => self.fail_handshake(conn, &failure, Vec::new()),
@@ -257,7 +257,7 @@ impl<N: Net> Shard<N> {
         if self.secure.waiting.is_empty() {
             return;
         }
-        let mut steps = match self.turns.is_calm(self.clock.now()) {
+        let mut steps = match self.turns.is_calm(self.pulse.now()) {
             true => HANDSHAKE_STEPS_A_CALM_TURN,
             false => HANDSHAKE_STEPS_A_TURN,
         };
@@ -293,7 +293,7 @@ impl<N: Net> Shard<N> {
             return self.finish_handshake(conn, out);
         }
         if let Some(early) = &mut self.connections[conn].early {
-            early.waits_since = self.clock.tick();
+            early.waits_since = self.pulse.tick();
         }
         if !out.is_empty() {
             self.push_sealed(conn, out);
@@ -317,7 +317,7 @@ impl<N: Net> Shard<N> {
         connection.tls = self.secure.insert(Tls::Traffic(Box::new(traffic)));
         self.transition(conn, Phase::Http);
         if let Some(early) = &self.connections[conn].early {
-            let took = self.clock.instant().saturating_duration_since(early.since);
+            let took = self.pulse.instant().saturating_duration_since(early.since);
             self.counters.tls_handshake.record(took, 1);
         }
         self.count_handshake(match done {

@@ -1,4 +1,4 @@
-//! The shard's pulse: time, deadlines, pings, and what is done once a second.
+//! What comes due: deadlines, pings, and what is done once a second.
 
 use super::Shard;
 use super::bounds::{FINE_TICK, TAKEN_BYTES_MIN, TICK, WRITE_TIMEOUTS_MAX};
@@ -8,108 +8,31 @@ use crate::proto::frame::Opcode;
 use crate::ring::{Conn, Net};
 use crate::session::message::frame_of;
 use crate::tls::outcome::Outcome;
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::time::{Duration, Instant};
-
-/// A shard's time, read once a turn.
-pub(super) struct Clock {
-    started: Instant,
-    now: Duration,
-    /// The wall clock when the shard started, put right at each tick.
-    unix_at_start: Duration,
-    /// The tick at which things are next done that are done once a second.
-    second_due: u32,
-}
-
-impl Clock {
-    pub(super) fn start(started: Instant) -> Self {
-        Self { started, now: Duration::ZERO, unix_at_start: Duration::ZERO, second_due: 0 }
-    }
-
-    pub(super) fn update(&mut self, instant: Instant) {
-        self.now = instant.saturating_duration_since(self.started);
-    }
-
-    /// Puts the wall clock right.
-    pub(super) fn set_unix(&mut self, unix: Duration) {
-        self.unix_at_start = unix.saturating_sub(self.now);
-    }
-
-    /// Since the shard started.
-    pub(super) fn now(&self) -> Duration {
-        self.now
-    }
-
-    /// As other threads count it.
-    pub(super) fn instant(&self) -> Instant {
-        self.started + self.now
-    }
-
-    /// Milliseconds since 1970.
-    pub(super) fn unix_ms(&self) -> u64 {
-        (self.unix_at_start + self.now).as_millis() as u64
-    }
-
-    /// The tick that now belongs to.
-    pub(super) fn tick(&self) -> u32 {
-        (self.now.as_millis() / TICK.as_millis()) as u32
-    }
-
-    /// The first tick that is at least `delay` away.
-    pub(super) fn tick_after(&self, delay: Duration) -> u32 {
-        let due = (self.now + delay).as_millis().div_ceil(TICK.as_millis());
-        // A delay of years is as good as none at all.
-        u32::try_from(due).unwrap_or(NONE - 1).min(NONE - 1)
-    }
-}
-
-/// Connections whose reading is slowed to a rate, by when it goes on.
-#[derive(Default)]
-pub(super) struct Throttled {
-    heap: BinaryHeap<Reverse<(Duration, Conn)>>,
-}
-
-impl Throttled {
-    #[cfg(test)]
-    pub(super) fn all(&self) -> impl Iterator<Item = Conn> {
-        self.heap.iter().map(|&Reverse((_, conn))| conn)
-    }
-}
+use std::time::Duration;
 
 impl<N: Net> Shard<N> {
     pub(super) fn handle_tick(&mut self) {
-        self.clock.set_unix(self.net.unix_now());
-        self.shared.lifecycle.heartbeats.beat_shard(self.clock.instant(), self.id);
+        self.pulse.set_unix(self.net.unix_now());
+        self.shared.lifecycle.heartbeats.beat_shard(self.pulse.instant(), self.id);
         self.meet_deadlines();
         self.end_throttles();
         self.retry_budget();
         self.resume_listening();
         self.drain_on();
         self.net.want_less();
-        if self.clock.tick() >= self.clock.second_due {
-            self.clock.second_due = self.clock.tick_after(Duration::from_secs(1));
+        if self.pulse.poll_second() {
             self.report_usage();
             self.forget_empty_sessions();
             self.publish_counters();
             self.log_held_back();
-            self.budget.trim();
+            self.memory.trim();
         }
-        let fine = !self.throttled.heap.is_empty() || !self.waiters.is_empty() || self.is_draining();
+        let fine = self.pulse.is_throttling() || self.memory.is_wanted() || self.is_draining();
         self.net.tick_in(if fine { FINE_TICK } else { TICK });
     }
 
-    /// Pauses a connection's reading until `wait` has passed.
-    pub(super) fn throttle(&mut self, conn: Conn, wait: Duration) {
-        self.throttled.heap.push(Reverse((self.clock.now() + wait, conn)));
-    }
-
     fn end_throttles(&mut self) {
-        while let Some(&Reverse((due, conn))) = self.throttled.heap.peek() {
-            if due > self.clock.now() {
-                return;
-            }
-            self.throttled.heap.pop();
+        while let Some(conn) = self.pulse.poll_throttled() {
             if let Some(connection) = self.connections.get_mut(conn)
                 && connection.pauses.remove(Pauses::RATE)
             {
@@ -121,15 +44,13 @@ impl<N: Net> Shard<N> {
     /// Sees to it that the connection is looked at no later than at tick `due`.
     pub(super) fn watch(&mut self, conn: Conn, due: u32) {
         let connection = &self.connections[conn];
-        if matches!(connection.phase(), Phase::Open | Phase::Echo) && due < self.wheel.due(conn) {
-            self.wheel.arm(conn, due);
+        if matches!(connection.phase(), Phase::Open | Phase::Echo) && due < self.pulse.due(conn) {
+            self.pulse.arm(conn, due);
         }
     }
 
     fn meet_deadlines(&mut self) {
-        let mut met = Vec::new();
-        self.wheel.advance(self.clock.tick(), &mut met);
-        for index in met {
+        for index in self.pulse.poll_due() {
             if let Some(conn) = self.connections.at(index) {
                 self.handle_deadline(conn);
             }
@@ -159,7 +80,7 @@ impl<N: Net> Shard<N> {
 
     /// Looks at all that can come due for a connection that is up, pings it if it is time, and sets the next deadline.
     fn look_after(&mut self, conn: Conn) {
-        let tick = self.clock.tick();
+        let tick = self.pulse.tick();
         let idle_ticks = ticks(self.settings.idle_timeout);
         let ping_ticks = ticks(self.settings.ping_interval);
         let connection = &mut self.connections[conn];
@@ -185,7 +106,7 @@ impl<N: Net> Shard<N> {
                     return self.end(conn, CloseReason::SlowConsumer);
                 }
                 outbox.unacknowledged_bytes = unacknowledged;
-                outbox.write_due = self.clock.tick_after(self.settings.write_timeout);
+                outbox.write_due = self.pulse.tick_after(self.settings.write_timeout);
             }
             next = next.min(outbox.write_due);
         }
@@ -216,7 +137,7 @@ impl<N: Net> Shard<N> {
             self.connections[conn].due = next;
         }
         if next != NONE {
-            self.wheel.arm(conn, next);
+            self.pulse.arm(conn, next);
         }
     }
 }

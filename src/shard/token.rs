@@ -183,18 +183,18 @@ impl<N: Net> Shard<N> {
     /// Authenticates a connection on the shard that owns its token.
     pub(super) fn admit(&mut self, conn: Conn, hash: TokenHash, role: Role) {
         let key = hash.key();
-        let unix_sec = self.clock.unix_ms() / 1000;
+        let unix_sec = self.pulse.unix_ms() / 1000;
         let Some(session) = self.session_of(key, unix_sec) else {
             return self.refuse_auth(conn, "the token is unknown, revoked or expired");
         };
         let Some(live) = self.tokens.sessions.get_mut(session as usize) else { return };
         let joins = Rate::per(JOINS_PER_SECOND, Duration::from_secs(1), JOINS_BURST);
-        if joins.is_some_and(|rate| live.joins.try_take(self.clock.now(), &rate).is_err()) {
+        if joins.is_some_and(|rate| live.joins.try_take(self.pulse.now(), &rate).is_err()) {
             return self.put_off(conn);
         }
         let serial = self.connections[conn].early.as_ref().map_or(0, |early| early.serial);
         let before = live.session.presence();
-        let effects = live.session.join(Member::new(conn, role, serial, self.clock.now()), self.clock.unix_ms());
+        let effects = live.session.join(Member::new(conn, role, serial, self.pulse.now()), self.pulse.unix_ms());
         let after = live.session.presence();
         live.forget_at = NONE;
         if let Some(entry) = self.shared.directory.entry(live.slot) {
@@ -206,16 +206,16 @@ impl<N: Net> Shard<N> {
         self.shared.connections.fetch_add(1, Relaxed);
         self.counters.joined(role);
         self.counters.presence_changed(before, after);
-        let due = self.clock.tick_after(self.settings.ping_interval);
+        let due = self.pulse.tick_after(self.settings.ping_interval);
         self.transition(conn, Phase::Open);
         let connection = &mut self.connections[conn];
         (connection.session, connection.role, connection.due) = (session, role, due);
         if let Some(early) = connection.early.take() {
             self.log_opened(&early, key, role);
-            self.counters.auth.record(self.clock.instant().saturating_duration_since(early.since), 1);
+            self.counters.auth.record(self.pulse.instant().saturating_duration_since(early.since), 1);
             self.leave_unauthenticated(&early);
         }
-        self.wheel.arm(conn, due);
+        self.pulse.arm(conn, due);
         self.apply_all(effects);
     }
 
@@ -250,7 +250,7 @@ impl<N: Net> Shard<N> {
     /// Answers a first message that does not admit; addresses that fail often wait for it.
     pub(super) fn refuse_auth(&mut self, conn: Conn, message: &'static str) {
         let Some(early) = &mut self.connections[conn].early else { return };
-        let delay = self.shared.addresses.delay_after_failure(early.address, self.clock.unix_ms() / 1000);
+        let delay = self.shared.addresses.delay_after_failure(early.address, self.pulse.unix_ms() / 1000);
         early.refusal = Some(message);
         let (serial, address) = (early.serial, early.address);
         self.log_refused(serial, address, message);
@@ -258,17 +258,17 @@ impl<N: Net> Shard<N> {
             return self.finish_refusal(conn);
         }
         self.transition(conn, Phase::Slowed);
-        let due = self.clock.tick_after(delay);
+        let due = self.pulse.tick_after(delay);
         self.connections[conn].due = due;
-        self.wheel.arm(conn, due);
+        self.pulse.arm(conn, due);
     }
 
     /// The token has authenticated too often: the connection is sent away, and not at once.
     fn put_off(&mut self, conn: Conn) {
         self.transition(conn, Phase::Slowed);
-        let due = self.clock.tick_after(JOIN_DELAY);
+        let due = self.pulse.tick_after(JOIN_DELAY);
         self.connections[conn].due = due;
-        self.wheel.arm(conn, due);
+        self.pulse.arm(conn, due);
     }
 
     /// Sends the refusal that [`Shard::refuse_auth`] or [`Shard::put_off`] began.
@@ -299,7 +299,7 @@ impl<N: Net> Shard<N> {
         }
         if after == Presence::Empty && before != Presence::Empty {
             self.shared.sessions.fetch_sub(1, Relaxed);
-            live.forget_at = self.clock.tick_after(KEPT_AFTER_LEAVING);
+            live.forget_at = self.pulse.tick_after(KEPT_AFTER_LEAVING);
             self.tokens.empty_sessions.push_back((live.forget_at, session));
         }
         self.apply_all(effects);
@@ -325,11 +325,11 @@ impl<N: Net> Shard<N> {
         // The token has other limits now, in a new entry: what was known stands there too.
         live.slot = slot;
         live.session.set_policy(policy_of(entry.limits.as_deref(), &self.policy));
-        let unix_sec = self.clock.unix_ms() / 1000;
+        let unix_sec = self.pulse.unix_ms() / 1000;
         for role in Role::ALL {
             entry.set_online(role, live.session.connections(role).next().map(|_| unix_sec as u32));
         }
-        write_usage(&entry, live.session.used(self.clock.unix_ms()));
+        write_usage(&entry, live.session.used(self.pulse.unix_ms()));
     }
 
     /// Other settings hold from now on: for newcomers, and for the sessions that live without limits of their own.
@@ -349,7 +349,7 @@ impl<N: Net> Shard<N> {
         let Some(live) = self.tokens.sessions.get_mut(token.session as usize) else { return };
         let effects = live.session.revoke();
         if effects.is_empty() {
-            live.forget_at = self.clock.tick();
+            live.forget_at = self.pulse.tick();
             self.tokens.empty_sessions.push_front((live.forget_at, token.session));
         }
         self.apply_all(effects);
@@ -357,7 +357,7 @@ impl<N: Net> Shard<N> {
 
     /// Forgets sessions that both left long enough ago.
     pub(super) fn forget_empty_sessions(&mut self) {
-        let now = self.clock.tick();
+        let now = self.pulse.tick();
         while let Some(&(forget_at, index)) = self.tokens.empty_sessions.front() {
             if forget_at > now {
                 return;
@@ -375,7 +375,7 @@ impl<N: Net> Shard<N> {
                 && live.noted
             {
                 // Control cannot take the report now.
-                live.forget_at = self.clock.tick_after(KEPT_AFTER_LEAVING);
+                live.forget_at = self.pulse.tick_after(KEPT_AFTER_LEAVING);
                 self.tokens.empty_sessions.push_back((live.forget_at, index));
                 continue;
             }
@@ -391,7 +391,7 @@ impl<N: Net> Shard<N> {
     /// Writes what was used to the directory and hands it to control. Where control cannot take it, it is handed over
     /// the next time.
     pub(super) fn report_usage(&mut self) {
-        let unix_ms = self.clock.unix_ms();
+        let unix_ms = self.pulse.unix_ms();
         let mut reports = Vec::with_capacity(self.tokens.used.len());
         for index in std::mem::take(&mut self.tokens.used) {
             let Some(live) = self.tokens.sessions.get_mut(index as usize) else { continue };

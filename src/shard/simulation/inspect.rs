@@ -79,15 +79,15 @@ pub(super) fn sizes(shard: &Shard<Simulated>) -> Sizes {
         partial_reads: shard.partial_reads.len(),
         direct_reads: shard.direct_reads.len(),
         deferred: shard.turns.deferred().count(),
-        waiters: shard.waiters.len(),
-        throttled: shard.throttled.all().count(),
+        waiters: shard.memory.waiting(),
+        throttled: shard.pulse.throttled().count(),
         outboxes,
         dirty,
         secure,
         handshakes,
         ended: shard.ended.len(),
-        budget_bytes: shard.budget.used_bytes(),
-        backlog_bytes: shard.backlog.used_bytes(),
+        budget_bytes: shard.memory.budget().used_bytes(),
+        backlog_bytes: shard.memory.backlog().used_bytes(),
         closing: counters.closing,
         paired: counters.paired,
         waiting: counters.waiting,
@@ -125,9 +125,9 @@ pub(super) fn check(shard: &Shard<Simulated>) -> Result<(), Broken> {
         check_connection(shard, conn, connection)?;
     }
     let (outbox_bytes, count) = (outbox_bytes_max(shard), shard.connections.len());
-    let budget_bytes_max = shard.budget.bytes_max() + count * outbox_bytes;
-    if shard.budget.used_bytes() > budget_bytes_max {
-        return Err(format!("bound: {} bytes of the budget are in use", shard.budget.used_bytes()));
+    let budget_bytes_max = shard.memory.budget().bytes_max() + count * outbox_bytes;
+    if shard.memory.budget().used_bytes() > budget_bytes_max {
+        return Err(format!("bound: {} bytes of the budget are in use", shard.memory.budget().used_bytes()));
     }
     if shard.accepting.turned_away > TURNED_AWAY_MAX {
         return Err(format!("bound: {} are being turned away", shard.accepting.turned_away));
@@ -176,7 +176,7 @@ fn check_gauges(shard: &Shard<Simulated>) -> Result<(), Broken> {
 fn check_ids(shard: &Shard<Simulated>) -> Result<(), Broken> {
     let lists = [&shard.readable[..], &shard.partial_reads[..]];
     let listed = lists.into_iter().flatten().copied().chain(shard.direct_reads.iter().copied());
-    let listed = listed.chain(shard.turns.deferred()).chain(shard.waiters.all()).chain(shard.throttled.all());
+    let listed = listed.chain(shard.turns.deferred()).chain(shard.memory.waiters()).chain(shard.pulse.throttled());
     for conn in listed.chain(shard.pending_calls.values().copied()) {
         let owner = shard.connections.at(conn.index() as u32);
         if shard.connections.get(conn).is_some() != (owner == Some(conn)) {
@@ -190,10 +190,10 @@ fn check_connection(shard: &Shard<Simulated>, conn: Conn, connection: &Connectio
     let phase = connection.phase();
     let inbox = connection.inbox.as_deref();
     let is_pending = inbox.is_some_and(|inbox| inbox.pending.is_some());
-    if is_pending && !shard.waiters.all().any(|waiter| waiter == conn) {
+    if is_pending && !shard.memory.waiters().any(|waiter| waiter == conn) {
         return Err(format!("waiter: {conn:?} waits for memory, and nobody knows"));
     }
-    if shard.wheel.due(conn) == u32::MAX {
+    if shard.pulse.due(conn) == u32::MAX {
         return Err(format!("deadline: {conn:?} has none, in {phase:?}"));
     }
     let is_listed = shard.readable.contains(&conn) || shard.partial_reads.contains(&conn);
