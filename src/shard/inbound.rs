@@ -319,6 +319,8 @@ impl<N: Net> Shard<N> {
         if let Some(partial) = &mut self.inbox(conn).partial {
             partial.skip(why);
         }
+        // Until it has caught up, what comes behind the message is received as the message itself is.
+        self.connections[conn].paced = true;
         self.enter_frame(conn, header);
     }
 

@@ -40,6 +40,12 @@ impl Inbox {
         self.ready.is_some() || self.pending.is_some() || !self.waiting.is_empty()
     }
 
+    /// Whether the message under way is thrown away.
+    #[must_use]
+    pub(super) fn skips(&self) -> bool {
+        self.partial.as_ref().is_some_and(|partial| partial.skipped.is_some())
+    }
+
     /// Bytes that have not been looked at.
     #[must_use]
     pub(super) fn waiting_bytes(&self) -> usize {
@@ -106,19 +112,27 @@ pub(super) struct FrameLeft {
 impl Partial {
     /// Takes payload bytes of the frame under way, as received: unmasks, checks and keeps them.
     pub(super) fn take(&mut self, piece: &mut [u8], checked: bool) {
-        let checked = checked && self.skipped.is_none();
+        if self.skipped.is_some() {
+            return self.take_prefix(piece);
+        }
         self.unmask_and_check(piece, checked);
         let left = self.frame.map_or(0, |frame| frame.left) as usize;
         let Some(buf) = &mut self.buf else { return };
-        let kept = match self.skipped {
-            Some(_) => piece.len().min(PREFIX_BYTES_MAX.saturating_sub(buf.as_slice().len())),
-            None => piece.len(),
-        };
-        if self.skipped.is_none() && piece.len() > GLANCE_BYTES as usize {
+        if piece.len() > GLANCE_BYTES as usize {
             // More than a glance has come, so the rest is close: all of the frame gets its room at once.
             buf.make_room(piece.len() + left);
         }
+        buf.extend(piece);
+    }
+
+    /// As [`Partial::take`], of a message that is skipped: of what goes beyond the prefix not even the mask is taken off.
+    fn take_prefix(&mut self, piece: &mut [u8]) {
+        let (Some(frame), Some(buf)) = (&mut self.frame, &mut self.buf) else { return };
+        let kept = piece.len().min(PREFIX_BYTES_MAX.saturating_sub(buf.as_slice().len()));
+        frame::unmask(&mut piece[..kept], frame.key, frame.come as usize & 3);
         buf.extend(&piece[..kept]);
+        frame.come += piece.len() as u64;
+        frame.left -= piece.len() as u64;
     }
 
     /// As [`Partial::take`], for `count` bytes that the ring put at the end of `buf`.

@@ -73,13 +73,15 @@ impl<N: Net> Shard<N> {
         let Some(connection) = self.connections.get_mut(conn) else { return };
         let holds_back = connection.inbox.as_ref().is_some_and(|inbox| inbox.holds_back());
         let reads = !connection.pauses.any() && !holds_back;
+        // What is thrown away comes in small pieces: it is to keep nobody waiting.
+        let skips = connection.inbox.as_ref().is_some_and(|inbox| inbox.skips());
         let direct = match &connection.inbox {
             // Records have to be opened before anything of a message can be kept.
             Some(inbox) if reads && connection.tls == NONE => inbox.direct_bytes(),
             _ => None,
         };
         match connection.receiving {
-            Receiving::Multishot if !reads || direct.is_some() => {
+            Receiving::Multishot if !reads || direct.is_some() || skips => {
                 connection.receiving = Receiving::Cancelling;
                 self.net.cancel_receive(conn);
             }
@@ -93,7 +95,7 @@ impl<N: Net> Shard<N> {
                     if direct.is_some() {
                         connection.receiving = Receiving::Queued;
                         self.direct_reads.push_back(conn);
-                    } else if connection.bulk || connection.paced {
+                    } else if connection.bulk || connection.paced || skips {
                         connection.receiving = Receiving::Once;
                         self.net.receive_once(conn);
                     } else {

@@ -10,6 +10,7 @@ import pytest
 import http1
 import raw
 from client import MAX_SIZE, Client, pair, sized
+from metrics import measured, scrape_until
 
 
 async def test_get_ws_upgrades_and_both_sides_connect_outbound(relay):
@@ -173,6 +174,25 @@ async def test_a_byte_more_is_refused_alone_and_the_connection_lives_on(relay, o
         await phone.expect_error("MESSAGE_TOO_LARGE", ref=message_id)
         await phone.send("chat.send", {"text": "still here"})
         assert await agent.expect("chat.send") == {"text": "still here"}
+
+
+async def test_what_is_thrown_away_is_received_in_small_pieces(start_relay):
+    """A message that is refused for its length keeps nobody waiting: each turn takes 4 KiB of it at the most."""
+    relay, port = measured(start_relay, "--register-rate", "0")
+    received_bytes = 4 * MAX_SIZE
+    async with pair(relay) as (agent, phone):
+        before = (await scrape_until(port, lambda figures: "coralmux_ring_completions_total" in figures.kinds)).get(
+            "coralmux_ring_completions_total"
+        )
+        text, message_id = sized("chat.send", received_bytes)
+        await phone.send_text(text)
+        await phone.expect_error("MESSAGE_TOO_LARGE", ref=message_id)
+        await phone.send("chat.send", {"text": "behind it"})
+        assert await agent.expect("chat.send") == {"text": "behind it"}
+        await scrape_until(
+            port,
+            lambda figures: figures.get("coralmux_ring_completions_total") - before >= received_bytes // 4096 // 2,
+        )
 
 
 async def test_fragments_that_add_up_to_more_are_refused_alone(relay):
