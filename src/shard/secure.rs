@@ -368,7 +368,7 @@ impl<N: Net> Shard<N> {
         self.counters.tls_handshakes.add(outcome.name(), 1);
     }
 
-    /// Ends a connection on which HTTP was awaited in vain. One with TLS is told so, that its client does not take it for
+    /// Ends a connection that sent no request in time. One with TLS is told so, that its client does not take it for
     /// one that somebody has cut (RFC 8446 section 6.1).
     pub(super) fn end_unheard(&mut self, conn: Conn) {
         match self.connections[conn].tls {

@@ -52,12 +52,12 @@ pub enum Progress {
     Failed(Failure),
 }
 
-/// How a handshake ended well.
+/// How a handshake completed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Done {
-    /// With all there is to it.
+    /// Full handshake.
     Full,
-    /// A session went on.
+    /// A session was resumed with a ticket.
     Resumed,
     /// It was a challenge of a certificate authority: the connection has to be closed.
     Challenge,

@@ -12,10 +12,8 @@ pub mod files;
 pub mod handshake;
 pub mod outcome;
 pub mod record;
-pub mod schedule;
 pub mod settings;
 pub mod status;
-pub mod ticket;
 pub mod traffic;
 
 use self::handshake::Handshake;

@@ -2,9 +2,8 @@
 
 use super::certificate::provider;
 use super::certificates::{ACME_TLS, Certificates};
-use super::schedule::with_light_schedule;
-use super::ticket::ticketer;
 use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::NoServerSessionStorage;
 use rustls::{CipherSuite, ServerConfig};
 use std::sync::Arc;
@@ -13,8 +12,8 @@ use std::sync::Arc;
 pub const HTTP: &[u8] = b"http/1.1";
 
 /// The settings of all TLS connections, made once and shared by the shards: TLS 1.3 and 1.2 with aws-lc-rs (and with it
-/// the hybrid key exchange X25519MLKEM768), resumption by tickets alone, whose keys change every six hours and
-/// whose state no server keeps, and no early data, which could be replayed.
+/// the hybrid key exchange X25519MLKEM768), resumption by the provider's tickets alone, whose keys change every six hours
+/// and whose state no server keeps, and no early data, which could be replayed.
 ///
 /// ALPN is [`HTTP`], and [`ACME_TLS`] for challenges. **A connection that agreed on [`ACME_TLS`] has to be closed as soon
 /// as its handshake is over** (RFC 8737 section 3): nothing may be read from it. A client without ALPN is served; one
@@ -29,7 +28,7 @@ pub fn server_config(certificates: Arc<Certificates>) -> Result<Arc<ServerConfig
         .with_cert_resolver(certificates);
     config.ignore_client_order = true;
     config.alpn_protocols = vec![HTTP.to_vec(), ACME_TLS.to_vec()];
-    config.ticketer = ticketer()?;
+    config.ticketer = Ticketer::new()?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     // One is enough for a client that comes back, and each is sent and encrypted with each handshake.
     config.send_tls13_tickets = 1;
@@ -42,7 +41,6 @@ pub fn server_config(certificates: Arc<Certificates>) -> Result<Arc<ServerConfig
 /// the SHA-384 that comes with AES-256 has none, which is a tenth of a handshake.
 fn light_first(provider: &CryptoProvider) -> CryptoProvider {
     let mut provider = provider.clone();
-    provider.cipher_suites = provider.cipher_suites.into_iter().map(with_light_schedule).collect();
     provider.cipher_suites.sort_by_key(|suite| {
         !matches!(
             suite.suite(),
@@ -119,6 +117,22 @@ mod tests {
             assert_eq!(first.handshake_kind(), Some(HandshakeKind::Full));
             let (second, _) = shake(&server, &client).unwrap();
             assert_eq!(second.handshake_kind(), Some(HandshakeKind::Resumed), "{version:?}");
+        }
+    }
+
+    #[test]
+    fn tickets_live_for_two_lives_of_a_key_and_are_opened_by_their_ticketer_alone() {
+        let [(_, ours, _), (_, other, _)] = [both(rustls::ALL_VERSIONS), both(rustls::ALL_VERSIONS)];
+        assert_eq!((ours.ticketer.enabled(), ours.ticketer.lifetime()), (true, 12 * 60 * 60));
+        let ticket = ours.ticketer.encrypt(b"session").unwrap();
+        assert_eq!(ours.ticketer.decrypt(&ticket).as_deref(), Some(&b"session"[..]));
+        other.ticketer.encrypt(b"session").unwrap();
+        assert_eq!(other.ticketer.decrypt(&ticket), None);
+        for at in 0..ticket.len() {
+            let mut bad = ticket.clone();
+            bad[at] ^= 1;
+            assert_eq!(ours.ticketer.decrypt(&bad), None, "byte {at}");
+            assert_eq!(ours.ticketer.decrypt(&ticket[..at]), None, "cut at {at}");
         }
     }
 
