@@ -1,7 +1,7 @@
 //! Any bytes as the beginning of an HTTP connection: no panic, bounded, and a request ends where it ends.
 #![no_main]
 
-use coralmux::http::{Gate, GateOptions, Parsed, Peer, REQUEST_BYTES_MAX, switching};
+use coralmux::http::{Parsed, Peer, REQUEST_BYTES_MAX, RequestPolicy, RequestPolicyOptions, switching};
 use libfuzzer_sys::fuzz_target;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::LazyLock;
@@ -9,8 +9,8 @@ use std::sync::LazyLock;
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 const NOW_UNIX_SEC: u64 = 1_000_000;
 
-static GATE: LazyLock<Gate> = LazyLock::new(|| {
-    Gate::new(GateOptions {
+static POLICY: LazyLock<RequestPolicy> = LazyLock::new(|| {
+    RequestPolicy::new(RequestPolicyOptions {
         admin_key: "k",
         trusted_proxies: "10.0.0.0/8".parse().into_iter().collect(),
         allowed_origins: Some(vec!["https://a.example".to_owned()]),
@@ -23,7 +23,7 @@ static GATE: LazyLock<Gate> = LazyLock::new(|| {
 });
 
 fuzz_target!(|bytes: &[u8]| {
-    let parse = |bytes: &[u8]| GATE.parse(NOW_UNIX_SEC, bytes, Peer { address: PEER, tls: false });
+    let parse = |bytes: &[u8]| POLICY.parse(NOW_UNIX_SEC, bytes, Peer { address: PEER, tls: false });
     match parse(bytes) {
         Ok(Parsed::NeedMore { .. }) => assert!(bytes.len() < REQUEST_BYTES_MAX),
         Ok(whole) => {

@@ -1,6 +1,6 @@
 //! HTTP/1.1 on the relay's port (RFC 9112): bytes in, values out.
 //!
-//! [`Gate::parse`] takes what a client sent so far and says what is to be done; [`answer`], [`health`] and the others
+//! [`RequestPolicy::parse`] takes what a client sent so far and says what is to be done; [`answer`], [`health`] and the others
 //! write responses. Nothing here does I/O, reads a clock or keeps anything of a connection: the shard holds the bytes
 //! of an unfinished request and calls again when there are more.
 //!
@@ -9,10 +9,10 @@
 
 mod chunked;
 mod forwarded;
-mod gate;
 mod head;
 mod own;
 mod phone;
+mod policy;
 mod port80;
 mod response;
 mod route;
@@ -21,7 +21,7 @@ mod tests;
 mod upgrade;
 mod watch;
 
-pub use gate::{Gate, GateOptions};
+pub use policy::{RequestPolicy, RequestPolicyOptions};
 pub use port80::port80;
 pub use response::{Reply, answer, health, metrics, ready, switching, text, tls_wanted, too_many_keys, try_later};
 pub use watch::{Watched, watch};

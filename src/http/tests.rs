@@ -1,4 +1,4 @@
-//! Whole requests through the gate: each route, each error, each split point, and bytes that are no request at all.
+//! Whole requests against the policy: each route, each error, each split point, and bytes that are no request at all.
 
 mod admin_key;
 mod chunked;
@@ -16,8 +16,8 @@ const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: relay.example\r\nConnection: ke
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
 const ACCEPT: &[u8; 28] = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-fn options() -> GateOptions<'static> {
-    GateOptions {
+fn options() -> RequestPolicyOptions<'static> {
+    RequestPolicyOptions {
         admin_key: "my-secret",
         trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
         allowed_origins: None,
@@ -29,12 +29,12 @@ fn options() -> GateOptions<'static> {
     }
 }
 
-fn gate() -> Gate {
-    Gate::new(options())
+fn policy() -> RequestPolicy {
+    RequestPolicy::new(options())
 }
 
-fn parse(gate: &Gate, bytes: &[u8]) -> Result<Parsed, Refusal> {
-    gate.parse(NOW, bytes, peer(PEER))
+fn parse(policy: &RequestPolicy, bytes: &[u8]) -> Result<Parsed, Refusal> {
+    policy.parse(NOW, bytes, peer(PEER))
 }
 
 /// A connection without TLS.
@@ -50,8 +50,8 @@ fn whole(reply: Reply) -> Vec<u8> {
     [&reply.head, reply.body].concat()
 }
 
-fn action(gate: &Gate, request: &str) -> Action {
-    match parse(gate, request.as_bytes()) {
+fn action(policy: &RequestPolicy, request: &str) -> Action {
+    match parse(policy, request.as_bytes()) {
         Ok(Parsed::Request { action, consumed, .. }) => {
             assert_eq!(consumed, request.len(), "{request}");
             action
@@ -61,8 +61,8 @@ fn action(gate: &Gate, request: &str) -> Action {
 }
 
 /// The response to a request that needs nobody, or is refused; the latter always closes.
-fn response(gate: &Gate, request: &str) -> String {
-    let bytes = match parse(gate, request.as_bytes()) {
+fn response(policy: &RequestPolicy, request: &str) -> String {
+    let bytes = match parse(policy, request.as_bytes()) {
         Ok(Parsed::Request { action: Action::Respond(reply) | Action::WrongKey(reply), .. }) => whole(reply),
         Err(refusal) => {
             assert!(String::from_utf8_lossy(&refusal.response).contains("\r\nConnection: close\r\n"), "{request}");
@@ -115,17 +115,20 @@ fn calls() -> Vec<(String, ApiCall)> {
 #[test]
 fn each_call_of_the_api_is_read() {
     for (request, call) in calls() {
-        assert_eq!(action(&gate(), &request), Action::Call(call), "{request}");
+        assert_eq!(action(&policy(), &request), Action::Call(call), "{request}");
     }
-    assert_eq!(action(&gate(), &request("GET /health", "", "")), Action::Health);
-    assert_eq!(action(&gate(), &request("HEAD /health?verbose", "", "")), Action::Health);
-    assert_eq!(action(&gate(), &request("GET http://relay.example/health", "", "")), Action::Health);
+    assert_eq!(action(&policy(), &request("GET /health", "", "")), Action::Health);
+    assert_eq!(action(&policy(), &request("HEAD /health?verbose", "", "")), Action::Health);
+    assert_eq!(action(&policy(), &request("GET http://relay.example/health", "", "")), Action::Health);
 }
 
 #[test]
 fn the_gate_does_not_show_its_key() {
-    let shown = format!("{:?}", gate());
-    assert!(shown.starts_with("Gate {") && !shown.contains("secret") && !shown.contains("admin_key"), "{shown}");
+    let shown = format!("{:?}", policy());
+    assert!(
+        shown.starts_with("RequestPolicy {") && !shown.contains("secret") && !shown.contains("admin_key"),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -166,7 +169,7 @@ fn what_is_wrong_with_a_readable_request_is_answered_and_the_connection_goes_on(
         (bad_upgrade("dGhl", ""), "400 Bad Request", "Sec-WebSocket-Key"),
         (bad_upgrade("Sec-WebSocket-Key", "X"), "400 Bad Request", "Sec-WebSocket-Key"),
     ] {
-        let text = response(&gate(), &request);
+        let text = response(&policy(), &request);
         assert!(text.starts_with(&format!("HTTP/1.1 {begins}\r\n")), "{request}{text}");
         assert!(text.contains(contains), "{request}{text}");
         let kept = !request.contains("HTTP/1.0");
@@ -223,7 +226,7 @@ fn what_cannot_be_read_for_sure_is_refused() {
         (format!("{UPGRADE}Content-Length: 5\r\n\r\nhello"), 400),
         (format!("{UPGRADE}Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"), 400),
     ] {
-        let Err(refusal) = parse(&gate(), request.as_bytes()) else { panic!("not refused: {request}") };
+        let Err(refusal) = parse(&policy(), request.as_bytes()) else { panic!("not refused: {request}") };
         let text = String::from_utf8(refusal.response).unwrap();
         assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{request}{text}");
         assert!(text.contains("\r\nConnection: close\r\n"), "{text}");
@@ -236,11 +239,11 @@ fn a_head_of_16_kib_passes_and_one_byte_more_does_not() {
         let empty = request("GET /health", "A: \r\n", "").len();
         request("GET /health", &format!("A: {}\r\n", "b".repeat(len - empty)), "")
     };
-    assert_eq!(action(&gate(), &of(HEAD_BYTES_MAX)), Action::Health);
-    assert!(response(&gate(), &of(HEAD_BYTES_MAX + 1)).starts_with("HTTP/1.1 431 "));
+    assert_eq!(action(&policy(), &of(HEAD_BYTES_MAX)), Action::Health);
+    assert!(response(&policy(), &of(HEAD_BYTES_MAX + 1)).starts_with("HTTP/1.1 431 "));
     let unfinished = &of(HEAD_BYTES_MAX + 1)[..HEAD_BYTES_MAX];
-    assert!(response(&gate(), unfinished).starts_with("HTTP/1.1 431 "));
-    assert!(needs_more(&parse(&gate(), &unfinished.as_bytes()[..HEAD_BYTES_MAX - 1])));
+    assert!(response(&policy(), unfinished).starts_with("HTTP/1.1 431 "));
+    assert!(needs_more(&parse(&policy(), &unfinished.as_bytes()[..HEAD_BYTES_MAX - 1])));
 }
 
 #[test]
@@ -250,7 +253,7 @@ fn the_largest_request_passes() {
     let padding = "b".repeat(HEAD_BYTES_MAX - head);
     let whole = request("POST /api/v1/pair", &format!("{key}A: {padding}\r\n"), "") + &" ".repeat(BODY_BYTES_MAX);
     assert_eq!(whole.len(), HEAD_BYTES_MAX + BODY_BYTES_MAX);
-    assert_eq!(action(&gate(), &whole), Action::Call(ApiCall::Create(NewToken::default())));
+    assert_eq!(action(&policy(), &whole), Action::Call(ApiCall::Create(NewToken::default())));
 }
 
 #[test]
@@ -259,13 +262,13 @@ fn every_split_point_waits_for_more_and_comes_to_the_same() {
     requests.push(format!("{UPGRADE}\r\n"));
     requests.push(format!("\r\n{}", request("GET /nothing", "Connection: close\r\n", "a body")));
     for request in requests {
-        let gate = gate();
+        let policy = policy();
         for split in 0..request.len() {
-            assert!(needs_more(&parse(&gate, &request.as_bytes()[..split])), "{split}: {request}");
+            assert!(needs_more(&parse(&policy, &request.as_bytes()[..split])), "{split}: {request}");
         }
-        let whole = parse(&gate, request.as_bytes()).unwrap();
+        let whole = parse(&policy, request.as_bytes()).unwrap();
         let followed = format!("{request}\x00\r\nGET");
-        assert_eq!(parse(&gate, followed.as_bytes()).unwrap(), whole, "what follows changed {request}");
+        assert_eq!(parse(&policy, followed.as_bytes()).unwrap(), whole, "what follows changed {request}");
     }
 }
 
@@ -275,19 +278,19 @@ fn pipelined_requests_come_out_one_by_one() {
     let stream: String = calls.iter().map(|(request, _)| request.as_str()).collect();
     let mut rest = stream.as_bytes();
     for (_, call) in calls {
-        let Ok(Parsed::Request { action, consumed, keep_alive: true, .. }) = parse(&gate(), rest) else {
+        let Ok(Parsed::Request { action, consumed, keep_alive: true, .. }) = parse(&policy(), rest) else {
             panic!("{}", String::from_utf8_lossy(rest));
         };
         assert_eq!(action, Action::Call(call));
         rest = &rest[consumed..];
     }
-    assert!(needs_more(&parse(&gate(), rest)));
+    assert!(needs_more(&parse(&policy(), rest)));
 }
 
 #[test]
 fn an_upgrade_carries_the_accept_key_and_leaves_the_first_frame() {
     let stream = format!("{UPGRADE}Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n\x01\x02");
-    let Ok(Parsed::Request { action, consumed, .. }) = parse(&gate(), stream.as_bytes()) else { panic!() };
+    let Ok(Parsed::Request { action, consumed, .. }) = parse(&policy(), stream.as_bytes()) else { panic!() };
     assert_eq!(action, Action::Upgrade { accept: *ACCEPT });
     assert_eq!(&stream.as_bytes()[consumed..], b"\x01\x02");
     for same in [
@@ -298,7 +301,7 @@ fn an_upgrade_carries_the_accept_key_and_leaves_the_first_frame() {
         UPGRADE.replace("GET /ws", "GET ws://relay.example/ws") + "\r\n",
         UPGRADE.to_owned() + "Content-Length: 0\r\n\r\n",
     ] {
-        assert_eq!(self::action(&gate(), &same), Action::Upgrade { accept: *ACCEPT }, "{same}");
+        assert_eq!(self::action(&policy(), &same), Action::Upgrade { accept: *ACCEPT }, "{same}");
     }
 }
 
@@ -306,9 +309,9 @@ fn an_upgrade_carries_the_accept_key_and_leaves_the_first_frame() {
 fn origins_are_checked_only_where_the_operator_restricts_them() {
     let with = |origin: &str| format!("{UPGRADE}Origin: {origin}\r\n\r\n");
     let allowed_origins = Some(vec!["https://app.example.com/".to_owned()]);
-    let restricted = Gate::new(GateOptions { allowed_origins, ..options() });
+    let restricted = RequestPolicy::new(RequestPolicyOptions { allowed_origins, ..options() });
     let upgraded = Action::Upgrade { accept: *ACCEPT };
-    assert_eq!(action(&gate(), &with("https://evil.example")), upgraded);
+    assert_eq!(action(&policy(), &with("https://evil.example")), upgraded);
     assert_eq!(action(&restricted, &with("https://APP.example.com")), upgraded);
     assert_eq!(action(&restricted, &format!("{UPGRADE}\r\n")), upgraded, "no browser");
     for other in [
@@ -326,10 +329,10 @@ fn origins_are_checked_only_where_the_operator_restricts_them() {
 
 #[test]
 fn tls_is_promised_where_there_is_a_domain() {
-    let with_domain = Gate::new(GateOptions { transport_security: true, ..options() });
+    let with_domain = RequestPolicy::new(RequestPolicyOptions { transport_security: true, ..options() });
     for mut response in [switching(ACCEPT), text("ok\n", true, false)] {
         let plain = response.clone();
-        gate().add_transport_security(&mut response);
+        policy().add_transport_security(&mut response);
         assert_eq!(response, plain);
         with_domain.add_transport_security(&mut response);
         let shown = String::from_utf8(response).unwrap();
@@ -341,7 +344,7 @@ fn tls_is_promised_where_there_is_a_domain() {
 
 #[test]
 fn registration_can_be_turned_off() {
-    let closed = Gate::new(GateOptions { registration: false, ..options() });
+    let closed = RequestPolicy::new(RequestPolicyOptions { registration: false, ..options() });
     let text = response(&closed, &request("POST /api/v1/register", "", ""));
     assert!(text.starts_with("HTTP/1.1 403 ") && text.contains("REGISTRATION_OFF"), "{text}");
 }
@@ -350,8 +353,9 @@ fn registration_can_be_turned_off() {
 fn the_page_of_the_relay_itself_may_connect_to_it() {
     let from = |host: &str, origin: &str| format!("{}Origin: {origin}\r\n\r\n", UPGRADE.replace("relay.example", host));
     let allowed_origins = || Some(vec!["https://app.example.com".to_owned()]);
-    let with_page = Gate::new(GateOptions { allowed_origins: allowed_origins(), ..options() });
-    let without = Gate::new(GateOptions { allowed_origins: allowed_origins(), phone: false, ..options() });
+    let with_page = RequestPolicy::new(RequestPolicyOptions { allowed_origins: allowed_origins(), ..options() });
+    let without =
+        RequestPolicy::new(RequestPolicyOptions { allowed_origins: allowed_origins(), phone: false, ..options() });
     let upgrade = Action::Upgrade { accept: *ACCEPT };
     for (host, origin, own) in [
         ("relay.example", "https://relay.example", true),
@@ -368,13 +372,13 @@ fn the_page_of_the_relay_itself_may_connect_to_it() {
 
 #[test]
 fn the_phone_in_the_browser_can_be_turned_off() {
-    let off = Gate::new(GateOptions { phone: false, ..options() });
+    let off = RequestPolicy::new(RequestPolicyOptions { phone: false, ..options() });
     for path in ["/phone/app.js", "/sw.js"] {
-        assert!(response(&gate(), &request(&format!("GET {path}"), "", "")).starts_with("HTTP/1.1 200 "), "{path}");
-        assert!(response(&gate(), &request(&format!("POST {path}"), "", "")).starts_with("HTTP/1.1 405 "), "{path}");
+        assert!(response(&policy(), &request(&format!("GET {path}"), "", "")).starts_with("HTTP/1.1 200 "), "{path}");
+        assert!(response(&policy(), &request(&format!("POST {path}"), "", "")).starts_with("HTTP/1.1 405 "), "{path}");
         assert!(response(&off, &request(&format!("GET {path}"), "", "")).starts_with("HTTP/1.1 404 "), "{path}");
     }
-    assert!(response(&gate(), &request("GET /", "", "")).contains("<!doctype html>"));
+    assert!(response(&policy(), &request("GET /", "", "")).contains("<!doctype html>"));
     assert!(response(&off, &request("GET /", "", "")).contains("CoralMux Relay: joins"));
 }
 
@@ -389,7 +393,8 @@ fn a_connection_goes_on_as_its_version_and_fields_say() {
         ("1.0", "Connection: keep-alive\r\nConnection: close\r\n", false),
     ] {
         let request = format!("GET / HTTP/{version}\r\nHost: a\r\n{fields}\r\n");
-        let Ok(Parsed::Request { action: Action::Respond(reply), keep_alive, .. }) = parse(&gate(), request.as_bytes())
+        let Ok(Parsed::Request { action: Action::Respond(reply), keep_alive, .. }) =
+            parse(&policy(), request.as_bytes())
         else {
             panic!("{request}");
         };
@@ -397,18 +402,18 @@ fn a_connection_goes_on_as_its_version_and_fields_say() {
         let says = if goes_on { "\r\nConnection: keep-alive\r\n" } else { "\r\nConnection: close\r\n" };
         assert!(String::from_utf8(whole(reply)).unwrap().contains(says), "{request}");
     }
-    let without_host = parse(&gate(), b"GET /health HTTP/1.0\r\n\r\n");
+    let without_host = parse(&policy(), b"GET /health HTTP/1.0\r\n\r\n");
     assert!(matches!(without_host, Ok(Parsed::Request { action: Action::Health, .. })), "HTTP/1.0 needs no Host");
 }
 
 #[test]
 fn head_is_answered_without_the_body() {
     for path in ["/", "/nothing"] {
-        let get = response(&gate(), &request(&format!("GET {path}"), "", ""));
-        let head = response(&gate(), &request(&format!("HEAD {path}"), "", ""));
+        let get = response(&policy(), &request(&format!("GET {path}"), "", ""));
+        let head = response(&policy(), &request(&format!("HEAD {path}"), "", ""));
         assert_eq!(head, get[..get.find("\r\n\r\n").unwrap() + 4]);
     }
-    let health = parse(&gate(), request("HEAD /health", "", "").as_bytes());
+    let health = parse(&policy(), request("HEAD /health", "", "").as_bytes());
     assert!(matches!(health, Ok(Parsed::Request { head_only: true, action: Action::Health, .. })));
 }
 
@@ -416,14 +421,14 @@ fn head_is_answered_without_the_body() {
 fn an_expected_100_continue_is_simply_read_on() {
     let fields = format!("{KEY}Expect: 100-Continue\r\n");
     let whole = request("POST /api/v1/pair", &fields, "{}");
-    assert!(needs_more(&parse(&gate(), &whole.as_bytes()[..whole.len() - 2])));
-    assert_eq!(action(&gate(), &whole), Action::Call(ApiCall::Create(NewToken::default())));
+    assert!(needs_more(&parse(&policy(), &whole.as_bytes()[..whole.len() - 2])));
+    assert_eq!(action(&policy(), &whole), Action::Call(ApiCall::Create(NewToken::default())));
 }
 
 #[test]
 fn a_request_counts_for_whom_a_trusted_proxy_names() {
     let stream = format!("{UPGRADE}X-Forwarded-For: 1.1.1.1\r\nX-Forwarded-For: 2001:db8:0:1:2::3, 10.0.0.9\r\n\r\n");
-    let client_of = |peer: &str| match gate().parse(NOW, stream.as_bytes(), self::peer(peer)) {
+    let client_of = |peer: &str| match policy().parse(NOW, stream.as_bytes(), self::peer(peer)) {
         Ok(Parsed::Request { client, .. }) => client,
         other => panic!("{other:?}"),
     };
@@ -431,21 +436,21 @@ fn a_request_counts_for_whom_a_trusted_proxy_names() {
     assert_eq!(client_of("::ffff:10.1.1.1"), "2001:db8:0:1:2::3".parse::<IpAddr>().unwrap());
     assert_eq!(client_of(PEER), PEER.parse::<IpAddr>().unwrap());
     let register = request("POST /api/v1/register", "X-Forwarded-For: 2001:db8:0:1:2::3\r\n", "");
-    let parsed = gate().parse(NOW, register.as_bytes(), peer("10.1.1.1"));
+    let parsed = policy().parse(NOW, register.as_bytes(), peer("10.1.1.1"));
     let Ok(Parsed::Request { action: Action::Call(ApiCall::Register { address }), .. }) = parsed else { panic!() };
     assert_eq!(address, "2001:db8:0:1::".parse::<IpAddr>().unwrap(), "an IPv6 /64 counts as one");
 }
 
 /// What holds for any bytes; also what `fuzz/fuzz_targets/http_head.rs` checks.
 fn check_any(bytes: &[u8]) {
-    let gate = gate();
-    match parse(&gate, bytes) {
+    let policy = policy();
+    match parse(&policy, bytes) {
         Ok(Parsed::NeedMore { .. }) => assert!(bytes.len() < HEAD_BYTES_MAX + BODY_BYTES_MAX),
         Ok(whole) => {
             let Parsed::Request { consumed, .. } = &whole else { panic!("{whole:?}") };
             assert!((1..=bytes.len()).contains(consumed) && *consumed <= HEAD_BYTES_MAX + BODY_BYTES_MAX);
-            assert_eq!(parse(&gate, &bytes[..*consumed]).as_ref(), Ok(&whole));
-            assert!(needs_more(&parse(&gate, &bytes[..consumed - 1])), "it was whole before its end");
+            assert_eq!(parse(&policy, &bytes[..*consumed]).as_ref(), Ok(&whole));
+            assert!(needs_more(&parse(&policy, &bytes[..consumed - 1])), "it was whole before its end");
         }
         Err(refusal) => assert!(refusal.response.starts_with(b"HTTP/1.1 ")),
     }

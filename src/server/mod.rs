@@ -33,7 +33,7 @@ use crate::console;
 use crate::control::message::{Notice, Shards as _};
 use crate::control::{self, StoreHealth};
 use crate::directory::Directory;
-use crate::http::{Gate, GateOptions};
+use crate::http::{RequestPolicy, RequestPolicyOptions};
 use crate::preflight::{ProbeError, Surroundings, rlimits};
 use crate::ring::probe::{Unfit, probe};
 use crate::shard::Settings;
@@ -211,8 +211,8 @@ fn domains(config: &Config) -> &[String] {
 
 fn rules(config: &Config, key: &Secret, nofile: u64) -> Rules {
     let capacity = rlimits::connection_capacity(nofile, config.shards);
-    let gate = |any_path: bool| {
-        Gate::new(GateOptions {
+    let policy = |any_path: bool| {
+        RequestPolicy::new(RequestPolicyOptions {
             admin_key: key.expose(),
             trusted_proxies: config.trusted_proxies.clone(),
             allowed_origins: match &config.origins {
@@ -234,8 +234,8 @@ fn rules(config: &Config, key: &Secret, nofile: u64) -> Rules {
             unauthenticated_per_address_max: config.max_unauthenticated_per_address,
         },
         proxies: config.proxies.clone(),
-        gate: gate(false),
-        echo_gate: gate(true),
+        gate: policy(false),
+        echo_gate: policy(true),
     }
 }
 

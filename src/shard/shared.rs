@@ -5,7 +5,7 @@ use super::counters::Counters;
 use super::guesses::Guesses;
 use crate::api::HealthReport;
 use crate::directory::Directory;
-use crate::http::Gate;
+use crate::http::RequestPolicy;
 use crate::sys::net::Network;
 use crate::sys::time::unix_now;
 use crate::telemetry::lifecycle::{Lifecycle, Stage};
@@ -34,9 +34,9 @@ pub struct Rules {
     /// Proxies that begin each connection with a PROXY protocol header.
     pub proxies: Vec<Network>,
     /// What HTTP requests are checked against on the relay's listeners.
-    pub gate: Gate,
+    pub gate: RequestPolicy,
     /// The same on the echo listener.
-    pub echo_gate: Gate,
+    pub echo_gate: RequestPolicy,
 }
 
 /// What all threads share. Written when connections come, authenticate and go; never for a message.

@@ -1,7 +1,7 @@
 //! What is counted: fixed inputs, made before the count begins, and a look at the result after it.
 
 use crate::shard;
-use coralmux::http::{Action, Gate, GateOptions, Parsed, Peer};
+use coralmux::http::{Action, Parsed, Peer, RequestPolicy, RequestPolicyOptions};
 use coralmux_e2e::{End, PairingSecret, v1};
 use coralmux_proto::bucket::{Bucket, Rate};
 use coralmux_proto::envelope::{self, Kind, Scanner};
@@ -186,7 +186,7 @@ const UPGRADE: &[u8] = b"GET /ws HTTP/1.1\r\n\
 
 fn http_upgrade() {
     let proxy = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
-    let gate = Gate::new(GateOptions {
+    let policy = RequestPolicy::new(RequestPolicyOptions {
         admin_key: "an admin key of the usual length",
         trusted_proxies: "10.0.0.0/8".parse().into_iter().collect(),
         allowed_origins: Some(vec!["https://app.example.com".to_owned()]),
@@ -198,7 +198,7 @@ fn http_upgrade() {
     });
     let upgrades = under_callgrind(|| {
         let peer = Peer { address: proxy, tls: false };
-        let is_upgrade = || match gate.parse(NOON / 1000, black_box(UPGRADE), black_box(peer)) {
+        let is_upgrade = || match policy.parse(NOON / 1000, black_box(UPGRADE), black_box(peer)) {
             Ok(Parsed::Request { action: Action::Upgrade { .. }, client, .. }) => client != proxy,
             _ => false,
         };

@@ -4,7 +4,7 @@
 use crate::cases::{CHAT, NOON, envelope_of, masked_frames, under_callgrind};
 use coralmux::control::message::Notice;
 use coralmux::directory::{Directory, TokenEntry};
-use coralmux::http::{Gate, GateOptions};
+use coralmux::http::{RequestPolicy, RequestPolicyOptions};
 use coralmux::shard::command::{Command, Listener, Queues, channel};
 use coralmux::shard::shared::{Caps, Rules, Shared};
 use coralmux::shard::{Links, Settings, Shard};
@@ -97,7 +97,7 @@ fn settings() -> Settings {
 
 fn shared(clock: &Clock, directory: &Arc<Directory>) -> Shared {
     let gate = || {
-        Gate::new(GateOptions {
+        RequestPolicy::new(RequestPolicyOptions {
             admin_key: "",
             trusted_proxies: Vec::new(),
             allowed_origins: None,

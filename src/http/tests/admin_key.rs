@@ -5,7 +5,7 @@ use crate::http::route::Route;
 
 #[test]
 fn calls_that_need_the_admin_key_are_nothing_without_it() {
-    let no_key = Gate::new(GateOptions { admin_key: "", ..options() });
+    let no_key = RequestPolicy::new(RequestPolicyOptions { admin_key: "", ..options() });
     for (valid, _) in calls().into_iter().filter(|(request, _)| request.contains(KEY)) {
         for wrong in [
             "",
@@ -18,14 +18,14 @@ fn calls_that_need_the_admin_key_are_nothing_without_it() {
             // The field of its own decides where both are there.
             "X-Admin-Key: wrong\r\nAuthorization: Bearer my-secret\r\n",
         ] {
-            let text = response(&gate(), &valid.replace(KEY, wrong));
+            let text = response(&policy(), &valid.replace(KEY, wrong));
             assert!(text.starts_with("HTTP/1.1 401 Unauthorized\r\n"), "{wrong}: {text}");
             assert!(text.contains("\r\nWWW-Authenticate: Bearer\r\n"), "{text}");
             assert!(text.contains(r#"{"error":{"code":"UNAUTHORIZED","message":""#), "{text}");
         }
         for right in ["authorization: bearer my-secret\r\n", "Authorization: Bearer  my-secret \r\n"] {
             let valid = valid.replace(KEY, right);
-            assert!(matches!(action(&gate(), &valid), Action::Call(_)), "{valid}");
+            assert!(matches!(action(&policy(), &valid), Action::Call(_)), "{valid}");
         }
         for empty in ["", "X-Admin-Key:\r\n", "Authorization: Bearer \r\n", KEY] {
             let text = response(&no_key, &valid.replace(KEY, empty));
@@ -69,9 +69,9 @@ fn open_methods(route: Route) -> &'static [&'static str] {
     }
 }
 
-/// The status that the gate answers by itself; 200 for what it passes on.
-fn status(gate: &Gate, request: &str) -> u16 {
-    match parse(gate, request.as_bytes()) {
+/// The status of what is answered without control; 200 for what it passes on.
+fn status(policy: &RequestPolicy, request: &str) -> u16 {
+    match parse(policy, request.as_bytes()) {
         Ok(Parsed::Request { action: Action::Respond(reply) | Action::WrongKey(reply), .. }) => {
             std::str::from_utf8(&reply.head[9..12]).unwrap().parse().unwrap()
         }
@@ -82,15 +82,15 @@ fn status(gate: &Gate, request: &str) -> u16 {
 
 #[test]
 fn each_method_of_each_resource_is_open_by_name_or_needs_the_admin_key() {
-    let gate = gate();
+    let policy = policy();
     for path in PATHS {
         let route = Route::of(path).unwrap();
         for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "get"] {
             let line = format!("{method} {path}");
             let with_key = |key: &str| match line.as_str() {
-                "GET /ws" => status(&gate, &format!("{UPGRADE}{key}\r\n")),
+                "GET /ws" => status(&policy, &format!("{UPGRADE}{key}\r\n")),
                 // Without the key, nobody learns that neither this query nor this body can be read.
-                _ => status(&gate, &request(&format!("{line}?limit=0"), key, "no JSON")),
+                _ => status(&policy, &request(&format!("{line}?limit=0"), key, "no JSON")),
             };
             let statuses = [with_key(""), with_key("X-Admin-Key: wrong\r\n"), with_key(KEY)];
             let right = match (route.takes(method), open_methods(route).contains(&method)) {

@@ -23,17 +23,17 @@ fn a_body_in_chunks_is_read_like_one_with_a_length() {
             ("PATCH /api/v1/tokens/00ff00ff00ff00ff", r#"{"label":null}"#, &change),
         ] {
             let whole = in_chunks(line, KEY, body, size);
-            assert_eq!(&action(&gate(), &whole), &Action::Call(call.clone()), "{whole}");
+            assert_eq!(&action(&policy(), &whole), &Action::Call(call.clone()), "{whole}");
             for split in 0..whole.len() {
-                assert!(needs_more(&parse(&gate(), &whole.as_bytes()[..split])), "{split}: {whole}");
+                assert!(needs_more(&parse(&policy(), &whole.as_bytes()[..split])), "{split}: {whole}");
             }
-            let Ok(Parsed::Request { consumed, .. }) = parse(&gate(), (whole.clone() + "GET /").as_bytes()) else {
+            let Ok(Parsed::Request { consumed, .. }) = parse(&policy(), (whole.clone() + "GET /").as_bytes()) else {
                 panic!("{whole}");
             };
             assert_eq!(consumed, whole.len());
         }
     }
-    assert!(response(&gate(), &in_chunks("POST /api/v1/pair", KEY, "[]", 1)).starts_with("HTTP/1.1 400 "));
+    assert!(response(&policy(), &in_chunks("POST /api/v1/pair", KEY, "[]", 1)).starts_with("HTTP/1.1 400 "));
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn the_largest_request_in_chunks_passes() {
     let (padding, trailer) = ("b".repeat(HEAD_BYTES_MAX - head), "c".repeat(FRAMING_BYTES_MAX - framing));
     let whole = with(&padding, &trailer);
     assert_eq!(whole.len(), REQUEST_BYTES_MAX);
-    assert_eq!(action(&gate(), &whole), Action::Call(ApiCall::Create(NewToken::default())));
-    assert!(needs_more(&parse(&gate(), &whole.as_bytes()[..REQUEST_BYTES_MAX - 1])));
-    assert!(response(&gate(), &with(&padding, &(trailer + "c"))).starts_with("HTTP/1.1 413 "));
+    assert_eq!(action(&policy(), &whole), Action::Call(ApiCall::Create(NewToken::default())));
+    assert!(needs_more(&parse(&policy(), &whole.as_bytes()[..REQUEST_BYTES_MAX - 1])));
+    assert!(response(&policy(), &with(&padding, &(trailer + "c"))).starts_with("HTTP/1.1 413 "));
 }

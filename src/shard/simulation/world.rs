@@ -10,7 +10,7 @@ use super::rogue::Rogue;
 use super::scene::{Mood, PROXY, Scene, TRUSTED_PROXY};
 use crate::control::message::Request;
 use crate::directory::Directory;
-use crate::http::{Gate, GateOptions};
+use crate::http::{RequestPolicy, RequestPolicyOptions};
 use crate::proto::limits::LimitsOverride;
 use crate::ring::Completion;
 use crate::ring::simulated::{Clock, Port, Random, Simulated, Socket};
@@ -346,8 +346,8 @@ fn listen(queues: &Queues<Socket>, shards: u16, inherited: bool) -> (Vec<Port>, 
 
 fn shared(plan: &Plan, clock: &Clock, directory: &Arc<Directory>) -> Shared {
     let network = |[a, b, c, d]: [u8; 4]| format!("{a}.{b}.{c}.{d}/32").parse().expect("it is an address");
-    let gate = |any_path| {
-        Gate::new(GateOptions {
+    let policy = |any_path| {
+        RequestPolicy::new(RequestPolicyOptions {
             admin_key: "the admin key",
             trusted_proxies: vec![network(TRUSTED_PROXY)],
             allowed_origins: None,
@@ -358,7 +358,7 @@ fn shared(plan: &Plan, clock: &Clock, directory: &Arc<Directory>) -> Shared {
             any_path,
         })
     };
-    let rules = Rules { caps: plan.caps, proxies: vec![network(PROXY)], gate: gate(false), echo_gate: gate(true) };
+    let rules = Rules { caps: plan.caps, proxies: vec![network(PROXY)], gate: policy(false), echo_gate: policy(true) };
     let lifecycle = Lifecycle::new(clock.now(), plan.shards);
     lifecycle.serve();
     Shared {

@@ -15,8 +15,8 @@ use std::fmt;
 use std::net::IpAddr;
 use subtle::ConstantTimeEq;
 
-/// What a [`Gate`] is built of. Has no `Debug`, for it holds the admin key.
-pub struct GateOptions<'a> {
+/// What a [`RequestPolicy`] is built of. Has no `Debug`, for it holds the admin key.
+pub struct RequestPolicyOptions<'a> {
     /// The admin key. Empty never means open: then no key is right.
     pub admin_key: &'a str,
     /// Whose `X-Forwarded-For` counts.
@@ -36,7 +36,7 @@ pub struct GateOptions<'a> {
 }
 
 /// What requests are checked against; built once, shared by all shards.
-pub struct Gate {
+pub struct RequestPolicy {
     /// SHA-256 of the admin key; `None` when there is no key.
     admin_key: Option<[u8; 32]>,
     trusted_proxies: Vec<Network>,
@@ -49,9 +49,9 @@ pub struct Gate {
     any_path: bool,
 }
 
-impl fmt::Debug for Gate {
+impl fmt::Debug for RequestPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate")
+        f.debug_struct("RequestPolicy")
             .field("trusted_proxies", &self.trusted_proxies)
             .field("allowed_origins", &self.allowed_origins)
             .field("registration", &self.registration)
@@ -59,10 +59,10 @@ impl fmt::Debug for Gate {
     }
 }
 
-impl Gate {
-    /// A gate; of the admin key it keeps the hash.
+impl RequestPolicy {
+    /// A policy; of the admin key it keeps the hash.
     #[must_use]
-    pub fn new(options: GateOptions<'_>) -> Self {
+    pub fn new(options: RequestPolicyOptions<'_>) -> Self {
         let without_slash = |origin: String| origin.trim_end_matches('/').to_owned();
         Self {
             admin_key: (!options.admin_key.is_empty()).then(|| Sha256::digest(options.admin_key.as_bytes()).into()),
