@@ -3,9 +3,10 @@
 use super::framing::{self, Frame, read_frame};
 use super::ledger::{Broken, Kind, Ledger};
 use super::scene::{Door, Mood, Scene};
+use super::stream::Stream;
 use crate::proto::frame::Opcode;
 use crate::proto::token::Role;
-use crate::ring::simulated::{self, Heard};
+use crate::ring::simulated::Heard;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::VecDeque;
@@ -30,7 +31,7 @@ enum Stage {
 }
 
 struct Connection {
-    stream: simulated::Client,
+    stream: Stream,
     member: usize,
     stage: Stage,
     /// To be sent.

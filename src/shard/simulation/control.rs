@@ -30,18 +30,18 @@ pub(super) struct Control {
     directory: Arc<Directory>,
     pub(super) tokens: Vec<Token>,
     /// What is still to be told, by shard.
-    notices: VecDeque<(u16, Notice)>,
+    commands: VecDeque<(u16, Command<Socket>)>,
     pub(super) used_bytes: u64,
 }
 
 impl Control {
     pub(super) fn new(requests: Receiver<Request>, queues: Queues<Socket>, directory: Arc<Directory>) -> Self {
-        Self { requests, queues, directory, tokens: Vec::new(), notices: VecDeque::new(), used_bytes: 0 }
+        Self { requests, queues, directory, tokens: Vec::new(), commands: VecDeque::new(), used_bytes: 0 }
     }
 
-    /// All shards' queues.
-    pub(super) fn queues(&self) -> &Queues<Socket> {
-        &self.queues
+    /// Tells a shard something, behind what else there is to tell.
+    pub(super) fn tell(&mut self, shard: u16, command: Command<Socket>) {
+        self.commands.push_back((shard, command));
     }
 
     /// A new token; some day its shard hears of it.
@@ -58,7 +58,7 @@ impl Control {
         *slot = self.directory.insert(TokenEntry::new(*key, None, limits));
         if let Some(slot) = *slot {
             let notice = Notice::Admit { key: *key, slot };
-            self.notices.push_back((owner(*key, self.queues.shards()), notice));
+            self.commands.push_back((owner(*key, self.queues.shards()), Command::Notice(notice)));
         }
     }
 
@@ -67,7 +67,8 @@ impl Control {
         *was_revoked = true;
         if let Some(slot) = slot.take() {
             self.directory.remove(slot);
-            self.notices.push_back((owner(*key, self.queues.shards()), Notice::Revoke { key: *key }));
+            let notice = Command::Notice(Notice::Revoke { key: *key });
+            self.commands.push_back((owner(*key, self.queues.shards()), notice));
         }
     }
 
@@ -105,7 +106,7 @@ impl Control {
         match request {
             Request::Call { from, call } => {
                 let answer = ApiAnswer { status: 200, body: format!("{{\"call\":\"{call:?}\"}}"), retry_after: None };
-                self.notices.push_back((from.shard, Notice::Answer { serial: from.serial, answer }));
+                self.tell(from.shard, Command::Notice(Notice::Answer { serial: from.serial, answer }));
             }
             Request::Usage(reports) => self.used_bytes += reports.iter().map(|usage| usage.bytes).sum::<u64>(),
             Request::Reload(_) | Request::Stop => {}
@@ -113,15 +114,10 @@ impl Control {
     }
 
     fn tell_one(&mut self) -> bool {
-        let Some((shard, notice)) = self.notices.pop_front() else { return false };
-        match self.queues.try_post(shard, Command::Notice(notice)) {
-            Ok(()) => true,
-            Err(Command::Notice(notice)) => {
-                self.notices.push_front((shard, notice));
-                false
-            }
-            Err(_) => false,
-        }
+        let Some((shard, command)) = self.commands.pop_front() else { return false };
+        let Err(command) = self.queues.try_post(shard, command) else { return true };
+        self.commands.push_front((shard, command));
+        false
     }
 
     /// What says whose bytes these are.

@@ -29,6 +29,8 @@ pub(super) struct Plan {
     pub(super) clients: Vec<(usize, Role)>,
     /// How many clients that do not behave come in all.
     pub(super) rogues: usize,
+    /// TLS is spoken, too.
+    pub(super) has_tls: bool,
     /// Memory is scarce, and those who do not behave are after it.
     pub(super) is_hungry: bool,
     pub(super) steps: usize,
@@ -41,6 +43,8 @@ pub(super) struct Plan {
     pub(super) decisions: u16,
     /// The most milliseconds that a step takes, most of the time.
     pub(super) step_ms: usize,
+    /// Commands that a shard's queue holds.
+    pub(super) commands_max: usize,
     pub(super) ending: Ending,
 }
 
@@ -69,13 +73,15 @@ impl Plan {
             rogue_tokens: random.between(1, 2),
             clients,
             rogues: random.pick(&[0, 2, 6, 20]),
-            is_hungry: random.chance(150) || is_hungry,
-            steps: random.pick(&[30, 60, 100, 150]),
+            has_tls: random.chance(60),
+            is_hungry: random.chance(80) || is_hungry,
+            steps: random.pick(&[20, 50, 80, 120]),
             churn: random.pick(&[0, 5, 20, 60]),
             messages_at_once: random.pick(&[1, 1, 2, 5]),
             message_bytes: random.pick(&[400, 5_000, 40_000, 300_000]),
             decisions: random.pick(&[0, 0, 10, 50]),
             step_ms: random.pick(&[1, 5, 20, 100]),
+            commands_max: random.pick(&[2, 16, 4096]),
             ending: random.pick(&[Ending::Left, Ending::Drained]),
         };
         if plan.is_hungry {

@@ -3,8 +3,9 @@
 use super::framing::{masked, masked_header, message, upgrade};
 use super::ledger::{Broken, mark_of, marks_in};
 use super::scene::{Door, Scene};
+use super::stream::Stream;
 use crate::proto::frame::Opcode;
-use crate::ring::simulated::{self, Heard, Random};
+use crate::ring::simulated::{Heard, Random};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ enum Act {
 
 /// See the module.
 pub(super) struct Rogue {
-    stream: simulated::Client,
+    stream: Stream,
     /// The number whose marks it may get to see.
     token: usize,
     acts: VecDeque<Act>,
@@ -116,7 +117,8 @@ impl Rogue {
 
 type Make = fn(&mut Scene, usize) -> Vec<Act>;
 
-const KINDS: [(Make, Door); 14] = [
+const KINDS: [(Make, Door); 15] = [
+    (hoarder, Door::Front),
     (garbage, Door::Front),
     (half_a_head, Door::Front),
     (wrong_first_message, Door::Front),

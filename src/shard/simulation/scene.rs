@@ -4,7 +4,8 @@ use super::Digest;
 use super::control::Control;
 use super::ledger::{Ledger, Message};
 use super::plan::Plan;
-use crate::ring::simulated::{Client, Clock, Link, Port, Random};
+use super::stream::Stream;
+use crate::ring::simulated::{Clock, Link, Port, Random};
 use std::net::SocketAddr;
 
 /// Whether clients begin anything new.
@@ -43,12 +44,13 @@ pub(super) struct Scene {
     pub(super) mood: Mood,
     /// By shard.
     pub(super) ports: Vec<Port>,
+    pub(super) tls_ports: Vec<Port>,
     pub(super) echo_ports: Vec<Port>,
 }
 
 impl Scene {
     /// A client connects to any of the shards; `None`: nobody listens any more.
-    pub(super) fn connect(&mut self, door: Door) -> Option<Client> {
+    pub(super) fn connect(&mut self, door: Door) -> Option<Stream> {
         let address = match door {
             Door::Front | Door::Echo => [192, 0, 2, self.random.between(1, HOSTS) as u8],
             Door::Proxied => PROXY,
@@ -61,8 +63,15 @@ impl Scene {
             down_bytes: room(&mut self.random),
             acknowledged_ahead: self.random.pick(&[0, 500, 20_000]),
         };
-        let ports = if door == Door::Echo { &self.echo_ports } else { &self.ports };
-        ports[self.random.below(ports.len())].connect(address, link)
+        let is_tls = door == Door::Front && self.plan.has_tls && self.random.chance(700);
+        let ports = match door {
+            Door::Echo => &self.echo_ports,
+            _ if is_tls => &self.tls_ports,
+            _ => &self.ports,
+        };
+        let wire = ports[self.random.below(ports.len())].connect(address, link)?;
+        // Now and then one does not know that TLS is spoken there.
+        Some(Stream::new(wire, is_tls && !self.random.chance(30)))
     }
 
     /// How long the next message is.

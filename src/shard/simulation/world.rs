@@ -8,13 +8,14 @@ use super::ledger::{Broken, Ledger};
 use super::plan::{Ending, Plan, limits, own_limits};
 use super::rogue::Rogue;
 use super::scene::{Mood, PROXY, Scene, TRUSTED_PROXY};
+use super::stream::relay_tls;
 use crate::control::message::Request;
 use crate::directory::Directory;
 use crate::http::{RequestPolicy, RequestPolicyOptions};
 use crate::proto::limits::LimitsOverride;
 use crate::ring::Completion;
 use crate::ring::simulated::{Clock, Port, Random, Simulated, Socket};
-use crate::shard::command::{Command, DrainPlan, Listener, Queues, channel};
+use crate::shard::command::{Command, DrainPlan, Listener, Queues};
 use crate::shard::shared::{Rules, Shared};
 use crate::shard::{Links, Settings, Shard};
 use crate::telemetry::lifecycle::Lifecycle;
@@ -53,7 +54,7 @@ impl World {
         let (control_sender, requests) = bounded(REQUESTS_MAX);
         let directory = Arc::new(Directory::default());
         let shared = Arc::new(shared(&plan, &clock, &directory));
-        let (senders, commands): (Vec<_>, Vec<_>) = (0..plan.shards).map(|_| channel()).unzip();
+        let (senders, commands): (Vec<_>, Vec<_>) = (0..plan.shards).map(|_| bounded(plan.commands_max)).unzip();
         let nets: Vec<_> =
             (0..plan.shards).map(|_| Simulated::new(clock.clone(), random.draw(), plan.faults)).collect();
         let queues = Queues::new(senders.into_iter().zip(nets.iter().map(Simulated::waker)).collect());
@@ -63,12 +64,13 @@ impl World {
             let links = Links { id, commands, queues, control, shared };
             shards.push(Shard::new(net, plan.settings.clone(), links, random.draw()));
         }
-        let control = begin(requests, &queues, directory, &plan, &mut random);
-        let (ports, echo_ports) = listen(&queues, plan.shards, random.chance(200));
+        let mut control = begin(requests, queues, directory, &plan, &mut random);
+        let [ports, echo_ports, tls_ports] = listen(&mut control, &plan, random.chance(200));
+        control.settle();
         let clients = plan.clients.iter().map(|&(token, role)| Client::new(token, role)).collect();
         let rogues_to_come = plan.rogues;
         let (ledger, digest, mood) = (Ledger::default(), Digest::default(), Mood::Busy);
-        let scene = Scene { plan, random, clock, ledger, digest, control, mood, ports, echo_ports };
+        let scene = Scene { plan, random, clock, ledger, digest, control, mood, ports, echo_ports, tls_ports };
         shards.iter_mut().for_each(Shard::start);
         Self { scene, shards, completions: Vec::new(), shared, clients, rogues: Vec::new(), rogues_to_come }
     }
@@ -140,10 +142,9 @@ impl World {
         }
     }
 
-    fn tell_all(&self, command: impl Fn() -> Command<Socket>) {
+    fn tell_all(&mut self, command: impl Fn() -> Command<Socket>) {
         for shard in 0..self.scene.plan.shards {
-            // Its queue is as long as a relay's, and never full here.
-            let _ = self.scene.control.queues().try_post(shard, command());
+            self.scene.control.tell(shard, command());
         }
     }
 
@@ -302,6 +303,11 @@ impl World {
         Ok(())
     }
 
+    /// What has been met, by name.
+    pub(super) fn met(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.shards.iter().flat_map(inspect::met)
+    }
+
     /// What all that has happened comes to.
     pub(super) fn digest(&self) -> Digest {
         let mut digest = self.scene.digest;
@@ -315,33 +321,37 @@ impl World {
 /// Control, and the tokens that there are from the start: their shards hear of them before anything else.
 fn begin(
     requests: Receiver<Request>,
-    queues: &Queues<Socket>,
+    queues: Queues<Socket>,
     directory: Arc<Directory>,
     plan: &Plan,
     random: &mut Random,
 ) -> Control {
-    let mut control = Control::new(requests, queues.clone(), directory);
+    let mut control = Control::new(requests, queues, directory);
     for _ in 0..plan.tokens + plan.rogue_tokens {
         let own = if random.chance(200) { own_limits(random) } else { LimitsOverride::default() };
         control.create(random, own);
     }
-    control.settle();
     control
 }
 
-/// Listeners of each shard: of a port of its own, or all of the same.
-fn listen(queues: &Queues<Socket>, shards: u16, inherited: bool) -> (Vec<Port>, Vec<Port>) {
+/// Listeners of each shard, plain, for echoes, and with TLS: of a port of its own, or all of the same.
+fn listen(control: &mut Control, plan: &Plan, inherited: bool) -> [Vec<Port>; 3] {
     let ports = |_| -> Vec<Port> {
         let one = Port::default();
-        (0..shards).map(|_| if inherited { one.clone() } else { Port::default() }).collect()
+        (0..plan.shards).map(|_| if inherited { one.clone() } else { Port::default() }).collect()
     };
-    let [front, echo] = [0, 1].map(ports);
-    for shard in 0..shards {
-        let of = |port: &Port, echo| Listener { socket: port.listener(), inherited, echo, tls: false };
-        let listeners = vec![of(&front[usize::from(shard)], false), of(&echo[usize::from(shard)], true)];
-        let _ = queues.try_post(shard, Command::Listen(listeners));
+    let all = [0, 1, 2].map(ports);
+    for shard in 0..plan.shards {
+        let of = |kind: usize| Listener {
+            socket: all[kind][usize::from(shard)].listener(),
+            inherited,
+            echo: kind == 1,
+            tls: kind == 2,
+        };
+        let kinds = if plan.has_tls { 3 } else { 2 };
+        control.tell(shard, Command::Listen((0..kinds).map(of).collect()));
     }
-    (front, echo)
+    all
 }
 
 fn shared(plan: &Plan, clock: &Clock, directory: &Arc<Directory>) -> Shared {
@@ -372,7 +382,7 @@ fn shared(plan: &Plan, clock: &Clock, directory: &Arc<Directory>) -> Shared {
         lifecycle: Arc::new(lifecycle),
         started: clock.now(),
         shards: plan.shards,
-        tls: None,
+        tls: plan.has_tls.then(relay_tls),
         sockets: Default::default(),
         unauthenticated: Default::default(),
         connections: Default::default(),
