@@ -49,6 +49,13 @@ pub(super) struct Members<C> {
     all: SmallVec<[Member<C>; 2]>,
 }
 
+impl<C> Member<C> {
+    /// Whether messages for `role` are for it.
+    pub(super) fn takes(&self, role: Role) -> bool {
+        self.role == role && !self.replaced
+    }
+}
+
 impl<C> Default for Members<C> {
     fn default() -> Self {
         Self { all: SmallVec::new() }
@@ -66,8 +73,7 @@ impl<C: Copy + PartialEq> Members<C> {
         Some(member)
     }
 
-    /// Where a connection is, until somebody leaves.
-    pub(super) fn find(&self, connection: C) -> Option<usize> {
+    fn find(&self, connection: C) -> Option<usize> {
         self.all.iter().position(|member| member.connection == connection)
     }
 
@@ -75,19 +81,19 @@ impl<C: Copy + PartialEq> Members<C> {
         self.all.get(self.find(connection)?)
     }
 
-    /// By what [`Members::find`] found.
-    pub(super) fn at(&mut self, place: usize) -> &mut Member<C> {
-        &mut self.all[place]
+    /// All of them, those that have been replaced among them.
+    pub(super) fn as_mut_slice(&mut self) -> &mut [Member<C>] {
+        &mut self.all
     }
 
     /// Those of a role that have not been replaced.
     pub(super) fn of(&self, role: Role) -> impl Iterator<Item = &Member<C>> {
-        self.all.iter().filter(move |member| member.role == role && !member.replaced)
+        self.all.iter().filter(move |member| member.takes(role))
     }
 
     /// As [`Members::of`].
     pub(super) fn of_mut(&mut self, role: Role) -> impl Iterator<Item = &mut Member<C>> {
-        self.all.iter_mut().filter(move |member| member.role == role && !member.replaced)
+        self.all.iter_mut().filter(move |member| member.takes(role))
     }
 
     /// Those that have not been replaced.

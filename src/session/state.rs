@@ -150,8 +150,9 @@ impl<C: Copy + PartialEq> Session<C> {
         kind: Kind,
         message_bytes: u64,
     ) -> Effect<C> {
-        let Some(place) = self.members.find(from) else { return Effect::Nothing };
-        let role = self.members.at(place).role;
+        let members = self.members.as_mut_slice();
+        let Some(place) = members.iter().position(|member| member.connection == from) else { return Effect::Nothing };
+        let role = members[place].role;
         match kind {
             Kind::Ping => return Effect::Tell(from, RelayMessage::Pong),
             Kind::Pong => return Effect::Nothing,
@@ -187,7 +188,8 @@ impl<C: Copy + PartialEq> Session<C> {
                 retry_after_ms: Some(millis_up(wait)),
             });
         }
-        let Some(to) = self.connections(role.peer()).next() else {
+        let to = members.iter().find(|member| member.takes(role.peer()));
+        let Some(to) = to.map(|member| member.connection) else {
             let text = match role {
                 Role::Phone => "the agent is not connected",
                 Role::Agent => "the phone is not connected",
@@ -198,7 +200,7 @@ impl<C: Copy + PartialEq> Session<C> {
         match self.used.try_charge(unix_ms, message_bytes, limits.daily_quota_bytes, limits.monthly_quota_bytes) {
             Ok(()) => {
                 self.unreported_bytes += message_bytes;
-                let member = self.members.at(place);
+                let member = &mut members[place];
                 member.messages += 1;
                 member.bytes += message_bytes;
                 Effect::Forward(to)
