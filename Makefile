@@ -31,8 +31,8 @@ CORALMUX_RELAY ?= $(abspath $(TARGET_DIR)/debug/coralmux-relay)
 export CORALMUX_RELAY
 
 # How many of the stages of `make test` run at once, and how many tests of one stage. They wait more than they compute.
-STAGES_AT_ONCE ?= 3
-TESTS_AT_ONCE ?= 4
+STAGES_AT_ONCE ?= 2
+TESTS_AT_ONCE ?= 3
 SOAK_SECONDS ?= 600
 
 STAGES := test-rust test-python test-node test-deploy test-conformance test-fuzz

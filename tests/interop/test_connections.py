@@ -284,6 +284,7 @@ async def test_the_longest_idle_connection_gives_way_and_not_one_at_work(start_r
         assert await served(relay, idle[0]) == 200
 
 
+@pytest.mark.quiet
 async def test_http_answers_that_nobody_reads_hold_little_memory(start_relay):
     """One answer at a time leaves, piece by piece; the next request is not read before."""
     relay, port = metrics.measured(
