@@ -2,7 +2,7 @@
 
 use super::Settings;
 use super::bounds::COMMANDS_MAX;
-use super::handover::HandOver;
+use super::door::handover::HandOver;
 use crate::control::message::{Notice, Shards};
 use crate::proto::owner::owner;
 use crate::proto::token::TokenKey;

@@ -2,7 +2,7 @@
 
 use super::Shard;
 use super::close::CloseReason;
-use super::connection::Early;
+use super::door::early::Early;
 use super::mutation::{Mutation, is_made};
 use crate::proto::token::{Role, TokenKey};
 use crate::ring::{Conn, Net};

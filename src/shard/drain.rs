@@ -5,7 +5,7 @@ use super::Shard;
 use super::bounds::{LATE_COMER_GRACE, LINGER};
 use super::close::CloseReason;
 use super::command::DrainPlan;
-use super::connection::{NONE, Phase};
+use super::net::connection::{NONE, Phase};
 use crate::ring::{Conn, Net};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;

@@ -11,9 +11,9 @@ use super::bounds::{
     OVERTAKING_BYTES_MAX, SMALL_BYTES_MAX, TICK,
 };
 use super::close::CloseReason;
-use super::connection::{Connection, Pauses};
-use super::inbox::{Partial, Pending, Skipped};
+use super::forward::inbox::{Partial, Pending, Skipped};
 use super::mutation::{Mutation, is_made};
+use super::net::connection::{Connection, Pauses};
 use crate::proto::frame::Header;
 use crate::ring::chunk::{Budget, Reservation};
 use crate::ring::{Conn, Net};

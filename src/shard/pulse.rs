@@ -1,7 +1,7 @@
 //! A shard's time: what it is, read once a turn, and what comes due when.
 
 use super::bounds::TICK;
-use super::connection::NONE;
+use super::net::connection::NONE;
 use super::wheel::Wheel;
 use crate::ring::Conn;
 use std::cmp::Reverse;

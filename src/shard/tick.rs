@@ -3,7 +3,7 @@
 use super::Shard;
 use super::bounds::{FINE_TICK, TAKEN_BYTES_MIN, TICK, WRITE_TIMEOUTS_MAX};
 use super::close::CloseReason;
-use super::connection::{NONE, Pauses, Phase};
+use super::net::connection::{NONE, Pauses, Phase};
 use crate::proto::frame::Opcode;
 use crate::ring::{Conn, Net};
 use crate::session::message::frame_of;

@@ -6,8 +6,8 @@ use crate::ring::Conn;
 use crate::ring::simulated::Simulated;
 use crate::shard::Shard;
 use crate::shard::bounds::{HIGH_WATER_BYTES, TURNED_AWAY_MAX};
-use crate::shard::connection::{Connection, NONE, Phase, Receiving};
 use crate::shard::counters::Outcome;
+use crate::shard::net::connection::{Connection, NONE, Phase, Receiving};
 
 /// What one turn may bring to an outbox beyond its high-water mark, beside a whole message.
 const TURN_BYTES: usize = 512 << 10;

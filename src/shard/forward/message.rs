@@ -1,20 +1,20 @@
 //! What becomes of a message: the session decides, the shard carries it out.
 
-use super::Shard;
-use super::bounds::MEMORY_RETRY;
-use super::close::CloseReason;
-use super::connection::Phase;
-use super::counters::Outcome;
 use super::inbox::Skipped;
 use crate::proto::envelope::{self, Envelope, Invalid};
 use crate::proto::frame::{self, Opcode};
 use crate::ring::{Conn, Net};
 use crate::session::message::{ErrorCode, RelayMessage, frame_of};
 use crate::session::{Effect, Refusal};
+use crate::shard::Shard;
+use crate::shard::bounds::MEMORY_RETRY;
+use crate::shard::close::CloseReason;
+use crate::shard::counters::Outcome;
+use crate::shard::net::connection::Phase;
 use std::time::Duration;
 
 /// What is to be done with a whole message.
-pub(super) enum Step {
+pub(in crate::shard) enum Step {
     /// Send it on to this connection, as a message of this kind.
     Forward(Opcode, Conn),
     /// It has been dealt with.
@@ -29,7 +29,7 @@ pub(super) enum Step {
 
 impl<N: Net> Shard<N> {
     /// Decides on a whole message. `peek` looks into its envelope, and is called only where that matters.
-    pub(super) fn handle_message(
+    pub(in crate::shard) fn handle_message(
         &mut self,
         conn: Conn,
         opcode: Opcode,
@@ -99,7 +99,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Tells the sender of a message that is skipped why.
-    pub(super) fn refuse_skipped(&mut self, conn: Conn, why: Skipped, reference: Option<&str>) {
+    pub(in crate::shard) fn refuse_skipped(&mut self, conn: Conn, why: Skipped, reference: Option<&str>) {
         let connection = &self.connections[conn];
         let Some(live) = self.tokens.session(connection.session) else { return };
         let limit = live.session.policy().limits.message_bytes_max;
@@ -118,7 +118,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// The connection has made the relay answer something: who does so too often is read more slowly.
-    pub(super) fn count_answer(&mut self, conn: Conn) {
+    pub(in crate::shard) fn count_answer(&mut self, conn: Conn) {
         let connection = &self.connections[conn];
         let now = self.pulse.now();
         if let Some(live) = self.tokens.session_mut(connection.session)
@@ -129,7 +129,12 @@ impl<N: Net> Shard<N> {
     }
 
     /// Answers a control frame, or says why the connection is to be closed.
-    pub(super) fn handle_control(&mut self, conn: Conn, opcode: Opcode, payload: &[u8]) -> Option<CloseReason> {
+    pub(in crate::shard) fn handle_control(
+        &mut self,
+        conn: Conn,
+        opcode: Opcode,
+        payload: &[u8],
+    ) -> Option<CloseReason> {
         match opcode {
             Opcode::Ping => {
                 self.push_control(conn, &frame_of(Opcode::Pong, payload));

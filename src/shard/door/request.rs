@@ -1,12 +1,13 @@
 //! HTTP on the relay's port: upgrades, health, and calls that the control thread answers.
 
-use super::Shard;
-use super::connection::{Early, Phase};
+use super::early::Early;
 use crate::api::{ApiAnswer, ApiCall, ErrorCode};
 use crate::control::message::Request;
 use crate::http::{self, Action, Parsed, Peer, REQUEST_BYTES_MAX};
 use crate::ring::chunk::{Chunk, OwnedBuf};
 use crate::ring::{Conn, Net};
+use crate::shard::Shard;
+use crate::shard::net::connection::Phase;
 use std::net::IpAddr;
 
 /// When a client that met a cap should come back, in seconds.
@@ -15,7 +16,7 @@ const RETRY_AFTER_SEC: u64 = 10;
 const TURNED_AWAY: &str = "the relay is full, or this address has too many connections that have not authenticated";
 
 impl<N: Net> Shard<N> {
-    pub(super) fn handle_request_bytes(&mut self, conn: Conn, chunk: Chunk) {
+    pub(in crate::shard) fn handle_request_bytes(&mut self, conn: Conn, chunk: Chunk) {
         let connection = &mut self.connections[conn];
         let is_reading = connection.phase() == Phase::Http;
         let Some(early) = &mut connection.early else { return };
@@ -74,7 +75,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Goes on with what came behind a request that has been answered.
-    pub(super) fn resume_requests(&mut self, conn: Conn) {
+    pub(in crate::shard) fn resume_requests(&mut self, conn: Conn) {
         let Some(early) = &mut self.connections[conn].early else { return };
         let bytes = std::mem::take(&mut early.request);
         if !bytes.is_empty() {
@@ -135,7 +136,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Control's answer to a call; the connection may have ended meanwhile, or be on its way there.
-    pub(super) fn handle_answer(&mut self, serial: u64, answer: &ApiAnswer) {
+    pub(in crate::shard) fn handle_answer(&mut self, serial: u64, answer: &ApiAnswer) {
         let Some(&conn) = self.pending_calls.get(&serial) else { return };
         if !self.transition(conn, Phase::Http) {
             return;

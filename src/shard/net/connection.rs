@@ -1,21 +1,18 @@
 //! A connection: what the shard keeps of it. An idle one is an entry of the table, a wheel link and no more.
 
-use super::Shard;
-use super::inbox::Inbox;
-use super::mutation::{Mutation, is_made};
-use crate::control::message::Caller;
-use crate::http::Reply;
 use crate::proto::token::Role;
 use crate::ring::{Conn, Net};
-use std::net::IpAddr;
-use std::time::Instant;
+use crate::shard::Shard;
+use crate::shard::door::early::Early;
+use crate::shard::forward::inbox::Inbox;
+use crate::shard::mutation::{Mutation, is_made};
 
 /// No session, no outbox, or no TLS.
-pub(super) const NONE: u32 = u32::MAX;
+pub(in crate::shard) const NONE: u32 = u32::MAX;
 
 /// Where a connection is in its life. [`Shard::transition`] leads from one to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(in crate::shard) enum Phase {
     /// Accepted; the PROXY protocol's header is read, where one is due.
     Header,
     /// The TLS handshake is under way.
@@ -62,7 +59,7 @@ impl Phase {
 
 /// The receive operation that is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Receiving {
+pub(in crate::shard) enum Receiving {
     /// None.
     Idle,
     /// Into slices, until cancelled.
@@ -79,27 +76,27 @@ pub(super) enum Receiving {
 
 /// Why reading is paused; a connection is read while none applies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Pauses(u8);
+pub(in crate::shard) struct Pauses(u8);
 
 impl Pauses {
     /// The peer's outbox is above its high-water mark.
-    pub(super) const PEER: Self = Self(1);
+    pub(in crate::shard) const PEER: Self = Self(1);
     /// The connection's own outbox is: it asks for answers that it does not read.
-    pub(super) const OWN: Self = Self(2);
+    pub(in crate::shard) const OWN: Self = Self(2);
     /// A stream is slowed to its rate.
-    pub(super) const RATE: Self = Self(4);
+    pub(in crate::shard) const RATE: Self = Self(4);
     /// The memory for messages under way is used up.
-    pub(super) const BUDGET: Self = Self(8);
+    pub(in crate::shard) const BUDGET: Self = Self(8);
     /// Its share of a turn is used up.
-    pub(super) const TURN: Self = Self(16);
+    pub(in crate::shard) const TURN: Self = Self(16);
 
     /// Adds a reason.
-    pub(super) fn insert(&mut self, reason: Self) {
+    pub(in crate::shard) fn insert(&mut self, reason: Self) {
         self.0 |= reason.0;
     }
 
     /// Takes a reason away; whether it was there.
-    pub(super) fn remove(&mut self, reason: Self) -> bool {
+    pub(in crate::shard) fn remove(&mut self, reason: Self) -> bool {
         let was = self.0 & reason.0 != 0;
         self.0 &= !reason.0;
         was
@@ -107,53 +104,53 @@ impl Pauses {
 
     /// Whether any reason applies.
     #[must_use]
-    pub(super) fn any(self) -> bool {
+    pub(in crate::shard) fn any(self) -> bool {
         self.0 != 0
     }
 
     /// Whether any reason but this one applies.
     #[must_use]
-    pub(super) fn any_but(self, reason: Self) -> bool {
+    pub(in crate::shard) fn any_but(self, reason: Self) -> bool {
         self.0 & !reason.0 != 0
     }
 }
 
 /// What is kept of one; the ring has its socket.
-pub(super) struct Connection {
+pub(in crate::shard) struct Connection {
     /// With its place, what it is named by.
-    pub(super) generation: u32,
+    pub(in crate::shard) generation: u32,
     /// Index of its session; [`NONE`] before authentication and after leaving.
-    pub(super) session: u32,
+    pub(in crate::shard) session: u32,
     /// Index of its outbox; [`NONE`] while nothing is queued.
-    pub(super) outbox: u32,
+    pub(in crate::shard) outbox: u32,
     /// Index of its TLS; [`NONE`] where there is none.
-    pub(super) tls: u32,
+    pub(in crate::shard) tls: u32,
     /// The tick at which something was last heard.
-    pub(super) last_heard: u32,
+    pub(in crate::shard) last_heard: u32,
     /// The tick at which the next ping is due, or at which the phase has taken too long.
-    pub(super) due: u32,
+    pub(in crate::shard) due: u32,
     phase: Phase,
     /// The receive that is under way.
-    pub(super) receiving: Receiving,
+    pub(in crate::shard) receiving: Receiving,
     /// Why reading is paused.
-    pub(super) pauses: Pauses,
+    pub(in crate::shard) pauses: Pauses,
     /// Its last message was received straight into an allocation, and the next one may well be.
-    pub(super) bulk: bool,
+    pub(in crate::shard) bulk: bool,
     /// It sends more than it may, and is received from in small pieces until it has caught up.
-    pub(super) paced: bool,
+    pub(in crate::shard) paced: bool,
     /// Its role, once authenticated.
-    pub(super) role: Role,
+    pub(in crate::shard) role: Role,
     /// What has come and could not be passed on yet.
-    pub(super) inbox: Option<Box<Inbox>>,
+    pub(in crate::shard) inbox: Option<Box<Inbox>>,
     /// What is needed only before authentication and for HTTP.
-    pub(super) early: Option<Box<Early>>,
+    pub(in crate::shard) early: Option<Box<Early>>,
 }
 
 const _: () = assert!(size_of::<Option<Connection>>() <= 48, "an idle connection stays small");
 
 impl Connection {
     /// One that begins in `phase`, heard at `tick`.
-    pub(super) fn new(phase: Phase, tick: u32, due: u32, early: Early) -> Self {
+    pub(in crate::shard) fn new(phase: Phase, tick: u32, due: u32, early: Early) -> Self {
         Self {
             generation: 0,
             session: NONE,
@@ -174,7 +171,7 @@ impl Connection {
 
     /// Where it is in its life.
     #[must_use]
-    pub(super) fn phase(&self) -> Phase {
+    pub(in crate::shard) fn phase(&self) -> Phase {
         self.phase
     }
 }
@@ -182,7 +179,7 @@ impl Connection {
 impl<N: Net> Shard<N> {
     /// Leads a connection to its next phase, and keeps the counts and lists that follow from it. The one place where a
     /// phase changes. `false`: nothing leads there, and all stays as it was.
-    pub(super) fn transition(&mut self, conn: Conn, to: Phase) -> bool {
+    pub(in crate::shard) fn transition(&mut self, conn: Conn, to: Phase) -> bool {
         let connection = &mut self.connections[conn];
         let from = connection.phase;
         if !from.leads_to(to) && !is_made(Mutation::AnyPhase) {
@@ -198,52 +195,6 @@ impl<N: Net> Shard<N> {
         self.counters.closing += u64::from(to == Phase::Closing);
         self.counters.closing -= u64::from(from == Phase::Closing);
         true
-    }
-}
-
-/// What a connection needs until it has authenticated.
-pub(super) struct Early {
-    /// Unique on this shard; names the connection to other threads.
-    pub(super) serial: u64,
-    /// When it was accepted, and from the upgrade on, when that was.
-    pub(super) since: Instant,
-    /// Where the connection comes from: in the word of the PROXY protocol, where a trusted proxy gave one.
-    pub(super) peer: IpAddr,
-    /// Whom the last request counts for: the peer, or whom it named where it is a trusted proxy.
-    pub(super) address: IpAddr,
-    /// The address that the per-address count was taken for. Given back on authentication or at the end.
-    pub(super) counted: Option<IpAddr>,
-    /// Whether it came in on the echo listener.
-    pub(super) echo: bool,
-    /// Whether it came in on a listener that speaks TLS.
-    pub(super) tls: bool,
-    /// Over the connection cap: it is only told so.
-    pub(super) turned_away: bool,
-    /// The tick since which the client has been awaited: accepted, answered, upgraded.
-    pub(super) waits_since: u32,
-    /// Bytes of HTTP that are not parsed yet.
-    pub(super) request: Vec<u8>,
-    /// How many of them there have to be before they are worth parsing, unless a head ends before.
-    pub(super) parse_at: usize,
-    /// Whether the connection goes on after the response under way.
-    pub(super) keep_alive: bool,
-    /// Whether the request under way asked for the head only.
-    pub(super) head_only: bool,
-    /// A request has been answered.
-    pub(super) answered: bool,
-    /// What is not queued yet of the answer in [`Phase::Held`] and [`Phase::Answering`].
-    pub(super) reply: Reply,
-    /// The text of a refusal that waits in [`Phase::Slowed`]; `None`: it is told to come back later.
-    pub(super) refusal: Option<&'static str>,
-    /// Where to go in [`Phase::Moving`].
-    pub(super) moving: Option<Box<super::handover::Destination>>,
-}
-
-impl Early {
-    /// Who waits for an answer of control.
-    #[must_use]
-    pub(super) fn caller(&self, shard: u16) -> Caller {
-        Caller { shard, serial: self.serial }
     }
 }
 

@@ -1,12 +1,13 @@
 //! Who has not authenticated yet, in the order that they came, so that there is room for newcomers: where a cap is met,
 //! the one that has kept the relay waiting for longest gives way.
 
-use super::Shard;
-use super::bounds::NEWCOMER_GRACE;
-use super::close::CloseReason;
-use super::command::Command;
-use super::connection::{Early, Phase};
+use super::early::Early;
 use crate::ring::{Conn, Net};
+use crate::shard::Shard;
+use crate::shard::bounds::NEWCOMER_GRACE;
+use crate::shard::close::CloseReason;
+use crate::shard::command::Command;
+use crate::shard::net::connection::Phase;
 use crate::sys::net::counted_as;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -17,7 +18,7 @@ const LOOKED_AT_MAX: usize = 128;
 
 /// The connections of a shard that have not authenticated, by serial number.
 #[derive(Default)]
-pub(super) struct Newcomers {
+pub(in crate::shard) struct Newcomers {
     all: BTreeMap<u64, Conn>,
     /// Those that count for an address, by its network first.
     counted: BTreeMap<(IpAddr, u64), Conn>,
@@ -27,7 +28,7 @@ pub(super) struct Newcomers {
 
 impl Newcomers {
     /// A connection has come, and counts for the address that it names, if any.
-    pub(super) fn insert(&mut self, conn: Conn, early: &Early) {
+    pub(in crate::shard) fn insert(&mut self, conn: Conn, early: &Early) {
         self.all.insert(early.serial, conn);
         if let Some(address) = early.counted {
             self.counted.insert((counted_as(address), early.serial), conn);
@@ -35,14 +36,14 @@ impl Newcomers {
     }
 
     /// A connection is no newcomer any more.
-    pub(super) fn remove(&mut self, early: &Early) {
+    pub(in crate::shard) fn remove(&mut self, early: &Early) {
         self.all.remove(&early.serial);
         self.forget(early);
     }
 
     /// How many there are.
     #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::shard) fn len(&self) -> usize {
         self.all.len().max(self.counted.len())
     }
 
@@ -68,7 +69,7 @@ impl Newcomers {
 impl<N: Net> Shard<N> {
     /// Counts a connection that is `counted` for nobody as one of `address`. `false`: the address has too many, and none of
     /// them gives way.
-    pub(super) fn enter(&mut self, address: IpAddr) -> bool {
+    pub(in crate::shard) fn enter(&mut self, address: IpAddr) -> bool {
         let max = self.shared.rules.load().caps.unauthenticated_per_address_max;
         self.shared.addresses.try_enter(address, max)
             || (self.make_room(Some(address)) && self.shared.addresses.try_enter(address, max))
@@ -76,7 +77,7 @@ impl<N: Net> Shard<N> {
 
     /// Counts the request under way for `client`, whom a trusted proxy may have named anew. `false`: it has too many
     /// connections.
-    pub(super) fn count_client(&mut self, conn: Conn, client: IpAddr) -> bool {
+    pub(in crate::shard) fn count_client(&mut self, conn: Conn, client: IpAddr) -> bool {
         let Some(early) = &mut self.connections[conn].early else { return true };
         early.address = client;
         if early.counted == Some(client) {
@@ -94,7 +95,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// A connection counts for no address: a proxy that keeps it open may bring anybody's request next.
-    pub(super) fn uncount_client(&mut self, conn: Conn) {
+    pub(in crate::shard) fn uncount_client(&mut self, conn: Conn) {
         let Some(early) = &mut self.connections[conn].early else { return };
         self.newcomers.forget(early);
         if let Some(address) = early.counted.take() {
@@ -104,7 +105,7 @@ impl<N: Net> Shard<N> {
 
     /// Lets a connection of one address, or of all, give way. `false`: there is none here. Then the other shards do the
     /// same, for when the newcomer comes again.
-    pub(super) fn make_room(&mut self, address: Option<IpAddr>) -> bool {
+    pub(in crate::shard) fn make_room(&mut self, address: Option<IpAddr>) -> bool {
         if self.give_way(address) {
             return true;
         }
@@ -121,8 +122,8 @@ impl<N: Net> Shard<N> {
     /// Ends the connection that has kept the relay waiting for longest, of one address or of all; one between two
     /// requests before one that has begun something. `false`: all have been here for a moment only, or wait for the
     /// relay.
-    pub(super) fn give_way(&mut self, address: Option<IpAddr>) -> bool {
-        let (now, grace) = (self.pulse.tick(), super::tick::ticks(NEWCOMER_GRACE));
+    pub(in crate::shard) fn give_way(&mut self, address: Option<IpAddr>) -> bool {
+        let (now, grace) = (self.pulse.tick(), crate::shard::tick::ticks(NEWCOMER_GRACE));
         let mut found = None;
         for conn in self.newcomers.first(address) {
             let connection = &self.connections[conn];
@@ -147,7 +148,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// A connection is no longer one that has not authenticated.
-    pub(super) fn leave_unauthenticated(&mut self, early: &Early) {
+    pub(in crate::shard) fn leave_unauthenticated(&mut self, early: &Early) {
         if early.turned_away {
             self.accepting.turned_away -= 1;
             return;

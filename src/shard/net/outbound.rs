@@ -1,20 +1,20 @@
 //! The way out: outboxes are filled during a turn and flushed at its end.
 
-use super::Shard;
-use super::close::CloseReason;
 use super::connection::{NONE, Pauses, Phase};
-use super::mutation::{Mutation, is_made};
 use super::outbox::{Outbox, Pushed};
 use crate::proto::frame::Opcode;
 use crate::proto::token::Role;
 use crate::ring::chunk::{Chunk, Outgoing, OwnedBuf};
 use crate::ring::{Conn, Net};
+use crate::shard::Shard;
+use crate::shard::close::CloseReason;
+use crate::shard::mutation::{Mutation, is_made};
 use rustix::io::Errno;
 use std::io;
 
 /// The outboxes in use, and those that wait to be used again.
 #[derive(Default)]
-pub(super) struct Outboxes {
+pub(in crate::shard) struct Outboxes {
     all: Vec<Outbox>,
     free: Vec<u32>,
     /// Connections whose outbox was filled since the last flush.
@@ -36,50 +36,50 @@ impl Outboxes {
 
     /// How many are in use, and how many are to be flushed.
     #[cfg(test)]
-    pub(super) fn sizes(&self) -> (usize, usize) {
+    pub(in crate::shard) fn sizes(&self) -> (usize, usize) {
         (self.all.len() - self.free.len(), self.dirty.len())
     }
 
     /// Bytes in all of them, and how many do not get rid of theirs.
-    pub(super) fn queued(&self) -> (u64, u64) {
+    pub(in crate::shard) fn queued(&self) -> (u64, u64) {
         let blocked = self.all.iter().filter(|outbox| outbox.blocked).count();
         (self.all.iter().map(|outbox| outbox.bytes() as u64).sum(), blocked as u64)
     }
 
-    pub(super) fn get(&self, index: u32) -> Option<&Outbox> {
+    pub(in crate::shard) fn get(&self, index: u32) -> Option<&Outbox> {
         self.all.get(index as usize)
     }
 
-    pub(super) fn get_mut(&mut self, index: u32) -> Option<&mut Outbox> {
+    pub(in crate::shard) fn get_mut(&mut self, index: u32) -> Option<&mut Outbox> {
         self.all.get_mut(index as usize)
     }
 }
 
 impl<N: Net> Shard<N> {
     /// Queues whole frames for a connection.
-    pub(super) fn push(&mut self, conn: Conn, chunk: Chunk) -> Pushed {
+    pub(in crate::shard) fn push(&mut self, conn: Conn, chunk: Chunk) -> Pushed {
         self.filled(conn, |outbox| outbox.push(chunk))
     }
 
     /// Queues a message that stands in an allocation of its own.
-    pub(super) fn push_message(&mut self, conn: Conn, message: OwnedBuf, opcode: Opcode) -> Pushed {
+    pub(in crate::shard) fn push_message(&mut self, conn: Conn, message: OwnedBuf, opcode: Opcode) -> Pushed {
         self.filled(conn, |outbox| outbox.push_message(message, opcode))
     }
 
     /// Queues a frame of the relay's own; who makes it write too many of them is not read until they have been sent.
-    pub(super) fn push_own(&mut self, conn: Conn, frame: Vec<u8>) {
+    pub(in crate::shard) fn push_own(&mut self, conn: Conn, frame: Vec<u8>) {
         let pushed = self.filled(conn, |outbox| outbox.push_own(frame));
         self.mind_pressure(conn, conn, pushed);
     }
 
     /// As [`Shard::push_own`], before the next frame that is queued.
-    pub(super) fn push_control(&mut self, conn: Conn, frame: &[u8]) {
+    pub(in crate::shard) fn push_control(&mut self, conn: Conn, frame: &[u8]) {
         let pushed = self.filled(conn, |outbox| outbox.push_control(frame));
         self.mind_pressure(conn, conn, pushed);
     }
 
     /// Stops reading from `conn` if what it made the relay queue toward `to` is above the high-water mark.
-    pub(super) fn mind_pressure(&mut self, conn: Conn, to: Conn, pushed: Pushed) {
+    pub(in crate::shard) fn mind_pressure(&mut self, conn: Conn, to: Conn, pushed: Pushed) {
         if pushed == Pushed::UnderPressure {
             let reason = if conn == to { Pauses::OWN } else { Pauses::PEER };
             let pauses = &mut self.connections[conn].pauses;
@@ -89,7 +89,7 @@ impl<N: Net> Shard<N> {
         }
     }
 
-    pub(super) fn filled(&mut self, conn: Conn, fill: impl FnOnce(&mut Outbox) -> Pushed) -> Pushed {
+    pub(in crate::shard) fn filled(&mut self, conn: Conn, fill: impl FnOnce(&mut Outbox) -> Pushed) -> Pushed {
         let connection = &mut self.connections[conn];
         if connection.outbox == NONE {
             connection.outbox = self.outboxes.take();
@@ -107,7 +107,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Queues records of TLS that leave with whatever is queued next.
-    pub(super) fn keep_sealed(&mut self, conn: Conn, records: Vec<u8>) {
+    pub(in crate::shard) fn keep_sealed(&mut self, conn: Conn, records: Vec<u8>) {
         let connection = &mut self.connections[conn];
         if connection.outbox == NONE {
             connection.outbox = self.outboxes.take();
@@ -116,7 +116,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// When all that is queued has been sent, the write side is shut and the client's end is awaited.
-    pub(super) fn finish_outbox(&mut self, conn: Conn) {
+    pub(in crate::shard) fn finish_outbox(&mut self, conn: Conn) {
         let connection = &mut self.connections[conn];
         if connection.outbox == NONE {
             connection.outbox = self.outboxes.take();
@@ -130,7 +130,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Hands to the ring what was queued: one send for each socket.
-    pub(super) fn flush(&mut self) {
+    pub(in crate::shard) fn flush(&mut self) {
         let mut at = 0;
         // A connection for which nothing can be sealed any more ends here; what its peer is told of that comes last.
         while let Some(&conn) = self.outboxes.dirty.get(at) {
@@ -173,7 +173,7 @@ impl<N: Net> Shard<N> {
         }
     }
 
-    pub(super) fn let_outbox_go(&mut self, conn: Conn) {
+    pub(in crate::shard) fn let_outbox_go(&mut self, conn: Conn) {
         let connection = &mut self.connections[conn];
         let index = std::mem::replace(&mut connection.outbox, NONE);
         if index != NONE {
@@ -181,7 +181,7 @@ impl<N: Net> Shard<N> {
         }
     }
 
-    pub(super) fn handle_sent(&mut self, conn: Conn, outgoing: Outgoing, count: io::Result<usize>) {
+    pub(in crate::shard) fn handle_sent(&mut self, conn: Conn, outgoing: Outgoing, count: io::Result<usize>) {
         let connection = &self.connections[conn];
         let (index, phase) = (connection.outbox, connection.phase());
         let Some(outbox) = self.outboxes.all.get_mut(index as usize) else { return };
@@ -229,7 +229,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// The outbox of `conn` has room again: who fills it may be read again.
-    pub(super) fn relieve(&mut self, conn: Conn) {
+    pub(in crate::shard) fn relieve(&mut self, conn: Conn) {
         let connection = &mut self.connections[conn];
         if connection.pauses.remove(Pauses::OWN) {
             self.readable.push(conn);
@@ -239,7 +239,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// An outbox of `role` in a session has room again, or is gone: the peers, who filled it, may be read again.
-    pub(super) fn relieve_peers(&mut self, session: u32, role: Role) {
+    pub(in crate::shard) fn relieve_peers(&mut self, session: u32, role: Role) {
         let Some(live) = self.tokens.session(session) else { return };
         for filler in live.session.connections(role.peer()) {
             if self.connections[filler].pauses.remove(Pauses::PEER) && !is_made(Mutation::LostRelief) {

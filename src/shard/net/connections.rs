@@ -4,13 +4,13 @@
 //! it finds nothing, whoever has its place by then.
 
 use super::connection::Connection;
-use super::mutation::{Mutation, is_made};
 use crate::ring::Conn;
+use crate::shard::mutation::{Mutation, is_made};
 use std::ops::{Index, IndexMut};
 
 /// See the module.
 #[derive(Default)]
-pub(super) struct Connections {
+pub(in crate::shard) struct Connections {
     /// By [`Conn::index`].
     all: Vec<Option<Connection>>,
     count: usize,
@@ -18,7 +18,7 @@ pub(super) struct Connections {
 
 impl Connections {
     /// Adds a connection, whose place nobody has.
-    pub(super) fn insert(&mut self, conn: Conn, mut connection: Connection) {
+    pub(in crate::shard) fn insert(&mut self, conn: Conn, mut connection: Connection) {
         connection.generation = conn.generation();
         if self.all.len() <= conn.index() {
             self.all.resize_with(conn.index() + 1, || None);
@@ -28,38 +28,38 @@ impl Connections {
         self.count += 1;
     }
 
-    pub(super) fn remove(&mut self, conn: Conn) -> Option<Connection> {
+    pub(in crate::shard) fn remove(&mut self, conn: Conn) -> Option<Connection> {
         self.get(conn)?;
         self.count -= 1;
         self.all[conn.index()].take()
     }
 
-    pub(super) fn get(&self, conn: Conn) -> Option<&Connection> {
+    pub(in crate::shard) fn get(&self, conn: Conn) -> Option<&Connection> {
         self.all.get(conn.index())?.as_ref().filter(|connection| is_of(connection, conn))
     }
 
-    pub(super) fn get_mut(&mut self, conn: Conn) -> Option<&mut Connection> {
+    pub(in crate::shard) fn get_mut(&mut self, conn: Conn) -> Option<&mut Connection> {
         self.all.get_mut(conn.index())?.as_mut().filter(|connection| is_of(connection, conn))
     }
 
     /// Whose place this is.
-    pub(super) fn at(&self, index: u32) -> Option<Conn> {
+    pub(in crate::shard) fn at(&self, index: u32) -> Option<Conn> {
         let connection = self.all.get(index as usize)?.as_ref()?;
         Some(Conn::of(index, connection.generation))
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Conn, &Connection)> {
+    pub(in crate::shard) fn iter(&self) -> impl Iterator<Item = (Conn, &Connection)> {
         (0..).zip(&self.all).filter_map(|(index, connection)| {
             let connection = connection.as_ref()?;
             Some((Conn::of(index, connection.generation), connection))
         })
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::shard) fn len(&self) -> usize {
         self.count
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::shard) fn is_empty(&self) -> bool {
         self.count == 0
     }
 }

@@ -4,18 +4,16 @@
 //! Everything else of the shard sees plaintext only: received bytes come through [`Shard::handle_sealed`], and an outbox
 //! is emptied through [`Secure::poll_send`].
 
-use super::Shard;
-use super::bounds::{BUSY_TURNS_A_HANDSHAKE, HANDSHAKE_STEPS_A_CALM_TURN, HANDSHAKE_STEPS_A_TURN, SEAL_BYTES_MAX};
-use super::close::CloseReason;
 use super::connection::{NONE, Phase};
 use super::outbox::Outbox;
-use crate::http;
 use crate::ring::chunk::{Budget, Chunk, Outgoing, OwnedBuf};
 use crate::ring::{Conn, Net};
+use crate::shard::Shard;
+use crate::shard::bounds::SEAL_BYTES_MAX;
+use crate::shard::close::CloseReason;
 use crate::tls::Tls;
 use crate::tls::fault::Fault;
-use crate::tls::handshake::{Done, Failure, Handshake, Progress};
-use crate::tls::outcome::Outcome;
+use crate::tls::handshake::Handshake;
 use crate::tls::record::Out;
 use crate::tls::traffic::{Opened, Traffic};
 use slab::Slab;
@@ -26,46 +24,46 @@ const COUNTED_BYTES_MIN: usize = 16 << 10;
 
 /// The TLS of those connections that have it.
 #[derive(Default)]
-pub(super) struct Secure {
+pub(in crate::shard) struct Secure {
     all: Slab<Tls>,
     /// Connections with a step of their handshake to do: those that have begun before those that have not. Some may
     /// have ended.
-    waiting: VecDeque<Conn>,
+    pub(in crate::shard) waiting: VecDeque<Conn>,
     /// Turns in which messages were forwarded since the last step.
-    busy_turns: u32,
+    pub(in crate::shard) busy_turns: u32,
 }
 
 impl Secure {
     /// Keeps the TLS of a connection; gives its index.
     #[must_use]
-    pub(super) fn insert(&mut self, tls: Tls) -> u32 {
+    pub(in crate::shard) fn insert(&mut self, tls: Tls) -> u32 {
         self.all.insert(tls) as u32
     }
 
     /// Takes the TLS of a connection out.
-    pub(super) fn remove(&mut self, index: &mut u32) -> Option<Tls> {
+    pub(in crate::shard) fn remove(&mut self, index: &mut u32) -> Option<Tls> {
         self.all.try_remove(std::mem::replace(index, NONE) as usize)
     }
 
     /// Whether no handshake waits for its turn.
     #[must_use]
-    pub(super) fn is_quiet(&self) -> bool {
+    pub(in crate::shard) fn is_quiet(&self) -> bool {
         self.waiting.is_empty()
     }
 
     /// Whether the handshake has something to do before more is read.
     #[must_use]
-    pub(super) fn is_ready(&self, index: u32) -> bool {
+    pub(in crate::shard) fn is_ready(&self, index: u32) -> bool {
         matches!(self.all.get(index as usize), Some(Tls::Handshake(handshake)) if handshake.is_ready())
     }
 
     /// How many there are, and how many handshakes wait.
     #[cfg(test)]
-    pub(super) fn sizes(&self) -> (usize, usize) {
+    pub(in crate::shard) fn sizes(&self) -> (usize, usize) {
         (self.all.len(), self.waiting.len())
     }
 
-    fn handshake(&mut self, index: u32) -> Option<&mut Handshake> {
+    pub(in crate::shard) fn handshake(&mut self, index: u32) -> Option<&mut Handshake> {
         match self.all.get_mut(index as usize) {
             Some(Tls::Handshake(handshake)) => Some(handshake),
             _ => None,
@@ -79,7 +77,7 @@ impl Secure {
         }
     }
 
-    fn queue(&mut self, conn: Conn, has_begun: bool) {
+    pub(in crate::shard) fn queue(&mut self, conn: Conn, has_begun: bool) {
         // The costly part comes first in a handshake, so that who has it behind him does not wait long.
         match has_begun {
             true => self.waiting.push_front(conn),
@@ -91,7 +89,7 @@ impl Secure {
     ///
     /// # Errors
     /// The connection cannot go on.
-    pub(super) fn poll_send(
+    pub(in crate::shard) fn poll_send(
         &mut self,
         index: u32,
         outbox: &mut Outbox,
@@ -151,18 +149,8 @@ impl Out for OwnedBuf {
 }
 
 impl<N: Net> Shard<N> {
-    /// Begins TLS on a connection that has just come; `false`: it cannot.
-    #[must_use]
-    pub(super) fn begin_handshake(&mut self, conn: Conn) -> bool {
-        let Some(config) = self.shared.tls.clone() else { return false };
-        let Ok(handshake) = Handshake::new(config) else { return false };
-        let connection = &mut self.connections[conn];
-        connection.tls = self.secure.insert(Tls::Handshake(Box::new(handshake)));
-        self.transition(conn, Phase::Handshake)
-    }
-
     /// Takes in what has been received on a connection with TLS.
-    pub(super) fn handle_sealed(&mut self, conn: Conn, chunk: Chunk) {
+    pub(in crate::shard) fn handle_sealed(&mut self, conn: Conn, chunk: Chunk) {
         match self.connections[conn].phase() {
             Phase::Handshake => self.handle_handshake_bytes(conn, chunk.as_slice()),
             _ => self.open_records(conn, chunk),
@@ -170,7 +158,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Opens record after record, and hands on what is in them.
-    fn open_records(&mut self, conn: Conn, mut chunk: Chunk) {
+    pub(in crate::shard) fn open_records(&mut self, conn: Conn, mut chunk: Chunk) {
         loop {
             let Some(connection) = self.connections.get(conn) else { return };
             // What comes in these is not looked at, and there is nothing behind them.
@@ -236,141 +224,9 @@ impl<N: Net> Shard<N> {
         self.begin_closing(conn, CloseReason::Tls);
     }
 
-    fn handle_handshake_bytes(&mut self, conn: Conn, bytes: &[u8]) {
-        let connection = &mut self.connections[conn];
-        connection.last_heard = self.pulse.tick();
-        let Some(handshake) = self.secure.handshake(connection.tls) else { return };
-        match handshake.take(bytes) {
-            Err(failure) => self.fail_handshake(conn, &failure, Vec::new()),
-            Ok(()) if handshake.is_ready() => {
-                let has_begun = handshake.has_begun();
-                self.secure.queue(conn, has_begun);
-            }
-            Ok(()) => {}
-        }
-    }
-
-    /// Does a few steps of handshakes, or where messages were `forwarded` in this turn one, and that only when it has been
-    /// put off often enough: what established connections send waits for those few steps at the most, or where none of them has
-    /// sent anything lately, for the steps of a calm turn.
-    pub(super) fn step_handshakes(&mut self, forwarded: bool) {
-        if self.secure.waiting.is_empty() {
-            return;
-        }
-        let mut steps = match self.turns.is_calm(self.pulse.now()) {
-            true => HANDSHAKE_STEPS_A_CALM_TURN,
-            false => HANDSHAKE_STEPS_A_TURN,
-        };
-        if forwarded {
-            if self.secure.busy_turns < BUSY_TURNS_A_HANDSHAKE {
-                self.secure.busy_turns += 1;
-                return;
-            }
-            steps = 1;
-        }
-        self.secure.busy_turns = 0;
-        while steps > 0
-            && let Some(conn) = self.secure.waiting.pop_front()
-        {
-            let Some(connection) = self.connections.get(conn) else { continue };
-            if connection.phase() == Phase::Handshake && self.secure.is_ready(connection.tls) {
-                self.step_handshake(conn);
-                self.arm(conn);
-                steps -= 1;
-            }
-        }
-    }
-
-    fn step_handshake(&mut self, conn: Conn) {
-        let index = self.connections[conn].tls;
-        let Some(handshake) = self.secure.handshake(index) else { return };
-        let mut out = Vec::new();
-        let progress = handshake.step(&mut out);
-        if let Progress::Failed(failure) = progress {
-            return self.fail_handshake(conn, &failure, out);
-        }
-        if progress == Progress::Done {
-            return self.finish_handshake(conn, out);
-        }
-        if let Some(early) = &mut self.connections[conn].early {
-            early.waits_since = self.pulse.tick();
-        }
-        if !out.is_empty() {
-            self.push_sealed(conn, out);
-        }
-        if progress == Progress::More {
-            self.secure.queue(conn, true);
-        }
-    }
-
-    fn finish_handshake(&mut self, conn: Conn, out: Vec<u8>) {
-        let connection = &mut self.connections[conn];
-        let Some(Tls::Handshake(handshake)) = self.secure.remove(&mut connection.tls) else { return };
-        let (traffic, done, rest) = match handshake.finish() {
-            Ok(finished) => finished,
-            Err(fault) => {
-                tracing::warn!(%fault, "a TLS handshake could not be finished");
-                return self.end(conn, CloseReason::Gone);
-            }
-        };
-        let is_tls13 = traffic.is_tls13();
-        connection.tls = self.secure.insert(Tls::Traffic(Box::new(traffic)));
-        self.transition(conn, Phase::Http);
-        if let Some(early) = &self.connections[conn].early {
-            let took = self.pulse.instant().saturating_duration_since(early.since);
-            self.counters.tls_handshake.record(took, 1);
-        }
-        self.count_handshake(match done {
-            Done::Full => Outcome::Full,
-            Done::Resumed => Outcome::Resumed,
-            Done::Challenge => Outcome::Challenge,
-        });
-        if is_tls13 && !out.is_empty() {
-            // Only a ticket, for which nobody waits: it leaves with the first answer.
-            self.keep_sealed(conn, out);
-        } else if !out.is_empty() {
-            self.push_sealed(conn, out);
-        }
-        if done == Done::Challenge {
-            // RFC 8737, section 3: nothing is read from it.
-            return self.begin_closing(conn, CloseReason::Gone);
-        }
-        if !rest.is_empty() {
-            self.open_records(conn, Chunk::Owned(OwnedBuf::from(rest)));
-        }
-    }
-
-    /// A handshake has come to nothing: the client is told why, as far as there is a way.
-    #[cold]
-    fn fail_handshake(&mut self, conn: Conn, failure: &Failure, alert: Vec<u8>) {
-        self.count_handshake(match failure {
-            Failure::PlainHttp => Outcome::PlainHttp,
-            Failure::ProxyHeader => Outcome::ProxyHeader,
-            Failure::NotTls => Outcome::NotTls,
-            Failure::Client(_) => Outcome::Client,
-            Failure::Refused(_) => Outcome::Refused,
-        });
-        let connection = &mut self.connections[conn];
-        let address = connection.early.as_ref().map(|early| tracing::field::display(early.address));
-        tracing::debug!(address, %failure, "TLS handshake failed");
-        let answer = match failure {
-            Failure::PlainHttp => http::tls_wanted(),
-            _ => alert,
-        };
-        if !answer.is_empty() {
-            self.push_sealed(conn, answer);
-        }
-        self.begin_closing(conn, CloseReason::Handshake);
-    }
-
-    /// Counts how a handshake ended.
-    pub(super) fn count_handshake(&mut self, outcome: Outcome) {
-        self.counters.tls_handshakes.add(outcome.name(), 1);
-    }
-
     /// Ends a connection that sent no request in time. One with TLS is told so, that its client does not take it for
     /// one that somebody has cut (RFC 8446 section 6.1).
-    pub(super) fn end_unheard(&mut self, conn: Conn) {
+    pub(in crate::shard) fn end_unheard(&mut self, conn: Conn) {
         match self.connections[conn].tls {
             NONE => self.end(conn, CloseReason::Gone),
             _ => self.begin_closing(conn, CloseReason::Gone),
@@ -378,7 +234,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Queues bytes that are to leave as they are.
-    fn push_sealed(&mut self, conn: Conn, bytes: Vec<u8>) {
+    pub(in crate::shard) fn push_sealed(&mut self, conn: Conn, bytes: Vec<u8>) {
         let pushed = self.filled(conn, |outbox| outbox.push_own_sealed(bytes));
         self.mind_pressure(conn, conn, pushed);
     }

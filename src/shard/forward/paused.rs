@@ -1,18 +1,23 @@
 //! Connections whose reading is paused: what they have sent waits, counted, and is taken in order when reading goes on.
 
-use super::Shard;
-use super::bounds::{BACKLOG_SHARE, BACKLOG_SHARE_SCARCE};
-use super::close::CloseReason;
-use super::connection::{Pauses, Phase};
 use crate::proto::envelope;
 use crate::ring::chunk::{Chunk, OwnedBuf};
 use crate::ring::{Conn, Net};
+use crate::shard::Shard;
+use crate::shard::bounds::{BACKLOG_SHARE, BACKLOG_SHARE_SCARCE};
+use crate::shard::close::CloseReason;
+use crate::shard::net::connection::{Pauses, Phase};
 use std::collections::VecDeque;
 
 impl<N: Net> Shard<N> {
     /// Keeps bytes that cannot be looked at now, at the end of what waits or in front of it. Where all that waits on the
     /// shard is too much, a connection with more than its share of that is closed.
-    pub(super) fn keep_waiting(&mut self, conn: Conn, chunk: Chunk, put: fn(&mut VecDeque<OwnedBuf>, OwnedBuf)) {
+    pub(in crate::shard) fn keep_waiting(
+        &mut self,
+        conn: Conn,
+        chunk: Chunk,
+        put: fn(&mut VecDeque<OwnedBuf>, OwnedBuf),
+    ) {
         let own_bytes = self.inbox(conn).waiting_bytes() + chunk.len();
         let share = match self.memory.backlog().used_bytes() / self.memory.backlog().bytes_max() {
             0 => usize::MAX,
@@ -39,7 +44,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Pauses reading until `wait` has passed.
-    pub(super) fn slow_down(&mut self, conn: Conn, wait: std::time::Duration) {
+    pub(in crate::shard) fn slow_down(&mut self, conn: Conn, wait: std::time::Duration) {
         let connection = &mut self.connections[conn];
         connection.paced = true;
         connection.pauses.insert(Pauses::RATE);
@@ -47,13 +52,13 @@ impl<N: Net> Shard<N> {
     }
 
     /// Goes on with connections whose reading was paused.
-    pub(super) fn resume_all(&mut self) {
+    pub(in crate::shard) fn resume_all(&mut self) {
         while let Some(conn) = self.readable.pop() {
             self.resume(conn);
         }
     }
 
-    pub(super) fn resume(&mut self, conn: Conn) {
+    pub(in crate::shard) fn resume(&mut self, conn: Conn) {
         let Some(connection) = self.connections.get_mut(conn) else { return };
         if connection.pauses.any() {
             return;

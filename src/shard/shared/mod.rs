@@ -1,8 +1,11 @@
 //! What all shards count together: connections, sessions, and who is not authenticated yet.
 
-use super::addresses::Addresses;
+pub mod addresses;
+pub mod guesses;
+
+use self::addresses::Addresses;
+use self::guesses::Guesses;
 use super::counters::Counters;
-use super::guesses::Guesses;
 use crate::api::HealthReport;
 use crate::directory::Directory;
 use crate::http::RequestPolicy;

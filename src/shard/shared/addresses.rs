@@ -40,7 +40,7 @@ impl Addresses {
     /// Counts a connection that has not authenticated, unless the address has `max` of them (0: no maximum).
     #[must_use]
     pub fn try_enter(&self, address: IpAddr, max: u64) -> bool {
-        super::shared::try_count(&self.connections[self.slot(address)], max)
+        super::try_count(&self.connections[self.slot(address)], max)
     }
 
     /// Gives back what [`Addresses::try_enter`] counted.

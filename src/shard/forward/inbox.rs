@@ -1,67 +1,67 @@
 //! What a connection has sent that could not be passed on yet: a part of a frame, a message under way, or bytes that
 //! wait because reading is paused.
 
-use super::bounds::{GLANCE_BYTES, PREFIX_BYTES_MAX, SMALL_BYTES_MAX};
 use crate::proto::envelope::{Invalid, Scanner};
 use crate::proto::frame::{self, Header, Opcode};
 use crate::proto::payload;
 use crate::ring::chunk::OwnedBuf;
+use crate::shard::bounds::{GLANCE_BYTES, PREFIX_BYTES_MAX, SMALL_BYTES_MAX};
 use std::collections::VecDeque;
 
 /// What could not be passed on yet. A connection has one only while there is something in it.
 #[derive(Default)]
-pub(super) struct Inbox {
+pub(in crate::shard) struct Inbox {
     /// The beginning of a frame: its header is not whole, or it is a control frame that is not.
-    pub(super) head: Vec<u8>,
+    pub(in crate::shard) head: Vec<u8>,
     /// The message under way.
-    pub(super) partial: Option<Partial>,
+    pub(in crate::shard) partial: Option<Partial>,
     /// A whole message that has to wait, with its kind: first in line when reading goes on.
-    pub(super) ready: Option<(OwnedBuf, Opcode)>,
+    pub(in crate::shard) ready: Option<(OwnedBuf, Opcode)>,
     /// The frame that waits for memory: first in line when reading goes on.
-    pub(super) pending: Option<Pending>,
+    pub(in crate::shard) pending: Option<Pending>,
     /// Bytes that have not been looked at, because reading is paused. They count against a budget of their own: counted
     /// against that of messages, those who wait for it would keep each other waiting for ever.
-    pub(super) waiting: VecDeque<OwnedBuf>,
+    pub(in crate::shard) waiting: VecDeque<OwnedBuf>,
 }
 
 /// The header of a data frame that waits for memory.
-pub(super) struct Pending {
+pub(in crate::shard) struct Pending {
     /// The header.
-    pub(super) header: Header,
+    pub(in crate::shard) header: Header,
     /// The tick at which it began to wait.
-    pub(super) since: u32,
+    pub(in crate::shard) since: u32,
     /// The tick at which its message is refused.
-    pub(super) due: u32,
+    pub(in crate::shard) due: u32,
 }
 
 impl Inbox {
     /// Whether something waits that comes before whatever is received next.
-    pub(super) fn holds_back(&self) -> bool {
+    pub(in crate::shard) fn holds_back(&self) -> bool {
         self.ready.is_some() || self.pending.is_some() || !self.waiting.is_empty()
     }
 
     /// Whether the message under way is thrown away.
     #[must_use]
-    pub(super) fn skips(&self) -> bool {
+    pub(in crate::shard) fn skips(&self) -> bool {
         self.partial.as_ref().is_some_and(|partial| partial.skipped.is_some())
     }
 
     /// Bytes that have not been looked at.
     #[must_use]
-    pub(super) fn waiting_bytes(&self) -> usize {
+    pub(in crate::shard) fn waiting_bytes(&self) -> usize {
         self.waiting.iter().map(|buf| buf.as_slice().len()).sum()
     }
 
     /// Whether there is nothing in it.
     #[must_use]
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::shard) fn is_empty(&self) -> bool {
         self.head.is_empty() && self.partial.is_none() && !self.holds_back()
     }
 }
 
 /// Why the rest of a message is skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Skipped {
+pub(in crate::shard) enum Skipped {
     /// It is over the size limit.
     TooLarge,
     /// There was no memory for it.
@@ -69,49 +69,49 @@ pub(super) enum Skipped {
 }
 
 /// A message of which a part has come.
-pub(super) struct Partial {
+pub(in crate::shard) struct Partial {
     /// Text or binary.
-    pub(super) opcode: Opcode,
+    pub(in crate::shard) opcode: Opcode,
     /// The payload so far, unmasked, with headroom for a header; away while the ring fills it.
-    pub(super) buf: Option<OwnedBuf>,
+    pub(in crate::shard) buf: Option<OwnedBuf>,
     /// The frame under way; `None` between fragments.
-    pub(super) frame: Option<FrameLeft>,
+    pub(in crate::shard) frame: Option<FrameLeft>,
     /// Payload bytes of all frames begun so far.
-    pub(super) announced_bytes: u64,
+    pub(in crate::shard) announced_bytes: u64,
     /// What is known of the JSON.
-    pub(super) scanner: Scanner,
+    pub(in crate::shard) scanner: Scanner,
     /// What is wrong with it: the rest is skipped.
-    pub(super) invalid: Option<Invalid>,
+    pub(in crate::shard) invalid: Option<Invalid>,
     /// It is not taken: only a prefix is kept, and the rest is skipped.
-    pub(super) skipped: Option<Skipped>,
+    pub(in crate::shard) skipped: Option<Skipped>,
     /// The sender has been told so.
-    pub(super) told: bool,
+    pub(in crate::shard) told: bool,
     /// Frames without payload that it has had.
-    pub(super) empty_frames: u16,
+    pub(in crate::shard) empty_frames: u16,
     /// The tick at which it began.
-    pub(super) since: u32,
+    pub(in crate::shard) since: u32,
     /// A part of it has been received straight into its allocation.
-    pub(super) direct: bool,
+    pub(in crate::shard) direct: bool,
     /// The tick at which it has taken too long.
-    pub(super) due: u32,
+    pub(in crate::shard) due: u32,
 }
 
 /// What is still to come of a data frame.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct FrameLeft {
+pub(in crate::shard) struct FrameLeft {
     /// The mask key.
-    pub(super) key: [u8; 4],
+    pub(in crate::shard) key: [u8; 4],
     /// Payload bytes that have come.
-    pub(super) come: u64,
+    pub(in crate::shard) come: u64,
     /// Payload bytes that have not.
-    pub(super) left: u64,
+    pub(in crate::shard) left: u64,
     /// The message ends with this frame.
-    pub(super) fin: bool,
+    pub(in crate::shard) fin: bool,
 }
 
 impl Partial {
     /// Takes payload bytes of the frame under way, as received: unmasks, checks and keeps them.
-    pub(super) fn take(&mut self, piece: &mut [u8], checked: bool) {
+    pub(in crate::shard) fn take(&mut self, piece: &mut [u8], checked: bool) {
         if self.skipped.is_some() {
             return self.take_prefix(piece);
         }
@@ -136,7 +136,7 @@ impl Partial {
     }
 
     /// As [`Partial::take`], for `count` bytes that the ring put at the end of `buf`.
-    pub(super) fn take_filled(&mut self, mut buf: OwnedBuf, count: usize, checked: bool) {
+    pub(in crate::shard) fn take_filled(&mut self, mut buf: OwnedBuf, count: usize, checked: bool) {
         let bytes = buf.as_mut_slice();
         let start = bytes.len() - count;
         self.unmask_and_check(&mut bytes[start..], checked);
@@ -157,7 +157,7 @@ impl Partial {
     }
 
     /// Only a prefix is kept from now on.
-    pub(super) fn skip(&mut self, why: Skipped) {
+    pub(in crate::shard) fn skip(&mut self, why: Skipped) {
         if self.skipped.replace(why).is_none()
             && let Some(buf) = &mut self.buf
         {
@@ -168,18 +168,18 @@ impl Partial {
 
     /// Whether it keeps memory from others.
     #[must_use]
-    pub(super) fn holds_memory(&self) -> bool {
+    pub(in crate::shard) fn holds_memory(&self) -> bool {
         self.skipped.is_none() && self.announced_bytes > SMALL_BYTES_MAX as u64
     }
 
     /// Payload bytes that have come.
     #[must_use]
-    pub(super) fn come_bytes(&self) -> u64 {
+    pub(in crate::shard) fn come_bytes(&self) -> u64 {
         self.announced_bytes - self.frame.map_or(0, |frame| frame.left)
     }
 
     /// Why it is skipped and what its `id` is, for its sender: once, as soon as the `id` can be known.
-    pub(super) fn poll_refusal(&mut self) -> Option<(Skipped, Option<String>)> {
+    pub(in crate::shard) fn poll_refusal(&mut self) -> Option<(Skipped, Option<String>)> {
         let why = self.skipped?;
         let prefix = self.buf.as_ref()?.as_slice();
         if self.told || (prefix.len() < PREFIX_BYTES_MAX && !self.is_whole()) {
@@ -196,12 +196,12 @@ impl Partial {
 
     /// Whether the message is whole.
     #[must_use]
-    pub(super) fn is_whole(&self) -> bool {
+    pub(in crate::shard) fn is_whole(&self) -> bool {
         self.frame.is_some_and(|frame| frame.left == 0 && frame.fin)
     }
 
     /// Ends a frame that has come whole and is not the last.
-    pub(super) fn end_fragment(&mut self) {
+    pub(in crate::shard) fn end_fragment(&mut self) {
         if self.frame.is_some_and(|frame| frame.left == 0 && !frame.fin) {
             self.frame = None;
         }

@@ -1,11 +1,11 @@
 //! The sockets that a shard accepts on: what each is for, and whether it is accepted on one by one.
 
-use super::command::Listener;
 use crate::ring::Net;
+use crate::shard::command::Listener;
 
 /// A shard's listeners, by the index that the ring gave them.
 #[derive(Default)]
-pub(super) struct Listening {
+pub(in crate::shard) struct Listening {
     all: Vec<Purpose>,
     /// Connections are accepted one by one.
     one_by_one: bool,
@@ -15,18 +15,18 @@ pub(super) struct Listening {
 
 /// What a listener is for.
 #[derive(Clone, Copy)]
-pub(super) struct Purpose {
+pub(in crate::shard) struct Purpose {
     /// It is the service manager's, and the next process goes on with it.
     inherited: bool,
     /// Messages that come in on it are echoed.
-    pub(super) echo: bool,
+    pub(in crate::shard) echo: bool,
     /// TLS is spoken on it.
-    pub(super) tls: bool,
+    pub(in crate::shard) tls: bool,
 }
 
 impl Listening {
     /// Accepts on `listeners` too.
-    pub(super) fn add<N: Net>(&mut self, net: &mut N, listeners: Vec<Listener<N::Socket>>) {
+    pub(in crate::shard) fn add<N: Net>(&mut self, net: &mut N, listeners: Vec<Listener<N::Socket>>) {
         for Listener { socket, inherited, echo, tls } in listeners {
             let index = net.listen(socket);
             debug_assert_eq!(index as usize, self.all.len(), "all of them listeners are added here");
@@ -36,12 +36,12 @@ impl Listening {
     }
 
     /// What the listener of that index is for.
-    pub(super) fn purpose(&self, index: u32) -> Option<Purpose> {
+    pub(in crate::shard) fn purpose(&self, index: u32) -> Option<Purpose> {
         self.all.get(index as usize).copied()
     }
 
     /// Accepts on a listener, unless that is under way or over.
-    pub(super) fn arm(&mut self, net: &mut impl Net, index: u32) {
+    pub(in crate::shard) fn arm(&mut self, net: &mut impl Net, index: u32) {
         let Some(purpose) = self.all.get(index as usize).filter(|_| !self.stopped) else { return };
         match purpose.inherited || self.one_by_one {
             true => net.accept_once(index),
@@ -51,7 +51,7 @@ impl Listening {
 
     /// Accepts connections one by one from now on, or as many as there are. Listeners that are told to stop accepting for
     /// that are to be armed again at their last completion.
-    pub(super) fn set_one_by_one(&mut self, net: &mut impl Net, one_by_one: bool) {
+    pub(in crate::shard) fn set_one_by_one(&mut self, net: &mut impl Net, one_by_one: bool) {
         if std::mem::replace(&mut self.one_by_one, one_by_one) == one_by_one || !one_by_one {
             return;
         }
@@ -64,7 +64,7 @@ impl Listening {
     }
 
     /// Accepts no more, and gives the ports back, unless they are the service manager's.
-    pub(super) fn stop(&mut self, net: &mut impl Net) {
+    pub(in crate::shard) fn stop(&mut self, net: &mut impl Net) {
         self.stopped = true;
         for (index, purpose) in (0..).zip(&self.all) {
             net.close_listener(index, !purpose.inherited);

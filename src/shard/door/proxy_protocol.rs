@@ -1,10 +1,10 @@
 //! The PROXY protocol, versions 1 and 2 (haproxy.org, proxy-protocol.txt): a proxy that is named for it begins each
 //! connection with a header that says whose it is. Nobody else is asked for one, and from nobody else is one taken.
 
-use super::Shard;
-use super::close::CloseReason;
 use crate::ring::chunk::{Chunk, OwnedBuf};
 use crate::ring::{Conn, Net};
+use crate::shard::Shard;
+use crate::shard::close::CloseReason;
 use ppp::PartialResult as _;
 use ppp::{v1, v2};
 use std::net::IpAddr;
@@ -64,7 +64,7 @@ fn binary_client(header: &v2::Header<'_>) -> Option<IpAddr> {
 
 impl<N: Net> Shard<N> {
     /// Takes bytes of a connection whose header has not come whole.
-    pub(super) fn handle_header_bytes(&mut self, conn: Conn, chunk: &Chunk) {
+    pub(in crate::shard) fn handle_header_bytes(&mut self, conn: Conn, chunk: &Chunk) {
         let Some(early) = &mut self.connections[conn].early else { return };
         early.request.extend_from_slice(chunk.as_slice());
         match read(&early.request) {

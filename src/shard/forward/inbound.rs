@@ -4,21 +4,21 @@
 //! those before them so that all of them are one run, and queued for the peer in that memory. What is not whole goes
 //! through the connection's [`Inbox`].
 
-use super::Shard;
-use super::bounds::{
-    AUTH_BYTES_MAX, DIRECT_BYTES_MIN, EMPTY_FRAMES_MAX, GLANCE_BYTES, MESSAGE_TIMEOUT, SMALL_BYTES_MAX,
-};
-use super::close::CloseReason;
-use super::connection::{NONE, Phase};
 use super::inbox::{FrameLeft, Inbox, Partial, Skipped};
 use super::message::Step;
-use super::mutation::{Mutation, is_made};
 use super::share::Share;
 use crate::proto::envelope::{self, Scanner};
 use crate::proto::frame::{self, Header, Opcode};
 use crate::proto::payload::{STEP_BYTES, unmask_and_feed};
 use crate::ring::chunk::{Chunk, OwnedBuf};
 use crate::ring::{Conn, Net};
+use crate::shard::Shard;
+use crate::shard::bounds::{
+    AUTH_BYTES_MAX, DIRECT_BYTES_MIN, EMPTY_FRAMES_MAX, GLANCE_BYTES, MESSAGE_TIMEOUT, SMALL_BYTES_MAX,
+};
+use crate::shard::close::CloseReason;
+use crate::shard::mutation::{Mutation, is_made};
+use crate::shard::net::connection::{NONE, Phase};
 use std::collections::VecDeque;
 use std::ops::Range;
 
@@ -45,7 +45,7 @@ enum RunEnd {
 
 impl<N: Net> Shard<N> {
     /// Takes bytes in, whatever the connection is at.
-    pub(super) fn handle_bytes(&mut self, conn: Conn, chunk: Chunk) {
+    pub(in crate::shard) fn handle_bytes(&mut self, conn: Conn, chunk: Chunk) {
         let connection = &mut self.connections[conn];
         connection.last_heard = self.pulse.tick();
         match connection.phase() {
@@ -66,7 +66,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Reads frames until the bytes or the share of the turn are used up, or reading is paused or over.
-    pub(super) fn read_frames(&mut self, conn: Conn, mut chunk: Chunk, share: &mut Share) {
+    pub(in crate::shard) fn read_frames(&mut self, conn: Conn, mut chunk: Chunk, share: &mut Share) {
         loop {
             let connection = &mut self.connections[conn];
             match connection.phase() {
@@ -276,7 +276,7 @@ impl<N: Net> Shard<N> {
 
     /// Begins a data frame, of whose payload `in_hand` bytes have come, in the inbox. Where there is no memory for it, it
     /// waits there.
-    pub(super) fn begin_frame(&mut self, conn: Conn, header: Header, in_hand: usize) {
+    pub(in crate::shard) fn begin_frame(&mut self, conn: Conn, header: Header, in_hand: usize) {
         let limit = self.message_bytes_max(conn);
         let phase = self.connections[conn].phase();
         let continues = header.opcode == Opcode::Continuation;
@@ -311,7 +311,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Begins a data frame whose message is skipped.
-    pub(super) fn begin_skipped(&mut self, conn: Conn, header: Header, why: Skipped) {
+    pub(in crate::shard) fn begin_skipped(&mut self, conn: Conn, header: Header, why: Skipped) {
         if header.opcode != Opcode::Continuation {
             let buf = OwnedBuf::from(Vec::new());
             self.put_partial(conn, header, buf);
@@ -391,7 +391,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// After a piece of a message: hands it on when it is whole.
-    pub(super) fn after_piece(&mut self, conn: Conn) {
+    pub(in crate::shard) fn after_piece(&mut self, conn: Conn) {
         let Some(inbox) = &mut self.connections[conn].inbox else { return };
         let Some(partial) = &mut inbox.partial else { return };
         if partial.skipped.is_some() {
@@ -420,7 +420,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Hands a whole message on that stands in an allocation of its own.
-    pub(super) fn hand_on(
+    pub(in crate::shard) fn hand_on(
         &mut self,
         conn: Conn,
         buf: OwnedBuf,
@@ -454,12 +454,12 @@ impl<N: Net> Shard<N> {
         }
     }
 
-    pub(super) fn inbox(&mut self, conn: Conn) -> &mut Inbox {
+    pub(in crate::shard) fn inbox(&mut self, conn: Conn) -> &mut Inbox {
         self.connections[conn].inbox.get_or_insert_default()
     }
 
     /// Lets an empty inbox go: an idle connection has none.
-    pub(super) fn tidy_inbox(&mut self, conn: Conn) {
+    pub(in crate::shard) fn tidy_inbox(&mut self, conn: Conn) {
         let inbox = &mut self.connections[conn].inbox;
         if inbox.as_ref().is_some_and(|inbox| inbox.is_empty()) {
             *inbox = None;

@@ -3,18 +3,18 @@
 //! Before authentication single receives, so that there is nothing to cancel when a connection moves; then a multishot
 //! into the pool's buffers; and for what is still to come of a large message, receives straight into its allocation.
 
-use super::Shard;
-use super::bounds::{DIRECT_BYTES_MIN, DIRECT_READS_A_TURN, GLANCE_BYTES};
-use super::close::CloseReason;
 use super::connection::{NONE, Phase, Receiving};
-use super::inbox::Inbox;
 use crate::ring::chunk::{Chunk, OwnedBuf};
 use crate::ring::{Conn, Net};
+use crate::shard::Shard;
+use crate::shard::bounds::{DIRECT_BYTES_MIN, DIRECT_READS_A_TURN, GLANCE_BYTES};
+use crate::shard::close::CloseReason;
+use crate::shard::forward::inbox::Inbox;
 use rustix::io::Errno;
 use std::io;
 
 impl<N: Net> Shard<N> {
-    pub(super) fn handle_received(&mut self, conn: Conn, data: io::Result<Option<Chunk>>, more: bool) {
+    pub(in crate::shard) fn handle_received(&mut self, conn: Conn, data: io::Result<Option<Chunk>>, more: bool) {
         let connection = &mut self.connections[conn];
         if !more {
             connection.receiving = Receiving::Idle;
@@ -39,13 +39,13 @@ impl<N: Net> Shard<N> {
     }
 
     /// Looks at the end of a turn at those of whom only a part of something came.
-    pub(super) fn arm_partial_reads(&mut self) {
+    pub(in crate::shard) fn arm_partial_reads(&mut self) {
         while let Some(conn) = self.partial_reads.pop() {
             self.arm(conn);
         }
     }
 
-    pub(super) fn handle_filled(&mut self, conn: Conn, buf: OwnedBuf, count: io::Result<usize>) {
+    pub(in crate::shard) fn handle_filled(&mut self, conn: Conn, buf: OwnedBuf, count: io::Result<usize>) {
         let connection = &mut self.connections[conn];
         connection.receiving = Receiving::Idle;
         connection.last_heard = self.pulse.tick();
@@ -69,7 +69,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Sees to it that the connection is being received from in the way that it should be.
-    pub(super) fn arm(&mut self, conn: Conn) {
+    pub(in crate::shard) fn arm(&mut self, conn: Conn) {
         let Some(connection) = self.connections.get_mut(conn) else { return };
         let holds_back = connection.inbox.as_ref().is_some_and(|inbox| inbox.holds_back());
         let reads = !connection.pauses.any() && !holds_back;
@@ -112,7 +112,7 @@ impl<N: Net> Shard<N> {
 
     /// Starts a turn's share of the receives that go straight into an allocation. Few at a time: each brings up to a whole
     /// message, which is unmasked, checked and sent while it is in the cache.
-    pub(super) fn start_direct_reads(&mut self) {
+    pub(in crate::shard) fn start_direct_reads(&mut self) {
         for _ in 0..DIRECT_READS_A_TURN {
             let Some(conn) = self.direct_reads.pop_front() else { return };
             let Some(connection) = self.connections.get_mut(conn) else { continue };

@@ -4,39 +4,39 @@
 //! has sent, and is received from in small pieces until it has caught up, so that it can neither keep the others waiting
 //! nor take the receive buffers away from them.
 
-use super::Shard;
-use super::bounds::{CALM, FRAME_WORK, SHARE_MIN, TURN_WORK};
-use super::connection::Pauses;
 use crate::ring::{Conn, Net};
+use crate::shard::Shard;
+use crate::shard::bounds::{CALM, FRAME_WORK, SHARE_MIN, TURN_WORK};
+use crate::shard::net::connection::Pauses;
 use std::collections::VecDeque;
 use std::time::Duration;
 
 /// What is left of a connection's share of a turn, counted in bytes.
 #[derive(Debug)]
-pub(super) struct Share(usize);
+pub(in crate::shard) struct Share(usize);
 
 impl Share {
     /// Takes a frame of which `bytes` are handled now. The frame that takes the last of a share is still handled: a
     /// message may be longer than any share.
-    pub(super) fn take_frame(&mut self, bytes: usize) {
+    pub(in crate::shard) fn take_frame(&mut self, bytes: usize) {
         self.take(FRAME_WORK + bytes);
     }
 
     /// Takes bytes of a frame that was counted before.
-    pub(super) fn take(&mut self, bytes: usize) {
+    pub(in crate::shard) fn take(&mut self, bytes: usize) {
         self.0 = self.0.saturating_sub(bytes);
     }
 
     /// Whether the next frame has to wait for the next turn.
     #[must_use]
-    pub(super) fn is_used_up(&self) -> bool {
+    pub(in crate::shard) fn is_used_up(&self) -> bool {
         self.0 == 0
     }
 }
 
 /// How a turn is divided, and who waits for the next one.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(in crate::shard) struct Turns {
     share: usize,
     deferred: VecDeque<Conn>,
     /// When messages were last forwarded, by the shard's clock.
@@ -51,18 +51,18 @@ impl Default for Turns {
 
 impl Turns {
     /// Divides the turn that begins among what has come, `count` of them, and those who waited for it.
-    pub(super) fn begin(&mut self, count: usize) {
+    pub(in crate::shard) fn begin(&mut self, count: usize) {
         self.share = (TURN_WORK / (count + self.deferred.len()).max(1)).max(SHARE_MIN);
     }
 
     /// A connection's share of this turn.
     #[must_use]
-    pub(super) fn share(&self) -> Share {
+    pub(in crate::shard) fn share(&self) -> Share {
         Share(self.share)
     }
 
     /// The turn has handled what came; `forwarded`: messages among it.
-    pub(super) fn end(&mut self, now: Duration, forwarded: bool) {
+    pub(in crate::shard) fn end(&mut self, now: Duration, forwarded: bool) {
         if forwarded {
             self.forwarded_at = now;
         }
@@ -70,26 +70,26 @@ impl Turns {
 
     /// Whether nobody has sent a message lately, so that other things may take their time.
     #[must_use]
-    pub(super) fn is_calm(&self, now: Duration) -> bool {
+    pub(in crate::shard) fn is_calm(&self, now: Duration) -> bool {
         now.saturating_sub(self.forwarded_at) > CALM
     }
 
     /// Those who wait for the next turn.
     #[cfg(test)]
-    pub(super) fn deferred(&self) -> impl Iterator<Item = Conn> {
+    pub(in crate::shard) fn deferred(&self) -> impl Iterator<Item = Conn> {
         self.deferred.iter().copied()
     }
 
     /// Whether nobody waits for the next turn.
     #[must_use]
-    pub(super) fn is_quiet(&self) -> bool {
+    pub(in crate::shard) fn is_quiet(&self) -> bool {
         self.deferred.is_empty()
     }
 }
 
 impl<N: Net> Shard<N> {
     /// The connection has used its share up: it goes on in the next turn.
-    pub(super) fn defer(&mut self, conn: Conn) {
+    pub(in crate::shard) fn defer(&mut self, conn: Conn) {
         let connection = &mut self.connections[conn];
         connection.paced = true;
         connection.pauses.insert(Pauses::TURN);
@@ -97,7 +97,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Goes on with those who have waited for this turn.
-    pub(super) fn resume_deferred(&mut self) {
+    pub(in crate::shard) fn resume_deferred(&mut self) {
         for _ in 0..self.turns.deferred.len() {
             let Some(conn) = self.turns.deferred.pop_front() else { return };
             if let Some(connection) = self.connections.get_mut(conn)

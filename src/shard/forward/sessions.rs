@@ -1,22 +1,17 @@
 //! The tokens that a shard owns, their sessions, and how connections join and leave them.
 
-use super::bounds::{JOIN_DELAY, JOINS_BURST, JOINS_PER_SECOND};
-use super::close::CloseReason;
-use super::connection::{NONE, Phase};
-use super::handover::Destination;
-use super::{Settings, Shard};
 use crate::control::message::{Notice, Request, Usage};
 use crate::directory::{Slot, TokenEntry};
 use crate::proto::bucket::{Bucket, Rate};
 use crate::proto::limits::LimitsOverride;
-use crate::proto::owner::owner;
 use crate::proto::quota::{Used, day_of};
 use crate::proto::token::{Role, TokenHash, TokenKey};
 use crate::ring::{Conn, Net};
-use crate::session::message::{ErrorCode, RelayMessage};
 use crate::session::policy::Policy;
 use crate::session::{Member, Presence, Session};
-use serde::Deserialize;
+use crate::shard::bounds::{JOINS_BURST, JOINS_PER_SECOND};
+use crate::shard::net::connection::{NONE, Phase};
+use crate::shard::{Settings, Shard};
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -29,7 +24,7 @@ const KEPT_AFTER_LEAVING: Duration = Duration::from_secs(61);
 
 /// The tokens that a shard owns, and the sessions that live.
 #[derive(Default)]
-pub(super) struct Tokens {
+pub(in crate::shard) struct Tokens {
     by_key: HashMap<TokenKey, Token, BuildHasherDefault<KeyHasher>>,
     sessions: Slab<Live>,
     /// Sessions that both have left, and the tick at which they may be forgotten, in that order.
@@ -45,8 +40,8 @@ struct Token {
 }
 
 /// A session that lives on this shard.
-pub(super) struct Live {
-    pub(super) session: Session<Conn>,
+pub(in crate::shard) struct Live {
+    pub(in crate::shard) session: Session<Conn>,
     key: TokenKey,
     slot: Slot,
     /// It stands on the list of those with unreported bytes.
@@ -54,14 +49,14 @@ pub(super) struct Live {
     /// The tick at which it may be forgotten, if nobody has come back; [`NONE`] while somebody is there.
     forget_at: u32,
     /// How often connections may be replaced and linger.
-    pub(super) replacements: Bucket,
+    pub(in crate::shard) replacements: Bucket,
     /// How often connections may authenticate.
     joins: Bucket,
 }
 
 impl Live {
     /// Its token.
-    pub(super) fn key(&self) -> TokenKey {
+    pub(in crate::shard) fn key(&self) -> TokenKey {
         self.key
     }
 
@@ -74,30 +69,35 @@ impl Live {
 }
 
 impl Tokens {
-    pub(super) fn session(&self, index: u32) -> Option<&Live> {
+    /// Whether a token is one of them.
+    pub(in crate::shard) fn knows(&self, key: TokenKey) -> bool {
+        self.by_key.contains_key(&key)
+    }
+
+    pub(in crate::shard) fn session(&self, index: u32) -> Option<&Live> {
         self.sessions.get(index as usize)
     }
 
-    pub(super) fn session_mut(&mut self, index: u32) -> Option<&mut Live> {
+    pub(in crate::shard) fn session_mut(&mut self, index: u32) -> Option<&mut Live> {
         self.sessions.get_mut(index as usize)
     }
 
     /// All sessions, those of them with somebody, those that may be forgotten, and those with bytes to report.
     #[cfg(test)]
-    pub(super) fn sizes(&self) -> (usize, usize, usize, usize) {
+    pub(in crate::shard) fn sizes(&self) -> (usize, usize, usize, usize) {
         let live = self.sessions.iter().filter(|(_, live)| live.session.presence() != Presence::Empty).count();
         (self.sessions.len(), live, self.empty_sessions.len(), self.used.len())
     }
 
     /// Sessions with both, and with one.
     #[cfg(test)]
-    pub(super) fn pairs(&self) -> (usize, usize) {
+    pub(in crate::shard) fn pairs(&self) -> (usize, usize) {
         let with = |presence| self.sessions.iter().filter(|(_, live)| live.session.presence() == presence).count();
         (with(Presence::Paired), with(Presence::Waiting))
     }
 
     /// Notes that a session has bytes that are not reported.
-    pub(super) fn note_use(&mut self, index: u32) {
+    pub(in crate::shard) fn note_use(&mut self, index: u32) {
         if let Some(live) = self.sessions.get_mut(index as usize) {
             live.note(index, &mut self.used);
         }
@@ -106,7 +106,7 @@ impl Tokens {
 
 /// Token keys are halves of a SHA-256: any of their bits hash them.
 #[derive(Default)]
-pub(super) struct KeyHasher(u64);
+pub(in crate::shard) struct KeyHasher(u64);
 
 impl Hasher for KeyHasher {
     fn finish(&self) -> u64 {
@@ -124,64 +124,9 @@ impl Hasher for KeyHasher {
     }
 }
 
-/// The first message (wire contract: `auth`).
-#[derive(Deserialize)]
-struct AuthMessage<'a> {
-    #[serde(rename = "type", borrow)]
-    kind: std::borrow::Cow<'a, str>,
-    #[serde(borrow, default)]
-    payload: Option<AuthPayload<'a>>,
-}
-
-#[derive(Deserialize)]
-struct AuthPayload<'a> {
-    #[serde(borrow)]
-    token: std::borrow::Cow<'a, str>,
-    #[serde(borrow)]
-    role: std::borrow::Cow<'a, str>,
-}
-
 impl<N: Net> Shard<N> {
-    /// The first message: it has to admit, here or on the shard that owns its token.
-    pub(super) fn handle_first_message(&mut self, conn: Conn, message: &[u8]) {
-        let parsed: AuthMessage<'_> = match serde_json::from_slice(message) {
-            Ok(parsed) => parsed,
-            Err(_) => return self.refuse_auth(conn, "the first message must be an auth message with token and role"),
-        };
-        if parsed.kind != "auth" {
-            return self.refuse_auth(conn, "the first message must be of type auth");
-        }
-        let Some(payload) = parsed.payload else {
-            return self.refuse_auth(conn, "the auth message has no payload");
-        };
-        let Some(role) = Role::parse(&payload.role) else {
-            return self.refuse_auth(conn, "the role must be phone or agent");
-        };
-        if self.is_draining() {
-            return self.close(conn, CloseReason::Restart);
-        }
-        let hash = TokenHash::of(&payload.token);
-        let owner = owner(hash.key(), self.queues.shards());
-        if owner == self.id {
-            if !self.tokens.by_key.contains_key(&hash.key()) {
-                // Control posts a new token here before it answers who asked for it, so it may be in the queue. What
-                // comes through the queue itself, as hand-overs do, comes behind it anyway.
-                self.run_commands();
-                if self.connections[conn].phase() != Phase::Auth {
-                    // A command said that all connections are to end.
-                    return;
-                }
-            }
-            return self.admit(conn, hash, role);
-        }
-        self.transition(conn, Phase::Moving);
-        if let Some(early) = &mut self.connections[conn].early {
-            early.moving = Some(Box::new(Destination::new(owner, hash, role)));
-        }
-    }
-
     /// Authenticates a connection on the shard that owns its token.
-    pub(super) fn admit(&mut self, conn: Conn, hash: TokenHash, role: Role) {
+    pub(in crate::shard) fn admit(&mut self, conn: Conn, hash: TokenHash, role: Role) {
         let key = hash.key();
         let unix_sec = self.pulse.unix_ms() / 1000;
         let Some(session) = self.session_of(key, unix_sec) else {
@@ -247,42 +192,8 @@ impl<N: Net> Shard<N> {
         Some(token.session)
     }
 
-    /// Answers a first message that does not admit; addresses that fail often wait for it.
-    pub(super) fn refuse_auth(&mut self, conn: Conn, message: &'static str) {
-        let Some(early) = &mut self.connections[conn].early else { return };
-        let delay = self.shared.addresses.delay_after_failure(early.address, self.pulse.unix_ms() / 1000);
-        early.refusal = Some(message);
-        let (serial, address) = (early.serial, early.address);
-        self.log_refused(serial, address, message);
-        if delay.is_zero() {
-            return self.finish_refusal(conn);
-        }
-        self.transition(conn, Phase::Slowed);
-        let due = self.pulse.tick_after(delay);
-        self.connections[conn].due = due;
-        self.pulse.arm(conn, due);
-    }
-
-    /// The token has authenticated too often: the connection is sent away, and not at once.
-    fn put_off(&mut self, conn: Conn) {
-        self.transition(conn, Phase::Slowed);
-        let due = self.pulse.tick_after(JOIN_DELAY);
-        self.connections[conn].due = due;
-        self.pulse.arm(conn, due);
-    }
-
-    /// Sends the refusal that [`Shard::refuse_auth`] or [`Shard::put_off`] began.
-    pub(super) fn finish_refusal(&mut self, conn: Conn) {
-        let refusal = self.connections[conn].early.as_ref().and_then(|early| early.refusal);
-        let Some(message) = refusal else { return self.close(conn, CloseReason::Busy) };
-        self.counters.refused.add(ErrorCode::Unauthorized.name(), 1);
-        self.tell(conn, RelayMessage::AuthFail { message });
-        self.close(conn, CloseReason::Unauthorized);
-        self.arm(conn);
-    }
-
     /// Takes a connection out of its session, if it is in one, and tells its peers.
-    pub(super) fn leave_session(&mut self, conn: Conn) {
+    pub(in crate::shard) fn leave_session(&mut self, conn: Conn) {
         let connection = &mut self.connections[conn];
         let (role, session) = (connection.role, std::mem::replace(&mut connection.session, NONE));
         let Some(live) = self.tokens.sessions.get_mut(session as usize) else { return };
@@ -306,7 +217,7 @@ impl<N: Net> Shard<N> {
         self.relieve_peers(session, role);
     }
 
-    pub(super) fn handle_notice(&mut self, notice: Notice) {
+    pub(in crate::shard) fn handle_notice(&mut self, notice: Notice) {
         match notice {
             Notice::Admit { key, slot } => self.handle_admit(key, slot),
             Notice::Revoke { key } => self.handle_revoke(key),
@@ -333,7 +244,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Other settings hold from now on: for newcomers, and for the sessions that live without limits of their own.
-    pub(super) fn change_settings(&mut self, settings: Settings) {
+    pub(in crate::shard) fn change_settings(&mut self, settings: Settings) {
         self.settings = Settings { budget_bytes: self.settings.budget_bytes, ..settings };
         self.policy = Rc::new(Policy::new(self.settings.limits));
         for (_, live) in &mut self.tokens.sessions {
@@ -356,7 +267,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Forgets sessions that both left long enough ago.
-    pub(super) fn forget_empty_sessions(&mut self) {
+    pub(in crate::shard) fn forget_empty_sessions(&mut self) {
         let now = self.pulse.tick();
         while let Some(&(forget_at, index)) = self.tokens.empty_sessions.front() {
             if forget_at > now {
@@ -390,7 +301,7 @@ impl<N: Net> Shard<N> {
 
     /// Writes what was used to the directory and hands it to control. Where control cannot take it, it is handed over
     /// the next time.
-    pub(super) fn report_usage(&mut self) {
+    pub(in crate::shard) fn report_usage(&mut self) {
         let unix_ms = self.pulse.unix_ms();
         let mut reports = Vec::with_capacity(self.tokens.used.len());
         for index in std::mem::take(&mut self.tokens.used) {

@@ -1,20 +1,20 @@
 //! HTTP answers on their way out. A connection has one at a time: the next request is read when the last answer has left,
 //! and what is part of the program leaves piece by piece, so that a client that does not read holds next to nothing.
 
-use super::Shard;
-use super::bounds::ANSWER_PIECE_BYTES;
-use super::close::CloseReason;
-use super::connection::Phase;
-use super::counters::KeyRefused;
-use super::guesses::Guesses;
 use crate::http::{self, Reply};
 use crate::ring::{Conn, Net};
+use crate::shard::Shard;
+use crate::shard::bounds::ANSWER_PIECE_BYTES;
+use crate::shard::close::CloseReason;
+use crate::shard::counters::KeyRefused;
+use crate::shard::net::connection::Phase;
+use crate::shard::shared::guesses::Guesses;
 use std::net::IpAddr;
 use std::time::Duration;
 
 impl<N: Net> Shard<N> {
     /// Queues a response; the connection goes on if the client wants it to, when all of it has left.
-    pub(super) fn respond(&mut self, conn: Conn, reply: impl Into<Reply>) {
+    pub(in crate::shard) fn respond(&mut self, conn: Conn, reply: impl Into<Reply>) {
         let Some(early) = &mut self.connections[conn].early else { return };
         early.answered = true;
         let Reply { head, body } = reply.into();
@@ -31,13 +31,13 @@ impl<N: Net> Shard<N> {
     }
 
     /// Queues a response after which the connection is closed.
-    pub(super) fn respond_last(&mut self, conn: Conn, response: Vec<u8>) {
+    pub(in crate::shard) fn respond_last(&mut self, conn: Conn, response: Vec<u8>) {
         self.push_response(conn, response);
         self.begin_closing(conn, CloseReason::Http);
     }
 
     /// Holds a response back for a while.
-    pub(super) fn hold_answer(&mut self, conn: Conn, reply: Reply, delay: Duration) {
+    pub(in crate::shard) fn hold_answer(&mut self, conn: Conn, reply: Reply, delay: Duration) {
         if delay.is_zero() {
             return self.respond(conn, reply);
         }
@@ -50,7 +50,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Sends the response that [`Shard::hold_answer`] held back.
-    pub(super) fn release_answer(&mut self, conn: Conn) {
+    pub(in crate::shard) fn release_answer(&mut self, conn: Conn) {
         let Some(early) = &mut self.connections[conn].early else { return };
         let reply = std::mem::take(&mut early.reply);
         self.respond(conn, reply);
@@ -58,7 +58,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// What was queued of an answer has left: the next piece follows, or the next request.
-    pub(super) fn go_on_answering(&mut self, conn: Conn) {
+    pub(in crate::shard) fn go_on_answering(&mut self, conn: Conn) {
         let connection = &mut self.connections[conn];
         let Some(early) = &mut connection.early else { return };
         let keep_alive = early.keep_alive;
@@ -98,7 +98,7 @@ impl<N: Net> Shard<N> {
 
     /// Responses go the way of control frames, in the order that they come in: a client that sends a ping right behind
     /// its request for an upgrade must not read the pong before the response.
-    pub(super) fn push_response(&mut self, conn: Conn, mut response: Vec<u8>) {
+    pub(in crate::shard) fn push_response(&mut self, conn: Conn, mut response: Vec<u8>) {
         self.counters.responded(&response);
         if self.connections[conn].early.as_ref().is_some_and(|early| early.tls) {
             self.shared.rules.load().gate.add_transport_security(&mut response);
@@ -107,7 +107,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Answers a request that showed a key, but not the admin key: who goes on trying waits longer and longer.
-    pub(super) fn refuse_key(&mut self, conn: Conn, reply: Reply) {
+    pub(in crate::shard) fn refuse_key(&mut self, conn: Conn, reply: Reply) {
         let Some(early) = &self.connections[conn].early else { return };
         let address = early.address;
         self.counters.keys_refused[KeyRefused::Wrong as usize] += 1;
@@ -117,7 +117,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Answers a request that showed a key, from an address that has shown too many wrong ones.
-    pub(super) fn refuse_keys(&mut self, conn: Conn, address: IpAddr, wait: Duration) {
+    pub(in crate::shard) fn refuse_keys(&mut self, conn: Conn, address: IpAddr, wait: Duration) {
         self.counters.keys_refused[KeyRefused::NotLookedAt as usize] += 1;
         self.log_wrong_key(address);
         let keep_alive = self.connections[conn].early.as_ref().is_some_and(|early| early.keep_alive);

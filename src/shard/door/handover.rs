@@ -1,12 +1,13 @@
 //! Hand-over: a connection's one move to the shard that owns its token, before `auth.ok`.
 
-use super::Shard;
-use super::close::CloseReason;
-use super::command::Command;
-use super::connection::{Early, NONE, Phase, Receiving};
+use super::early::Early;
 use crate::proto::token::{Role, TokenHash};
 use crate::ring::chunk::{Chunk, OwnedBuf};
 use crate::ring::{Conn, Net};
+use crate::shard::Shard;
+use crate::shard::close::CloseReason;
+use crate::shard::command::Command;
+use crate::shard::net::connection::{NONE, Phase, Receiving};
 use crate::tls::Tls;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -49,7 +50,7 @@ impl Destination {
 
 impl<N: Net> Shard<N> {
     /// Moves a connection in [`Phase::Moving`], once nothing of it is under way here.
-    pub(super) fn try_move(&mut self, conn: Conn) {
+    pub(in crate::shard) fn try_move(&mut self, conn: Conn) {
         let connection = &self.connections[conn];
         if connection.phase() != Phase::Moving || connection.outbox != NONE || connection.receiving != Receiving::Idle {
             return;
@@ -82,7 +83,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Takes in a connection of another shard.
-    pub(super) fn handle_handover(&mut self, handover: HandOver<N::Socket>) {
+    pub(in crate::shard) fn handle_handover(&mut self, handover: HandOver<N::Socket>) {
         let HandOver { socket, address, counted, hash, role, since, tls, rest } = handover;
         let conn = self.insert_connection(socket, address, counted, false, Phase::Auth);
         self.keep_tls(conn, tls);

@@ -1,23 +1,23 @@
 //! What sessions decide is carried out here.
 
-use super::Shard;
-use super::bounds::{LINGER, REPLACED_LINGERING};
-use super::close::CloseReason;
-use super::connection::Phase;
 use crate::proto::bucket::Rate;
 use crate::ring::{Conn, Net};
 use crate::session::{Effect, Farewell};
+use crate::shard::Shard;
+use crate::shard::bounds::{LINGER, REPLACED_LINGERING};
+use crate::shard::close::CloseReason;
+use crate::shard::net::connection::Phase;
 
 impl<N: Net> Shard<N> {
     /// Carries out what follows from somebody's coming or going, in order.
-    pub(super) fn apply_all(&mut self, effects: Vec<Effect<Conn>>) {
+    pub(in crate::shard) fn apply_all(&mut self, effects: Vec<Effect<Conn>>) {
         for effect in effects {
             self.apply(effect);
         }
     }
 
     /// Carries one effect out.
-    pub(super) fn apply(&mut self, effect: Effect<Conn>) {
+    pub(in crate::shard) fn apply(&mut self, effect: Effect<Conn>) {
         match effect {
             Effect::Tell(conn, message) => self.tell(conn, message),
             Effect::Close(conn, Farewell::Revoked) => self.close(conn, CloseReason::Revoked),

@@ -1,14 +1,17 @@
 //! New connections: caps, addresses, and the first receive.
 
-use super::Shard;
-use super::bounds::{ARRIVALS_A_CALM_TURN, ARRIVALS_A_TURN, CALM_CROWD, CROWD, TURNED_AWAY_FOR, TURNED_AWAY_MAX};
-use super::close::CloseReason;
-use super::command::Listener;
-use super::connection::{Connection, Early, Phase};
-use super::listening::{Listening, Purpose};
-use super::shared::try_count;
+use super::early::Early;
 use crate::http::Reply;
 use crate::ring::{Conn, Net};
+use crate::shard::Shard;
+use crate::shard::bounds::{
+    ARRIVALS_A_CALM_TURN, ARRIVALS_A_TURN, CALM_CROWD, CROWD, TURNED_AWAY_FOR, TURNED_AWAY_MAX,
+};
+use crate::shard::close::CloseReason;
+use crate::shard::command::Listener;
+use crate::shard::net::connection::{Connection, Phase};
+use crate::shard::net::listening::{Listening, Purpose};
+use crate::shard::shared::try_count;
 use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::io;
@@ -20,7 +23,7 @@ use std::sync::atomic::Ordering::Relaxed;
 const TURNED_AWAY: &str = "turned_away";
 
 /// The listeners, and who was let in only to be turned away.
-pub struct Accepting<S> {
+pub(in crate::shard) struct Accepting<S> {
     listening: Listening,
     /// Listeners that accept no more by themselves and are to be armed again at the next tick.
     stalled: Vec<u32>,
@@ -31,7 +34,7 @@ pub struct Accepting<S> {
     /// Accepted since the last tick.
     recent: usize,
     /// Connections over a cap that are being told so. At most [`TURNED_AWAY_MAX`].
-    pub(super) turned_away: usize,
+    pub(in crate::shard) turned_away: usize,
 }
 
 impl<S> Default for Accepting<S> {
@@ -50,24 +53,24 @@ impl<S> Default for Accepting<S> {
 impl<S> Accepting<S> {
     /// Whether nobody waits to be let in.
     #[must_use]
-    pub(super) fn is_quiet(&self) -> bool {
+    pub(in crate::shard) fn is_quiet(&self) -> bool {
         self.arrived.is_empty()
     }
 
     /// How many do.
     #[cfg(test)]
-    pub(super) fn arrived(&self) -> usize {
+    pub(in crate::shard) fn arrived(&self) -> usize {
         self.arrived.len()
     }
 }
 
 impl<N: Net> Shard<N> {
-    pub(super) fn listen(&mut self, listeners: Vec<Listener<N::Socket>>) {
+    pub(in crate::shard) fn listen(&mut self, listeners: Vec<Listener<N::Socket>>) {
         self.accepting.listening.add(&mut self.net, listeners);
     }
 
     /// Accepts no more, and gives the port back, unless it is the service manager's.
-    pub(super) fn stop_listening(&mut self) {
+    pub(in crate::shard) fn stop_listening(&mut self) {
         self.let_in(usize::MAX);
         self.accepting.listening.stop(&mut self.net);
         self.accepting.stalled.clear();
@@ -75,7 +78,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Arms listeners again that failed to accept, after a pause.
-    pub(super) fn resume_listening(&mut self) {
+    pub(in crate::shard) fn resume_listening(&mut self) {
         // The crowd is over.
         if std::mem::take(&mut self.accepting.recent) < CROWD {
             self.accepting.listening.set_one_by_one(&mut self.net, false);
@@ -85,7 +88,7 @@ impl<N: Net> Shard<N> {
         }
     }
 
-    pub(super) fn handle_accepted(&mut self, listener: u32, socket: io::Result<N::Socket>, more: bool) {
+    pub(in crate::shard) fn handle_accepted(&mut self, listener: u32, socket: io::Result<N::Socket>, more: bool) {
         match socket {
             Ok(socket) => {
                 // While draining, what the kernel accepted before it heard of that is still served: told to come back.
@@ -121,7 +124,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Lets a turn's share of those in who have arrived: more where no message has been forwarded lately.
-    pub(super) fn take_arrivals(&mut self) {
+    pub(in crate::shard) fn take_arrivals(&mut self) {
         self.let_in(if self.turns.is_calm(self.pulse.now()) { ARRIVALS_A_CALM_TURN } else { ARRIVALS_A_TURN });
         if self.accepting.arrived.len() < ARRIVALS_A_TURN {
             for index in std::mem::take(&mut self.accepting.held) {
@@ -191,7 +194,7 @@ impl<N: Net> Shard<N> {
     /// What comes behind the PROXY protocol's header, or where none is due: a TLS handshake, or HTTP. `false`: there is
     /// no TLS to be had.
     #[must_use]
-    pub(super) fn begin(&mut self, conn: Conn) -> bool {
+    pub(in crate::shard) fn begin(&mut self, conn: Conn) -> bool {
         match self.connections[conn].early.as_ref().is_some_and(|early| early.tls) {
             true => self.begin_handshake(conn),
             false => self.transition(conn, Phase::Http),
@@ -199,7 +202,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// A new entry of the table, with its deadline set.
-    pub(super) fn insert_connection(
+    pub(in crate::shard) fn insert_connection(
         &mut self,
         socket: N::Socket,
         address: IpAddr,

@@ -1,0 +1,103 @@
+//! The first message: it has to admit its connection, here or on the shard that owns its token.
+
+use super::handover::Destination;
+use crate::proto::owner::owner;
+use crate::proto::token::{Role, TokenHash};
+use crate::ring::{Conn, Net};
+use crate::session::message::{ErrorCode, RelayMessage};
+use crate::shard::Shard;
+use crate::shard::bounds::JOIN_DELAY;
+use crate::shard::close::CloseReason;
+use crate::shard::net::connection::Phase;
+use serde::Deserialize;
+
+/// The first message (wire contract: `auth`).
+#[derive(Deserialize)]
+struct AuthMessage<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: std::borrow::Cow<'a, str>,
+    #[serde(borrow, default)]
+    payload: Option<AuthPayload<'a>>,
+}
+
+#[derive(Deserialize)]
+struct AuthPayload<'a> {
+    #[serde(borrow)]
+    token: std::borrow::Cow<'a, str>,
+    #[serde(borrow)]
+    role: std::borrow::Cow<'a, str>,
+}
+
+impl<N: Net> Shard<N> {
+    /// The first message: it has to admit, here or on the shard that owns its token.
+    pub(in crate::shard) fn handle_first_message(&mut self, conn: Conn, message: &[u8]) {
+        let parsed: AuthMessage<'_> = match serde_json::from_slice(message) {
+            Ok(parsed) => parsed,
+            Err(_) => return self.refuse_auth(conn, "the first message must be an auth message with token and role"),
+        };
+        if parsed.kind != "auth" {
+            return self.refuse_auth(conn, "the first message must be of type auth");
+        }
+        let Some(payload) = parsed.payload else {
+            return self.refuse_auth(conn, "the auth message has no payload");
+        };
+        let Some(role) = Role::parse(&payload.role) else {
+            return self.refuse_auth(conn, "the role must be phone or agent");
+        };
+        if self.is_draining() {
+            return self.close(conn, CloseReason::Restart);
+        }
+        let hash = TokenHash::of(&payload.token);
+        let owner = owner(hash.key(), self.queues.shards());
+        if owner == self.id {
+            if !self.tokens.knows(hash.key()) {
+                // Control posts a new token here before it answers who asked for it, so it may be in the queue. What
+                // comes through the queue itself, as hand-overs do, comes behind it anyway.
+                self.run_commands();
+                if self.connections[conn].phase() != Phase::Auth {
+                    // A command said that all connections are to end.
+                    return;
+                }
+            }
+            return self.admit(conn, hash, role);
+        }
+        self.transition(conn, Phase::Moving);
+        if let Some(early) = &mut self.connections[conn].early {
+            early.moving = Some(Box::new(Destination::new(owner, hash, role)));
+        }
+    }
+
+    /// Answers a first message that does not admit; addresses that fail often wait for it.
+    pub(in crate::shard) fn refuse_auth(&mut self, conn: Conn, message: &'static str) {
+        let Some(early) = &mut self.connections[conn].early else { return };
+        let delay = self.shared.addresses.delay_after_failure(early.address, self.pulse.unix_ms() / 1000);
+        early.refusal = Some(message);
+        let (serial, address) = (early.serial, early.address);
+        self.log_refused(serial, address, message);
+        if delay.is_zero() {
+            return self.finish_refusal(conn);
+        }
+        self.transition(conn, Phase::Slowed);
+        let due = self.pulse.tick_after(delay);
+        self.connections[conn].due = due;
+        self.pulse.arm(conn, due);
+    }
+
+    /// The token has authenticated too often: the connection is sent away, and not at once.
+    pub(in crate::shard) fn put_off(&mut self, conn: Conn) {
+        self.transition(conn, Phase::Slowed);
+        let due = self.pulse.tick_after(JOIN_DELAY);
+        self.connections[conn].due = due;
+        self.pulse.arm(conn, due);
+    }
+
+    /// Sends the refusal that [`Shard::refuse_auth`] or [`Shard::put_off`] began.
+    pub(in crate::shard) fn finish_refusal(&mut self, conn: Conn) {
+        let refusal = self.connections[conn].early.as_ref().and_then(|early| early.refusal);
+        let Some(message) = refusal else { return self.close(conn, CloseReason::Busy) };
+        self.counters.refused.add(ErrorCode::Unauthorized.name(), 1);
+        self.tell(conn, RelayMessage::AuthFail { message });
+        self.close(conn, CloseReason::Unauthorized);
+        self.arm(conn);
+    }
+}

@@ -1,0 +1,156 @@
+//! TLS handshakes: a few steps in a turn, so that nobody's messages wait for them.
+
+use crate::http;
+use crate::ring::chunk::{Chunk, OwnedBuf};
+use crate::ring::{Conn, Net};
+use crate::shard::Shard;
+use crate::shard::bounds::{BUSY_TURNS_A_HANDSHAKE, HANDSHAKE_STEPS_A_CALM_TURN, HANDSHAKE_STEPS_A_TURN};
+use crate::shard::close::CloseReason;
+use crate::shard::net::connection::Phase;
+use crate::tls::Tls;
+use crate::tls::handshake::{Done, Failure, Handshake, Progress};
+use crate::tls::outcome::Outcome;
+
+impl<N: Net> Shard<N> {
+    /// Begins TLS on a connection that has just come; `false`: it cannot.
+    #[must_use]
+    pub(in crate::shard) fn begin_handshake(&mut self, conn: Conn) -> bool {
+        let Some(config) = self.shared.tls.clone() else { return false };
+        let Ok(handshake) = Handshake::new(config) else { return false };
+        let connection = &mut self.connections[conn];
+        connection.tls = self.secure.insert(Tls::Handshake(Box::new(handshake)));
+        self.transition(conn, Phase::Handshake)
+    }
+
+    pub(in crate::shard) fn handle_handshake_bytes(&mut self, conn: Conn, bytes: &[u8]) {
+        let connection = &mut self.connections[conn];
+        connection.last_heard = self.pulse.tick();
+        let Some(handshake) = self.secure.handshake(connection.tls) else { return };
+        match handshake.take(bytes) {
+            Err(failure) => self.fail_handshake(conn, &failure, Vec::new()),
+            Ok(()) if handshake.is_ready() => {
+                let has_begun = handshake.has_begun();
+                self.secure.queue(conn, has_begun);
+            }
+            Ok(()) => {}
+        }
+    }
+
+    /// Does a few steps of handshakes, or where messages were `forwarded` in this turn one, and that only when it has been
+    /// put off often enough: what established connections send waits for those few steps at the most, or where none of them has
+    /// sent anything lately, for the steps of a calm turn.
+    pub(in crate::shard) fn step_handshakes(&mut self, forwarded: bool) {
+        if self.secure.waiting.is_empty() {
+            return;
+        }
+        let mut steps = match self.turns.is_calm(self.pulse.now()) {
+            true => HANDSHAKE_STEPS_A_CALM_TURN,
+            false => HANDSHAKE_STEPS_A_TURN,
+        };
+        if forwarded {
+            if self.secure.busy_turns < BUSY_TURNS_A_HANDSHAKE {
+                self.secure.busy_turns += 1;
+                return;
+            }
+            steps = 1;
+        }
+        self.secure.busy_turns = 0;
+        while steps > 0
+            && let Some(conn) = self.secure.waiting.pop_front()
+        {
+            let Some(connection) = self.connections.get(conn) else { continue };
+            if connection.phase() == Phase::Handshake && self.secure.is_ready(connection.tls) {
+                self.step_handshake(conn);
+                self.arm(conn);
+                steps -= 1;
+            }
+        }
+    }
+
+    fn step_handshake(&mut self, conn: Conn) {
+        let index = self.connections[conn].tls;
+        let Some(handshake) = self.secure.handshake(index) else { return };
+        let mut out = Vec::new();
+        let progress = handshake.step(&mut out);
+        if let Progress::Failed(failure) = progress {
+            return self.fail_handshake(conn, &failure, out);
+        }
+        if progress == Progress::Done {
+            return self.finish_handshake(conn, out);
+        }
+        if let Some(early) = &mut self.connections[conn].early {
+            early.waits_since = self.pulse.tick();
+        }
+        if !out.is_empty() {
+            self.push_sealed(conn, out);
+        }
+        if progress == Progress::More {
+            self.secure.queue(conn, true);
+        }
+    }
+
+    fn finish_handshake(&mut self, conn: Conn, out: Vec<u8>) {
+        let connection = &mut self.connections[conn];
+        let Some(Tls::Handshake(handshake)) = self.secure.remove(&mut connection.tls) else { return };
+        let (traffic, done, rest) = match handshake.finish() {
+            Ok(finished) => finished,
+            Err(fault) => {
+                tracing::warn!(%fault, "a TLS handshake could not be finished");
+                return self.end(conn, CloseReason::Gone);
+            }
+        };
+        let is_tls13 = traffic.is_tls13();
+        connection.tls = self.secure.insert(Tls::Traffic(Box::new(traffic)));
+        self.transition(conn, Phase::Http);
+        if let Some(early) = &self.connections[conn].early {
+            let took = self.pulse.instant().saturating_duration_since(early.since);
+            self.counters.tls_handshake.record(took, 1);
+        }
+        self.count_handshake(match done {
+            Done::Full => Outcome::Full,
+            Done::Resumed => Outcome::Resumed,
+            Done::Challenge => Outcome::Challenge,
+        });
+        if is_tls13 && !out.is_empty() {
+            // Only a ticket, for which nobody waits: it leaves with the first answer.
+            self.keep_sealed(conn, out);
+        } else if !out.is_empty() {
+            self.push_sealed(conn, out);
+        }
+        if done == Done::Challenge {
+            // RFC 8737, section 3: nothing is read from it.
+            return self.begin_closing(conn, CloseReason::Gone);
+        }
+        if !rest.is_empty() {
+            self.open_records(conn, Chunk::Owned(OwnedBuf::from(rest)));
+        }
+    }
+
+    /// A handshake has come to nothing: the client is told why, as far as there is a way.
+    #[cold]
+    fn fail_handshake(&mut self, conn: Conn, failure: &Failure, alert: Vec<u8>) {
+        self.count_handshake(match failure {
+            Failure::PlainHttp => Outcome::PlainHttp,
+            Failure::ProxyHeader => Outcome::ProxyHeader,
+            Failure::NotTls => Outcome::NotTls,
+            Failure::Client(_) => Outcome::Client,
+            Failure::Refused(_) => Outcome::Refused,
+        });
+        let connection = &mut self.connections[conn];
+        let address = connection.early.as_ref().map(|early| tracing::field::display(early.address));
+        tracing::debug!(address, %failure, "TLS handshake failed");
+        let answer = match failure {
+            Failure::PlainHttp => http::tls_wanted(),
+            _ => alert,
+        };
+        if !answer.is_empty() {
+            self.push_sealed(conn, answer);
+        }
+        self.begin_closing(conn, CloseReason::Handshake);
+    }
+
+    /// Counts how a handshake ended.
+    pub(in crate::shard) fn count_handshake(&mut self, outcome: Outcome) {
+        self.counters.tls_handshakes.add(outcome.name(), 1);
+    }
+}

@@ -1,0 +1,12 @@
+//! Before a connection has authenticated: accepting, the PROXY protocol, TLS handshakes, HTTP, the first message and the
+//! move to the shard that owns its token.
+
+pub(super) mod accept;
+mod answer;
+mod auth;
+pub(super) mod early;
+pub mod handover;
+mod handshake;
+pub(super) mod newcomers;
+mod proxy_protocol;
+mod request;

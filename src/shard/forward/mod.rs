@@ -1,0 +1,9 @@
+//! After a connection has authenticated: frames become messages, sessions decide on them, and they leave as frames.
+
+mod effects;
+mod inbound;
+pub(super) mod inbox;
+mod message;
+mod paused;
+pub(super) mod sessions;
+pub(super) mod share;
