@@ -235,7 +235,7 @@ impl<N: Net> Shard<N> {
         self.pulse.disarm(conn);
         let connection = &mut self.connections[conn];
         connection.inbox = None;
-        self.secure.remove(&mut connection.tls);
+        self.tls.remove(&mut connection.tls);
         let counted = connection.early.as_ref().is_none_or(|early| !early.turned_away);
         if let Some(early) = connection.early.take() {
             self.leave_unauthenticated(&early);

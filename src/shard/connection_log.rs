@@ -54,7 +54,7 @@ impl<N: Net> Shard<N> {
         self.counters.closed.add(reason.label(), 1 + u64::from(is_made(Mutation::CountedTwice)));
         let connection = &self.connections[conn];
         let code = reason.code();
-        let live = self.tokens.session(connection.session);
+        let live = self.sessions.session(connection.session);
         let Some((live, member)) = live.and_then(|live| Some((live, live.session.member(conn)?))) else {
             let conn = connection.early.as_ref().map(|early| early.serial);
             tracing::debug!(shard = self.id, conn, reason = reason.text(), code, "closed before authentication");

@@ -24,6 +24,7 @@ mod close;
 pub mod command;
 mod connection_log;
 pub mod counters;
+mod deadlines;
 pub mod door;
 mod drain;
 mod forward;
@@ -34,7 +35,6 @@ mod pulse;
 pub mod shared;
 #[cfg(test)]
 mod simulation;
-mod tick;
 mod wheel;
 
 use self::bounds::{COMMANDS_A_TURN, TICK};
@@ -44,12 +44,12 @@ use self::counters::Counters;
 use self::door::accept::Accepting;
 use self::door::newcomers::Newcomers;
 use self::drain::Drain;
-use self::forward::sessions::Tokens;
-use self::forward::share::Turns;
+use self::forward::sessions::Sessions;
+use self::forward::turns::Turns;
 use self::memory::Memory;
 use self::net::connections::Connections;
-use self::net::outbound::Outboxes;
-use self::net::secure::Secure;
+use self::net::send::Outboxes;
+use self::net::tls::TlsTable;
 use self::pulse::Pulse;
 use self::shared::Shared;
 use crate::control::message::Request;
@@ -110,8 +110,8 @@ pub struct Shard<N: Net> {
     /// Those that have ended in this turn.
     ended: Vec<Conn>,
     outboxes: Outboxes,
-    secure: Secure,
-    tokens: Tokens,
+    tls: TlsTable,
+    sessions: Sessions,
     ids: Ids,
     /// The policy of tokens without limits of their own.
     policy: Rc<Policy>,
@@ -153,8 +153,8 @@ impl<N: Net> Shard<N> {
             connections: Connections::default(),
             ended: Vec::new(),
             outboxes: Outboxes::default(),
-            secure: Secure::default(),
-            tokens: Tokens::default(),
+            tls: TlsTable::default(),
+            sessions: Sessions::default(),
             ids: Ids::new(random),
             policy: Rc::new(Policy::new(settings.limits)),
             newcomers: Newcomers::default(),
@@ -206,7 +206,7 @@ impl<N: Net> Shard<N> {
     /// The ring has become unusable.
     pub fn turn(&mut self, completions: &mut Vec<Completion<N::Socket>>) -> io::Result<()> {
         // Nothing else is to be done here, and whatever comes next comes through the ring: it may sleep.
-        let quiet = self.turns.is_quiet() && self.secure.is_quiet() && self.accepting.is_quiet();
+        let quiet = self.turns.is_quiet() && self.tls.is_quiet() && self.accepting.is_quiet();
         let wait = quiet && self.direct_reads.is_empty() && self.commands.is_empty();
         self.net.turn(completions, wait)?;
         let before = self.pulse.now();

@@ -50,7 +50,7 @@ impl<N: Net> Shard<N> {
         let hash = TokenHash::of(&payload.token);
         let owner = owner(hash.key(), self.queues.shards());
         if owner == self.id {
-            if !self.tokens.knows(hash.key()) {
+            if !self.sessions.knows(hash.key()) {
                 // Control posts a new token here before it answers who asked for it, so it may be in the queue. What
                 // comes through the queue itself, as hand-overs do, comes behind it anyway.
                 self.run_commands();

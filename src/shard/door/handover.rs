@@ -58,7 +58,7 @@ impl<N: Net> Shard<N> {
         let Some(socket) = self.net.take(conn) else { return };
         self.pulse.disarm(conn);
         let Some(mut connection) = self.connections.remove(conn) else { return };
-        let tls = self.secure.remove(&mut connection.tls);
+        let tls = self.tls.remove(&mut connection.tls);
         if let Some(early) = &connection.early {
             self.newcomers.remove(early);
         }
@@ -104,7 +104,7 @@ impl<N: Net> Shard<N> {
 
     fn keep_tls(&mut self, conn: Conn, tls: Option<Tls>) {
         if let Some(tls) = tls {
-            self.connections[conn].tls = self.secure.insert(tls);
+            self.connections[conn].tls = self.tls.insert(tls);
         }
     }
 }

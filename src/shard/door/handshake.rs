@@ -18,19 +18,19 @@ impl<N: Net> Shard<N> {
         let Some(config) = self.shared.tls.clone() else { return false };
         let Ok(handshake) = Handshake::new(config) else { return false };
         let connection = &mut self.connections[conn];
-        connection.tls = self.secure.insert(Tls::Handshake(Box::new(handshake)));
+        connection.tls = self.tls.insert(Tls::Handshake(Box::new(handshake)));
         self.transition(conn, Phase::Handshake)
     }
 
     pub(in crate::shard) fn handle_handshake_bytes(&mut self, conn: Conn, bytes: &[u8]) {
         let connection = &mut self.connections[conn];
         connection.last_heard = self.pulse.tick();
-        let Some(handshake) = self.secure.handshake(connection.tls) else { return };
+        let Some(handshake) = self.tls.handshake(connection.tls) else { return };
         match handshake.take(bytes) {
             Err(failure) => self.fail_handshake(conn, &failure, Vec::new()),
             Ok(()) if handshake.is_ready() => {
                 let has_begun = handshake.has_begun();
-                self.secure.queue(conn, has_begun);
+                self.tls.queue(conn, has_begun);
             }
             Ok(()) => {}
         }
@@ -40,7 +40,7 @@ impl<N: Net> Shard<N> {
     /// put off often enough: what established connections send waits for those few steps at the most, or where none of them has
     /// sent anything lately, for the steps of a calm turn.
     pub(in crate::shard) fn step_handshakes(&mut self, forwarded: bool) {
-        if self.secure.waiting.is_empty() {
+        if self.tls.waiting.is_empty() {
             return;
         }
         let mut steps = match self.turns.is_calm(self.pulse.now()) {
@@ -48,18 +48,18 @@ impl<N: Net> Shard<N> {
             false => HANDSHAKE_STEPS_A_TURN,
         };
         if forwarded {
-            if self.secure.busy_turns < BUSY_TURNS_A_HANDSHAKE {
-                self.secure.busy_turns += 1;
+            if self.tls.busy_turns < BUSY_TURNS_A_HANDSHAKE {
+                self.tls.busy_turns += 1;
                 return;
             }
             steps = 1;
         }
-        self.secure.busy_turns = 0;
+        self.tls.busy_turns = 0;
         while steps > 0
-            && let Some(conn) = self.secure.waiting.pop_front()
+            && let Some(conn) = self.tls.waiting.pop_front()
         {
             let Some(connection) = self.connections.get(conn) else { continue };
-            if connection.phase() == Phase::Handshake && self.secure.is_ready(connection.tls) {
+            if connection.phase() == Phase::Handshake && self.tls.is_ready(connection.tls) {
                 self.step_handshake(conn);
                 self.arm(conn);
                 steps -= 1;
@@ -69,7 +69,7 @@ impl<N: Net> Shard<N> {
 
     fn step_handshake(&mut self, conn: Conn) {
         let index = self.connections[conn].tls;
-        let Some(handshake) = self.secure.handshake(index) else { return };
+        let Some(handshake) = self.tls.handshake(index) else { return };
         let mut out = Vec::new();
         let progress = handshake.step(&mut out);
         if let Progress::Failed(failure) = progress {
@@ -85,13 +85,13 @@ impl<N: Net> Shard<N> {
             self.push_sealed(conn, out);
         }
         if progress == Progress::More {
-            self.secure.queue(conn, true);
+            self.tls.queue(conn, true);
         }
     }
 
     fn finish_handshake(&mut self, conn: Conn, out: Vec<u8>) {
         let connection = &mut self.connections[conn];
-        let Some(Tls::Handshake(handshake)) = self.secure.remove(&mut connection.tls) else { return };
+        let Some(Tls::Handshake(handshake)) = self.tls.remove(&mut connection.tls) else { return };
         let (traffic, done, rest) = match handshake.finish() {
             Ok(finished) => finished,
             Err(fault) => {
@@ -100,7 +100,7 @@ impl<N: Net> Shard<N> {
             }
         };
         let is_tls13 = traffic.is_tls13();
-        connection.tls = self.secure.insert(Tls::Traffic(Box::new(traffic)));
+        connection.tls = self.tls.insert(Tls::Traffic(Box::new(traffic)));
         self.transition(conn, Phase::Http);
         if let Some(early) = &self.connections[conn].early {
             let took = self.pulse.instant().saturating_duration_since(early.since);

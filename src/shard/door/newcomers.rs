@@ -123,7 +123,7 @@ impl<N: Net> Shard<N> {
     /// requests before one that has begun something. `false`: all have been here for a moment only, or wait for the
     /// relay.
     pub(in crate::shard) fn give_way(&mut self, address: Option<IpAddr>) -> bool {
-        let (now, grace) = (self.pulse.tick(), crate::shard::tick::ticks(NEWCOMER_GRACE));
+        let (now, grace) = (self.pulse.tick(), crate::shard::deadlines::ticks(NEWCOMER_GRACE));
         let mut found = None;
         for conn in self.newcomers.first(address) {
             let connection = &self.connections[conn];
@@ -132,7 +132,7 @@ impl<N: Net> Shard<N> {
                 connection.phase(),
                 Phase::Header | Phase::Handshake | Phase::Http | Phase::Answering | Phase::Auth | Phase::Closing
             );
-            let is_ours = connection.phase() == Phase::Handshake && self.secure.is_ready(connection.tls);
+            let is_ours = connection.phase() == Phase::Handshake && self.tls.is_ready(connection.tls);
             if !keeps_waiting || is_ours || now < early.waits_since + grace {
                 continue;
             }

@@ -34,7 +34,7 @@ impl<N: Net> Shard<N> {
     /// Of those who are replaced again and again only a few linger at a time.
     fn hurry_replaced(&mut self, session: u32, replaced: Conn) {
         let rate = Rate::per(REPLACED_LINGERING, LINGER, REPLACED_LINGERING);
-        if let (Some(live), Some(rate)) = (self.tokens.session_mut(session), rate)
+        if let (Some(live), Some(rate)) = (self.sessions.session_mut(session), rate)
             && live.replacements.try_take(self.pulse.now(), &rate).is_err()
             && self.connections.get(replaced).is_some_and(|it| it.phase() == Phase::Closing)
         {

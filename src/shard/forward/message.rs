@@ -62,12 +62,12 @@ impl<N: Net> Shard<N> {
             }
         };
         let (now, unix_ms) = (self.pulse.now(), self.pulse.unix_ms());
-        let Some(live) = self.tokens.session_mut(connection.session) else { return Step::Stop };
+        let Some(live) = self.sessions.session_mut(connection.session) else { return Step::Stop };
         match live.session.handle_message(now, unix_ms, conn, envelope.kind, message.len() as u64) {
             Effect::Forward(to) => {
                 let session = connection.session;
                 self.counters.forwarded(role, message.len());
-                self.tokens.note_use(session);
+                self.sessions.note_use(session);
                 return Step::Forward(Opcode::Text, to);
             }
             Effect::Later(wait) => return Step::Wait(wait),
@@ -101,7 +101,7 @@ impl<N: Net> Shard<N> {
     /// Tells the sender of a message that is skipped why.
     pub(in crate::shard) fn refuse_skipped(&mut self, conn: Conn, why: Skipped, reference: Option<&str>) {
         let connection = &self.connections[conn];
-        let Some(live) = self.tokens.session(connection.session) else { return };
+        let Some(live) = self.sessions.session(connection.session) else { return };
         let limit = live.session.policy().limits.message_bytes_max;
         let (code, message, retry_after_ms) = match why {
             Skipped::TooLarge => {
@@ -121,7 +121,7 @@ impl<N: Net> Shard<N> {
     pub(in crate::shard) fn count_answer(&mut self, conn: Conn) {
         let connection = &self.connections[conn];
         let now = self.pulse.now();
-        if let Some(live) = self.tokens.session_mut(connection.session)
+        if let Some(live) = self.sessions.session_mut(connection.session)
             && let Err(wait) = live.session.charge_answer(now, connection.role)
         {
             self.slow_down(conn, wait);

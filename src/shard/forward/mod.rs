@@ -1,9 +1,9 @@
 //! After a connection has authenticated: frames become messages, sessions decide on them, and they leave as frames.
 
 mod effects;
-mod inbound;
+mod frames;
 pub(super) mod inbox;
 mod message;
 mod paused;
 pub(super) mod sessions;
-pub(super) mod share;
+pub(super) mod turns;

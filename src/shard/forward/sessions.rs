@@ -24,9 +24,9 @@ const KEPT_AFTER_LEAVING: Duration = Duration::from_secs(61);
 
 /// The tokens that a shard owns, and the sessions that live.
 #[derive(Default)]
-pub(in crate::shard) struct Tokens {
+pub(in crate::shard) struct Sessions {
     by_key: HashMap<TokenKey, Token, BuildHasherDefault<KeyHasher>>,
-    sessions: Slab<Live>,
+    all: Slab<Live>,
     /// Sessions that both have left, and the tick at which they may be forgotten, in that order.
     empty_sessions: VecDeque<(u32, u32)>,
     /// Sessions with bytes that have not been reported.
@@ -68,37 +68,37 @@ impl Live {
     }
 }
 
-impl Tokens {
+impl Sessions {
     /// Whether a token is one of them.
     pub(in crate::shard) fn knows(&self, key: TokenKey) -> bool {
         self.by_key.contains_key(&key)
     }
 
     pub(in crate::shard) fn session(&self, index: u32) -> Option<&Live> {
-        self.sessions.get(index as usize)
+        self.all.get(index as usize)
     }
 
     pub(in crate::shard) fn session_mut(&mut self, index: u32) -> Option<&mut Live> {
-        self.sessions.get_mut(index as usize)
+        self.all.get_mut(index as usize)
     }
 
     /// All sessions, those of them with somebody, those that may be forgotten, and those with bytes to report.
     #[cfg(test)]
     pub(in crate::shard) fn sizes(&self) -> (usize, usize, usize, usize) {
-        let live = self.sessions.iter().filter(|(_, live)| live.session.presence() != Presence::Empty).count();
-        (self.sessions.len(), live, self.empty_sessions.len(), self.used.len())
+        let live = self.all.iter().filter(|(_, live)| live.session.presence() != Presence::Empty).count();
+        (self.all.len(), live, self.empty_sessions.len(), self.used.len())
     }
 
     /// Sessions with both, and with one.
     #[cfg(test)]
     pub(in crate::shard) fn pairs(&self) -> (usize, usize) {
-        let with = |presence| self.sessions.iter().filter(|(_, live)| live.session.presence() == presence).count();
+        let with = |presence| self.all.iter().filter(|(_, live)| live.session.presence() == presence).count();
         (with(Presence::Paired), with(Presence::Waiting))
     }
 
     /// Notes that a session has bytes that are not reported.
     pub(in crate::shard) fn note_use(&mut self, index: u32) {
-        if let Some(live) = self.sessions.get_mut(index as usize) {
+        if let Some(live) = self.all.get_mut(index as usize) {
             live.note(index, &mut self.used);
         }
     }
@@ -132,7 +132,7 @@ impl<N: Net> Shard<N> {
         let Some(session) = self.session_of(key, unix_sec) else {
             return self.refuse_auth(conn, "the token is unknown, revoked or expired");
         };
-        let Some(live) = self.tokens.sessions.get_mut(session as usize) else { return };
+        let Some(live) = self.sessions.all.get_mut(session as usize) else { return };
         let joins = Rate::per(JOINS_PER_SECOND, Duration::from_secs(1), JOINS_BURST);
         if joins.is_some_and(|rate| live.joins.try_take(self.pulse.now(), &rate).is_err()) {
             return self.put_off(conn);
@@ -166,7 +166,7 @@ impl<N: Net> Shard<N> {
 
     /// The session of a token that admits.
     fn session_of(&mut self, key: TokenKey, unix_sec: u64) -> Option<u32> {
-        let token = self.tokens.by_key.get_mut(&key)?;
+        let token = self.sessions.by_key.get_mut(&key)?;
         let entry = self.shared.directory.entry(token.slot)?;
         if entry.expires_at.is_some_and(|expires_at| expires_at <= unix_sec) {
             return None;
@@ -179,7 +179,7 @@ impl<N: Net> Shard<N> {
                 month_bytes: entry.month_bytes.load(Relaxed),
             };
             let policy = policy_of(entry.limits.as_deref(), &self.policy);
-            token.session = self.tokens.sessions.insert(Live {
+            token.session = self.sessions.all.insert(Live {
                 session: Session::new(policy, used),
                 key,
                 slot: token.slot,
@@ -196,7 +196,7 @@ impl<N: Net> Shard<N> {
     pub(in crate::shard) fn leave_session(&mut self, conn: Conn) {
         let connection = &mut self.connections[conn];
         let (role, session) = (connection.role, std::mem::replace(&mut connection.session, NONE));
-        let Some(live) = self.tokens.sessions.get_mut(session as usize) else { return };
+        let Some(live) = self.sessions.all.get_mut(session as usize) else { return };
         self.shared.connections.fetch_sub(1, Relaxed);
         self.counters.open[role] -= 1;
         let before = live.session.presence();
@@ -211,7 +211,7 @@ impl<N: Net> Shard<N> {
         if after == Presence::Empty && before != Presence::Empty {
             self.shared.sessions.fetch_sub(1, Relaxed);
             live.forget_at = self.pulse.tick_after(KEPT_AFTER_LEAVING);
-            self.tokens.empty_sessions.push_back((live.forget_at, session));
+            self.sessions.empty_sessions.push_back((live.forget_at, session));
         }
         self.apply_all(effects);
         self.relieve_peers(session, role);
@@ -226,10 +226,10 @@ impl<N: Net> Shard<N> {
     }
 
     fn handle_admit(&mut self, key: TokenKey, slot: Slot) {
-        let token = self.tokens.by_key.entry(key).or_insert(Token { slot, session: NONE });
+        let token = self.sessions.by_key.entry(key).or_insert(Token { slot, session: NONE });
         token.slot = slot;
         let (Some(live), Some(entry)) =
-            (self.tokens.sessions.get_mut(token.session as usize), self.shared.directory.entry(slot))
+            (self.sessions.all.get_mut(token.session as usize), self.shared.directory.entry(slot))
         else {
             return;
         };
@@ -247,7 +247,7 @@ impl<N: Net> Shard<N> {
     pub(in crate::shard) fn change_settings(&mut self, settings: Settings) {
         self.settings = Settings { budget_bytes: self.settings.budget_bytes, ..settings };
         self.policy = Rc::new(Policy::new(self.settings.limits));
-        for (_, live) in &mut self.tokens.sessions {
+        for (_, live) in &mut self.sessions.all {
             // Of a token that was revoked there is no entry any more, and its connections are on their way out.
             if let Some(entry) = self.shared.directory.entry(live.slot) {
                 live.session.set_policy(policy_of(entry.limits.as_deref(), &self.policy));
@@ -256,12 +256,12 @@ impl<N: Net> Shard<N> {
     }
 
     fn handle_revoke(&mut self, key: TokenKey) {
-        let Some(token) = self.tokens.by_key.remove(&key) else { return };
-        let Some(live) = self.tokens.sessions.get_mut(token.session as usize) else { return };
+        let Some(token) = self.sessions.by_key.remove(&key) else { return };
+        let Some(live) = self.sessions.all.get_mut(token.session as usize) else { return };
         let effects = live.session.revoke();
         if effects.is_empty() {
             live.forget_at = self.pulse.tick();
-            self.tokens.empty_sessions.push_front((live.forget_at, token.session));
+            self.sessions.empty_sessions.push_front((live.forget_at, token.session));
         }
         self.apply_all(effects);
     }
@@ -269,12 +269,12 @@ impl<N: Net> Shard<N> {
     /// Forgets sessions that both left long enough ago.
     pub(in crate::shard) fn forget_empty_sessions(&mut self) {
         let now = self.pulse.tick();
-        while let Some(&(forget_at, index)) = self.tokens.empty_sessions.front() {
+        while let Some(&(forget_at, index)) = self.sessions.empty_sessions.front() {
             if forget_at > now {
                 return;
             }
-            self.tokens.empty_sessions.pop_front();
-            let Some(live) = self.tokens.sessions.get(index as usize) else { continue };
+            self.sessions.empty_sessions.pop_front();
+            let Some(live) = self.sessions.all.get(index as usize) else { continue };
             // It lives on when somebody came back, and its bytes are reported before it goes.
             if live.forget_at != forget_at {
                 continue;
@@ -282,16 +282,16 @@ impl<N: Net> Shard<N> {
             if live.noted {
                 self.report_usage();
             }
-            if let Some(live) = self.tokens.sessions.get_mut(index as usize)
+            if let Some(live) = self.sessions.all.get_mut(index as usize)
                 && live.noted
             {
                 // Control cannot take the report now.
                 live.forget_at = self.pulse.tick_after(KEPT_AFTER_LEAVING);
-                self.tokens.empty_sessions.push_back((live.forget_at, index));
+                self.sessions.empty_sessions.push_back((live.forget_at, index));
                 continue;
             }
-            let live = self.tokens.sessions.remove(index as usize);
-            if let Some(token) = self.tokens.by_key.get_mut(&live.key)
+            let live = self.sessions.all.remove(index as usize);
+            if let Some(token) = self.sessions.by_key.get_mut(&live.key)
                 && token.session == index
             {
                 token.session = NONE;
@@ -303,9 +303,9 @@ impl<N: Net> Shard<N> {
     /// the next time.
     pub(in crate::shard) fn report_usage(&mut self) {
         let unix_ms = self.pulse.unix_ms();
-        let mut reports = Vec::with_capacity(self.tokens.used.len());
-        for index in std::mem::take(&mut self.tokens.used) {
-            let Some(live) = self.tokens.sessions.get_mut(index as usize) else { continue };
+        let mut reports = Vec::with_capacity(self.sessions.used.len());
+        for index in std::mem::take(&mut self.sessions.used) {
+            let Some(live) = self.sessions.all.get_mut(index as usize) else { continue };
             live.noted = false;
             let bytes = live.session.take_unreported();
             if let Some(entry) = self.shared.directory.entry(live.slot) {
@@ -319,9 +319,9 @@ impl<N: Net> Shard<N> {
         let usage = reports.iter().map(|&(_, usage)| usage).collect();
         if self.control.try_send(Request::Usage(usage)).is_err() {
             for (index, Usage { bytes, .. }) in reports {
-                if let Some(live) = self.tokens.sessions.get_mut(index as usize) {
+                if let Some(live) = self.sessions.all.get_mut(index as usize) {
                     live.session.put_back_unreported(bytes);
-                    self.tokens.note_use(index);
+                    self.sessions.note_use(index);
                 }
             }
         }

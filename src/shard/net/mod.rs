@@ -3,7 +3,7 @@
 pub(super) mod connection;
 pub(super) mod connections;
 pub(super) mod listening;
-pub(super) mod outbound;
 pub(super) mod outbox;
 mod receive;
-pub(super) mod secure;
+pub(super) mod send;
+pub(super) mod tls;

@@ -86,7 +86,7 @@ impl<N: Net> Shard<N> {
                 self.net.cancel_receive(conn);
             }
             Receiving::Idle => match connection.phase() {
-                Phase::Handshake if self.secure.is_ready(connection.tls) => {}
+                Phase::Handshake if self.tls.is_ready(connection.tls) => {}
                 Phase::Header | Phase::Handshake | Phase::Http | Phase::Auth | Phase::Closing if reads => {
                     connection.receiving = Receiving::Once;
                     self.net.receive_once(conn);

@@ -36,7 +36,7 @@ pub(super) struct Sizes {
     throttled: usize,
     outboxes: usize,
     dirty: usize,
-    secure: usize,
+    tls: usize,
     handshakes: usize,
     ended: usize,
     budget_bytes: usize,
@@ -59,9 +59,9 @@ pub(super) fn sizes(shard: &Shard<Simulated>) -> Sizes {
     let all = || shard.connections.iter().map(|(_, connection)| connection);
     let early = all().filter_map(|connection| connection.early.as_ref());
     let counters = &shard.counters;
-    let (sessions, live_sessions, empty_sessions, unreported) = shard.tokens.sizes();
+    let (sessions, live_sessions, empty_sessions, unreported) = shard.sessions.sizes();
     let (outboxes, dirty) = shard.outboxes.sizes();
-    let (secure, handshakes) = shard.secure.sizes();
+    let (tls, handshakes) = shard.tls.sizes();
     Sizes {
         connections: shard.connections.len(),
         turned_away: shard.accepting.turned_away,
@@ -83,7 +83,7 @@ pub(super) fn sizes(shard: &Shard<Simulated>) -> Sizes {
         throttled: shard.pulse.throttled().count(),
         outboxes,
         dirty,
-        secure,
+        tls,
         handshakes,
         ended: shard.ended.len(),
         budget_bytes: shard.memory.budget().used_bytes(),
@@ -170,7 +170,7 @@ fn check_gauges(shard: &Shard<Simulated>) -> Result<(), Broken> {
         turned_away += u64::from(connection.early.as_ref().is_some_and(|early| early.turned_away));
     }
     let counters = &shard.counters;
-    let (paired, waiting) = shard.tokens.pairs();
+    let (paired, waiting) = shard.sessions.pairs();
     for (name, gauge, found) in [
         ("closing", counters.closing, closing),
         ("phones", counters.open.phone, open.phone),

@@ -154,7 +154,7 @@ impl<N: Net> Shard<N> {
         }
         let outgoing = match connection.tls {
             NONE => outbox.poll_send(),
-            tls => match self.secure.poll_send(tls, outbox, self.memory.budget()) {
+            tls => match self.tls.poll_send(tls, outbox, self.memory.budget()) {
                 Ok(outgoing) => outgoing,
                 Err(fault) => {
                     tracing::debug!(%fault, "nothing can be sealed any more");
@@ -240,7 +240,7 @@ impl<N: Net> Shard<N> {
 
     /// An outbox of `role` in a session has room again, or is gone: the peers, who filled it, may be read again.
     pub(in crate::shard) fn relieve_peers(&mut self, session: u32, role: Role) {
-        let Some(live) = self.tokens.session(session) else { return };
+        let Some(live) = self.sessions.session(session) else { return };
         for filler in live.session.connections(role.peer()) {
             if self.connections[filler].pauses.remove(Pauses::PEER) && !is_made(Mutation::LostRelief) {
                 self.readable.push(filler);

@@ -6,7 +6,7 @@
 
 use super::inbox::{FrameLeft, Inbox, Partial, Skipped};
 use super::message::Step;
-use super::share::Share;
+use super::turns::Share;
 use crate::proto::envelope::{self, Scanner};
 use crate::proto::frame::{self, Header, Opcode};
 use crate::proto::payload::{STEP_BYTES, unmask_and_feed};
@@ -447,7 +447,7 @@ impl<N: Net> Shard<N> {
         let connection = &self.connections[conn];
         match connection.phase() {
             Phase::Auth => AUTH_BYTES_MAX,
-            _ => match self.tokens.session(connection.session) {
+            _ => match self.sessions.session(connection.session) {
                 Some(live) => live.session.policy().limits.message_bytes_max,
                 None => self.settings.limits.message_bytes_max,
             },

@@ -2,7 +2,7 @@
 //! into; records out, sealed from the outbox straight into what is sent.
 //!
 //! Everything else of the shard sees plaintext only: received bytes come through [`Shard::handle_sealed`], and an outbox
-//! is emptied through [`Secure::poll_send`].
+//! is emptied through [`TlsTable::poll_send`].
 
 use super::connection::{NONE, Phase};
 use super::outbox::Outbox;
@@ -24,7 +24,7 @@ const COUNTED_BYTES_MIN: usize = 16 << 10;
 
 /// The TLS of those connections that have it.
 #[derive(Default)]
-pub(in crate::shard) struct Secure {
+pub(in crate::shard) struct TlsTable {
     all: Slab<Tls>,
     /// Connections with a step of their handshake to do: those that have begun before those that have not. Some may
     /// have ended.
@@ -33,7 +33,7 @@ pub(in crate::shard) struct Secure {
     pub(in crate::shard) busy_turns: u32,
 }
 
-impl Secure {
+impl TlsTable {
     /// Keeps the TLS of a connection; gives its index.
     #[must_use]
     pub(in crate::shard) fn insert(&mut self, tls: Tls) -> u32 {
@@ -165,7 +165,7 @@ impl<N: Net> Shard<N> {
             if matches!(connection.phase(), Phase::Closing | Phase::Slowed | Phase::Dead) {
                 return;
             }
-            let Some(traffic) = self.secure.traffic(connection.tls) else { return };
+            let Some(traffic) = self.tls.traffic(connection.tls) else { return };
             let keeps = traffic.keeps();
             if keeps {
                 match traffic.keep(chunk.as_slice()) {
@@ -173,7 +173,7 @@ impl<N: Net> Shard<N> {
                     Err(fault) => return self.fail_traffic(conn, fault),
                 }
             }
-            let Some(traffic) = self.secure.traffic(self.connections[conn].tls) else { return };
+            let Some(traffic) = self.tls.traffic(self.connections[conn].tls) else { return };
             let mut record = match keeps {
                 true => match traffic.take_kept() {
                     Some(record) => Chunk::Owned(OwnedBuf::from(record)),
@@ -215,7 +215,7 @@ impl<N: Net> Shard<N> {
     #[cold]
     fn fail_traffic(&mut self, conn: Conn, fault: Fault) {
         tracing::debug!(%fault, "TLS connection failed");
-        let Some(traffic) = self.secure.traffic(self.connections[conn].tls) else { return };
+        let Some(traffic) = self.tls.traffic(self.connections[conn].tls) else { return };
         let alert = traffic.farewell(Some(fault));
         if alert.is_empty() {
             return self.end(conn, CloseReason::Tls);
