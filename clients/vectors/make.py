@@ -1,10 +1,11 @@
-"""Makes e2e_v1.json and e2e_v2.json: the test vectors of both versions of the end-to-end encryption.
+"""Makes e2e_v1.json, e2e_v2.json and resume.json: the test vectors of the end-to-end encryption and of what it carries.
 
     python clients/vectors/make.py            writes them
     python clients/vectors/make.py --check    exit code 1 where they differ from those that are there
 
 It needs `cryptography` alone, and shares no code with the clients: it is written from the text of PROTOCOL.md and of
-the Noise specification (revision 34), so that a fault of theirs cannot hide in it. All keys are fixed.
+the Noise specification (revision 34), so that a fault of theirs cannot hide in it. All keys are fixed. The scripted
+cases of resume.json are written down in the modules beside this one.
 """
 
 import base64
@@ -19,6 +20,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
+
+import resume_plaintexts as plaintexts
+import resume_receiver as receiver
+import resume_sender as sender
 
 FOLDER = pathlib.Path(__file__).resolve().parent
 TOKEN = "oc_pair_0123456789abcdef0123456789abcdef"
@@ -278,10 +283,111 @@ def version_2():
     }
 
 
+# ---- Resume ----
+
+
+def resume():
+    psk = fixed("v2 pairing secret")
+    phone, agent = fixed("v2 phone ephemeral"), fixed("v2 agent ephemeral")
+    plain = f"coralmux-relay-e2e-v2:{TOKEN}".encode()
+    prologue = plain + b":rs1"
+    message_1, message_2, digest, (to_agent, to_phone) = handshake(psk, prologue, phone, agent)
+    fillers = {name: fixed(f"rs filler {name}") for name in ("announcement", "opening", "answer")}
+    opening_id = "550e8400-e29b-41d4-a716-446655440000"
+    announcement = {"pubkey": b64(fillers["announcement"]), "e2e": 2, "rs": 1}
+    opening = {"pubkey": b64(fillers["opening"]), "e2e": 2, "noise": b64(message_1), "rs": 1}
+    answer = {"pubkey": b64(fillers["answer"]), "e2e": 2, "noise": b64(message_2), "re": opening_id, "rs": 1}
+    plain_1, plain_2, *_ = handshake(psk, plain, phone, agent)
+    plain_opening = {name: value for name, value in opening.items() if name != "rs"} | {"noise": b64(plain_1)}
+    others = [("rs is missing", ...), ("rs is 2", 2), ("rs is true", True), ("rs is a string", "1"), ("rs is null", None)]
+
+    def with_other_rs(payload):
+        for why, value in others:
+            rest = {name: field for name, field in payload.items() if name != "rs"}
+            yield {"why": why, "payload": rest if value is ... else rest | {"rs": value}}
+
+    def of_another_prologue(payload, message):
+        return {"why": "the prologue has no :rs1", "payload": payload | {"noise": b64(message)}}
+
+    first = {"phone": plaintexts.boot("phone"), "agent": plaintexts.boot("agent")}
+    nothing = {"e": "", "n": 0}
+    said = {
+        "phone": [
+            ("ack", {"a": nothing, "r": True}),
+            ("chat.send", {"e": first["phone"], "n": 1, "b": 1, "a": nothing, "p": {"text": "hello"}}),
+        ],
+        "agent": [
+            ("ack", {"a": nothing, "r": True}),
+            (
+                "chat.done",
+                {
+                    "e": first["agent"],
+                    "n": 3,
+                    "f": 1,
+                    "b": 1,
+                    "a": {"e": first["phone"], "n": 1},
+                    "p": {"full_text": "h\u00e4llo \u6f22\u5b57 \U0001f40b"},
+                },
+            ),
+        ],
+    }
+    messages = []
+    for role, key in (("phone", to_agent), ("agent", to_phone)):
+        for number, (kind, value) in enumerate(said[role]):
+            text = plaintexts.text(value)
+            payload = sealed(key, counter(number), text, kind.encode())
+            messages.append({"from": role, "type": kind, "counter": number, "plaintext": text, "payload": payload})
+    return {
+        "about": "Resume: key exchange, plaintexts, and what receiver, sender and agreement do. See PROTOCOL.md.",
+        "token": TOKEN,
+        "secret": psk.hex(),
+        "prologue": prologue.decode(),
+        "phone_ephemeral_private": phone.hex(),
+        "agent_ephemeral_private": agent.hex(),
+        "message_1": message_1.hex(),
+        "message_2": message_2.hex(),
+        "handshake_hash": digest.hex(),
+        "key_phone_to_agent": to_agent.hex(),
+        "key_agent_to_phone": to_phone.hex(),
+        "fillers": {name: filler.hex() for name, filler in fillers.items()},
+        "opening_id": opening_id,
+        "key_exchange": {"announcement": announcement, "opening": opening, "answer": answer},
+        "plain_opening": plain_opening,
+        "plain_announcements": list(with_other_rs(announcement)),
+        "refused_openings": [*with_other_rs(opening), of_another_prologue(opening, plain_1)],
+        "refused_answers": [*with_other_rs(answer), of_another_prologue(answer, plain_2)],
+        "messages": messages,
+        "records": {"read": plaintexts.records_read(), "refused": plaintexts.records_refused()},
+        "acks": {"read": plaintexts.acks_read(), "refused": plaintexts.acks_refused()},
+        "receiver": receiver.receiver_cases(),
+        "sender": sender.sender_cases(),
+        "agreement": sender.agreement_cases(),
+    }
+
+
+def lines(value, indent=""):
+    """JSON in which what has no more than a few values takes one line."""
+    flat = json.dumps(value)
+    if not isinstance(value, dict | list) or len(flat) <= 118 - len(indent) or "at" in value:
+        return flat
+    deeper = indent + "  "
+    if isinstance(value, dict):
+        items = [f"{json.dumps(name)}: {lines(item, deeper)}" for name, item in value.items()]
+        opened, closed = "{}"
+    else:
+        items, (opened, closed) = [lines(item, deeper) for item in value], "[]"
+    return f"{opened}\n" + ",\n".join(deeper + item for item in items) + f"\n{indent}{closed}"
+
+
 def main(check):
     differ = []
-    for name, vectors in (("e2e_v1.json", version_1()), ("e2e_v2.json", version_2())):
-        path, text = FOLDER / name, json.dumps(vectors, indent=2) + "\n"
+    texts = {
+        "e2e_v1.json": json.dumps(version_1(), indent=2),
+        "e2e_v2.json": json.dumps(version_2(), indent=2),
+        "resume.json": lines(resume()),
+    }
+    for name, text in texts.items():
+        path, text = FOLDER / name, text + "\n"
         if check:
             if not path.exists() or path.read_text() != text:
                 differ.append(name)

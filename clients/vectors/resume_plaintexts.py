@@ -1,0 +1,160 @@
+"""Plaintexts of records and acks for resume.json: those that a client has to read, and those that it has to refuse."""
+
+import base64
+import hashlib
+import json
+
+LIMIT = 2**53
+
+
+def boot(name):
+    """A boot that anybody can make again."""
+    digest = hashlib.sha256(b"coralmux test vector: boot " + name.encode()).digest()
+    return base64.urlsafe_b64encode(digest[:8]).decode().rstrip("=")
+
+
+A, B, C, D, E, OWN = (boot(name) for name in ("A", "B", "C", "D", "E", "own"))
+
+
+GOOD = {"e": A, "n": 45, "f": 42, "b": 41, "a": {"e": B, "n": 17}, "p": {"full_text": "..."}}
+
+
+def text(value):
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def without(*names):
+    return {name: value for name, value in GOOD.items() if name not in names}
+
+
+def records_read():
+    """Records that have to be read, and what is in them; `f` is there where it is missing, too."""
+    last = LIMIT - 1
+    nothing = {"e": "", "n": 0}
+    texts = [
+        text(GOOD),
+        text(GOOD) + " " * 40,
+        text(dict(reversed(GOOD.items()))),
+        json.dumps(GOOD, indent=1),
+        text(without("f")),
+        text(without("a")),
+        text(without("f", "a")),
+        text(GOOD | {"a": nothing}),
+        text(GOOD | {"a": {"e": B, "n": 0}}),
+        text(GOOD | {"a": {"e": B, "n": last}}),
+        text(GOOD | {"o": {"e": C, "n": 1}}),
+        text(GOOD | {"o": {"e": C, "n": last}}),
+        text(GOOD | {"n": last, "f": last, "b": last}),
+        text(GOOD | {"n": 1, "f": 1, "b": 1}),
+        text(GOOD | {"n": last, "f": 1, "b": 1}),
+        text(GOOD | {"x": [[7, 7]], "t": 1770580800000, "r": 7}),
+        text(GOOD | {"a": {"e": B, "n": 17, "x": 1}}),
+        text(GOOD | {"p": {}}),
+        text(GOOD | {"p": []}),
+        text(GOOD | {"p": "h\u00e4llo \u6f22\u5b57 \U0001f40b"}),
+        text(GOOD | {"p": {"e": 1, "n": "x", "p": {"p": None}}}),
+    ]
+    known = ("e", "n", "f", "b", "a", "o", "p")
+    read = []
+    for plaintext in texts:
+        values = json.loads(plaintext)
+        values = {"f": values["n"]} | {name: values[name] for name in known if name in values}
+        if "a" in values:
+            values["a"] = {name: values["a"][name] for name in ("e", "n")}
+        read.append({"plaintext": plaintext, "record": values})
+    return read
+
+
+def wrong_boots():
+    return [
+        ("has 10 characters", A[:-1]),
+        ("has 12 characters", A + "A"),
+        ("is padded", A[:-1] + "="),
+        ("has a character of standard base64", "+" + A[1:]),
+        ("has another character", "\u00e4" + A[1:]),
+        ("is a number", 7),
+        ("is null", None),
+        ("is a list", [A]),
+    ]
+
+
+def wrong_numbers(lowest):
+    return [
+        (f"is {lowest - 1}", lowest - 1),
+        ("is negative", -45),
+        ("is 2^53", LIMIT),
+        ("is 2^64", 2**64),
+        ("is 10^30", 10**30),
+        ("is a fraction", 45.5),
+        ("is a string", "45"),
+        ("is true", True),
+        ("is null", None),
+        ("is a list", [45]),
+    ]
+
+
+def wrong_positions(name, empty_allowed):
+    """Of `a` and `o`."""
+    lowest = 0 if empty_allowed else 1
+    cases = [(f"{name} {why}", value) for why, value in (("is null", None), ("is a list", [B, 1]), ("is a string", B))]
+    cases += [(f"{name}.e is missing", {"n": 1}), (f"{name}.n is missing", {"e": B}), (f"{name} is empty", {})]
+    cases += [(f"{name}.e {why}", {"e": value, "n": 1}) for why, value in wrong_boots()]
+    cases += [(f"{name}.n {why}", {"e": B, "n": value}) for why, value in wrong_numbers(lowest)]
+    return [*cases, (f"{name}.e is empty", {"e": "", "n": 1})]
+
+
+def not_objects():
+    return [("empty", ""), ("blanks", "   "), ("cut short", text(GOOD)[:-1]), ("two of them", text(GOOD) * 2)] + [
+        (f"is {value}", value) for value in ("null", "true", "7", '"x"', "[]", f"[{text(GOOD)}]", "{}")
+    ]
+
+
+def records_refused():
+    cases = not_objects()
+    cases += [(f"{name} is missing", text(without(name))) for name in ("e", "n", "b", "p")]
+    changes = [(f"e {why}", {"e": value}) for why, value in [*wrong_boots(), ("is empty", "")]]
+    for name in ("n", "f", "b"):
+        changes += [(f"{name} {why}", {name: value}) for why, value in wrong_numbers(1)]
+    changes += [
+        ("f is above n", {"f": 46}),
+        ("b is above f", {"b": 43}),
+        ("b is above n, without f", {"f": ..., "b": 46}),
+    ]
+    changes += [(why, {"a": value}) for why, value in wrong_positions("a", True)]
+    changes += [(why, {"o": value}) for why, value in wrong_positions("o", False)]
+    changes += [("o is empty and 0", {"o": {"e": "", "n": 0}}), ("o names its own boot", {"o": {"e": A, "n": 1}})]
+    for why, change in changes:
+        values = {name: value for name, value in (GOOD | change).items() if value is not ...}
+        cases.append((why, text(values)))
+    return [{"why": why, "plaintext": plaintext} for why, plaintext in cases]
+
+
+def acks_read():
+    nothing = {"e": "", "n": 0}
+    values = [
+        {"a": {"e": A, "n": 17}},
+        {"a": {"e": A, "n": 17}, "r": True},
+        {"r": True, "a": {"n": LIMIT - 1, "e": A}},
+        {"a": {"e": A, "n": 0}},
+        {"a": nothing},
+        {"a": nothing, "r": True},
+        {"a": {"e": A, "n": 17, "x": 1}, "n": 7, "z": None},
+    ]
+    read = [(text(value), value) for value in values] + [(text(values[1]) + " " * 30, values[1])]
+    return [
+        {
+            "plaintext": plaintext,
+            "a": {name: value["a"][name] for name in ("e", "n")},
+            "r": value.get("r", False),
+        }
+        for plaintext, value in read
+    ]
+
+
+def acks_refused():
+    cases = [(why, plaintext) for why, plaintext in not_objects() if why != "two of them"]
+    cases += [("only r", '{"r":true}'), ("two of them", '{"a":{"e":"","n":0}}{"a":{"e":"","n":0}}')]
+    cases += [(why, text({"a": value})) for why, value in wrong_positions("a", True)]
+    for why, value in [("is 1", 1), ("is a string", "true"), ("is a list", [True]), ("is an object", {})]:
+        cases.append((f"r {why}", text({"a": {"e": A, "n": 17}, "r": value})))
+    return [{"why": why, "plaintext": plaintext} for why, plaintext in cases]
