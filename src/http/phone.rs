@@ -1,4 +1,5 @@
-//! The phone in the browser: the files of `src/phone`, embedded in the program, and the headers they are served with.
+//! The phone in the browser: the files of `src/phone` as `build.rs` makes them small, embedded in the program, and the
+//! headers they are served with.
 //!
 //! What it must never do: let a page of the relay load or contact anything but the relay itself, or run a script that
 //! is not one of these files. The policy below says so to the browser.
@@ -37,7 +38,7 @@ const MANIFEST: &str = "application/manifest+json";
 
 macro_rules! files {
     ($($path:literal $content_type:ident $file:literal)*) => {
-        [$(($path, $content_type, include_bytes!(concat!("../phone/", $file)).as_slice())),*]
+        [$(($path, $content_type, include_bytes!(concat!(env!("OUT_DIR"), "/phone/", $file)).as_slice())),*]
     };
 }
 
