@@ -102,12 +102,14 @@ class Opened:
     payload: object
     protection: Protection
     missed: int = 0  # version 2: messages before this one that never came
+    resumes: bool = False  # the payload is a record or an acknowledgement
 
 
 class Version1:
     """The key of a pair of version 1, for both directions."""
 
     protection = Protection.UNVERIFIED
+    resumes = False
 
     def __init__(self, private, public, random):
         self.key = crypto.key_of_v1(private, public)
@@ -133,8 +135,8 @@ class Version2:
 
     protection = Protection.VERIFIED
 
-    def __init__(self, send, receive):
-        self.send, self.receive = send, receive
+    def __init__(self, send, receive, resumes):
+        self.send, self.receive, self.resumes = send, receive, resumes
         self.sent = self.expected = self.missed = 0
 
     def seal(self, kind, plaintext):
@@ -165,13 +167,25 @@ def parsed(plaintext):
         raise OpenError("not_json") from None
 
 
+def _offer(resumes):
+    """The field of a key exchange that says so."""
+    return {"rs": 1} if resumes else {}
+
+
+def _offers(payload):
+    rs = payload.get("rs")
+    return rs == 1 and not isinstance(rs, bool)
+
+
 class End:
     """One end. `secret` is the pairing secret's 32 bytes: with it the end takes version 2 alone.
 
     What is sealed is padded with blanks behind its JSON to a multiple of `padding` bytes: its length then tells less.
+    With `resume` it agrees with ends that know it on sealing records and acknowledgements (`coralmux.resume`): `resumes`
+    says whether the keys are for those.
     """
 
-    def __init__(self, role, token, secret=None, random=os.urandom, padding=1):
+    def __init__(self, role, token, secret=None, random=os.urandom, padding=1, resume=False):
         if role not in ("phone", "agent"):
             raise ValueError(f"no such role: {role}")
         if secret is not None and len(secret) != 32:
@@ -182,7 +196,9 @@ class End:
         self.clear = False
         self.private = None  # agent, version 1: of the announced pair
         self.opening = None  # phone, version 2: the id of the newest opening, and its handshake
+        self.resume = resume and secret is not None
         self.announced = False  # phone: the agent's newest announcement was of version 2
+        self.offered = False  # phone: and it offered to resume
         self.taken = deque(maxlen=OPENINGS_MAX)  # agent, version 2: the openings' ephemeral keys
 
     def handle_online(self):
@@ -203,8 +219,8 @@ class End:
             raise ExchangeError("malformed") from None
         verified = payload.get("e2e") == 2
         if self.role == "agent":
-            return self._handle_opening(message_id, pubkey, noise, verified)
-        return self._handle_announcement(pubkey, noise, verified, payload.get("re"), reply_id)
+            return self._handle_opening(message_id, pubkey, noise, verified, _offers(payload))
+        return self._handle_announcement(pubkey, noise, verified, payload, reply_id)
 
     def retry(self, reply_id):
         """Says again what the relay has refused; also after Exhausted."""
@@ -220,12 +236,16 @@ class End:
     def seal(self, kind, payload=None):
         """The payload to send in place of this one. Raises Waiting or Exhausted."""
         payload = {} if payload is None else payload
-        if self.keys and not self.waiting:
-            plaintext = dumps(payload).encode()
-            return self.keys.seal(kind, plaintext + b" " * self._room(len(plaintext)))
         if self.keys is None and self.clear:
             return payload
-        raise Waiting
+        return self.seal_text(kind, dumps(payload))
+
+    def seal_text(self, kind, text):
+        """The payload to send for this JSON text, which is never sent in clear. Raises Waiting or Exhausted."""
+        if self.keys is None or self.waiting:
+            raise Waiting
+        plaintext = text.encode()
+        return self.keys.seal(kind, plaintext + b" " * self._room(len(plaintext)))
 
     def open(self, kind, payload):
         """The payload in clear. Raises OpenError: then the message is not to be acted on."""
@@ -238,7 +258,7 @@ class End:
         if self.keys is None:
             raise OpenError("no_key")
         payload, missed = self.keys.open(kind, nonce, ciphertext)
-        return Opened(payload, self.keys.protection, missed)
+        return Opened(payload, self.keys.protection, missed, self.keys.resumes)
 
     def allow_clear(self):
         """Lets a phone without a secret speak in clear to an agent that agrees no keys; whether it may."""
@@ -258,6 +278,10 @@ class End:
         return Protection.CLEAR if self.keys is None and self.clear else Protection.WAITING
 
     @property
+    def resumes(self):
+        return self.keys is not None and self.keys.resumes
+
+    @property
     def fingerprint(self):
         """Version 1: what people compare."""
         return crypto.fingerprint(*self.keys.publics) if isinstance(self.keys, Version1) else None
@@ -275,11 +299,11 @@ class End:
 
     def _announce(self):
         if self.secret:
-            return self._exchange(self.random(32), e2e=2)
+            return self._exchange(self.random(32), e2e=2, **_offer(self.resume))
         self.private, self.keys, self.clear = self.random(32), None, False
         return self._exchange(crypto.public_of(self.private))
 
-    def _handle_opening(self, message_id, pubkey, noise, verified):
+    def _handle_opening(self, message_id, pubkey, noise, verified, offers):
         if self.secret is None:
             if noise is not None:
                 raise ExchangeError("unexpected")
@@ -293,19 +317,20 @@ class End:
         # Nobody but the phone can make an opening, but anyone can repeat one: the phone would not have its keys.
         if noise[:KEY_BYTES] in self.taken:
             return Step()
-        handshake = Handshake.of_pair(self.token, self.secret, self.random(32))
+        resumes = self.resume and offers
+        handshake = Handshake.of_pair(self.token, self.secret, self.random(32), resumes)
         try:
             handshake.read_1(noise)
             message = handshake.write_2()
         except HandshakeError:
             raise ExchangeError("wrong_secret") from None
         receive, send = handshake.split()
-        self.keys = Version2(send, receive)
+        self.keys = Version2(send, receive, resumes)
         self.taken.append(noise[:KEY_BYTES])
-        more = {} if message_id is None else {"re": message_id}
+        more = ({} if message_id is None else {"re": message_id}) | _offer(resumes)
         return Step(self._exchange(self.random(32), e2e=2, noise=crypto.b64(message), **more), agreed=True)
 
-    def _handle_announcement(self, pubkey, noise, verified, re, reply_id):
+    def _handle_announcement(self, pubkey, noise, verified, payload, reply_id):
         if self.secret and not verified:
             raise ExchangeError("downgrade")
         if not self.secret and verified:
@@ -315,27 +340,30 @@ class End:
             self._agree_v1(private, pubkey)
             return Step(self._exchange(crypto.public_of(private)), agreed=True)
         if noise is None:
-            self.announced = True
+            self.announced, self.offered = True, _offers(payload)
             return Step(self._reopen(reply_id))
-        if self.opening is None or self.opening[0] != re:
+        if self.opening is None or self.opening[0] != payload.get("re"):
             return Step()  # the answer to an older opening
-        handshake = self.opening[1]
+        _, handshake, resumes = self.opening
         if len(noise) != HANDSHAKE_BYTES:
             raise ExchangeError("malformed")
+        if resumes and not _offers(payload):
+            raise ExchangeError("wrong_secret")
         try:
             handshake.read_2(noise)
         except HandshakeError:
             raise ExchangeError("wrong_secret") from None
         send, receive = handshake.split()
-        self.keys, self.opening, self.waiting = Version2(send, receive), None, False
+        self.keys, self.opening, self.waiting = Version2(send, receive, resumes), None, False
         return Step(agreed=True)
 
     def _reopen(self, reply_id):
         if not (self.secret and self.announced):
             return None
-        handshake = Handshake.of_pair(self.token, self.secret, self.random(32))
-        self.opening, self.waiting = (reply_id, handshake), True
-        return self._exchange(self.random(32), e2e=2, noise=crypto.b64(handshake.write_1()))
+        resumes = self.resume and self.offered
+        handshake = Handshake.of_pair(self.token, self.secret, self.random(32), resumes)
+        self.opening, self.waiting = (reply_id, handshake, resumes), True
+        return self._exchange(self.random(32), e2e=2, noise=crypto.b64(handshake.write_1()), **_offer(resumes))
 
     def _agree_v1(self, private, public):
         try:

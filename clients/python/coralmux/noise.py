@@ -13,6 +13,7 @@ from . import crypto
 
 NAME = b"Noise_NNpsk0_25519_AESGCM_SHA256"
 PROLOGUE = b"coralmux-relay-e2e-v2:"
+RESUMES = b":rs1"  # behind the token, where the pair resumes
 KEY_BYTES = 32
 
 
@@ -45,8 +46,8 @@ class Handshake:
         self._mix_key_and_hash(psk)
 
     @classmethod
-    def of_pair(cls, token, secret, private):
-        return cls(secret, PROLOGUE + token.encode("ascii"), private)
+    def of_pair(cls, token, secret, private, resumes=False):
+        return cls(secret, PROLOGUE + token.encode("ascii") + (RESUMES if resumes else b""), private)
 
     def write_1(self, payload=b""):
         """The phone's message."""

@@ -1,0 +1,103 @@
+"""Records and acknowledgements: what the plaintexts of a pair that resumes hold (PROTOCOL.md, "Resume")."""
+
+import re
+from dataclasses import dataclass
+
+from .wire import dumps
+
+NUMBER_MAX = (1 << 53) - 1
+_BOOT = re.compile(r"[A-Za-z0-9_-]{11}")
+
+
+class Malformed(ValueError):
+    """A plaintext is no record, or no acknowledgement; the text says why."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """All messages of boot `e` up to `n`; or, of one message, its boot and number."""
+
+    e: str
+    n: int
+
+
+NOTHING = Position("", 0)
+
+
+@dataclass(frozen=True)
+class Record:
+    e: str
+    n: int
+    f: int
+    b: int
+    p: object
+    a: Position | None = None
+    o: Position | None = None
+
+
+@dataclass(frozen=True)
+class Ack:
+    a: Position
+    r: bool = False
+
+    def text(self):
+        more = {"r": True} if self.r else {}
+        return dumps({"a": {"e": self.a.e, "n": self.a.n}} | more)
+
+
+def read_record(value):
+    """The record that a plaintext's JSON value is. Raises Malformed."""
+    _check_object(value, "e", "n", "b", "p")
+    e, n, b = _boot(value, "e"), _number(value, "n"), _number(value, "b")
+    f = _number(value, "f") if "f" in value else n
+    if not b <= f <= n:
+        raise Malformed("its numbers are not in order")
+    a = _position(value["a"], empty_allowed=True) if "a" in value else None
+    o = _position(value["o"]) if "o" in value else None
+    if o and o.e == e:
+        raise Malformed("it names its own process as an earlier one")
+    return Record(e, n, f, b, value["p"], a, o)
+
+
+def read_ack(value):
+    """The acknowledgement that a plaintext's JSON value is. Raises Malformed."""
+    _check_object(value, "a")
+    r = value.get("r", False)
+    if not isinstance(r, bool):
+        raise Malformed("r is neither true nor false")
+    return Ack(_position(value["a"], empty_allowed=True), r)
+
+
+def record_text(e, n, f, b, a, payload_text):
+    """The plaintext of a record around a payload that is JSON already."""
+    head = {"e": e, "n": n} | ({"f": f} if f < n else {}) | {"b": b, "a": {"e": a.e, "n": a.n}}
+    return f'{dumps(head)[:-1]},"p":{payload_text}}}'
+
+
+def _check_object(value, *names):
+    if not isinstance(value, dict):
+        raise Malformed("it is not an object")
+    for name in names:
+        if name not in value:
+            raise Malformed(f"{name} is missing")
+
+
+def _boot(value, name):
+    boot = value[name]
+    if not isinstance(boot, str) or not _BOOT.fullmatch(boot):
+        raise Malformed(f"{name} is not 11 characters of base64url")
+    return boot
+
+
+def _number(value, name, lowest=1):
+    number = value[name]
+    if not isinstance(number, int) or isinstance(number, bool) or not lowest <= number <= NUMBER_MAX:
+        raise Malformed(f"{name} is not a whole number from {lowest} to 2^53 - 1")
+    return number
+
+
+def _position(value, empty_allowed=False):
+    _check_object(value, "e", "n")
+    if empty_allowed and value["e"] == "" and value["n"] == 0 and not isinstance(value["n"], bool | float):
+        return NOTHING
+    return Position(_boot(value, "e"), _number(value, "n", 0 if empty_allowed else 1))
