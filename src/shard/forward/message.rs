@@ -41,10 +41,10 @@ impl<N: Net> Shard<N> {
             Phase::Open => {}
             Phase::Echo if is_broken_text(opcode, message) => return Step::Close(CloseReason::NotUtf8),
             Phase::Echo => return Step::Forward(opcode, conn),
-            Phase::Auth if is_broken_text(opcode, message) => return Step::Close(CloseReason::NotUtf8),
             Phase::Auth => {
                 match simdutf8::basic::from_utf8(message) {
                     Ok(message) => self.handle_first_message(conn, message),
+                    Err(_) if opcode == Opcode::Text => return Step::Close(CloseReason::NotUtf8),
                     Err(_) => self.refuse_auth(conn, "the first message is not UTF-8"),
                 }
                 return Step::Stop;
