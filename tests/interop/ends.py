@@ -63,9 +63,9 @@ class End:
 
 
 class PythonEnd(End):
-    def __init__(self, role, link):
+    def __init__(self, role, link, **options):
         super().__init__()
-        self.client = coralmux.Client(role, link, proxy=None, delays=(0.01, 0.1))
+        self.client = coralmux.Client(role, link, proxy=None, delays=(0.01, 0.1), **options)
         self.outgoing = asyncio.Queue()
 
     async def __aenter__(self):
@@ -136,7 +136,10 @@ class ProcessEnd(End):
 
 
 def end(make, role, url, token, secret=None):
-    """An end that is not started yet: `async with` does that. The test is skipped, in CI failed, where it cannot be."""
+    """An end that is not started yet: `async with` does that. The test is skipped, in CI failed, where it cannot be.
+
+    Besides the makes there is "old": a client that does not know how to resume.
+    """
     if reason := missing(make):
         if os.environ.get("CI"):
             pytest.fail(reason)
@@ -144,6 +147,8 @@ def end(make, role, url, token, secret=None):
     link = coralmux.Link(token, url, secret)
     if make == "python":
         return PythonEnd(role, link)
+    if make == "old":
+        return PythonEnd(role, link, resume=False)
     if make == "rust":
         return ProcessEnd(RUST, role, link.for_apps())
     return ProcessEnd("node", NODE / "end.mjs", link.for_browsers())

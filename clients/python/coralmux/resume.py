@@ -112,6 +112,18 @@ class Sender:
         """Whether nothing is held or waits."""
         return not self.held and not self.waiting
 
+    @property
+    def is_leaving(self):
+        """Whether `poll` yields something that neither the time nor an acknowledgement has to come for."""
+        if not self.is_open or self.request_at is not None or self.blocked_until != NEVER:
+            return False
+        return self.cursor < len(self.held) or bool(self.waiting and self._fits(self.waiting[0]))
+
+    @property
+    def has_left(self):
+        """Whether everything has been sent, though it may not have arrived."""
+        return not self.waiting and self.cursor == len(self.held)
+
     def has_room(self, kind, payload):
         """Whether one more may come in. An absent phone never makes an agent wait (6)."""
         if self.role == "agent" and not self.is_open:
@@ -309,6 +321,7 @@ class Receiver:
     untold_bytes: int = 0
     untold_since: float | None = None
     owed: bool = False  # an ack is due at once
+    quiet_until: float = NEVER  # the relay takes none before
 
     @property
     def position(self):
@@ -397,6 +410,10 @@ class Receiver:
         if self.untold_since is None:
             self.untold_since = now
 
+    def handle_refused(self, until):
+        """The relay refused an ack, and takes none until then."""
+        self.quiet_until, self.owed = until, True
+
     def told(self):
         """What has been taken is acknowledged: returns the acknowledgement."""
         self.untold, self.untold_bytes, self.untold_since, self.owed = 0, 0, None, False
@@ -422,7 +439,7 @@ class Receiver:
             due = self.untold_since + ACK_AFTER
         else:
             return None
-        return max(due, self.acked_at + ACK_INTERVAL_COUNTED) if self.counted else due
+        return max(due, self.quiet_until, self.acked_at + ACK_INTERVAL_COUNTED if self.counted else NEVER)
 
     def deadline(self):
         asking = self.asked_at + ASK_INTERVAL if self.is_missing else None

@@ -1,0 +1,29 @@
+"""When a client tries again after its connection has ended."""
+
+import random
+
+SOON = 0.5  # seconds, at most, until the first try after a connection that was of use
+SHORT = 5  # seconds: a connection that broke within them
+SHORT_MAX = 2  # of those in a row that count as of use
+BUSY = (1012, 1013)  # close codes of a relay that restarts or is full
+
+
+class Retry:
+    """Its waits grow only with tries that fail. `delays`: seconds before the second try, and at most."""
+
+    def __init__(self, delays, uniform=random.uniform):
+        self.first, self.longest = delays
+        self.uniform = uniform
+        self.delay, self.short = self.first, 0
+
+    def wait(self, lasted, code):
+        """Seconds until the next try. `lasted`: how long the connection was authenticated, None if it never was;
+        `code`: its close code, if it had one."""
+        if lasted is not None:
+            self.short = self.short + 1 if lasted < SHORT else 0
+            if self.short <= SHORT_MAX:
+                self.delay = self.first
+                if code not in BUSY:
+                    return self.uniform(0, min(SOON, self.first))
+        delay, self.delay = self.delay, min(self.delay * 2, self.longest)
+        return delay * self.uniform(0.8, 1.2)
