@@ -1,22 +1,21 @@
-"""Makes e2e_v1.json, e2e_v2.json and resume.json: the test vectors of the end-to-end encryption and of what it carries.
+"""Makes e2e_v1.json to e2e_v3.json and resume.json: the test vectors of the end-to-end encryption and of what it
+carries.
 
     python clients/vectors/make.py            writes them
     python clients/vectors/make.py --check    exit code 1 where they differ from those that are there
 
 It needs `cryptography` alone, and shares no code with the clients: it is written from the text of PROTOCOL.md and of
 the Noise specification (revision 34), so that a fault of theirs cannot hide in it. All keys are fixed. The scripted
-cases of resume.json are written down in the modules beside this one.
+cases of resume.json and all of version 3 are in the modules beside this one.
 """
 
 import base64
 import hashlib
-import hmac
 import json
 import pathlib
 import sys
 
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
@@ -24,9 +23,10 @@ from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 import resume_plaintexts as plaintexts
 import resume_receiver as receiver
 import resume_sender as sender
+from basics import TOKEN, b64, dh, fixed, noise_hkdf, public, refused_alike
+from version3 import version_3
 
 FOLDER = pathlib.Path(__file__).resolve().parent
-TOKEN = "oc_pair_0123456789abcdef0123456789abcdef"
 PAYLOADS = [
     ("chat.send", "{}"),
     ("chat.send", '{"text":"hello"}'),
@@ -35,44 +35,9 @@ PAYLOADS = [
 ]
 
 
-def fixed(name):
-    """32 bytes that anybody can make again."""
-    return hashlib.sha256(b"coralmux test vector: " + name.encode()).digest()
-
-
-def b64(data):
-    return base64.b64encode(data).decode()
-
-
-def public(private):
-    return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
-
-
-def dh(private, other):
-    return X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(other))
-
-
 def sealed(key, nonce, text, associated=b""):
     ciphertext = AESGCM(key).encrypt(nonce, text.encode(), associated)
     return {"enc": True, "ciphertext": b64(ciphertext), "nonce": b64(nonce)}
-
-
-def refused_alike(good):
-    """What either version refuses, made from a good payload."""
-    data = base64.b64decode(good["ciphertext"])
-    return [
-        ("a bit of the ciphertext is another", good | {"ciphertext": b64(bytes([data[0] ^ 1]) + data[1:])}),
-        ("a bit of the tag is another", good | {"ciphertext": b64(data[:-1] + bytes([data[-1] ^ 1]))}),
-        ("the last byte is missing", good | {"ciphertext": b64(data[:-1])}),
-        ("shorter than a tag", good | {"ciphertext": b64(bytes(15))}),
-        ("nothing but zeros of a tag's length", good | {"ciphertext": b64(bytes(16))}),
-        ("no ciphertext", {"enc": True, "nonce": good["nonce"]}),
-        ("no nonce", {"enc": True, "ciphertext": good["ciphertext"]}),
-        ("the nonce has 11 bytes", good | {"nonce": b64(bytes(11))}),
-        ("the nonce has 13 bytes", good | {"nonce": b64(bytes(13))}),
-        ("the ciphertext is not base64", good | {"ciphertext": "!" + good["ciphertext"][1:]}),
-        ("the ciphertext is not a string", good | {"ciphertext": 7}),
-    ]
 
 
 # ---- Version 1 ----
@@ -133,15 +98,6 @@ def version_1():
 
 
 # ---- Version 2: Noise_NNpsk0_25519_AESGCM_SHA256 ----
-
-
-def noise_hkdf(chaining_key, material, count):
-    secret = hmac.new(chaining_key, material, hashlib.sha256).digest()
-    outputs, last = [], b""
-    for number in range(count):
-        last = hmac.new(secret, last + bytes([number + 1]), hashlib.sha256).digest()
-        outputs.append(last)
-    return outputs
 
 
 def handshake(psk, prologue, phone, agent):
@@ -384,6 +340,7 @@ def main(check):
     texts = {
         "e2e_v1.json": json.dumps(version_1(), indent=2),
         "e2e_v2.json": json.dumps(version_2(), indent=2),
+        "e2e_v3.json": json.dumps(version_3(), indent=2),
         "resume.json": lines(resume()),
     }
     for name, text in texts.items():
