@@ -14,10 +14,12 @@ mod error;
 mod fingerprint;
 mod gcm;
 mod link;
+mod noise;
 mod payload;
 mod secret;
 pub mod v1;
 mod v2;
+pub mod v3;
 
 #[cfg(test)]
 mod tests;

@@ -5,12 +5,11 @@
 
 use super::error::{ExchangeError, OpenError, SealError};
 use super::gcm::{Gcm, NONCE_BYTES};
+use super::noise::Drawn;
 use super::payload::{Sealed, as_json, check_room, enclose};
 use super::{MESSAGES_MAX, PairingSecret};
 use serde_json::value::RawValue;
-use snow::params::{CipherChoice, DHChoice, HashChoice, NoiseParams};
-use snow::resolvers::{CryptoResolver, DefaultResolver};
-use snow::types::{Cipher, Dh, Hash};
+use snow::params::NoiseParams;
 use snow::{Builder, HandshakeState};
 use zeroize::Zeroizing;
 
@@ -66,7 +65,7 @@ pub(super) fn handshake(
     initiator: bool,
 ) -> HandshakeState {
     let parameters: NoiseParams = NAME.parse().expect("the name is a constant that snow knows");
-    let builder = Builder::with_resolver(parameters, Box::new(Drawn(Zeroizing::new(ephemeral))));
+    let builder = Builder::with_resolver(parameters, Drawn::boxed(ephemeral));
     let build = |builder: Builder<'_>| if initiator { builder.build_initiator() } else { builder.build_responder() };
     // What can be wrong here are pattern, primitives and lengths, all of them constants.
     let psk = secret.as_bytes();
@@ -86,38 +85,6 @@ fn read(state: &mut HandshakeState, message: &[u8]) -> Result<(), ExchangeError>
     }
     state.read_message(message, &mut [0; HANDSHAKE_BYTES]).map_err(|_| ExchangeError::WrongSecret)?;
     Ok(())
-}
-
-/// snow's primitives, with randomness that was drawn beforehand.
-struct Drawn(Zeroizing<[u8; 32]>);
-
-impl CryptoResolver for Drawn {
-    fn resolve_rng(&self) -> Option<Box<dyn snow::types::Random>> {
-        Some(Box::new(Once(Some(self.0.clone()))))
-    }
-
-    fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
-        DefaultResolver.resolve_dh(choice)
-    }
-
-    fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
-        DefaultResolver.resolve_hash(choice)
-    }
-
-    fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
-        DefaultResolver.resolve_cipher(choice)
-    }
-}
-
-/// 32 bytes, given out once: NN draws one ephemeral key.
-struct Once(Option<Zeroizing<[u8; 32]>>);
-
-impl snow::types::Random for Once {
-    fn try_fill_bytes(&mut self, out: &mut [u8]) -> Result<(), snow::Error> {
-        let bytes = self.0.take().filter(|bytes| bytes.len() == out.len()).ok_or(snow::Error::Rng)?;
-        out.copy_from_slice(&*bytes);
-        Ok(())
-    }
 }
 
 /// The keys of a finished handshake. Wiped on drop.
