@@ -28,6 +28,23 @@ def unb64(text):
         raise ValueError(str(error)) from None
 
 
+def b64url(data):
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def unb64url(text):
+    """The bytes of base64url without padding. ValueError for anything else."""
+    if not isinstance(text, str):
+        raise ValueError("not a string")
+    try:
+        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except binascii.Error as error:
+        raise ValueError(str(error)) from None
+    if b64url(data) != text:  # padding, or bits that stand for nothing
+        raise ValueError("not base64url without padding")
+    return data
+
+
 def enclose(nonce, ciphertext):
     return {"enc": True, "ciphertext": b64(ciphertext), "nonce": b64(nonce)}
 

@@ -1,0 +1,130 @@
+"""The agent's end toward one device."""
+
+from collections import deque
+from dataclasses import dataclass
+
+from ..noise import HandshakeError
+from . import wire
+from .handshake import SESSION, Handshake
+from .keys import sha256
+from .sessions import Chain, Fresh, Opened, OpenError, Receiving, SealError, Sessions, parts_of
+
+UNCONFIRMED_MAX, UNCONFIRMED_LIFE = 2, 60
+OPENINGS_MAX, OPENINGS_SPAN = 12, 60
+HEAL_INTERVAL = 5
+
+
+@dataclass
+class Unconfirmed:
+    at: float  # monotonic: when it was answered
+    receiving: Receiving
+    send: Chain
+
+
+class AgentEnd:
+    """One device, as its agent has it. To revoke the device is to drop this, and what is stored of it.
+
+    - the device is admitted: `admit`, then seal its welcome;
+    - `handle_connected`, `handle_drained`: of the agent's connection;
+    - the device's `key_exchange` arrives: `handle_opening`, `repeats_enrolment`;
+    - everything sealed: `open`, `seal`; it raised: `complains`.
+    """
+
+    def __init__(self, token, key, public, psk, sessions, third, admitted=False):
+        self.token, self.key, self.public, self.psk, self.sessions = token, key, public, psk, sessions
+        self.third, self.admitted = third, admitted
+        self.unconfirmed, self.answered = deque(maxlen=UNCONFIRMED_MAX), deque()
+        self.complained_at = float("-inf")
+
+    @property
+    def device(self):
+        return self.sessions.device
+
+    def admit(self):
+        """The device is one from now on. To be stored."""
+        self.admitted = True
+
+    def repeats_enrolment(self, payload):
+        """Whether this is the third message once more: who is admitted gets its welcome again."""
+        exchange = wire.parse_key_exchange(payload)
+        return exchange is not None and exchange[0] == 3 and sha256(exchange[1]) == self.third
+
+    def handle_connected(self):
+        self.sessions.handle_connected()
+
+    def handle_drained(self):
+        """Nothing waits in the agent's mailbox, or all that did is acknowledged. To be stored."""
+        self.sessions.handle_drained()
+
+    def handle_restored(self):
+        """The state is of a backup: nothing opens until the device has opened anew. To be stored."""
+        self.sessions.receiving.clear()
+        self.unconfirmed.clear()
+
+    def handle_opening(self, now, random, message_id, payload):
+        """The answer; None where there were too many. HandshakeError: it is not of this device."""
+        exchange = wire.parse_key_exchange(payload)
+        if not self.admitted or exchange is None or exchange[0] is not None:
+            raise HandshakeError("not an opening of a device that is admitted")
+        while self.answered and now.monotonic >= self.answered[0] + OPENINGS_SPAN:
+            self.answered.popleft()
+        if len(self.answered) >= OPENINGS_MAX:
+            return None
+        handshake = Handshake(
+            SESSION, self.token, self.device, self.psk, self.key, random(32), initiator=False, remote=self.public
+        )
+        handshake.read(exchange[1])
+        message = handshake.write()
+        split = handshake.split()
+        self.answered.append(now.monotonic)
+        receiving = Receiving(split.sid, Chain(split.of_device), now.unix)
+        self.unconfirmed.append(Unconfirmed(now.monotonic, receiving, Chain(split.of_agent)))
+        return wire.key_exchange(message, re=message_id)
+
+    def seal(self, random, kind, message_id=None, payload=None):
+        """The payload to send, and whether the state has to be stored before it leaves."""
+        if not self.admitted:
+            raise SealError("the device has not been admitted yet")
+        return self.sessions.seal(random, kind, message_id, payload)
+
+    def open(self, now, kind, message_id, payload):
+        """Opens a message of the device's. OpenError: it is not to be acted on."""
+        if not self.admitted:
+            raise OpenError("not admitted")
+        self.sessions.expire(now)
+        while self.unconfirmed and now.monotonic >= self.unconfirmed[0].at + UNCONFIRMED_LIFE:
+            self.unconfirmed.popleft()
+        parts = parts_of(kind, payload)
+        session = self.sessions.find(parts[0])
+        if session is not None:
+            return Opened(*self.sessions.open(session, now, kind, message_id, parts))
+        fresh = next((one for one in self.unconfirmed if one.receiving.sid == parts[0]), None)
+        if fresh is None:
+            raise OpenError("unknown session")
+        payload, skipped = self.sessions.open(fresh.receiving, now, kind, message_id, parts)
+        while self.unconfirmed.popleft() is not fresh:
+            pass  # of openings that the device has given up
+        self.sessions.confirm(Fresh(fresh.receiving.sid, fresh.receiving.chain, fresh.send), now)
+        return Opened(payload, skipped, confirmed=True)
+
+    def complains(self, now, error):
+        """Whether to answer an OpenError by a `chat.error` `DECRYPTION_FAILED` in clear text: now and then."""
+        mailboxs = error.reason == "repeated" and not self.sessions.drained
+        due = now.monotonic >= self.complained_at + HEAL_INTERVAL
+        if not self.admitted or mailboxs or not due:
+            return False
+        self.complained_at = now.monotonic
+        return True
+
+    @property
+    def state(self):
+        keys = {"public": self.public.hex(), "psk": self.psk.hex(), "third": self.third.hex()}
+        return {"v": 1, "admitted": self.admitted} | keys | {"sessions": self.sessions.state}
+
+    @classmethod
+    def load(cls, token, key, state):
+        """From what was stored. ValueError, KeyError or TypeError where it is damaged."""
+        if state["v"] != 1:
+            raise ValueError("the stored keys are of a version that is not known here")
+        public, psk, third = (bytes.fromhex(state[name]) for name in ("public", "psk", "third"))
+        return cls(token, key, public, psk, Sessions.load(state["sessions"]), third, state["admitted"])

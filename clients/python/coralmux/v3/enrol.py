@@ -1,0 +1,244 @@
+"""How a device becomes one: three messages with the secret of a link, and a code of six digits."""
+
+import json
+import unicodedata
+from dataclasses import dataclass, field
+
+from .. import crypto
+from ..noise import HandshakeError
+from . import keys, wire
+from .agent import AgentEnd
+from .device import DeviceEnd
+from .handshake import ENROL, Handshake
+from .sessions import Chain, Fresh, Sessions
+
+FIRST_MAX = 8  # first messages that an agent answers with one `k`
+TRIES_MAX, SILENCE = 3, 10  # of a device with one link; seconds after which it begins anew
+OPEN_MAX = 5
+NAME_CHARS_MAX = 64
+THIRD_BYTES_MAX = 2048
+NOT_SHOWN = {0x61C, 0x200E, 0x200F, 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)}
+
+
+class EnrolError(Exception):
+    """A step that is refused: malformed, wrong secret, other agent, answered, spent, commitment, name."""
+
+
+def cleaned(name):
+    """A name as a device may have it: what a terminal shows as it is, cut to 64 characters."""
+    shown = (c for c in name if unicodedata.category(c) not in ("Cc", "Cs") and ord(c) not in NOT_SHOWN)
+    return "".join(shown)[:NAME_CHARS_MAX]
+
+
+def step_of(payload, step):
+    exchange = wire.parse_key_exchange(payload)
+    if exchange is None or exchange[0] != step:
+        raise EnrolError("malformed")
+    return exchange[1:]
+
+
+@dataclass
+class Enrolled:
+    end: DeviceEnd  # to be stored; then its third message is to be sent
+    code: str
+
+
+@dataclass
+class Try:
+    id: str
+    r: bytes
+    handshake: Handshake
+    first: bytes
+    sent: float  # monotonic
+    answered: bool = False  # by another agent than the link's: it takes no other answer
+
+
+class Enrolment:
+    """A device that has scanned a link, until the agent has answered. `agent`: the link's `a`."""
+
+    def __init__(self, token, device, key, k, agent, name, platform):
+        self.token, self.device, self.key, self.k, self.agent = token, device, key, k, agent
+        self.about = {"name": cleaned(name), "platform": cleaned(platform)}
+        self.tries, self.current, self.unsent, self.done = 0, None, True, False
+
+    def handle_connected(self):
+        self.unsent = True
+
+    def poll_first(self, now, random, message_id):
+        """The first message and the `id` to send it with, if it is time; else None. EnrolError: tried too often."""
+        if self.done:
+            return None
+        silent = self.current is None or now.monotonic >= self.current.sent + SILENCE
+        if silent:
+            if self.tries >= TRIES_MAX:
+                raise EnrolError("spent")
+            self.tries += 1
+            handshake = Handshake(ENROL, self.token, self.device, self.k, self.key, random(32), initiator=True)
+            r = random(32)
+            first = handshake.write(keys.commitment(self.key.public, r))
+            self.current = Try(message_id, r, handshake, first, now.monotonic)
+        due, self.unsent = silent or self.unsent, False
+        if not due or self.current.answered:
+            return None
+        self.current.sent = now.monotonic
+        return self.current.id, wire.key_exchange(self.current.first, enrol=1)
+
+    def handle_second(self, now, payload):
+        """Takes the agent's answer; None for one to an older message."""
+        noise, re = step_of(payload, 2)
+        if self.done:
+            raise EnrolError("answered")
+        current = self.current
+        if current is None or re != current.id:
+            return None
+        if current.answered:
+            raise EnrolError("answered")
+        handshake = current.handshake
+        try:
+            # A payload is none of this protocol's; without one the message has 96 bytes.
+            if len(noise) != 96:
+                raise EnrolError("malformed")
+            handshake.read(noise)
+        except HandshakeError:
+            raise EnrolError("wrong secret") from None
+        current.answered = True  # whatever becomes of it, this first message takes no other
+        if keys.agent_print(handshake.remote) != self.agent:
+            raise EnrolError("other agent")
+        code = keys.code(handshake.hash, self.key.public, current.r)
+        about = {"r": crypto.b64url(current.r)} | self.about
+        third = handshake.write(json.dumps(about, separators=(",", ":"), ensure_ascii=False).encode())
+        split = handshake.split()
+        fresh = Fresh(split.sid, Chain(split.of_agent), Chain(split.of_device))
+        sessions = Sessions.of(self.device, fresh, now)
+        self.done, self.current = True, None
+        return Enrolled(DeviceEnd(self.token, self.key, handshake.remote, split.psk, sessions, third), code)
+
+
+@dataclass
+class Joined:
+    """A device that has shown `k`. Nobody is told before its end is stored, and the `k` forgotten there as well."""
+
+    end: AgentEnd
+    code: str
+    invite: bytes
+    name: str
+    platform: str
+
+
+@dataclass
+class Pending:
+    device: str
+    first: bytes
+    second: bytes
+    handshake: Handshake
+    commitment: bytes
+    over: bool = False  # a third message has authenticated, and was refused all the same
+
+
+@dataclass
+class Open:
+    k: bytes = field(repr=False)
+    until: float | None  # Unix time
+    answered: int = 0
+    pending: list[Pending] = field(default_factory=list)
+
+
+class Enrolments:
+    """All the `k` by which a device can become one."""
+
+    def __init__(self, token, key):
+        self.token, self.key, self.links = token, key, []
+
+    def open(self, k, until=None):
+        """Opens a `k`, until a Unix time or its use; beyond 5 the oldest is forgotten. To be stored."""
+        self.links.append(Open(k, until))
+        del self.links[:-OPEN_MAX]
+
+    def forget(self, invite):
+        self.links = [link for link in self.links if keys.invite(link.k) != invite]
+
+    def handle_restored(self):
+        self.links.clear()
+
+    def invites(self, now):
+        self._expire(now)
+        return [keys.invite(link.k) for link in self.links]
+
+    def handle_first(self, now, random, device, message_id, payload):
+        """The answer to a device's first message. The count has changed: to be stored before the answer leaves."""
+        first, _ = step_of(payload, 1)
+        if len(first) != 80:
+            raise EnrolError("malformed")
+        self._expire(now)
+        for link in self.links:
+            for pending in link.pending:
+                if (pending.device, pending.first) == (device, first):
+                    return wire.key_exchange(pending.second, enrol=2, re=message_id)
+        ephemeral = random(32)
+        for link in self.links:
+            handshake = Handshake(ENROL, self.token, device, link.k, self.key, ephemeral, initiator=False)
+            try:
+                commitment = handshake.read(first)
+                if link.answered >= FIRST_MAX:
+                    self.links.remove(link)
+                    raise EnrolError("spent")
+                second = handshake.write()
+            except HandshakeError:
+                continue
+            link.answered += 1
+            link.pending.append(Pending(device, first, second, handshake, commitment))
+            return wire.key_exchange(second, enrol=2, re=message_id)
+        raise EnrolError("wrong secret")
+
+    def handle_third(self, now, device, payload):
+        """A device's third message. Its `k` is forgotten then."""
+        third, _ = step_of(payload, 3)
+        if not 64 <= len(third) <= THIRD_BYTES_MAX:
+            raise EnrolError("malformed")
+        self._expire(now)
+        for link in self.links:
+            for pending in link.pending:
+                if pending.device != device or pending.over:
+                    continue
+                handshake, h2 = pending.handshake, pending.handshake.hash
+                try:
+                    about = handshake.read(third)
+                except HandshakeError:
+                    continue
+                pending.over = True
+                r, name, platform = self._about(about)
+                if keys.commitment(handshake.remote, r) != pending.commitment:
+                    raise EnrolError("commitment")
+                if cleaned(name) != name or cleaned(platform) != platform:
+                    raise EnrolError("name")
+                code, split = keys.code(h2, handshake.remote, r), handshake.split()
+                fresh = Fresh(split.sid, Chain(split.of_device), Chain(split.of_agent))
+                sessions = Sessions.of(device, fresh, now)
+                end = AgentEnd(self.token, self.key, handshake.remote, split.psk, sessions, keys.sha256(third))
+                self.links.remove(link)
+                return Joined(end, code, keys.invite(link.k), name, platform)
+        raise EnrolError("wrong secret")
+
+    @staticmethod
+    def _about(text):
+        try:
+            about = json.loads(text)
+            r, name, platform = crypto.unb64url(about["r"]), about["name"], about["platform"]
+        except (ValueError, KeyError, TypeError):
+            raise EnrolError("malformed") from None
+        if len(r) != 32 or not isinstance(name, str) or not isinstance(platform, str):
+            raise EnrolError("malformed")
+        return r, name, platform
+
+    def _expire(self, now):
+        self.links = [link for link in self.links if link.until is None or now.unix < link.until]
+
+    @property
+    def state(self):
+        return [{"k": link.k.hex(), "until": link.until, "answered": link.answered} for link in self.links]
+
+    @classmethod
+    def load(cls, token, key, state):
+        enrolments = cls(token, key)
+        enrolments.links = [Open(bytes.fromhex(link["k"]), link["until"], link["answered"]) for link in state]
+        return enrolments

@@ -1,0 +1,213 @@
+"""The keys of one pair of device and agent: several sessions to open with, one to seal with."""
+
+from dataclasses import dataclass, field
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from .. import crypto
+from ..end import PAYLOAD_MAX
+from ..wire import dumps, loads
+from . import wire
+from .keys import hmac256
+
+RECEIVING_MAX = 4
+AHEAD = 64  # so far the stored sending chain is ahead
+AHEAD_MAX = 4096  # messages that may be missing before one that is opened
+WIND_FREE, WIND_PAUSE = 64, 1.0  # with more missing, one that does not open has all such refused for a second
+OUTLIVES = 8 * 24 * 60 * 60
+
+
+@dataclass(frozen=True)
+class Now:
+    """Seconds of the two clocks: `monotonic` never goes back, `unix` outlasts a restart."""
+
+    monotonic: float
+    unix: float
+
+
+class SealError(Exception):
+    """Nothing was sealed: the device is not admitted, or the payload or its type is not one that can be."""
+
+
+class OpenError(Exception):
+    """The message is refused, and moved nothing. `reason` is a word of PROTOCOL.md's table."""
+
+    def __init__(self, reason):
+        super().__init__(f"the message is refused: {reason}")
+        self.reason = reason
+
+    def is_sign(self, draining):
+        """So it would be, too, if the peer had other keys."""
+        signs = ("unknown session", "too far", "too soon", "forged")
+        return self.reason in signs or (self.reason == "repeated" and not draining)
+
+
+@dataclass(frozen=True)
+class Opened:
+    payload: object
+    skipped: int  # messages of its session before it that did not come
+    confirmed: bool = False  # agent: it confirmed its session; device: it admits the device
+
+
+@dataclass(frozen=True)
+class Chain:
+    """One direction of a session, at one place."""
+
+    key: bytes = field(repr=False)
+    next: int = 0
+
+    def wound(self, count):
+        key = self.key
+        for _ in range(count):
+            key = hmac256(key, b"\2")
+        return Chain(key, self.next + count)
+
+    @property
+    def message_key(self):
+        return hmac256(self.key, b"\1")
+
+    def seal(self, device, sid, kind, message_id, random, text):
+        """Nonce and ciphertext. The nonce is a MAC of the text: a state that is used twice does not use one twice."""
+        associated = associated_data(device, sid, self.next, kind, message_id)
+        nonce = hmac256(hmac256(self.key, b"\3"), random, associated, text)[: crypto.NONCE_BYTES]
+        return nonce, AESGCM(self.message_key).encrypt(nonce, text, associated)
+
+    def open(self, device, sid, kind, message_id, nonce, ciphertext):
+        associated = associated_data(device, sid, self.next, kind, message_id)
+        return crypto.decrypt(self.message_key, nonce, ciphertext, associated)
+
+    @property
+    def state(self):
+        return {"key": self.key.hex(), "next": self.next}
+
+    @classmethod
+    def load(cls, state):
+        return cls(bytes.fromhex(state["key"]), state["next"])
+
+
+def associated_data(device, sid, number, kind, message_id):
+    place = device.encode("ascii") + sid + number.to_bytes(8, "big")
+    return b"coralmux-v3\0" + place + kind.encode() + b"\0" + (message_id or "").encode()
+
+
+@dataclass
+class Receiving:
+    sid: bytes
+    chain: Chain
+    since: float  # Unix time of its confirmation
+
+
+@dataclass
+class Fresh:
+    """Both directions of a session, as a handshake leaves them."""
+
+    sid: bytes
+    receive: Chain
+    send: Chain
+
+
+class Sessions:
+    def __init__(self, device, receiving, sending, padding=1):
+        self.device, self.padding = device, padding
+        self.receiving = receiving  # confirmed, the newest first
+        self.sid, self.sending = sending
+        self.stored = self.sending  # what is on the disk: never behind `sending`
+        self.drained, self.wind_again = False, float("-inf")
+
+    @classmethod
+    def of(cls, device, fresh, now):
+        return cls(device, [Receiving(fresh.sid, fresh.receive, now.unix)], (fresh.sid, fresh.send))
+
+    def handle_connected(self):
+        self.drained = False
+
+    def handle_drained(self):
+        self.drained = True
+        self._delete_superseded()
+
+    def confirm(self, fresh, now):
+        self.receiving.insert(0, Receiving(fresh.sid, fresh.receive, now.unix))
+        del self.receiving[RECEIVING_MAX:]
+        self.sid, self.sending, self.stored = fresh.sid, fresh.send, fresh.send
+        if self.drained:
+            self._delete_superseded()
+
+    def expire(self, now):
+        for place, newer in enumerate(self.receiving):
+            if now.unix >= newer.since + OUTLIVES:
+                del self.receiving[place + 1 :]
+
+    def _delete_superseded(self):
+        for place, session in enumerate(self.receiving):
+            if session.chain.next > 0:
+                del self.receiving[place + 1 :]
+
+    def seal(self, random, kind, message_id, payload):
+        """The payload to send, and whether the state has to be stored before."""
+        text = dumps({} if payload is None else payload).encode()
+        if "\0" in kind:
+            raise SealError("the type has a character U+0000")
+        if len(text) > PAYLOAD_MAX:
+            raise SealError(f"the payload of {len(text)} bytes is too long to be encrypted")
+        if self.sending.next > wire.NUMBER_MAX:
+            raise SealError("the session has sealed all the messages that it can")
+        text += b" " * max(0, min(-len(text) % self.padding, PAYLOAD_MAX - len(text)))
+        store = self.stored.next == self.sending.next
+        if store:
+            self.stored = self.stored.wound(AHEAD)
+        sealed = self.sending.seal(self.device, self.sid, kind, message_id, random(32), text)
+        payload = wire.enclose(self.sid, self.sending.next, *sealed)
+        self.sending = self.sending.wound(1)
+        return payload, store
+
+    def find(self, sid):
+        return next((session for session in self.receiving if session.sid == sid), None)
+
+    def open(self, session, now, kind, message_id, parts):
+        """Opens a message of a session, the chain of which moves past it only then. Payload, and messages skipped."""
+        _, number, nonce, ciphertext = parts
+        skipped = number - session.chain.next
+        if skipped < 0:
+            raise OpenError("repeated")
+        if skipped > AHEAD_MAX:
+            raise OpenError("too far")
+        if skipped > WIND_FREE and now.monotonic < self.wind_again:
+            raise OpenError("too soon")
+        chain = session.chain.wound(skipped)
+        text = chain.open(self.device, session.sid, kind, message_id, nonce, ciphertext)
+        if text is None:
+            if skipped > WIND_FREE:
+                self.wind_again = now.monotonic + WIND_PAUSE
+            raise OpenError("forged")
+        try:
+            payload = loads(text.decode())
+        except ValueError:
+            raise OpenError("not JSON") from None
+        session.chain = chain.wound(1)
+        if self.drained:
+            self._delete_superseded()
+        return payload, skipped
+
+    @property
+    def state(self):
+        sessions = [{"sid": one.sid.hex(), "since": one.since} | one.chain.state for one in self.receiving]
+        return {"device": self.device, "sending": {"sid": self.sid.hex()} | self.stored.state, "receiving": sessions}
+
+    @classmethod
+    def load(cls, state):
+        receiving = [Receiving(bytes.fromhex(one["sid"]), Chain.load(one), one["since"]) for one in state["receiving"]]
+        sending = bytes.fromhex(state["sending"]["sid"]), Chain.load(state["sending"])
+        return cls(state["device"], receiving[:RECEIVING_MAX], sending)
+
+
+def parts_of(kind, payload):
+    """The parts of a sealed payload. OpenError where it is none."""
+    if not crypto.is_enclosed(payload):
+        raise OpenError("in clear")
+    try:
+        parts = wire.enclosed(payload)
+    except wire.Malformed:
+        raise OpenError("malformed") from None
+    if "\0" in kind:
+        raise OpenError("malformed")
+    return parts
