@@ -263,7 +263,7 @@ impl<N: Net> Shard<N> {
         let counters = &mut self.counters;
         counters.sockets = self.connections.len() as u64;
         (counters.outbox_bytes, counters.outboxes_blocked) = self.outboxes.queued();
-        counters.budget_bytes = self.memory.used_bytes() as u64;
+        counters.budget_bytes = self.memory.budget().used_bytes() as u64;
         counters.budget_bytes_max = self.settings.budget_bytes as u64;
         counters.budget_waiting = self.memory.waiting() as u64;
         counters.buffers = self.net.buffers();

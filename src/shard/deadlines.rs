@@ -1,7 +1,7 @@
 //! What comes due: deadlines, pings, and what is done once a second.
 
 use super::Shard;
-use super::bounds::{FINE_TICK, TICK};
+use super::bounds::{FINE_TICK, TAKEN_BYTES_MIN, TICK, WRITE_TIMEOUTS_MAX};
 use super::close::CloseReason;
 use super::net::connection::{NONE, Pauses, Phase};
 use crate::proto::frame::Opcode;
@@ -96,13 +96,18 @@ impl<N: Net> Shard<N> {
             }
             next = next.min(silent_at);
         }
-        if !self.takes_something(conn) {
-            return self.end(conn, CloseReason::SlowConsumer);
-        }
-        let connection = &self.connections[conn];
-        if let Some(outbox) = self.outboxes.get(connection.outbox)
+        if let Some(outbox) = self.outboxes.get_mut(connection.outbox)
             && outbox.blocked
         {
+            if outbox.write_due <= tick {
+                let unacknowledged = self.net.unacknowledged_bytes(conn).unwrap_or(usize::MAX);
+                let wanted = TAKEN_BYTES_MIN.max(outbox.most_bytes / WRITE_TIMEOUTS_MAX);
+                if unacknowledged.saturating_add(wanted) > outbox.unacknowledged_bytes {
+                    return self.end(conn, CloseReason::SlowConsumer);
+                }
+                outbox.unacknowledged_bytes = unacknowledged;
+                outbox.write_due = self.pulse.tick_after(self.settings.write_timeout);
+            }
             next = next.min(outbox.write_due);
         }
         if let Some(pending) = connection.inbox.as_ref().and_then(|inbox| inbox.pending.as_ref()) {

@@ -34,7 +34,7 @@ impl<N: Net> Shard<N> {
         self.stop_listening();
         self.report_usage();
         let all = self.connections.iter().map(|(conn, connection)| {
-            // Both ends of a session go together: neither sends what the other one would not get.
+            // Both ends of a session go together: neither has to learn that the other one has left.
             let drawn = if connection.session == NONE { conn.index() as u32 } else { !connection.session };
             let moment = now + moment(plan.seed, drawn, plan.window);
             let at = if connection.early.is_some() { moment.max(now + LATE_COMER_GRACE) } else { moment };
@@ -43,8 +43,6 @@ impl<N: Net> Shard<N> {
         let mut leaving: Vec<Leaving> = all.collect();
         leaving.sort_unstable_by_key(|leaving| std::cmp::Reverse(leaving.at));
         self.drain = Some(Drain { ends_at: now + plan.deadline, leaving });
-        let due = self.pulse.tick_after(self.write_timeout());
-        self.outboxes.hasten(due);
         self.drain_on();
     }
 
@@ -80,17 +78,15 @@ impl<N: Net> Shard<N> {
         drain.leaving.insert(place, Leaving { at, conn });
     }
 
-    /// Whether a connection whose close frame still waits behind what is queued stays: while it takes some of that, until
-    /// the drain's deadline.
+    /// Whether a connection whose close frame still waits behind what is queued stays: until the drain's deadline.
     pub(super) fn keeps_until_sent(&mut self, conn: Conn) -> bool {
-        let index = self.connections[conn].outbox;
-        let waits = self.is_draining() && self.outboxes.get(index).is_some_and(|outbox| !outbox.is_empty());
-        let keeps = waits && self.takes_something(conn);
-        if keeps {
+        let outbox = self.connections[conn].outbox;
+        let waits = self.is_draining() && self.outboxes.get_mut(outbox).is_some_and(|outbox| !outbox.is_empty());
+        if waits {
             let due = self.pulse.tick_after(LINGER);
             self.pulse.arm(conn, due);
         }
-        keeps
+        waits
     }
 
     pub(super) fn is_draining(&self) -> bool {

@@ -163,7 +163,7 @@ impl<N: Net> Shard<N> {
             readable: Vec::new(),
             partial_reads: Vec::new(),
             direct_reads: VecDeque::new(),
-            memory: Memory::new(settings.budget_bytes, settings.limits.message_bytes_max),
+            memory: Memory::new(settings.budget_bytes),
             turns: Turns::default(),
             counters: Counters::default(),
             log: ConnectionLog::default(),

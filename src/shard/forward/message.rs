@@ -39,14 +39,12 @@ impl<N: Net> Shard<N> {
         let connection = &self.connections[conn];
         match connection.phase() {
             Phase::Open => {}
-            Phase::Echo if is_broken_text(opcode, message) => return Step::Close(CloseReason::NotUtf8),
+            Phase::Echo if opcode == Opcode::Text && simdutf8::basic::from_utf8(message).is_err() => {
+                return Step::Close(CloseReason::NotUtf8);
+            }
             Phase::Echo => return Step::Forward(opcode, conn),
             Phase::Auth => {
-                match simdutf8::basic::from_utf8(message) {
-                    Ok(message) => self.handle_first_message(conn, message),
-                    Err(_) if opcode == Opcode::Text => return Step::Close(CloseReason::NotUtf8),
-                    Err(_) => self.refuse_auth(conn, "the first message is not UTF-8"),
-                }
+                self.handle_first_message(conn, message);
                 return Step::Stop;
             }
             _ => return Step::Stop,
@@ -54,8 +52,10 @@ impl<N: Net> Shard<N> {
         let role = connection.role;
         let envelope = match peek(message) {
             Ok(envelope) => envelope,
-            // The peek ends at the first fault, which may be another one than the text's.
-            Err(_) if is_broken_text(opcode, message) => return Step::Close(CloseReason::NotUtf8),
+            // RFC 6455, section 8.1: text that is not UTF-8 fails the connection. In a binary frame it is only bad JSON.
+            Err(Invalid::NotUtf8 { .. }) if opcode == Opcode::Text => {
+                return Step::Close(CloseReason::NotUtf8);
+            }
             Err(invalid) => {
                 self.refuse_invalid(conn, invalid, message);
                 return Step::Done;
@@ -153,10 +153,4 @@ impl<N: Net> Shard<N> {
             }
         }
     }
-}
-
-/// Whether a message is text that is not UTF-8, which fails the connection (RFC 6455, section 8.1). In a binary frame it
-/// is only bad JSON.
-fn is_broken_text(opcode: Opcode, message: &[u8]) -> bool {
-    opcode == Opcode::Text && simdutf8::basic::from_utf8(message).is_err()
 }

@@ -247,7 +247,6 @@ impl<N: Net> Shard<N> {
     pub(in crate::shard) fn change_settings(&mut self, settings: Settings) {
         self.settings = Settings { budget_bytes: self.settings.budget_bytes, ..settings };
         self.policy = Rc::new(Policy::new(self.settings.limits));
-        self.memory.share_out(self.settings.limits.message_bytes_max);
         for (_, live) in &mut self.sessions.all {
             // Of a token that was revoked there is no entry any more, and its connections are on their way out.
             if let Some(entry) = self.shared.directory.entry(live.slot) {

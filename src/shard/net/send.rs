@@ -7,12 +7,10 @@ use crate::proto::token::Role;
 use crate::ring::chunk::{Chunk, Outgoing, OwnedBuf};
 use crate::ring::{Conn, Net};
 use crate::shard::Shard;
-use crate::shard::bounds::{DRAIN_WRITE_TIMEOUT, TAKEN_BYTES_MIN, WRITE_TIMEOUTS_MAX};
 use crate::shard::close::CloseReason;
 use crate::shard::mutation::{Mutation, is_made};
 use rustix::io::Errno;
 use std::io;
-use std::time::Duration;
 
 /// The outboxes in use, and those that wait to be used again.
 #[derive(Default)]
@@ -46,13 +44,6 @@ impl Outboxes {
     pub(in crate::shard) fn queued(&self) -> (u64, u64) {
         let blocked = self.all.iter().filter(|outbox| outbox.blocked).count();
         (self.all.iter().map(|outbox| outbox.bytes() as u64).sum(), blocked as u64)
-    }
-
-    /// From now on what they send has to have been taken at tick `due`.
-    pub(in crate::shard) fn hasten(&mut self, due: u32) {
-        for outbox in &mut self.all {
-            outbox.write_due = outbox.write_due.min(due);
-        }
     }
 
     pub(in crate::shard) fn get(&self, index: u32) -> Option<&Outbox> {
@@ -193,7 +184,6 @@ impl<N: Net> Shard<N> {
     pub(in crate::shard) fn handle_sent(&mut self, conn: Conn, outgoing: Outgoing, count: io::Result<usize>) {
         let connection = &self.connections[conn];
         let (index, phase) = (connection.outbox, connection.phase());
-        let write_due = self.pulse.tick_after(self.write_timeout());
         let Some(outbox) = self.outboxes.all.get_mut(index as usize) else { return };
         let length = outgoing.len();
         let (sent, failed) = match count {
@@ -213,7 +203,7 @@ impl<N: Net> Shard<N> {
         } else if outbox.blocked {
             outbox.blocked_since = self.pulse.tick();
             (outbox.taken_bytes, outbox.most_bytes) = (0, outbox.bytes());
-            outbox.write_due = write_due;
+            outbox.write_due = self.pulse.tick_after(self.settings.write_timeout);
             outbox.unacknowledged_bytes = self.net.unacknowledged_bytes(conn).unwrap_or(0);
             let due = outbox.write_due;
             self.watch(conn, due);
@@ -236,26 +226,6 @@ impl<N: Net> Shard<N> {
                 _ => {}
             }
         }
-    }
-
-    /// How long a connection may take next to nothing of what waits for it.
-    pub(in crate::shard) fn write_timeout(&self) -> Duration {
-        let timeout = self.settings.write_timeout;
-        if self.is_draining() { timeout.min(DRAIN_WRITE_TIMEOUT) } else { timeout }
-    }
-
-    /// Whether a connection takes enough of what waits for it: said anew after each write timeout.
-    pub(in crate::shard) fn takes_something(&mut self, conn: Conn) -> bool {
-        let due = self.pulse.tick_after(self.write_timeout());
-        let Some(outbox) = self.outboxes.get_mut(self.connections[conn].outbox) else { return true };
-        if !outbox.blocked || outbox.write_due > self.pulse.tick() {
-            return true;
-        }
-        let unacknowledged = self.net.unacknowledged_bytes(conn).unwrap_or(usize::MAX);
-        let wanted = TAKEN_BYTES_MIN.max(outbox.most_bytes / WRITE_TIMEOUTS_MAX);
-        let takes = unacknowledged.saturating_add(wanted) <= outbox.unacknowledged_bytes;
-        (outbox.unacknowledged_bytes, outbox.write_due) = (unacknowledged, due);
-        takes
     }
 
     /// The outbox of `conn` has room again: who fills it may be read again.

@@ -86,7 +86,7 @@ pub(super) fn sizes(shard: &Shard<Simulated>) -> Sizes {
         tls,
         handshakes,
         ended: shard.ended.len(),
-        budget_bytes: shard.memory.used_bytes(),
+        budget_bytes: shard.memory.budget().used_bytes(),
         backlog_bytes: shard.memory.backlog().used_bytes(),
         closing: counters.closing,
         paired: counters.paired,
@@ -141,9 +141,9 @@ pub(super) fn check(shard: &Shard<Simulated>) -> Result<(), Broken> {
     }
     // What is being sent on a connection that was closed keeps its memory until that has ended.
     let count = shard.connections.len().max(shard.net.connections());
-    let budget_bytes_max = shard.memory.bytes_max() + count * outbox_bytes_max(shard);
-    if shard.memory.used_bytes() > budget_bytes_max {
-        return Err(format!("bound: {} bytes of the budget are in use", shard.memory.used_bytes()));
+    let budget_bytes_max = shard.memory.budget().bytes_max() + count * outbox_bytes_max(shard);
+    if shard.memory.budget().used_bytes() > budget_bytes_max {
+        return Err(format!("bound: {} bytes of the budget are in use", shard.memory.budget().used_bytes()));
     }
     if shard.accepting.turned_away > TURNED_AWAY_MAX {
         return Err(format!("bound: {} are being turned away", shard.accepting.turned_away));
