@@ -3,7 +3,7 @@
 
 use super::Shard;
 use super::bounds::{LINGER, LINGERING_MAX, TICK};
-use super::net::connection::Phase;
+use super::net::connection::{Entry, Phase};
 use crate::control::message::Request;
 use crate::proto::frame::{self, Opcode, Violation};
 use crate::ring::{Conn, Net};
@@ -198,11 +198,9 @@ impl<N: Net> Shard<N> {
     /// Leaves the session, sends what is queued, then shuts the write side and waits for the client's end. Without a
     /// close frame of its own.
     pub(super) fn begin_closing(&mut self, conn: Conn, reason: CloseReason) {
-        if !self.transition(conn, Phase::Closing) {
-            return;
-        }
-        self.log_end(conn, reason);
-        self.leave_session(conn);
+        let Some(left) = self.transition(conn, Entry::Closing) else { return };
+        self.log_end(conn, left.seat, reason);
+        self.leave_session(conn, left.seat);
         // What a flood leaves behind does not stay for long.
         let linger = if self.counters.closing < LINGERING_MAX { LINGER } else { TICK };
         let due = self.pulse.tick_after(linger);
@@ -210,8 +208,8 @@ impl<N: Net> Shard<N> {
         connection.due = due;
         connection.pauses = Default::default();
         connection.inbox = None;
-        if let Some(early) = &mut connection.early {
-            early.waits_since = self.pulse.tick();
+        if let Some(newcomer) = connection.newcomer_mut() {
+            newcomer.await_client(self.pulse.tick());
         }
         self.pulse.arm(conn, due);
         self.finish_outbox(conn);
@@ -221,26 +219,22 @@ impl<N: Net> Shard<N> {
 
     /// Ends a connection at once.
     pub(super) fn end(&mut self, conn: Conn, reason: CloseReason) {
-        let phase = self.connections[conn].phase();
-        if !self.transition(conn, Phase::Dead) {
-            return;
-        }
-        if phase == Phase::Handshake && reason != CloseReason::Handshake {
+        let Some(left) = self.transition(conn, Entry::Dead) else { return };
+        if left.phase == Phase::Handshake && reason != CloseReason::Handshake {
             self.count_handshake(Outcome::Gone);
         }
-        if phase != Phase::Closing {
-            self.log_end(conn, reason);
+        if left.phase != Phase::Closing {
+            self.log_end(conn, left.seat, reason);
         }
-        self.leave_session(conn);
+        self.leave_session(conn, left.seat);
         self.pulse.disarm(conn);
         let connection = &mut self.connections[conn];
         connection.inbox = None;
         self.tls.remove(&mut connection.tls);
-        let counted = connection.early.as_ref().is_none_or(|early| !early.turned_away);
-        if let Some(early) = connection.early.take() {
-            self.leave_unauthenticated(&early);
+        if let Some(newcomer) = &left.newcomer {
+            self.leave_unauthenticated(newcomer);
         }
-        if counted {
+        if left.newcomer.is_none_or(|newcomer| !newcomer.is_turned_away()) {
             self.shared.sockets.fetch_sub(1, Relaxed);
         }
         self.net.close(conn);

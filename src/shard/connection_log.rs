@@ -2,8 +2,9 @@
 
 use super::Shard;
 use super::close::CloseReason;
-use super::door::early::Early;
+use super::door::newcomer::Newcomer;
 use super::mutation::{Mutation, is_made};
+use super::net::connection::Seat;
 use crate::proto::token::{Role, TokenKey};
 use crate::ring::{Conn, Net};
 use crate::session::Member;
@@ -42,21 +43,20 @@ impl Default for ConnectionLog {
 
 impl<N: Net> Shard<N> {
     /// A connection has authenticated.
-    pub(super) fn log_opened(&mut self, early: &Early, key: TokenKey, role: Role) {
+    pub(super) fn log_opened(&mut self, newcomer: &Newcomer, key: TokenKey, role: Role) {
         if self.log.opened.handle_event() {
-            let (conn, address) = (early.serial, early.address);
+            let (conn, address) = (newcomer.serial(), newcomer.address());
             tracing::info!(shard = self.id, conn, token = %key.id(), role = role.name(), %address, "opened");
         }
     }
 
     /// A connection ends.
-    pub(super) fn log_end(&mut self, conn: Conn, reason: CloseReason) {
+    pub(super) fn log_end(&mut self, conn: Conn, seat: Option<Seat>, reason: CloseReason) {
         self.counters.closed.add(reason.label(), 1 + u64::from(is_made(Mutation::CountedTwice)));
-        let connection = &self.connections[conn];
         let code = reason.code();
-        let live = self.sessions.session(connection.session);
+        let live = seat.and_then(|seat| self.sessions.session(seat.session));
         let Some((live, member)) = live.and_then(|live| Some((live, live.session.member(conn)?))) else {
-            let conn = connection.early.as_ref().map(|early| early.serial);
+            let conn = self.connections[conn].newcomer().map(Newcomer::serial);
             tracing::debug!(shard = self.id, conn, reason = reason.text(), code, "closed before authentication");
             return;
         };
@@ -70,8 +70,8 @@ impl<N: Net> Shard<N> {
     }
 
     /// An authentication was refused.
-    pub(super) fn log_refused(&mut self, early_serial: u64, address: IpAddr, message: &str) {
-        tracing::debug!(shard = self.id, conn = early_serial, %address, why = message, "authentication refused");
+    pub(super) fn log_refused(&mut self, serial: u64, address: IpAddr, message: &str) {
+        tracing::debug!(shard = self.id, conn = serial, %address, why = message, "authentication refused");
         if let Some(count) = self.log.refused.handle_event(self.pulse.instant()) {
             say_refused(self.id, count);
         }

@@ -277,7 +277,9 @@ impl<N: Net> Shard<N> {
     pub(super) fn count_queued(&mut self, conn: Conn, to: Conn) {
         let outbox = self.connections[to].outbox;
         let behind = self.outboxes.get_mut(outbox).is_some_and(|outbox| outbox.sending);
-        self.counters.queued(self.connections[conn].role, behind);
+        if let Some(seat) = self.connections[conn].seat() {
+            self.counters.queued(seat.role, behind);
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use super::Shard;
 use super::bounds::{LATE_COMER_GRACE, LINGER};
 use super::close::CloseReason;
 use super::command::DrainPlan;
-use super::net::connection::{NONE, Phase};
+use super::net::connection::Phase;
 use crate::ring::{Conn, Net};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -35,9 +35,9 @@ impl<N: Net> Shard<N> {
         self.report_usage();
         let all = self.connections.iter().map(|(conn, connection)| {
             // Both ends of a session go together: neither has to learn that the other one has left.
-            let drawn = if connection.session == NONE { conn.index() as u32 } else { !connection.session };
+            let drawn = connection.seat().map_or(conn.index() as u32, |seat| !seat.session);
             let moment = now + moment(plan.seed, drawn, plan.window);
-            let at = if connection.early.is_some() { moment.max(now + LATE_COMER_GRACE) } else { moment };
+            let at = if connection.newcomer().is_some() { moment.max(now + LATE_COMER_GRACE) } else { moment };
             Leaving { at, conn }
         });
         let mut leaving: Vec<Leaving> = all.collect();
@@ -62,8 +62,8 @@ impl<N: Net> Shard<N> {
             Phase::Http => self.end_unheard(conn),
             // Its answer comes, and is the last one.
             Phase::AwaitingControl | Phase::Held | Phase::Answering => {
-                if let Some(early) = &mut connection.early {
-                    early.keep_alive = false;
+                if let Some(newcomer) = connection.newcomer_mut() {
+                    newcomer.end_requests();
                 }
             }
             _ => self.close(conn, CloseReason::Restart),

@@ -1,7 +1,6 @@
 //! New connections: caps, addresses, and the first receive.
 
-use super::early::Early;
-use crate::http::Reply;
+use super::newcomer::{Admission, Newcomer, Stage, Step};
 use crate::ring::{Conn, Net};
 use crate::shard::Shard;
 use crate::shard::bounds::{
@@ -9,7 +8,7 @@ use crate::shard::bounds::{
 };
 use crate::shard::close::CloseReason;
 use crate::shard::command::Listener;
-use crate::shard::net::connection::{Connection, Phase};
+use crate::shard::net::connection::{Connection, Entry};
 use crate::shard::net::listening::{Listening, Purpose};
 use crate::shard::shared::try_count;
 use rustix::io::Errno;
@@ -171,18 +170,16 @@ impl<N: Net> Shard<N> {
             }
             self.accepting.turned_away += 1;
         }
-        let counted_as = (counted && !trusted).then_some(address);
-        let conn = self.insert_connection(socket, address, counted_as, echo, Phase::Header);
+        let mut newcomer = self.newcomer(address, Stage::Header(Vec::new()));
+        (newcomer.echo, newcomer.tls) = (echo, tls);
+        newcomer.admission = match counted {
+            true => Admission::Counted((!trusted).then_some(address)),
+            false => Admission::TurnedAway,
+        };
+        let conn = self.insert_connection(socket, newcomer);
         if !counted {
             let due = self.pulse.tick_after(TURNED_AWAY_FOR);
             self.pulse.arm(conn, due);
-        }
-        if let Some(early) = &mut self.connections[conn].early {
-            early.turned_away = !counted;
-            early.tls = tls;
-            if counted {
-                self.newcomers.insert(conn, early);
-            }
         }
         let is_at_header = proxied && counted;
         if !is_at_header && !self.begin(conn) {
@@ -195,45 +192,26 @@ impl<N: Net> Shard<N> {
     /// no TLS to be had.
     #[must_use]
     pub(in crate::shard) fn begin(&mut self, conn: Conn) -> bool {
-        match self.connections[conn].early.as_ref().is_some_and(|early| early.tls) {
+        match self.connections[conn].newcomer().is_some_and(|newcomer| newcomer.tls) {
             true => self.begin_handshake(conn),
-            false => self.transition(conn, Phase::Http),
+            false => self.transition(conn, Entry::Http(Step::Reading)).is_some(),
         }
     }
 
-    /// A new entry of the table, with its deadline set.
-    pub(in crate::shard) fn insert_connection(
-        &mut self,
-        socket: N::Socket,
-        address: IpAddr,
-        counted: Option<IpAddr>,
-        echo: bool,
-        phase: Phase,
-    ) -> Conn {
+    /// A newcomer from `address`.
+    pub(super) fn newcomer(&mut self, address: IpAddr, stage: Stage) -> Box<Newcomer> {
         self.serial += 1;
-        let due = self.pulse.tick_after(self.settings.auth_timeout);
-        let early = Early {
-            serial: self.serial,
-            since: self.pulse.instant(),
-            peer: address,
-            address,
-            counted,
-            echo,
-            tls: false,
-            turned_away: false,
-            waits_since: self.pulse.tick(),
-            request: Vec::new(),
-            parse_at: 0,
-            keep_alive: true,
-            head_only: false,
-            answered: false,
-            reply: Reply::default(),
-            refusal: None,
-            moving: None,
-        };
-        let tick = self.pulse.tick();
+        Box::new(Newcomer::new(self.serial, self.pulse.instant(), self.pulse.tick(), address, stage))
+    }
+
+    /// A new entry of the table, with its deadline set.
+    pub(super) fn insert_connection(&mut self, socket: N::Socket, newcomer: Box<Newcomer>) -> Conn {
+        let (tick, due) = (self.pulse.tick(), self.pulse.tick_after(self.settings.auth_timeout));
         let conn = self.net.open(socket);
-        self.connections.insert(conn, Connection::new(phase, tick, due, early));
+        if !newcomer.is_turned_away() {
+            self.newcomers.insert(conn, &newcomer);
+        }
+        self.connections.insert(conn, Connection::new(tick, due, newcomer));
         self.pulse.arm(conn, due);
         self.note_late_comer(conn);
         conn

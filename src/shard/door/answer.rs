@@ -1,13 +1,14 @@
 //! HTTP answers on their way out. A connection has one at a time: the next request is read when the last answer has left,
 //! and what is part of the program leaves piece by piece, so that a client that does not read holds next to nothing.
 
+use super::newcomer::{Newcomer, Step};
 use crate::http::{self, Reply};
 use crate::ring::{Conn, Net};
 use crate::shard::Shard;
 use crate::shard::bounds::ANSWER_PIECE_BYTES;
 use crate::shard::close::CloseReason;
 use crate::shard::counters::KeyRefused;
-use crate::shard::net::connection::Phase;
+use crate::shard::net::connection::Entry;
 use crate::shard::shared::guesses::Guesses;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -15,13 +16,13 @@ use std::time::Duration;
 impl<N: Net> Shard<N> {
     /// Queues a response; the connection goes on if the client wants it to, when all of it has left.
     pub(in crate::shard) fn respond(&mut self, conn: Conn, reply: impl Into<Reply>) {
-        let Some(early) = &mut self.connections[conn].early else { return };
-        early.answered = true;
+        let Some(http) = self.connections[conn].newcomer_mut().and_then(Newcomer::http_mut) else { return };
+        http.answered = true;
+        let keep_alive = http.keep_alive;
         let Reply { head, body } = reply.into();
         let (piece, body) = body.split_at(body.len().min(ANSWER_PIECE_BYTES));
-        early.reply.body = body;
-        let is_last = !early.keep_alive && body.is_empty();
-        self.transition(conn, Phase::Answering);
+        let is_last = !keep_alive && body.is_empty();
+        self.transition(conn, Entry::Http(Step::Answering(body)));
         self.push_response(conn, [&head, piece].concat());
         if is_last {
             self.begin_closing(conn, CloseReason::Http);
@@ -41,9 +42,7 @@ impl<N: Net> Shard<N> {
         if delay.is_zero() {
             return self.respond(conn, reply);
         }
-        let Some(early) = &mut self.connections[conn].early else { return };
-        early.reply = reply;
-        self.transition(conn, Phase::Held);
+        self.transition(conn, Entry::Http(Step::Held(reply)));
         let due = self.pulse.tick_after(delay);
         self.connections[conn].due = due;
         self.pulse.arm(conn, due);
@@ -51,20 +50,19 @@ impl<N: Net> Shard<N> {
 
     /// Sends the response that [`Shard::hold_answer`] held back.
     pub(in crate::shard) fn release_answer(&mut self, conn: Conn) {
-        let Some(early) = &mut self.connections[conn].early else { return };
-        let reply = std::mem::take(&mut early.reply);
+        let Some(http) = self.connections[conn].newcomer_mut().and_then(Newcomer::http_mut) else { return };
+        let reply = http.take_held();
         self.respond(conn, reply);
         self.arm(conn);
     }
 
     /// What was queued of an answer has left: the next piece follows, or the next request.
     pub(in crate::shard) fn go_on_answering(&mut self, conn: Conn) {
-        let connection = &mut self.connections[conn];
-        let Some(early) = &mut connection.early else { return };
-        let keep_alive = early.keep_alive;
-        if !early.reply.body.is_empty() {
-            let (piece, rest) = early.reply.body.split_at(early.reply.body.len().min(ANSWER_PIECE_BYTES));
-            early.reply.body = rest;
+        let Some(http) = self.connections[conn].newcomer_mut().and_then(Newcomer::http_mut) else { return };
+        let (keep_alive, unqueued) = (http.keep_alive, http.unqueued());
+        if !unqueued.is_empty() {
+            let (piece, rest) = unqueued.split_at(unqueued.len().min(ANSWER_PIECE_BYTES));
+            http.set_unqueued(rest);
             let is_last = rest.is_empty() && !keep_alive;
             self.push_control(conn, piece);
             return match is_last {
@@ -75,9 +73,9 @@ impl<N: Net> Shard<N> {
         if !keep_alive {
             return self.begin_closing(conn, CloseReason::Http);
         }
-        self.transition(conn, Phase::Http);
+        self.transition(conn, Entry::Http(Step::Reading));
         self.await_client(conn);
-        let peer = self.connections[conn].early.as_ref().map(|early| early.peer);
+        let peer = self.connections[conn].newcomer().map(|newcomer| newcomer.peer);
         if peer.is_some_and(|peer| self.shared.rules.load().gate.trusts(peer)) {
             self.uncount_client(conn);
         }
@@ -90,8 +88,8 @@ impl<N: Net> Shard<N> {
         let due = self.pulse.tick_after(self.settings.auth_timeout);
         let connection = &mut self.connections[conn];
         connection.due = due;
-        if let Some(early) = &mut connection.early {
-            early.waits_since = self.pulse.tick();
+        if let Some(newcomer) = connection.newcomer_mut() {
+            newcomer.await_client(self.pulse.tick());
         }
         self.pulse.arm(conn, due);
     }
@@ -100,7 +98,7 @@ impl<N: Net> Shard<N> {
     /// its request for an upgrade must not read the pong before the response.
     pub(in crate::shard) fn push_response(&mut self, conn: Conn, mut response: Vec<u8>) {
         self.counters.responded(&response);
-        if self.connections[conn].early.as_ref().is_some_and(|early| early.tls) {
+        if self.connections[conn].newcomer().is_some_and(|newcomer| newcomer.tls) {
             self.shared.rules.load().gate.add_transport_security(&mut response);
         }
         self.push_control(conn, &response);
@@ -108,8 +106,8 @@ impl<N: Net> Shard<N> {
 
     /// Answers a request that showed a key, but not the admin key: who goes on trying waits longer and longer.
     pub(in crate::shard) fn refuse_key(&mut self, conn: Conn, reply: Reply) {
-        let Some(early) = &self.connections[conn].early else { return };
-        let address = early.address;
+        let Some(newcomer) = self.connections[conn].newcomer() else { return };
+        let address = newcomer.address;
         self.counters.keys_refused[KeyRefused::Wrong as usize] += 1;
         self.log_wrong_key(address);
         let delay = self.shared.guesses.delay_after(address, self.pulse.unix_ms());
@@ -120,7 +118,7 @@ impl<N: Net> Shard<N> {
     pub(in crate::shard) fn refuse_keys(&mut self, conn: Conn, address: IpAddr, wait: Duration) {
         self.counters.keys_refused[KeyRefused::NotLookedAt as usize] += 1;
         self.log_wrong_key(address);
-        let keep_alive = self.connections[conn].early.as_ref().is_some_and(|early| early.keep_alive);
+        let keep_alive = self.connections[conn].newcomer().and_then(Newcomer::http).is_some_and(|http| http.keep_alive);
         let (held, seconds) = Guesses::told_after(wait);
         self.hold_answer(conn, http::too_many_keys(seconds, keep_alive).into(), held);
     }

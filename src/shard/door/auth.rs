@@ -1,6 +1,7 @@
 //! The first message: it has to admit its connection, here or on the shard that owns its token.
 
 use super::handover::Destination;
+use super::newcomer::Stage;
 use crate::proto::owner::owner;
 use crate::proto::token::{Role, TokenHash};
 use crate::ring::{Conn, Net};
@@ -8,8 +9,9 @@ use crate::session::message::{ErrorCode, RelayMessage};
 use crate::shard::Shard;
 use crate::shard::bounds::JOIN_DELAY;
 use crate::shard::close::CloseReason;
-use crate::shard::net::connection::Phase;
+use crate::shard::net::connection::{Entry, Phase};
 use serde::Deserialize;
+use std::time::Duration;
 
 /// The first message (wire contract: `auth`).
 #[derive(Deserialize)]
@@ -61,40 +63,43 @@ impl<N: Net> Shard<N> {
             }
             return self.admit(conn, hash, role);
         }
-        self.transition(conn, Phase::Moving);
-        if let Some(early) = &mut self.connections[conn].early {
-            early.moving = Some(Box::new(Destination::new(owner, hash, role)));
-        }
+        let destination = Box::new(Destination::new(owner, hash, role));
+        self.transition(conn, Entry::Stage(Stage::Moving(destination)));
     }
 
     /// Answers a first message that does not admit; addresses that fail often wait for it.
     pub(in crate::shard) fn refuse_auth(&mut self, conn: Conn, message: &'static str) {
-        let Some(early) = &mut self.connections[conn].early else { return };
-        let delay = self.shared.addresses.delay_after_failure(early.address, self.pulse.unix_ms() / 1000);
-        early.refusal = Some(message);
-        let (serial, address) = (early.serial, early.address);
+        let Some(newcomer) = self.connections[conn].newcomer() else { return };
+        let (serial, address) = (newcomer.serial, newcomer.address);
+        let delay = self.shared.addresses.delay_after_failure(address, self.pulse.unix_ms() / 1000);
         self.log_refused(serial, address, message);
         if delay.is_zero() {
-            return self.finish_refusal(conn);
+            return self.fail_auth(conn, message);
         }
-        self.transition(conn, Phase::Slowed);
-        let due = self.pulse.tick_after(delay);
-        self.connections[conn].due = due;
-        self.pulse.arm(conn, due);
+        self.slow_refusal(conn, Some(message), delay);
     }
 
     /// The token has authenticated too often: the connection is sent away, and not at once.
     pub(in crate::shard) fn put_off(&mut self, conn: Conn) {
-        self.transition(conn, Phase::Slowed);
-        let due = self.pulse.tick_after(JOIN_DELAY);
+        self.slow_refusal(conn, None, JOIN_DELAY);
+    }
+
+    fn slow_refusal(&mut self, conn: Conn, message: Option<&'static str>, delay: Duration) {
+        self.transition(conn, Entry::Stage(Stage::Slowed(message)));
+        let due = self.pulse.tick_after(delay);
         self.connections[conn].due = due;
         self.pulse.arm(conn, due);
     }
 
     /// Sends the refusal that [`Shard::refuse_auth`] or [`Shard::put_off`] began.
     pub(in crate::shard) fn finish_refusal(&mut self, conn: Conn) {
-        let refusal = self.connections[conn].early.as_ref().and_then(|early| early.refusal);
-        let Some(message) = refusal else { return self.close(conn, CloseReason::Busy) };
+        match self.connections[conn].newcomer().and_then(|newcomer| newcomer.refusal()) {
+            Some(message) => self.fail_auth(conn, message),
+            None => self.close(conn, CloseReason::Busy),
+        }
+    }
+
+    fn fail_auth(&mut self, conn: Conn, message: &'static str) {
         self.counters.refused.add(ErrorCode::Unauthorized.name(), 1);
         self.tell(conn, RelayMessage::AuthFail { message });
         self.close(conn, CloseReason::Unauthorized);

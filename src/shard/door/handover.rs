@@ -1,6 +1,6 @@
 //! Hand-over: a connection's one move to the shard that owns its token, before `auth.ok`.
 
-use super::early::Early;
+use super::newcomer::{Admission, Stage};
 use crate::proto::token::{Role, TokenHash};
 use crate::ring::chunk::{Chunk, OwnedBuf};
 use crate::ring::{Conn, Net};
@@ -59,21 +59,19 @@ impl<N: Net> Shard<N> {
         self.pulse.disarm(conn);
         let Some(mut connection) = self.connections.remove(conn) else { return };
         let tls = self.tls.remove(&mut connection.tls);
-        if let Some(early) = &connection.early {
-            self.newcomers.remove(early);
-        }
-        let Some(Early { address, counted, since, moving: Some(destination), .. }) =
-            connection.early.map(|early| *early)
-        else {
-            return;
-        };
+        let Some(newcomer) = connection.into_newcomer() else { return };
+        self.newcomers.remove(&newcomer);
+        let (address, counted, since) = (newcomer.address, newcomer.counted(), newcomer.since);
+        let Some(destination) = newcomer.into_destination() else { return };
         let Destination { shard, hash, role, rest } = *destination;
         let handover = HandOver { socket, address, counted, hash, role, since, tls, rest };
         if let Err(Command::HandOver(handover)) = self.queues.try_post(shard, Command::HandOver(Box::new(handover))) {
             // The other shard's queue is full, or it has ended: the client is told to come back.
             self.counters.not_moved += 1;
             let HandOver { socket, address, counted, tls, .. } = *handover;
-            let conn = self.insert_connection(socket, address, counted, false, Phase::Auth);
+            let mut newcomer = self.newcomer(address, Stage::Auth);
+            newcomer.admission = Admission::Counted(counted);
+            let conn = self.insert_connection(socket, newcomer);
             self.keep_tls(conn, tls);
             self.close(conn, if self.is_draining() { CloseReason::Restart } else { CloseReason::Busy });
             self.arm(conn);
@@ -85,12 +83,10 @@ impl<N: Net> Shard<N> {
     /// Takes in a connection of another shard.
     pub(in crate::shard) fn handle_handover(&mut self, handover: HandOver<N::Socket>) {
         let HandOver { socket, address, counted, hash, role, since, tls, rest } = handover;
-        let conn = self.insert_connection(socket, address, counted, false, Phase::Auth);
+        let mut newcomer = self.newcomer(address, Stage::Auth);
+        (newcomer.admission, newcomer.since) = (Admission::Counted(counted), since);
+        let conn = self.insert_connection(socket, newcomer);
         self.keep_tls(conn, tls);
-        if let Some(early) = &mut self.connections[conn].early {
-            early.since = since;
-            self.newcomers.insert(conn, early);
-        }
         if self.is_draining() {
             self.close(conn, CloseReason::Restart);
         } else {

@@ -1,12 +1,13 @@
 //! TLS handshakes: a few steps in a turn, so that nobody's messages wait for them.
 
+use super::newcomer::{Stage, Step};
 use crate::http;
 use crate::ring::chunk::{Chunk, OwnedBuf};
 use crate::ring::{Conn, Net};
 use crate::shard::Shard;
 use crate::shard::bounds::{BUSY_TURNS_A_HANDSHAKE, HANDSHAKE_STEPS_A_CALM_TURN, HANDSHAKE_STEPS_A_TURN};
 use crate::shard::close::CloseReason;
-use crate::shard::net::connection::Phase;
+use crate::shard::net::connection::{Entry, Phase};
 use crate::tls::Tls;
 use crate::tls::handshake::{Done, Failure, Handshake, Progress};
 use crate::tls::outcome::Outcome;
@@ -19,7 +20,7 @@ impl<N: Net> Shard<N> {
         let Ok(handshake) = Handshake::new(config) else { return false };
         let connection = &mut self.connections[conn];
         connection.tls = self.tls.insert(Tls::Handshake(Box::new(handshake)));
-        self.transition(conn, Phase::Handshake)
+        self.transition(conn, Entry::Stage(Stage::Handshake)).is_some()
     }
 
     pub(in crate::shard) fn handle_handshake_bytes(&mut self, conn: Conn, bytes: &[u8]) {
@@ -78,8 +79,8 @@ impl<N: Net> Shard<N> {
         if progress == Progress::Done {
             return self.finish_handshake(conn, out);
         }
-        if let Some(early) = &mut self.connections[conn].early {
-            early.waits_since = self.pulse.tick();
+        if let Some(newcomer) = self.connections[conn].newcomer_mut() {
+            newcomer.await_client(self.pulse.tick());
         }
         if !out.is_empty() {
             self.push_sealed(conn, out);
@@ -101,10 +102,9 @@ impl<N: Net> Shard<N> {
         };
         let is_tls13 = traffic.is_tls13();
         connection.tls = self.tls.insert(Tls::Traffic(Box::new(traffic)));
-        self.transition(conn, Phase::Http);
-        if let Some(early) = &self.connections[conn].early {
-            let took = self.pulse.instant().saturating_duration_since(early.since);
-            self.counters.tls_handshake.record(took, 1);
+        self.transition(conn, Entry::Http(Step::Reading));
+        if let Some(newcomer) = self.connections[conn].newcomer() {
+            self.counters.tls_handshake.record(newcomer.took(self.pulse.instant()), 1);
         }
         self.count_handshake(match done {
             Done::Full => Outcome::Full,
@@ -137,7 +137,7 @@ impl<N: Net> Shard<N> {
             Failure::Refused(_) => Outcome::Refused,
         });
         let connection = &mut self.connections[conn];
-        let address = connection.early.as_ref().map(|early| tracing::field::display(early.address));
+        let address = connection.newcomer().map(|newcomer| tracing::field::display(newcomer.address));
         tracing::debug!(address, %failure, "TLS handshake failed");
         let answer = match failure {
             Failure::PlainHttp => http::tls_wanted(),

@@ -4,9 +4,9 @@
 pub(super) mod accept;
 mod answer;
 mod auth;
-pub(super) mod early;
 pub mod handover;
 mod handshake;
+pub(super) mod newcomer;
 pub(super) mod newcomers;
 mod proxy_protocol;
 mod request;

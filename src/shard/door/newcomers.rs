@@ -1,7 +1,7 @@
 //! Who has not authenticated yet, in the order that they came, so that there is room for newcomers: where a cap is met,
 //! the one that has kept the relay waiting for longest gives way.
 
-use super::early::Early;
+use super::newcomer::{Admission, Http, Newcomer};
 use crate::ring::{Conn, Net};
 use crate::shard::Shard;
 use crate::shard::bounds::NEWCOMER_GRACE;
@@ -28,17 +28,17 @@ pub(in crate::shard) struct Newcomers {
 
 impl Newcomers {
     /// A connection has come, and counts for the address that it names, if any.
-    pub(in crate::shard) fn insert(&mut self, conn: Conn, early: &Early) {
-        self.all.insert(early.serial, conn);
-        if let Some(address) = early.counted {
-            self.counted.insert((counted_as(address), early.serial), conn);
+    pub(in crate::shard) fn insert(&mut self, conn: Conn, newcomer: &Newcomer) {
+        self.all.insert(newcomer.serial, conn);
+        if let Some(address) = newcomer.counted() {
+            self.counted.insert((counted_as(address), newcomer.serial), conn);
         }
     }
 
     /// A connection is no newcomer any more.
-    pub(in crate::shard) fn remove(&mut self, early: &Early) {
-        self.all.remove(&early.serial);
-        self.forget(early);
+    pub(in crate::shard) fn remove(&mut self, newcomer: &Newcomer) {
+        self.all.remove(&newcomer.serial);
+        self.forget(newcomer);
     }
 
     /// How many there are.
@@ -48,9 +48,9 @@ impl Newcomers {
     }
 
     /// A connection counts for its address no more.
-    fn forget(&mut self, early: &Early) {
-        if let Some(address) = early.counted {
-            self.counted.remove(&(counted_as(address), early.serial));
+    fn forget(&mut self, newcomer: &Newcomer) {
+        if let Some(address) = newcomer.counted() {
+            self.counted.remove(&(counted_as(address), newcomer.serial));
         }
     }
 
@@ -78,9 +78,9 @@ impl<N: Net> Shard<N> {
     /// Counts the request under way for `client`, whom a trusted proxy may have named anew. `false`: it has too many
     /// connections.
     pub(in crate::shard) fn count_client(&mut self, conn: Conn, client: IpAddr) -> bool {
-        let Some(early) = &mut self.connections[conn].early else { return true };
-        early.address = client;
-        if early.counted == Some(client) {
+        let Some(newcomer) = self.connections[conn].newcomer_mut() else { return true };
+        newcomer.address = client;
+        if newcomer.counted() == Some(client) {
             return true;
         }
         self.uncount_client(conn);
@@ -88,17 +88,18 @@ impl<N: Net> Shard<N> {
             return false;
         }
         // Whoever gave way was another one: this connection counted for nobody.
-        let Some(early) = &mut self.connections[conn].early else { return true };
-        early.counted = Some(client);
-        self.newcomers.insert(conn, early);
+        let Some(newcomer) = self.connections[conn].newcomer_mut() else { return true };
+        newcomer.admission = Admission::Counted(Some(client));
+        self.newcomers.insert(conn, newcomer);
         true
     }
 
     /// A connection counts for no address: a proxy that keeps it open may bring anybody's request next.
     pub(in crate::shard) fn uncount_client(&mut self, conn: Conn) {
-        let Some(early) = &mut self.connections[conn].early else { return };
-        self.newcomers.forget(early);
-        if let Some(address) = early.counted.take() {
+        let Some(newcomer) = self.connections[conn].newcomer_mut() else { return };
+        self.newcomers.forget(newcomer);
+        if let Some(address) = newcomer.counted() {
+            newcomer.admission = Admission::Counted(None);
             self.shared.addresses.leave(address);
         }
     }
@@ -127,17 +128,17 @@ impl<N: Net> Shard<N> {
         let mut found = None;
         for conn in self.newcomers.first(address) {
             let connection = &self.connections[conn];
-            let Some(early) = &connection.early else { continue };
+            let Some(newcomer) = connection.newcomer() else { continue };
             let keeps_waiting = matches!(
                 connection.phase(),
                 Phase::Header | Phase::Handshake | Phase::Http | Phase::Answering | Phase::Auth | Phase::Closing
             );
             let is_ours = connection.phase() == Phase::Handshake && self.tls.is_ready(connection.tls);
-            if !keeps_waiting || is_ours || now < early.waits_since + grace {
+            if !keeps_waiting || is_ours || now < newcomer.waits_since + grace {
                 continue;
             }
-            let has_begun = connection.phase() != Phase::Http || !early.answered || !early.request.is_empty();
-            let rank = (has_begun, early.waits_since);
+            let has_begun = connection.phase() != Phase::Http || newcomer.http().is_none_or(Http::has_begun);
+            let rank = (has_begun, newcomer.waits_since);
             if found.is_none_or(|(best, _)| rank < best) {
                 found = Some((rank, conn));
             }
@@ -148,14 +149,14 @@ impl<N: Net> Shard<N> {
     }
 
     /// A connection is no longer one that has not authenticated.
-    pub(in crate::shard) fn leave_unauthenticated(&mut self, early: &Early) {
-        if early.turned_away {
+    pub(in crate::shard) fn leave_unauthenticated(&mut self, newcomer: &Newcomer) {
+        if newcomer.is_turned_away() {
             self.accepting.turned_away -= 1;
             return;
         }
-        self.newcomers.remove(early);
+        self.newcomers.remove(newcomer);
         self.shared.unauthenticated.fetch_sub(1, Relaxed);
-        if let Some(address) = early.counted {
+        if let Some(address) = newcomer.counted() {
             self.shared.addresses.leave(address);
         }
     }

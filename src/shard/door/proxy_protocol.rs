@@ -65,18 +65,19 @@ fn binary_client(header: &v2::Header<'_>) -> Option<IpAddr> {
 impl<N: Net> Shard<N> {
     /// Takes bytes of a connection whose header has not come whole.
     pub(in crate::shard) fn handle_header_bytes(&mut self, conn: Conn, chunk: &Chunk) {
-        let Some(early) = &mut self.connections[conn].early else { return };
-        early.request.extend_from_slice(chunk.as_slice());
-        match read(&early.request) {
+        let Some(newcomer) = self.connections[conn].newcomer_mut() else { return };
+        let address = newcomer.address();
+        let Some(header) = newcomer.header_mut() else { return };
+        header.extend_from_slice(chunk.as_slice());
+        match read(header) {
             Header::NeedMore => {}
             Header::Wrong => {
-                tracing::debug!(proxy = %early.address, "no PROXY protocol header");
+                tracing::debug!(proxy = %address, "no PROXY protocol header");
                 self.end(conn, CloseReason::NoHeader);
             }
             Header::Whole { client, used } => {
-                let rest = early.request.split_off(used);
-                early.request = Vec::new();
-                let client = client.map_or(early.address, |client| client.to_canonical());
+                let rest = header.split_off(used);
+                let client = client.map_or(address, |client| client.to_canonical());
                 self.begin_proxied(conn, client, rest);
             }
         }
@@ -84,9 +85,9 @@ impl<N: Net> Shard<N> {
 
     /// The proxy has said whose connection it is: now it is like any other.
     fn begin_proxied(&mut self, conn: Conn, client: IpAddr, rest: Vec<u8>) {
-        let Some(early) = &mut self.connections[conn].early else { return };
-        (early.peer, early.address) = (client, client);
-        let tls = early.tls;
+        let Some(newcomer) = self.connections[conn].newcomer_mut() else { return };
+        (newcomer.peer, newcomer.address) = (client, client);
+        let tls = newcomer.tls;
         // Who comes through a trusted proxy as well is counted when the request has named the client.
         let counted = self.shared.rules.load().gate.trusts(client) || self.count_client(conn, client);
         if !counted || !self.begin(conn) {

@@ -1,13 +1,13 @@
 //! HTTP on the relay's port: upgrades, health, and calls that the control thread answers.
 
-use super::early::Early;
+use super::newcomer::{Http, Newcomer, Stage, Step};
 use crate::api::{ApiAnswer, ApiCall, ErrorCode};
 use crate::control::message::Request;
 use crate::http::{self, Action, Parsed, Peer, REQUEST_BYTES_MAX};
 use crate::ring::chunk::{Chunk, OwnedBuf};
 use crate::ring::{Conn, Net};
 use crate::shard::Shard;
-use crate::shard::net::connection::Phase;
+use crate::shard::net::connection::{Entry, Phase};
 use std::net::IpAddr;
 
 /// When a client that met a cap should come back, in seconds.
@@ -19,49 +19,51 @@ impl<N: Net> Shard<N> {
     pub(in crate::shard) fn handle_request_bytes(&mut self, conn: Conn, chunk: Chunk) {
         let connection = &mut self.connections[conn];
         let is_reading = connection.phase() == Phase::Http;
-        let Some(early) = &mut connection.early else { return };
-        if early.turned_away {
+        let Some(newcomer) = connection.newcomer_mut() else { return };
+        if newcomer.is_turned_away() {
             return self.respond_last(conn, http::try_later(ErrorCode::Full, TURNED_AWAY, RETRY_AFTER_SEC, false));
         }
-        if early.request.is_empty() && is_reading {
+        let Some(http) = newcomer.http_mut() else { return };
+        if http.unread.is_empty() && is_reading {
             // Nearly always one piece is one request: it is parsed where it is, and only a rest is kept.
             return self.handle_requests(conn, chunk.as_slice());
         }
-        let seen = early.request.len();
-        early.request.extend_from_slice(chunk.as_slice());
-        if is_reading && early.is_worth_parsing(seen) {
-            let bytes = std::mem::take(&mut early.request);
+        let seen = http.unread.len();
+        http.unread.extend_from_slice(chunk.as_slice());
+        if is_reading && http.is_worth_parsing(seen) {
+            let bytes = std::mem::take(&mut http.unread);
             self.handle_requests(conn, &bytes);
         }
     }
 
     /// Answers the request at the beginning of `bytes`, if it is whole, and keeps what is behind it.
     fn handle_requests(&mut self, conn: Conn, bytes: &[u8]) {
-        let Some(early) = &mut self.connections[conn].early else { return };
+        let Some(newcomer) = self.connections[conn].newcomer_mut() else { return };
         let rules = self.shared.rules.load();
-        let gate = if early.echo { &rules.echo_gate } else { &rules.gate };
-        let from = Peer { address: early.peer, tls: early.tls };
+        let gate = if newcomer.echo { &rules.echo_gate } else { &rules.gate };
+        let from = Peer { address: newcomer.peer, tls: newcomer.tls };
+        let Some(http) = newcomer.http_mut() else { return };
         let (action, rest, client, shows_key) = match gate.parse(self.pulse.unix_ms() / 1000, bytes, from) {
             Err(refusal) => return self.respond_last(conn, refusal.response),
             Ok(Parsed::NeedMore { bytes: needed }) => {
                 // A head that is still to end is worth a look again when it is twice as long.
-                early.parse_at = needed.unwrap_or(2 * bytes.len()).min(REQUEST_BYTES_MAX);
-                return early.request.extend_from_slice(bytes);
+                http.parse_at = needed.unwrap_or(2 * bytes.len()).min(REQUEST_BYTES_MAX);
+                return http.unread.extend_from_slice(bytes);
             }
             Ok(Parsed::Request { action, consumed, keep_alive, head_only, shows_key, client }) => {
-                (early.keep_alive, early.head_only) = (keep_alive && self.drain.is_none(), head_only);
+                (http.keep_alive, http.head_only) = (keep_alive && self.drain.is_none(), head_only);
                 (action, &bytes[consumed..], client, shows_key)
             }
         };
-        let keep_alive = early.keep_alive;
+        let keep_alive = http.keep_alive;
         if let Action::Upgrade { accept } = &action
             && self.count_client(conn, client)
         {
             return self.upgrade(conn, accept, rest);
         }
-        if let Some(early) = &mut self.connections[conn].early {
-            early.parse_at = 0;
-            early.request.extend_from_slice(rest);
+        if let Some(http) = self.connections[conn].newcomer_mut().and_then(Newcomer::http_mut) {
+            http.parse_at = 0;
+            http.unread.extend_from_slice(rest);
         }
         if !self.count_client(conn, client) {
             let text = "this address has too many connections that have not authenticated";
@@ -76,8 +78,8 @@ impl<N: Net> Shard<N> {
 
     /// Goes on with what came behind a request that has been answered.
     pub(in crate::shard) fn resume_requests(&mut self, conn: Conn) {
-        let Some(early) = &mut self.connections[conn].early else { return };
-        let bytes = std::mem::take(&mut early.request);
+        let Some(http) = self.connections[conn].newcomer_mut().and_then(Newcomer::http_mut) else { return };
+        let bytes = std::mem::take(&mut http.unread);
         if !bytes.is_empty() {
             self.handle_requests(conn, &bytes);
         }
@@ -85,15 +87,12 @@ impl<N: Net> Shard<N> {
 
     fn upgrade(&mut self, conn: Conn, accept: &[u8; 28], rest: &[u8]) {
         let rest = rest.to_vec();
-        let connection = &mut self.connections[conn];
-        let echo = connection.early.as_ref().is_some_and(|early| early.echo);
-        if let Some(early) = &mut connection.early {
-            let now = self.pulse.instant();
-            self.counters.handshake.record(now.saturating_duration_since(early.since), 1);
-            early.since = now;
-            early.waits_since = self.pulse.tick();
-        }
-        self.transition(conn, if echo { Phase::Echo } else { Phase::Auth });
+        let Some(newcomer) = self.connections[conn].newcomer_mut() else { return };
+        let (echo, now) = (newcomer.echo, self.pulse.instant());
+        self.counters.handshake.record(newcomer.took(now), 1);
+        newcomer.since = now;
+        newcomer.await_client(self.pulse.tick());
+        self.transition(conn, Entry::Stage(if echo { Stage::Echo } else { Stage::Auth }));
         if echo {
             let due = self.pulse.tick_after(self.settings.ping_interval);
             self.connections[conn].due = due;
@@ -106,8 +105,8 @@ impl<N: Net> Shard<N> {
     }
 
     fn handle_action(&mut self, conn: Conn, action: Action) {
-        let Some(early) = &mut self.connections[conn].early else { return };
-        let (keep_alive, head_only) = (early.keep_alive, early.head_only);
+        let Some(newcomer) = self.connections[conn].newcomer() else { return };
+        let Some(&Http { keep_alive, head_only, .. }) = newcomer.http() else { return };
         match action {
             Action::Respond(response) => self.respond(conn, response),
             Action::Health => {
@@ -119,11 +118,12 @@ impl<N: Net> Shard<N> {
                 self.respond(conn, http::ready(unready, keep_alive, head_only));
             }
             Action::Call(call) => {
-                let request = Request::Call { from: early.caller(self.id), call: with_client(call, early.address) };
-                let serial = early.serial;
+                let request =
+                    Request::Call { from: newcomer.caller(self.id), call: with_client(call, newcomer.address) };
+                let serial = newcomer.serial;
                 if self.ask_control(request) {
                     self.pending_calls.insert(serial, conn);
-                    self.transition(conn, Phase::AwaitingControl);
+                    self.transition(conn, Entry::Http(Step::AwaitingControl));
                 } else {
                     let text = "the relay's store is busy";
                     self.respond(conn, http::try_later(ErrorCode::StoreUnavailable, text, RETRY_AFTER_SEC, keep_alive));
@@ -138,23 +138,13 @@ impl<N: Net> Shard<N> {
     /// Control's answer to a call; the connection may have ended meanwhile, or be on its way there.
     pub(in crate::shard) fn handle_answer(&mut self, serial: u64, answer: &ApiAnswer) {
         let Some(&conn) = self.pending_calls.get(&serial) else { return };
-        if !self.transition(conn, Phase::Http) {
+        if self.transition(conn, Entry::Http(Step::Reading)).is_none() {
             return;
         }
-        let Some(early) = &self.connections[conn].early else { return };
-        self.respond(conn, http::answer(answer, early.keep_alive, early.head_only));
+        let http = self.connections[conn].newcomer().and_then(Newcomer::http);
+        let Some(&Http { keep_alive, head_only, .. }) = http else { return };
+        self.respond(conn, http::answer(answer, keep_alive, head_only));
         self.arm(conn);
-    }
-}
-
-impl Early {
-    /// Whether bytes behind the first `seen` have brought enough for another look: parsing each byte that trickles in with
-    /// all those before it would be quadratic work. Heads end at an empty line, and so do bodies in chunks.
-    fn is_worth_parsing(&self, seen: usize) -> bool {
-        let fresh = &self.request[seen.saturating_sub(3)..];
-        let is_empty_line = |window: &[u8]| window.ends_with(b"\n\r\n") || window.ends_with(b"\n\n");
-        let ends = (1..=fresh.len()).any(|end| is_empty_line(&fresh[..end]));
-        self.request.len() >= self.parse_at || ends
     }
 }
 

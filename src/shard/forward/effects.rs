@@ -22,9 +22,11 @@ impl<N: Net> Shard<N> {
             Effect::Tell(conn, message) => self.tell(conn, message),
             Effect::Close(conn, Farewell::Revoked) => self.close(conn, CloseReason::Revoked),
             Effect::Close(conn, Farewell::Replaced) => {
-                let session = self.connections[conn].session;
+                let seat = self.connections[conn].seat();
                 self.close(conn, CloseReason::Replaced);
-                self.hurry_replaced(session, conn);
+                if let Some(seat) = seat {
+                    self.hurry_replaced(seat.session, conn);
+                }
             }
             // They are about a message, and for whoever has it: `handle_message`.
             Effect::Forward(_) | Effect::Refuse(_) | Effect::Later(_) | Effect::Nothing => {}

@@ -17,6 +17,7 @@ use crate::shard::bounds::{
     AUTH_BYTES_MAX, DIRECT_BYTES_MIN, EMPTY_FRAMES_MAX, GLANCE_BYTES, MESSAGE_TIMEOUT, SMALL_BYTES_MAX,
 };
 use crate::shard::close::CloseReason;
+use crate::shard::door::newcomer::Newcomer;
 use crate::shard::mutation::{Mutation, is_made};
 use crate::shard::net::connection::{NONE, Phase};
 use std::collections::VecDeque;
@@ -71,7 +72,7 @@ impl<N: Net> Shard<N> {
             let connection = &mut self.connections[conn];
             match connection.phase() {
                 Phase::Moving => {
-                    if let Some(destination) = connection.early.as_mut().and_then(|early| early.moving.as_mut()) {
+                    if let Some(destination) = connection.newcomer_mut().and_then(Newcomer::destination_mut) {
                         destination.add(chunk.as_slice());
                     }
                     return;
@@ -447,7 +448,7 @@ impl<N: Net> Shard<N> {
         let connection = &self.connections[conn];
         match connection.phase() {
             Phase::Auth => AUTH_BYTES_MAX,
-            _ => match self.sessions.session(connection.session) {
+            _ => match connection.seat().and_then(|seat| self.sessions.session(seat.session)) {
                 Some(live) => live.session.policy().limits.message_bytes_max,
                 None => self.settings.limits.message_bytes_max,
             },

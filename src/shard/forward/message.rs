@@ -3,6 +3,7 @@
 use super::inbox::Skipped;
 use crate::proto::envelope::{self, Envelope, Invalid};
 use crate::proto::frame::{self, Opcode};
+use crate::proto::token::Role;
 use crate::ring::{Conn, Net};
 use crate::session::message::{ErrorCode, RelayMessage, frame_of};
 use crate::session::{Effect, Refusal};
@@ -10,7 +11,7 @@ use crate::shard::Shard;
 use crate::shard::bounds::MEMORY_RETRY;
 use crate::shard::close::CloseReason;
 use crate::shard::counters::Outcome;
-use crate::shard::net::connection::Phase;
+use crate::shard::net::connection::{Phase, Seat};
 use std::time::Duration;
 
 /// What is to be done with a whole message.
@@ -36,20 +37,8 @@ impl<N: Net> Shard<N> {
         message: &[u8],
         peek: impl for<'a> FnOnce(&'a [u8]) -> Result<Envelope<'a>, Invalid>,
     ) -> Step {
-        let connection = &self.connections[conn];
-        match connection.phase() {
-            Phase::Open => {}
-            Phase::Echo if opcode == Opcode::Text && simdutf8::basic::from_utf8(message).is_err() => {
-                return Step::Close(CloseReason::NotUtf8);
-            }
-            Phase::Echo => return Step::Forward(opcode, conn),
-            Phase::Auth => {
-                self.handle_first_message(conn, message);
-                return Step::Stop;
-            }
-            _ => return Step::Stop,
-        }
-        let role = connection.role;
+        let Some(seat) = self.connections[conn].seat() else { return self.handle_other(conn, opcode, message) };
+        let Seat { session, role } = seat;
         let envelope = match peek(message) {
             Ok(envelope) => envelope,
             // RFC 6455, section 8.1: text that is not UTF-8 fails the connection. In a binary frame it is only bad JSON.
@@ -57,15 +46,14 @@ impl<N: Net> Shard<N> {
                 return Step::Close(CloseReason::NotUtf8);
             }
             Err(invalid) => {
-                self.refuse_invalid(conn, invalid, message);
+                self.refuse_invalid(conn, role, invalid, message);
                 return Step::Done;
             }
         };
         let (now, unix_ms) = (self.pulse.now(), self.pulse.unix_ms());
-        let Some(live) = self.sessions.session_mut(connection.session) else { return Step::Stop };
+        let Some(live) = self.sessions.session_mut(session) else { return Step::Stop };
         match live.session.handle_message(now, unix_ms, conn, envelope.kind, message.len() as u64) {
             Effect::Forward(to) => {
-                let session = connection.session;
                 self.counters.forwarded(role, message.len());
                 self.sessions.note_use(session);
                 return Step::Forward(Opcode::Text, to);
@@ -84,9 +72,23 @@ impl<N: Net> Shard<N> {
         Step::Done
     }
 
+    /// Decides on a whole message of a connection that is in no session.
+    fn handle_other(&mut self, conn: Conn, opcode: Opcode, message: &[u8]) -> Step {
+        match self.connections[conn].phase() {
+            Phase::Echo if opcode == Opcode::Text && simdutf8::basic::from_utf8(message).is_err() => {
+                Step::Close(CloseReason::NotUtf8)
+            }
+            Phase::Echo => Step::Forward(opcode, conn),
+            Phase::Auth => {
+                self.handle_first_message(conn, message);
+                Step::Stop
+            }
+            _ => Step::Stop,
+        }
+    }
+
     #[cold]
-    fn refuse_invalid(&mut self, conn: Conn, invalid: Invalid, message: &[u8]) {
-        let role = self.connections[conn].role;
+    fn refuse_invalid(&mut self, conn: Conn, role: Role, invalid: Invalid, message: &[u8]) {
         self.counters.message_refused(role, ErrorCode::InvalidMessage, message.len());
         let error = RelayMessage::Error {
             code: ErrorCode::InvalidMessage,
@@ -100,8 +102,8 @@ impl<N: Net> Shard<N> {
 
     /// Tells the sender of a message that is skipped why.
     pub(in crate::shard) fn refuse_skipped(&mut self, conn: Conn, why: Skipped, reference: Option<&str>) {
-        let connection = &self.connections[conn];
-        let Some(live) = self.sessions.session(connection.session) else { return };
+        let Some(Seat { session, role }) = self.connections[conn].seat() else { return };
+        let Some(live) = self.sessions.session(session) else { return };
         let limit = live.session.policy().limits.message_bytes_max;
         let (code, message, retry_after_ms) = match why {
             Skipped::TooLarge => {
@@ -112,17 +114,17 @@ impl<N: Net> Shard<N> {
                 (ErrorCode::RateLimited, text.to_owned(), Some(MEMORY_RETRY.as_millis() as u64))
             }
         };
-        self.counters.message_refused(connection.role, code, 0);
+        self.counters.message_refused(role, code, 0);
         self.tell(conn, RelayMessage::Error { code, message: &message, retry_after_ms, reference });
         self.count_answer(conn);
     }
 
     /// The connection has made the relay answer something: who does so too often is read more slowly.
     pub(in crate::shard) fn count_answer(&mut self, conn: Conn) {
-        let connection = &self.connections[conn];
         let now = self.pulse.now();
-        if let Some(live) = self.sessions.session_mut(connection.session)
-            && let Err(wait) = live.session.charge_answer(now, connection.role)
+        if let Some(Seat { session, role }) = self.connections[conn].seat()
+            && let Some(live) = self.sessions.session_mut(session)
+            && let Err(wait) = live.session.charge_answer(now, role)
         {
             self.slow_down(conn, wait);
         }

@@ -10,7 +10,8 @@ use crate::ring::{Conn, Net};
 use crate::session::policy::Policy;
 use crate::session::{Member, Presence, Session};
 use crate::shard::bounds::{JOINS_BURST, JOINS_PER_SECOND};
-use crate::shard::net::connection::{NONE, Phase};
+use crate::shard::door::newcomer::Newcomer;
+use crate::shard::net::connection::{Entry, NONE, Seat};
 use crate::shard::{Settings, Shard};
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
@@ -137,7 +138,7 @@ impl<N: Net> Shard<N> {
         if joins.is_some_and(|rate| live.joins.try_take(self.pulse.now(), &rate).is_err()) {
             return self.put_off(conn);
         }
-        let serial = self.connections[conn].early.as_ref().map_or(0, |early| early.serial);
+        let serial = self.connections[conn].newcomer().map_or(0, Newcomer::serial);
         let before = live.session.presence();
         let effects = live.session.join(Member::new(conn, role, serial, self.pulse.now()), self.pulse.unix_ms());
         let after = live.session.presence();
@@ -152,14 +153,13 @@ impl<N: Net> Shard<N> {
         self.counters.joined(role);
         self.counters.presence_changed(before, after);
         let due = self.pulse.tick_after(self.settings.ping_interval);
-        self.transition(conn, Phase::Open);
-        let connection = &mut self.connections[conn];
-        (connection.session, connection.role, connection.due) = (session, role, due);
-        if let Some(early) = connection.early.take() {
-            self.log_opened(&early, key, role);
-            self.counters.auth.record(self.pulse.instant().saturating_duration_since(early.since), 1);
-            self.leave_unauthenticated(&early);
+        let left = self.transition(conn, Entry::Open(Seat { session, role }));
+        if let Some(newcomer) = left.and_then(|left| left.newcomer) {
+            self.log_opened(&newcomer, key, role);
+            self.counters.auth.record(newcomer.took(self.pulse.instant()), 1);
+            self.leave_unauthenticated(&newcomer);
         }
+        self.connections[conn].due = due;
         self.pulse.arm(conn, due);
         self.apply_all(effects);
     }
@@ -192,10 +192,9 @@ impl<N: Net> Shard<N> {
         Some(token.session)
     }
 
-    /// Takes a connection out of its session, if it is in one, and tells its peers.
-    pub(in crate::shard) fn leave_session(&mut self, conn: Conn) {
-        let connection = &mut self.connections[conn];
-        let (role, session) = (connection.role, std::mem::replace(&mut connection.session, NONE));
+    /// Takes a connection that has left its `seat` out of its session, and tells its peers.
+    pub(in crate::shard) fn leave_session(&mut self, conn: Conn, seat: Option<Seat>) {
+        let Some(Seat { session, role }) = seat else { return };
         let Some(live) = self.sessions.all.get_mut(session as usize) else { return };
         self.shared.connections.fetch_sub(1, Relaxed);
         self.counters.open[role] -= 1;
@@ -214,7 +213,7 @@ impl<N: Net> Shard<N> {
             self.sessions.empty_sessions.push_back((live.forget_at, session));
         }
         self.apply_all(effects);
-        self.relieve_peers(session, role);
+        self.relieve_peers(Seat { session, role });
     }
 
     pub(in crate::shard) fn handle_notice(&mut self, notice: Notice) {

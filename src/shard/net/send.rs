@@ -1,9 +1,8 @@
 //! The way out: outboxes are filled during a turn and flushed at its end.
 
-use super::connection::{NONE, Pauses, Phase};
+use super::connection::{NONE, Pauses, Phase, Seat};
 use super::outbox::{Outbox, Pushed};
 use crate::proto::frame::Opcode;
-use crate::proto::token::Role;
 use crate::ring::chunk::{Chunk, Outgoing, OwnedBuf};
 use crate::ring::{Conn, Net};
 use crate::shard::Shard;
@@ -234,12 +233,13 @@ impl<N: Net> Shard<N> {
         if connection.pauses.remove(Pauses::OWN) {
             self.readable.push(conn);
         }
-        let (session, role) = (connection.session, connection.role);
-        self.relieve_peers(session, role);
+        if let Some(seat) = connection.seat() {
+            self.relieve_peers(seat);
+        }
     }
 
-    /// An outbox of `role` in a session has room again, or is gone: the peers, who filled it, may be read again.
-    pub(in crate::shard) fn relieve_peers(&mut self, session: u32, role: Role) {
+    /// The outbox of who has this seat has room again, or is gone: the peers, who filled it, may be read again.
+    pub(in crate::shard) fn relieve_peers(&mut self, Seat { session, role }: Seat) {
         let Some(live) = self.sessions.session(session) else { return };
         for filler in live.session.connections(role.peer()) {
             if self.connections[filler].pauses.remove(Pauses::PEER) && !is_made(Mutation::LostRelief) {

@@ -57,7 +57,7 @@ pub(super) struct Totals {
 
 pub(super) fn sizes(shard: &Shard<Simulated>) -> Sizes {
     let all = || shard.connections.iter().map(|(_, connection)| connection);
-    let early = all().filter_map(|connection| connection.early.as_ref());
+    let newcomers = all().filter_map(|connection| connection.newcomer());
     let counters = &shard.counters;
     let (sessions, live_sessions, empty_sessions, unreported) = shard.sessions.sizes();
     let (outboxes, dirty) = shard.outboxes.sizes();
@@ -65,8 +65,8 @@ pub(super) fn sizes(shard: &Shard<Simulated>) -> Sizes {
     Sizes {
         connections: shard.connections.len(),
         turned_away: shard.accepting.turned_away,
-        unauthenticated: early.filter(|early| !early.turned_away).count(),
-        open: all().filter(|connection| connection.session != NONE).count(),
+        unauthenticated: newcomers.filter(|newcomer| !newcomer.is_turned_away()).count(),
+        open: all().filter(|connection| connection.seat().is_some()).count(),
         live_sessions,
         sessions,
         empty_sessions,
@@ -166,8 +166,10 @@ fn check_gauges(shard: &Shard<Simulated>) -> Result<(), Broken> {
             Phase::Dead => dead += 1,
             _ => {}
         }
-        open[connection.role] += u64::from(connection.session != NONE);
-        turned_away += u64::from(connection.early.as_ref().is_some_and(|early| early.turned_away));
+        if let Some(seat) = connection.seat() {
+            open[seat.role] += 1;
+        }
+        turned_away += u64::from(connection.newcomer().is_some_and(|newcomer| newcomer.is_turned_away()));
     }
     let counters = &shard.counters;
     let (paired, waiting) = shard.sessions.pairs();
