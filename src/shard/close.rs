@@ -174,7 +174,7 @@ impl<N: Net> Shard<N> {
     /// Ends a connection with a close frame behind what is queued. Its session is left now; what still comes is read
     /// and thrown away for a while, so that a reset does not overtake the close frame.
     pub(super) fn close(&mut self, conn: Conn, reason: CloseReason) {
-        let connection = &self.connections[conn];
+        let connection = &self.net[conn];
         if matches!(connection.phase(), Phase::Closing | Phase::Dead) {
             return;
         }
@@ -190,7 +190,7 @@ impl<N: Net> Shard<N> {
                 CloseReason::Client(Some(code)) => code.to_be_bytes().to_vec(),
                 _ => frame::close_payload(code, reason.text()),
             };
-            self.push_own(conn, frame_of(Opcode::Close, &payload));
+            self.net.push_own(conn, frame_of(Opcode::Close, &payload));
         }
         self.begin_closing(conn, reason);
     }
@@ -204,15 +204,13 @@ impl<N: Net> Shard<N> {
         // What a flood leaves behind does not stay for long.
         let linger = if self.counters.closing < LINGERING_MAX { LINGER } else { TICK };
         let due = self.pulse.tick_after(linger);
-        let connection = &mut self.connections[conn];
+        let connection = &mut self.net[conn];
         connection.due = due;
-        connection.pauses = Default::default();
-        connection.inbox = None;
         if let Some(newcomer) = connection.newcomer_mut() {
             newcomer.await_client(self.pulse.tick());
         }
         self.pulse.arm(conn, due);
-        self.finish_outbox(conn);
+        self.net.finish(conn);
         // A connection that was paused is received from by nobody.
         self.arm(conn);
     }
@@ -228,29 +226,26 @@ impl<N: Net> Shard<N> {
         }
         self.leave_session(conn, left.seat);
         self.pulse.disarm(conn);
-        let connection = &mut self.connections[conn];
-        connection.inbox = None;
-        self.tls.remove(&mut connection.tls);
         if let Some(newcomer) = &left.newcomer {
             self.leave_unauthenticated(newcomer);
         }
         if left.newcomer.is_none_or(|newcomer| !newcomer.is_turned_away()) {
             self.shared.sockets.fetch_sub(1, Relaxed);
         }
-        self.net.close(conn);
-        self.ended.push(conn);
+        self.net.end(conn);
     }
 
     /// Whether a connection is there and has not ended.
     pub(super) fn lives(&self, conn: Conn) -> bool {
-        self.connections.get(conn).is_some_and(|connection| connection.phase() != Phase::Dead)
+        self.net.get(conn).is_some_and(|connection| connection.phase() != Phase::Dead)
     }
 
-    /// At the end of a turn, when nobody works on those who have ended in it.
-    pub(super) fn forget_ended(&mut self) {
-        while let Some(conn) = self.ended.pop() {
-            self.let_outbox_go(conn);
-            self.connections.remove(conn);
+    /// Ends a connection that sent no request in time. One with TLS is told so, that its client does not take it for
+    /// one that somebody has cut (RFC 8446 section 6.1).
+    pub(super) fn end_unheard(&mut self, conn: Conn) {
+        match self.net.has_tls(conn) {
+            false => self.end(conn, CloseReason::Gone),
+            true => self.begin_closing(conn, CloseReason::Gone),
         }
     }
 

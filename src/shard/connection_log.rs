@@ -56,7 +56,7 @@ impl<N: Net> Shard<N> {
         let code = reason.code();
         let live = seat.and_then(|seat| self.sessions.session(seat.session));
         let Some((live, member)) = live.and_then(|live| Some((live, live.session.member(conn)?))) else {
-            let conn = self.connections[conn].newcomer().map(Newcomer::serial);
+            let conn = self.net[conn].newcomer().map(Newcomer::serial);
             tracing::debug!(shard = self.id, conn, reason = reason.text(), code, "closed before authentication");
             return;
         };

@@ -97,7 +97,7 @@ pub struct Counters {
     pub moved: u64,
     /// Connections that should have been moved to a shard whose queue was full.
     pub not_moved: u64,
-    /// Pauses because of the peer's outbox, and because of the connection's own.
+    /// Found when published: pauses because of the peer's outbox, and because of the connection's own.
     pub high_water: [u64; 2],
     /// Messages that had to wait for memory.
     pub budget_waits: u64,
@@ -261,8 +261,9 @@ impl<N: Net> Shard<N> {
             return;
         };
         let counters = &mut self.counters;
-        counters.sockets = self.connections.len() as u64;
-        (counters.outbox_bytes, counters.outboxes_blocked) = self.outboxes.queued();
+        counters.high_water = self.net.pressed();
+        counters.sockets = self.net.len() as u64;
+        (counters.outbox_bytes, counters.outboxes_blocked) = self.net.queued();
         counters.budget_bytes = self.memory.budget().used_bytes() as u64;
         counters.budget_bytes_max = self.settings.budget_bytes as u64;
         counters.budget_waiting = self.memory.waiting() as u64;
@@ -275,9 +276,8 @@ impl<N: Net> Shard<N> {
 
     /// What was forwarded by `conn` is about to be queued toward `to`.
     pub(super) fn count_queued(&mut self, conn: Conn, to: Conn) {
-        let outbox = self.connections[to].outbox;
-        let behind = self.outboxes.get_mut(outbox).is_some_and(|outbox| outbox.sending);
-        if let Some(seat) = self.connections[conn].seat() {
+        let behind = self.net.is_sending(to);
+        if let Some(seat) = self.net[conn].seat() {
             self.counters.queued(seat.role, behind);
         }
     }

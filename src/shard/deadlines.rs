@@ -1,9 +1,10 @@
 //! What comes due: deadlines, pings, and what is done once a second.
 
 use super::Shard;
-use super::bounds::{FINE_TICK, TAKEN_BYTES_MIN, TICK, WRITE_TIMEOUTS_MAX};
+use super::bounds::{FINE_TICK, TICK};
 use super::close::CloseReason;
 use super::net::connection::{NONE, Pauses, Phase};
+use super::net::send::Writing;
 use crate::proto::frame::Opcode;
 use crate::ring::{Conn, Net};
 use crate::session::message::frame_of;
@@ -33,17 +34,13 @@ impl<N: Net> Shard<N> {
 
     fn end_throttles(&mut self) {
         while let Some(conn) = self.pulse.poll_throttled() {
-            if let Some(connection) = self.connections.get_mut(conn)
-                && connection.pauses.remove(Pauses::RATE)
-            {
-                self.readable.push(conn);
-            }
+            self.net.unpause(conn, Pauses::RATE);
         }
     }
 
     /// Sees to it that the connection is looked at no later than at tick `due`.
     pub(super) fn watch(&mut self, conn: Conn, due: u32) {
-        let connection = &self.connections[conn];
+        let connection = &self.net[conn];
         if matches!(connection.phase(), Phase::Open | Phase::Echo) && due < self.pulse.due(conn) {
             self.pulse.arm(conn, due);
         }
@@ -51,14 +48,14 @@ impl<N: Net> Shard<N> {
 
     fn meet_deadlines(&mut self) {
         for index in self.pulse.poll_due() {
-            if let Some(conn) = self.connections.at(index) {
+            if let Some(conn) = self.net.at(index) {
                 self.handle_deadline(conn);
             }
         }
     }
 
     fn handle_deadline(&mut self, conn: Conn) {
-        let phase = self.connections[conn].phase();
+        let phase = self.net[conn].phase();
         match phase {
             Phase::Open | Phase::Echo => self.look_after(conn),
             Phase::Auth | Phase::Moving if self.is_draining() => self.close(conn, CloseReason::Restart),
@@ -83,8 +80,8 @@ impl<N: Net> Shard<N> {
         let tick = self.pulse.tick();
         let idle_ticks = ticks(self.settings.idle_timeout);
         let ping_ticks = ticks(self.settings.ping_interval);
-        let connection = &mut self.connections[conn];
-        if connection.pauses.any() {
+        let connection = &mut self.net[conn];
+        if connection.is_paused() {
             // It is not being read: its silence is ours.
             connection.last_heard = tick;
         }
@@ -96,28 +93,19 @@ impl<N: Net> Shard<N> {
             }
             next = next.min(silent_at);
         }
-        if let Some(outbox) = self.outboxes.get_mut(connection.outbox)
-            && outbox.blocked
-        {
-            if outbox.write_due <= tick {
-                let unacknowledged = self.net.unacknowledged_bytes(conn).unwrap_or(usize::MAX);
-                let wanted = TAKEN_BYTES_MIN.max(outbox.most_bytes / WRITE_TIMEOUTS_MAX);
-                if unacknowledged.saturating_add(wanted) > outbox.unacknowledged_bytes {
-                    return self.end(conn, CloseReason::SlowConsumer);
-                }
-                outbox.unacknowledged_bytes = unacknowledged;
-                outbox.write_due = self.pulse.tick_after(self.settings.write_timeout);
-            }
-            next = next.min(outbox.write_due);
+        match self.net.check_writing(conn, &self.pulse, self.settings.write_timeout) {
+            Writing::Flows => {}
+            Writing::Until(due) => next = next.min(due),
+            Writing::Stuck => return self.end(conn, CloseReason::SlowConsumer),
         }
-        if let Some(pending) = connection.inbox.as_ref().and_then(|inbox| inbox.pending.as_ref()) {
+        if let Some(pending) = self.net[conn].inbox.as_ref().and_then(|inbox| inbox.pending.as_ref()) {
             if pending.due <= tick {
                 self.refuse_pending(conn);
             } else {
                 next = next.min(pending.due);
             }
         }
-        let Some(connection) = self.connections.get_mut(conn) else { return };
+        let Some(connection) = self.net.get_mut(conn) else { return };
         if let Some(partial) = connection.inbox.as_ref().and_then(|inbox| inbox.partial.as_ref()) {
             if partial.due <= tick {
                 return self.close(conn, CloseReason::MessageTimeout);
@@ -131,10 +119,10 @@ impl<N: Net> Shard<N> {
             }
             next = next.min(connection.due);
             if is_due {
-                self.push_control(conn, &frame_of(Opcode::Ping, b""));
+                self.net.push_control(conn, &frame_of(Opcode::Ping, b""));
             }
         } else {
-            self.connections[conn].due = next;
+            self.net[conn].due = next;
         }
         if next != NONE {
             self.pulse.arm(conn, next);

@@ -33,7 +33,7 @@ impl<N: Net> Shard<N> {
         let now = self.pulse.now();
         self.stop_listening();
         self.report_usage();
-        let all = self.connections.iter().map(|(conn, connection)| {
+        let all = self.net.iter().map(|(conn, connection)| {
             // Both ends of a session go together: neither has to learn that the other one has left.
             let drawn = connection.seat().map_or(conn.index() as u32, |seat| !seat.session);
             let moment = now + moment(plan.seed, drawn, plan.window);
@@ -57,7 +57,7 @@ impl<N: Net> Shard<N> {
     }
 
     fn send_away(&mut self, conn: Conn) {
-        let Some(connection) = self.connections.get_mut(conn) else { return };
+        let Some(connection) = self.net.get_mut(conn) else { return };
         match connection.phase() {
             Phase::Http => self.end_unheard(conn),
             // Its answer comes, and is the last one.
@@ -80,8 +80,7 @@ impl<N: Net> Shard<N> {
 
     /// Whether a connection whose close frame still waits behind what is queued stays: until the drain's deadline.
     pub(super) fn keeps_until_sent(&mut self, conn: Conn) -> bool {
-        let outbox = self.connections[conn].outbox;
-        let waits = self.is_draining() && self.outboxes.get_mut(outbox).is_some_and(|outbox| !outbox.is_empty());
+        let waits = self.is_draining() && self.net.has_queued(conn);
         if waits {
             let due = self.pulse.tick_after(LINGER);
             self.pulse.arm(conn, due);
@@ -96,7 +95,7 @@ impl<N: Net> Shard<N> {
     /// All have gone, on the other shards too, for they may still send connections here; or the time is up.
     pub(super) fn has_ended(&self) -> bool {
         self.drain.as_ref().is_some_and(|drain| {
-            let all_gone = self.connections.is_empty() && self.shared.sockets.load(Relaxed) == 0;
+            let all_gone = self.net.len() == 0 && self.shared.sockets.load(Relaxed) == 0;
             all_gone || self.pulse.now() >= drain.ends_at
         })
     }

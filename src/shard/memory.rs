@@ -117,14 +117,14 @@ impl<N: Net> Shard<N> {
 
     /// Whether what waits is backed.
     fn is_pending_backed(&self, conn: Conn) -> bool {
-        let Some(inbox) = &self.connections[conn].inbox else { return false };
+        let Some(inbox) = &self.net[conn].inbox else { return false };
         let Some(pending) = &inbox.pending else { return false };
         self.is_backed(conn, pending.header.payload_bytes, inbox.waiting_bytes())
     }
 
     /// A data frame has to wait for memory.
     pub(super) fn wait_for_memory(&mut self, conn: Conn, header: Header) {
-        self.connections[conn].pauses.insert(Pauses::BUDGET);
+        self.net.pause(conn, Pauses::BUDGET);
         let (since, due) = (self.pulse.tick(), self.pulse.tick_after(MEMORY_WAIT));
         let inbox = self.inbox(conn);
         // Who was let try again and has to go on waiting keeps its place and its time.
@@ -138,12 +138,12 @@ impl<N: Net> Shard<N> {
 
     /// Whether a connection's peer has a share of the memory already, so that their token goes behind those that have none.
     fn peer_holds_memory(&self, conn: Conn) -> bool {
-        let Some(seat) = self.connections[conn].seat() else { return false };
+        let Some(seat) = self.net[conn].seat() else { return false };
         let Some(live) = self.sessions.session(seat.session) else { return false };
-        live.session.connections(seat.role.peer()).filter_map(|peer| self.connections.get(peer)).any(|peer| {
+        live.session.connections(seat.role.peer()).filter_map(|peer| self.net.get(peer)).any(|peer| {
             let partial = peer.inbox.as_ref().and_then(|inbox| inbox.partial.as_ref());
             partial.is_some_and(Partial::holds_memory)
-                || self.outboxes.get(peer.outbox).is_some_and(|outbox| outbox.holds_memory())
+                || self.net.outbox(peer).is_some_and(|outbox| outbox.holds_memory())
         })
     }
 
@@ -162,16 +162,15 @@ impl<N: Net> Shard<N> {
         self.resume_all();
         let mut kept = VecDeque::new();
         while let Some(conn) = self.memory.waiters.pop_front() {
-            let Some(connection) = self.connections.get_mut(conn) else { continue };
+            let Some(connection) = self.net.get_mut(conn) else { continue };
             let Some(pending) = connection.inbox.as_ref().and_then(|inbox| inbox.pending.as_ref()) else { continue };
             let since = pending.since;
-            if connection.pauses.any_but(Pauses::BUDGET) || !self.is_pending_backed(conn) {
+            if connection.is_paused_but_for(Pauses::BUDGET) || !self.is_pending_backed(conn) {
                 kept.push_back(conn);
                 continue;
             }
             self.memory.first_in_line = Some(conn);
-            self.connections[conn].pauses.remove(Pauses::BUDGET);
-            self.readable.push(conn);
+            self.net.unpause(conn, Pauses::BUDGET);
             self.resume_all();
             self.memory.first_in_line = None;
             if self.is_pending(conn) {
@@ -185,7 +184,7 @@ impl<N: Net> Shard<N> {
     }
 
     fn is_pending(&self, conn: Conn) -> bool {
-        let inbox = self.connections.get(conn).and_then(|connection| connection.inbox.as_ref());
+        let inbox = self.net.get(conn).and_then(|connection| connection.inbox.as_ref());
         inbox.is_some_and(|inbox| inbox.pending.is_some())
     }
 
@@ -193,11 +192,7 @@ impl<N: Net> Shard<N> {
     pub(super) fn refuse_pending(&mut self, conn: Conn) {
         let Some(pending) = self.inbox(conn).pending.take() else { return };
         self.begin_skipped(conn, pending.header, Skipped::NoMemory);
-        if let Some(connection) = self.connections.get_mut(conn)
-            && connection.pauses.remove(Pauses::BUDGET)
-        {
-            self.readable.push(conn);
-        }
+        self.net.unpause(conn, Pauses::BUDGET);
     }
 
     /// Somebody has waited since tick `since`: those who hold memory and get nowhere lose it.
@@ -208,7 +203,7 @@ impl<N: Net> Shard<N> {
             return;
         }
         let (mut stuck, mut slowest) = (Vec::new(), None);
-        for (conn, connection) in self.connections.iter() {
+        for (conn, connection) in self.net.iter() {
             let Some(speed) = self.speed(connection) else { continue };
             if speed < HOLDING_SPEED_MIN {
                 stuck.push(conn);
@@ -231,7 +226,7 @@ impl<N: Net> Shard<N> {
         let sending = connection.inbox.as_ref().and_then(|inbox| inbox.partial.as_ref()).and_then(|partial| {
             partial.holds_memory().then(|| speed_of(partial.come_bytes(), tick.saturating_sub(partial.since))).flatten()
         });
-        let receiving = self.outboxes.get(connection.outbox).filter(|outbox| outbox.holds_memory());
+        let receiving = self.net.outbox(connection).filter(|outbox| outbox.holds_memory());
         let receiving =
             receiving.and_then(|outbox| speed_of(outbox.taken_bytes, tick.saturating_sub(outbox.blocked_since)));
         [sending, receiving].into_iter().flatten().min()
@@ -239,8 +234,8 @@ impl<N: Net> Shard<N> {
 
     /// Ends a connection so that others have the memory that it holds.
     fn lose_memory(&mut self, conn: Conn) {
-        let Some(connection) = self.connections.get(conn) else { return };
-        let is_receiving = self.outboxes.get(connection.outbox).is_some_and(|outbox| outbox.holds_memory());
+        let Some(connection) = self.net.get(conn) else { return };
+        let is_receiving = self.net.outbox(connection).is_some_and(|outbox| outbox.holds_memory());
         if is_receiving {
             self.end(conn, CloseReason::SlowConsumer);
         } else {

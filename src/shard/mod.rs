@@ -27,6 +27,7 @@ pub mod counters;
 mod deadlines;
 pub mod door;
 mod drain;
+mod events;
 mod forward;
 mod memory;
 mod mutation;
@@ -42,14 +43,13 @@ use self::command::{Command, Queues};
 use self::connection_log::ConnectionLog;
 use self::counters::Counters;
 use self::door::accept::Accepting;
+use self::door::handshake::Handshakes;
 use self::door::newcomers::Newcomers;
 use self::drain::Drain;
 use self::forward::sessions::Sessions;
 use self::forward::turns::Turns;
 use self::memory::Memory;
-use self::net::connections::Connections;
-use self::net::send::Outboxes;
-use self::net::tls::TlsTable;
+use self::net::Transport;
 use self::pulse::Pulse;
 use self::shared::Shared;
 use crate::control::message::Request;
@@ -58,7 +58,7 @@ use crate::ring::{Completion, Conn, Net};
 use crate::session::message::{Ids, RelayMessage};
 use crate::session::policy::Policy;
 use crossbeam_channel::{Receiver, Sender};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -98,7 +98,7 @@ pub struct Links<N: Net> {
 /// A pinned thread's connections and sessions.
 pub struct Shard<N: Net> {
     id: u16,
-    net: N,
+    net: Transport<N>,
     settings: Settings,
     commands: Receiver<Command<N::Socket>>,
     queues: Queues<N::Socket>,
@@ -106,26 +106,16 @@ pub struct Shard<N: Net> {
     shared: Arc<Shared>,
     pulse: Pulse,
     accepting: Accepting<N::Socket>,
-    connections: Connections,
-    /// Those that have ended in this turn.
-    ended: Vec<Conn>,
-    outboxes: Outboxes,
-    tls: TlsTable,
     sessions: Sessions,
     ids: Ids,
     /// The policy of tokens without limits of their own.
     policy: Rc<Policy>,
     newcomers: Newcomers,
+    handshakes: Handshakes,
     /// Connections that wait for an answer of control, by serial number.
     pending_calls: HashMap<u64, Conn>,
     /// The serial number of the connection that came last.
     serial: u64,
-    /// Connections whose reading may go on, to be looked at before the turn ends.
-    readable: Vec<Conn>,
-    /// Connections that a turn brought a part of something of, and whose receive goes on.
-    partial_reads: Vec<Conn>,
-    /// Connections that wait to receive straight into an allocation.
-    direct_reads: VecDeque<Conn>,
     memory: Memory,
     turns: Turns,
     counters: Counters,
@@ -144,25 +134,19 @@ impl<N: Net> Shard<N> {
         Self {
             id,
             pulse: Pulse::start(net.now(), net.unix_now()),
-            net,
+            net: Transport::new(net),
             commands,
             queues,
             control,
             shared,
             accepting: Accepting::default(),
-            connections: Connections::default(),
-            ended: Vec::new(),
-            outboxes: Outboxes::default(),
-            tls: TlsTable::default(),
             sessions: Sessions::default(),
             ids: Ids::new(random),
             policy: Rc::new(Policy::new(settings.limits)),
             newcomers: Newcomers::default(),
+            handshakes: Handshakes::default(),
             pending_calls: HashMap::new(),
             serial: 0,
-            readable: Vec::new(),
-            partial_reads: Vec::new(),
-            direct_reads: VecDeque::new(),
             memory: Memory::new(settings.budget_bytes),
             turns: Turns::default(),
             counters: Counters::default(),
@@ -206,9 +190,8 @@ impl<N: Net> Shard<N> {
     /// The ring has become unusable.
     pub fn turn(&mut self, completions: &mut Vec<Completion<N::Socket>>) -> io::Result<()> {
         // Nothing else is to be done here, and whatever comes next comes through the ring: it may sleep.
-        let quiet = self.turns.is_quiet() && self.tls.is_quiet() && self.accepting.is_quiet();
-        let wait = quiet && self.direct_reads.is_empty() && self.commands.is_empty();
-        self.net.turn(completions, wait)?;
+        let quiet = self.turns.is_quiet() && self.handshakes.is_quiet() && self.accepting.is_quiet();
+        self.net.turn(completions, quiet && self.commands.is_empty())?;
         let before = self.pulse.now();
         self.pulse.update(self.net.now());
         self.counters.end_turn(self.pulse.now() - before);
@@ -225,21 +208,9 @@ impl<N: Net> Shard<N> {
         self.step_handshakes(forwarded);
         self.take_arrivals();
         self.flush();
-        self.start_direct_reads();
-        self.forget_ended();
+        self.net.start_direct_reads();
+        self.net.forget_ended();
         Ok(())
-    }
-
-    fn handle_completion(&mut self, completion: Completion<N::Socket>) {
-        match completion {
-            Completion::Received { conn, data, more } if self.lives(conn) => self.handle_received(conn, data, more),
-            Completion::Sent { conn, outgoing, count } if self.lives(conn) => self.handle_sent(conn, outgoing, count),
-            Completion::Filled { conn, buf, count } if self.lives(conn) => self.handle_filled(conn, buf, count),
-            // It has ended in this turn.
-            Completion::Received { .. } | Completion::Sent { .. } | Completion::Filled { .. } => {}
-            Completion::Accepted { listener, socket, more } => self.handle_accepted(listener, socket, more),
-            Completion::Tick => self.handle_tick(),
-        }
     }
 
     /// Takes a turn's share of what it has been told to do.
@@ -264,6 +235,6 @@ impl<N: Net> Shard<N> {
     /// A message of the relay's own, queued toward a connection.
     fn tell(&mut self, conn: Conn, message: RelayMessage<'_>) {
         let frame = message.to_frame(&mut self.ids, self.pulse.unix_ms());
-        self.push_own(conn, frame);
+        self.net.push_own(conn, frame);
     }
 }

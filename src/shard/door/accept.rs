@@ -8,8 +8,8 @@ use crate::shard::bounds::{
 };
 use crate::shard::close::CloseReason;
 use crate::shard::command::Listener;
-use crate::shard::net::connection::{Connection, Entry};
-use crate::shard::net::listening::{Listening, Purpose};
+use crate::shard::net::connection::Entry;
+use crate::shard::net::{Purpose, Transport};
 use crate::shard::shared::try_count;
 use rustix::io::Errno;
 use std::collections::VecDeque;
@@ -23,7 +23,6 @@ const TURNED_AWAY: &str = "turned_away";
 
 /// The listeners, and who was let in only to be turned away.
 pub(in crate::shard) struct Accepting<S> {
-    listening: Listening,
     /// Listeners that accept no more by themselves and are to be armed again at the next tick.
     stalled: Vec<u32>,
     /// Sockets that wait to be looked at, with their listeners.
@@ -38,14 +37,7 @@ pub(in crate::shard) struct Accepting<S> {
 
 impl<S> Default for Accepting<S> {
     fn default() -> Self {
-        Self {
-            listening: Listening::default(),
-            stalled: Vec::new(),
-            arrived: VecDeque::new(),
-            held: Vec::new(),
-            recent: 0,
-            turned_away: 0,
-        }
+        Self { stalled: Vec::new(), arrived: VecDeque::new(), held: Vec::new(), recent: 0, turned_away: 0 }
     }
 }
 
@@ -65,13 +57,13 @@ impl<S> Accepting<S> {
 
 impl<N: Net> Shard<N> {
     pub(in crate::shard) fn listen(&mut self, listeners: Vec<Listener<N::Socket>>) {
-        self.accepting.listening.add(&mut self.net, listeners);
+        self.net.listen(listeners);
     }
 
     /// Accepts no more, and gives the port back, unless it is the service manager's.
     pub(in crate::shard) fn stop_listening(&mut self) {
         self.let_in(usize::MAX);
-        self.accepting.listening.stop(&mut self.net);
+        self.net.stop_listening();
         self.accepting.stalled.clear();
         self.accepting.held.clear();
     }
@@ -80,10 +72,10 @@ impl<N: Net> Shard<N> {
     pub(in crate::shard) fn resume_listening(&mut self) {
         // The crowd is over.
         if std::mem::take(&mut self.accepting.recent) < CROWD {
-            self.accepting.listening.set_one_by_one(&mut self.net, false);
+            self.net.set_one_by_one(false);
         }
         for index in std::mem::take(&mut self.accepting.stalled) {
-            self.accepting.listening.arm(&mut self.net, index);
+            self.net.accept(index);
         }
     }
 
@@ -102,7 +94,7 @@ impl<N: Net> Shard<N> {
                 }
                 let crowd = if self.turns.is_calm(self.pulse.now()) { CALM_CROWD } else { CROWD };
                 if self.accepting.arrived.len() >= crowd {
-                    self.accepting.listening.set_one_by_one(&mut self.net, true);
+                    self.net.set_one_by_one(true);
                 }
             }
             Err(error) => {
@@ -127,7 +119,7 @@ impl<N: Net> Shard<N> {
         self.let_in(if self.turns.is_calm(self.pulse.now()) { ARRIVALS_A_CALM_TURN } else { ARRIVALS_A_TURN });
         if self.accepting.arrived.len() < ARRIVALS_A_TURN {
             for index in std::mem::take(&mut self.accepting.held) {
-                self.accepting.listening.arm(&mut self.net, index);
+                self.net.accept(index);
             }
         }
     }
@@ -140,9 +132,9 @@ impl<N: Net> Shard<N> {
     }
 
     fn take_connection(&mut self, listener: u32, socket: N::Socket) {
-        let Some(Purpose { echo, tls, .. }) = self.accepting.listening.purpose(listener) else { return };
+        let Some(Purpose { echo, tls, .. }) = self.net.purpose(listener) else { return };
         // Fails when the client has gone already.
-        let Ok(address) = N::peer_address(&socket) else { return };
+        let Ok(address) = Transport::<N>::peer_address(&socket) else { return };
         let address = address.ip().to_canonical();
         self.counters.accepted += 1;
         let rules = self.shared.rules.load();
@@ -192,7 +184,7 @@ impl<N: Net> Shard<N> {
     /// no TLS to be had.
     #[must_use]
     pub(in crate::shard) fn begin(&mut self, conn: Conn) -> bool {
-        match self.connections[conn].newcomer().is_some_and(|newcomer| newcomer.tls) {
+        match self.net[conn].newcomer().is_some_and(|newcomer| newcomer.tls) {
             true => self.begin_handshake(conn),
             false => self.transition(conn, Entry::Http(Step::Reading)).is_some(),
         }
@@ -207,11 +199,12 @@ impl<N: Net> Shard<N> {
     /// A new entry of the table, with its deadline set.
     pub(super) fn insert_connection(&mut self, socket: N::Socket, newcomer: Box<Newcomer>) -> Conn {
         let (tick, due) = (self.pulse.tick(), self.pulse.tick_after(self.settings.auth_timeout));
-        let conn = self.net.open(socket);
-        if !newcomer.is_turned_away() {
-            self.newcomers.insert(conn, &newcomer);
+        let (serial, counted) = (newcomer.serial, newcomer.counted());
+        let is_turned_away = newcomer.is_turned_away();
+        let conn = self.net.open(socket, tick, due, newcomer);
+        if !is_turned_away {
+            self.newcomers.insert(conn, serial, counted);
         }
-        self.connections.insert(conn, Connection::new(tick, due, newcomer));
         self.pulse.arm(conn, due);
         self.note_late_comer(conn);
         conn

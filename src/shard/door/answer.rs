@@ -16,7 +16,7 @@ use std::time::Duration;
 impl<N: Net> Shard<N> {
     /// Queues a response; the connection goes on if the client wants it to, when all of it has left.
     pub(in crate::shard) fn respond(&mut self, conn: Conn, reply: impl Into<Reply>) {
-        let Some(http) = self.connections[conn].newcomer_mut().and_then(Newcomer::http_mut) else { return };
+        let Some(http) = self.net[conn].newcomer_mut().and_then(Newcomer::http_mut) else { return };
         http.answered = true;
         let keep_alive = http.keep_alive;
         let Reply { head, body } = reply.into();
@@ -44,13 +44,13 @@ impl<N: Net> Shard<N> {
         }
         self.transition(conn, Entry::Http(Step::Held(reply)));
         let due = self.pulse.tick_after(delay);
-        self.connections[conn].due = due;
+        self.net[conn].due = due;
         self.pulse.arm(conn, due);
     }
 
     /// Sends the response that [`Shard::hold_answer`] held back.
     pub(in crate::shard) fn release_answer(&mut self, conn: Conn) {
-        let Some(http) = self.connections[conn].newcomer_mut().and_then(Newcomer::http_mut) else { return };
+        let Some(http) = self.net[conn].newcomer_mut().and_then(Newcomer::http_mut) else { return };
         let reply = http.take_held();
         self.respond(conn, reply);
         self.arm(conn);
@@ -58,13 +58,13 @@ impl<N: Net> Shard<N> {
 
     /// What was queued of an answer has left: the next piece follows, or the next request.
     pub(in crate::shard) fn go_on_answering(&mut self, conn: Conn) {
-        let Some(http) = self.connections[conn].newcomer_mut().and_then(Newcomer::http_mut) else { return };
+        let Some(http) = self.net[conn].newcomer_mut().and_then(Newcomer::http_mut) else { return };
         let (keep_alive, unqueued) = (http.keep_alive, http.unqueued());
         if !unqueued.is_empty() {
             let (piece, rest) = unqueued.split_at(unqueued.len().min(ANSWER_PIECE_BYTES));
             http.set_unqueued(rest);
             let is_last = rest.is_empty() && !keep_alive;
-            self.push_control(conn, piece);
+            self.net.push_control(conn, piece);
             return match is_last {
                 true => self.begin_closing(conn, CloseReason::Http),
                 false => self.await_client(conn),
@@ -75,7 +75,7 @@ impl<N: Net> Shard<N> {
         }
         self.transition(conn, Entry::Http(Step::Reading));
         self.await_client(conn);
-        let peer = self.connections[conn].newcomer().map(|newcomer| newcomer.peer);
+        let peer = self.net[conn].newcomer().map(|newcomer| newcomer.peer);
         if peer.is_some_and(|peer| self.shared.rules.load().gate.trusts(peer)) {
             self.uncount_client(conn);
         }
@@ -86,7 +86,7 @@ impl<N: Net> Shard<N> {
     /// From now on it is the client that is waited for.
     fn await_client(&mut self, conn: Conn) {
         let due = self.pulse.tick_after(self.settings.auth_timeout);
-        let connection = &mut self.connections[conn];
+        let connection = &mut self.net[conn];
         connection.due = due;
         if let Some(newcomer) = connection.newcomer_mut() {
             newcomer.await_client(self.pulse.tick());
@@ -98,15 +98,15 @@ impl<N: Net> Shard<N> {
     /// its request for an upgrade must not read the pong before the response.
     pub(in crate::shard) fn push_response(&mut self, conn: Conn, mut response: Vec<u8>) {
         self.counters.responded(&response);
-        if self.connections[conn].newcomer().is_some_and(|newcomer| newcomer.tls) {
+        if self.net[conn].newcomer().is_some_and(|newcomer| newcomer.tls) {
             self.shared.rules.load().gate.add_transport_security(&mut response);
         }
-        self.push_control(conn, &response);
+        self.net.push_control(conn, &response);
     }
 
     /// Answers a request that showed a key, but not the admin key: who goes on trying waits longer and longer.
     pub(in crate::shard) fn refuse_key(&mut self, conn: Conn, reply: Reply) {
-        let Some(newcomer) = self.connections[conn].newcomer() else { return };
+        let Some(newcomer) = self.net[conn].newcomer() else { return };
         let address = newcomer.address;
         self.counters.keys_refused[KeyRefused::Wrong as usize] += 1;
         self.log_wrong_key(address);
@@ -118,7 +118,7 @@ impl<N: Net> Shard<N> {
     pub(in crate::shard) fn refuse_keys(&mut self, conn: Conn, address: IpAddr, wait: Duration) {
         self.counters.keys_refused[KeyRefused::NotLookedAt as usize] += 1;
         self.log_wrong_key(address);
-        let keep_alive = self.connections[conn].newcomer().and_then(Newcomer::http).is_some_and(|http| http.keep_alive);
+        let keep_alive = self.net[conn].newcomer().and_then(Newcomer::http).is_some_and(|http| http.keep_alive);
         let (held, seconds) = Guesses::told_after(wait);
         self.hold_answer(conn, http::too_many_keys(seconds, keep_alive).into(), held);
     }

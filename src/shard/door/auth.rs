@@ -56,7 +56,7 @@ impl<N: Net> Shard<N> {
                 // Control posts a new token here before it answers who asked for it, so it may be in the queue. What
                 // comes through the queue itself, as hand-overs do, comes behind it anyway.
                 self.run_commands();
-                if self.connections[conn].phase() != Phase::Auth {
+                if self.net[conn].phase() != Phase::Auth {
                     // A command said that all connections are to end.
                     return;
                 }
@@ -69,7 +69,7 @@ impl<N: Net> Shard<N> {
 
     /// Answers a first message that does not admit; addresses that fail often wait for it.
     pub(in crate::shard) fn refuse_auth(&mut self, conn: Conn, message: &'static str) {
-        let Some(newcomer) = self.connections[conn].newcomer() else { return };
+        let Some(newcomer) = self.net[conn].newcomer() else { return };
         let (serial, address) = (newcomer.serial, newcomer.address);
         let delay = self.shared.addresses.delay_after_failure(address, self.pulse.unix_ms() / 1000);
         self.log_refused(serial, address, message);
@@ -87,13 +87,13 @@ impl<N: Net> Shard<N> {
     fn slow_refusal(&mut self, conn: Conn, message: Option<&'static str>, delay: Duration) {
         self.transition(conn, Entry::Stage(Stage::Slowed(message)));
         let due = self.pulse.tick_after(delay);
-        self.connections[conn].due = due;
+        self.net[conn].due = due;
         self.pulse.arm(conn, due);
     }
 
     /// Sends the refusal that [`Shard::refuse_auth`] or [`Shard::put_off`] began.
     pub(in crate::shard) fn finish_refusal(&mut self, conn: Conn) {
-        match self.connections[conn].newcomer().and_then(|newcomer| newcomer.refusal()) {
+        match self.net[conn].newcomer().and_then(|newcomer| newcomer.refusal()) {
             Some(message) => self.fail_auth(conn, message),
             None => self.close(conn, CloseReason::Busy),
         }

@@ -7,7 +7,8 @@ use crate::ring::{Conn, Net};
 use crate::shard::Shard;
 use crate::shard::close::CloseReason;
 use crate::shard::command::Command;
-use crate::shard::net::connection::{NONE, Phase, Receiving};
+use crate::shard::net::Taken;
+use crate::shard::net::connection::Phase;
 use crate::tls::Tls;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -51,15 +52,12 @@ impl Destination {
 impl<N: Net> Shard<N> {
     /// Moves a connection in [`Phase::Moving`], once nothing of it is under way here.
     pub(in crate::shard) fn try_move(&mut self, conn: Conn) {
-        let connection = &self.connections[conn];
-        if connection.phase() != Phase::Moving || connection.outbox != NONE || connection.receiving != Receiving::Idle {
+        if self.net[conn].phase() != Phase::Moving {
             return;
         }
-        let Some(socket) = self.net.take(conn) else { return };
+        let Some(Taken { socket, tls, newcomer }) = self.net.take(conn) else { return };
         self.pulse.disarm(conn);
-        let Some(mut connection) = self.connections.remove(conn) else { return };
-        let tls = self.tls.remove(&mut connection.tls);
-        let Some(newcomer) = connection.into_newcomer() else { return };
+        let Some(newcomer) = newcomer else { return };
         self.newcomers.remove(&newcomer);
         let (address, counted, since) = (newcomer.address, newcomer.counted(), newcomer.since);
         let Some(destination) = newcomer.into_destination() else { return };
@@ -100,7 +98,7 @@ impl<N: Net> Shard<N> {
 
     fn keep_tls(&mut self, conn: Conn, tls: Option<Tls>) {
         if let Some(tls) = tls {
-            self.connections[conn].tls = self.tls.insert(tls);
+            self.net.set_tls(conn, tls);
         }
     }
 }

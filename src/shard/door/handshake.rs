@@ -11,6 +11,38 @@ use crate::shard::net::connection::{Entry, Phase};
 use crate::tls::Tls;
 use crate::tls::handshake::{Done, Failure, Handshake, Progress};
 use crate::tls::outcome::Outcome;
+use std::collections::VecDeque;
+
+/// The handshakes that have something to do.
+#[derive(Default)]
+pub(in crate::shard) struct Handshakes {
+    /// Connections with a step to do: those that have begun before those that have not. Some may have ended.
+    waiting: VecDeque<Conn>,
+    /// Turns in which messages were forwarded since the last step.
+    busy_turns: u32,
+}
+
+impl Handshakes {
+    /// Whether none waits for its turn.
+    #[must_use]
+    pub(in crate::shard) fn is_quiet(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// How many wait.
+    #[cfg(test)]
+    pub(in crate::shard) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    fn queue(&mut self, conn: Conn, has_begun: bool) {
+        // The costly part comes first in a handshake, so that who has it behind him does not wait long.
+        match has_begun {
+            true => self.waiting.push_front(conn),
+            false => self.waiting.push_back(conn),
+        }
+    }
+}
 
 impl<N: Net> Shard<N> {
     /// Begins TLS on a connection that has just come; `false`: it cannot.
@@ -18,20 +50,18 @@ impl<N: Net> Shard<N> {
     pub(in crate::shard) fn begin_handshake(&mut self, conn: Conn) -> bool {
         let Some(config) = self.shared.tls.clone() else { return false };
         let Ok(handshake) = Handshake::new(config) else { return false };
-        let connection = &mut self.connections[conn];
-        connection.tls = self.tls.insert(Tls::Handshake(Box::new(handshake)));
+        self.net.set_tls(conn, Tls::Handshake(Box::new(handshake)));
         self.transition(conn, Entry::Stage(Stage::Handshake)).is_some()
     }
 
     pub(in crate::shard) fn handle_handshake_bytes(&mut self, conn: Conn, bytes: &[u8]) {
-        let connection = &mut self.connections[conn];
-        connection.last_heard = self.pulse.tick();
-        let Some(handshake) = self.tls.handshake(connection.tls) else { return };
+        self.net[conn].last_heard = self.pulse.tick();
+        let Some(handshake) = self.net.handshake(conn) else { return };
         match handshake.take(bytes) {
             Err(failure) => self.fail_handshake(conn, &failure, Vec::new()),
             Ok(()) if handshake.is_ready() => {
                 let has_begun = handshake.has_begun();
-                self.tls.queue(conn, has_begun);
+                self.handshakes.queue(conn, has_begun);
             }
             Ok(()) => {}
         }
@@ -41,7 +71,7 @@ impl<N: Net> Shard<N> {
     /// put off often enough: what established connections send waits for those few steps at the most, or where none of them has
     /// sent anything lately, for the steps of a calm turn.
     pub(in crate::shard) fn step_handshakes(&mut self, forwarded: bool) {
-        if self.tls.waiting.is_empty() {
+        if self.handshakes.is_quiet() {
             return;
         }
         let mut steps = match self.turns.is_calm(self.pulse.now()) {
@@ -49,18 +79,17 @@ impl<N: Net> Shard<N> {
             false => HANDSHAKE_STEPS_A_TURN,
         };
         if forwarded {
-            if self.tls.busy_turns < BUSY_TURNS_A_HANDSHAKE {
-                self.tls.busy_turns += 1;
+            if self.handshakes.busy_turns < BUSY_TURNS_A_HANDSHAKE {
+                self.handshakes.busy_turns += 1;
                 return;
             }
             steps = 1;
         }
-        self.tls.busy_turns = 0;
+        self.handshakes.busy_turns = 0;
         while steps > 0
-            && let Some(conn) = self.tls.waiting.pop_front()
+            && let Some(conn) = self.handshakes.waiting.pop_front()
         {
-            let Some(connection) = self.connections.get(conn) else { continue };
-            if connection.phase() == Phase::Handshake && self.tls.is_ready(connection.tls) {
+            if self.net.is_handshake_ready(conn) && self.net[conn].phase() == Phase::Handshake {
                 self.step_handshake(conn);
                 self.arm(conn);
                 steps -= 1;
@@ -69,8 +98,7 @@ impl<N: Net> Shard<N> {
     }
 
     fn step_handshake(&mut self, conn: Conn) {
-        let index = self.connections[conn].tls;
-        let Some(handshake) = self.tls.handshake(index) else { return };
+        let Some(handshake) = self.net.handshake(conn) else { return };
         let mut out = Vec::new();
         let progress = handshake.step(&mut out);
         if let Progress::Failed(failure) = progress {
@@ -79,20 +107,19 @@ impl<N: Net> Shard<N> {
         if progress == Progress::Done {
             return self.finish_handshake(conn, out);
         }
-        if let Some(newcomer) = self.connections[conn].newcomer_mut() {
+        if let Some(newcomer) = self.net[conn].newcomer_mut() {
             newcomer.await_client(self.pulse.tick());
         }
         if !out.is_empty() {
-            self.push_sealed(conn, out);
+            self.net.push_sealed(conn, out);
         }
         if progress == Progress::More {
-            self.tls.queue(conn, true);
+            self.handshakes.queue(conn, true);
         }
     }
 
     fn finish_handshake(&mut self, conn: Conn, out: Vec<u8>) {
-        let connection = &mut self.connections[conn];
-        let Some(Tls::Handshake(handshake)) = self.tls.remove(&mut connection.tls) else { return };
+        let Some(Tls::Handshake(handshake)) = self.net.take_tls(conn) else { return };
         let (traffic, done, rest) = match handshake.finish() {
             Ok(finished) => finished,
             Err(fault) => {
@@ -101,9 +128,9 @@ impl<N: Net> Shard<N> {
             }
         };
         let is_tls13 = traffic.is_tls13();
-        connection.tls = self.tls.insert(Tls::Traffic(Box::new(traffic)));
+        self.net.set_tls(conn, Tls::Traffic(Box::new(traffic)));
         self.transition(conn, Entry::Http(Step::Reading));
-        if let Some(newcomer) = self.connections[conn].newcomer() {
+        if let Some(newcomer) = self.net[conn].newcomer() {
             self.counters.tls_handshake.record(newcomer.took(self.pulse.instant()), 1);
         }
         self.count_handshake(match done {
@@ -113,16 +140,16 @@ impl<N: Net> Shard<N> {
         });
         if is_tls13 && !out.is_empty() {
             // Only a ticket, for which nobody waits: it leaves with the first answer.
-            self.keep_sealed(conn, out);
+            self.net.keep_sealed(conn, out);
         } else if !out.is_empty() {
-            self.push_sealed(conn, out);
+            self.net.push_sealed(conn, out);
         }
         if done == Done::Challenge {
             // RFC 8737, section 3: nothing is read from it.
             return self.begin_closing(conn, CloseReason::Gone);
         }
         if !rest.is_empty() {
-            self.open_records(conn, Chunk::Owned(OwnedBuf::from(rest)));
+            self.handle_sealed(conn, Chunk::Owned(OwnedBuf::from(rest)));
         }
     }
 
@@ -136,15 +163,14 @@ impl<N: Net> Shard<N> {
             Failure::Client(_) => Outcome::Client,
             Failure::Refused(_) => Outcome::Refused,
         });
-        let connection = &mut self.connections[conn];
-        let address = connection.newcomer().map(|newcomer| tracing::field::display(newcomer.address));
+        let address = self.net[conn].newcomer().map(|newcomer| tracing::field::display(newcomer.address));
         tracing::debug!(address, %failure, "TLS handshake failed");
         let answer = match failure {
             Failure::PlainHttp => http::tls_wanted(),
             _ => alert,
         };
         if !answer.is_empty() {
-            self.push_sealed(conn, answer);
+            self.net.push_sealed(conn, answer);
         }
         self.begin_closing(conn, CloseReason::Handshake);
     }

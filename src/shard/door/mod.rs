@@ -5,7 +5,7 @@ pub(super) mod accept;
 mod answer;
 mod auth;
 pub mod handover;
-mod handshake;
+pub(super) mod handshake;
 pub(super) mod newcomer;
 pub(super) mod newcomers;
 mod proxy_protocol;

@@ -27,11 +27,11 @@ pub(in crate::shard) struct Newcomers {
 }
 
 impl Newcomers {
-    /// A connection has come, and counts for the address that it names, if any.
-    pub(in crate::shard) fn insert(&mut self, conn: Conn, newcomer: &Newcomer) {
-        self.all.insert(newcomer.serial, conn);
-        if let Some(address) = newcomer.counted() {
-            self.counted.insert((counted_as(address), newcomer.serial), conn);
+    /// A connection has come, and counts for this address, if any.
+    pub(in crate::shard) fn insert(&mut self, conn: Conn, serial: u64, counted: Option<IpAddr>) {
+        self.all.insert(serial, conn);
+        if let Some(address) = counted {
+            self.counted.insert((counted_as(address), serial), conn);
         }
     }
 
@@ -78,7 +78,7 @@ impl<N: Net> Shard<N> {
     /// Counts the request under way for `client`, whom a trusted proxy may have named anew. `false`: it has too many
     /// connections.
     pub(in crate::shard) fn count_client(&mut self, conn: Conn, client: IpAddr) -> bool {
-        let Some(newcomer) = self.connections[conn].newcomer_mut() else { return true };
+        let Some(newcomer) = self.net[conn].newcomer_mut() else { return true };
         newcomer.address = client;
         if newcomer.counted() == Some(client) {
             return true;
@@ -88,15 +88,15 @@ impl<N: Net> Shard<N> {
             return false;
         }
         // Whoever gave way was another one: this connection counted for nobody.
-        let Some(newcomer) = self.connections[conn].newcomer_mut() else { return true };
+        let Some(newcomer) = self.net[conn].newcomer_mut() else { return true };
         newcomer.admission = Admission::Counted(Some(client));
-        self.newcomers.insert(conn, newcomer);
+        self.newcomers.insert(conn, newcomer.serial, Some(client));
         true
     }
 
     /// A connection counts for no address: a proxy that keeps it open may bring anybody's request next.
     pub(in crate::shard) fn uncount_client(&mut self, conn: Conn) {
-        let Some(newcomer) = self.connections[conn].newcomer_mut() else { return };
+        let Some(newcomer) = self.net[conn].newcomer_mut() else { return };
         self.newcomers.forget(newcomer);
         if let Some(address) = newcomer.counted() {
             newcomer.admission = Admission::Counted(None);
@@ -127,13 +127,13 @@ impl<N: Net> Shard<N> {
         let (now, grace) = (self.pulse.tick(), crate::shard::deadlines::ticks(NEWCOMER_GRACE));
         let mut found = None;
         for conn in self.newcomers.first(address) {
-            let connection = &self.connections[conn];
+            let connection = &self.net[conn];
             let Some(newcomer) = connection.newcomer() else { continue };
             let keeps_waiting = matches!(
                 connection.phase(),
                 Phase::Header | Phase::Handshake | Phase::Http | Phase::Answering | Phase::Auth | Phase::Closing
             );
-            let is_ours = connection.phase() == Phase::Handshake && self.tls.is_ready(connection.tls);
+            let is_ours = connection.phase() == Phase::Handshake && self.net.is_handshake_ready(conn);
             if !keeps_waiting || is_ours || now < newcomer.waits_since + grace {
                 continue;
             }

@@ -65,7 +65,7 @@ fn binary_client(header: &v2::Header<'_>) -> Option<IpAddr> {
 impl<N: Net> Shard<N> {
     /// Takes bytes of a connection whose header has not come whole.
     pub(in crate::shard) fn handle_header_bytes(&mut self, conn: Conn, chunk: &Chunk) {
-        let Some(newcomer) = self.connections[conn].newcomer_mut() else { return };
+        let Some(newcomer) = self.net[conn].newcomer_mut() else { return };
         let address = newcomer.address();
         let Some(header) = newcomer.header_mut() else { return };
         header.extend_from_slice(chunk.as_slice());
@@ -85,7 +85,7 @@ impl<N: Net> Shard<N> {
 
     /// The proxy has said whose connection it is: now it is like any other.
     fn begin_proxied(&mut self, conn: Conn, client: IpAddr, rest: Vec<u8>) {
-        let Some(newcomer) = self.connections[conn].newcomer_mut() else { return };
+        let Some(newcomer) = self.net[conn].newcomer_mut() else { return };
         (newcomer.peer, newcomer.address) = (client, client);
         let tls = newcomer.tls;
         // Who comes through a trusted proxy as well is counted when the request has named the client.

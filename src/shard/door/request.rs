@@ -17,7 +17,7 @@ const TURNED_AWAY: &str = "the relay is full, or this address has too many conne
 
 impl<N: Net> Shard<N> {
     pub(in crate::shard) fn handle_request_bytes(&mut self, conn: Conn, chunk: Chunk) {
-        let connection = &mut self.connections[conn];
+        let connection = &mut self.net[conn];
         let is_reading = connection.phase() == Phase::Http;
         let Some(newcomer) = connection.newcomer_mut() else { return };
         if newcomer.is_turned_away() {
@@ -38,7 +38,7 @@ impl<N: Net> Shard<N> {
 
     /// Answers the request at the beginning of `bytes`, if it is whole, and keeps what is behind it.
     fn handle_requests(&mut self, conn: Conn, bytes: &[u8]) {
-        let Some(newcomer) = self.connections[conn].newcomer_mut() else { return };
+        let Some(newcomer) = self.net[conn].newcomer_mut() else { return };
         let rules = self.shared.rules.load();
         let gate = if newcomer.echo { &rules.echo_gate } else { &rules.gate };
         let from = Peer { address: newcomer.peer, tls: newcomer.tls };
@@ -61,7 +61,7 @@ impl<N: Net> Shard<N> {
         {
             return self.upgrade(conn, accept, rest);
         }
-        if let Some(http) = self.connections[conn].newcomer_mut().and_then(Newcomer::http_mut) {
+        if let Some(http) = self.net[conn].newcomer_mut().and_then(Newcomer::http_mut) {
             http.parse_at = 0;
             http.unread.extend_from_slice(rest);
         }
@@ -78,7 +78,7 @@ impl<N: Net> Shard<N> {
 
     /// Goes on with what came behind a request that has been answered.
     pub(in crate::shard) fn resume_requests(&mut self, conn: Conn) {
-        let Some(http) = self.connections[conn].newcomer_mut().and_then(Newcomer::http_mut) else { return };
+        let Some(http) = self.net[conn].newcomer_mut().and_then(Newcomer::http_mut) else { return };
         let bytes = std::mem::take(&mut http.unread);
         if !bytes.is_empty() {
             self.handle_requests(conn, &bytes);
@@ -87,7 +87,7 @@ impl<N: Net> Shard<N> {
 
     fn upgrade(&mut self, conn: Conn, accept: &[u8; 28], rest: &[u8]) {
         let rest = rest.to_vec();
-        let Some(newcomer) = self.connections[conn].newcomer_mut() else { return };
+        let Some(newcomer) = self.net[conn].newcomer_mut() else { return };
         let (echo, now) = (newcomer.echo, self.pulse.instant());
         self.counters.handshake.record(newcomer.took(now), 1);
         newcomer.since = now;
@@ -95,7 +95,7 @@ impl<N: Net> Shard<N> {
         self.transition(conn, Entry::Stage(if echo { Stage::Echo } else { Stage::Auth }));
         if echo {
             let due = self.pulse.tick_after(self.settings.ping_interval);
-            self.connections[conn].due = due;
+            self.net[conn].due = due;
             self.pulse.arm(conn, due);
         }
         self.push_response(conn, http::switching(accept));
@@ -105,7 +105,7 @@ impl<N: Net> Shard<N> {
     }
 
     fn handle_action(&mut self, conn: Conn, action: Action) {
-        let Some(newcomer) = self.connections[conn].newcomer() else { return };
+        let Some(newcomer) = self.net[conn].newcomer() else { return };
         let Some(&Http { keep_alive, head_only, .. }) = newcomer.http() else { return };
         match action {
             Action::Respond(response) => self.respond(conn, response),
@@ -141,7 +141,7 @@ impl<N: Net> Shard<N> {
         if self.transition(conn, Entry::Http(Step::Reading)).is_none() {
             return;
         }
-        let http = self.connections[conn].newcomer().and_then(Newcomer::http);
+        let http = self.net[conn].newcomer().and_then(Newcomer::http);
         let Some(&Http { keep_alive, head_only, .. }) = http else { return };
         self.respond(conn, http::answer(answer, keep_alive, head_only));
         self.arm(conn);

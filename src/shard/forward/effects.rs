@@ -22,7 +22,7 @@ impl<N: Net> Shard<N> {
             Effect::Tell(conn, message) => self.tell(conn, message),
             Effect::Close(conn, Farewell::Revoked) => self.close(conn, CloseReason::Revoked),
             Effect::Close(conn, Farewell::Replaced) => {
-                let seat = self.connections[conn].seat();
+                let seat = self.net[conn].seat();
                 self.close(conn, CloseReason::Replaced);
                 if let Some(seat) = seat {
                     self.hurry_replaced(seat.session, conn);
@@ -38,7 +38,7 @@ impl<N: Net> Shard<N> {
         let rate = Rate::per(REPLACED_LINGERING, LINGER, REPLACED_LINGERING);
         if let (Some(live), Some(rate)) = (self.sessions.session_mut(session), rate)
             && live.replacements.try_take(self.pulse.now(), &rate).is_err()
-            && self.connections.get(replaced).is_some_and(|it| it.phase() == Phase::Closing)
+            && self.net.get(replaced).is_some_and(|it| it.phase() == Phase::Closing)
         {
             self.pulse.arm(replaced, self.pulse.tick() + 1);
         }

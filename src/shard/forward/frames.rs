@@ -19,7 +19,7 @@ use crate::shard::bounds::{
 use crate::shard::close::CloseReason;
 use crate::shard::door::newcomer::Newcomer;
 use crate::shard::mutation::{Mutation, is_made};
-use crate::shard::net::connection::{NONE, Phase};
+use crate::shard::net::connection::Phase;
 use std::collections::VecDeque;
 use std::ops::Range;
 
@@ -47,7 +47,7 @@ enum RunEnd {
 impl<N: Net> Shard<N> {
     /// Takes bytes in, whatever the connection is at.
     pub(in crate::shard) fn handle_bytes(&mut self, conn: Conn, chunk: Chunk) {
-        let connection = &mut self.connections[conn];
+        let connection = &mut self.net[conn];
         connection.last_heard = self.pulse.tick();
         match connection.phase() {
             Phase::Header => self.handle_header_bytes(conn, &chunk),
@@ -69,7 +69,7 @@ impl<N: Net> Shard<N> {
     /// Reads frames until the bytes or the share of the turn are used up, or reading is paused or over.
     pub(in crate::shard) fn read_frames(&mut self, conn: Conn, mut chunk: Chunk, share: &mut Share) {
         loop {
-            let connection = &mut self.connections[conn];
+            let connection = &mut self.net[conn];
             match connection.phase() {
                 Phase::Moving => {
                     if let Some(destination) = connection.newcomer_mut().and_then(Newcomer::destination_mut) {
@@ -83,11 +83,11 @@ impl<N: Net> Shard<N> {
             if chunk.is_empty() {
                 return;
             }
-            if !connection.pauses.any() && share.is_used_up() {
+            if !connection.is_paused() && share.is_used_up() {
                 self.defer(conn);
             }
-            let connection = &mut self.connections[conn];
-            if connection.pauses.any() {
+            let connection = &mut self.net[conn];
+            if connection.is_paused() {
                 // In front of what came later, if it waited before.
                 return self.keep_waiting(conn, chunk, VecDeque::push_front);
             }
@@ -126,10 +126,10 @@ impl<N: Net> Shard<N> {
     fn read_run(&mut self, conn: Conn, chunk: &mut Chunk, run: &mut Run, share: &mut Share) -> RunEnd {
         let bytes = chunk.as_mut_slice();
         let limit = self.message_bytes_max(conn);
-        let in_message = self.connections[conn].inbox.as_ref().is_some_and(|inbox| inbox.partial.is_some());
+        let in_message = self.net[conn].inbox.as_ref().is_some_and(|inbox| inbox.partial.is_some());
         let mut at = 0;
         // What each frame makes the relay answer is bounded: above the high-water mark the rest waits.
-        while at < bytes.len() && !share.is_used_up() && !self.connections[conn].pauses.any() {
+        while at < bytes.len() && !share.is_used_up() && !self.net[conn].is_paused() {
             let header = match frame::parse_header(&bytes[at..]) {
                 Ok(Some(header)) => header,
                 Ok(None) => return RunEnd::Other(at),
@@ -162,7 +162,7 @@ impl<N: Net> Shard<N> {
             };
             let length = payload.len();
             // An echo is not looked into.
-            let (step, message) = if length <= STEP_BYTES || self.connections[conn].phase() == Phase::Echo {
+            let (step, message) = if length <= STEP_BYTES || self.net[conn].phase() == Phase::Echo {
                 frame::unmask_shift(bytes, payload, start, key);
                 let message = &bytes[start..start + length];
                 (self.handle_message(conn, opcode, message, envelope::peek), message)
@@ -179,7 +179,7 @@ impl<N: Net> Shard<N> {
             };
             match step {
                 Step::Forward(opcode, to) => {
-                    self.connections[conn].bulk = false;
+                    self.net[conn].set_bulk(false);
                     let header_start = start - frame::header_bytes(payload_bytes);
                     frame::write_header(&mut bytes[header_start..], true, opcode, payload_bytes);
                     debug_assert!(
@@ -214,8 +214,7 @@ impl<N: Net> Shard<N> {
             buf.reserve_more(self.memory.budget().charge(buf.as_slice().len()));
         }
         self.count_queued(conn, to);
-        let pushed = self.push(to, chunk);
-        self.mind_pressure(conn, to, pushed);
+        self.net.push(conn, to, chunk);
     }
 
     /// Begins a frame that does not go the short way: bytes that it used.
@@ -236,7 +235,7 @@ impl<N: Net> Shard<N> {
 
     /// Bytes for what the inbox has begun: how many of them it used.
     fn feed_inbox(&mut self, conn: Conn, bytes: &mut [u8], share: &mut Share) -> usize {
-        let checked = self.connections[conn].phase() != Phase::Echo;
+        let checked = self.net[conn].phase() != Phase::Echo;
         let inbox = self.inbox(conn);
         if inbox.head.is_empty() {
             let Some(partial) = &mut inbox.partial else { return 0 };
@@ -279,9 +278,9 @@ impl<N: Net> Shard<N> {
     /// waits there.
     pub(in crate::shard) fn begin_frame(&mut self, conn: Conn, header: Header, in_hand: usize) {
         let limit = self.message_bytes_max(conn);
-        let phase = self.connections[conn].phase();
+        let phase = self.net[conn].phase();
         let continues = header.opcode == Opcode::Continuation;
-        let under_way = self.connections[conn].inbox.as_ref().and_then(|inbox| inbox.partial.as_ref());
+        let under_way = self.net[conn].inbox.as_ref().and_then(|inbox| inbox.partial.as_ref());
         if continues != under_way.is_some() {
             return self.close(conn, CloseReason::Fragments);
         }
@@ -321,7 +320,7 @@ impl<N: Net> Shard<N> {
             partial.skip(why);
         }
         // Until it has caught up, what comes behind the message is received as the message itself is.
-        self.connections[conn].paced = true;
+        self.net[conn].pace();
         self.enter_frame(conn, header);
     }
 
@@ -349,8 +348,7 @@ impl<N: Net> Shard<N> {
         let Some(reservation) = self.reserve(conn, reserved_bytes, header.payload_bytes, in_hand) else { return false };
         // What is received straight into the allocation gets its room when its turn comes: until then it would only be
         // so much more memory to go through.
-        let direct =
-            self.connections[conn].tls == NONE && header.payload_bytes >= DIRECT_BYTES_MIN + u64::from(GLANCE_BYTES);
+        let direct = !self.net.has_tls(conn) && header.payload_bytes >= DIRECT_BYTES_MIN + u64::from(GLANCE_BYTES);
         let capacity = if direct { 0 } else { header.payload_bytes as usize };
         self.put_partial(conn, header, OwnedBuf::with_headroom(HEADROOM, capacity, reservation));
         true
@@ -378,7 +376,7 @@ impl<N: Net> Shard<N> {
     /// Sees to it that a message in fragments has memory for `announced_bytes`, and at least twice what it had.
     /// `false`: it has to wait for that.
     fn extend_message(&mut self, conn: Conn, header: Header, announced_bytes: u64, limit: u64, in_hand: usize) -> bool {
-        let partial = self.connections[conn].inbox.as_ref().and_then(|inbox| inbox.partial.as_ref());
+        let partial = self.net[conn].inbox.as_ref().and_then(|inbox| inbox.partial.as_ref());
         let reserved = partial.and_then(|partial| partial.buf.as_ref()).map_or(0, OwnedBuf::reserved_bytes);
         if announced_bytes <= reserved as u64 {
             return true;
@@ -392,8 +390,8 @@ impl<N: Net> Shard<N> {
     }
 
     /// After a piece of a message: hands it on when it is whole.
-    pub(in crate::shard) fn after_piece(&mut self, conn: Conn) {
-        let Some(inbox) = &mut self.connections[conn].inbox else { return };
+    fn after_piece(&mut self, conn: Conn) {
+        let Some(inbox) = &mut self.net[conn].inbox else { return };
         let Some(partial) = &mut inbox.partial else { return };
         if partial.skipped.is_some() {
             if let Some((why, reference)) = partial.poll_refusal() {
@@ -408,7 +406,7 @@ impl<N: Net> Shard<N> {
         } else if partial.is_whole() {
             let Some(partial) = inbox.partial.take() else { return };
             let Partial { buf: Some(buf), opcode, scanner, invalid, direct, .. } = partial else { return };
-            self.connections[conn].bulk = direct;
+            self.net[conn].set_bulk(direct);
             self.hand_on(conn, buf, opcode, |message| match invalid {
                 Some(invalid) => Err(invalid),
                 None => scanner.finish(message),
@@ -418,6 +416,26 @@ impl<N: Net> Shard<N> {
             return;
         }
         self.tidy_inbox(conn);
+    }
+
+    /// Takes `count` bytes in that were received straight into the message under way.
+    pub(in crate::shard) fn handle_direct_bytes(&mut self, conn: Conn, buf: OwnedBuf, count: usize) {
+        let connection = &mut self.net[conn];
+        connection.last_heard = self.pulse.tick();
+        let checked = connection.phase() != Phase::Echo;
+        if let Some(partial) = connection.inbox.as_mut().and_then(|inbox| inbox.partial.as_mut()) {
+            partial.take_filled(buf, count, checked);
+            self.after_piece(conn);
+        }
+    }
+
+    /// Nothing was received into the allocation of the message under way.
+    pub(in crate::shard) fn put_back(&mut self, conn: Conn, buf: OwnedBuf) {
+        let connection = &mut self.net[conn];
+        connection.last_heard = self.pulse.tick();
+        if let Some(partial) = connection.inbox.as_mut().and_then(|inbox| inbox.partial.as_mut()) {
+            partial.buf = Some(buf);
+        }
     }
 
     /// Hands a whole message on that stands in an allocation of its own.
@@ -431,8 +449,7 @@ impl<N: Net> Shard<N> {
         match self.handle_message(conn, opcode, buf.as_slice(), peek) {
             Step::Forward(opcode, to) => {
                 self.count_queued(conn, to);
-                let pushed = self.push_message(to, buf, opcode);
-                self.mind_pressure(conn, to, pushed);
+                self.net.push_message(conn, to, buf, opcode);
             }
             Step::Wait(wait) => {
                 self.inbox(conn).ready = Some((buf, opcode));
@@ -445,7 +462,7 @@ impl<N: Net> Shard<N> {
 
     /// The largest message that the connection may send now.
     fn message_bytes_max(&self, conn: Conn) -> u64 {
-        let connection = &self.connections[conn];
+        let connection = &self.net[conn];
         match connection.phase() {
             Phase::Auth => AUTH_BYTES_MAX,
             _ => match connection.seat().and_then(|seat| self.sessions.session(seat.session)) {
@@ -456,12 +473,12 @@ impl<N: Net> Shard<N> {
     }
 
     pub(in crate::shard) fn inbox(&mut self, conn: Conn) -> &mut Inbox {
-        self.connections[conn].inbox.get_or_insert_default()
+        self.net[conn].inbox.get_or_insert_default()
     }
 
     /// Lets an empty inbox go: an idle connection has none.
     pub(in crate::shard) fn tidy_inbox(&mut self, conn: Conn) {
-        let inbox = &mut self.connections[conn].inbox;
+        let inbox = &mut self.net[conn].inbox;
         if inbox.as_ref().is_some_and(|inbox| inbox.is_empty()) {
             *inbox = None;
         }

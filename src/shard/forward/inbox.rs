@@ -5,7 +5,7 @@ use crate::proto::envelope::{Invalid, Scanner};
 use crate::proto::frame::{self, Header, Opcode};
 use crate::proto::payload;
 use crate::ring::chunk::OwnedBuf;
-use crate::shard::bounds::{GLANCE_BYTES, PREFIX_BYTES_MAX, SMALL_BYTES_MAX};
+use crate::shard::bounds::{DIRECT_BYTES_MIN, GLANCE_BYTES, PREFIX_BYTES_MAX, SMALL_BYTES_MAX};
 use std::collections::VecDeque;
 
 /// What could not be passed on yet. A connection has one only while there is something in it.
@@ -56,6 +56,15 @@ impl Inbox {
     #[must_use]
     pub(in crate::shard) fn is_empty(&self) -> bool {
         self.head.is_empty() && self.partial.is_none() && !self.holds_back()
+    }
+
+    /// How many bytes can be received straight into the message under way; `None`: too few for that.
+    pub(in crate::shard) fn direct_bytes(&self) -> Option<usize> {
+        let partial = self.partial.as_ref().filter(|partial| partial.skipped.is_none() && self.head.is_empty())?;
+        let left = partial.frame?.left;
+        // Once begun, the message is received that way to its end.
+        let enough = left >= DIRECT_BYTES_MIN || (partial.direct && left > 0);
+        enough.then(|| usize::try_from(left).unwrap_or(usize::MAX))
     }
 }
 

@@ -37,7 +37,7 @@ impl<N: Net> Shard<N> {
         message: &[u8],
         peek: impl for<'a> FnOnce(&'a [u8]) -> Result<Envelope<'a>, Invalid>,
     ) -> Step {
-        let Some(seat) = self.connections[conn].seat() else { return self.handle_other(conn, opcode, message) };
+        let Some(seat) = self.net[conn].seat() else { return self.handle_other(conn, opcode, message) };
         let Seat { session, role } = seat;
         let envelope = match peek(message) {
             Ok(envelope) => envelope,
@@ -74,7 +74,7 @@ impl<N: Net> Shard<N> {
 
     /// Decides on a whole message of a connection that is in no session.
     fn handle_other(&mut self, conn: Conn, opcode: Opcode, message: &[u8]) -> Step {
-        match self.connections[conn].phase() {
+        match self.net[conn].phase() {
             Phase::Echo if opcode == Opcode::Text && simdutf8::basic::from_utf8(message).is_err() => {
                 Step::Close(CloseReason::NotUtf8)
             }
@@ -102,7 +102,7 @@ impl<N: Net> Shard<N> {
 
     /// Tells the sender of a message that is skipped why.
     pub(in crate::shard) fn refuse_skipped(&mut self, conn: Conn, why: Skipped, reference: Option<&str>) {
-        let Some(Seat { session, role }) = self.connections[conn].seat() else { return };
+        let Some(Seat { session, role }) = self.net[conn].seat() else { return };
         let Some(live) = self.sessions.session(session) else { return };
         let limit = live.session.policy().limits.message_bytes_max;
         let (code, message, retry_after_ms) = match why {
@@ -122,7 +122,7 @@ impl<N: Net> Shard<N> {
     /// The connection has made the relay answer something: who does so too often is read more slowly.
     pub(in crate::shard) fn count_answer(&mut self, conn: Conn) {
         let now = self.pulse.now();
-        if let Some(Seat { session, role }) = self.connections[conn].seat()
+        if let Some(Seat { session, role }) = self.net[conn].seat()
             && let Some(live) = self.sessions.session_mut(session)
             && let Err(wait) = live.session.charge_answer(now, role)
         {
@@ -139,7 +139,7 @@ impl<N: Net> Shard<N> {
     ) -> Option<CloseReason> {
         match opcode {
             Opcode::Ping => {
-                self.push_control(conn, &frame_of(Opcode::Pong, payload));
+                self.net.push_control(conn, &frame_of(Opcode::Pong, payload));
                 self.count_answer(conn);
                 None
             }

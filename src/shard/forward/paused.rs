@@ -45,22 +45,21 @@ impl<N: Net> Shard<N> {
 
     /// Pauses reading until `wait` has passed.
     pub(in crate::shard) fn slow_down(&mut self, conn: Conn, wait: std::time::Duration) {
-        let connection = &mut self.connections[conn];
-        connection.paced = true;
-        connection.pauses.insert(Pauses::RATE);
+        self.net[conn].pace();
+        self.net.pause(conn, Pauses::RATE);
         self.pulse.throttle(conn, wait);
     }
 
     /// Goes on with connections whose reading was paused.
     pub(in crate::shard) fn resume_all(&mut self) {
-        while let Some(conn) = self.readable.pop() {
+        while let Some(conn) = self.net.poll_readable() {
             self.resume(conn);
         }
     }
 
     pub(in crate::shard) fn resume(&mut self, conn: Conn) {
-        let Some(connection) = self.connections.get_mut(conn) else { return };
-        if connection.pauses.any() {
+        let Some(connection) = self.net.get_mut(conn) else { return };
+        if connection.is_paused() {
             return;
         }
         connection.last_heard = self.pulse.tick();
@@ -75,7 +74,7 @@ impl<N: Net> Shard<N> {
     /// Takes what has waited, in the order that it came in, until something has to go on waiting.
     fn read_waiting(&mut self, conn: Conn) {
         let mut share = self.turns.share();
-        let Some(inbox) = &mut self.connections[conn].inbox else { return };
+        let Some(inbox) = &mut self.net[conn].inbox else { return };
         if let Some(pending) = &inbox.pending {
             let (header, in_hand) = (pending.header, inbox.waiting_bytes());
             self.begin_frame(conn, header, in_hand);
@@ -84,9 +83,11 @@ impl<N: Net> Shard<N> {
             self.hand_on(conn, buf, opcode, envelope::peek);
         }
         loop {
-            let connection = &mut self.connections[conn];
-            let Some(inbox) = connection.inbox.as_mut().filter(|_| !connection.pauses.any()) else { return };
-            let Some(buf) = inbox.waiting.pop_front() else { return };
+            let connection = &mut self.net[conn];
+            if connection.is_paused() {
+                return;
+            }
+            let Some(buf) = connection.inbox.as_mut().and_then(|inbox| inbox.waiting.pop_front()) else { return };
             self.read_frames(conn, Chunk::Owned(buf), &mut share);
         }
     }

@@ -11,7 +11,8 @@ use crate::session::policy::Policy;
 use crate::session::{Member, Presence, Session};
 use crate::shard::bounds::{JOINS_BURST, JOINS_PER_SECOND};
 use crate::shard::door::newcomer::Newcomer;
-use crate::shard::net::connection::{Entry, NONE, Seat};
+use crate::shard::mutation::{Mutation, is_made};
+use crate::shard::net::connection::{Entry, NONE, Pauses, Seat};
 use crate::shard::{Settings, Shard};
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
@@ -138,7 +139,7 @@ impl<N: Net> Shard<N> {
         if joins.is_some_and(|rate| live.joins.try_take(self.pulse.now(), &rate).is_err()) {
             return self.put_off(conn);
         }
-        let serial = self.connections[conn].newcomer().map_or(0, Newcomer::serial);
+        let serial = self.net[conn].newcomer().map_or(0, Newcomer::serial);
         let before = live.session.presence();
         let effects = live.session.join(Member::new(conn, role, serial, self.pulse.now()), self.pulse.unix_ms());
         let after = live.session.presence();
@@ -159,7 +160,7 @@ impl<N: Net> Shard<N> {
             self.counters.auth.record(newcomer.took(self.pulse.instant()), 1);
             self.leave_unauthenticated(&newcomer);
         }
-        self.connections[conn].due = due;
+        self.net[conn].due = due;
         self.pulse.arm(conn, due);
         self.apply_all(effects);
     }
@@ -214,6 +215,18 @@ impl<N: Net> Shard<N> {
         }
         self.apply_all(effects);
         self.relieve_peers(Seat { session, role });
+    }
+
+    /// The outbox of who has this seat has room again, or is gone: the peers, who filled it, may be read again.
+    pub(in crate::shard) fn relieve_peers(&mut self, Seat { session, role }: Seat) {
+        let Some(live) = self.sessions.session(session) else { return };
+        for filler in live.session.connections(role.peer()) {
+            if !is_made(Mutation::LostRelief) {
+                self.net.unpause(filler, Pauses::PEER);
+            } else {
+                self.net.take_pause(filler, Pauses::PEER);
+            }
+        }
     }
 
     pub(in crate::shard) fn handle_notice(&mut self, notice: Notice) {

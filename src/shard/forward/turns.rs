@@ -90,9 +90,8 @@ impl Turns {
 impl<N: Net> Shard<N> {
     /// The connection has used its share up: it goes on in the next turn.
     pub(in crate::shard) fn defer(&mut self, conn: Conn) {
-        let connection = &mut self.connections[conn];
-        connection.paced = true;
-        connection.pauses.insert(Pauses::TURN);
+        self.net[conn].pace();
+        self.net.pause(conn, Pauses::TURN);
         self.turns.deferred.push_back(conn);
     }
 
@@ -100,9 +99,7 @@ impl<N: Net> Shard<N> {
     pub(in crate::shard) fn resume_deferred(&mut self) {
         for _ in 0..self.turns.deferred.len() {
             let Some(conn) = self.turns.deferred.pop_front() else { return };
-            if let Some(connection) = self.connections.get_mut(conn)
-                && connection.pauses.remove(Pauses::TURN)
-            {
+            if self.net.take_pause(conn, Pauses::TURN) {
                 self.resume(conn);
             }
         }

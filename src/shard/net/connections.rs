@@ -10,7 +10,7 @@ use std::ops::{Index, IndexMut};
 
 /// See the module.
 #[derive(Default)]
-pub(in crate::shard) struct Connections {
+pub(super) struct Connections {
     /// By [`Conn::index`].
     all: Vec<Option<Connection>>,
     count: usize,
@@ -18,7 +18,7 @@ pub(in crate::shard) struct Connections {
 
 impl Connections {
     /// Adds a connection, whose place nobody has.
-    pub(in crate::shard) fn insert(&mut self, conn: Conn, mut connection: Connection) {
+    pub(super) fn insert(&mut self, conn: Conn, mut connection: Connection) {
         connection.generation = conn.generation();
         if self.all.len() <= conn.index() {
             self.all.resize_with(conn.index() + 1, || None);
@@ -28,39 +28,35 @@ impl Connections {
         self.count += 1;
     }
 
-    pub(in crate::shard) fn remove(&mut self, conn: Conn) -> Option<Connection> {
+    pub(super) fn remove(&mut self, conn: Conn) -> Option<Connection> {
         self.get(conn)?;
         self.count -= 1;
         self.all[conn.index()].take()
     }
 
-    pub(in crate::shard) fn get(&self, conn: Conn) -> Option<&Connection> {
+    pub(super) fn get(&self, conn: Conn) -> Option<&Connection> {
         self.all.get(conn.index())?.as_ref().filter(|connection| is_of(connection, conn))
     }
 
-    pub(in crate::shard) fn get_mut(&mut self, conn: Conn) -> Option<&mut Connection> {
+    pub(super) fn get_mut(&mut self, conn: Conn) -> Option<&mut Connection> {
         self.all.get_mut(conn.index())?.as_mut().filter(|connection| is_of(connection, conn))
     }
 
     /// Whose place this is.
-    pub(in crate::shard) fn at(&self, index: u32) -> Option<Conn> {
+    pub(super) fn at(&self, index: u32) -> Option<Conn> {
         let connection = self.all.get(index as usize)?.as_ref()?;
         Some(Conn::of(index, connection.generation))
     }
 
-    pub(in crate::shard) fn iter(&self) -> impl Iterator<Item = (Conn, &Connection)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Conn, &Connection)> {
         (0..).zip(&self.all).filter_map(|(index, connection)| {
             let connection = connection.as_ref()?;
             Some((Conn::of(index, connection.generation), connection))
         })
     }
 
-    pub(in crate::shard) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.count
-    }
-
-    pub(in crate::shard) fn is_empty(&self) -> bool {
-        self.count == 0
     }
 }
 

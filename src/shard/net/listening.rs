@@ -5,7 +5,7 @@ use crate::shard::command::Listener;
 
 /// A shard's listeners, by the index that the ring gave them.
 #[derive(Default)]
-pub(in crate::shard) struct Listening {
+pub(super) struct Listening {
     all: Vec<Purpose>,
     /// Connections are accepted one by one.
     one_by_one: bool,
@@ -26,7 +26,7 @@ pub(in crate::shard) struct Purpose {
 
 impl Listening {
     /// Accepts on `listeners` too.
-    pub(in crate::shard) fn add<N: Net>(&mut self, net: &mut N, listeners: Vec<Listener<N::Socket>>) {
+    pub(super) fn add<N: Net>(&mut self, net: &mut N, listeners: Vec<Listener<N::Socket>>) {
         for Listener { socket, inherited, echo, tls } in listeners {
             let index = net.listen(socket);
             debug_assert_eq!(index as usize, self.all.len(), "all of them listeners are added here");
@@ -36,12 +36,12 @@ impl Listening {
     }
 
     /// What the listener of that index is for.
-    pub(in crate::shard) fn purpose(&self, index: u32) -> Option<Purpose> {
+    pub(super) fn purpose(&self, index: u32) -> Option<Purpose> {
         self.all.get(index as usize).copied()
     }
 
     /// Accepts on a listener, unless that is under way or over.
-    pub(in crate::shard) fn arm(&mut self, net: &mut impl Net, index: u32) {
+    pub(super) fn arm(&mut self, net: &mut impl Net, index: u32) {
         let Some(purpose) = self.all.get(index as usize).filter(|_| !self.stopped) else { return };
         match purpose.inherited || self.one_by_one {
             true => net.accept_once(index),
@@ -51,7 +51,7 @@ impl Listening {
 
     /// Accepts connections one by one from now on, or as many as there are. Listeners that are told to stop accepting for
     /// that are to be armed again at their last completion.
-    pub(in crate::shard) fn set_one_by_one(&mut self, net: &mut impl Net, one_by_one: bool) {
+    pub(super) fn set_one_by_one(&mut self, net: &mut impl Net, one_by_one: bool) {
         if std::mem::replace(&mut self.one_by_one, one_by_one) == one_by_one || !one_by_one {
             return;
         }
@@ -64,7 +64,7 @@ impl Listening {
     }
 
     /// Accepts no more, and gives the ports back, unless they are the service manager's.
-    pub(in crate::shard) fn stop(&mut self, net: &mut impl Net) {
+    pub(super) fn stop(&mut self, net: &mut impl Net) {
         self.stopped = true;
         for (index, purpose) in (0..).zip(&self.all) {
             net.close_listener(index, !purpose.inherited);

@@ -3,18 +3,45 @@
 //! Before authentication single receives, so that there is nothing to cancel when a connection moves; then a multishot
 //! into the pool's buffers; and for what is still to come of a large message, receives straight into its allocation.
 
+use super::Transport;
 use super::connection::{NONE, Phase, Receiving};
 use crate::ring::chunk::{Chunk, OwnedBuf};
 use crate::ring::{Conn, Net};
-use crate::shard::Shard;
-use crate::shard::bounds::{DIRECT_BYTES_MIN, DIRECT_READS_A_TURN, GLANCE_BYTES};
-use crate::shard::close::CloseReason;
-use crate::shard::forward::inbox::Inbox;
+use crate::shard::bounds::{DIRECT_READS_A_TURN, GLANCE_BYTES};
 use rustix::io::Errno;
 use std::io;
 
-impl<N: Net> Shard<N> {
-    pub(in crate::shard) fn handle_received(&mut self, conn: Conn, data: io::Result<Option<Chunk>>, more: bool) {
+/// What a receive came to.
+pub(in crate::shard) enum Received {
+    /// Bytes that are to be read as they are.
+    Plain(Chunk),
+    /// Bytes of TLS.
+    Sealed(Chunk),
+    /// Out of buffers, or cancelled: it is armed again if it should be.
+    Nothing,
+    /// The connection is gone.
+    Gone,
+}
+
+/// What a receive straight into an allocation came to.
+pub(in crate::shard) enum Filled {
+    /// So many bytes behind those that it had.
+    Bytes(OwnedBuf, usize),
+    /// None; it is armed again if it should be.
+    Nothing(OwnedBuf),
+    /// The connection is gone.
+    Gone,
+}
+
+impl<N: Net> Transport<N> {
+    /// A receive has brought something; `more` if it goes on.
+    #[inline]
+    pub(in crate::shard) fn handle_received(
+        &mut self,
+        conn: Conn,
+        data: io::Result<Option<Chunk>>,
+        more: bool,
+    ) -> Received {
         let connection = &mut self.connections[conn];
         if !more {
             connection.receiving = Receiving::Idle;
@@ -24,53 +51,44 @@ impl<N: Net> Shard<N> {
             connection.paced &= more || chunk.len() >= GLANCE_BYTES as usize;
         }
         match data {
-            Ok(Some(chunk)) if connection.tls == NONE => self.handle_bytes(conn, chunk),
-            Ok(Some(chunk)) => self.handle_sealed(conn, chunk),
-            Ok(None) => self.end(conn, CloseReason::Gone),
-            // Out of buffers, or cancelled: armed again below if it should be.
-            Err(error) if is_passing(&error) => {}
-            Err(_) => self.end(conn, CloseReason::Gone),
-        }
-        match self.connections.get(conn) {
-            // The rest of the message has perhaps come with the same turn.
-            Some(connection) if more && connection.inbox.is_some() => self.partial_reads.push(conn),
-            _ => self.arm(conn),
+            Ok(Some(chunk)) if connection.tls == NONE => Received::Plain(chunk),
+            Ok(Some(chunk)) => Received::Sealed(chunk),
+            Err(error) if is_passing(&error) => Received::Nothing,
+            Ok(None) | Err(_) => Received::Gone,
         }
     }
 
-    /// Looks at the end of a turn at those of whom only a part of something came.
-    pub(in crate::shard) fn arm_partial_reads(&mut self) {
-        while let Some(conn) = self.partial_reads.pop() {
-            self.arm(conn);
+    /// Puts a connection off to the end of the turn of which only a part of something came, for the rest has perhaps come
+    /// with the same turn. Whether it did.
+    #[inline]
+    pub(in crate::shard) fn defer_arming(&mut self, conn: Conn) -> bool {
+        let is_partial = self.connections.get(conn).is_some_and(|connection| connection.inbox.is_some());
+        if is_partial {
+            self.partial_reads.push(conn);
         }
+        is_partial
     }
 
-    pub(in crate::shard) fn handle_filled(&mut self, conn: Conn, buf: OwnedBuf, count: io::Result<usize>) {
-        let connection = &mut self.connections[conn];
-        connection.receiving = Receiving::Idle;
-        connection.last_heard = self.pulse.tick();
-        let checked = connection.phase() != Phase::Echo;
+    /// One that was put off by [`Transport::defer_arming`].
+    pub(in crate::shard) fn poll_partial_read(&mut self) -> Option<Conn> {
+        self.partial_reads.pop()
+    }
+
+    /// A receive straight into an allocation has ended.
+    pub(in crate::shard) fn handle_filled(&mut self, conn: Conn, buf: OwnedBuf, count: io::Result<usize>) -> Filled {
+        self.connections[conn].receiving = Receiving::Idle;
         match count {
-            Ok(0) => self.end(conn, CloseReason::Gone),
-            Ok(count) => {
-                if let Some(partial) = connection.inbox.as_mut().and_then(|inbox| inbox.partial.as_mut()) {
-                    partial.take_filled(buf, count, checked);
-                    self.after_piece(conn);
-                }
-            }
-            Err(error) if is_passing(&error) => {
-                if let Some(partial) = connection.inbox.as_mut().and_then(|inbox| inbox.partial.as_mut()) {
-                    partial.buf = Some(buf);
-                }
-            }
-            Err(_) => self.end(conn, CloseReason::Gone),
+            Ok(0) => Filled::Gone,
+            Ok(count) => Filled::Bytes(buf, count),
+            Err(error) if is_passing(&error) => Filled::Nothing(buf),
+            Err(_) => Filled::Gone,
         }
-        self.arm(conn);
     }
 
-    /// Sees to it that the connection is being received from in the way that it should be.
-    pub(in crate::shard) fn arm(&mut self, conn: Conn) {
-        let Some(connection) = self.connections.get_mut(conn) else { return };
+    /// Sees to it that the connection is being received from in the way that it should be. `true`: nothing is received from
+    /// it, for it is to move.
+    pub(in crate::shard) fn arm(&mut self, conn: Conn) -> bool {
+        let Some(connection) = self.connections.get_mut(conn) else { return false };
         let holds_back = connection.inbox.as_ref().is_some_and(|inbox| inbox.holds_back());
         let reads = !connection.pauses.any() && !holds_back;
         // What is thrown away comes in small pieces: it is to keep nobody waiting.
@@ -83,13 +101,13 @@ impl<N: Net> Shard<N> {
         match connection.receiving {
             Receiving::Multishot if !reads || direct.is_some() || skips => {
                 connection.receiving = Receiving::Cancelling;
-                self.net.cancel_receive(conn);
+                self.driver.cancel_receive(conn);
             }
             Receiving::Idle => match connection.phase() {
                 Phase::Handshake if self.tls.is_ready(connection.tls) => {}
                 Phase::Header | Phase::Handshake | Phase::Http | Phase::Auth | Phase::Closing if reads => {
                     connection.receiving = Receiving::Once;
-                    self.net.receive_once(conn);
+                    self.driver.receive_once(conn);
                 }
                 Phase::Open | Phase::Echo if reads => {
                     if direct.is_some() {
@@ -97,17 +115,18 @@ impl<N: Net> Shard<N> {
                         self.direct_reads.push_back(conn);
                     } else if connection.bulk || connection.paced || skips {
                         connection.receiving = Receiving::Once;
-                        self.net.receive_once(conn);
+                        self.driver.receive_once(conn);
                     } else {
                         connection.receiving = Receiving::Multishot;
-                        self.net.receive(conn);
+                        self.driver.receive(conn);
                     }
                 }
-                Phase::Moving => self.try_move(conn),
+                Phase::Moving => return true,
                 _ => {}
             },
             _ => {}
         }
+        false
     }
 
     /// Starts a turn's share of the receives that go straight into an allocation. Few at a time: each brings up to a whole
@@ -127,22 +146,12 @@ impl<N: Net> Shard<N> {
             {
                 buf.make_room(bytes_max);
                 connection.receiving = Receiving::Filling;
-                self.net.fill(conn, buf, bytes_max);
+                self.driver.fill(conn, buf, bytes_max);
             } else {
+                // Who receives that way is past the phase in which connections move.
                 self.arm(conn);
             }
         }
-    }
-}
-
-impl Inbox {
-    /// How many bytes can be received straight into the message under way; `None`: too few for that.
-    fn direct_bytes(&self) -> Option<usize> {
-        let partial = self.partial.as_ref().filter(|partial| partial.skipped.is_none() && self.head.is_empty())?;
-        let left = partial.frame?.left;
-        // Once begun, the message is received that way to its end.
-        let enough = left >= DIRECT_BYTES_MIN || (partial.direct && left > 0);
-        enough.then(|| usize::try_from(left).unwrap_or(usize::MAX))
     }
 }
 

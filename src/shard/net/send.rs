@@ -1,19 +1,21 @@
 //! The way out: outboxes are filled during a turn and flushed at its end.
 
-use super::connection::{NONE, Pauses, Phase, Seat};
+use super::Transport;
+use super::connection::{NONE, Pauses, Phase};
 use super::outbox::{Outbox, Pushed};
 use crate::proto::frame::Opcode;
-use crate::ring::chunk::{Chunk, Outgoing, OwnedBuf};
+use crate::ring::chunk::{Budget, Chunk, Outgoing, OwnedBuf};
 use crate::ring::{Conn, Net};
-use crate::shard::Shard;
-use crate::shard::close::CloseReason;
-use crate::shard::mutation::{Mutation, is_made};
+use crate::shard::bounds::{TAKEN_BYTES_MIN, WRITE_TIMEOUTS_MAX};
+use crate::shard::pulse::Pulse;
+use crate::tls::fault::Fault;
 use rustix::io::Errno;
 use std::io;
+use std::time::Duration;
 
 /// The outboxes in use, and those that wait to be used again.
 #[derive(Default)]
-pub(in crate::shard) struct Outboxes {
+pub(super) struct Outboxes {
     all: Vec<Outbox>,
     free: Vec<u32>,
     /// Connections whose outbox was filled since the last flush.
@@ -28,6 +30,24 @@ impl Outboxes {
         })
     }
 
+    /// The outbox of that index, of `conn`, for something to be put into it.
+    fn fill(&mut self, index: &mut u32, conn: Conn) -> &mut Outbox {
+        if *index == NONE {
+            *index = self.take();
+        }
+        self.mark(*index, conn)
+    }
+
+    /// Sees to it that the outbox is flushed.
+    fn mark(&mut self, index: u32, conn: Conn) -> &mut Outbox {
+        let outbox = &mut self.all[index as usize];
+        if !outbox.dirty {
+            outbox.dirty = true;
+            self.dirty.push(conn);
+        }
+        outbox
+    }
+
     fn give_back(&mut self, index: u32) {
         self.all[index as usize].reset();
         self.free.push(index);
@@ -35,74 +55,91 @@ impl Outboxes {
 
     /// How many are in use, and how many are to be flushed.
     #[cfg(test)]
-    pub(in crate::shard) fn sizes(&self) -> (usize, usize) {
+    pub(super) fn sizes(&self) -> (usize, usize) {
         (self.all.len() - self.free.len(), self.dirty.len())
     }
 
     /// Bytes in all of them, and how many do not get rid of theirs.
-    pub(in crate::shard) fn queued(&self) -> (u64, u64) {
+    pub(super) fn queued(&self) -> (u64, u64) {
         let blocked = self.all.iter().filter(|outbox| outbox.blocked).count();
         (self.all.iter().map(|outbox| outbox.bytes() as u64).sum(), blocked as u64)
     }
 
-    pub(in crate::shard) fn get(&self, index: u32) -> Option<&Outbox> {
+    pub(super) fn get(&self, index: u32) -> Option<&Outbox> {
         self.all.get(index as usize)
-    }
-
-    pub(in crate::shard) fn get_mut(&mut self, index: u32) -> Option<&mut Outbox> {
-        self.all.get_mut(index as usize)
     }
 }
 
-impl<N: Net> Shard<N> {
-    /// Queues whole frames for a connection.
-    pub(in crate::shard) fn push(&mut self, conn: Conn, chunk: Chunk) -> Pushed {
-        self.filled(conn, |outbox| outbox.push(chunk))
+/// What has become of an outbox after a send.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::shard) struct Sent {
+    /// Its socket has just stopped taking everything: the tick at which it has taken too long.
+    pub(in crate::shard) blocked_until: Option<u32>,
+    /// It has room again for those who fill it.
+    pub(in crate::shard) is_relieved: bool,
+    /// Nothing is queued any more.
+    pub(in crate::shard) is_empty: bool,
+}
+
+/// How a socket takes what is queued for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::shard) enum Writing {
+    /// At once.
+    Flows,
+    /// It is looked at again at this tick.
+    Until(u32),
+    /// Not at all, for too long.
+    Stuck,
+}
+
+impl<N: Net> Transport<N> {
+    /// Queues whole frames of `from` for a connection.
+    #[inline]
+    pub(in crate::shard) fn push(&mut self, from: Conn, to: Conn, chunk: Chunk) {
+        self.filled(from, to, |outbox| outbox.push(chunk));
     }
 
-    /// Queues a message that stands in an allocation of its own.
-    pub(in crate::shard) fn push_message(&mut self, conn: Conn, message: OwnedBuf, opcode: Opcode) -> Pushed {
-        self.filled(conn, |outbox| outbox.push_message(message, opcode))
+    /// Queues a message of `from` that stands in an allocation of its own.
+    pub(in crate::shard) fn push_message(&mut self, from: Conn, to: Conn, message: OwnedBuf, opcode: Opcode) {
+        self.filled(from, to, |outbox| outbox.push_message(message, opcode));
     }
 
     /// Queues a frame of the relay's own; who makes it write too many of them is not read until they have been sent.
     pub(in crate::shard) fn push_own(&mut self, conn: Conn, frame: Vec<u8>) {
-        let pushed = self.filled(conn, |outbox| outbox.push_own(frame));
-        self.mind_pressure(conn, conn, pushed);
+        self.filled(conn, conn, |outbox| outbox.push_own(frame));
     }
 
-    /// As [`Shard::push_own`], before the next frame that is queued.
+    /// As [`Transport::push_own`], before the next frame that is queued.
     pub(in crate::shard) fn push_control(&mut self, conn: Conn, frame: &[u8]) {
-        let pushed = self.filled(conn, |outbox| outbox.push_control(frame));
-        self.mind_pressure(conn, conn, pushed);
+        self.filled(conn, conn, |outbox| outbox.push_control(frame));
     }
 
-    /// Stops reading from `conn` if what it made the relay queue toward `to` is above the high-water mark.
-    pub(in crate::shard) fn mind_pressure(&mut self, conn: Conn, to: Conn, pushed: Pushed) {
-        if pushed == Pushed::UnderPressure {
-            let reason = if conn == to { Pauses::OWN } else { Pauses::PEER };
-            let pauses = &mut self.connections[conn].pauses;
-            let before = *pauses;
-            pauses.insert(reason);
-            self.counters.high_water[usize::from(conn == to)] += u64::from(*pauses != before);
-        }
+    /// Queues bytes that are to leave as they are.
+    pub(in crate::shard) fn push_sealed(&mut self, conn: Conn, bytes: Vec<u8>) {
+        self.filled(conn, conn, |outbox| outbox.push_own_sealed(bytes));
     }
 
-    pub(in crate::shard) fn filled(&mut self, conn: Conn, fill: impl FnOnce(&mut Outbox) -> Pushed) -> Pushed {
-        let connection = &mut self.connections[conn];
+    /// Fills the outbox of `to`, and stops reading from `from` if what it made the relay queue there is above the high-water
+    /// mark.
+    #[inline]
+    fn filled(&mut self, from: Conn, to: Conn, fill: impl FnOnce(&mut Outbox) -> Pushed) {
+        let connection = &mut self.connections[to];
+        let is_dead = connection.phase() == Phase::Dead;
         if connection.outbox == NONE {
             connection.outbox = self.outboxes.take();
         }
-        let outbox = &mut self.outboxes.all[connection.outbox as usize];
-        if outbox.finish || connection.phase() == Phase::Dead {
+        let index = connection.outbox;
+        if is_dead || self.outboxes.all[index as usize].finish {
             // Behind a close frame nothing is sent.
-            return Pushed::Queued;
+            return;
         }
-        if !outbox.dirty {
-            outbox.dirty = true;
-            self.outboxes.dirty.push(conn);
+        if fill(self.outboxes.mark(index, to)) == Pushed::UnderPressure {
+            let reason = if from == to { Pauses::OWN } else { Pauses::PEER };
+            let pauses = &mut self.connections[from].pauses;
+            let before = *pauses;
+            pauses.insert(reason);
+            self.pressed[usize::from(from == to)] += u64::from(*pauses != before);
         }
-        fill(outbox)
     }
 
     /// Queues records of TLS that leave with whatever is queued next.
@@ -114,65 +151,68 @@ impl<N: Net> Shard<N> {
         self.outboxes.all[connection.outbox as usize].push_sealed(OwnedBuf::from(records));
     }
 
-    /// When all that is queued has been sent, the write side is shut and the client's end is awaited.
-    pub(in crate::shard) fn finish_outbox(&mut self, conn: Conn) {
+    /// Whatever still comes is thrown away. When all that is queued has been sent, the write side is shut, and the client's
+    /// end is awaited.
+    pub(in crate::shard) fn finish(&mut self, conn: Conn) {
         let connection = &mut self.connections[conn];
-        if connection.outbox == NONE {
-            connection.outbox = self.outboxes.take();
-        }
-        let outbox = &mut self.outboxes.all[connection.outbox as usize];
-        outbox.finish = true;
-        if !outbox.dirty {
-            outbox.dirty = true;
-            self.outboxes.dirty.push(conn);
-        }
+        connection.pauses = Pauses::default();
+        connection.inbox = None;
+        self.outboxes.fill(&mut connection.outbox, conn).finish = true;
     }
 
-    /// Hands to the ring what was queued: one send for each socket.
-    pub(in crate::shard) fn flush(&mut self) {
-        let mut at = 0;
-        // A connection for which nothing can be sealed any more ends here; what its peer is told of that comes last.
-        while let Some(&conn) = self.outboxes.dirty.get(at) {
-            at += 1;
-            self.flush_one(conn);
+    /// Whether something is queued or being sent.
+    pub(in crate::shard) fn has_queued(&self, conn: Conn) -> bool {
+        self.outboxes.get(self.connections[conn].outbox).is_some_and(|outbox| !outbox.is_empty())
+    }
+
+    /// Whether a send is under way.
+    #[inline]
+    pub(in crate::shard) fn is_sending(&self, conn: Conn) -> bool {
+        self.outboxes.get(self.connections[conn].outbox).is_some_and(|outbox| outbox.sending)
+    }
+
+    /// Hands to the ring what was queued: one send for each socket, from place `at` of the list on. Stops at a connection for
+    /// which nothing can be sealed any more: what follows from that comes last.
+    pub(in crate::shard) fn flush(&mut self, at: &mut usize, budget: &Budget) -> Option<(Conn, Fault)> {
+        while let Some(&conn) = self.outboxes.dirty.get(*at) {
+            *at += 1;
+            if let Err(fault) = self.flush_one(conn, budget) {
+                return Some((conn, fault));
+            }
         }
         self.outboxes.dirty.clear();
+        None
     }
 
-    fn flush_one(&mut self, conn: Conn) {
-        let Some(connection) = self.connections.get_mut(conn) else { return };
-        let Some(outbox) = self.outboxes.all.get_mut(connection.outbox as usize) else { return };
+    fn flush_one(&mut self, conn: Conn, budget: &Budget) -> Result<(), Fault> {
+        let Some(connection) = self.connections.get_mut(conn) else { return Ok(()) };
+        let Some(outbox) = self.outboxes.all.get_mut(connection.outbox as usize) else { return Ok(()) };
         if !std::mem::take(&mut outbox.dirty) {
-            return;
+            return Ok(());
         }
         if outbox.blocked {
-            outbox.copy_slices(self.memory.budget());
+            outbox.copy_slices(budget);
         }
         if outbox.sending || connection.phase() == Phase::Dead {
-            return;
+            return Ok(());
         }
         let outgoing = match connection.tls {
             NONE => outbox.poll_send(),
-            tls => match self.tls.poll_send(tls, outbox, self.memory.budget()) {
-                Ok(outgoing) => outgoing,
-                Err(fault) => {
-                    tracing::debug!(%fault, "nothing can be sealed any more");
-                    return self.end(conn, CloseReason::Tls);
-                }
-            },
+            tls => self.tls.poll_send(tls, outbox, budget)?,
         };
         if let Some(outgoing) = outgoing {
             outbox.sending = true;
             let wait = outbox.blocked;
-            self.net.send(conn, outgoing, wait);
+            self.driver.send(conn, outgoing, wait);
         } else if outbox.finish {
-            self.net.shut_writing(conn);
+            self.driver.shut_writing(conn);
         } else {
             self.let_outbox_go(conn);
         }
+        Ok(())
     }
 
-    pub(in crate::shard) fn let_outbox_go(&mut self, conn: Conn) {
+    pub(super) fn let_outbox_go(&mut self, conn: Conn) {
         let connection = &mut self.connections[conn];
         let index = std::mem::replace(&mut connection.outbox, NONE);
         if index != NONE {
@@ -180,10 +220,19 @@ impl<N: Net> Shard<N> {
         }
     }
 
-    pub(in crate::shard) fn handle_sent(&mut self, conn: Conn, outgoing: Outgoing, count: io::Result<usize>) {
-        let connection = &self.connections[conn];
-        let (index, phase) = (connection.outbox, connection.phase());
-        let Some(outbox) = self.outboxes.all.get_mut(index as usize) else { return };
+    /// A send has ended; `None`: the connection is gone.
+    #[inline]
+    pub(in crate::shard) fn handle_sent(
+        &mut self,
+        conn: Conn,
+        outgoing: Outgoing,
+        count: io::Result<usize>,
+        pulse: &Pulse,
+        write_timeout: Duration,
+    ) -> Option<Sent> {
+        let mut after = Sent::default();
+        let index = self.connections[conn].outbox;
+        let Some(outbox) = self.outboxes.all.get_mut(index as usize) else { return Some(after) };
         let length = outgoing.len();
         let (sent, failed) = match count {
             Ok(sent) => (sent, false),
@@ -192,59 +241,46 @@ impl<N: Net> Shard<N> {
         };
         outbox.handle_sent(outgoing, sent);
         if failed {
-            self.end(conn, CloseReason::Gone);
-            return;
+            return None;
         }
         let was_blocked = std::mem::replace(&mut outbox.blocked, sent < length);
         if outbox.blocked && was_blocked {
             outbox.unacknowledged_bytes += sent;
             outbox.taken_bytes += sent as u64;
         } else if outbox.blocked {
-            outbox.blocked_since = self.pulse.tick();
+            outbox.blocked_since = pulse.tick();
             (outbox.taken_bytes, outbox.most_bytes) = (0, outbox.bytes());
-            outbox.write_due = self.pulse.tick_after(self.settings.write_timeout);
-            outbox.unacknowledged_bytes = self.net.unacknowledged_bytes(conn).unwrap_or(0);
-            let due = outbox.write_due;
-            self.watch(conn, due);
+            outbox.write_due = pulse.tick_after(write_timeout);
+            outbox.unacknowledged_bytes = self.driver.unacknowledged_bytes(conn).unwrap_or(0);
+            after.blocked_until = Some(outbox.write_due);
         }
-        let Some(outbox) = self.outboxes.all.get_mut(index as usize) else { return };
-        if outbox.poll_relief() {
-            self.relieve(conn);
-        }
-        let Some(outbox) = self.outboxes.all.get_mut(index as usize) else { return };
+        after.is_relieved = outbox.poll_relief();
         if !outbox.is_empty() || outbox.finish {
-            if !outbox.dirty {
-                outbox.dirty = true;
-                self.outboxes.dirty.push(conn);
-            }
+            self.outboxes.mark(index, conn);
         } else if !outbox.dirty {
             self.let_outbox_go(conn);
-            match phase {
-                Phase::Moving => self.try_move(conn),
-                Phase::Answering => self.go_on_answering(conn),
-                _ => {}
-            }
+            after.is_empty = true;
         }
+        if after.is_relieved {
+            self.unpause(conn, Pauses::OWN);
+        }
+        Some(after)
     }
 
-    /// The outbox of `conn` has room again: who fills it may be read again.
-    pub(in crate::shard) fn relieve(&mut self, conn: Conn) {
-        let connection = &mut self.connections[conn];
-        if connection.pauses.remove(Pauses::OWN) {
-            self.readable.push(conn);
-        }
-        if let Some(seat) = connection.seat() {
-            self.relieve_peers(seat);
-        }
-    }
-
-    /// The outbox of who has this seat has room again, or is gone: the peers, who filled it, may be read again.
-    pub(in crate::shard) fn relieve_peers(&mut self, Seat { session, role }: Seat) {
-        let Some(live) = self.sessions.session(session) else { return };
-        for filler in live.session.connections(role.peer()) {
-            if self.connections[filler].pauses.remove(Pauses::PEER) && !is_made(Mutation::LostRelief) {
-                self.readable.push(filler);
+    /// Looks how a socket gets on that did not take everything at once.
+    pub(in crate::shard) fn check_writing(&mut self, conn: Conn, pulse: &Pulse, write_timeout: Duration) -> Writing {
+        let index = self.connections[conn].outbox;
+        let blocked = self.outboxes.all.get_mut(index as usize).filter(|outbox| outbox.blocked);
+        let Some(outbox) = blocked else { return Writing::Flows };
+        if outbox.write_due <= pulse.tick() {
+            let unacknowledged = self.driver.unacknowledged_bytes(conn).unwrap_or(usize::MAX);
+            let wanted = TAKEN_BYTES_MIN.max(outbox.most_bytes / WRITE_TIMEOUTS_MAX);
+            if unacknowledged.saturating_add(wanted) > outbox.unacknowledged_bytes {
+                return Writing::Stuck;
             }
+            outbox.unacknowledged_bytes = unacknowledged;
+            outbox.write_due = pulse.tick_after(write_timeout);
         }
+        Writing::Until(outbox.write_due)
     }
 }

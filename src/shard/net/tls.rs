@@ -1,69 +1,56 @@
-//! TLS on the shard's connections: handshakes, a few at a time; records in, opened in the memory that they were received
-//! into; records out, sealed from the outbox straight into what is sent.
+//! TLS on the shard's connections: records in, opened in the memory that they were received into; records out, sealed from
+//! the outbox straight into what is sent.
 //!
-//! Everything else of the shard sees plaintext only: received bytes come through [`Shard::handle_sealed`], and an outbox
-//! is emptied through [`TlsTable::poll_send`].
+//! Everything else of the shard sees plaintext only: received bytes come through [`Transport::open_record`], and an outbox is
+//! emptied through [`TlsTable::poll_send`].
 
-use super::connection::{NONE, Phase};
+use super::Transport;
+use super::connection::NONE;
 use super::outbox::Outbox;
 use crate::ring::chunk::{Budget, Chunk, Outgoing, OwnedBuf};
 use crate::ring::{Conn, Net};
-use crate::shard::Shard;
 use crate::shard::bounds::SEAL_BYTES_MAX;
-use crate::shard::close::CloseReason;
 use crate::tls::Tls;
 use crate::tls::fault::Fault;
 use crate::tls::handshake::Handshake;
 use crate::tls::record::Out;
 use crate::tls::traffic::{Opened, Traffic};
 use slab::Slab;
-use std::collections::VecDeque;
 
 /// From this size on, sealed bytes stand in memory that is used again and is counted.
 const COUNTED_BYTES_MIN: usize = 16 << 10;
 
 /// The TLS of those connections that have it.
 #[derive(Default)]
-pub(in crate::shard) struct TlsTable {
+pub(super) struct TlsTable {
     all: Slab<Tls>,
-    /// Connections with a step of their handshake to do: those that have begun before those that have not. Some may
-    /// have ended.
-    pub(in crate::shard) waiting: VecDeque<Conn>,
-    /// Turns in which messages were forwarded since the last step.
-    pub(in crate::shard) busy_turns: u32,
 }
 
 impl TlsTable {
     /// Keeps the TLS of a connection; gives its index.
     #[must_use]
-    pub(in crate::shard) fn insert(&mut self, tls: Tls) -> u32 {
+    fn insert(&mut self, tls: Tls) -> u32 {
         self.all.insert(tls) as u32
     }
 
     /// Takes the TLS of a connection out.
-    pub(in crate::shard) fn remove(&mut self, index: &mut u32) -> Option<Tls> {
+    pub(super) fn remove(&mut self, index: &mut u32) -> Option<Tls> {
         self.all.try_remove(std::mem::replace(index, NONE) as usize)
-    }
-
-    /// Whether no handshake waits for its turn.
-    #[must_use]
-    pub(in crate::shard) fn is_quiet(&self) -> bool {
-        self.waiting.is_empty()
     }
 
     /// Whether the handshake has something to do before more is read.
     #[must_use]
-    pub(in crate::shard) fn is_ready(&self, index: u32) -> bool {
+    pub(super) fn is_ready(&self, index: u32) -> bool {
         matches!(self.all.get(index as usize), Some(Tls::Handshake(handshake)) if handshake.is_ready())
     }
 
-    /// How many there are, and how many handshakes wait.
+    /// How many there are.
     #[cfg(test)]
-    pub(in crate::shard) fn sizes(&self) -> (usize, usize) {
-        (self.all.len(), self.waiting.len())
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
     }
 
-    pub(in crate::shard) fn handshake(&mut self, index: u32) -> Option<&mut Handshake> {
+    fn handshake(&mut self, index: u32) -> Option<&mut Handshake> {
         match self.all.get_mut(index as usize) {
             Some(Tls::Handshake(handshake)) => Some(handshake),
             _ => None,
@@ -77,19 +64,11 @@ impl TlsTable {
         }
     }
 
-    pub(in crate::shard) fn queue(&mut self, conn: Conn, has_begun: bool) {
-        // The costly part comes first in a handshake, so that who has it behind him does not wait long.
-        match has_begun {
-            true => self.waiting.push_front(conn),
-            false => self.waiting.push_back(conn),
-        }
-    }
-
     /// What is to be sent next: what is sealed already, or else a piece of what is queued, or at the end our last record.
     ///
     /// # Errors
     /// The connection cannot go on.
-    pub(in crate::shard) fn poll_send(
+    pub(super) fn poll_send(
         &mut self,
         index: u32,
         outbox: &mut Outbox,
@@ -148,94 +127,97 @@ impl Out for OwnedBuf {
     }
 }
 
-impl<N: Net> Shard<N> {
-    /// Takes in what has been received on a connection with TLS.
-    pub(in crate::shard) fn handle_sealed(&mut self, conn: Conn, chunk: Chunk) {
-        match self.connections[conn].phase() {
-            Phase::Handshake => self.handle_handshake_bytes(conn, chunk.as_slice()),
-            _ => self.open_records(conn, chunk),
-        }
+/// What was opened of what has been received.
+pub(in crate::shard) enum Record {
+    /// The plaintext of the next record.
+    Plain(Chunk),
+    /// No further record is whole.
+    NeedMore,
+    /// The client sends nothing any more, and is to be told the same behind what is queued.
+    Closed,
+    /// It cannot be opened, or has no place.
+    Broken(Fault),
+}
+
+impl<N: Net> Transport<N> {
+    /// Whether a connection has TLS.
+    pub(in crate::shard) fn has_tls(&self, conn: Conn) -> bool {
+        self.connections[conn].tls != NONE
     }
 
-    /// Opens record after record, and hands on what is in them.
-    pub(in crate::shard) fn open_records(&mut self, conn: Conn, mut chunk: Chunk) {
+    /// A connection has TLS from now on.
+    pub(in crate::shard) fn set_tls(&mut self, conn: Conn, tls: Tls) {
+        let index = self.tls.insert(tls);
+        self.connections[conn].tls = index;
+    }
+
+    /// The TLS of a connection, which has none from now on.
+    pub(in crate::shard) fn take_tls(&mut self, conn: Conn) -> Option<Tls> {
+        self.tls.remove(&mut self.connections[conn].tls)
+    }
+
+    /// The TLS handshake of a connection.
+    pub(in crate::shard) fn handshake(&mut self, conn: Conn) -> Option<&mut Handshake> {
+        self.tls.handshake(self.connections.get(conn)?.tls)
+    }
+
+    /// Whether the handshake of a connection has something to do before more is read.
+    pub(in crate::shard) fn is_handshake_ready(&self, conn: Conn) -> bool {
+        self.connections.get(conn).is_some_and(|connection| self.tls.is_ready(connection.tls))
+    }
+
+    /// The last record toward a client, which says what was wrong; empty where nothing can be said.
+    pub(in crate::shard) fn farewell(&mut self, conn: Conn, fault: Fault) -> Option<Vec<u8>> {
+        let traffic = self.tls.traffic(self.connections[conn].tls)?;
+        Some(traffic.farewell(Some(fault)))
+    }
+
+    /// Opens the next record of what has been received, and takes it off the front of `chunk`.
+    pub(in crate::shard) fn open_record(&mut self, conn: Conn, chunk: &mut Chunk) -> Record {
         loop {
-            let Some(connection) = self.connections.get(conn) else { return };
-            // What comes in these is not looked at, and there is nothing behind them.
-            if matches!(connection.phase(), Phase::Closing | Phase::Slowed | Phase::Dead) {
-                return;
-            }
-            let Some(traffic) = self.tls.traffic(connection.tls) else { return };
+            let Some(traffic) = self.tls.traffic(self.connections[conn].tls) else { return Record::NeedMore };
             let keeps = traffic.keeps();
             if keeps {
                 match traffic.keep(chunk.as_slice()) {
                     Ok(used) => chunk.advance(used),
-                    Err(fault) => return self.fail_traffic(conn, fault),
+                    Err(fault) => return Record::Broken(fault),
                 }
             }
-            let Some(traffic) = self.tls.traffic(self.connections[conn].tls) else { return };
             let mut record = match keeps {
                 true => match traffic.take_kept() {
                     Some(record) => Chunk::Owned(OwnedBuf::from(record)),
-                    None => return,
+                    None => return Record::NeedMore,
                 },
-                false if chunk.is_empty() => return,
-                false => std::mem::replace(&mut chunk, Chunk::Owned(OwnedBuf::from(Vec::new()))),
+                false if chunk.is_empty() => return Record::NeedMore,
+                false => std::mem::replace(chunk, Chunk::Owned(OwnedBuf::from(Vec::new()))),
             };
             match traffic.open(record.as_mut_slice()) {
                 Ok(Opened::Data { plain, used }) => {
                     if used < record.len() {
                         let front = record.split_to(used);
-                        chunk = std::mem::replace(&mut record, front);
+                        *chunk = std::mem::replace(&mut record, front);
                     }
                     record.narrow(plain);
-                    self.handle_bytes(conn, record);
+                    return Record::Plain(record);
                 }
                 Ok(Opened::Handled { reply, used }) => {
                     if used < record.len() {
                         record.advance(used);
-                        chunk = record;
+                        *chunk = record;
                     }
                     if !reply.is_empty() {
                         self.push_sealed(conn, reply);
                     }
                 }
-                Ok(Opened::NeedMore) => match traffic.keep(record.as_slice()) {
-                    Ok(_) => return,
-                    Err(fault) => return self.fail_traffic(conn, fault),
-                },
-                // It sends nothing any more, and is told the same behind what is queued.
-                Ok(Opened::Closed) => return self.begin_closing(conn, CloseReason::Gone),
-                Err(fault) => return self.fail_traffic(conn, fault),
+                Ok(Opened::NeedMore) => {
+                    return match traffic.keep(record.as_slice()) {
+                        Ok(_) => Record::NeedMore,
+                        Err(fault) => Record::Broken(fault),
+                    };
+                }
+                Ok(Opened::Closed) => return Record::Closed,
+                Err(fault) => return Record::Broken(fault),
             }
         }
-    }
-
-    /// What came cannot be opened, or has no place: the client is told, and the connection ends.
-    #[cold]
-    fn fail_traffic(&mut self, conn: Conn, fault: Fault) {
-        tracing::debug!(%fault, "TLS connection failed");
-        let Some(traffic) = self.tls.traffic(self.connections[conn].tls) else { return };
-        let alert = traffic.farewell(Some(fault));
-        if alert.is_empty() {
-            return self.end(conn, CloseReason::Tls);
-        }
-        self.push_sealed(conn, alert);
-        self.begin_closing(conn, CloseReason::Tls);
-    }
-
-    /// Ends a connection that sent no request in time. One with TLS is told so, that its client does not take it for
-    /// one that somebody has cut (RFC 8446 section 6.1).
-    pub(in crate::shard) fn end_unheard(&mut self, conn: Conn) {
-        match self.connections[conn].tls {
-            NONE => self.end(conn, CloseReason::Gone),
-            _ => self.begin_closing(conn, CloseReason::Gone),
-        }
-    }
-
-    /// Queues bytes that are to leave as they are.
-    pub(in crate::shard) fn push_sealed(&mut self, conn: Conn, bytes: Vec<u8>) {
-        let pushed = self.filled(conn, |outbox| outbox.push_own_sealed(bytes));
-        self.mind_pressure(conn, conn, pushed);
     }
 }

@@ -7,7 +7,7 @@ use crate::ring::simulated::Simulated;
 use crate::shard::Shard;
 use crate::shard::bounds::{HIGH_WATER_BYTES, TURNED_AWAY_MAX};
 use crate::shard::counters::Outcome;
-use crate::shard::net::connection::{Connection, NONE, Phase, Receiving};
+use crate::shard::net::connection::{Connection, Phase};
 
 /// What one turn may bring to an outbox beyond its high-water mark, beside a whole message.
 const TURN_BYTES: usize = 512 << 10;
@@ -56,14 +56,14 @@ pub(super) struct Totals {
 }
 
 pub(super) fn sizes(shard: &Shard<Simulated>) -> Sizes {
-    let all = || shard.connections.iter().map(|(_, connection)| connection);
+    let all = || shard.net.iter().map(|(_, connection)| connection);
     let newcomers = all().filter_map(|connection| connection.newcomer());
     let counters = &shard.counters;
     let (sessions, live_sessions, empty_sessions, unreported) = shard.sessions.sizes();
-    let (outboxes, dirty) = shard.outboxes.sizes();
-    let (tls, handshakes) = shard.tls.sizes();
+    let (outboxes, dirty, tls) = shard.net.sizes();
+    let [readable, partial_reads, direct_reads, ended] = shard.net.list_sizes();
     Sizes {
-        connections: shard.connections.len(),
+        connections: shard.net.len(),
         turned_away: shard.accepting.turned_away,
         unauthenticated: newcomers.filter(|newcomer| !newcomer.is_turned_away()).count(),
         open: all().filter(|connection| connection.seat().is_some()).count(),
@@ -71,21 +71,21 @@ pub(super) fn sizes(shard: &Shard<Simulated>) -> Sizes {
         sessions,
         empty_sessions,
         unreported,
-        sockets: shard.net.connections(),
+        sockets: shard.net.driver().connections(),
         arrived: shard.accepting.arrived(),
         newcomers: shard.newcomers.len(),
         pending_calls: shard.pending_calls.len(),
-        readable: shard.readable.len(),
-        partial_reads: shard.partial_reads.len(),
-        direct_reads: shard.direct_reads.len(),
+        readable,
+        partial_reads,
+        direct_reads,
         deferred: shard.turns.deferred().count(),
         waiters: shard.memory.waiting(),
         throttled: shard.pulse.throttled().count(),
         outboxes,
         dirty,
         tls,
-        handshakes,
-        ended: shard.ended.len(),
+        handshakes: shard.handshakes.len(),
+        ended,
         budget_bytes: shard.memory.budget().used_bytes(),
         backlog_bytes: shard.memory.backlog().used_bytes(),
         closing: counters.closing,
@@ -120,8 +120,8 @@ pub(super) fn met(shard: &Shard<Simulated>) -> impl Iterator<Item = (&'static st
         ("not moved", counters.not_moved),
         ("accept errors", counters.accept_errors),
         ("waits for memory", counters.budget_waits),
-        ("pauses for the peer", counters.high_water[0]),
-        ("pauses for answers", counters.high_water[1]),
+        ("pauses for the peer", shard.net.pressed()[0]),
+        ("pauses for answers", shard.net.pressed()[1]),
         ("handshakes", counters.tls_handshakes.counts().map(|(_, count)| count).sum()),
     ];
     named.into_iter().chain(counters.closed.counts()).chain(counters.refused.counts())
@@ -136,11 +136,11 @@ pub(super) fn commands(shard: &Shard<Simulated>) -> usize {
 pub(super) fn check(shard: &Shard<Simulated>) -> Result<(), Broken> {
     check_gauges(shard)?;
     check_ids(shard)?;
-    for (conn, connection) in shard.connections.iter() {
+    for (conn, connection) in shard.net.iter() {
         check_connection(shard, conn, connection)?;
     }
     // What is being sent on a connection that was closed keeps its memory until that has ended.
-    let count = shard.connections.len().max(shard.net.connections());
+    let count = shard.net.len().max(shard.net.driver().connections());
     let budget_bytes_max = shard.memory.budget().bytes_max() + count * outbox_bytes_max(shard);
     if shard.memory.budget().used_bytes() > budget_bytes_max {
         return Err(format!("bound: {} bytes of the budget are in use", shard.memory.budget().used_bytes()));
@@ -159,7 +159,7 @@ fn outbox_bytes_max(shard: &Shard<Simulated>) -> usize {
 fn check_gauges(shard: &Shard<Simulated>) -> Result<(), Broken> {
     let (mut closing, mut calls, mut dead, mut turned_away) = (0, 0, 0, 0);
     let mut open = ByRole::default();
-    for (_, connection) in shard.connections.iter() {
+    for (_, connection) in shard.net.iter() {
         match connection.phase() {
             Phase::Closing => closing += 1,
             Phase::AwaitingControl => calls += 1,
@@ -192,12 +192,11 @@ fn check_gauges(shard: &Shard<Simulated>) -> Result<(), Broken> {
 
 /// An id that outlives its connection finds nothing, whoever has its place by then.
 fn check_ids(shard: &Shard<Simulated>) -> Result<(), Broken> {
-    let lists = [&shard.readable[..], &shard.partial_reads[..]];
-    let listed = lists.into_iter().flatten().copied().chain(shard.direct_reads.iter().copied());
-    let listed = listed.chain(shard.turns.deferred()).chain(shard.memory.waiters()).chain(shard.pulse.throttled());
+    let listed =
+        shard.net.listed().chain(shard.turns.deferred()).chain(shard.memory.waiters()).chain(shard.pulse.throttled());
     for conn in listed.chain(shard.pending_calls.values().copied()) {
-        let owner = shard.connections.at(conn.index() as u32);
-        if shard.connections.get(conn).is_some() != (owner == Some(conn)) {
+        let owner = shard.net.at(conn.index() as u32);
+        if shard.net.get(conn).is_some() != (owner == Some(conn)) {
             return Err(format!("id: {conn:?} finds the connection of {owner:?}"));
         }
     }
@@ -214,16 +213,16 @@ fn check_connection(shard: &Shard<Simulated>, conn: Conn, connection: &Connectio
     if shard.pulse.due(conn) == u32::MAX {
         return Err(format!("deadline: {conn:?} has none, in {phase:?}"));
     }
-    let is_listed = shard.readable.contains(&conn) || shard.partial_reads.contains(&conn);
-    let reads = !connection.pauses.any() && !inbox.is_some_and(|inbox| inbox.holds_back());
+    let is_listed = shard.net.is_looked_at(conn);
+    let reads = !connection.is_paused() && !inbox.is_some_and(|inbox| inbox.holds_back());
     let listens =
         matches!(phase, Phase::Header | Phase::Http | Phase::Auth | Phase::Open | Phase::Echo | Phase::Closing);
-    if listens && reads && !is_listed && connection.receiving == Receiving::Idle {
+    if listens && reads && !is_listed && connection.is_idle() {
         return Err(format!("deaf: nobody reads from {conn:?}, in {phase:?}"));
     }
-    let Some(outbox) = shard.outboxes.get(connection.outbox) else { return Ok(()) };
+    let Some(outbox) = shard.net.outbox(connection) else { return Ok(()) };
     // A ticket of TLS waits for the first answer.
-    let waits = connection.tls != NONE && matches!(phase, Phase::Http | Phase::AwaitingControl | Phase::Held);
+    let waits = shard.net.has_tls(conn) && matches!(phase, Phase::Http | Phase::AwaitingControl | Phase::Held);
     if !outbox.is_empty() && !outbox.sending && !outbox.dirty && !waits {
         return Err(format!("mute: nobody sends what is queued for {conn:?}, in {phase:?}"));
     }

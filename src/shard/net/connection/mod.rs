@@ -13,7 +13,7 @@ pub(in crate::shard) const NONE: u32 = u32::MAX;
 
 /// The receive operation that is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::shard) enum Receiving {
+pub(super) enum Receiving {
     /// None.
     Idle,
     /// Into slices, until cancelled.
@@ -45,12 +45,12 @@ impl Pauses {
     pub(in crate::shard) const TURN: Self = Self(16);
 
     /// Adds a reason.
-    pub(in crate::shard) fn insert(&mut self, reason: Self) {
+    pub(super) fn insert(&mut self, reason: Self) {
         self.0 |= reason.0;
     }
 
     /// Takes a reason away; whether it was there.
-    pub(in crate::shard) fn remove(&mut self, reason: Self) -> bool {
+    pub(super) fn remove(&mut self, reason: Self) -> bool {
         let was = self.0 & reason.0 != 0;
         self.0 &= !reason.0;
         was
@@ -58,13 +58,13 @@ impl Pauses {
 
     /// Whether any reason applies.
     #[must_use]
-    pub(in crate::shard) fn any(self) -> bool {
+    pub(super) fn any(self) -> bool {
         self.0 != 0
     }
 
     /// Whether any reason but this one applies.
     #[must_use]
-    pub(in crate::shard) fn any_but(self, reason: Self) -> bool {
+    pub(super) fn any_but(self, reason: Self) -> bool {
         self.0 & !reason.0 != 0
     }
 }
@@ -93,23 +93,23 @@ pub(in crate::shard) struct Seat {
 /// What is kept of one; the ring has its socket.
 pub(in crate::shard) struct Connection {
     /// With its place, what it is named by.
-    pub(in crate::shard) generation: u32,
+    pub(super) generation: u32,
     /// Index of its outbox; [`NONE`] while nothing is queued.
-    pub(in crate::shard) outbox: u32,
+    pub(super) outbox: u32,
     /// Index of its TLS; [`NONE`] where there is none.
-    pub(in crate::shard) tls: u32,
+    pub(super) tls: u32,
     /// The tick at which something was last heard.
     pub(in crate::shard) last_heard: u32,
     /// The tick at which the next ping is due, or at which the phase has taken too long.
     pub(in crate::shard) due: u32,
     /// The receive that is under way.
-    pub(in crate::shard) receiving: Receiving,
+    pub(super) receiving: Receiving,
     /// Why reading is paused.
-    pub(in crate::shard) pauses: Pauses,
+    pub(super) pauses: Pauses,
     /// Its last message was received straight into an allocation, and the next one may well be.
-    pub(in crate::shard) bulk: bool,
+    pub(super) bulk: bool,
     /// It sends more than it may, and is received from in small pieces until it has caught up.
-    pub(in crate::shard) paced: bool,
+    pub(super) paced: bool,
     /// What has come and could not be passed on yet.
     pub(in crate::shard) inbox: Option<Box<Inbox>>,
     state: State,
@@ -119,7 +119,7 @@ const _: () = assert!(size_of::<Option<Connection>>() <= 48, "an idle connection
 
 impl Connection {
     /// A newcomer, heard at `tick`.
-    pub(in crate::shard) fn new(tick: u32, due: u32, newcomer: Box<Newcomer>) -> Self {
+    pub(super) fn new(tick: u32, due: u32, newcomer: Box<Newcomer>) -> Self {
         Self {
             generation: 0,
             outbox: NONE,
@@ -145,6 +145,36 @@ impl Connection {
             State::Closing(_) => Phase::Closing,
             State::Dead => Phase::Dead,
         }
+    }
+
+    /// Whether any reason to pause applies.
+    #[inline]
+    #[must_use]
+    pub(in crate::shard) fn is_paused(&self) -> bool {
+        self.pauses.any()
+    }
+
+    /// Whether any reason to pause but this one applies.
+    #[must_use]
+    pub(in crate::shard) fn is_paused_but_for(&self, reason: Pauses) -> bool {
+        self.pauses.any_but(reason)
+    }
+
+    /// Whether nothing is received from it.
+    #[cfg(test)]
+    pub(in crate::shard) fn is_idle(&self) -> bool {
+        self.receiving == Receiving::Idle
+    }
+
+    /// It sends more than it may, and is received from in small pieces until it has caught up.
+    pub(in crate::shard) fn pace(&mut self) {
+        self.paced = true;
+    }
+
+    /// Whether its last message was received straight into an allocation.
+    #[inline]
+    pub(in crate::shard) fn set_bulk(&mut self, bulk: bool) {
+        self.bulk = bulk;
     }
 
     /// Its place in a session: that of one that is open.
@@ -177,7 +207,7 @@ impl Connection {
     }
 
     /// The newcomer, of one that is gone from here.
-    pub(in crate::shard) fn into_newcomer(self) -> Option<Box<Newcomer>> {
+    pub(super) fn into_newcomer(self) -> Option<Box<Newcomer>> {
         match self.state {
             State::Newcomer(newcomer) => Some(newcomer),
             State::Closing(newcomer) => newcomer,

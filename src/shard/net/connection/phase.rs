@@ -93,7 +93,7 @@ impl<N: Net> Shard<N> {
     /// Leads a connection to its next phase, and keeps the counts and lists that follow from it. The one place where a
     /// phase changes. `None`: nothing leads there, and all stays as it was.
     pub(in crate::shard) fn transition(&mut self, conn: Conn, entry: Entry) -> Option<Left> {
-        let connection = &mut self.connections[conn];
+        let connection = &mut self.net[conn];
         let (from, to) = (connection.phase(), entry.phase());
         if !from.leads_to(to) && !is_made(Mutation::AnyPhase) {
             return None;
