@@ -54,8 +54,7 @@ impl<N: Net> Shard<N> {
     pub(super) fn log_end(&mut self, conn: Conn, seat: Option<Seat>, reason: CloseReason) {
         self.counters.closed.add(reason.label(), 1 + u64::from(is_made(Mutation::CountedTwice)));
         let code = reason.code();
-        let live = seat.and_then(|seat| self.sessions.session(seat.session));
-        let Some((live, member)) = live.and_then(|live| Some((live, live.session.member(conn)?))) else {
+        let Some((key, member)) = seat.and_then(|seat| self.sessions.member(seat, conn)) else {
             let conn = self.net[conn].newcomer().map(Newcomer::serial);
             tracing::debug!(shard = self.id, conn, reason = reason.text(), code, "closed before authentication");
             return;
@@ -63,7 +62,7 @@ impl<N: Net> Shard<N> {
         if self.log.closed.handle_event() {
             let Member { serial: conn, role, since, messages, bytes, .. } = *member;
             let seconds = self.pulse.now().saturating_sub(since).as_secs();
-            let (token, reason) = (live.key().id(), reason.label());
+            let (token, reason) = (key.id(), reason.label());
             let role = role.name();
             tracing::info!(shard = self.id, conn, %token, role, reason, code, messages, bytes, seconds, "closed");
         }

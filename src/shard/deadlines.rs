@@ -23,7 +23,7 @@ impl<N: Net> Shard<N> {
         self.net.want_less();
         if self.pulse.poll_second() {
             self.report_usage();
-            self.forget_empty_sessions();
+            self.sessions.forget_empty(&self.pulse);
             self.publish_counters();
             self.log_held_back();
             self.memory.trim();

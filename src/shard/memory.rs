@@ -139,8 +139,7 @@ impl<N: Net> Shard<N> {
     /// Whether a connection's peer has a share of the memory already, so that their token goes behind those that have none.
     fn peer_holds_memory(&self, conn: Conn) -> bool {
         let Some(seat) = self.net[conn].seat() else { return false };
-        let Some(live) = self.sessions.session(seat.session) else { return false };
-        live.session.connections(seat.role.peer()).filter_map(|peer| self.net.get(peer)).any(|peer| {
+        self.sessions.peers(seat).filter_map(|peer| self.net.get(peer)).any(|peer| {
             let partial = peer.inbox.as_ref().and_then(|inbox| inbox.partial.as_ref());
             partial.is_some_and(Partial::holds_memory)
                 || self.net.outbox(peer).is_some_and(|outbox| outbox.holds_memory())

@@ -56,11 +56,9 @@ use crate::control::message::Request;
 use crate::proto::limits::Limits;
 use crate::ring::{Completion, Conn, Net};
 use crate::session::message::{Ids, RelayMessage};
-use crate::session::policy::Policy;
 use crossbeam_channel::{Receiver, Sender};
 use std::collections::HashMap;
 use std::io;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -108,8 +106,6 @@ pub struct Shard<N: Net> {
     accepting: Accepting<N::Socket>,
     sessions: Sessions,
     ids: Ids,
-    /// The policy of tokens without limits of their own.
-    policy: Rc<Policy>,
     newcomers: Newcomers,
     handshakes: Handshakes,
     /// Connections that wait for an answer of control, by serial number.
@@ -138,11 +134,10 @@ impl<N: Net> Shard<N> {
             commands,
             queues,
             control,
+            sessions: Sessions::new(Arc::clone(&shared.directory), settings.limits),
             shared,
             accepting: Accepting::default(),
-            sessions: Sessions::default(),
             ids: Ids::new(random),
-            policy: Rc::new(Policy::new(settings.limits)),
             newcomers: Newcomers::default(),
             handshakes: Handshakes::default(),
             pending_calls: HashMap::new(),
@@ -230,6 +225,12 @@ impl<N: Net> Shard<N> {
             }
         }
         self.running_commands = false;
+    }
+
+    /// Other settings hold from now on: for newcomers, and for the sessions that live without limits of their own.
+    fn change_settings(&mut self, settings: Settings) {
+        self.settings = Settings { budget_bytes: self.settings.budget_bytes, ..settings };
+        self.sessions.set_limits(self.settings.limits);
     }
 
     /// A message of the relay's own, queued toward a connection.

@@ -465,8 +465,8 @@ impl<N: Net> Shard<N> {
         let connection = &self.net[conn];
         match connection.phase() {
             Phase::Auth => AUTH_BYTES_MAX,
-            _ => match connection.seat().and_then(|seat| self.sessions.session(seat.session)) {
-                Some(live) => live.session.policy().limits.message_bytes_max,
+            _ => match connection.seat() {
+                Some(seat) => self.sessions.message_bytes_max(seat),
                 None => self.settings.limits.message_bytes_max,
             },
         }

@@ -11,7 +11,7 @@ use crate::shard::Shard;
 use crate::shard::bounds::MEMORY_RETRY;
 use crate::shard::close::CloseReason;
 use crate::shard::counters::Outcome;
-use crate::shard::net::connection::{Phase, Seat};
+use crate::shard::net::connection::Phase;
 use std::time::Duration;
 
 /// What is to be done with a whole message.
@@ -38,7 +38,7 @@ impl<N: Net> Shard<N> {
         peek: impl for<'a> FnOnce(&'a [u8]) -> Result<Envelope<'a>, Invalid>,
     ) -> Step {
         let Some(seat) = self.net[conn].seat() else { return self.handle_other(conn, opcode, message) };
-        let Seat { session, role } = seat;
+        let role = seat.role;
         let envelope = match peek(message) {
             Ok(envelope) => envelope,
             // RFC 6455, section 8.1: text that is not UTF-8 fails the connection. In a binary frame it is only bad JSON.
@@ -50,12 +50,9 @@ impl<N: Net> Shard<N> {
                 return Step::Done;
             }
         };
-        let (now, unix_ms) = (self.pulse.now(), self.pulse.unix_ms());
-        let Some(live) = self.sessions.session_mut(session) else { return Step::Stop };
-        match live.session.handle_message(now, unix_ms, conn, envelope.kind, message.len() as u64) {
+        match self.sessions.handle_message(seat, conn, envelope.kind, message.len() as u64, &self.pulse) {
             Effect::Forward(to) => {
                 self.counters.forwarded(role, message.len());
-                self.sessions.note_use(session);
                 return Step::Forward(Opcode::Text, to);
             }
             Effect::Later(wait) => return Step::Wait(wait),
@@ -102,11 +99,10 @@ impl<N: Net> Shard<N> {
 
     /// Tells the sender of a message that is skipped why.
     pub(in crate::shard) fn refuse_skipped(&mut self, conn: Conn, why: Skipped, reference: Option<&str>) {
-        let Some(Seat { session, role }) = self.net[conn].seat() else { return };
-        let Some(live) = self.sessions.session(session) else { return };
-        let limit = live.session.policy().limits.message_bytes_max;
+        let Some(seat) = self.net[conn].seat() else { return };
         let (code, message, retry_after_ms) = match why {
             Skipped::TooLarge => {
+                let limit = self.sessions.message_bytes_max(seat);
                 (ErrorCode::MessageTooLarge, format!("a message can have {limit} bytes at the most"), None)
             }
             Skipped::NoMemory => {
@@ -114,17 +110,15 @@ impl<N: Net> Shard<N> {
                 (ErrorCode::RateLimited, text.to_owned(), Some(MEMORY_RETRY.as_millis() as u64))
             }
         };
-        self.counters.message_refused(role, code, 0);
+        self.counters.message_refused(seat.role, code, 0);
         self.tell(conn, RelayMessage::Error { code, message: &message, retry_after_ms, reference });
         self.count_answer(conn);
     }
 
     /// The connection has made the relay answer something: who does so too often is read more slowly.
     pub(in crate::shard) fn count_answer(&mut self, conn: Conn) {
-        let now = self.pulse.now();
-        if let Some(Seat { session, role }) = self.net[conn].seat()
-            && let Some(live) = self.sessions.session_mut(session)
-            && let Err(wait) = live.session.charge_answer(now, role)
+        if let Some(seat) = self.net[conn].seat()
+            && let Err(wait) = self.sessions.charge_answer(seat, &self.pulse)
         {
             self.slow_down(conn, wait);
         }

@@ -1,8 +1,8 @@
 //! After a connection has authenticated: frames become messages, sessions decide on them, and they leave as frames.
 
-mod effects;
 mod frames;
 pub(super) mod inbox;
+mod membership;
 mod message;
 mod paused;
 pub(super) mod sessions;

@@ -1,36 +1,40 @@
-//! The tokens that a shard owns, their sessions, and how connections join and leave them.
+//! The tokens that a shard owns, their sessions, and what becomes of those that all have left.
+//!
+//! It does nothing to connections: what is to be done is returned.
 
-use crate::control::message::{Notice, Request, Usage};
-use crate::directory::{Slot, TokenEntry};
+use crate::control::message::Usage;
+use crate::directory::{Directory, Slot, TokenEntry};
 use crate::proto::bucket::{Bucket, Rate};
-use crate::proto::limits::LimitsOverride;
+use crate::proto::envelope::Kind;
+use crate::proto::limits::{Limits, LimitsOverride};
 use crate::proto::quota::{Used, day_of};
-use crate::proto::token::{Role, TokenHash, TokenKey};
-use crate::ring::{Conn, Net};
+use crate::proto::token::{Role, TokenKey};
+use crate::ring::Conn;
 use crate::session::policy::Policy;
-use crate::session::{Member, Presence, Session};
-use crate::shard::bounds::{JOINS_BURST, JOINS_PER_SECOND};
-use crate::shard::door::newcomer::Newcomer;
-use crate::shard::mutation::{Mutation, is_made};
-use crate::shard::net::connection::{Entry, NONE, Pauses, Seat};
-use crate::shard::{Settings, Shard};
+use crate::session::{Effect, Member, Presence, Session};
+use crate::shard::bounds::{JOINS_BURST, JOINS_PER_SECOND, LINGER, REPLACED_LINGERING};
+use crate::shard::net::connection::{NONE, Seat};
+use crate::shard::pulse::Pulse;
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-/// How long a session that both have left keeps its rates: a bucket is full again after at most a minute.
+/// How long a session that all have left keeps its rates: a bucket is full again after at most a minute.
 const KEPT_AFTER_LEAVING: Duration = Duration::from_secs(61);
 
 /// The tokens that a shard owns, and the sessions that live.
-#[derive(Default)]
 pub(in crate::shard) struct Sessions {
+    directory: Arc<Directory>,
+    /// The policy of tokens without limits of their own.
+    policy: Rc<Policy>,
     by_key: HashMap<TokenKey, Token, BuildHasherDefault<KeyHasher>>,
     all: Slab<Live>,
-    /// Sessions that both have left, and the tick at which they may be forgotten, in that order.
-    empty_sessions: VecDeque<(u32, u32)>,
+    /// Sessions that all have left, and the tick at which they may be forgotten, in that order.
+    empty: VecDeque<(u32, u32)>,
     /// Sessions with bytes that have not been reported.
     used: Vec<u32>,
 }
@@ -42,8 +46,8 @@ struct Token {
 }
 
 /// A session that lives on this shard.
-pub(in crate::shard) struct Live {
-    pub(in crate::shard) session: Session<Conn>,
+struct Live {
+    session: Session<Conn>,
     key: TokenKey,
     slot: Slot,
     /// It stands on the list of those with unreported bytes.
@@ -51,17 +55,30 @@ pub(in crate::shard) struct Live {
     /// The tick at which it may be forgotten, if nobody has come back; [`NONE`] while somebody is there.
     forget_at: u32,
     /// How often connections may be replaced and linger.
-    pub(in crate::shard) replacements: Bucket,
+    replacements: Bucket,
     /// How often connections may authenticate.
     joins: Bucket,
 }
 
-impl Live {
-    /// Its token.
-    pub(in crate::shard) fn key(&self) -> TokenKey {
-        self.key
-    }
+/// What became of a connection that is to join the session of its token.
+pub(in crate::shard) enum Joining {
+    /// The token is unknown, revoked or expired.
+    Unknown,
+    /// It authenticates too often.
+    TooOften,
+    /// It has a seat.
+    Joined(Seat, Change),
+}
 
+/// What somebody's coming or going has changed.
+pub(in crate::shard) struct Change {
+    pub(in crate::shard) before: Presence,
+    pub(in crate::shard) after: Presence,
+    /// They are to be carried out.
+    pub(in crate::shard) effects: Vec<Effect<Conn>>,
+}
+
+impl Live {
     /// Puts it, which stands at `index`, on the list of those with bytes that are not reported, once.
     fn note(&mut self, index: u32, used: &mut Vec<u32>) {
         if !std::mem::replace(&mut self.noted, true) {
@@ -71,38 +88,261 @@ impl Live {
 }
 
 impl Sessions {
+    pub(in crate::shard) fn new(directory: Arc<Directory>, limits: Limits) -> Self {
+        Self {
+            directory,
+            policy: Rc::new(Policy::new(limits)),
+            by_key: HashMap::default(),
+            all: Slab::new(),
+            empty: VecDeque::new(),
+            used: Vec::new(),
+        }
+    }
+
+    fn at(&self, session: u32) -> Option<&Live> {
+        self.all.get(session as usize)
+    }
+
+    fn at_mut(&mut self, session: u32) -> Option<&mut Live> {
+        self.all.get_mut(session as usize)
+    }
+
     /// Whether a token is one of them.
     pub(in crate::shard) fn knows(&self, key: TokenKey) -> bool {
         self.by_key.contains_key(&key)
     }
 
-    pub(in crate::shard) fn session(&self, index: u32) -> Option<&Live> {
-        self.all.get(index as usize)
+    /// Who has a seat, and in the session of which token.
+    pub(in crate::shard) fn member(&self, seat: Seat, conn: Conn) -> Option<(TokenKey, &Member<Conn>)> {
+        let live = self.at(seat.session)?;
+        Some((live.key, live.session.member(conn)?))
     }
 
-    pub(in crate::shard) fn session_mut(&mut self, index: u32) -> Option<&mut Live> {
-        self.all.get_mut(index as usize)
+    /// The connections that messages from this seat are for.
+    pub(in crate::shard) fn peers(&self, seat: Seat) -> impl Iterator<Item = Conn> {
+        self.at(seat.session).into_iter().flat_map(move |live| live.session.connections(seat.role.peer()))
     }
 
+    /// The largest message that may come from this seat.
+    #[inline]
+    pub(in crate::shard) fn message_bytes_max(&self, seat: Seat) -> u64 {
+        self.at(seat.session).map_or(0, |live| live.session.policy().limits.message_bytes_max)
+    }
+
+    /// Decides on a message from this seat.
+    #[inline]
+    pub(in crate::shard) fn handle_message(
+        &mut self,
+        seat: Seat,
+        conn: Conn,
+        kind: Kind,
+        bytes: u64,
+        pulse: &Pulse,
+    ) -> Effect<Conn> {
+        let Some(live) = self.all.get_mut(seat.session as usize) else { return Effect::Nothing };
+        let effect = live.session.handle_message(pulse.now(), pulse.unix_ms(), conn, kind, bytes);
+        if let Effect::Forward(_) = effect {
+            live.note(seat.session, &mut self.used);
+        }
+        effect
+    }
+
+    /// Who has this seat has made the relay answer something, or take a sign of life.
+    ///
+    /// # Errors
+    /// It does so too often: how long it is not to be read.
+    pub(in crate::shard) fn charge_answer(&mut self, seat: Seat, pulse: &Pulse) -> Result<(), Duration> {
+        self.at_mut(seat.session).map_or(Ok(()), |live| live.session.charge_answer(pulse.now(), seat.role))
+    }
+
+    /// Of those who are replaced again and again only a few linger at a time: whether this one may.
+    pub(in crate::shard) fn may_linger(&mut self, session: u32, pulse: &Pulse) -> bool {
+        let rate = Rate::per(REPLACED_LINGERING, LINGER, REPLACED_LINGERING);
+        match (self.at_mut(session), rate) {
+            (Some(live), Some(rate)) => live.replacements.try_take(pulse.now(), &rate).is_ok(),
+            _ => true,
+        }
+    }
+
+    /// A connection has shown a token.
+    pub(in crate::shard) fn join(
+        &mut self,
+        key: TokenKey,
+        conn: Conn,
+        role: Role,
+        serial: u64,
+        pulse: &Pulse,
+    ) -> Joining {
+        let (now, unix_ms) = (pulse.now(), pulse.unix_ms());
+        let unix_sec = unix_ms / 1000;
+        let Some(index) = self.session_of(key, unix_sec) else { return Joining::Unknown };
+        let Some(live) = self.all.get_mut(index as usize) else { return Joining::Unknown };
+        let joins = Rate::per(JOINS_PER_SECOND, Duration::from_secs(1), JOINS_BURST);
+        if joins.is_some_and(|rate| live.joins.try_take(now, &rate).is_err()) {
+            return Joining::TooOften;
+        }
+        let before = live.session.presence();
+        let effects = live.session.join(Member::new(conn, role, serial, now), unix_ms);
+        let after = live.session.presence();
+        live.forget_at = NONE;
+        if let Some(entry) = self.directory.entry(live.slot) {
+            entry.set_online(role, Some(unix_sec as u32));
+        }
+        Joining::Joined(Seat { session: index, role }, Change { before, after, effects })
+    }
+
+    /// The session of a token that admits.
+    fn session_of(&mut self, key: TokenKey, unix_sec: u64) -> Option<u32> {
+        let token = self.by_key.get_mut(&key)?;
+        let entry = self.directory.entry(token.slot)?;
+        if entry.expires_at.is_some_and(|expires_at| expires_at <= unix_sec) {
+            return None;
+        }
+        if token.session == NONE {
+            let used = Used {
+                day: entry.day.load(Relaxed),
+                month: entry.month.load(Relaxed),
+                day_bytes: entry.day_bytes.load(Relaxed),
+                month_bytes: entry.month_bytes.load(Relaxed),
+            };
+            let policy = policy_of(entry.limits.as_deref(), &self.policy);
+            token.session = self.all.insert(Live {
+                session: Session::new(policy, used),
+                key,
+                slot: token.slot,
+                noted: false,
+                forget_at: NONE,
+                replacements: Bucket::default(),
+                joins: Bucket::default(),
+            }) as u32;
+        }
+        Some(token.session)
+    }
+
+    /// A connection has left its seat.
+    pub(in crate::shard) fn leave(&mut self, seat: Seat, conn: Conn, pulse: &Pulse) -> Option<Change> {
+        let Seat { session: index, role } = seat;
+        let live = self.all.get_mut(index as usize)?;
+        let before = live.session.presence();
+        let effects = live.session.leave(conn);
+        let after = live.session.presence();
+        if live.session.connections(role).next().is_none()
+            && let Some(entry) = self.directory.entry(live.slot)
+        {
+            entry.set_online(role, None);
+        }
+        if after == Presence::Empty && before != Presence::Empty {
+            live.forget_at = pulse.tick_after(KEPT_AFTER_LEAVING);
+            self.empty.push_back((live.forget_at, index));
+        }
+        Some(Change { before, after, effects })
+    }
+
+    /// A token is this shard's, or has other limits now, in a new entry.
+    pub(in crate::shard) fn admit(&mut self, key: TokenKey, slot: Slot, pulse: &Pulse) {
+        let token = self.by_key.entry(key).or_insert(Token { slot, session: NONE });
+        token.slot = slot;
+        let (Some(live), Some(entry)) = (self.all.get_mut(token.session as usize), self.directory.entry(slot)) else {
+            return;
+        };
+        // What was known stands in the new entry too.
+        live.slot = slot;
+        live.session.set_policy(policy_of(entry.limits.as_deref(), &self.policy));
+        let unix_sec = pulse.unix_ms() / 1000;
+        for role in Role::ALL {
+            entry.set_online(role, live.session.connections(role).next().map(|_| unix_sec as u32));
+        }
+        write_usage(&entry, live.session.used(pulse.unix_ms()));
+    }
+
+    /// A token admits no more.
+    #[must_use = "they are to be carried out"]
+    pub(in crate::shard) fn revoke(&mut self, key: TokenKey, pulse: &Pulse) -> Vec<Effect<Conn>> {
+        let Some(token) = self.by_key.remove(&key) else { return Vec::new() };
+        let Some(live) = self.all.get_mut(token.session as usize) else { return Vec::new() };
+        let effects = live.session.revoke();
+        if effects.is_empty() {
+            live.forget_at = pulse.tick();
+            self.empty.push_front((live.forget_at, token.session));
+        }
+        effects
+    }
+
+    /// Other limits hold for the tokens without limits of their own.
+    pub(in crate::shard) fn set_limits(&mut self, limits: Limits) {
+        self.policy = Rc::new(Policy::new(limits));
+        for (_, live) in &mut self.all {
+            // Of a token that was revoked there is no entry any more, and its connections are on their way out.
+            if let Some(entry) = self.directory.entry(live.slot) {
+                live.session.set_policy(policy_of(entry.limits.as_deref(), &self.policy));
+            }
+        }
+    }
+
+    /// Forgets sessions that all left long enough ago. Their bytes are reported before they go.
+    pub(in crate::shard) fn forget_empty(&mut self, pulse: &Pulse) {
+        while let Some(&(forget_at, index)) = self.empty.front() {
+            if forget_at > pulse.tick() {
+                return;
+            }
+            self.empty.pop_front();
+            // It lives on when somebody came back.
+            let Some(live) = self.all.get_mut(index as usize).filter(|live| live.forget_at == forget_at) else {
+                continue;
+            };
+            if live.noted {
+                // Control cannot take the report now.
+                live.forget_at = pulse.tick_after(KEPT_AFTER_LEAVING);
+                self.empty.push_back((live.forget_at, index));
+                continue;
+            }
+            let live = self.all.remove(index as usize);
+            if let Some(token) = self.by_key.get_mut(&live.key)
+                && token.session == index
+            {
+                token.session = NONE;
+            }
+        }
+    }
+
+    /// Takes what has been used since the last report, by session, and writes what is used up to the directory.
+    pub(in crate::shard) fn take_usage(&mut self, unix_ms: u64) -> Vec<(u32, Usage)> {
+        let mut reports = Vec::with_capacity(self.used.len());
+        for index in std::mem::take(&mut self.used) {
+            let Some(live) = self.all.get_mut(index as usize) else { continue };
+            live.noted = false;
+            let bytes = live.session.take_unreported();
+            if let Some(entry) = self.directory.entry(live.slot) {
+                write_usage(&entry, live.session.used(unix_ms));
+            }
+            reports.push((index, Usage { key: live.key, day: day_of(unix_ms), bytes }));
+        }
+        reports
+    }
+
+    /// Takes back what could not be reported, for the next report.
+    pub(in crate::shard) fn put_back_usage(&mut self, reports: Vec<(u32, Usage)>) {
+        for (index, Usage { bytes, .. }) in reports {
+            if let Some(live) = self.all.get_mut(index as usize) {
+                live.session.put_back_unreported(bytes);
+                live.note(index, &mut self.used);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+impl Sessions {
     /// All sessions, those of them with somebody, those that may be forgotten, and those with bytes to report.
-    #[cfg(test)]
     pub(in crate::shard) fn sizes(&self) -> (usize, usize, usize, usize) {
         let live = self.all.iter().filter(|(_, live)| live.session.presence() != Presence::Empty).count();
-        (self.all.len(), live, self.empty_sessions.len(), self.used.len())
+        (self.all.len(), live, self.empty.len(), self.used.len())
     }
 
     /// Sessions with both, and with one.
-    #[cfg(test)]
     pub(in crate::shard) fn pairs(&self) -> (usize, usize) {
         let with = |presence| self.all.iter().filter(|(_, live)| live.session.presence() == presence).count();
         (with(Presence::Paired), with(Presence::Waiting))
-    }
-
-    /// Notes that a session has bytes that are not reported.
-    pub(in crate::shard) fn note_use(&mut self, index: u32) {
-        if let Some(live) = self.all.get_mut(index as usize) {
-            live.note(index, &mut self.used);
-        }
     }
 }
 
@@ -123,220 +363,6 @@ impl Hasher for KeyHasher {
 
     fn write_u128(&mut self, key: u128) {
         self.0 = key as u64;
-    }
-}
-
-impl<N: Net> Shard<N> {
-    /// Authenticates a connection on the shard that owns its token.
-    pub(in crate::shard) fn admit(&mut self, conn: Conn, hash: TokenHash, role: Role) {
-        let key = hash.key();
-        let unix_sec = self.pulse.unix_ms() / 1000;
-        let Some(session) = self.session_of(key, unix_sec) else {
-            return self.refuse_auth(conn, "the token is unknown, revoked or expired");
-        };
-        let Some(live) = self.sessions.all.get_mut(session as usize) else { return };
-        let joins = Rate::per(JOINS_PER_SECOND, Duration::from_secs(1), JOINS_BURST);
-        if joins.is_some_and(|rate| live.joins.try_take(self.pulse.now(), &rate).is_err()) {
-            return self.put_off(conn);
-        }
-        let serial = self.net[conn].newcomer().map_or(0, Newcomer::serial);
-        let before = live.session.presence();
-        let effects = live.session.join(Member::new(conn, role, serial, self.pulse.now()), self.pulse.unix_ms());
-        let after = live.session.presence();
-        live.forget_at = NONE;
-        if let Some(entry) = self.shared.directory.entry(live.slot) {
-            entry.set_online(role, Some(unix_sec as u32));
-        }
-        if before == Presence::Empty {
-            self.shared.sessions.fetch_add(1, Relaxed);
-        }
-        self.shared.connections.fetch_add(1, Relaxed);
-        self.counters.joined(role);
-        self.counters.presence_changed(before, after);
-        let due = self.pulse.tick_after(self.settings.ping_interval);
-        let left = self.transition(conn, Entry::Open(Seat { session, role }));
-        if let Some(newcomer) = left.and_then(|left| left.newcomer) {
-            self.log_opened(&newcomer, key, role);
-            self.counters.auth.record(newcomer.took(self.pulse.instant()), 1);
-            self.leave_unauthenticated(&newcomer);
-        }
-        self.net[conn].due = due;
-        self.pulse.arm(conn, due);
-        self.apply_all(effects);
-    }
-
-    /// The session of a token that admits.
-    fn session_of(&mut self, key: TokenKey, unix_sec: u64) -> Option<u32> {
-        let token = self.sessions.by_key.get_mut(&key)?;
-        let entry = self.shared.directory.entry(token.slot)?;
-        if entry.expires_at.is_some_and(|expires_at| expires_at <= unix_sec) {
-            return None;
-        }
-        if token.session == NONE {
-            let used = Used {
-                day: entry.day.load(Relaxed),
-                month: entry.month.load(Relaxed),
-                day_bytes: entry.day_bytes.load(Relaxed),
-                month_bytes: entry.month_bytes.load(Relaxed),
-            };
-            let policy = policy_of(entry.limits.as_deref(), &self.policy);
-            token.session = self.sessions.all.insert(Live {
-                session: Session::new(policy, used),
-                key,
-                slot: token.slot,
-                noted: false,
-                forget_at: NONE,
-                replacements: Bucket::default(),
-                joins: Bucket::default(),
-            }) as u32;
-        }
-        Some(token.session)
-    }
-
-    /// Takes a connection that has left its `seat` out of its session, and tells its peers.
-    pub(in crate::shard) fn leave_session(&mut self, conn: Conn, seat: Option<Seat>) {
-        let Some(Seat { session, role }) = seat else { return };
-        let Some(live) = self.sessions.all.get_mut(session as usize) else { return };
-        self.shared.connections.fetch_sub(1, Relaxed);
-        self.counters.open[role] -= 1;
-        let before = live.session.presence();
-        let effects = live.session.leave(conn);
-        let after = live.session.presence();
-        self.counters.presence_changed(before, after);
-        if live.session.connections(role).next().is_none()
-            && let Some(entry) = self.shared.directory.entry(live.slot)
-        {
-            entry.set_online(role, None);
-        }
-        if after == Presence::Empty && before != Presence::Empty {
-            self.shared.sessions.fetch_sub(1, Relaxed);
-            live.forget_at = self.pulse.tick_after(KEPT_AFTER_LEAVING);
-            self.sessions.empty_sessions.push_back((live.forget_at, session));
-        }
-        self.apply_all(effects);
-        self.relieve_peers(Seat { session, role });
-    }
-
-    /// The outbox of who has this seat has room again, or is gone: the peers, who filled it, may be read again.
-    pub(in crate::shard) fn relieve_peers(&mut self, Seat { session, role }: Seat) {
-        let Some(live) = self.sessions.session(session) else { return };
-        for filler in live.session.connections(role.peer()) {
-            if !is_made(Mutation::LostRelief) {
-                self.net.unpause(filler, Pauses::PEER);
-            } else {
-                self.net.take_pause(filler, Pauses::PEER);
-            }
-        }
-    }
-
-    pub(in crate::shard) fn handle_notice(&mut self, notice: Notice) {
-        match notice {
-            Notice::Admit { key, slot } => self.handle_admit(key, slot),
-            Notice::Revoke { key } => self.handle_revoke(key),
-            Notice::Answer { serial, answer } => self.handle_answer(serial, &answer),
-        }
-    }
-
-    fn handle_admit(&mut self, key: TokenKey, slot: Slot) {
-        let token = self.sessions.by_key.entry(key).or_insert(Token { slot, session: NONE });
-        token.slot = slot;
-        let (Some(live), Some(entry)) =
-            (self.sessions.all.get_mut(token.session as usize), self.shared.directory.entry(slot))
-        else {
-            return;
-        };
-        // The token has other limits now, in a new entry: what was known stands there too.
-        live.slot = slot;
-        live.session.set_policy(policy_of(entry.limits.as_deref(), &self.policy));
-        let unix_sec = self.pulse.unix_ms() / 1000;
-        for role in Role::ALL {
-            entry.set_online(role, live.session.connections(role).next().map(|_| unix_sec as u32));
-        }
-        write_usage(&entry, live.session.used(self.pulse.unix_ms()));
-    }
-
-    /// Other settings hold from now on: for newcomers, and for the sessions that live without limits of their own.
-    pub(in crate::shard) fn change_settings(&mut self, settings: Settings) {
-        self.settings = Settings { budget_bytes: self.settings.budget_bytes, ..settings };
-        self.policy = Rc::new(Policy::new(self.settings.limits));
-        for (_, live) in &mut self.sessions.all {
-            // Of a token that was revoked there is no entry any more, and its connections are on their way out.
-            if let Some(entry) = self.shared.directory.entry(live.slot) {
-                live.session.set_policy(policy_of(entry.limits.as_deref(), &self.policy));
-            }
-        }
-    }
-
-    fn handle_revoke(&mut self, key: TokenKey) {
-        let Some(token) = self.sessions.by_key.remove(&key) else { return };
-        let Some(live) = self.sessions.all.get_mut(token.session as usize) else { return };
-        let effects = live.session.revoke();
-        if effects.is_empty() {
-            live.forget_at = self.pulse.tick();
-            self.sessions.empty_sessions.push_front((live.forget_at, token.session));
-        }
-        self.apply_all(effects);
-    }
-
-    /// Forgets sessions that both left long enough ago.
-    pub(in crate::shard) fn forget_empty_sessions(&mut self) {
-        let now = self.pulse.tick();
-        while let Some(&(forget_at, index)) = self.sessions.empty_sessions.front() {
-            if forget_at > now {
-                return;
-            }
-            self.sessions.empty_sessions.pop_front();
-            let Some(live) = self.sessions.all.get(index as usize) else { continue };
-            // It lives on when somebody came back, and its bytes are reported before it goes.
-            if live.forget_at != forget_at {
-                continue;
-            }
-            if live.noted {
-                self.report_usage();
-            }
-            if let Some(live) = self.sessions.all.get_mut(index as usize)
-                && live.noted
-            {
-                // Control cannot take the report now.
-                live.forget_at = self.pulse.tick_after(KEPT_AFTER_LEAVING);
-                self.sessions.empty_sessions.push_back((live.forget_at, index));
-                continue;
-            }
-            let live = self.sessions.all.remove(index as usize);
-            if let Some(token) = self.sessions.by_key.get_mut(&live.key)
-                && token.session == index
-            {
-                token.session = NONE;
-            }
-        }
-    }
-
-    /// Writes what was used to the directory and hands it to control. Where control cannot take it, it is handed over
-    /// the next time.
-    pub(in crate::shard) fn report_usage(&mut self) {
-        let unix_ms = self.pulse.unix_ms();
-        let mut reports = Vec::with_capacity(self.sessions.used.len());
-        for index in std::mem::take(&mut self.sessions.used) {
-            let Some(live) = self.sessions.all.get_mut(index as usize) else { continue };
-            live.noted = false;
-            let bytes = live.session.take_unreported();
-            if let Some(entry) = self.shared.directory.entry(live.slot) {
-                write_usage(&entry, live.session.used(unix_ms));
-            }
-            reports.push((index, Usage { key: live.key, day: day_of(unix_ms), bytes }));
-        }
-        if reports.is_empty() {
-            return;
-        }
-        let usage = reports.iter().map(|&(_, usage)| usage).collect();
-        if self.control.try_send(Request::Usage(usage)).is_err() {
-            for (index, Usage { bytes, .. }) in reports {
-                if let Some(live) = self.sessions.all.get_mut(index as usize) {
-                    live.session.put_back_unreported(bytes);
-                    self.sessions.note_use(index);
-                }
-            }
-        }
     }
 }
 

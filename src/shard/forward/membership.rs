@@ -1,0 +1,121 @@
+//! How connections join and leave sessions, and what follows from what sessions decide.
+
+use super::sessions::{Change, Joining};
+use crate::control::message::{Notice, Request};
+use crate::proto::token::{Role, TokenHash};
+use crate::ring::{Conn, Net};
+use crate::session::{Effect, Farewell, Presence};
+use crate::shard::Shard;
+use crate::shard::close::CloseReason;
+use crate::shard::door::newcomer::Newcomer;
+use crate::shard::mutation::{Mutation, is_made};
+use crate::shard::net::connection::{Entry, Pauses, Phase, Seat};
+use std::sync::atomic::Ordering::Relaxed;
+
+impl<N: Net> Shard<N> {
+    /// Authenticates a connection on the shard that owns its token.
+    pub(in crate::shard) fn admit(&mut self, conn: Conn, hash: TokenHash, role: Role) {
+        let (key, serial) = (hash.key(), self.net[conn].newcomer().map_or(0, Newcomer::serial));
+        let (seat, change) = match self.sessions.join(key, conn, role, serial, &self.pulse) {
+            Joining::Unknown => return self.refuse_auth(conn, "the token is unknown, revoked or expired"),
+            Joining::TooOften => return self.put_off(conn),
+            Joining::Joined(seat, change) => (seat, change),
+        };
+        self.shared.connections.fetch_add(1, Relaxed);
+        self.counters.joined(role);
+        self.count_presence(&change);
+        let due = self.pulse.tick_after(self.settings.ping_interval);
+        let left = self.transition(conn, Entry::Open(seat));
+        if let Some(newcomer) = left.and_then(|left| left.newcomer) {
+            self.log_opened(&newcomer, key, role);
+            self.counters.auth.record(newcomer.took(self.pulse.instant()), 1);
+            self.leave_unauthenticated(&newcomer);
+        }
+        self.net[conn].due = due;
+        self.pulse.arm(conn, due);
+        self.apply_all(change.effects);
+    }
+
+    /// Takes a connection that has left its `seat` out of its session, and tells its peers.
+    pub(in crate::shard) fn leave_session(&mut self, conn: Conn, seat: Option<Seat>) {
+        let Some(seat) = seat else { return };
+        let Some(change) = self.sessions.leave(seat, conn, &self.pulse) else { return };
+        self.shared.connections.fetch_sub(1, Relaxed);
+        self.counters.open[seat.role] -= 1;
+        self.count_presence(&change);
+        self.apply_all(change.effects);
+        self.relieve_peers(seat);
+    }
+
+    fn count_presence(&mut self, change: &Change) {
+        let (was_empty, is_empty) = (change.before == Presence::Empty, change.after == Presence::Empty);
+        if was_empty && !is_empty {
+            self.shared.sessions.fetch_add(1, Relaxed);
+        } else if is_empty && !was_empty {
+            self.shared.sessions.fetch_sub(1, Relaxed);
+        }
+        self.counters.presence_changed(change.before, change.after);
+    }
+
+    /// The outbox of who has this seat has room again, or is gone: the peers, who filled it, may be read again.
+    pub(in crate::shard) fn relieve_peers(&mut self, seat: Seat) {
+        for filler in self.sessions.peers(seat) {
+            if is_made(Mutation::LostRelief) {
+                self.net.take_pause(filler, Pauses::PEER);
+            } else {
+                self.net.unpause(filler, Pauses::PEER);
+            }
+        }
+    }
+
+    /// Carries out what follows from somebody's coming or going, in order.
+    fn apply_all(&mut self, effects: Vec<Effect<Conn>>) {
+        for effect in effects {
+            self.apply(effect);
+        }
+    }
+
+    /// Carries one effect out.
+    pub(super) fn apply(&mut self, effect: Effect<Conn>) {
+        match effect {
+            Effect::Tell(conn, message) => self.tell(conn, message),
+            Effect::Close(conn, Farewell::Revoked) => self.close(conn, CloseReason::Revoked),
+            Effect::Close(conn, Farewell::Replaced) => {
+                let seat = self.net[conn].seat();
+                self.close(conn, CloseReason::Replaced);
+                if let Some(seat) = seat
+                    && !self.sessions.may_linger(seat.session, &self.pulse)
+                    && self.net.get(conn).is_some_and(|replaced| replaced.phase() == Phase::Closing)
+                {
+                    self.pulse.arm(conn, self.pulse.tick() + 1);
+                }
+            }
+            // They are about a message, and for whoever has it: `handle_message`.
+            Effect::Forward(_) | Effect::Refuse(_) | Effect::Later(_) | Effect::Nothing => {}
+        }
+    }
+
+    /// What control has to say.
+    pub(in crate::shard) fn handle_notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Admit { key, slot } => self.sessions.admit(key, slot, &self.pulse),
+            Notice::Revoke { key } => {
+                let effects = self.sessions.revoke(key, &self.pulse);
+                self.apply_all(effects);
+            }
+            Notice::Answer { serial, answer } => self.handle_answer(serial, &answer),
+        }
+    }
+
+    /// Hands what was used to control. Where control cannot take it, it is handed over the next time.
+    pub(in crate::shard) fn report_usage(&mut self) {
+        let reports = self.sessions.take_usage(self.pulse.unix_ms());
+        if reports.is_empty() {
+            return;
+        }
+        let usage = reports.iter().map(|&(_, usage)| usage).collect();
+        if !self.ask_control(Request::Usage(usage)) {
+            self.sessions.put_back_usage(reports);
+        }
+    }
+}
