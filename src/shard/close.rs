@@ -3,7 +3,8 @@
 
 use super::Shard;
 use super::bounds::{LINGER, LINGERING_MAX, TICK};
-use super::net::connection::{Entry, Phase};
+use super::door::newcomer::Newcomer;
+use super::net::connection::{Entry, Left, Phase};
 use crate::control::message::Request;
 use crate::proto::frame::{self, Opcode, Violation};
 use crate::ring::{Conn, Net};
@@ -199,10 +200,10 @@ impl<N: Net> Shard<N> {
     /// close frame of its own.
     pub(super) fn begin_closing(&mut self, conn: Conn, reason: CloseReason) {
         let Some(left) = self.transition(conn, Entry::Closing) else { return };
-        self.log_end(conn, left.seat, reason);
+        self.note_end(conn, &left, reason);
         self.leave_session(conn, left.seat);
         // What a flood leaves behind does not stay for long.
-        let linger = if self.counters.closing < LINGERING_MAX { LINGER } else { TICK };
+        let linger = if self.counters.counts().closing < LINGERING_MAX { LINGER } else { TICK };
         let due = self.pulse.tick_after(linger);
         let connection = &mut self.net[conn];
         connection.due = due;
@@ -219,20 +220,29 @@ impl<N: Net> Shard<N> {
     pub(super) fn end(&mut self, conn: Conn, reason: CloseReason) {
         let Some(left) = self.transition(conn, Entry::Dead) else { return };
         if left.phase == Phase::Handshake && reason != CloseReason::Handshake {
-            self.count_handshake(Outcome::Gone);
+            self.counters.handshake_ended(Outcome::Gone);
         }
         if left.phase != Phase::Closing {
-            self.log_end(conn, left.seat, reason);
+            self.note_end(conn, &left, reason);
         }
         self.leave_session(conn, left.seat);
         self.pulse.disarm(conn);
-        if let Some(newcomer) = &left.newcomer {
-            self.leave_unauthenticated(newcomer);
-        }
         if left.newcomer.is_none_or(|newcomer| !newcomer.is_turned_away()) {
             self.shared.sockets.fetch_sub(1, Relaxed);
         }
         self.net.end(conn);
+    }
+
+    /// A connection that had `left` ends: it is counted and logged.
+    fn note_end(&mut self, conn: Conn, left: &Left, reason: CloseReason) {
+        self.counters.closed(reason.label());
+        match left.seat.and_then(|seat| self.sessions.member(seat, conn)) {
+            Some((key, member)) => self.log.closed(key, member, reason, self.pulse.now()),
+            None => {
+                let newcomer = left.newcomer.as_deref().or_else(|| self.net[conn].newcomer());
+                self.log.closed_early(newcomer.map(Newcomer::serial), reason);
+            }
+        }
     }
 
     /// Whether a connection is there and has not ended.

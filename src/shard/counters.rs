@@ -5,6 +5,7 @@
 
 use super::Shard;
 use super::close::CloseReason;
+use super::mutation::{Mutation, is_made};
 use crate::api;
 use crate::proto::token::{ByRole, Role};
 use crate::ring::{Buffers, Conn, Counts, Net};
@@ -65,10 +66,6 @@ pub struct Counters {
     pub flows: ByRole<Flow>,
     /// Forwarded behind others, because the receiver's socket was full. As above.
     pub delayed: ByRole<u64>,
-    /// Forwarded in this turn and not queued yet.
-    fresh: u64,
-    /// Queued in this turn toward sockets that take it at once.
-    turn: u64,
     /// Of all messages queued toward sockets that take them at once.
     pub forward: Histogram,
     /// From accepted to the end of the TLS handshake.
@@ -139,8 +136,6 @@ impl Default for Counters {
         Self {
             flows: Default::default(),
             delayed: ByRole::default(),
-            fresh: 0,
-            turn: 0,
             forward: Histogram::default(),
             tls_handshake: Histogram::default(),
             handshake: Histogram::default(),
@@ -175,7 +170,22 @@ impl Default for Counters {
     }
 }
 
-impl Counters {
+/// The counters of a shard that counts. Others read them, and say what has happened.
+#[derive(Debug, Default)]
+pub(super) struct Counting {
+    counts: Counters,
+    /// Forwarded in this turn and not queued yet.
+    fresh: u64,
+    /// Queued in this turn toward sockets that take it at once.
+    turn: u64,
+}
+
+impl Counting {
+    /// What has been counted. What is only found when it is published is not among it.
+    pub(super) fn counts(&self) -> &Counters {
+        &self.counts
+    }
+
     /// A message went to the peer, or will when the run that it is in is queued.
     #[inline]
     pub(super) fn forwarded(&mut self, role: Role, bytes: usize) {
@@ -188,7 +198,7 @@ impl Counters {
     pub(super) fn queued(&mut self, role: Role, behind: bool) {
         let fresh = std::mem::take(&mut self.fresh);
         if behind {
-            self.delayed[role] += fresh;
+            self.counts.delayed[role] += fresh;
         } else {
             self.turn += fresh;
         }
@@ -203,27 +213,27 @@ impl Counters {
     #[inline]
     pub(super) fn end_turn(&mut self, elapsed: Duration) {
         if self.turn != 0 {
-            self.forward.record(elapsed, std::mem::take(&mut self.turn));
+            self.counts.forward.record(elapsed, std::mem::take(&mut self.turn));
         }
     }
 
     /// A message was refused.
     pub(super) fn message_refused(&mut self, role: Role, code: ErrorCode, bytes: usize) {
         self.count(role, Outcome::Refused, bytes);
-        self.refused.add(code.name(), 1);
+        self.counts.refused.add(code.name(), 1);
     }
 
     /// What became of a message.
     #[inline]
     pub(super) fn count(&mut self, role: Role, outcome: Outcome, bytes: usize) {
-        let flow = &mut self.flows[role];
+        let flow = &mut self.counts.flows[role];
         flow.messages[outcome as usize] += 1;
         flow.bytes[outcome as usize] += bytes as u64;
     }
 
     /// A connection found no room.
     pub(super) fn turned_away(&mut self) {
-        self.refused.add(FULL, 1);
+        self.counts.refused.add(FULL, 1);
     }
 
     /// A response is queued; its status line begins with `HTTP/1.1 `.
@@ -235,21 +245,88 @@ impl Counters {
             Some(b'4') => "4xx",
             _ => "5xx",
         };
-        self.responses.add(class, 1);
+        self.counts.responses.add(class, 1);
+    }
+
+    /// A connection was accepted.
+    pub(super) fn accepted(&mut self) {
+        self.counts.accepted += 1;
+    }
+
+    /// None could be accepted.
+    pub(super) fn accept_failed(&mut self) {
+        self.counts.accept_errors += 1;
+    }
+
+    /// A TLS handshake took so long, from accepted on.
+    pub(super) fn shook_hands(&mut self, took: Duration) {
+        self.counts.tls_handshake.record(took, 1);
+    }
+
+    /// A TLS handshake has ended.
+    pub(super) fn handshake_ended(&mut self, outcome: tls::outcome::Outcome) {
+        self.counts.tls_handshakes.add(outcome.name(), 1);
+    }
+
+    /// A connection was upgraded, so long after it was accepted.
+    pub(super) fn upgraded(&mut self, took: Duration) {
+        self.counts.handshake.record(took, 1);
+    }
+
+    /// An admin key was refused.
+    pub(super) fn key_refused(&mut self, why: KeyRefused) {
+        self.counts.keys_refused[why as usize] += 1;
+    }
+
+    /// An authentication was refused.
+    pub(super) fn auth_refused(&mut self) {
+        self.counts.refused.add(ErrorCode::Unauthorized.name(), 1);
+    }
+
+    /// A connection has authenticated, so long after it was upgraded.
+    pub(super) fn authenticated(&mut self, took: Duration) {
+        self.counts.auth.record(took, 1);
+    }
+
+    /// A connection was moved to another shard, or should have been.
+    pub(super) fn moved(&mut self, has_moved: bool) {
+        self.counts.moved += u64::from(has_moved);
+        self.counts.not_moved += u64::from(!has_moved);
+    }
+
+    /// A message has to wait for memory.
+    pub(super) fn waits_for_memory(&mut self) {
+        self.counts.budget_waits += 1;
+    }
+
+    /// A connection has begun to close, or is closing no more.
+    pub(super) fn closing(&mut self, begins: bool, ends: bool) {
+        self.counts.closing += u64::from(begins);
+        self.counts.closing -= u64::from(ends);
+    }
+
+    /// A connection ends, for the reason of this label.
+    pub(super) fn closed(&mut self, label: &'static str) {
+        self.counts.closed.add(label, 1 + u64::from(is_made(Mutation::CountedTwice)));
+    }
+
+    /// A connection left its session.
+    pub(super) fn left(&mut self, role: Role) {
+        self.counts.open[role] -= 1;
     }
 
     /// A connection joined a session.
     pub(super) fn joined(&mut self, role: Role) {
-        self.open[role] += 1;
-        self.authenticated[role] += 1;
+        self.counts.open[role] += 1;
+        self.counts.authenticated[role] += 1;
     }
 
     /// A session's presence has changed, or not.
     pub(super) fn presence_changed(&mut self, before: Presence, after: Presence) {
-        self.paired += u64::from(after == Presence::Paired);
-        self.paired -= u64::from(before == Presence::Paired);
-        self.waiting += u64::from(after == Presence::Waiting);
-        self.waiting -= u64::from(before == Presence::Waiting);
+        self.counts.paired += u64::from(after == Presence::Paired);
+        self.counts.paired -= u64::from(before == Presence::Paired);
+        self.counts.waiting += u64::from(after == Presence::Waiting);
+        self.counts.waiting -= u64::from(before == Presence::Waiting);
     }
 }
 
@@ -260,18 +337,21 @@ impl<N: Net> Shard<N> {
         else {
             return;
         };
-        let counters = &mut self.counters;
-        counters.high_water = self.net.pressed();
-        counters.sockets = self.net.len() as u64;
-        (counters.outbox_bytes, counters.outboxes_blocked) = self.net.queued();
-        counters.budget_bytes = self.memory.budget().used_bytes() as u64;
-        counters.budget_bytes_max = self.settings.budget_bytes as u64;
-        counters.budget_waiting = self.memory.waiting() as u64;
-        counters.buffers = self.net.buffers();
-        counters.commands = self.commands.len() as u64;
-        counters.ring = self.net.counts();
-        counters.cpu = thread_cpu();
-        *shown = *counters;
+        let (outbox_bytes, outboxes_blocked) = self.net.queued();
+        *shown = Counters {
+            high_water: self.net.pressed(),
+            sockets: self.net.len() as u64,
+            outbox_bytes,
+            outboxes_blocked,
+            budget_bytes: self.memory.budget().used_bytes() as u64,
+            budget_bytes_max: self.settings.budget_bytes as u64,
+            budget_waiting: self.memory.waiting() as u64,
+            buffers: self.net.buffers(),
+            commands: self.commands.len() as u64,
+            ring: self.net.counts(),
+            cpu: thread_cpu(),
+            ..*self.counters.counts()
+        };
     }
 
     /// What was forwarded by `conn` is about to be queued toward `to`.
@@ -289,7 +369,7 @@ mod tests {
 
     #[test]
     fn a_turn_counts_for_each_message_that_left_in_it() {
-        let mut counters = Counters::default();
+        let mut counters = Counting::default();
         counters.forwarded(Role::Phone, 100);
         counters.forwarded(Role::Phone, 50);
         counters.queued(Role::Phone, false);
@@ -297,20 +377,20 @@ mod tests {
         counters.queued(Role::Agent, true);
         counters.end_turn(Duration::from_micros(20));
         counters.end_turn(Duration::from_secs(1));
-        assert_eq!((counters.forward.count(), counters.delayed), (2, ByRole { phone: 0, agent: 1 }));
-        assert_eq!((counters.flows.phone.messages[0], counters.flows.phone.bytes[0]), (2, 150));
+        assert_eq!((counters.counts.forward.count(), counters.counts.delayed), (2, ByRole { phone: 0, agent: 1 }));
+        assert_eq!((counters.counts.flows.phone.messages[0], counters.counts.flows.phone.bytes[0]), (2, 150));
     }
 
     #[test]
     fn sessions_are_paired_while_both_are_there() {
-        let mut counters = Counters::default();
+        let mut counters = Counting::default();
         counters.presence_changed(Presence::Empty, Presence::Waiting);
         counters.presence_changed(Presence::Waiting, Presence::Paired);
         counters.presence_changed(Presence::Paired, Presence::Paired);
-        assert_eq!((counters.paired, counters.waiting), (1, 0));
+        assert_eq!((counters.counts.paired, counters.counts.waiting), (1, 0));
         counters.presence_changed(Presence::Paired, Presence::Waiting);
-        assert_eq!((counters.paired, counters.waiting), (0, 1));
+        assert_eq!((counters.counts.paired, counters.counts.waiting), (0, 1));
         counters.presence_changed(Presence::Waiting, Presence::Empty);
-        assert_eq!((counters.paired, counters.waiting), (0, 0));
+        assert_eq!((counters.counts.paired, counters.counts.waiting), (0, 0));
     }
 }

@@ -25,7 +25,7 @@ impl<N: Net> Shard<N> {
             self.report_usage();
             self.sessions.forget_empty(&self.pulse);
             self.publish_counters();
-            self.log_held_back();
+            self.log.end_second(self.pulse.instant());
             self.memory.trim();
         }
         let fine = self.pulse.is_throttling() || self.memory.is_wanted() || self.is_draining();
@@ -64,7 +64,7 @@ impl<N: Net> Shard<N> {
             Phase::Held => self.release_answer(conn),
             Phase::Answering => self.end(conn, CloseReason::SlowConsumer),
             Phase::Handshake => {
-                self.count_handshake(Outcome::TimedOut);
+                self.counters.handshake_ended(Outcome::TimedOut);
                 self.end(conn, CloseReason::Handshake);
             }
             Phase::Closing if self.keeps_until_sent(conn) => {}

@@ -1,10 +1,12 @@
-//! What the net brings, and who is told of it.
+//! What the net and other threads bring, and who is told of it.
 
-use super::Shard;
+use super::bounds::COMMANDS_A_TURN;
 use super::close::CloseReason;
+use super::command::Command;
 use super::net::connection::Phase;
 use super::net::receive::{Filled, Received};
 use super::net::tls::Record;
+use super::{Settings, Shard};
 use crate::ring::chunk::{Chunk, Outgoing, OwnedBuf};
 use crate::ring::{Completion, Conn, Net};
 use crate::tls::fault::Fault;
@@ -21,6 +23,31 @@ impl<N: Net> Shard<N> {
             Completion::Accepted { listener, socket, more } => self.handle_accepted(listener, socket, more),
             Completion::Tick => self.handle_tick(),
         }
+    }
+
+    /// Takes a turn's share of what it has been told to do.
+    pub(super) fn run_commands(&mut self) {
+        if std::mem::replace(&mut self.running_commands, true) {
+            return;
+        }
+        for _ in 0..COMMANDS_A_TURN {
+            let Ok(command) = self.commands.try_recv() else { break };
+            match command {
+                Command::Notice(notice) => self.handle_notice(notice),
+                Command::HandOver(handover) => self.handle_handover(*handover),
+                Command::MakeRoom(address) => drop(self.give_way(address)),
+                Command::Listen(listeners) => self.listen(listeners),
+                Command::Settings(settings) => self.change_settings(*settings),
+                Command::Drain(plan) => self.drain(plan),
+            }
+        }
+        self.running_commands = false;
+    }
+
+    /// Other settings hold from now on: for newcomers, and for the sessions that live without limits of their own.
+    fn change_settings(&mut self, settings: Settings) {
+        self.settings = Settings { budget_bytes: self.settings.budget_bytes, ..settings };
+        self.sessions.set_limits(self.settings.limits);
     }
 
     fn handle_received(&mut self, conn: Conn, data: io::Result<Option<Chunk>>, more: bool) {

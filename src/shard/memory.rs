@@ -130,7 +130,7 @@ impl<N: Net> Shard<N> {
         // Who was let try again and has to go on waiting keeps its place and its time.
         if inbox.pending.is_none() {
             inbox.pending = Some(Pending { header, since, due });
-            self.counters.budget_waits += 1;
+            self.counters.waits_for_memory();
             self.memory.waiters.push_back(conn);
             self.watch(conn, due);
         }

@@ -38,13 +38,11 @@ pub mod shared;
 mod simulation;
 mod wheel;
 
-use self::bounds::{COMMANDS_A_TURN, TICK};
+use self::bounds::TICK;
 use self::command::{Command, Queues};
 use self::connection_log::ConnectionLog;
-use self::counters::Counters;
-use self::door::accept::Accepting;
-use self::door::handshake::Handshakes;
-use self::door::newcomers::Newcomers;
+use self::counters::Counting;
+use self::door::Door;
 use self::drain::Drain;
 use self::forward::sessions::Sessions;
 use self::forward::turns::Turns;
@@ -57,7 +55,6 @@ use crate::proto::limits::Limits;
 use crate::ring::{Completion, Conn, Net};
 use crate::session::message::{Ids, RelayMessage};
 use crossbeam_channel::{Receiver, Sender};
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,18 +100,12 @@ pub struct Shard<N: Net> {
     control: Sender<Request>,
     shared: Arc<Shared>,
     pulse: Pulse,
-    accepting: Accepting<N::Socket>,
+    door: Door<N::Socket>,
     sessions: Sessions,
     ids: Ids,
-    newcomers: Newcomers,
-    handshakes: Handshakes,
-    /// Connections that wait for an answer of control, by serial number.
-    pending_calls: HashMap<u64, Conn>,
-    /// The serial number of the connection that came last.
-    serial: u64,
     memory: Memory,
     turns: Turns,
-    counters: Counters,
+    counters: Counting,
     log: ConnectionLog,
     /// Commands are being carried out: whoever is called from there takes no further ones.
     running_commands: bool,
@@ -136,16 +127,12 @@ impl<N: Net> Shard<N> {
             control,
             sessions: Sessions::new(Arc::clone(&shared.directory), settings.limits),
             shared,
-            accepting: Accepting::default(),
+            door: Door::default(),
             ids: Ids::new(random),
-            newcomers: Newcomers::default(),
-            handshakes: Handshakes::default(),
-            pending_calls: HashMap::new(),
-            serial: 0,
             memory: Memory::new(settings.budget_bytes),
             turns: Turns::default(),
-            counters: Counters::default(),
-            log: ConnectionLog::default(),
+            counters: Counting::default(),
+            log: ConnectionLog::new(id),
             running_commands: false,
             drain: None,
             settings,
@@ -175,7 +162,7 @@ impl<N: Net> Shard<N> {
     /// After the last turn.
     fn finish(&mut self) {
         self.report_usage();
-        self.log_last();
+        self.log.end();
         self.shared.lifecycle.heartbeats.end_shard(self.id);
     }
 
@@ -185,7 +172,7 @@ impl<N: Net> Shard<N> {
     /// The ring has become unusable.
     pub fn turn(&mut self, completions: &mut Vec<Completion<N::Socket>>) -> io::Result<()> {
         // Nothing else is to be done here, and whatever comes next comes through the ring: it may sleep.
-        let quiet = self.turns.is_quiet() && self.handshakes.is_quiet() && self.accepting.is_quiet();
+        let quiet = self.turns.is_quiet() && self.door.is_quiet();
         self.net.turn(completions, quiet && self.commands.is_empty())?;
         let before = self.pulse.now();
         self.pulse.update(self.net.now());
@@ -206,31 +193,6 @@ impl<N: Net> Shard<N> {
         self.net.start_direct_reads();
         self.net.forget_ended();
         Ok(())
-    }
-
-    /// Takes a turn's share of what it has been told to do.
-    fn run_commands(&mut self) {
-        if std::mem::replace(&mut self.running_commands, true) {
-            return;
-        }
-        for _ in 0..COMMANDS_A_TURN {
-            let Ok(command) = self.commands.try_recv() else { break };
-            match command {
-                Command::Notice(notice) => self.handle_notice(notice),
-                Command::HandOver(handover) => self.handle_handover(*handover),
-                Command::MakeRoom(address) => drop(self.give_way(address)),
-                Command::Listen(listeners) => self.listen(listeners),
-                Command::Settings(settings) => self.change_settings(*settings),
-                Command::Drain(plan) => self.drain(plan),
-            }
-        }
-        self.running_commands = false;
-    }
-
-    /// Other settings hold from now on: for newcomers, and for the sessions that live without limits of their own.
-    fn change_settings(&mut self, settings: Settings) {
-        self.settings = Settings { budget_bytes: self.settings.budget_bytes, ..settings };
-        self.sessions.set_limits(self.settings.limits);
     }
 
     /// A message of the relay's own, queued toward a connection.

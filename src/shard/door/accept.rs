@@ -22,7 +22,7 @@ use std::sync::atomic::Ordering::Relaxed;
 const TURNED_AWAY: &str = "turned_away";
 
 /// The listeners, and who was let in only to be turned away.
-pub(in crate::shard) struct Accepting<S> {
+pub(super) struct Arrivals<S> {
     /// Listeners that accept no more by themselves and are to be armed again at the next tick.
     stalled: Vec<u32>,
     /// Sockets that wait to be looked at, with their listeners.
@@ -32,25 +32,25 @@ pub(in crate::shard) struct Accepting<S> {
     /// Accepted since the last tick.
     recent: usize,
     /// Connections over a cap that are being told so. At most [`TURNED_AWAY_MAX`].
-    pub(in crate::shard) turned_away: usize,
+    pub(super) turned_away: usize,
 }
 
-impl<S> Default for Accepting<S> {
+impl<S> Default for Arrivals<S> {
     fn default() -> Self {
         Self { stalled: Vec::new(), arrived: VecDeque::new(), held: Vec::new(), recent: 0, turned_away: 0 }
     }
 }
 
-impl<S> Accepting<S> {
+impl<S> Arrivals<S> {
     /// Whether nobody waits to be let in.
     #[must_use]
-    pub(in crate::shard) fn is_quiet(&self) -> bool {
+    pub(super) fn is_quiet(&self) -> bool {
         self.arrived.is_empty()
     }
 
     /// How many do.
     #[cfg(test)]
-    pub(in crate::shard) fn arrived(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.arrived.len()
     }
 }
@@ -64,17 +64,17 @@ impl<N: Net> Shard<N> {
     pub(in crate::shard) fn stop_listening(&mut self) {
         self.let_in(usize::MAX);
         self.net.stop_listening();
-        self.accepting.stalled.clear();
-        self.accepting.held.clear();
+        self.door.arrivals.stalled.clear();
+        self.door.arrivals.held.clear();
     }
 
     /// Arms listeners again that failed to accept, after a pause.
     pub(in crate::shard) fn resume_listening(&mut self) {
         // The crowd is over.
-        if std::mem::take(&mut self.accepting.recent) < CROWD {
+        if std::mem::take(&mut self.door.arrivals.recent) < CROWD {
             self.net.set_one_by_one(false);
         }
-        for index in std::mem::take(&mut self.accepting.stalled) {
+        for index in std::mem::take(&mut self.door.arrivals.stalled) {
             self.net.accept(index);
         }
     }
@@ -86,14 +86,14 @@ impl<N: Net> Shard<N> {
                 if self.is_draining() {
                     self.take_connection(listener, socket);
                 } else {
-                    self.accepting.arrived.push_back((listener, socket));
+                    self.door.arrivals.arrived.push_back((listener, socket));
                 }
-                self.accepting.recent += 1;
+                self.door.arrivals.recent += 1;
                 if !more {
-                    self.accepting.held.push(listener);
+                    self.door.arrivals.held.push(listener);
                 }
                 let crowd = if self.turns.is_calm(self.pulse.now()) { CALM_CROWD } else { CROWD };
-                if self.accepting.arrived.len() >= crowd {
+                if self.door.arrivals.arrived.len() >= crowd {
                     self.net.set_one_by_one(true);
                 }
             }
@@ -103,13 +103,13 @@ impl<N: Net> Shard<N> {
                 }
                 if error.raw_os_error() == Some(Errno::CANCELED.raw_os_error()) {
                     // It is to go on one by one.
-                    self.accepting.held.push(listener);
+                    self.door.arrivals.held.push(listener);
                     return;
                 }
                 // Out of descriptors or memory: the backlog keeps who comes, and the next tick tries again.
-                self.accepting.stalled.push(listener);
-                self.counters.accept_errors += 1;
-                self.log_accept_error(&error);
+                self.door.arrivals.stalled.push(listener);
+                self.counters.accept_failed();
+                self.log.accept_error(&error, self.pulse.instant());
             }
         }
     }
@@ -117,16 +117,16 @@ impl<N: Net> Shard<N> {
     /// Lets a turn's share of those in who have arrived: more where no message has been forwarded lately.
     pub(in crate::shard) fn take_arrivals(&mut self) {
         self.let_in(if self.turns.is_calm(self.pulse.now()) { ARRIVALS_A_CALM_TURN } else { ARRIVALS_A_TURN });
-        if self.accepting.arrived.len() < ARRIVALS_A_TURN {
-            for index in std::mem::take(&mut self.accepting.held) {
+        if self.door.arrivals.arrived.len() < ARRIVALS_A_TURN {
+            for index in std::mem::take(&mut self.door.arrivals.held) {
                 self.net.accept(index);
             }
         }
     }
 
     fn let_in(&mut self, count: usize) {
-        for _ in 0..count.min(self.accepting.arrived.len()) {
-            let Some((listener, socket)) = self.accepting.arrived.pop_front() else { return };
+        for _ in 0..count.min(self.door.arrivals.arrived.len()) {
+            let Some((listener, socket)) = self.door.arrivals.arrived.pop_front() else { return };
             self.take_connection(listener, socket);
         }
     }
@@ -136,7 +136,7 @@ impl<N: Net> Shard<N> {
         // Fails when the client has gone already.
         let Ok(address) = Transport::<N>::peer_address(&socket) else { return };
         let address = address.ip().to_canonical();
-        self.counters.accepted += 1;
+        self.counters.accepted();
         let rules = self.shared.rules.load();
         let caps = rules.caps;
         let proxied = rules.proxies.iter().any(|proxy| proxy.contains(address));
@@ -156,11 +156,11 @@ impl<N: Net> Shard<N> {
                 self.shared.sockets.fetch_sub(1, Relaxed);
             }
             // Over TLS a handshake would come before a word could be said: that is more than a flood is worth.
-            if tls || self.accepting.turned_away >= TURNED_AWAY_MAX {
-                self.counters.closed.add(TURNED_AWAY, 1);
+            if tls || self.door.arrivals.turned_away >= TURNED_AWAY_MAX {
+                self.counters.closed(TURNED_AWAY);
                 return;
             }
-            self.accepting.turned_away += 1;
+            self.door.arrivals.turned_away += 1;
         }
         let mut newcomer = self.newcomer(address, Stage::Header(Vec::new()));
         (newcomer.echo, newcomer.tls) = (echo, tls);
@@ -192,8 +192,8 @@ impl<N: Net> Shard<N> {
 
     /// A newcomer from `address`.
     pub(super) fn newcomer(&mut self, address: IpAddr, stage: Stage) -> Box<Newcomer> {
-        self.serial += 1;
-        Box::new(Newcomer::new(self.serial, self.pulse.instant(), self.pulse.tick(), address, stage))
+        let serial = self.door.next_serial();
+        Box::new(Newcomer::new(serial, self.pulse.instant(), self.pulse.tick(), address, stage))
     }
 
     /// A new entry of the table, with its deadline set.
@@ -203,7 +203,7 @@ impl<N: Net> Shard<N> {
         let is_turned_away = newcomer.is_turned_away();
         let conn = self.net.open(socket, tick, due, newcomer);
         if !is_turned_away {
-            self.newcomers.insert(conn, serial, counted);
+            self.door.newcomers.insert(conn, serial, counted);
         }
         self.pulse.arm(conn, due);
         self.note_late_comer(conn);

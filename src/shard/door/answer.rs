@@ -108,16 +108,16 @@ impl<N: Net> Shard<N> {
     pub(in crate::shard) fn refuse_key(&mut self, conn: Conn, reply: Reply) {
         let Some(newcomer) = self.net[conn].newcomer() else { return };
         let address = newcomer.address;
-        self.counters.keys_refused[KeyRefused::Wrong as usize] += 1;
-        self.log_wrong_key(address);
+        self.counters.key_refused(KeyRefused::Wrong);
+        self.log.wrong_key(address, self.pulse.instant());
         let delay = self.shared.guesses.delay_after(address, self.pulse.unix_ms());
         self.hold_answer(conn, reply, delay);
     }
 
     /// Answers a request that showed a key, from an address that has shown too many wrong ones.
     pub(in crate::shard) fn refuse_keys(&mut self, conn: Conn, address: IpAddr, wait: Duration) {
-        self.counters.keys_refused[KeyRefused::NotLookedAt as usize] += 1;
-        self.log_wrong_key(address);
+        self.counters.key_refused(KeyRefused::NotLookedAt);
+        self.log.wrong_key(address, self.pulse.instant());
         let keep_alive = self.net[conn].newcomer().and_then(Newcomer::http).is_some_and(|http| http.keep_alive);
         let (held, seconds) = Guesses::told_after(wait);
         self.hold_answer(conn, http::too_many_keys(seconds, keep_alive).into(), held);

@@ -5,7 +5,7 @@ use super::newcomer::Stage;
 use crate::proto::owner::owner;
 use crate::proto::token::{Role, TokenHash};
 use crate::ring::{Conn, Net};
-use crate::session::message::{ErrorCode, RelayMessage};
+use crate::session::message::RelayMessage;
 use crate::shard::Shard;
 use crate::shard::bounds::JOIN_DELAY;
 use crate::shard::close::CloseReason;
@@ -72,7 +72,7 @@ impl<N: Net> Shard<N> {
         let Some(newcomer) = self.net[conn].newcomer() else { return };
         let (serial, address) = (newcomer.serial, newcomer.address);
         let delay = self.shared.addresses.delay_after_failure(address, self.pulse.unix_ms() / 1000);
-        self.log_refused(serial, address, message);
+        self.log.refused(serial, address, message, self.pulse.instant());
         if delay.is_zero() {
             return self.fail_auth(conn, message);
         }
@@ -100,7 +100,7 @@ impl<N: Net> Shard<N> {
     }
 
     fn fail_auth(&mut self, conn: Conn, message: &'static str) {
-        self.counters.refused.add(ErrorCode::Unauthorized.name(), 1);
+        self.counters.auth_refused();
         self.tell(conn, RelayMessage::AuthFail { message });
         self.close(conn, CloseReason::Unauthorized);
         self.arm(conn);

@@ -58,14 +58,14 @@ impl<N: Net> Shard<N> {
         let Some(Taken { socket, tls, newcomer }) = self.net.take(conn) else { return };
         self.pulse.disarm(conn);
         let Some(newcomer) = newcomer else { return };
-        self.newcomers.remove(&newcomer);
+        self.door.newcomers.remove(&newcomer);
         let (address, counted, since) = (newcomer.address, newcomer.counted(), newcomer.since);
         let Some(destination) = newcomer.into_destination() else { return };
         let Destination { shard, hash, role, rest } = *destination;
         let handover = HandOver { socket, address, counted, hash, role, since, tls, rest };
         if let Err(Command::HandOver(handover)) = self.queues.try_post(shard, Command::HandOver(Box::new(handover))) {
             // The other shard's queue is full, or it has ended: the client is told to come back.
-            self.counters.not_moved += 1;
+            self.counters.moved(false);
             let HandOver { socket, address, counted, tls, .. } = *handover;
             let mut newcomer = self.newcomer(address, Stage::Auth);
             newcomer.admission = Admission::Counted(counted);
@@ -74,7 +74,7 @@ impl<N: Net> Shard<N> {
             self.close(conn, if self.is_draining() { CloseReason::Restart } else { CloseReason::Busy });
             self.arm(conn);
         } else {
-            self.counters.moved += 1;
+            self.counters.moved(true);
         }
     }
 

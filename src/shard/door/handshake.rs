@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 
 /// The handshakes that have something to do.
 #[derive(Default)]
-pub(in crate::shard) struct Handshakes {
+pub(super) struct Handshakes {
     /// Connections with a step to do: those that have begun before those that have not. Some may have ended.
     waiting: VecDeque<Conn>,
     /// Turns in which messages were forwarded since the last step.
@@ -25,13 +25,13 @@ pub(in crate::shard) struct Handshakes {
 impl Handshakes {
     /// Whether none waits for its turn.
     #[must_use]
-    pub(in crate::shard) fn is_quiet(&self) -> bool {
+    pub(super) fn is_quiet(&self) -> bool {
         self.waiting.is_empty()
     }
 
     /// How many wait.
     #[cfg(test)]
-    pub(in crate::shard) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }
 
@@ -61,7 +61,7 @@ impl<N: Net> Shard<N> {
             Err(failure) => self.fail_handshake(conn, &failure, Vec::new()),
             Ok(()) if handshake.is_ready() => {
                 let has_begun = handshake.has_begun();
-                self.handshakes.queue(conn, has_begun);
+                self.door.handshakes.queue(conn, has_begun);
             }
             Ok(()) => {}
         }
@@ -71,7 +71,7 @@ impl<N: Net> Shard<N> {
     /// put off often enough: what established connections send waits for those few steps at the most, or where none of them has
     /// sent anything lately, for the steps of a calm turn.
     pub(in crate::shard) fn step_handshakes(&mut self, forwarded: bool) {
-        if self.handshakes.is_quiet() {
+        if self.door.handshakes.is_quiet() {
             return;
         }
         let mut steps = match self.turns.is_calm(self.pulse.now()) {
@@ -79,15 +79,15 @@ impl<N: Net> Shard<N> {
             false => HANDSHAKE_STEPS_A_TURN,
         };
         if forwarded {
-            if self.handshakes.busy_turns < BUSY_TURNS_A_HANDSHAKE {
-                self.handshakes.busy_turns += 1;
+            if self.door.handshakes.busy_turns < BUSY_TURNS_A_HANDSHAKE {
+                self.door.handshakes.busy_turns += 1;
                 return;
             }
             steps = 1;
         }
-        self.handshakes.busy_turns = 0;
+        self.door.handshakes.busy_turns = 0;
         while steps > 0
-            && let Some(conn) = self.handshakes.waiting.pop_front()
+            && let Some(conn) = self.door.handshakes.waiting.pop_front()
         {
             if self.net.is_handshake_ready(conn) && self.net[conn].phase() == Phase::Handshake {
                 self.step_handshake(conn);
@@ -114,7 +114,7 @@ impl<N: Net> Shard<N> {
             self.net.push_sealed(conn, out);
         }
         if progress == Progress::More {
-            self.handshakes.queue(conn, true);
+            self.door.handshakes.queue(conn, true);
         }
     }
 
@@ -131,9 +131,9 @@ impl<N: Net> Shard<N> {
         self.net.set_tls(conn, Tls::Traffic(Box::new(traffic)));
         self.transition(conn, Entry::Http(Step::Reading));
         if let Some(newcomer) = self.net[conn].newcomer() {
-            self.counters.tls_handshake.record(newcomer.took(self.pulse.instant()), 1);
+            self.counters.shook_hands(newcomer.took(self.pulse.instant()));
         }
-        self.count_handshake(match done {
+        self.counters.handshake_ended(match done {
             Done::Full => Outcome::Full,
             Done::Resumed => Outcome::Resumed,
             Done::Challenge => Outcome::Challenge,
@@ -156,7 +156,7 @@ impl<N: Net> Shard<N> {
     /// A handshake has come to nothing: the client is told why, as far as there is a way.
     #[cold]
     fn fail_handshake(&mut self, conn: Conn, failure: &Failure, alert: Vec<u8>) {
-        self.count_handshake(match failure {
+        self.counters.handshake_ended(match failure {
             Failure::PlainHttp => Outcome::PlainHttp,
             Failure::ProxyHeader => Outcome::ProxyHeader,
             Failure::NotTls => Outcome::NotTls,
@@ -173,10 +173,5 @@ impl<N: Net> Shard<N> {
             self.net.push_sealed(conn, answer);
         }
         self.begin_closing(conn, CloseReason::Handshake);
-    }
-
-    /// Counts how a handshake ended.
-    pub(in crate::shard) fn count_handshake(&mut self, outcome: Outcome) {
-        self.counters.tls_handshakes.add(outcome.name(), 1);
     }
 }

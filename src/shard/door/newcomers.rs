@@ -18,7 +18,7 @@ const LOOKED_AT_MAX: usize = 128;
 
 /// The connections of a shard that have not authenticated, by serial number.
 #[derive(Default)]
-pub(in crate::shard) struct Newcomers {
+pub(super) struct Newcomers {
     all: BTreeMap<u64, Conn>,
     /// Those that count for an address, by its network first.
     counted: BTreeMap<(IpAddr, u64), Conn>,
@@ -28,7 +28,7 @@ pub(in crate::shard) struct Newcomers {
 
 impl Newcomers {
     /// A connection has come, and counts for this address, if any.
-    pub(in crate::shard) fn insert(&mut self, conn: Conn, serial: u64, counted: Option<IpAddr>) {
+    pub(super) fn insert(&mut self, conn: Conn, serial: u64, counted: Option<IpAddr>) {
         self.all.insert(serial, conn);
         if let Some(address) = counted {
             self.counted.insert((counted_as(address), serial), conn);
@@ -36,14 +36,14 @@ impl Newcomers {
     }
 
     /// A connection is no newcomer any more.
-    pub(in crate::shard) fn remove(&mut self, newcomer: &Newcomer) {
+    pub(super) fn remove(&mut self, newcomer: &Newcomer) {
         self.all.remove(&newcomer.serial);
         self.forget(newcomer);
     }
 
     /// How many there are.
     #[cfg(test)]
-    pub(in crate::shard) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.all.len().max(self.counted.len())
     }
 
@@ -90,14 +90,14 @@ impl<N: Net> Shard<N> {
         // Whoever gave way was another one: this connection counted for nobody.
         let Some(newcomer) = self.net[conn].newcomer_mut() else { return true };
         newcomer.admission = Admission::Counted(Some(client));
-        self.newcomers.insert(conn, newcomer.serial, Some(client));
+        self.door.newcomers.insert(conn, newcomer.serial, Some(client));
         true
     }
 
     /// A connection counts for no address: a proxy that keeps it open may bring anybody's request next.
     pub(in crate::shard) fn uncount_client(&mut self, conn: Conn) {
         let Some(newcomer) = self.net[conn].newcomer_mut() else { return };
-        self.newcomers.forget(newcomer);
+        self.door.newcomers.forget(newcomer);
         if let Some(address) = newcomer.counted() {
             newcomer.admission = Admission::Counted(None);
             self.shared.addresses.leave(address);
@@ -111,7 +111,7 @@ impl<N: Net> Shard<N> {
             return true;
         }
         let tick = Some(self.pulse.tick());
-        if std::mem::replace(&mut self.newcomers.asked_at, tick) != tick {
+        if std::mem::replace(&mut self.door.newcomers.asked_at, tick) != tick {
             for shard in (0..self.queues.shards()).filter(|&shard| shard != self.id) {
                 // One whose queue is full has other things to do.
                 let _ = self.queues.try_post(shard, Command::MakeRoom(address));
@@ -126,7 +126,7 @@ impl<N: Net> Shard<N> {
     pub(in crate::shard) fn give_way(&mut self, address: Option<IpAddr>) -> bool {
         let (now, grace) = (self.pulse.tick(), crate::shard::deadlines::ticks(NEWCOMER_GRACE));
         let mut found = None;
-        for conn in self.newcomers.first(address) {
+        for conn in self.door.newcomers.first(address) {
             let connection = &self.net[conn];
             let Some(newcomer) = connection.newcomer() else { continue };
             let keeps_waiting = matches!(
@@ -149,12 +149,12 @@ impl<N: Net> Shard<N> {
     }
 
     /// A connection is no longer one that has not authenticated.
-    pub(in crate::shard) fn leave_unauthenticated(&mut self, newcomer: &Newcomer) {
+    pub(in crate::shard) fn leave_door(&mut self, newcomer: &Newcomer) {
         if newcomer.is_turned_away() {
-            self.accepting.turned_away -= 1;
+            self.door.arrivals.turned_away -= 1;
             return;
         }
-        self.newcomers.remove(newcomer);
+        self.door.newcomers.remove(newcomer);
         self.shared.unauthenticated.fetch_sub(1, Relaxed);
         if let Some(address) = newcomer.counted() {
             self.shared.addresses.leave(address);

@@ -89,7 +89,7 @@ impl<N: Net> Shard<N> {
         let rest = rest.to_vec();
         let Some(newcomer) = self.net[conn].newcomer_mut() else { return };
         let (echo, now) = (newcomer.echo, self.pulse.instant());
-        self.counters.handshake.record(newcomer.took(now), 1);
+        self.counters.upgraded(newcomer.took(now));
         newcomer.since = now;
         newcomer.await_client(self.pulse.tick());
         self.transition(conn, Entry::Stage(if echo { Stage::Echo } else { Stage::Auth }));
@@ -122,7 +122,7 @@ impl<N: Net> Shard<N> {
                     Request::Call { from: newcomer.caller(self.id), call: with_client(call, newcomer.address) };
                 let serial = newcomer.serial;
                 if self.ask_control(request) {
-                    self.pending_calls.insert(serial, conn);
+                    self.door.pending_calls.insert(serial, conn);
                     self.transition(conn, Entry::Http(Step::AwaitingControl));
                 } else {
                     let text = "the relay's store is busy";
@@ -137,7 +137,7 @@ impl<N: Net> Shard<N> {
 
     /// Control's answer to a call; the connection may have ended meanwhile, or be on its way there.
     pub(in crate::shard) fn handle_answer(&mut self, serial: u64, answer: &ApiAnswer) {
-        let Some(&conn) = self.pending_calls.get(&serial) else { return };
+        let Some(&conn) = self.door.pending_calls.get(&serial) else { return };
         if self.transition(conn, Entry::Http(Step::Reading)).is_none() {
             return;
         }

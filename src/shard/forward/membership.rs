@@ -27,9 +27,8 @@ impl<N: Net> Shard<N> {
         let due = self.pulse.tick_after(self.settings.ping_interval);
         let left = self.transition(conn, Entry::Open(seat));
         if let Some(newcomer) = left.and_then(|left| left.newcomer) {
-            self.log_opened(&newcomer, key, role);
-            self.counters.auth.record(newcomer.took(self.pulse.instant()), 1);
-            self.leave_unauthenticated(&newcomer);
+            self.log.opened(&newcomer, key, role);
+            self.counters.authenticated(newcomer.took(self.pulse.instant()));
         }
         self.net[conn].due = due;
         self.pulse.arm(conn, due);
@@ -41,7 +40,7 @@ impl<N: Net> Shard<N> {
         let Some(seat) = seat else { return };
         let Some(change) = self.sessions.leave(seat, conn, &self.pulse) else { return };
         self.shared.connections.fetch_sub(1, Relaxed);
-        self.counters.open[seat.role] -= 1;
+        self.counters.left(seat.role);
         self.count_presence(&change);
         self.apply_all(change.effects);
         self.relieve_peers(seat);

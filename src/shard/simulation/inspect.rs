@@ -57,24 +57,25 @@ pub(super) struct Totals {
 
 pub(super) fn sizes(shard: &Shard<Simulated>) -> Sizes {
     let all = || shard.net.iter().map(|(_, connection)| connection);
-    let newcomers = all().filter_map(|connection| connection.newcomer());
-    let counters = &shard.counters;
+    let early = all().filter_map(|connection| connection.newcomer());
+    let counters = shard.counters.counts();
     let (sessions, live_sessions, empty_sessions, unreported) = shard.sessions.sizes();
+    let [turned_away, arrived, newcomers, pending_calls, handshakes] = shard.door.sizes();
     let (outboxes, dirty, tls) = shard.net.sizes();
     let [readable, partial_reads, direct_reads, ended] = shard.net.list_sizes();
     Sizes {
         connections: shard.net.len(),
-        turned_away: shard.accepting.turned_away,
-        unauthenticated: newcomers.filter(|newcomer| !newcomer.is_turned_away()).count(),
+        turned_away,
+        unauthenticated: early.filter(|newcomer| !newcomer.is_turned_away()).count(),
         open: all().filter(|connection| connection.seat().is_some()).count(),
         live_sessions,
         sessions,
         empty_sessions,
         unreported,
         sockets: shard.net.driver().connections(),
-        arrived: shard.accepting.arrived(),
-        newcomers: shard.newcomers.len(),
-        pending_calls: shard.pending_calls.len(),
+        arrived,
+        newcomers,
+        pending_calls,
         readable,
         partial_reads,
         direct_reads,
@@ -84,7 +85,7 @@ pub(super) fn sizes(shard: &Shard<Simulated>) -> Sizes {
         outboxes,
         dirty,
         tls,
-        handshakes: shard.handshakes.len(),
+        handshakes,
         ended,
         budget_bytes: shard.memory.budget().used_bytes(),
         backlog_bytes: shard.memory.backlog().used_bytes(),
@@ -95,10 +96,11 @@ pub(super) fn sizes(shard: &Shard<Simulated>) -> Sizes {
 }
 
 pub(super) fn totals(shard: &Shard<Simulated>) -> Totals {
-    let flows = &shard.counters.flows;
+    let counters = shard.counters.counts();
+    let flows = &counters.flows;
     Totals {
-        accepted: shard.counters.accepted,
-        closed: shard.counters.closed.counts().map(|(_, count)| count).sum(),
+        accepted: counters.accepted,
+        closed: counters.closed.counts().map(|(_, count)| count).sum(),
         forwarded: Role::ALL
             .map(|role| flows[role])
             .iter()
@@ -114,7 +116,7 @@ pub(super) fn totals(shard: &Shard<Simulated>) -> Totals {
 
 /// What a shard has met, by name.
 pub(super) fn met(shard: &Shard<Simulated>) -> impl Iterator<Item = (&'static str, u64)> {
-    let counters = &shard.counters;
+    let counters = shard.counters.counts();
     let named = [
         ("moved", counters.moved),
         ("not moved", counters.not_moved),
@@ -145,8 +147,9 @@ pub(super) fn check(shard: &Shard<Simulated>) -> Result<(), Broken> {
     if shard.memory.budget().used_bytes() > budget_bytes_max {
         return Err(format!("bound: {} bytes of the budget are in use", shard.memory.budget().used_bytes()));
     }
-    if shard.accepting.turned_away > TURNED_AWAY_MAX {
-        return Err(format!("bound: {} are being turned away", shard.accepting.turned_away));
+    let [turned_away, ..] = shard.door.sizes();
+    if turned_away > TURNED_AWAY_MAX {
+        return Err(format!("bound: {turned_away} are being turned away"));
     }
     Ok(())
 }
@@ -171,7 +174,8 @@ fn check_gauges(shard: &Shard<Simulated>) -> Result<(), Broken> {
         }
         turned_away += u64::from(connection.newcomer().is_some_and(|newcomer| newcomer.is_turned_away()));
     }
-    let counters = &shard.counters;
+    let counters = shard.counters.counts();
+    let gauges = shard.door.sizes();
     let (paired, waiting) = shard.sessions.pairs();
     for (name, gauge, found) in [
         ("closing", counters.closing, closing),
@@ -179,8 +183,8 @@ fn check_gauges(shard: &Shard<Simulated>) -> Result<(), Broken> {
         ("agents", counters.open.agent, open.agent),
         ("paired", counters.paired, paired as u64),
         ("waiting", counters.waiting, waiting as u64),
-        ("turned away", shard.accepting.turned_away as u64, turned_away),
-        ("calls", shard.pending_calls.len() as u64, calls),
+        ("turned away", gauges[0] as u64, turned_away),
+        ("calls", gauges[3] as u64, calls),
         ("dead", 0, dead),
     ] {
         if gauge != found {
@@ -194,7 +198,7 @@ fn check_gauges(shard: &Shard<Simulated>) -> Result<(), Broken> {
 fn check_ids(shard: &Shard<Simulated>) -> Result<(), Broken> {
     let listed =
         shard.net.listed().chain(shard.turns.deferred()).chain(shard.memory.waiters()).chain(shard.pulse.throttled());
-    for conn in listed.chain(shard.pending_calls.values().copied()) {
+    for conn in listed.chain(shard.door.callers()) {
         let owner = shard.net.at(conn.index() as u32);
         if shard.net.get(conn).is_some() != (owner == Some(conn)) {
             return Err(format!("id: {conn:?} finds the connection of {owner:?}"));

@@ -6,7 +6,7 @@ use crate::proto::token::Role;
 use crate::shard::door::newcomer::Newcomer;
 use crate::shard::forward::inbox::Inbox;
 
-pub(in crate::shard) use self::phase::{Entry, Phase};
+pub(in crate::shard) use self::phase::{Entry, Left, Phase};
 
 /// No session, no outbox, or no TLS.
 pub(in crate::shard) const NONE: u32 = u32::MAX;

@@ -102,11 +102,13 @@ impl<N: Net> Shard<N> {
             && let Some(newcomer) = connection.newcomer()
         {
             // Nobody waits for an answer any more, whether it has come or not.
-            self.pending_calls.remove(&newcomer.serial());
+            self.door.forget_call(newcomer.serial());
         }
-        self.counters.closing += u64::from(to == Phase::Closing);
-        self.counters.closing -= u64::from(from == Phase::Closing);
+        self.counters.closing(to == Phase::Closing, from == Phase::Closing);
         let (seat, newcomer) = connection.enter(entry);
+        if let Some(newcomer) = &newcomer {
+            self.leave_door(newcomer);
+        }
         Some(Left { phase: from, seat, newcomer })
     }
 }
