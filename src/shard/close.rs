@@ -247,7 +247,7 @@ impl<N: Net> Shard<N> {
 
     /// Whether a connection is there and has not ended.
     pub(super) fn lives(&self, conn: Conn) -> bool {
-        self.net.get(conn).is_some_and(|connection| connection.phase() != Phase::Dead)
+        self.net.get(conn).is_some_and(|connection| !connection.is_dead())
     }
 
     /// Ends a connection that sent no request in time. One with TLS is told so, that its client does not take it for

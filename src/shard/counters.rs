@@ -182,6 +182,7 @@ pub(super) struct Counting {
 
 impl Counting {
     /// What has been counted. What is only found when it is published is not among it.
+    #[inline]
     pub(super) fn counts(&self) -> &Counters {
         &self.counts
     }
@@ -205,6 +206,7 @@ impl Counting {
     }
 
     /// Whether messages were forwarded in this turn.
+    #[inline]
     pub(super) fn has_forwarded(&self) -> bool {
         self.turn != 0
     }

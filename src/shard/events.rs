@@ -13,6 +13,7 @@ use crate::tls::fault::Fault;
 use std::io;
 
 impl<N: Net> Shard<N> {
+    #[inline]
     pub(super) fn handle_completion(&mut self, completion: Completion<N::Socket>) {
         match completion {
             Completion::Received { conn, data, more } if self.lives(conn) => self.handle_received(conn, data, more),
@@ -50,6 +51,7 @@ impl<N: Net> Shard<N> {
         self.sessions.set_limits(self.settings.limits);
     }
 
+    #[inline]
     fn handle_received(&mut self, conn: Conn, data: io::Result<Option<Chunk>>, more: bool) {
         match self.net.handle_received(conn, data, more) {
             Received::Plain(chunk) => self.handle_bytes(conn, chunk),
@@ -71,6 +73,7 @@ impl<N: Net> Shard<N> {
         self.arm(conn);
     }
 
+    #[inline]
     fn handle_sent(&mut self, conn: Conn, outgoing: Outgoing, count: io::Result<usize>) {
         let sent = self.net.handle_sent(conn, outgoing, count, &self.pulse, self.settings.write_timeout);
         let Some(sent) = sent else { return self.end(conn, CloseReason::Gone) };
@@ -123,6 +126,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Sees to it that the connection is being received from in the way that it should be.
+    #[inline]
     pub(super) fn arm(&mut self, conn: Conn) {
         if self.net.arm(conn) {
             self.try_move(conn);
@@ -130,6 +134,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Looks at the end of a turn at those of whom only a part of something came.
+    #[inline]
     pub(super) fn arm_partial_reads(&mut self) {
         while let Some(conn) = self.net.poll_partial_read() {
             self.arm(conn);
@@ -137,6 +142,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Hands to the ring what was queued.
+    #[inline]
     pub(super) fn flush(&mut self) {
         let mut at = 0;
         while let Some((conn, fault)) = self.net.flush(&mut at, self.memory.budget()) {

@@ -61,7 +61,7 @@ impl Pulse {
 
     /// The tick that now belongs to.
     pub(super) fn tick(&self) -> u32 {
-        (self.now.as_millis() / TICK.as_millis()) as u32
+        (self.now.as_millis() as u64 / TICK.as_millis() as u64) as u32
     }
 
     /// The first tick that is at least `delay` away.

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 impl<N: Net> Shard<N> {
     /// Queues a response; the connection goes on if the client wants it to, when all of it has left.
-    pub(in crate::shard) fn respond(&mut self, conn: Conn, reply: impl Into<Reply>) {
+    pub(super) fn respond(&mut self, conn: Conn, reply: impl Into<Reply>) {
         let Some(http) = self.net[conn].newcomer_mut().and_then(Newcomer::http_mut) else { return };
         http.answered = true;
         let keep_alive = http.keep_alive;
@@ -32,13 +32,13 @@ impl<N: Net> Shard<N> {
     }
 
     /// Queues a response after which the connection is closed.
-    pub(in crate::shard) fn respond_last(&mut self, conn: Conn, response: Vec<u8>) {
+    pub(super) fn respond_last(&mut self, conn: Conn, response: Vec<u8>) {
         self.push_response(conn, response);
         self.begin_closing(conn, CloseReason::Http);
     }
 
     /// Holds a response back for a while.
-    pub(in crate::shard) fn hold_answer(&mut self, conn: Conn, reply: Reply, delay: Duration) {
+    pub(super) fn hold_answer(&mut self, conn: Conn, reply: Reply, delay: Duration) {
         if delay.is_zero() {
             return self.respond(conn, reply);
         }
@@ -96,7 +96,7 @@ impl<N: Net> Shard<N> {
 
     /// Responses go the way of control frames, in the order that they come in: a client that sends a ping right behind
     /// its request for an upgrade must not read the pong before the response.
-    pub(in crate::shard) fn push_response(&mut self, conn: Conn, mut response: Vec<u8>) {
+    pub(super) fn push_response(&mut self, conn: Conn, mut response: Vec<u8>) {
         self.counters.responded(&response);
         if self.net[conn].newcomer().is_some_and(|newcomer| newcomer.tls) {
             self.shared.rules.load().gate.add_transport_security(&mut response);
@@ -105,7 +105,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Answers a request that showed a key, but not the admin key: who goes on trying waits longer and longer.
-    pub(in crate::shard) fn refuse_key(&mut self, conn: Conn, reply: Reply) {
+    pub(super) fn refuse_key(&mut self, conn: Conn, reply: Reply) {
         let Some(newcomer) = self.net[conn].newcomer() else { return };
         let address = newcomer.address;
         self.counters.key_refused(KeyRefused::Wrong);
@@ -115,7 +115,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Answers a request that showed a key, from an address that has shown too many wrong ones.
-    pub(in crate::shard) fn refuse_keys(&mut self, conn: Conn, address: IpAddr, wait: Duration) {
+    pub(super) fn refuse_keys(&mut self, conn: Conn, address: IpAddr, wait: Duration) {
         self.counters.key_refused(KeyRefused::NotLookedAt);
         self.log.wrong_key(address, self.pulse.instant());
         let keep_alive = self.net[conn].newcomer().and_then(Newcomer::http).is_some_and(|http| http.keep_alive);

@@ -47,7 +47,7 @@ impl Handshakes {
 impl<N: Net> Shard<N> {
     /// Begins TLS on a connection that has just come; `false`: it cannot.
     #[must_use]
-    pub(in crate::shard) fn begin_handshake(&mut self, conn: Conn) -> bool {
+    pub(super) fn begin_handshake(&mut self, conn: Conn) -> bool {
         let Some(config) = self.shared.tls.clone() else { return false };
         let Ok(handshake) = Handshake::new(config) else { return false };
         self.net.set_tls(conn, Tls::Handshake(Box::new(handshake)));

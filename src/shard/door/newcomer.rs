@@ -31,7 +31,7 @@ pub(in crate::shard) struct Newcomer {
 
 /// How a connection was let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::shard) enum Admission {
+pub(super) enum Admission {
     /// It is one of those that have not authenticated, and of this address, if any. Given back on authentication or at the end.
     Counted(Option<IpAddr>),
     /// Over a cap: it is only told so.

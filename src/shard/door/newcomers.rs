@@ -69,7 +69,7 @@ impl Newcomers {
 impl<N: Net> Shard<N> {
     /// Counts a connection that is `counted` for nobody as one of `address`. `false`: the address has too many, and none of
     /// them gives way.
-    pub(in crate::shard) fn enter(&mut self, address: IpAddr) -> bool {
+    pub(super) fn enter(&mut self, address: IpAddr) -> bool {
         let max = self.shared.rules.load().caps.unauthenticated_per_address_max;
         self.shared.addresses.try_enter(address, max)
             || (self.make_room(Some(address)) && self.shared.addresses.try_enter(address, max))
@@ -77,7 +77,7 @@ impl<N: Net> Shard<N> {
 
     /// Counts the request under way for `client`, whom a trusted proxy may have named anew. `false`: it has too many
     /// connections.
-    pub(in crate::shard) fn count_client(&mut self, conn: Conn, client: IpAddr) -> bool {
+    pub(super) fn count_client(&mut self, conn: Conn, client: IpAddr) -> bool {
         let Some(newcomer) = self.net[conn].newcomer_mut() else { return true };
         newcomer.address = client;
         if newcomer.counted() == Some(client) {
@@ -95,7 +95,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// A connection counts for no address: a proxy that keeps it open may bring anybody's request next.
-    pub(in crate::shard) fn uncount_client(&mut self, conn: Conn) {
+    pub(super) fn uncount_client(&mut self, conn: Conn) {
         let Some(newcomer) = self.net[conn].newcomer_mut() else { return };
         self.door.newcomers.forget(newcomer);
         if let Some(address) = newcomer.counted() {
@@ -106,7 +106,7 @@ impl<N: Net> Shard<N> {
 
     /// Lets a connection of one address, or of all, give way. `false`: there is none here. Then the other shards do the
     /// same, for when the newcomer comes again.
-    pub(in crate::shard) fn make_room(&mut self, address: Option<IpAddr>) -> bool {
+    pub(super) fn make_room(&mut self, address: Option<IpAddr>) -> bool {
         if self.give_way(address) {
             return true;
         }

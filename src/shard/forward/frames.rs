@@ -67,7 +67,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Reads frames until the bytes or the share of the turn are used up, or reading is paused or over.
-    pub(in crate::shard) fn read_frames(&mut self, conn: Conn, mut chunk: Chunk, share: &mut Share) {
+    pub(super) fn read_frames(&mut self, conn: Conn, mut chunk: Chunk, share: &mut Share) {
         loop {
             let connection = &mut self.net[conn];
             match connection.phase() {
@@ -276,7 +276,7 @@ impl<N: Net> Shard<N> {
 
     /// Begins a data frame, of whose payload `in_hand` bytes have come, in the inbox. Where there is no memory for it, it
     /// waits there.
-    pub(in crate::shard) fn begin_frame(&mut self, conn: Conn, header: Header, in_hand: usize) {
+    pub(super) fn begin_frame(&mut self, conn: Conn, header: Header, in_hand: usize) {
         let limit = self.message_bytes_max(conn);
         let phase = self.net[conn].phase();
         let continues = header.opcode == Opcode::Continuation;
@@ -439,7 +439,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Hands a whole message on that stands in an allocation of its own.
-    pub(in crate::shard) fn hand_on(
+    pub(super) fn hand_on(
         &mut self,
         conn: Conn,
         buf: OwnedBuf,
@@ -463,12 +463,10 @@ impl<N: Net> Shard<N> {
     /// The largest message that the connection may send now.
     fn message_bytes_max(&self, conn: Conn) -> u64 {
         let connection = &self.net[conn];
-        match connection.phase() {
-            Phase::Auth => AUTH_BYTES_MAX,
-            _ => match connection.seat() {
-                Some(seat) => self.sessions.message_bytes_max(seat),
-                None => self.settings.limits.message_bytes_max,
-            },
+        match connection.seat() {
+            Some(seat) => self.sessions.message_bytes_max(seat),
+            None if connection.phase() == Phase::Auth => AUTH_BYTES_MAX,
+            None => self.settings.limits.message_bytes_max,
         }
     }
 
@@ -477,7 +475,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Lets an empty inbox go: an idle connection has none.
-    pub(in crate::shard) fn tidy_inbox(&mut self, conn: Conn) {
+    pub(super) fn tidy_inbox(&mut self, conn: Conn) {
         let inbox = &mut self.net[conn].inbox;
         if inbox.as_ref().is_some_and(|inbox| inbox.is_empty()) {
             *inbox = None;

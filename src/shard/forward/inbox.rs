@@ -12,16 +12,16 @@ use std::collections::VecDeque;
 #[derive(Default)]
 pub(in crate::shard) struct Inbox {
     /// The beginning of a frame: its header is not whole, or it is a control frame that is not.
-    pub(in crate::shard) head: Vec<u8>,
+    pub(super) head: Vec<u8>,
     /// The message under way.
     pub(in crate::shard) partial: Option<Partial>,
     /// A whole message that has to wait, with its kind: first in line when reading goes on.
-    pub(in crate::shard) ready: Option<(OwnedBuf, Opcode)>,
+    pub(super) ready: Option<(OwnedBuf, Opcode)>,
     /// The frame that waits for memory: first in line when reading goes on.
     pub(in crate::shard) pending: Option<Pending>,
     /// Bytes that have not been looked at, because reading is paused. They count against a budget of their own: counted
     /// against that of messages, those who wait for it would keep each other waiting for ever.
-    pub(in crate::shard) waiting: VecDeque<OwnedBuf>,
+    pub(super) waiting: VecDeque<OwnedBuf>,
 }
 
 /// The header of a data frame that waits for memory.
@@ -54,7 +54,7 @@ impl Inbox {
 
     /// Whether there is nothing in it.
     #[must_use]
-    pub(in crate::shard) fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.head.is_empty() && self.partial.is_none() && !self.holds_back()
     }
 
@@ -80,47 +80,47 @@ pub(in crate::shard) enum Skipped {
 /// A message of which a part has come.
 pub(in crate::shard) struct Partial {
     /// Text or binary.
-    pub(in crate::shard) opcode: Opcode,
+    pub(super) opcode: Opcode,
     /// The payload so far, unmasked, with headroom for a header; away while the ring fills it.
     pub(in crate::shard) buf: Option<OwnedBuf>,
     /// The frame under way; `None` between fragments.
-    pub(in crate::shard) frame: Option<FrameLeft>,
+    pub(super) frame: Option<FrameLeft>,
     /// Payload bytes of all frames begun so far.
-    pub(in crate::shard) announced_bytes: u64,
+    pub(super) announced_bytes: u64,
     /// What is known of the JSON.
-    pub(in crate::shard) scanner: Scanner,
+    pub(super) scanner: Scanner,
     /// What is wrong with it: the rest is skipped.
-    pub(in crate::shard) invalid: Option<Invalid>,
+    pub(super) invalid: Option<Invalid>,
     /// It is not taken: only a prefix is kept, and the rest is skipped.
     pub(in crate::shard) skipped: Option<Skipped>,
     /// The sender has been told so.
-    pub(in crate::shard) told: bool,
+    pub(super) told: bool,
     /// Frames without payload that it has had.
-    pub(in crate::shard) empty_frames: u16,
+    pub(super) empty_frames: u16,
     /// The tick at which it began.
     pub(in crate::shard) since: u32,
     /// A part of it has been received straight into its allocation.
-    pub(in crate::shard) direct: bool,
+    pub(super) direct: bool,
     /// The tick at which it has taken too long.
     pub(in crate::shard) due: u32,
 }
 
 /// What is still to come of a data frame.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::shard) struct FrameLeft {
+pub(super) struct FrameLeft {
     /// The mask key.
-    pub(in crate::shard) key: [u8; 4],
+    pub(super) key: [u8; 4],
     /// Payload bytes that have come.
-    pub(in crate::shard) come: u64,
+    pub(super) come: u64,
     /// Payload bytes that have not.
-    pub(in crate::shard) left: u64,
+    pub(super) left: u64,
     /// The message ends with this frame.
-    pub(in crate::shard) fin: bool,
+    pub(super) fin: bool,
 }
 
 impl Partial {
     /// Takes payload bytes of the frame under way, as received: unmasks, checks and keeps them.
-    pub(in crate::shard) fn take(&mut self, piece: &mut [u8], checked: bool) {
+    pub(super) fn take(&mut self, piece: &mut [u8], checked: bool) {
         if self.skipped.is_some() {
             return self.take_prefix(piece);
         }
@@ -145,7 +145,7 @@ impl Partial {
     }
 
     /// As [`Partial::take`], for `count` bytes that the ring put at the end of `buf`.
-    pub(in crate::shard) fn take_filled(&mut self, mut buf: OwnedBuf, count: usize, checked: bool) {
+    pub(super) fn take_filled(&mut self, mut buf: OwnedBuf, count: usize, checked: bool) {
         let bytes = buf.as_mut_slice();
         let start = bytes.len() - count;
         self.unmask_and_check(&mut bytes[start..], checked);
@@ -166,7 +166,7 @@ impl Partial {
     }
 
     /// Only a prefix is kept from now on.
-    pub(in crate::shard) fn skip(&mut self, why: Skipped) {
+    pub(super) fn skip(&mut self, why: Skipped) {
         if self.skipped.replace(why).is_none()
             && let Some(buf) = &mut self.buf
         {
@@ -188,7 +188,7 @@ impl Partial {
     }
 
     /// Why it is skipped and what its `id` is, for its sender: once, as soon as the `id` can be known.
-    pub(in crate::shard) fn poll_refusal(&mut self) -> Option<(Skipped, Option<String>)> {
+    pub(super) fn poll_refusal(&mut self) -> Option<(Skipped, Option<String>)> {
         let why = self.skipped?;
         let prefix = self.buf.as_ref()?.as_slice();
         if self.told || (prefix.len() < PREFIX_BYTES_MAX && !self.is_whole()) {
@@ -205,12 +205,12 @@ impl Partial {
 
     /// Whether the message is whole.
     #[must_use]
-    pub(in crate::shard) fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         self.frame.is_some_and(|frame| frame.left == 0 && frame.fin)
     }
 
     /// Ends a frame that has come whole and is not the last.
-    pub(in crate::shard) fn end_fragment(&mut self) {
+    pub(super) fn end_fragment(&mut self) {
         if self.frame.is_some_and(|frame| frame.left == 0 && !frame.fin) {
             self.frame = None;
         }

@@ -98,7 +98,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Tells the sender of a message that is skipped why.
-    pub(in crate::shard) fn refuse_skipped(&mut self, conn: Conn, why: Skipped, reference: Option<&str>) {
+    pub(super) fn refuse_skipped(&mut self, conn: Conn, why: Skipped, reference: Option<&str>) {
         let Some(seat) = self.net[conn].seat() else { return };
         let (code, message, retry_after_ms) = match why {
             Skipped::TooLarge => {
@@ -116,7 +116,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// The connection has made the relay answer something: who does so too often is read more slowly.
-    pub(in crate::shard) fn count_answer(&mut self, conn: Conn) {
+    pub(super) fn count_answer(&mut self, conn: Conn) {
         if let Some(seat) = self.net[conn].seat()
             && let Err(wait) = self.sessions.charge_answer(seat, &self.pulse)
         {
@@ -125,12 +125,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Answers a control frame, or says why the connection is to be closed.
-    pub(in crate::shard) fn handle_control(
-        &mut self,
-        conn: Conn,
-        opcode: Opcode,
-        payload: &[u8],
-    ) -> Option<CloseReason> {
+    pub(super) fn handle_control(&mut self, conn: Conn, opcode: Opcode, payload: &[u8]) -> Option<CloseReason> {
         match opcode {
             Opcode::Ping => {
                 self.net.push_control(conn, &frame_of(Opcode::Pong, payload));

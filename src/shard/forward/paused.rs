@@ -12,12 +12,7 @@ use std::collections::VecDeque;
 impl<N: Net> Shard<N> {
     /// Keeps bytes that cannot be looked at now, at the end of what waits or in front of it. Where all that waits on the
     /// shard is too much, a connection with more than its share of that is closed.
-    pub(in crate::shard) fn keep_waiting(
-        &mut self,
-        conn: Conn,
-        chunk: Chunk,
-        put: fn(&mut VecDeque<OwnedBuf>, OwnedBuf),
-    ) {
+    pub(super) fn keep_waiting(&mut self, conn: Conn, chunk: Chunk, put: fn(&mut VecDeque<OwnedBuf>, OwnedBuf)) {
         let own_bytes = self.inbox(conn).waiting_bytes() + chunk.len();
         let share = match self.memory.backlog().used_bytes() / self.memory.backlog().bytes_max() {
             0 => usize::MAX,
@@ -44,7 +39,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Pauses reading until `wait` has passed.
-    pub(in crate::shard) fn slow_down(&mut self, conn: Conn, wait: std::time::Duration) {
+    pub(super) fn slow_down(&mut self, conn: Conn, wait: std::time::Duration) {
         self.net[conn].pace();
         self.net.pause(conn, Pauses::RATE);
         self.pulse.throttle(conn, wait);
@@ -57,7 +52,7 @@ impl<N: Net> Shard<N> {
         }
     }
 
-    pub(in crate::shard) fn resume(&mut self, conn: Conn) {
+    pub(super) fn resume(&mut self, conn: Conn) {
         let Some(connection) = self.net.get_mut(conn) else { return };
         if connection.is_paused() {
             return;

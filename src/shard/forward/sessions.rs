@@ -61,7 +61,7 @@ struct Live {
 }
 
 /// What became of a connection that is to join the session of its token.
-pub(in crate::shard) enum Joining {
+pub(super) enum Joining {
     /// The token is unknown, revoked or expired.
     Unknown,
     /// It authenticates too often.
@@ -71,11 +71,11 @@ pub(in crate::shard) enum Joining {
 }
 
 /// What somebody's coming or going has changed.
-pub(in crate::shard) struct Change {
-    pub(in crate::shard) before: Presence,
-    pub(in crate::shard) after: Presence,
+pub(super) struct Change {
+    pub(super) before: Presence,
+    pub(super) after: Presence,
     /// They are to be carried out.
-    pub(in crate::shard) effects: Vec<Effect<Conn>>,
+    pub(super) effects: Vec<Effect<Conn>>,
 }
 
 impl Live {
@@ -125,13 +125,13 @@ impl Sessions {
 
     /// The largest message that may come from this seat.
     #[inline]
-    pub(in crate::shard) fn message_bytes_max(&self, seat: Seat) -> u64 {
+    pub(super) fn message_bytes_max(&self, seat: Seat) -> u64 {
         self.at(seat.session).map_or(0, |live| live.session.policy().limits.message_bytes_max)
     }
 
     /// Decides on a message from this seat.
     #[inline]
-    pub(in crate::shard) fn handle_message(
+    pub(super) fn handle_message(
         &mut self,
         seat: Seat,
         conn: Conn,
@@ -151,12 +151,12 @@ impl Sessions {
     ///
     /// # Errors
     /// It does so too often: how long it is not to be read.
-    pub(in crate::shard) fn charge_answer(&mut self, seat: Seat, pulse: &Pulse) -> Result<(), Duration> {
+    pub(super) fn charge_answer(&mut self, seat: Seat, pulse: &Pulse) -> Result<(), Duration> {
         self.at_mut(seat.session).map_or(Ok(()), |live| live.session.charge_answer(pulse.now(), seat.role))
     }
 
     /// Of those who are replaced again and again only a few linger at a time: whether this one may.
-    pub(in crate::shard) fn may_linger(&mut self, session: u32, pulse: &Pulse) -> bool {
+    pub(super) fn may_linger(&mut self, session: u32, pulse: &Pulse) -> bool {
         let rate = Rate::per(REPLACED_LINGERING, LINGER, REPLACED_LINGERING);
         match (self.at_mut(session), rate) {
             (Some(live), Some(rate)) => live.replacements.try_take(pulse.now(), &rate).is_ok(),
@@ -165,14 +165,7 @@ impl Sessions {
     }
 
     /// A connection has shown a token.
-    pub(in crate::shard) fn join(
-        &mut self,
-        key: TokenKey,
-        conn: Conn,
-        role: Role,
-        serial: u64,
-        pulse: &Pulse,
-    ) -> Joining {
+    pub(super) fn join(&mut self, key: TokenKey, conn: Conn, role: Role, serial: u64, pulse: &Pulse) -> Joining {
         let (now, unix_ms) = (pulse.now(), pulse.unix_ms());
         let unix_sec = unix_ms / 1000;
         let Some(index) = self.session_of(key, unix_sec) else { return Joining::Unknown };
@@ -220,7 +213,7 @@ impl Sessions {
     }
 
     /// A connection has left its seat.
-    pub(in crate::shard) fn leave(&mut self, seat: Seat, conn: Conn, pulse: &Pulse) -> Option<Change> {
+    pub(super) fn leave(&mut self, seat: Seat, conn: Conn, pulse: &Pulse) -> Option<Change> {
         let Seat { session: index, role } = seat;
         let live = self.all.get_mut(index as usize)?;
         let before = live.session.presence();
@@ -239,7 +232,7 @@ impl Sessions {
     }
 
     /// A token is this shard's, or has other limits now, in a new entry.
-    pub(in crate::shard) fn admit(&mut self, key: TokenKey, slot: Slot, pulse: &Pulse) {
+    pub(super) fn admit(&mut self, key: TokenKey, slot: Slot, pulse: &Pulse) {
         let token = self.by_key.entry(key).or_insert(Token { slot, session: NONE });
         token.slot = slot;
         let (Some(live), Some(entry)) = (self.all.get_mut(token.session as usize), self.directory.entry(slot)) else {
@@ -257,7 +250,7 @@ impl Sessions {
 
     /// A token admits no more.
     #[must_use = "they are to be carried out"]
-    pub(in crate::shard) fn revoke(&mut self, key: TokenKey, pulse: &Pulse) -> Vec<Effect<Conn>> {
+    pub(super) fn revoke(&mut self, key: TokenKey, pulse: &Pulse) -> Vec<Effect<Conn>> {
         let Some(token) = self.by_key.remove(&key) else { return Vec::new() };
         let Some(live) = self.all.get_mut(token.session as usize) else { return Vec::new() };
         let effects = live.session.revoke();
@@ -306,7 +299,7 @@ impl Sessions {
     }
 
     /// Takes what has been used since the last report, by session, and writes what is used up to the directory.
-    pub(in crate::shard) fn take_usage(&mut self, unix_ms: u64) -> Vec<(u32, Usage)> {
+    pub(super) fn take_usage(&mut self, unix_ms: u64) -> Vec<(u32, Usage)> {
         let mut reports = Vec::with_capacity(self.used.len());
         for index in std::mem::take(&mut self.used) {
             let Some(live) = self.all.get_mut(index as usize) else { continue };
@@ -321,7 +314,7 @@ impl Sessions {
     }
 
     /// Takes back what could not be reported, for the next report.
-    pub(in crate::shard) fn put_back_usage(&mut self, reports: Vec<(u32, Usage)>) {
+    pub(super) fn put_back_usage(&mut self, reports: Vec<(u32, Usage)>) {
         for (index, Usage { bytes, .. }) in reports {
             if let Some(live) = self.all.get_mut(index as usize) {
                 live.session.put_back_unreported(bytes);
@@ -348,7 +341,7 @@ impl Sessions {
 
 /// Token keys are halves of a SHA-256: any of their bits hash them.
 #[derive(Default)]
-pub(in crate::shard) struct KeyHasher(u64);
+pub(super) struct KeyHasher(u64);
 
 impl Hasher for KeyHasher {
     fn finish(&self) -> u64 {

@@ -18,7 +18,7 @@ pub(in crate::shard) struct Share(usize);
 impl Share {
     /// Takes a frame of which `bytes` are handled now. The frame that takes the last of a share is still handled: a
     /// message may be longer than any share.
-    pub(in crate::shard) fn take_frame(&mut self, bytes: usize) {
+    pub(super) fn take_frame(&mut self, bytes: usize) {
         self.take(FRAME_WORK + bytes);
     }
 
@@ -29,7 +29,7 @@ impl Share {
 
     /// Whether the next frame has to wait for the next turn.
     #[must_use]
-    pub(in crate::shard) fn is_used_up(&self) -> bool {
+    pub(super) fn is_used_up(&self) -> bool {
         self.0 == 0
     }
 }
@@ -89,7 +89,7 @@ impl Turns {
 
 impl<N: Net> Shard<N> {
     /// The connection has used its share up: it goes on in the next turn.
-    pub(in crate::shard) fn defer(&mut self, conn: Conn) {
+    pub(super) fn defer(&mut self, conn: Conn) {
         self.net[conn].pace();
         self.net.pause(conn, Pauses::TURN);
         self.turns.deferred.push_back(conn);

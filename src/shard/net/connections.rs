@@ -34,10 +34,12 @@ impl Connections {
         self.all[conn.index()].take()
     }
 
+    #[inline]
     pub(super) fn get(&self, conn: Conn) -> Option<&Connection> {
         self.all.get(conn.index())?.as_ref().filter(|connection| is_of(connection, conn))
     }
 
+    #[inline]
     pub(super) fn get_mut(&mut self, conn: Conn) -> Option<&mut Connection> {
         self.all.get_mut(conn.index())?.as_mut().filter(|connection| is_of(connection, conn))
     }
@@ -68,12 +70,14 @@ fn is_of(connection: &Connection, conn: Conn) -> bool {
 impl Index<Conn> for Connections {
     type Output = Connection;
 
+    #[inline]
     fn index(&self, conn: Conn) -> &Connection {
         self.get(conn).expect("a connection stays to the end of the turn in which it ended")
     }
 }
 
 impl IndexMut<Conn> for Connections {
+    #[inline]
     fn index_mut(&mut self, conn: Conn) -> &mut Connection {
         self.get_mut(conn).expect("a connection stays to the end of the turn in which it ended")
     }

@@ -87,6 +87,7 @@ impl<N: Net> Transport<N> {
     }
 
     /// Begins what was asked for, and takes what has completed. With `wait` it sleeps where there is nothing else to do here.
+    #[inline]
     pub(super) fn turn(&mut self, completions: &mut Vec<Completion<N::Socket>>, wait: bool) -> io::Result<()> {
         self.driver.turn(completions, wait && self.direct_reads.is_empty())
     }
@@ -173,6 +174,7 @@ impl<N: Net> Transport<N> {
     }
 
     /// At the end of a turn, when nobody works on those who have ended in it.
+    #[inline]
     pub(super) fn forget_ended(&mut self) {
         while let Some(conn) = self.ended.pop() {
             self.let_outbox_go(conn);
@@ -180,10 +182,12 @@ impl<N: Net> Transport<N> {
         }
     }
 
+    #[inline]
     pub(super) fn get(&self, conn: Conn) -> Option<&Connection> {
         self.connections.get(conn)
     }
 
+    #[inline]
     pub(super) fn get_mut(&mut self, conn: Conn) -> Option<&mut Connection> {
         self.connections.get_mut(conn)
     }
@@ -236,6 +240,7 @@ impl<N: Net> Transport<N> {
     }
 
     /// One whose reading may go on.
+    #[inline]
     pub(super) fn poll_readable(&mut self) -> Option<Conn> {
         self.readable.pop()
     }

@@ -46,34 +46,34 @@ pub(in crate::shard) struct Outbox {
     /// A send is under way.
     pub(in crate::shard) sending: bool,
     /// The socket did not take all at once: sends wait in the kernel, and queued slices are copied.
-    pub(in crate::shard) blocked: bool,
+    pub(super) blocked: bool,
     /// The tick at which a blocked send has taken too long.
-    pub(in crate::shard) write_due: u32,
+    pub(super) write_due: u32,
     /// What the peer had not acknowledged when `write_due` was set, and what the kernel has taken since: by as much less
     /// as stands in its queue then, the peer has taken something.
-    pub(in crate::shard) unacknowledged_bytes: usize,
+    pub(super) unacknowledged_bytes: usize,
     /// The tick at which it was blocked.
     pub(in crate::shard) blocked_since: u32,
     /// What the kernel has taken since then.
     pub(in crate::shard) taken_bytes: u64,
     /// The most that has waited since then.
-    pub(in crate::shard) most_bytes: usize,
+    pub(super) most_bytes: usize,
     /// This outbox is on the list of those to be flushed.
     pub(in crate::shard) dirty: bool,
     /// Nothing will be queued any more; when all is sent, the write side is shut.
-    pub(in crate::shard) finish: bool,
+    pub(super) finish: bool,
 }
 
 impl Outbox {
     /// Queues whole frames.
-    pub(in crate::shard) fn push(&mut self, chunk: Chunk) -> Pushed {
+    pub(super) fn push(&mut self, chunk: Chunk) -> Pushed {
         self.bytes += chunk.len();
         self.queue.push_back(chunk);
         self.pressure()
     }
 
     /// Queues a message without header, whose buffer has room for one; a large one will leave as fragments.
-    pub(in crate::shard) fn push_message(&mut self, mut message: OwnedBuf, opcode: Opcode) -> Pushed {
+    pub(super) fn push_message(&mut self, mut message: OwnedBuf, opcode: Opcode) -> Pushed {
         let length = message.as_slice().len();
         message.hide_from(FRAGMENT_BYTES);
         let mut header = [0; frame::HEADER_BYTES_MAX];
@@ -86,7 +86,7 @@ impl Outbox {
     }
 
     /// Queues a frame of the relay's own.
-    pub(in crate::shard) fn push_own(&mut self, frame: Vec<u8>) -> Pushed {
+    pub(super) fn push_own(&mut self, frame: Vec<u8>) -> Pushed {
         self.bytes += frame.len();
         self.own_bytes += frame.len();
         self.queue.push_back(Chunk::Owned(OwnedBuf::from(frame)));
@@ -94,7 +94,7 @@ impl Outbox {
     }
 
     /// Queues a control frame before the next frame of the queue.
-    pub(in crate::shard) fn push_control(&mut self, frame: &[u8]) -> Pushed {
+    pub(super) fn push_control(&mut self, frame: &[u8]) -> Pushed {
         self.bytes += frame.len();
         self.own_bytes += frame.len();
         self.urgent.extend_from_slice(frame);
@@ -102,20 +102,20 @@ impl Outbox {
     }
 
     /// Queues records of TLS with what stood in the queue.
-    pub(in crate::shard) fn push_sealed(&mut self, records: OwnedBuf) {
+    pub(super) fn push_sealed(&mut self, records: OwnedBuf) {
         self.bytes += records.as_slice().len();
         self.sealed.push_back(Chunk::Owned(records));
     }
 
     /// Queues records of TLS that the connection itself made the relay write.
-    pub(in crate::shard) fn push_own_sealed(&mut self, records: Vec<u8>) -> Pushed {
+    pub(super) fn push_own_sealed(&mut self, records: Vec<u8>) -> Pushed {
         self.own_bytes += records.len();
         self.push_sealed(OwnedBuf::from(records));
         self.own_pressure()
     }
 
     /// Takes the records of TLS that the next send is to carry, if there are any.
-    pub(in crate::shard) fn poll_sealed(&mut self) -> Option<Outgoing> {
+    pub(super) fn poll_sealed(&mut self) -> Option<Outgoing> {
         debug_assert!(!self.sending);
         let sealed = self.sealed.pop_front()?;
         self.carries_sealed = true;
@@ -123,7 +123,7 @@ impl Outbox {
     }
 
     /// Takes the records of TLS that wait, where they are so few that the next ones may as well join them.
-    pub(in crate::shard) fn poll_joined(&mut self) -> Option<Chunk> {
+    pub(super) fn poll_joined(&mut self) -> Option<Chunk> {
         let has_more = !self.queue.is_empty() || !self.urgent.is_empty();
         let joins = |sealed: &Chunk| sealed.len() <= JOINED_BYTES_MAX;
         if self.sealed.len() != 1 || !has_more || !self.sealed.front().is_some_and(joins) {
@@ -135,7 +135,7 @@ impl Outbox {
     }
 
     /// Makes it as new, with the capacity that it has.
-    pub(in crate::shard) fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         let mut queue = std::mem::take(&mut self.queue);
         queue.clear();
         *self = Self { queue, ..Self::default() };
@@ -161,7 +161,7 @@ impl Outbox {
 
     /// Whether filling was stopped and may go on now; says so once.
     #[must_use]
-    pub(in crate::shard) fn poll_relief(&mut self) -> bool {
+    pub(super) fn poll_relief(&mut self) -> bool {
         if self.bytes > LOW_WATER_BYTES {
             return false;
         }
@@ -187,7 +187,7 @@ impl Outbox {
     }
 
     /// Copies queued slices into memory of their own, for they will stay longer than this turn.
-    pub(in crate::shard) fn copy_slices(&mut self, budget: &Budget) {
+    pub(super) fn copy_slices(&mut self, budget: &Budget) {
         if !self.queue.iter().any(|chunk| matches!(chunk, Chunk::Slice(_))) {
             return;
         }
@@ -214,7 +214,7 @@ impl Outbox {
     }
 
     /// Takes what the next send is to carry, if there is anything.
-    pub(in crate::shard) fn poll_send(&mut self) -> Option<Outgoing> {
+    pub(super) fn poll_send(&mut self) -> Option<Outgoing> {
         debug_assert!(!self.sending);
         self.carries_urgent = false;
         if self.urgent.is_empty() && self.queue.len() == 1 {
@@ -241,7 +241,7 @@ impl Outbox {
     }
 
     /// The kernel took `count` bytes of `outgoing`; the rest goes back to the front of the queue.
-    pub(in crate::shard) fn handle_sent(&mut self, outgoing: Outgoing, count: usize) {
+    pub(super) fn handle_sent(&mut self, outgoing: Outgoing, count: usize) {
         self.sending = false;
         if !std::mem::take(&mut self.carries_sealed) {
             return self.take_sent(outgoing, count);
@@ -257,7 +257,7 @@ impl Outbox {
     }
 
     /// `count` bytes of what [`Outbox::poll_send`] gave are on their way; the rest goes back to the front of the queue.
-    pub(in crate::shard) fn take_sent(&mut self, outgoing: Outgoing, count: usize) {
+    pub(super) fn take_sent(&mut self, outgoing: Outgoing, count: usize) {
         self.bytes -= count;
         let urgent_at = self.carries_urgent.then_some(usize::from(self.mid_frame));
         let mut count = count;

@@ -70,6 +70,7 @@ impl<N: Net> Transport<N> {
     }
 
     /// One that was put off by [`Transport::defer_arming`].
+    #[inline]
     pub(in crate::shard) fn poll_partial_read(&mut self) -> Option<Conn> {
         self.partial_reads.pop()
     }
@@ -87,6 +88,7 @@ impl<N: Net> Transport<N> {
 
     /// Sees to it that the connection is being received from in the way that it should be. `true`: nothing is received from
     /// it, for it is to move.
+    #[inline]
     pub(in crate::shard) fn arm(&mut self, conn: Conn) -> bool {
         let Some(connection) = self.connections.get_mut(conn) else { return false };
         let holds_back = connection.inbox.as_ref().is_some_and(|inbox| inbox.holds_back());
@@ -131,6 +133,7 @@ impl<N: Net> Transport<N> {
 
     /// Starts a turn's share of the receives that go straight into an allocation. Few at a time: each brings up to a whole
     /// message, which is unmasked, checked and sent while it is in the cache.
+    #[inline]
     pub(in crate::shard) fn start_direct_reads(&mut self) {
         for _ in 0..DIRECT_READS_A_TURN {
             let Some(conn) = self.direct_reads.pop_front() else { return };

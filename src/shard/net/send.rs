@@ -1,7 +1,7 @@
 //! The way out: outboxes are filled during a turn and flushed at its end.
 
 use super::Transport;
-use super::connection::{NONE, Pauses, Phase};
+use super::connection::{NONE, Pauses};
 use super::outbox::{Outbox, Pushed};
 use crate::proto::frame::Opcode;
 use crate::ring::chunk::{Budget, Chunk, Outgoing, OwnedBuf};
@@ -39,6 +39,7 @@ impl Outboxes {
     }
 
     /// Sees to it that the outbox is flushed.
+    #[inline]
     fn mark(&mut self, index: u32, conn: Conn) -> &mut Outbox {
         let outbox = &mut self.all[index as usize];
         if !outbox.dirty {
@@ -124,7 +125,7 @@ impl<N: Net> Transport<N> {
     #[inline]
     fn filled(&mut self, from: Conn, to: Conn, fill: impl FnOnce(&mut Outbox) -> Pushed) {
         let connection = &mut self.connections[to];
-        let is_dead = connection.phase() == Phase::Dead;
+        let is_dead = connection.is_dead();
         if connection.outbox == NONE {
             connection.outbox = self.outboxes.take();
         }
@@ -173,6 +174,7 @@ impl<N: Net> Transport<N> {
 
     /// Hands to the ring what was queued: one send for each socket, from place `at` of the list on. Stops at a connection for
     /// which nothing can be sealed any more: what follows from that comes last.
+    #[inline]
     pub(in crate::shard) fn flush(&mut self, at: &mut usize, budget: &Budget) -> Option<(Conn, Fault)> {
         while let Some(&conn) = self.outboxes.dirty.get(*at) {
             *at += 1;
@@ -184,6 +186,7 @@ impl<N: Net> Transport<N> {
         None
     }
 
+    #[inline]
     fn flush_one(&mut self, conn: Conn, budget: &Budget) -> Result<(), Fault> {
         let Some(connection) = self.connections.get_mut(conn) else { return Ok(()) };
         let Some(outbox) = self.outboxes.all.get_mut(connection.outbox as usize) else { return Ok(()) };
@@ -193,7 +196,7 @@ impl<N: Net> Transport<N> {
         if outbox.blocked {
             outbox.copy_slices(budget);
         }
-        if outbox.sending || connection.phase() == Phase::Dead {
+        if outbox.sending || connection.is_dead() {
             return Ok(());
         }
         let outgoing = match connection.tls {
@@ -212,6 +215,7 @@ impl<N: Net> Transport<N> {
         Ok(())
     }
 
+    #[inline]
     pub(super) fn let_outbox_go(&mut self, conn: Conn) {
         let connection = &mut self.connections[conn];
         let index = std::mem::replace(&mut connection.outbox, NONE);

@@ -177,6 +177,13 @@ impl Connection {
         self.bulk = bulk;
     }
 
+    /// Whether it has ended.
+    #[inline]
+    #[must_use]
+    pub(in crate::shard) fn is_dead(&self) -> bool {
+        matches!(self.state, State::Dead)
+    }
+
     /// Its place in a session: that of one that is open.
     #[inline]
     #[must_use]
