@@ -8,7 +8,7 @@ use super::close::CloseReason;
 use super::mutation::{Mutation, is_made};
 use crate::api;
 use crate::proto::token::{ByRole, Role};
-use crate::ring::{Buffers, Conn, Counts, Net};
+use crate::ring::{Buffers, Counts, Net};
 use crate::session::Presence;
 use crate::session::message::ErrorCode;
 use crate::telemetry::metrics::{Histogram, LabelCounts};
@@ -354,14 +354,6 @@ impl<N: Net> Shard<N> {
             cpu: thread_cpu(),
             ..*self.counters.counts()
         };
-    }
-
-    /// What was forwarded by `conn` is about to be queued toward `to`.
-    pub(super) fn count_queued(&mut self, conn: Conn, to: Conn) {
-        let behind = self.net.is_sending(to);
-        if let Some(seat) = self.net[conn].seat() {
-            self.counters.queued(seat.role, behind);
-        }
     }
 }
 

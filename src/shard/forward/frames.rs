@@ -213,8 +213,16 @@ impl<N: Net> Shard<N> {
         {
             buf.reserve_more(self.memory.budget().charge(buf.as_slice().len()));
         }
-        self.count_queued(conn, to);
-        self.net.push(conn, to, chunk);
+        let behind = self.net.push(conn, to, chunk);
+        self.count_queued(conn, behind);
+    }
+
+    /// What was forwarded is queued; `behind`: behind what is being sent already.
+    #[inline]
+    fn count_queued(&mut self, conn: Conn, behind: bool) {
+        if let Some(seat) = self.net[conn].seat() {
+            self.counters.queued(seat.role, behind);
+        }
     }
 
     /// Begins a frame that does not go the short way: bytes that it used.
@@ -448,8 +456,8 @@ impl<N: Net> Shard<N> {
     ) {
         match self.handle_message(conn, opcode, buf.as_slice(), peek) {
             Step::Forward(opcode, to) => {
-                self.count_queued(conn, to);
-                self.net.push_message(conn, to, buf, opcode);
+                let behind = self.net.push_message(conn, to, buf, opcode);
+                self.count_queued(conn, behind);
             }
             Step::Wait(wait) => {
                 self.inbox(conn).ready = Some((buf, opcode));

@@ -94,15 +94,15 @@ pub(in crate::shard) enum Writing {
 }
 
 impl<N: Net> Transport<N> {
-    /// Queues whole frames of `from` for a connection.
+    /// Queues whole frames of `from` for a connection; whether they stand behind what is being sent already.
     #[inline]
-    pub(in crate::shard) fn push(&mut self, from: Conn, to: Conn, chunk: Chunk) {
-        self.filled(from, to, |outbox| outbox.push(chunk));
+    pub(in crate::shard) fn push(&mut self, from: Conn, to: Conn, chunk: Chunk) -> bool {
+        self.filled(from, to, |outbox| outbox.push(chunk))
     }
 
-    /// Queues a message of `from` that stands in an allocation of its own.
-    pub(in crate::shard) fn push_message(&mut self, from: Conn, to: Conn, message: OwnedBuf, opcode: Opcode) {
-        self.filled(from, to, |outbox| outbox.push_message(message, opcode));
+    /// Queues a message of `from` that stands in an allocation of its own. As [`Transport::push`].
+    pub(in crate::shard) fn push_message(&mut self, from: Conn, to: Conn, message: OwnedBuf, opcode: Opcode) -> bool {
+        self.filled(from, to, |outbox| outbox.push_message(message, opcode))
     }
 
     /// Queues a frame of the relay's own; who makes it write too many of them is not read until they have been sent.
@@ -121,9 +121,9 @@ impl<N: Net> Transport<N> {
     }
 
     /// Fills the outbox of `to`, and stops reading from `from` if what it made the relay queue there is above the high-water
-    /// mark.
+    /// mark. Whether a send was under way.
     #[inline]
-    fn filled(&mut self, from: Conn, to: Conn, fill: impl FnOnce(&mut Outbox) -> Pushed) {
+    fn filled(&mut self, from: Conn, to: Conn, fill: impl FnOnce(&mut Outbox) -> Pushed) -> bool {
         let connection = &mut self.connections[to];
         let is_dead = connection.is_dead();
         if connection.outbox == NONE {
@@ -132,15 +132,18 @@ impl<N: Net> Transport<N> {
         let index = connection.outbox;
         if is_dead || self.outboxes.all[index as usize].finish {
             // Behind a close frame nothing is sent.
-            return;
+            return false;
         }
-        if fill(self.outboxes.mark(index, to)) == Pushed::UnderPressure {
+        let outbox = self.outboxes.mark(index, to);
+        let was_sending = outbox.sending;
+        if fill(outbox) == Pushed::UnderPressure {
             let reason = if from == to { Pauses::OWN } else { Pauses::PEER };
             let pauses = &mut self.connections[from].pauses;
             let before = *pauses;
             pauses.insert(reason);
             self.pressed[usize::from(from == to)] += u64::from(*pauses != before);
         }
+        was_sending
     }
 
     /// Queues records of TLS that leave with whatever is queued next.
@@ -164,12 +167,6 @@ impl<N: Net> Transport<N> {
     /// Whether something is queued or being sent.
     pub(in crate::shard) fn has_queued(&self, conn: Conn) -> bool {
         self.outboxes.get(self.connections[conn].outbox).is_some_and(|outbox| !outbox.is_empty())
-    }
-
-    /// Whether a send is under way.
-    #[inline]
-    pub(in crate::shard) fn is_sending(&self, conn: Conn) -> bool {
-        self.outboxes.get(self.connections[conn].outbox).is_some_and(|outbox| outbox.sending)
     }
 
     /// Hands to the ring what was queued: one send for each socket, from place `at` of the list on. Stops at a connection for

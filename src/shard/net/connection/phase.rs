@@ -116,33 +116,27 @@ impl<N: Net> Shard<N> {
 impl Connection {
     /// Gives what it has no more.
     fn enter(&mut self, entry: Entry) -> (Option<Seat>, Option<Box<Newcomer>>) {
-        let (seat, mut newcomer) = match std::mem::replace(&mut self.state, State::Dead) {
+        let (seat, newcomer) = match std::mem::replace(&mut self.state, State::Dead) {
             State::Newcomer(newcomer) => (None, Some(newcomer)),
             State::Open(seat) => (Some(seat), None),
             State::Closing(newcomer) => (None, newcomer),
             State::Dead => (None, None),
         };
-        let state = match (entry, newcomer.take()) {
-            (Entry::Stage(stage), Some(mut entering)) => {
-                entering.enter(stage);
-                State::Newcomer(entering)
+        let (state, left) = match (entry, newcomer) {
+            (Entry::Stage(stage), Some(mut newcomer)) => {
+                newcomer.enter(stage);
+                (State::Newcomer(newcomer), None)
             }
-            (Entry::Http(step), Some(mut entering)) => {
-                entering.enter_http(step);
-                State::Newcomer(entering)
+            (Entry::Http(step), Some(mut newcomer)) => {
+                newcomer.enter_http(step);
+                (State::Newcomer(newcomer), None)
             }
-            (Entry::Closing, kept) => State::Closing(kept),
-            (Entry::Open(seat), left) => {
-                newcomer = left;
-                State::Open(seat)
-            }
-            (Entry::Dead | Entry::Stage(_) | Entry::Http(_), left) => {
-                newcomer = left;
-                State::Dead
-            }
+            (Entry::Closing, kept) => (State::Closing(kept), None),
+            (Entry::Open(seat), left) => (State::Open(seat), left),
+            (Entry::Dead | Entry::Stage(_) | Entry::Http(_), left) => (State::Dead, left),
         };
         self.state = state;
-        (seat, newcomer)
+        (seat, left)
     }
 }
 
