@@ -1,5 +1,6 @@
 //! After a connection has authenticated: frames become messages, sessions decide on them, and they leave as frames.
 
+mod assembly;
 mod frames;
 pub(super) mod inbox;
 mod membership;
