@@ -5,26 +5,26 @@
 // They panic when nobody reads any more; see `console`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
-pub mod api;
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod demo;
 pub mod directory;
-pub mod http;
 pub mod preflight;
 pub mod server;
 pub mod shard;
 pub mod store;
-pub mod sys;
 pub mod telemetry;
 pub mod tls;
 
 // The crates beside this one, by the names of their folders.
 use coralmux_agent as agent;
+use coralmux_api as api;
 use coralmux_client as client;
 use coralmux_console as console;
+use coralmux_http as http;
 use coralmux_proto as proto;
 use coralmux_proxy as proxy;
 use coralmux_ring as ring;
 use coralmux_session as session;
+use coralmux_sys as sys;

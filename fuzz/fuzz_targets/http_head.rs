@@ -1,7 +1,7 @@
 //! Any bytes as the beginning of an HTTP connection: no panic, bounded, and a request ends where it ends.
 #![no_main]
 
-use coralmux::http::{Parsed, Peer, REQUEST_BYTES_MAX, RequestPolicy, RequestPolicyOptions, switching};
+use coralmux_http::{Parsed, Peer, REQUEST_BYTES_MAX, RequestPolicy, RequestPolicyOptions, switching};
 use libfuzzer_sys::fuzz_target;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::LazyLock;
@@ -31,7 +31,7 @@ fuzz_target!(|bytes: &[u8]| {
             assert!((1..=bytes.len()).contains(consumed) && *consumed <= REQUEST_BYTES_MAX);
             assert_eq!(parse(&bytes[..*consumed]).as_ref(), Ok(&whole));
             assert!(matches!(parse(&bytes[..consumed - 1]), Ok(Parsed::NeedMore { .. })));
-            if let coralmux::http::Action::Upgrade { accept } = action {
+            if let coralmux_http::Action::Upgrade { accept } = action {
                 assert!(switching(accept).is_ascii());
             }
         }

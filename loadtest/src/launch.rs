@@ -1,34 +1,23 @@
 //! Relay and reference as processes on cores of their own, for as long as they are needed.
 
 use crate::scenario::Relay;
-use crate::server::Process;
+use crate::server;
 use crate::target::Target;
 use crate::tls::TlsArgs;
 use crate::tokens;
 use anyhow::{Context as _, Result, bail};
+use coralmux_test_support::launch::{self, Process, free_address};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 const ADMIN_KEY: &str = "loadtest";
-/// Every limit that the load would meet is lifted; checks, metrics and keepalive stay.
-const LIFTED: [&str; 8] = [
-    "--phone-rate",
-    "--agent-rate",
-    "--stream-rate",
-    "--daily-quota",
-    "--monthly-quota",
-    "--register-rate",
-    "--max-unauthenticated-per-address",
-    "--max-unauthenticated",
-];
 /// Less than the hostile pairs of a usual test can have promised to them.
 const ATTACKED_MEMORY: &str = "64MiB";
-const START_TRIES: u32 = 200;
-const START_WAIT: Duration = Duration::from_millis(50);
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What is started.
 pub(crate) struct Binaries {
@@ -65,9 +54,9 @@ pub(crate) enum KeyKind {
     Rsa2048,
 }
 
-/// A process that is killed when this goes.
+/// A process with its directory, both only for as long as this lives.
 pub(crate) struct Server {
-    child: Child,
+    process: Process,
     directory: Option<PathBuf>,
 }
 
@@ -82,9 +71,10 @@ impl Server {
 
     fn relay_command(binaries: &Binaries, cores: &[usize], directory: &Path, address: SocketAddr) -> Command {
         let mut command = pinned(cores, &binaries.relay);
-        command.args(["--addr", &address.to_string(), "--admin-key", ADMIN_KEY, "--log-level", "warn"]);
-        command.args(["--shards", &cores.len().to_string()]).arg("--db").arg(directory.join("relay.db"));
-        command.args(LIFTED.iter().flat_map(|flag| [*flag, "0"]));
+        launch::relay(&mut command, address, ADMIN_KEY, &directory.join("relay.db"));
+        command.args(["--log-level", "warn", "--shards", &cores.len().to_string()]);
+        // Checks, metrics and keepalive stay.
+        launch::lift_limits(&mut command, &[]);
         command
     }
 
@@ -105,7 +95,7 @@ impl Server {
         let settings = TlsArgs { ca: Some(cert), ..settings.clone() };
         let target = Target::resolve(&format!("wss://{secured}/ws"), &settings)?;
         let tokens = tokens::make(&target, ADMIN_KEY, pairs)?;
-        let tls = Relay { target, tokens, memory_at_start: Some(server.process().memory()?), ..plain.clone() };
+        let tls = Relay { target, tokens, memory_at_start: Some(server.measured().memory()?), ..plain.clone() };
         Ok(Secured { _server: server, plain, tls })
     }
 
@@ -130,7 +120,7 @@ impl Server {
         };
         let mut server = Self::spawn(command, Some(directory))?;
         server.listens(address)?;
-        let process = server.process();
+        let process = server.measured();
         let relay = Relay {
             target: Target::resolve(&url, &settings)?,
             process: Some(process),
@@ -161,7 +151,7 @@ impl Server {
             Target::resolve(&format!("wss://{address}/ws"), &TlsArgs { ca: Some(cert), ..TlsArgs::default() })?;
         let mut server = Self::spawn(command, Some(directory))?;
         server.listens(address)?;
-        let process = Process { behind: behind.process.map(|process| process.pid), ..server.process() };
+        let process = server::Process { behind: behind.process.map(|process| process.pid), ..server.measured() };
         let tokens = tokens::make(&target, ADMIN_KEY, pairs)?;
         Ok((server, Relay { target, process: Some(process), memory_at_start: None, tokens }))
     }
@@ -184,7 +174,7 @@ impl Server {
     fn start(command: Command, directory: Option<PathBuf>, address: SocketAddr, pairs: usize) -> Result<(Self, Relay)> {
         let mut server = Self::spawn(command, directory)?;
         server.listens(address)?;
-        let process = server.process();
+        let process = server.measured();
         let memory_at_start = Some(process.memory()?);
         let target = Target::resolve(&format!("ws://{address}/ws"), &TlsArgs::default())?;
         let tokens = tokens::make(&target, ADMIN_KEY, pairs)?;
@@ -193,26 +183,17 @@ impl Server {
 
     /// A process that says nothing on standard output, with the directory that goes with it.
     pub(crate) fn spawn(mut command: Command, directory: Option<PathBuf>) -> Result<Self> {
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
-        Ok(Self { child: child.with_context(|| format!("cannot start {command:?}"))?, directory })
+        let process = Process::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()))?;
+        Ok(Self { process, directory })
     }
 
-    /// Waits until something listens there.
+    /// Waits until it listens there.
     fn listens(&mut self, address: SocketAddr) -> Result<()> {
-        for _ in 0..START_TRIES {
-            if TcpStream::connect(address).is_ok() {
-                return Ok(());
-            }
-            if let Some(status) = self.child.try_wait()? {
-                bail!("what was to listen on {address} ended: {status}");
-            }
-            std::thread::sleep(START_WAIT);
-        }
-        bail!("nothing listens on {address}")
+        Ok(self.process.wait_until_listening(address, START_TIMEOUT)?)
     }
 
-    fn process(&self) -> Process {
-        Process::from(self.child.id())
+    fn measured(&self) -> server::Process {
+        server::Process::from(self.process.0.id())
     }
 }
 
@@ -249,9 +230,9 @@ fn certificate(directory: &Path, kind: KeyKind) -> Result<(PathBuf, PathBuf)> {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to do.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // Before its directory goes.
+        let _ = self.process.0.kill();
+        let _ = self.process.0.wait();
         if let Some(directory) = &self.directory {
             let _ = std::fs::remove_dir_all(directory);
         }
@@ -277,9 +258,4 @@ fn pinned(cores: &[usize], binary: &Path) -> Command {
     let mut command = Command::new("taskset");
     command.args(["-c", &list.join(",")]).arg(binary);
     command
-}
-
-/// A port that nobody uses just now.
-fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }

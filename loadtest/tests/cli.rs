@@ -1,44 +1,35 @@
 //! The program as it is used: a scenario over real sockets against the reference relay.
 
+use coralmux_test_support::launch::{Process, free_address};
 use serde_json::Value;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_coralmux-loadtest");
 
 struct Reference {
-    child: Child,
-    port: u16,
+    process: Process,
+    address: SocketAddr,
 }
 
 impl Reference {
     fn start() -> Self {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let child = Command::new(PROGRAM).args(["reference", &port.to_string()]).spawn().unwrap();
-        let begun = Instant::now();
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(10), "the reference does not listen");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        Self { child, port }
+        let address = free_address().unwrap();
+        let mut process =
+            Process::spawn(Command::new(PROGRAM).args(["reference", &address.port().to_string()])).unwrap();
+        process.wait_until_listening(address, Duration::from_secs(10)).unwrap();
+        Self { process, address }
     }
 
     /// The scenario's JSON result against this.
     fn load(&self, arguments: &[&str]) -> Value {
-        let url = format!("ws://127.0.0.1:{}/ws", self.port);
+        let url = format!("ws://{}/ws", self.address);
         let output =
             Command::new(PROGRAM).args(arguments).args(["--url", &url]).stderr(Stdio::inherit()).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", output.status);
         serde_json::from_slice(&output.stdout).unwrap()
-    }
-}
-
-impl Drop for Reference {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -88,7 +79,7 @@ fn chats_are_answered_piece_by_piece_and_everybody_comes_back_after_a_storm() {
 fn two_relays_are_compared_and_the_report_stands_alone() {
     let (one, two) = (Reference::start(), Reference::start());
     let html = std::env::temp_dir().join(format!("coralmux-loadtest-{}.html", std::process::id()));
-    let compare = format!("ws://127.0.0.1:{}/ws", two.port);
+    let compare = format!("ws://{}/ws", two.address);
     let result = one.load(&[
         "pingpong",
         "--pairs",
@@ -131,7 +122,7 @@ fn clients_that_encrypt_agree_on_keys_and_open_what_the_other_sealed() {
 #[test]
 fn what_one_process_has_no_descriptors_for_others_hold() {
     let reference = Reference::start();
-    let url = format!("ws://127.0.0.1:{}/ws", reference.port);
+    let url = format!("ws://{}/ws", reference.address);
     // The limit is this shell's and its children's: 100 descriptors, and 120 connections at the relay.
     let command = format!("ulimit -n 100 && exec {PROGRAM} idle --pairs 60 --seconds 1 --url {url}");
     let output = Command::new("sh").args(["-c", &command]).stderr(Stdio::inherit()).output().unwrap();
@@ -144,7 +135,7 @@ fn what_one_process_has_no_descriptors_for_others_hold() {
 #[test]
 fn everybody_comes_back_to_a_relay_that_was_restarted() {
     let reference = Reference::start();
-    let (pid, port) = (reference.child.id(), reference.port);
+    let (pid, port) = (reference.process.0.id(), reference.address.port());
     let restart = format!("kill {pid}; exec timeout 20 {PROGRAM} reference {port} >/dev/null 2>&1 & sleep 0.2");
     let result = reference.load(&["storm", "--pairs", "20", "--restart", &restart]);
     assert_eq!(result["latency_us"]["come back"]["count"], 40);

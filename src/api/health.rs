@@ -1,8 +1,24 @@
 //! How the relay is, as `GET /health` says it.
 
 use super::error::json;
-use crate::telemetry::lifecycle::Unready;
 use serde::Serialize;
+
+/// Why the relay is not ready for new traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unready {
+    /// Connections are not accepted yet.
+    #[error("the relay is starting")]
+    Starting,
+    /// It takes nobody new, and ends.
+    #[error("the relay is draining")]
+    Draining,
+    /// A shard has stopped beating.
+    #[error("shard {0} is stuck")]
+    ShardStuck(u16),
+    /// The control thread has: the store holds it up.
+    #[error("the store is stuck")]
+    StoreStuck,
+}
 
 /// The numbers of `GET /health`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn every_file_of_the_folder_is_served() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/phone");
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../phone");
         let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
         for file in files.map(|name| name.into_string().unwrap()).filter(|name| name != "index.html") {
             let served = asset(&format!("/phone/{file}")).or_else(|| asset(&format!("/{file}")));

@@ -1,8 +1,7 @@
 //! Responses, written whole into one allocation.
 
 use super::Refusal;
-use crate::api::{ApiAnswer, ApiError, ErrorCode, HealthReport, OPENAPI, error_body};
-use crate::telemetry::lifecycle::Unready;
+use crate::api::{ApiAnswer, ApiError, ErrorCode, HealthReport, OPENAPI, Unready, error_body};
 use std::borrow::Cow;
 use std::io::Write;
 

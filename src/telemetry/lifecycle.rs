@@ -2,6 +2,7 @@
 //! service manager's watchdog.
 
 use super::heartbeats::Heartbeats;
+use crate::api::Unready;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -21,23 +22,6 @@ pub enum Stage {
     Serving = 1,
     /// It takes nobody new, and ends.
     Draining = 2,
-}
-
-/// Why the relay is not ready for new traffic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unready {
-    /// See [`Stage::Starting`].
-    #[error("the relay is starting")]
-    Starting,
-    /// See [`Stage::Draining`].
-    #[error("the relay is draining")]
-    Draining,
-    /// A shard has stopped beating.
-    #[error("shard {0} is stuck")]
-    ShardStuck(u16),
-    /// The control thread has: the store holds it up.
-    #[error("the store is stuck")]
-    StoreStuck,
 }
 
 /// The process's stage and its threads' signs of life.

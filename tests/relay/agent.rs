@@ -3,13 +3,14 @@
 use crate::client::{options, wait_for, wait_for_message};
 use crate::harness::{Relay, ended, wait_until};
 use coralmux_client::{Client, Encryption, Event, Events, Link, Role};
+use coralmux_test_support::launch::Process;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -24,7 +25,7 @@ fn program() -> PathBuf {
 
 /// An agent process; killed when it goes out of scope.
 pub(crate) struct Agent {
-    child: Child,
+    process: Process,
     output: Arc<Mutex<String>>,
     folder: Arc<TempDir>,
     /// What `coralmux-agent link` needs.
@@ -41,19 +42,19 @@ impl Agent {
     }
 
     fn start_at(folder: Arc<TempDir>, url: &str, flags: &[&str]) -> Self {
-        let mut child = Command::new(program())
+        let mut command = Command::new(program());
+        command
             .args(["--relay", url])
             .args(flags)
             .env("XDG_STATE_HOME", folder.path())
             .env_remove("OPENAI_API_KEY")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+            .stderr(Stdio::piped());
+        let mut process = Process::spawn(&mut command).unwrap();
         let output = Arc::new(Mutex::new(String::new()));
         let streams: [Box<dyn Read + Send>; 2] =
-            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
+            [Box::new(process.0.stdout.take().unwrap()), Box::new(process.0.stderr.take().unwrap())];
         for stream in streams {
             let output = Arc::clone(&output);
             // Ends with the process.
@@ -67,7 +68,7 @@ impl Agent {
         }
         let e2e = flags.iter().position(|flag| *flag == "--e2e").map_or(&[][..], |at| &flags[at..at + 2]);
         let pairing = ["--relay", url].iter().chain(e2e).map(|flag| (*flag).to_owned()).collect();
-        Self { child, output, folder, pairing }
+        Self { process, output, folder, pairing }
     }
 
     pub(crate) fn output(&self) -> String {
@@ -102,24 +103,17 @@ impl Agent {
     }
 
     pub(crate) fn terminate(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        kill_process(Pid::from_child(&self.process.0), Signal::TERM).unwrap();
     }
 
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        ended("the agent", &mut self.child)
+        ended("the agent", &mut self.process)
     }
 
     fn stop(mut self) {
         self.terminate();
         let status = self.wait();
         assert!(status.success(), "{status}:\n{}", self.output());
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -4,12 +4,15 @@
 
 use coralmux_proto::owner::owner;
 use coralmux_proto::token::TokenHash;
+use coralmux_test_support::frames;
+pub(crate) use coralmux_test_support::frames::{CLOSE, CONTINUATION, PING, PONG, TEXT};
+use coralmux_test_support::launch::{self, Process};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -21,23 +24,10 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// More than one, so that most connections are handed over to another shard.
 pub(crate) const SHARDS: u16 = 3;
 const ADMIN_KEY: &str = "test-key";
-/// High enough that only tests which set a limit of their own meet one.
-const GENEROUS: [&str; 10] = [
-    "--register-rate",
-    "0",
-    "--phone-rate",
-    "0",
-    "--agent-rate",
-    "0",
-    "--stream-rate",
-    "0",
-    "--max-unauthenticated-per-address",
-    "0",
-];
 
 /// A relay process; killed when it goes out of scope.
 pub(crate) struct Relay {
-    child: Child,
+    process: Process,
     address: SocketAddr,
     directory: Arc<TempDir>,
     log: Arc<Mutex<String>>,
@@ -51,19 +41,14 @@ impl Relay {
 
     /// Starts a relay on the store that another has left.
     pub(crate) fn start_in(directory: Arc<TempDir>, flags: &[&str]) -> Self {
-        let lifted = GENEROUS.chunks(2).filter(|pair| !flags.contains(&pair[0])).flatten();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_coralmux-relay"))
-            .args(["-addr", "127.0.0.1:0", "-admin-key", ADMIN_KEY, "--shards", &SHARDS.to_string()])
-            .args(["--log-format", "json", "-db"])
-            .arg(directory.path().join("relay.db"))
-            .args(lifted)
-            .args(flags)
-            .env_remove("RELAY_ADMIN_KEY")
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_coralmux-relay"));
+        let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        launch::relay(&mut command, any_port, ADMIN_KEY, &directory.path().join("relay.db"));
+        command.args(["--shards", &SHARDS.to_string(), "--log-format", "json"]);
+        launch::lift_limits(&mut command, flags);
+        command.env_remove("RELAY_ADMIN_KEY").stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut process = Process::spawn(&mut command).unwrap();
+        let lines = BufReader::new(process.0.stderr.take().unwrap()).lines();
         let log = Arc::new(Mutex::new(String::new()));
         let (ready, is_ready) = mpsc::channel();
         let kept = Arc::clone(&log);
@@ -80,7 +65,7 @@ impl Relay {
             }
         });
         let address = is_ready.recv_timeout(DEADLINE).unwrap_or_else(|e| panic!("{e}:\n{}", log.lock().unwrap()));
-        Self { child, address, directory, log }
+        Self { process, address, directory, log }
     }
 
     /// Where it listens.
@@ -111,12 +96,12 @@ impl Relay {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        kill_process(Pid::from_child(&self.process.0), signal).unwrap();
     }
 
     /// Waits for its end.
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        ended("the relay", &mut self.child)
+        ended("the relay", &mut self.process)
     }
 
     /// Stops it as an operator does.
@@ -128,7 +113,7 @@ impl Relay {
 
     /// Its resident memory, in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.0.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
     }
@@ -188,21 +173,9 @@ impl Relay {
     }
 }
 
-impl Drop for Relay {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// Waits for a process's end.
-pub(crate) fn ended(what: &str, child: &mut Child) -> ExitStatus {
-    let mut status = None;
-    wait_until(&format!("{what}'s end"), || {
-        status = child.try_wait().unwrap();
-        status.is_some()
-    });
-    status.unwrap()
+pub(crate) fn ended(what: &str, process: &mut Process) -> ExitStatus {
+    process.wait_for_end(DEADLINE).unwrap().unwrap_or_else(|| panic!("waited in vain for {what}'s end"))
 }
 
 /// Looks again and again, up to the deadline.
@@ -334,40 +307,9 @@ impl Client {
 pub(crate) const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: relay\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
      Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-pub(crate) const CONTINUATION: u8 = 0;
-pub(crate) const TEXT: u8 = 1;
-pub(crate) const CLOSE: u8 = 8;
-pub(crate) const PING: u8 = 9;
-pub(crate) const PONG: u8 = 10;
-
 /// A client's frame, masked.
 pub(crate) fn frame(fin: bool, opcode: u8, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![u8::from(fin) << 7 | opcode];
-    match payload.len() {
-        short @ 0..126 => bytes.push(0x80 | short as u8),
-        middle @ 126..0x1_0000 => {
-            bytes.push(0x80 | 126);
-            bytes.extend((middle as u16).to_be_bytes());
-        }
-        long => {
-            bytes.push(0x80 | 127);
-            bytes.extend((long as u64).to_be_bytes());
-        }
-    }
-    let key = [0x12, 0x9a, 0x5b, 0xfe];
-    bytes.extend(key);
-    let start = bytes.len();
-    bytes.extend(payload);
-    // By words, for tests are built without optimisation.
-    let (words, rest) = bytes[start..].as_chunks_mut::<8>();
-    let wide = u64::from_ne_bytes(std::array::from_fn(|at| key[at % 4]));
-    for word in words {
-        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
-    }
-    for (byte, mask) in rest.iter_mut().zip(key.into_iter().cycle()) {
-        *byte ^= mask;
-    }
-    bytes
+    frames::frame(fin, opcode, payload, [0x12, 0x9a, 0x5b, 0xfe])
 }
 
 /// A whole text message as one frame.

@@ -1,11 +1,11 @@
 //! What is counted: fixed inputs, made before the count begins, and a look at the result after it.
 
 use crate::shard;
-use coralmux::http::{Action, Parsed, Peer, RequestPolicy, RequestPolicyOptions};
 use coralmux_e2e::{End, PairingSecret, v1};
+use coralmux_http::{Action, Parsed, Peer, RequestPolicy, RequestPolicyOptions};
 use coralmux_proto::bucket::{Bucket, Rate};
 use coralmux_proto::envelope::{self, Kind, Scanner};
-use coralmux_proto::frame::{self, Opcode};
+use coralmux_proto::frame;
 use coralmux_proto::limits::Limits;
 use coralmux_proto::owner::owner;
 use coralmux_proto::payload::unmask_and_feed;
@@ -14,6 +14,7 @@ use coralmux_proto::token::{Role, TokenHash, TokenKey, token_text};
 use coralmux_session::message::{Ids, RelayMessage};
 use coralmux_session::policy::Policy;
 use coralmux_session::{Effect, Member, Session};
+use coralmux_test_support::frames;
 use serde_json::value::RawValue;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
@@ -116,13 +117,7 @@ const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// So many frames as a client sends them, one after the other.
 pub(crate) fn masked_frames(count: usize, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![0; frame::HEADER_BYTES_MAX];
-    let header_bytes = frame::write_header(&mut frame, true, Opcode::Text, payload.len() as u64);
-    frame.truncate(header_bytes);
-    frame[1] |= 0x80;
-    frame.extend_from_slice(&KEY);
-    frame.extend(payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key));
-    frame.repeat(count)
+    frames::frame(true, frames::TEXT, payload, KEY).repeat(count)
 }
 
 /// As a shard does it: each frame loses its mask and moves down to the one before, under a server's header. Where the

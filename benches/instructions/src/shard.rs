@@ -4,11 +4,11 @@
 use crate::cases::{CHAT, NOON, envelope_of, masked_frames, under_callgrind};
 use coralmux::control::message::Notice;
 use coralmux::directory::{Directory, TokenEntry};
-use coralmux::http::{RequestPolicy, RequestPolicyOptions};
 use coralmux::shard::command::{Command, Listener, Queues, channel};
 use coralmux::shard::shared::{Caps, Rules, Shared};
 use coralmux::shard::{Links, Settings, Shard};
 use coralmux::telemetry::lifecycle::Lifecycle;
+use coralmux_http::{RequestPolicy, RequestPolicyOptions};
 use coralmux_proto::limits::{Limits, LimitsOverride};
 use coralmux_proto::token::TokenHash;
 use coralmux_ring::Completion;

@@ -34,9 +34,9 @@ pub(super) fn steady(attacker: &Attacker<'_>) -> io::Result<()> {
 /// Both ends promise; a pause later each sends some bytes more, and again.
 fn promise(attacker: &Attacker<'_>, announced: &[u8], (step, pause): (usize, Duration)) -> io::Result<()> {
     let mut pair = attacker.pair()?;
-    let blanks = vec![b' '; MESSAGE_BYTES_MAX - BEGINNING.len()];
-    let mut bytes = announced.to_vec();
-    bytes.extend(mask(&[BEGINNING, &blanks[..]].concat()));
+    let mut bytes = [announced, BEGINNING].concat();
+    bytes.resize(announced.len() + MESSAGE_BYTES_MAX, b' ');
+    mask(&mut bytes[announced.len()..]);
     let (begins, more) = bytes.split_at(announced.len() + BEGINNING.len());
     for end in 0..pair.len() {
         attacker.push(&mut pair, end, begins)?;

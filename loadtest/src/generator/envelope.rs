@@ -1,7 +1,7 @@
 //! The JSON messages that the clients send.
 
-use super::frame;
 use anyhow::{Result, ensure};
+use coralmux_test_support::frames::{PONG, TEXT, frame};
 use serde_json::value::RawValue;
 use std::rc::Rc;
 
@@ -30,12 +30,12 @@ impl Role {
 /// The masked `auth` message.
 pub(crate) fn auth_frame(token: &str, role: Role) -> Vec<u8> {
     let payload = format!(r#"{{"token":"{token}","role":"{}"}}"#, role.name());
-    frame::text_frame(&text_of("auth", "a", &payload), KEY)
+    frame(true, TEXT, &text_of("auth", "a", &payload), KEY)
 }
 
 /// The masked pong that answers a ping with `payload`.
 pub(crate) fn pong_frame(payload: &[u8]) -> Vec<u8> {
-    frame::pong_frame(payload, KEY)
+    frame(true, PONG, payload, KEY)
 }
 
 /// A message made once and sent many times: `copies` masked frames in a row, so that one call sends several.
@@ -65,7 +65,7 @@ impl Template {
         let content: String = words.chars().cycle().take(bytes - least).collect();
         let clear = format!(r#"{{"content":"{content}"}}"#);
         let payload = text_of(kind, ID, &clear);
-        let frame = frame::text_frame(&payload, KEY);
+        let frame = frame(true, TEXT, &payload, KEY);
         let copies = copies_max.clamp(1, (TEMPLATE_BYTES_MAX / frame.len()).max(1));
         Ok(Self {
             frames: frame.repeat(copies).into(),
@@ -100,7 +100,7 @@ pub(super) fn text_of(kind: &str, id: &str, payload: &str) -> Vec<u8> {
 
 /// The masked frame of a whole envelope.
 pub(super) fn frame_of(text: &[u8]) -> Rc<[u8]> {
-    frame::text_frame(text, KEY).into()
+    frame(true, TEXT, text, KEY).into()
 }
 
 /// The `type` of an envelope of which `head` is the beginning, and the error code if it is an error.

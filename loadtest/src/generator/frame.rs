@@ -1,15 +1,12 @@
-//! WebSocket frames as a client sees them (RFC 6455, section 5): masked frames out, unmasked frames in.
+//! WebSocket frames as a client receives them (RFC 6455, section 5): unmasked.
 //!
 //! The reader keeps no message unless told to: of each it hands on the length and the first [`HEAD_BYTES`] bytes, which
 //! say what the message is, and it takes messages in as many fragments and reads as the relay likes.
 
+use coralmux_test_support::frames::{CLOSE, PING, PONG};
+
 /// How much of a message the reader hands on.
 pub(crate) const HEAD_BYTES: usize = 256;
-
-const TEXT: u8 = 1;
-const CLOSE: u8 = 8;
-const PING: u8 = 9;
-const PONG: u8 = 10;
 
 /// What a relay may not send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,34 +32,6 @@ pub(crate) enum Incoming<'a> {
     Pong,
     /// A close frame and its payload (code and reason).
     Close(&'a [u8]),
-}
-
-/// A masked text frame with `payload`.
-pub(crate) fn text_frame(payload: &[u8], key: [u8; 4]) -> Vec<u8> {
-    masked(TEXT, payload, key)
-}
-
-/// A masked pong with `payload`.
-pub(crate) fn pong_frame(payload: &[u8], key: [u8; 4]) -> Vec<u8> {
-    masked(PONG, payload, key)
-}
-
-fn masked(opcode: u8, payload: &[u8], key: [u8; 4]) -> Vec<u8> {
-    let mut to = vec![0x80 | opcode];
-    match payload.len() {
-        short @ 0..126 => to.push(0x80 | short as u8),
-        medium @ 126..=0xffff => {
-            to.push(0x80 | 126);
-            to.extend_from_slice(&(medium as u16).to_be_bytes());
-        }
-        long => {
-            to.push(0x80 | 127);
-            to.extend_from_slice(&(long as u64).to_be_bytes());
-        }
-    }
-    to.extend_from_slice(&key);
-    to.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    to
 }
 
 /// Takes the bytes of one connection, in whatever pieces they come.
@@ -196,9 +165,10 @@ impl FrameReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use coralmux_test_support::frames::frame;
 
     fn from_relay(first: u8, payload: &[u8]) -> Vec<u8> {
-        let mut masked = super::masked(first & 15, payload, [0; 4]);
+        let mut masked = frame(true, first & 15, payload, [0; 4]);
         let header = masked.len() - payload.len() - 4;
         masked.drain(header..header + 4);
         masked[0] = first;
@@ -222,24 +192,6 @@ mod tests {
             assert!(data.is_empty());
         }
         Ok(out)
-    }
-
-    #[test]
-    fn frames_are_masked_in_all_three_lengths() {
-        for length in [0usize, 1, 125, 126, 65535, 65536] {
-            let payload: Vec<u8> = (0..length).map(|i| i as u8).collect();
-            let key = [1, 2, 3, 4];
-            let frame = text_frame(&payload, key);
-            let header = match length {
-                0..126 => vec![0x81, 0x80 | length as u8],
-                126..65536 => [vec![0x81, 0xfe], (length as u16).to_be_bytes().to_vec()].concat(),
-                _ => [vec![0x81, 0xff], (length as u64).to_be_bytes().to_vec()].concat(),
-            };
-            assert_eq!(frame[..header.len()], header);
-            assert_eq!(frame[header.len()..header.len() + 4], key);
-            let unmasked: Vec<u8> = frame[header.len() + 4..].iter().enumerate().map(|(i, b)| b ^ key[i & 3]).collect();
-            assert_eq!(unmasked, payload);
-        }
     }
 
     #[test]

@@ -118,7 +118,7 @@ mod tests {
     fn a_frame_is_complete_or_not_there_and_leaves_unmasked() {
         for length in [0usize, 3, 5, 7, 8, 13, 125, 126, 300, 70_000] {
             let payload: Vec<u8> = (0..length).map(|i| (i * 7) as u8).collect();
-            let mut data = crate::generator::frame::text_frame(&payload, [9, 8, 7, 6]);
+            let mut data = coralmux_test_support::frames::frame(true, 1, &payload, [9, 8, 7, 6]);
             assert!((0..data.len()).step_by(7).all(|cut| Frame::parse(&data[..cut]).is_none()));
             data.extend_from_slice(b"next");
             let frame = Frame::parse(&data).unwrap();

@@ -10,9 +10,10 @@ use crate::generator::{Handler, Id, Net, SECOND};
 use crate::report::progress::Progress;
 use crate::target::Target;
 use anyhow::{Context as _, Result, bail, ensure};
+use coralmux_test_support::launch::Process;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::ops::Range;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, TryRecvError};
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ pub(super) struct Holders {
 }
 
 struct Holder {
-    child: Child,
+    process: Process,
     /// Open for as long as the pairs are to be held.
     input: Option<ChildStdin>,
 }
@@ -57,7 +58,7 @@ impl Holders {
     pub(super) fn end(mut self) -> Result<()> {
         for holder in &mut self.holders {
             drop(holder.input.take());
-            let status = holder.child.wait()?;
+            let status = holder.process.0.wait()?;
             ensure!(status.success(), "a process that held pairs ended before its time: {status}");
         }
         Ok(())
@@ -66,35 +67,27 @@ impl Holders {
 
 impl Holder {
     fn start(run: Run<'_>, pairs: Range<usize>) -> Result<Self> {
-        let child = Command::new(std::env::current_exe()?)
+        let mut command = Command::new(std::env::current_exe()?);
+        command
             .args(["hold", &run.relay.target.url])
             .args([pairs.start * 2, pairs.len(), run.opening.concurrency].map(|number| number.to_string()))
             .args(run.relay.target.tls.iter().flat_map(|tls| tls.args.to_args()))
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot start another process to hold pairs")?;
-        let mut holder = Self { child, input: None };
-        let mut input = holder.child.stdin.take().context("the holder has no standard input")?;
+            .stdout(Stdio::piped());
+        let process = Process::spawn(&mut command).context("another process, to hold pairs")?;
+        let mut holder = Self { process, input: None };
+        let mut input = holder.process.0.stdin.take().context("the holder has no standard input")?;
         for token in &run.relay.tokens[pairs] {
             writeln!(input, "{token}")?;
         }
         holder.input = Some(input);
         let mut line = String::new();
-        BufReader::new(holder.child.stdout.take().context("the holder has no standard output")?)
+        BufReader::new(holder.process.0.stdout.take().context("the holder has no standard output")?)
             .read_line(&mut line)?;
         if line.trim_end() != READY {
-            bail!("a process that was to hold pairs ended: {}", holder.child.wait()?);
+            bail!("a process that was to hold pairs ended: {}", holder.process.0.wait()?);
         }
         Ok(holder)
-    }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        // It has ended if all went well; then there is nothing to do.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is open, and what needs the admin key.
 
 use super::*;
-use crate::http::route::Route;
+use crate::route::Route;
 
 #[test]
 fn calls_that_need_the_admin_key_are_nothing_without_it() {

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::path::Path;
 use std::{env, fs};
 
-const SOURCES: &str = "src/phone";
+const SOURCES: &str = "../phone";
 /// It is minified where it is made, and beyond what `minifier` understands.
 const MADE: &str = "markdown-it.js";
 

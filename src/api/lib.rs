@@ -12,10 +12,12 @@ pub mod views;
 pub use answer::ApiAnswer;
 pub use body::{backup_name, log_level, new_token, token_change, unused_days};
 pub use error::{ApiError, ErrorCode, check_expiry, error_body};
-pub use health::HealthReport;
+pub use health::{HealthReport, Unready};
 
-use crate::proto::limits::LimitsOverride;
-use crate::proto::token::{TokenHash, TokenId};
+use coralmux_proto as proto;
+use coralmux_sys as sys;
+use proto::limits::LimitsOverride;
+use proto::token::{TokenHash, TokenId};
 use std::net::IpAddr;
 
 /// The description of the API (OpenAPI 3.1), as `/api/v1/openapi.json` gives it.

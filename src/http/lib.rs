@@ -26,7 +26,10 @@ pub use port80::port80;
 pub use response::{Reply, answer, health, metrics, ready, switching, text, tls_wanted, too_many_keys, try_later};
 pub use watch::{Watched, watch};
 
-use crate::api::ApiCall;
+use api::ApiCall;
+use coralmux_api as api;
+use coralmux_proto as proto;
+use coralmux_sys as sys;
 use std::net::IpAddr;
 
 /// The longest request head, in bytes, its final empty line included.
