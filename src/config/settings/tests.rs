@@ -27,6 +27,24 @@ fn the_settings_table_of_the_docs_is_the_one_of_the_definitions() {
     assert!(stale.is_none() && made == table, "the mark in {DOCS} says how to write it again; stale: {stale:?}");
 }
 
+/// README's short table, written by hand.
+const README: &str = include_str!("../../../README.md");
+
+#[test]
+fn the_limits_in_the_readme_have_the_defaults_of_the_definitions() {
+    let rows = README.lines().skip_while(|line| !line.starts_with("| limit of |")).skip(2);
+    let rows = rows.take_while(|line| line.starts_with('|')).map(|line| line.split('|').map(str::trim).collect());
+    let rows: Vec<Vec<&str>> = rows.collect();
+    for row in &rows {
+        let setting = all().find(|setting| row[2] == format!("`--{}`", setting.name)).expect(row[2]);
+        let default = row[3].split(' ').next();
+        assert_eq!(default, Some(setting.default.text()), "{}", row[2]);
+    }
+    let of_tokens: Vec<_> = limits::OF_TOKENS.settings.iter().map(|setting| format!("`--{}`", setting.name)).collect();
+    let first: Vec<_> = rows.iter().map(|row| row[2]).take(of_tokens.len()).collect();
+    assert_eq!(first, of_tokens, "which can be set for a single token");
+}
+
 #[test]
 fn names_are_unique_and_the_help_says_what_is_repeatable() {
     let mut names = HashSet::new();
