@@ -259,7 +259,7 @@ pub(crate) struct HostileArgs {
     /// The share of pairs that are hostile
     #[arg(long, value_name = "PERCENT", default_value = "10%", value_parser = percent)]
     hostile: f64,
-    /// What they do, with commas between them, or `mixed` for all at once [default: each kind by itself, then mixed]
+    /// What they do, with commas between them, or `mixed` for all at once [default: each kind alone, then mixed]
     #[arg(long, value_name = "KIND", value_delimiter = ',')]
     pub(crate) kinds: Vec<String>,
     /// Messages a second of all others together

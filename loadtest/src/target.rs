@@ -37,7 +37,8 @@ impl Tls {
     fn new(authority: &str, args: &TlsArgs) -> Result<Self> {
         let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let name = ServerName::try_from(host).with_context(|| format!("{authority} is no name for a certificate"))?;
+        let name =
+            ServerName::try_from(host).with_context(|| format!("{authority} cannot be the name in a certificate"))?;
         Ok(Self { config: args.config()?, name, args: args.clone() })
     }
 

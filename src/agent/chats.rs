@@ -1,4 +1,4 @@
-//! The answers under way: one for each conversation, several at once, cancelled by the next question.
+//! The answers in progress: one for each conversation, several at once, cancelled by the next question.
 
 use super::backend::{Backend, BackendError, Ending, Image, Outcome, Output, Question};
 use super::cancel::Cancel;
@@ -49,7 +49,7 @@ pub(super) struct Chats {
     threads: Arc<AtomicUsize>,
 }
 
-/// An answer under way, for whoever cancels it.
+/// An answer in progress, for whoever cancels it.
 struct Running {
     answer: Answer,
     cancel: Cancel,
@@ -60,7 +60,7 @@ struct Running {
 struct Answer {
     stream: Arc<Mutex<Option<Stream>>>,
     client: Client,
-    /// What stands in each of its messages.
+    /// What each of its messages has.
     fields: Map<String, Value>,
     /// When the phone was last told that the model thinks.
     thinking: Option<Instant>,
@@ -72,7 +72,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Chats {
-    /// No answer is under way.
+    /// No answer is in progress.
     pub(super) fn new(client: Client, backend: Arc<dyn Backend>, context_turns: usize) -> Self {
         Self {
             client,
@@ -84,7 +84,7 @@ impl Chats {
         }
     }
 
-    /// Starts an answer; one that is under way in the same conversation ends where it is.
+    /// Starts an answer; one that is in progress in the same conversation ends where it is.
     pub(super) fn ask(&mut self, asked: Asked) {
         let chat = asked.chat.clone().unwrap_or_default();
         self.cancel(&chat);
@@ -126,7 +126,7 @@ impl Chats {
         }
     }
 
-    /// Ends the answer of this conversation where it is, if one is under way.
+    /// Ends the answer of this conversation where it is, if one is in progress.
     pub(super) fn cancel(&mut self, chat: &str) {
         let Some(running) = self.running.remove(chat) else { return };
         running.cancel.cancel();
@@ -142,7 +142,7 @@ impl Chats {
         }
     }
 
-    /// How many answers are under way.
+    /// How many answers are in progress.
     #[must_use]
     pub(super) fn running(&self) -> usize {
         self.running.values().filter(|running| !running.answer.has_ended()).count()
@@ -160,7 +160,7 @@ impl Chats {
     }
 }
 
-/// What stands beside the text in each message of an answer.
+/// What each message has beside the text of an answer.
 fn fields(asked: &Asked) -> Map<String, Value> {
     let mut fields = Map::new();
     if let Some(chat) = &asked.chat {

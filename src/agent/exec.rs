@@ -40,7 +40,7 @@ pub(super) struct Exec {
     running: Mutex<Running>,
 }
 
-/// The programs under way, as many as answers.
+/// The running programs, as many as answers.
 #[derive(Debug, Default)]
 struct Running {
     programs: Vec<Program>,

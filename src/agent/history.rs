@@ -134,7 +134,7 @@ impl History {
     }
 
     /// The last turns as `chat.history.result` has them, oldest first: at most `limit`, and as many as `bytes_max` of
-    /// JSON take. Whether there are older ones that are not among them stands beside.
+    /// JSON take. Whether there are older ones that are not among them is said beside.
     #[must_use]
     pub fn to_json(&self, chat: &str, limit: usize, bytes_max: usize) -> (Value, bool) {
         let Some(Chat { turns, .. }) = self.chats.get(chat) else { return (json!([]), false) };

@@ -136,7 +136,7 @@ fn start(options: &Options) -> Result<Ending, Failure> {
     let link = link_of(&options.pairing, &state);
     match io::stdout().is_terminal() {
         true => say(&pairing::instructions(&link, options.pairing.qr, has_colours())),
-        // It would stay in a log, for whoever reads that.
+        // It would stay in a log, for anyone who reads it.
         false => {
             say(&format!("The pairing link is shown on a terminal only, or by `{}`.", link_command(&options.pairing)))
         }

@@ -81,10 +81,10 @@ pub(super) struct Options {
     /// Trust the certificates of this PEM file at the relay, too
     #[arg(long, value_name = "FILE", help_heading = "TLS to the relay")]
     pub(super) ca_file: Option<PathBuf>,
-    /// Trust any certificate: for tests; whoever sits between can be the relay
+    /// Trust any certificate: for tests; anyone on the network path can pose as the relay
     #[arg(long, conflicts_with = "ca_file", help_heading = "TLS to the relay")]
     pub(super) insecure_any_certificate: bool,
-    /// How long answers under way may take after SIGTERM or Ctrl-C, in seconds
+    /// How long answers in progress may take after SIGTERM or Ctrl-C, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "20", value_parser = seconds)]
     pub(super) shutdown_timeout: Duration,
 }

@@ -16,23 +16,23 @@ pub(super) fn read(message: Message) -> (Asked, Option<&'static str>) {
 }
 
 fn fill(asked: &mut Asked, mut payload: Value) -> Result<(), &'static str> {
-    let fields = payload.as_object_mut().ok_or("the question is no JSON object")?;
+    let fields = payload.as_object_mut().ok_or("the question is not a JSON object")?;
     let mut take = |name: &str| fields.remove(name).unwrap_or_default();
     asked.chat = match take("chat_id") {
         Value::Null => None,
         Value::String(chat) => Some(chat),
-        _ => return Err("the question's chat_id is no text"),
+        _ => return Err("the question's chat_id is not a string"),
     };
     asked.text = match take("text") {
         Value::Null => String::new(),
         Value::String(text) => text,
-        _ => return Err("the question's text is no text"),
+        _ => return Err("the question's text is not a string"),
     };
     asked.images = match take("images") {
         Value::Null => Vec::new(),
         Value::Array(images) if images.len() > IMAGES_MAX => return Err("the question has too many images"),
         Value::Array(images) => images.into_iter().map(image).collect::<Option<_>>().ok_or(NO_IMAGE)?,
-        _ => return Err("the question's images are no list"),
+        _ => return Err("the question's images are not a list"),
     };
     if asked.text.is_empty() && asked.images.is_empty() {
         return Err("the question has neither text nor images");
@@ -42,7 +42,7 @@ fn fill(asked: &mut Asked, mut payload: Value) -> Result<(), &'static str> {
 
 const NO_IMAGE: &str = "an image of the question is not image data in base64";
 
-/// `None`: it could not stand in a data URL without becoming anything else.
+/// `None`: it could not be part of a data URL without becoming anything else.
 fn image(mut picture: Value) -> Option<Image> {
     let fields = picture.as_object_mut()?;
     let mime = match fields.remove("mime").unwrap_or_default() {
@@ -84,9 +84,9 @@ mod tests {
         for (payload, words) in [
             (json!([]), "object"),
             (json!({}), "neither text nor images"),
-            (json!({"text": 7}), "text is no text"),
+            (json!({"text": 7}), "text is not a string"),
             (json!({"text": "hi", "chat_id": 7}), "chat_id"),
-            (json!({"text": "hi", "images": {}}), "no list"),
+            (json!({"text": "hi", "images": {}}), "not a list"),
             (json!({"text": "hi", "images": [7]}), "not image data"),
             (json!({"text": "hi", "images": [{"data": "%"}]}), "not image data"),
             (json!({"text": "hi", "images": [{"data": "AAAA", "mime": "text/html"}]}), "not image data"),

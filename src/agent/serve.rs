@@ -25,7 +25,7 @@ pub struct Settings {
     pub name: String,
     /// Turns of a conversation that the backend is told.
     pub context_turns: usize,
-    /// For answers under way, once the agent is to end.
+    /// For answers in progress, once the agent is to end.
     pub shutdown_timeout: Duration,
 }
 
@@ -88,7 +88,7 @@ struct Agent<'a> {
     say: &'a dyn Fn(&str),
     welcomed: &'a dyn Fn(),
     started: Instant,
-    /// By when answers under way have to end.
+    /// By when answers in progress have to end.
     stop_by: Option<Instant>,
     closing: bool,
 }
@@ -106,7 +106,7 @@ impl Agent<'_> {
         let now = Instant::now();
         let running = self.chats.running();
         if self.stop_by.is_none() && running != 0 {
-            self.say(&format!("Stopping; {running} answer(s) under way. A second signal ends at once."));
+            self.say(&format!("Stopping; {running} answer(s) in progress. A second signal ends at once."));
         }
         let by = *self.stop_by.get_or_insert(now + self.settings.shutdown_timeout);
         if running == 0 || now >= by {
@@ -195,13 +195,13 @@ impl Agent<'_> {
         let chat = match &message.payload["chat_id"] {
             Value::Null => None,
             Value::String(chat) if chat.len() <= CHAT_BYTES_MAX => Some(chat.as_str()),
-            _ => return refuse("the chat_id is no text, or too long"),
+            _ => return refuse("the chat_id is not a string, or too long"),
         };
         let limit = match &message.payload["limit"] {
             Value::Null => HISTORY_MAX,
             limit => match limit.as_u64() {
                 Some(limit) => usize::try_from(limit).unwrap_or(HISTORY_MAX).min(HISTORY_MAX),
-                None => return refuse("the limit is no whole number from 0 up"),
+                None => return refuse("the limit is not a whole number of 0 or more"),
             },
         };
         let (messages, more) = self.chats.history(chat.unwrap_or_default(), limit);

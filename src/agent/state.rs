@@ -1,5 +1,5 @@
 //! What the agent keeps on the disk: the token and the pairing secret, one file for each relay, readable by its owner
-//! alone. Whoever reads it can be the agent.
+//! alone. Anyone who reads it can pose as the agent.
 
 use super::printable::warn;
 use coralmux_client::{PairingSecret, RelayUrl};
@@ -45,7 +45,7 @@ pub enum StateError {
         /// Why.
         error: io::Error,
     },
-    /// It is no state file.
+    /// It is not a state file.
     #[error("{path} is not a state file of an agent: remove it, or name another one with --state", path = .path.display())]
     Damaged {
         /// The file.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 pub enum KeyOrigin {
     /// The operator gave it.
     Configured,
-    /// An earlier start made it: it stands in this file.
+    /// An earlier start made it: it is in this file.
     Kept(PathBuf),
     /// Made now and kept in this file: to be shown once.
     Made(PathBuf),

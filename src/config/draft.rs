@@ -1,4 +1,4 @@
-//! The configuration while it is read: first each setting by itself, then what follows from all of them together.
+//! The configuration while it is read: first each setting alone, then what follows from all of them together.
 
 use super::error::ConfigError;
 use super::source::Sources;
@@ -11,13 +11,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
-/// The least memory for messages under way that a shard gets by default.
+/// The least memory for messages in progress that a shard gets by default.
 pub(super) const MEMORY_BUDGET_MIN: u64 = 64 << 20;
 
 /// The usual port of exporters, reachable from this machine only.
 const METRICS_ADDR: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 
-/// The settings as they are given, each valid by itself.
+/// The settings as they are given, each valid on its own.
 pub(super) struct Draft {
     /// Those that are final as they are given.
     pub(super) config: Config,

@@ -45,7 +45,7 @@ pub enum ConfigError {
     /// A value is wrong.
     #[error("{origin}: {value:?} will not do; it takes {expected}")]
     Invalid {
-        /// Where it stands.
+        /// Where it is.
         origin: Origin,
         /// The value.
         value: String,
@@ -57,7 +57,7 @@ pub enum ConfigError {
     /// A secret is wrong; it is not repeated here.
     #[error("{origin}: {problem}")]
     Secret {
-        /// Where it stands.
+        /// Where it is.
         origin: Origin,
         /// What is wrong with it, and what to do.
         problem: String,

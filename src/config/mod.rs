@@ -96,7 +96,7 @@ pub struct Config {
     pub max_unauthenticated: u64,
     /// The same for each client address; 0: no limit.
     pub max_unauthenticated_per_address: u64,
-    /// Bytes for messages under way, for each shard; at least one largest message.
+    /// Bytes for messages in progress, for each shard; at least one largest message.
     pub memory_budget_bytes: u64,
     /// Shards, 1 to 1024.
     pub shards: u16,

@@ -11,7 +11,7 @@ const CHARACTERS_MIN: usize = 16;
 const DIFFERENT_MIN: usize = 6;
 
 /// What is said of an admin key that can be found by trying.
-pub const WEAK_KEY: &str = "the admin key is short or monotonous: whoever finds it by trying may do everything; take one of \
+pub const WEAK_KEY: &str = "the admin key is short or repetitive: anyone who guesses it has full control; use one of \
                                    32 random bytes, such as `openssl rand -hex 32` makes";
 
 /// The admin key: never blank.

@@ -53,7 +53,7 @@ impl Tls {
     }
 }
 
-/// The settings of TLS as they are given, each valid by itself.
+/// The settings of TLS as they are given, each valid on its own.
 #[derive(Default)]
 pub(super) struct Draft {
     pub(super) domains: Vec<String>,

@@ -11,7 +11,7 @@ use tracing::level_filters::LevelFilter;
 /// The largest count: beyond it the sums of rates would not be exact any more, and nobody means it.
 const COUNT_MAX: u64 = 1_000_000_000;
 
-/// The largest message that can be allowed: one takes that much memory while it is under way.
+/// The largest message that can be allowed: one takes that much memory while it is in progress.
 pub(super) const MESSAGE_BYTES_HARD_MAX: u64 = 64 << 20;
 
 /// The smallest that makes sense: control messages must pass.

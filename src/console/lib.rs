@@ -1,5 +1,5 @@
-//! What a command says on its standard output and standard error. Whoever read them may be gone: `print!` and `eprintln!`
-//! panic then, and a relay whose first line went nowhere would not start. What cannot be written is let go.
+//! What a command says on its standard output and standard error. Their reader may be gone: `print!` and `eprintln!`
+//! panic then, and a relay whose first line went nowhere would not start. What cannot be written is dropped.
 
 use std::fmt::Display;
 use std::io::{self, Write};

@@ -59,7 +59,7 @@ pub struct StoreHealth {
     state: AtomicU8,
     /// Usage records that wait for the store.
     usage_waiting: AtomicU64,
-    /// Bytes of usage that were let go because too many waited.
+    /// Bytes of usage that were dropped because too many waited.
     usage_dropped_bytes: AtomicU64,
     /// Since when, in Unix milliseconds, usage has waited; 0 while none does.
     usage_since_ms: AtomicU64,
@@ -95,7 +95,7 @@ impl StoreHealth {
         self.usage_waiting.load(Relaxed)
     }
 
-    /// Bytes of usage that were let go because too many records waited.
+    /// Bytes of usage that were dropped because too many records waited.
     #[must_use]
     pub fn usage_dropped_bytes(&self) -> u64 {
         self.usage_dropped_bytes.load(Relaxed)

@@ -1,4 +1,4 @@
-//! Control's own index of the tokens that admit: where each stands in the directory, and when it expires.
+//! Control's own index of the tokens that admit: where each is in the directory, and when it expires.
 
 use crate::directory::{Directory, Slot, TokenEntry};
 use crate::proto::quota::{day_of, month_of_day};
@@ -13,7 +13,7 @@ const RETIRED_MS: u64 = 60_000;
 /// The tokens that admit.
 #[derive(Debug, Default)]
 pub struct Index {
-    tokens: HashMap<TokenKey, Place>,
+    tokens: HashMap<TokenKey, IndexEntry>,
     /// Exactly the tokens of `tokens` that expire, the next one first.
     expiries: BTreeSet<(u64, TokenKey)>,
     /// Replaced entries and when (in milliseconds) each may go, in that order.
@@ -23,7 +23,7 @@ pub struct Index {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct IndexEntry {
     slot: Slot,
     expires_at: Option<u64>,
 }
@@ -79,7 +79,7 @@ impl Index {
         self.tokens.is_empty()
     }
 
-    /// Where a token stands.
+    /// Where a token is.
     #[must_use]
     pub fn slot(&self, key: TokenKey) -> Option<Slot> {
         self.tokens.get(&key).map(|place| place.slot)
@@ -93,7 +93,7 @@ impl Index {
     /// Takes a token in; returns the slot that it had before.
     pub(super) fn insert(&mut self, key: TokenKey, slot: Slot, expires_at: Option<u64>) -> Option<Slot> {
         let before = self.remove(key);
-        self.tokens.insert(key, Place { slot, expires_at });
+        self.tokens.insert(key, IndexEntry { slot, expires_at });
         if let Some(at) = expires_at {
             self.expiries.insert((at, key));
         }

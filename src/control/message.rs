@@ -19,7 +19,7 @@ pub enum Request {
     },
     /// What a shard's tokens used since it last said so; handed over once a second.
     Usage(Vec<Usage>),
-    /// The operator has decided anew: these hold from now on, and tokens are as they stand in the store now.
+    /// The operator has decided anew: these hold from now on, and tokens are as the store has them now.
     Reload(Settings),
     /// End: record what is queued, close the store, return.
     Stop,

@@ -1,4 +1,4 @@
-//! The control thread's work, call by call, over a real store and with a clock that stands still until it is moved.
+//! The control thread's work, call by call, over a real store and with a clock that does not move until it is moved.
 
 use super::*;
 use crate::api::{ApiCall, NewToken, TokenChange};

@@ -176,7 +176,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         Ok(())
     }
 
-    /// Reading works where only writing fails, but waits in vain for another program's lock.
+    /// Reading works where only writing fails, but waits for another program's lock and does not get it.
     pub(super) fn poll_readable(&self, now_ms: u64) -> Result<(), ApiAnswer> {
         if self.store_backoff.health().state() == StoreState::Locked {
             self.store_backoff.poll_open(now_ms)?;

@@ -4,7 +4,7 @@ use crate::proto::token::TokenKey;
 use crate::store::Usage;
 use std::collections::HashMap;
 
-/// Records that wait at most: some 100 MB. Beyond it new ones are let go, and counted.
+/// Records that wait at most: some 100 MB. Beyond that, new ones are dropped and counted.
 const WAITING_MAX: usize = 1 << 20;
 
 /// What waits.

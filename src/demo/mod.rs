@@ -68,7 +68,7 @@ pub fn command() -> clap::Command {
 }
 
 /// Where the demo is to be found.
-struct Place {
+struct Location {
     listen: SocketAddr,
     url: RelayUrl,
     /// The certificate and its key, made for this address; `None`: plain HTTP.
@@ -88,7 +88,7 @@ pub fn run(args: Vec<OsString>, inherited: Inherited) -> u8 {
     };
     let opened = wanted_address(flags.addr.as_deref()).map_err(|error| (exit::CONFIG, error)).and_then(|wanted| {
         let folder = Folder::open(flags.data.as_deref()).map_err(|error| (exit::FAILURE, error))?;
-        let place = Place::choose(wanted, folder.path()).map_err(|error| {
+        let place = Location::choose(wanted, folder.path()).map_err(|error| {
             let in_use = error.kind() == io::ErrorKind::AddrInUse;
             (if in_use { exit::ADDRESS_IN_USE } else { exit::FAILURE }, error)
         })?;
@@ -127,7 +127,7 @@ pub fn run(args: Vec<OsString>, inherited: Inherited) -> u8 {
 }
 
 /// The relay's configuration. `Err`: the exit code, and why was said.
-fn configure(flags: &Flags, folder: &Path, place: &Place) -> Result<Config, u8> {
+fn configure(flags: &Flags, folder: &Path, place: &Location) -> Result<Config, u8> {
     let mut args: Vec<OsString> = vec!["coralmux-relay".into(), "--db".into(), folder.join("relay.db").into()];
     let scheme = if place.certificate.is_some() { "tls://" } else { "" };
     args.extend(["--addr".into(), format!("{scheme}{}", place.listen).into()]);
@@ -164,7 +164,7 @@ fn wanted_address(addr: Option<&str>) -> io::Result<Option<SocketAddr>> {
     addresses.next().map(Some).ok_or_else(|| wrong(&"it has no address"))
 }
 
-impl Place {
+impl Location {
     fn choose(given: Option<SocketAddr>, folder: &Path) -> io::Result<Self> {
         let wanted = given.unwrap_or(USUAL);
         // Bound for a moment, to know the port, and whether it can be had at all.
@@ -212,7 +212,7 @@ fn certify(host: IpAddr, folder: &Path) -> io::Result<(PathBuf, PathBuf)> {
 }
 
 /// The agent's thread: waits for the relay, pairs, shows how, and answers until `stop`.
-fn attend(place: &Place, kept: Option<&Path>, stop: &AtomicBool) {
+fn attend(place: &Location, kept: Option<&Path>, stop: &AtomicBool) {
     let State { token, secret } = match pair(place, kept, stop) {
         Ok(Some(state)) => state,
         Ok(None) => return,
@@ -256,7 +256,7 @@ fn kept_back(kept: Option<&Path>, url: &RelayUrl) -> String {
 }
 
 /// The pairing that is kept, or a new one as soon as the relay answers. `None`: it was stopped.
-fn pair(place: &Place, kept: Option<&Path>, stop: &AtomicBool) -> Result<Option<State>, String> {
+fn pair(place: &Location, kept: Option<&Path>, stop: &AtomicBool) -> Result<Option<State>, String> {
     if let Some(path) = kept
         && let Some(state) = state::read(path).map_err(|error| error.to_string())?
     {
@@ -289,12 +289,12 @@ mod tests {
     #[test]
     fn the_loopback_is_plain_and_a_taken_port_is_told_where_it_was_asked_for() {
         let folder = tempfile::tempdir().unwrap();
-        let place = Place::choose(wanted_address(Some("127.0.0.1:0")).unwrap(), folder.path()).unwrap();
+        let place = Location::choose(wanted_address(Some("127.0.0.1:0")).unwrap(), folder.path()).unwrap();
         assert!(place.certificate.is_none() && place.listen.port() != 0);
         assert_eq!(place.url.to_string(), format!("ws://{}/ws", place.listen));
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
-        let error = Place::choose(Some(address), folder.path()).err().unwrap();
+        let error = Location::choose(Some(address), folder.path()).err().unwrap();
         assert!(error.to_string().contains(&address.to_string()), "{error}");
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "the exit code follows from it");
         for wrong in ["nonsense", "127.0.0.1:70000", ":x", ""] {
@@ -314,7 +314,7 @@ mod tests {
         assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
         let url: RelayUrl = "wss://192.0.2.7:8080".parse().unwrap();
         let listen = "0.0.0.0:8080".parse().unwrap();
-        let place = Place { listen, url, certificate: Some((certificate.clone(), key)) };
+        let place = Location { listen, url, certificate: Some((certificate.clone(), key)) };
         assert_eq!(place.trust(), Trust::PublicRootsAnd(certificate));
         assert!(crate::client::http_agent(&place.trust()).is_ok());
         let link = Link { token: "t".to_owned(), relay: place.url.to_string(), secret: None };

@@ -9,7 +9,7 @@ use crate::proto::token::{ByRole, Role, TokenKey};
 use sharded_slab::{Entry, Slab};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// Where a token's entry stands. Valid until control removes the token.
+/// Where a token's entry is. Valid until control removes the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot(usize);
 
@@ -92,7 +92,7 @@ impl Directory {
         self.entries.insert(entry).map(Slot)
     }
 
-    /// The entry of a token, if it still stands.
+    /// The entry of a token, if it is still there.
     #[must_use]
     pub fn entry(&self, slot: Slot) -> Option<Entry<'_, TokenEntry>> {
         self.entries.get(slot.0)

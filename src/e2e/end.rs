@@ -85,14 +85,14 @@ pub struct End {
     padding: usize,
     /// What messages are opened with, and sealed with unless `waiting`.
     keys: Option<Keys>,
-    /// New keys are under way, and nothing is sealed with the old ones. Only phones wait: an agent's keys are gone
+    /// New keys are being agreed on, and nothing is sealed with the old ones. Only phones wait: an agent's keys are gone
     /// (version 1), or in use until the answer (version 2).
     waiting: bool,
     /// The peer speaks in clear, or the client said that it may. Never with a secret.
     clear: bool,
     /// Agent, version 1: the pair that was announced.
     pair: Option<v1::KeyPair>,
-    /// Phone, version 2: the handshake under way and the `id` of its opening.
+    /// Phone, version 2: the handshake in progress and the `id` of its opening.
     opening: Option<(String, v2::Opening)>,
     /// Phone: the agent's newest announcement was one of version 2.
     announced: bool,

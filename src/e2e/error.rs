@@ -19,7 +19,7 @@ pub enum ExchangeError {
     /// The payload has not the form of PROTOCOL.md.
     #[error("the key exchange is malformed")]
     Malformed,
-    /// Version 1: the public key is no good.
+    /// Version 1: the public key is invalid.
     #[error("{0}")]
     Key(#[from] KeyError),
     /// This phone has a pairing secret, and the agent does not: a relay that lies could have taken it away.

@@ -19,7 +19,7 @@ pub struct Link {
     pub secret: Option<PairingSecret>,
 }
 
-/// A text that is no pairing link.
+/// A text that is not a pairing link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
     /// Neither `openclaw://pair?...` nor `https://.../#token=...`.
@@ -46,7 +46,7 @@ impl Link {
     /// Reads either form of a link.
     ///
     /// # Errors
-    /// It is no link, or a part is missing or damaged. A damaged secret is never taken for none.
+    /// It is not a link, or a part is missing or damaged. A damaged secret is never taken for none.
     pub fn parse(text: &str) -> Result<Self, LinkError> {
         let text = text.trim();
         if text.len() > LINK_BYTES_MAX {

@@ -68,12 +68,12 @@ pub struct Key {
     gcm: Gcm,
     /// Messages sealed: at most [`super::MESSAGES_MAX`].
     sealed: u64,
-    /// The nonce of the newest of them, against a source of randomness that stands still.
+    /// The nonce of the newest of them, against a source of randomness that repeats itself.
     newest: Option<[u8; NONCE_BYTES]>,
 }
 
 impl Key {
-    /// Encrypts a payload; the result stands in its place.
+    /// Encrypts a payload; the result replaces it.
     ///
     /// # Errors
     /// The payload is too long, the key has sealed enough, or the randomness repeats itself.

@@ -1,4 +1,4 @@
-//! Whom a request counts for when a proxy stands between.
+//! Whom a request counts for when a proxy is in between.
 
 use super::head::list;
 use crate::sys::net::Network;
@@ -35,11 +35,11 @@ mod tests {
     #[test]
     fn the_right_most_untrusted_hop_is_the_client() {
         for (peer, fields, client_is) in [
-            // A peer that is no proxy cannot speak for others.
+            // A peer that is not a proxy cannot speak for others.
             ("203.0.113.9", &["198.51.100.1"][..], "203.0.113.9"),
             ("10.0.0.1", &[], "10.0.0.1"),
             ("10.0.0.1", &["198.51.100.1"], "198.51.100.1"),
-            // What the client made up stands to the left of what the proxy saw.
+            // What the client made up is to the left of what the proxy saw.
             ("10.0.0.1", &["1.1.1.1, 198.51.100.1"], "198.51.100.1"),
             ("10.0.0.1", &["1.1.1.1, 198.51.100.1, 10.0.0.2"], "198.51.100.1"),
             ("10.0.0.1", &["1.1.1.1", "198.51.100.1 ,10.0.0.2"], "198.51.100.1"),

@@ -178,7 +178,7 @@ pub(super) fn list(value: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     value.split(|&b| b == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
 }
 
-/// Takes a field that stands once in a request. Repeated, two readers could each take another one.
+/// Takes a field that a request may have once. Repeated, two readers could each take another one.
 fn once<'a>(slot: &mut Option<&'a [u8]>, value: &'a [u8], name: &str) -> Result<(), Problem> {
     match slot.replace(value) {
         None => Ok(()),

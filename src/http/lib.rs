@@ -93,7 +93,7 @@ pub enum Action {
     Ready,
     /// A complete response that needs nobody, to be sent as it is.
     Respond(Reply),
-    /// A call that showed a key which is not the admin key, and the response to it: whoever sent it may be guessing.
+    /// A call that showed a key which is not the admin key, and the response to it: its sender may be guessing.
     WrongKey(Reply),
 }
 

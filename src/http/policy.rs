@@ -137,7 +137,7 @@ impl RequestPolicy {
         Ok(Parsed::Request { action, consumed, keep_alive, head_only, shows_key, client })
     }
 
-    /// What a request asks for. What is open stands here by name; all else that a route takes needs the admin key, and
+    /// What a request asks for. What is open is named here; all else that a route takes needs the admin key, and
     /// neither its query nor its body is read before that.
     fn action(
         &self,
@@ -199,7 +199,7 @@ impl RequestPolicy {
         })
     }
 
-    /// What stands at `/`: the phone in the browser, or a word on where one is.
+    /// What is served at `/`: the phone in the browser, or a word on where one is.
     fn root(&self, head: &Head<'_>) -> Reply {
         match phone::asset("/").filter(|_| self.phone) {
             Some(page) => file(page, head),
@@ -207,7 +207,7 @@ impl RequestPolicy {
         }
     }
 
-    /// Whether the page that asks is the relay's own. That `Origin` and `Host` are the same does not say so by itself: a
+    /// Whether the page that asks is the relay's own. That `Origin` and `Host` are the same alone does not say so: a
     /// stranger's name can lead to the relay's address. It does where the name cannot be a stranger's, where the client
     /// has seen the relay's certificate, and where a trusted proxy has sorted by names.
     fn is_own_page(&self, head: &Head<'_>, peer: Peer) -> bool {

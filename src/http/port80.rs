@@ -40,7 +40,7 @@ pub fn port80(
     Ok(Some(plain(308, &location, "use https\n", head_only)))
 }
 
-/// The name in a Host header without its port, if it can stand in a URL.
+/// The name in a Host header without its port, if it can be part of a URL.
 fn host_name(host: &str) -> Option<&str> {
     let name = match host.strip_prefix('[') {
         Some(rest) => host.get(..rest.find(']')? + 2)?,

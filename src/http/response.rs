@@ -55,7 +55,7 @@ pub fn ready(unready: Option<Unready>, keep_alive: bool, head_only: bool) -> Vec
     }
 }
 
-/// The response to a request that is well worth another try: `Retry-After`, a JSON error.
+/// The response to a request that can be tried again later: `Retry-After`, a JSON error.
 #[must_use]
 pub fn try_later(code: ErrorCode, message: &str, retry_after_sec: u64, keep_alive: bool) -> Vec<u8> {
     let body = error_body(code, message, Some(retry_after_sec.saturating_mul(1000)));
@@ -63,14 +63,14 @@ pub fn try_later(code: ErrorCode, message: &str, retry_after_sec: u64, keep_aliv
     Response { retry_after, ..Response::new(code.status(), body.as_bytes(), keep_alive, false) }.bytes()
 }
 
-/// The response to who has tried too many admin keys.
+/// The response to an address that has tried too many admin keys.
 #[must_use]
 pub fn too_many_keys(retry_after_sec: u64, keep_alive: bool) -> Vec<u8> {
     let message = "too many wrong admin keys came from this address: none is looked at for now";
     try_later(ErrorCode::RateLimited, message, retry_after_sec, keep_alive)
 }
 
-/// The response to whoever speaks HTTP without TLS where TLS is spoken; the connection closes.
+/// The response to a client that speaks HTTP without TLS on a TLS port; the connection closes.
 #[must_use]
 pub fn tls_wanted() -> Vec<u8> {
     Problem::new(ErrorCode::TlsRequired, "this port speaks TLS: connect with https:// or wss://").response(false, false)

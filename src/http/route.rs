@@ -106,7 +106,7 @@ pub(super) const NOT_FOUND: Problem =
 const BAD_ENCODING: Problem =
     Problem::new(ErrorCode::BadRequest, "the request target is not valid percent-encoded UTF-8");
 
-/// What stands behind `/api/v1/tokens/`.
+/// What follows `/api/v1/tokens/`.
 fn of_token(rest: &str) -> Option<Route> {
     match rest.strip_suffix("/usage") {
         Some(id) => TokenId::parse(id).map(Route::TokenUsage),

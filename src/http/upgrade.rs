@@ -18,7 +18,7 @@ const KEY: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::RequireCanonical),
 );
 
-/// Whether `origin` may open a WebSocket; a client that sends none is no browser, and no page can be behind it.
+/// Whether `origin` may open a WebSocket; a client that sends none is not a browser, and no page can be behind it.
 pub(super) fn check_origin(origin: Option<&[u8]>, allowed: Option<&[String]>) -> Result<(), Problem> {
     match (origin, allowed) {
         (Some(origin), Some(allowed)) if !allowed.iter().any(|one| origin.eq_ignore_ascii_case(one.as_bytes())) => {

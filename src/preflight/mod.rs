@@ -135,7 +135,7 @@ impl ProbeError {
         }
     }
 
-    /// What it means here that an operation or a feature is missing. The kernel's number decides nothing by itself, for
+    /// What it means here that an operation or a feature is missing. The kernel's version alone decides nothing, for
     /// distributions carry things back; it explains.
     #[must_use]
     pub fn of_missing(what: &'static str, around: &Surroundings) -> Self {
@@ -224,7 +224,7 @@ const MEMORY: &str = "  - See how much memory is free, and what the cgroup allow
 const NOFILE: &str = "  - systemd: LimitNOFILE=1048576 in the unit.
   - Docker, Podman: --ulimit nofile=1048576:1048576
   - A shell: `* hard nofile 1048576` in /etc/security/limits.conf, then log in again.
-  - Each connection takes one file: the relay raises the soft limit to the hard one by itself.
+  - Each connection takes one file: the relay raises the soft limit to the hard one.
 ";
 const OTHER: &str = "  - See what the kernel log says: dmesg | tail
   - Please report it, with `uname -a` and what it runs in: https://github.com/coralmux/coralmux-relay/issues

@@ -35,7 +35,7 @@ pub struct Envelope<'a> {
     pub id: Option<&'a str>,
 }
 
-/// Why a message is no envelope: `INVALID_MESSAGE`. Offsets count bytes from the start of the message.
+/// Why a message is not an envelope: `INVALID_MESSAGE`. Offsets count bytes from the start of the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Invalid {
     /// Nothing, or nothing but whitespace.
@@ -71,10 +71,10 @@ pub enum Invalid {
         /// `type`, `id` or `payload`.
         key: &'static str,
     },
-    /// A `type` that is no string.
+    /// A `type` that is not a string.
     #[error("the message's type is not a string")]
     TypeNotAString,
-    /// An `id` that is no string.
+    /// An `id` that is not a string.
     #[error("the message's id is not a string")]
     IdNotAString,
 }
@@ -160,7 +160,7 @@ impl Scanner {
 /// Peeks at a whole message.
 ///
 /// # Errors
-/// Why it is no envelope.
+/// Why it is not an envelope.
 pub fn peek(message: &[u8]) -> Result<Envelope<'_>, Invalid> {
     let mut scanner = Scanner::new();
     scanner.feed(message)?;

@@ -37,7 +37,7 @@ pub enum Opcode {
 }
 
 impl Opcode {
-    /// Whether frames of this kind stand outside messages: whole, short, and allowed between fragments.
+    /// Whether frames of this kind are outside messages: whole, short, and allowed between fragments.
     #[must_use]
     pub const fn is_control(self) -> bool {
         self as u8 & 0x8 != 0
@@ -176,7 +176,7 @@ pub fn unmask(payload: &mut [u8], key: [u8; 4], phase: usize) {
     unmask_down(payload, 0, key_at(key, phase));
 }
 
-/// The key as it stands at an offset of the payload, its first byte the lowest.
+/// The key as it applies at an offset of the payload, its first byte the lowest.
 pub(super) fn key_at(key: [u8; 4], phase: usize) -> u32 {
     u32::from_le_bytes(key).rotate_right(8 * (phase % 4) as u32)
 }
@@ -185,7 +185,7 @@ pub(super) fn key_at(key: [u8; 4], phase: usize) -> u32 {
 /// the moved payload is undefined.
 ///
 /// # Panics
-/// Where `from` is no range of the buffer, or `to` lies behind its start.
+/// If `from` is not a range of the buffer, or `to` lies behind its start.
 pub fn unmask_shift(buffer: &mut [u8], from: Range<usize>, to: usize, key: [u8; 4]) {
     assert!(to <= from.start && from.start <= from.end);
     unmask_down(&mut buffer[to..from.end], from.start - to, u32::from_le_bytes(key));
@@ -250,13 +250,13 @@ pub fn close_payload(code: u16, reason: &str) -> Vec<u8> {
 /// A close frame whose payload no client may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum CloseViolation {
-    /// One byte, which is no code.
+    /// One byte, which is not a code.
     #[error("close payload of one byte")]
     Length,
     /// A code that must not be sent (RFC 6455, section 7.4).
     #[error("close code {0} is not allowed")]
     Code(u16),
-    /// A reason that is no text: close code 1007, where the other violations are 1002.
+    /// A reason that is not UTF-8: close code 1007, where the other violations are 1002.
     #[error("close reason is not UTF-8")]
     NotUtf8,
 }

@@ -19,7 +19,7 @@ pub const DEPTH_MAX: u32 = u128::BITS;
 pub enum Fault {
     /// There is nothing but whitespace.
     Empty,
-    /// The byte at `at` cannot stand there, or the text ends too early (then `at` is its length).
+    /// The byte at `at` cannot be there, or the text ends too early (then `at` is its length).
     NotJson {
         /// Where.
         at: usize,
@@ -36,7 +36,7 @@ pub enum Fault {
     },
 }
 
-/// What kind of value stands somewhere.
+/// What kind of value is somewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// `{…}`
@@ -58,7 +58,7 @@ pub enum Shape {
 pub struct Member {
     /// What kind of value it is.
     pub shape: Shape,
-    /// Where it stands in the text; a string's span includes its quotes.
+    /// Where it is in the text; a string's span includes its quotes.
     pub span: Range<usize>,
 }
 
@@ -114,7 +114,7 @@ enum State {
 }
 
 impl State {
-    /// Whether the text stands within a string, a number or a literal.
+    /// Whether the text is within a string, a number or a literal.
     const fn is_inside(self) -> bool {
         self as u8 >= Self::Text as u8 && !self.is_fault()
     }
@@ -471,7 +471,7 @@ fn solid(piece: &[u8], at: &mut usize) -> Option<u8> {
     piece.get(*at).copied()
 }
 
-/// The fault that a byte is which cannot stand where it does.
+/// The fault of a byte that cannot be where it is.
 fn unexpected(byte: u8) -> State {
     match byte {
         // These occur nowhere in UTF-8, or not at the start of a character.

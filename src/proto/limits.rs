@@ -40,7 +40,7 @@ impl Default for Limits {
     }
 }
 
-/// Limits of one token that stand in for the operator's; `None` means the operator's.
+/// Limits of one token that replace the operator's; `None` means the operator's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsOverride {

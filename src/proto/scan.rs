@@ -120,7 +120,7 @@ pub(super) fn digits(text: &[u8]) -> usize {
     at + text[at..].iter().take_while(|byte| byte.is_ascii_digit()).count()
 }
 
-/// How many bytes from the start belong to a number whose first digit, which is not 0, stands before them. `None`
+/// How many bytes from the start belong to a number whose first digit, which is not 0, is before them. `None`
 /// where it has an exponent, is broken, or may go on behind the end.
 #[inline(always)]
 pub(super) fn number_rest(text: &[u8]) -> Option<usize> {

@@ -4,7 +4,7 @@
 //! receives have one pool. Where the kernel can be trusted with it ([`Consumption`]), its buffers are consumed piece by
 //! piece (`IOU_PBUF_RING_INC`): many small messages share one buffer, and a large read finds a large one. Elsewhere each
 //! receive takes a buffer of its own. Single receives have a pool of small buffers that are never shared: what
-//! newcomers send does not lie beside what pairs do. Only a few buffers stand in a ring at a time and the one freed last
+//! newcomers send does not lie beside what pairs do. Only a few buffers are in a ring at a time and the one freed last
 //! goes back first, so that the memory in use stays in the cache.
 
 use super::map::{self, Mapping};
@@ -33,9 +33,9 @@ struct Cut {
     buffer_bytes: usize,
     /// All buffers of the pool.
     count: u16,
-    /// How many stand in the kernel's ring when little is to do.
+    /// How many are in the kernel's ring when there is little to do.
     provided_min: u16,
-    /// How many stand there at the most: all of them, and a power of two.
+    /// How many are there at most: all of them, and a power of two.
     provided_max: u16,
     incremental: bool,
 }
@@ -100,7 +100,7 @@ pub struct Pool {
     tail: Cell<u16>,
     /// Buffers in the kernel's ring. `provided <= cut.provided_max`.
     provided: Cell<u16>,
-    /// How many should stand there: few, so that the same memory is used again while it is in the cache, and more
+    /// How many should be there: few, so that the same memory is used again while it is in the cache, and more
     /// while they run out. `cut.provided_min <= wanted <= cut.provided_max`.
     wanted: Cell<u16>,
     states: Box<[State]>,
@@ -156,12 +156,12 @@ impl Pool {
     /// Maps the memory and registers the ring of buffers.
     ///
     /// # Safety
-    /// The pool must stand until no receive of the group is under way any more, nor will be.
+    /// The pool must outlive all receives of the group.
     unsafe fn register(submitter: &Submitter<'_>, group: u16, cut: Cut) -> io::Result<Rc<Self>> {
         let pool = Self::map(cut)?;
         let flags = if cut.incremental { INCREMENTAL } else { 0 };
         let entries = pool.entries().as_ptr() as u64;
-        // SAFETY: the entries are page-aligned, `provided_max` of them, and stand as long as the kernel uses them, for the
+        // SAFETY: the entries are page-aligned, `provided_max` of them, and live as long as the kernel uses them, for the
         // caller says so of the pool.
         unsafe { submitter.register_buf_ring_with_flags(entries, cut.provided_max, group, flags) }?;
         pool.replenish();
@@ -192,7 +192,7 @@ impl Pool {
         self.entries.start().cast()
     }
 
-    /// Gives free buffers to the kernel, as many as should stand in its ring.
+    /// Gives free buffers to the kernel, as many as should be in its ring.
     pub fn replenish(&self) {
         if self.provided.get() >= self.wanted.get() {
             return;
@@ -215,7 +215,7 @@ impl Pool {
             self.provided.set(self.provided.get() + 1);
         }
         if self.tail.get() != before {
-            // SAFETY: the tail stands in the first entry's reserved field; the kernel reads it atomically.
+            // SAFETY: the tail is in the first entry's reserved field; the kernel reads it atomically.
             let tail = unsafe { &*BufRingEntry::tail(self.entries().as_ptr()).cast::<AtomicU16>() };
             tail.store(self.tail.get(), Ordering::Release);
         }

@@ -287,7 +287,7 @@ impl Batch {
         Box::new(Self { chunks, vectors: Vec::new(), message })
     }
 
-    /// The header for the kernel; valid while the batch stands and its chunks do not change.
+    /// The header for the kernel; valid while the batch lives and its chunks do not change.
     pub(super) fn message(&mut self) -> *const libc::msghdr {
         self.vectors = self
             .chunks
@@ -309,7 +309,7 @@ impl fmt::Debug for Batch {
     }
 }
 
-/// A shard's memory for messages under way.
+/// A shard's memory for messages in progress.
 #[derive(Clone, Debug)]
 pub struct Budget {
     account: Rc<Account>,

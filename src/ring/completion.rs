@@ -15,7 +15,7 @@ pub enum Completion<S = OwnedFd> {
         listener: u32,
         /// The new socket.
         socket: io::Result<S>,
-        /// Whether the ring goes on accepting by itself.
+        /// Whether the ring continues to accept.
         more: bool,
     },
     /// Bytes were received.
@@ -24,7 +24,7 @@ pub enum Completion<S = OwnedFd> {
         conn: Conn,
         /// The bytes; `None` at the end of the stream.
         data: io::Result<Option<Chunk>>,
-        /// Whether the ring goes on receiving by itself.
+        /// Whether the ring continues to receive.
         more: bool,
     },
     /// Bytes were received into the allocation given to [`Net::fill`](super::Net::fill), behind those it had.

@@ -1,4 +1,4 @@
-//! What the kernel holds: the memory of each send and fill that is under way.
+//! What the kernel holds: the memory of each send and fill that is in progress.
 
 use super::Conn;
 use super::chunk::{Outgoing, OwnedBuf};
@@ -9,7 +9,7 @@ pub(super) enum InflightOp {
     Fill(OwnedBuf),
 }
 
-/// The operations under way, by the index that their completion names.
+/// The operations in progress, by the index that their completion names.
 #[derive(Default)]
 pub(super) struct Inflight {
     ops: Slab<(Conn, InflightOp)>,

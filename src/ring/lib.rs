@@ -1,6 +1,6 @@
 //! The data ring: an io_uring of a shard's own, under glommio's executor, behind a safe interface.
 //!
-//! All memory that the kernel may read or write belongs to the ring while an operation is under way: buffers of the
+//! All memory that the kernel may read or write belongs to the ring while an operation is in progress: buffers of the
 //! [`Pool`], and the chunks and allocations that are handed to [`Net::send`] and [`Net::fill`] and
 //! come back with the [`Completion`]. This is the only module with `unsafe`. It takes no protocol decision.
 
@@ -77,7 +77,7 @@ pub struct Ring {
     listeners: Listeners,
     inflight: Inflight,
     waker: Waker,
-    /// Written by the kernel while a read of the waker is under way, and never read. Not a `Box`, which says that nobody
+    /// Written by the kernel while a read of the waker is in progress, and never read. Not a `Box`, which says that nobody
     /// else writes there; leaked with the ring.
     wake_count: NonNull<u64>,
     /// Read by the kernel when it takes a tick. As above.
@@ -292,7 +292,7 @@ impl Net for Ring {
 
     fn shut_writing(&mut self, conn: Conn) {
         if let Some(socket) = self.sockets.get(conn) {
-            // Fails only where the peer has gone, which the receive under way will say.
+            // Fails only where the peer has gone, which the receive in progress will say.
             let _ = rustix::net::shutdown(socket, Shutdown::Write);
         }
     }

@@ -1,4 +1,4 @@
-//! The sockets that a ring accepts on. As with [`sockets`](super::sockets), each stays open until an accept that is under way
+//! The sockets that a ring accepts on. As with [`sockets`](super::sockets), each stays open until an accept that is in progress
 //! has completed.
 
 use rustix::net::Shutdown;
@@ -30,7 +30,7 @@ impl Listeners {
         self.all.get(index as usize).and_then(Option::as_ref).is_some_and(|entry| entry.is_accepting)
     }
 
-    /// An accept begins; the number to carry it out on. `None`: one is under way, or the listener is closed.
+    /// An accept begins; the number to carry it out on. `None`: one is in progress, or the listener is closed.
     pub(super) fn begin(&mut self, index: u32) -> Option<i32> {
         let entry = self.entry(index).filter(|entry| !entry.is_accepting && !entry.is_closing)?;
         entry.is_accepting = true;
@@ -46,7 +46,7 @@ impl Listeners {
         }
     }
 
-    /// Closes a listener when nothing is under way on it. Whether something is.
+    /// Closes a listener when nothing is in progress on it. Whether something is.
     pub(super) fn close(&mut self, index: u32, shut: bool) -> bool {
         let Some(entry) = self.entry(index) else { return false };
         if shut {

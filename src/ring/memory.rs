@@ -153,7 +153,7 @@ pub(super) struct Block {
 
 impl Block {
     fn all(&self) -> &[u8] {
-        // SAFETY: the range lies inside the mapping, which stands as long as `arena` does, is no other block's, and a
+        // SAFETY: the range lies inside the mapping, which lives as long as `arena` does, belongs to no other block, and a
         // mapping's bytes are never uninitialised.
         unsafe { std::slice::from_raw_parts(self.arena.memory.start().add(self.start).as_ptr(), self.length) }
     }

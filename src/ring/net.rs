@@ -49,11 +49,11 @@ pub trait Net {
     /// Takes a connected socket in.
     fn open(&mut self, socket: Self::Socket) -> Conn;
 
-    /// Ends what is under way on a connection, and closes its socket then. Nobody hears of what completes from the next turn
+    /// Ends what is in progress on a connection, and closes its socket then. Nobody hears of what completes from the next turn
     /// on, and no other connection has the id before that turn.
     fn close(&mut self, conn: Conn);
 
-    /// Gives the socket of a connection away, which is closed by that; `None` while something is under way on it.
+    /// Gives the socket of a connection away, which is closed by that; `None` while something is in progress on it.
     fn take(&mut self, conn: Conn) -> Option<Self::Socket>;
 
     /// Shuts the write side: the peer hears of the end when it has taken all that was sent.
@@ -87,7 +87,7 @@ pub trait Net {
     /// completes with `WouldBlock` at once.
     fn send(&mut self, conn: Conn, outgoing: Outgoing, wait: bool);
 
-    /// Asks for a [`Completion::Tick`] after `delay`. One is under way at a time: ask again when it came.
+    /// Asks for a [`Completion::Tick`] after `delay`. One is in progress at a time: ask again when it came.
     fn tick_in(&mut self, delay: Duration);
 
     /// Begins what was asked for, and appends what has completed to `completions`. With `wait`, it sleeps until there is

@@ -11,9 +11,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 /// A generation has so many bits; then it begins anew.
 const GENERATION_BITS: u32 = 24;
 const GENERATION_MAX: u32 = (1 << GENERATION_BITS) - 1;
-/// [`Entry::state`]: the socket is to be closed when nothing is under way on it.
+/// [`Entry::state`]: the socket is to be closed when nothing is in progress on it.
 const CLOSING: u32 = 1 << 7;
-/// [`Entry::state`]: how many operations are under way.
+/// [`Entry::state`]: how many operations are in progress.
 const UNDER_WAY: u32 = CLOSING - 1;
 const GENERATION_SHIFT: u32 = 8;
 
@@ -97,7 +97,7 @@ impl Sockets {
     pub(super) fn begin(&mut self, conn: Conn) -> Option<i32> {
         let entry = self.entry(conn).filter(|entry| entry.state & CLOSING == 0)?;
         let number = entry.socket.as_ref()?.as_raw_fd();
-        assert!(entry.state & UNDER_WAY != UNDER_WAY, "a connection has few operations under way");
+        assert!(entry.state & UNDER_WAY != UNDER_WAY, "a connection has few operations in progress");
         entry.state += 1;
         Some(number)
     }
@@ -113,7 +113,7 @@ impl Sockets {
         !is_closing
     }
 
-    /// Closes the socket when nothing is under way on it, which is ended. Whether something is.
+    /// Closes the socket when nothing is in progress on it, which is ended. Whether something is.
     pub(super) fn close(&mut self, conn: Conn) -> bool {
         let Some(entry) = self.entry(conn).filter(|entry| entry.state & CLOSING == 0) else { return false };
         if entry.state & UNDER_WAY == 0 {
@@ -128,7 +128,7 @@ impl Sockets {
         true
     }
 
-    /// Gives the socket away; `None` while something is under way on it.
+    /// Gives the socket away; `None` while something is in progress on it.
     pub(super) fn take(&mut self, conn: Conn) -> Option<OwnedFd> {
         self.entry(conn).filter(|entry| entry.state & (CLOSING | UNDER_WAY) == 0)?;
         self.let_go(conn)

@@ -1,6 +1,6 @@
 //! The ring against real sockets, with both ways of consuming buffers.
 //!
-//! What is sent describes itself: each 8 bytes name the connection that they belong to and where in its stream they stand.
+//! What is sent describes itself: each 8 bytes name the connection that they belong to and where in its stream they are.
 //! So a byte that reaches another connection, comes twice, is missing or is overwritten while it is held is found and named.
 
 use super::*;
@@ -437,7 +437,7 @@ fn of_a_closed_connection_nothing_is_heard_and_its_socket_closes_when_nothing_is
                 let before = settle(&mut ring).len();
                 assert!(before <= 1, "kind {kind}");
             }
-            assert!(is_taken && kind == 3 || ring.take(conn).is_none(), "kind {kind}: something is under way");
+            assert!(is_taken && kind == 3 || ring.take(conn).is_none(), "kind {kind}: something is in progress");
             ring.close(conn);
             ring.close(conn);
             assert!(ring.sockets.get(conn).is_none());

@@ -73,7 +73,7 @@ pub(super) fn cautions(config: &Config, key: &Secret) {
 }
 
 /// The key that was just made: its file; and the key itself where a person is in front of it, for what is printed elsewhere
-/// is kept by whoever keeps logs.
+/// is kept where logs are kept.
 pub(super) fn admin_key(key: &Secret, path: &Path) {
     console::say(format_args!("A new admin key was made and is kept in {}.", path.display()));
     if std::io::stdout().is_terminal() {

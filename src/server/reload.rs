@@ -47,7 +47,7 @@ impl Running {
         tracing::info!(changed = changed.join(", "), "configuration read again");
     }
 
-    /// The key as it is given now, or as it stands beside the store.
+    /// The key as it is given now, or as it is kept beside the store.
     fn new_key(&self, new: &Config) -> Secret {
         match admin_key(new.admin_key.clone(), &self.config.db, random()) {
             Ok((key, _)) => key,

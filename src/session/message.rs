@@ -38,7 +38,7 @@ impl ErrorCode {
         Self::InvalidMessage,
     ];
 
-    /// As it stands on the wire.
+    /// As it is on the wire.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

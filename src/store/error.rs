@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// Why the store could not be opened. The text says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The directory that the store is to stand in does not exist.
+    /// The directory that the store is to be in does not exist.
     #[error("{}: the directory {} does not exist; make it, or name another file with --db", path.display(), directory.display())]
     MissingDirectory {
         /// The store.
@@ -126,7 +126,7 @@ pub enum StoreError {
     /// The file is damaged, or not a database any more.
     #[error("damaged: {0}")]
     Corrupt(String),
-    /// A token with this hash stands already.
+    /// A token with this hash is there already.
     #[error("the token exists already")]
     Exists,
     /// Anything else that the system or SQLite said.

@@ -1,5 +1,5 @@
-//! Takes over the file of the old Go relay, whose tokens stand in clear: `tokens(token TEXT PRIMARY KEY, created_at)`
-//! and `bandwidth(id, token, bytes, recorded_at)`, one row a message. Afterwards no token must stand in the file.
+//! Takes over the file of the old Go relay, whose tokens are in clear text: `tokens(token TEXT PRIMARY KEY, created_at)`
+//! and `bandwidth(id, token, bytes, recorded_at)`, one row a message. Afterwards no token may be left in the file.
 
 use crate::proto::quota::{day_of, month_of_day};
 use crate::proto::token::TokenHash;

@@ -43,7 +43,7 @@ fn old_file(path: &Path, journal_mode: &str, tokens: u32) {
     connection.execute_batch("COMMIT").unwrap();
 }
 
-/// The files beside `path` in which a token stands in clear.
+/// The files beside `path` in which a token is in clear text.
 fn in_clear(path: &Path) -> Vec<PathBuf> {
     let files = fs::read_dir(path.parent().unwrap()).unwrap().map(|file| file.unwrap().path());
     let holds = |file: &PathBuf| fs::read(file).unwrap().windows(8).any(|part| part == b"oc_pair_");

@@ -1,4 +1,4 @@
-//! One relay to a store: a lock file beside it, held while the process lives and let go by the system when it ends,
+//! One relay to a store: a lock file beside it, held while the process lives and released by the system when it ends,
 //! however it ends. The file itself stays, for removing it would let two relays lock two files of the same name.
 
 use super::error::OpenError;

@@ -1,7 +1,7 @@
 //! The store: tokens and what they used, in one SQLite file.
 //!
 //! It belongs to the control thread alone, and every call here blocks on the disk. It must never hold a token's text:
-//! tokens stand as SHA-256. What a call that returned `Ok` has written survives `kill -9` and power loss.
+//! tokens are stored as SHA-256. What a call that returned `Ok` has written survives `kill -9` and power loss.
 
 pub mod backup;
 pub mod check;
@@ -29,7 +29,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long a call waits for another program's lock before it gives up. The control thread stands still meanwhile.
+/// How long a call waits for another program's lock before it gives up. The control thread is blocked meanwhile.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A token as the store keeps it.
@@ -121,7 +121,7 @@ impl Store {
         self.opened
     }
 
-    /// Where it stands.
+    /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -156,7 +156,7 @@ impl Store {
     /// Writes a new token; its serial in `row` is ignored. Returns the one that it got.
     ///
     /// # Errors
-    /// [`StoreError::Exists`] for a hash that stands already; else what kept it from being written.
+    /// [`StoreError::Exists`] for a hash that is there already; else what kept it from being written.
     pub fn create(&mut self, row: &TokenRow) -> Result<u64, StoreError> {
         self.connection
             .prepare_cached(
@@ -174,7 +174,7 @@ impl Store {
         Ok(natural(self.connection.last_insert_rowid()))
     }
 
-    /// Takes a token and its usage out; `false` when it does not stand.
+    /// Takes a token and its usage out; `false` if it is not there.
     ///
     /// # Errors
     /// What kept it from being written.
@@ -182,7 +182,7 @@ impl Store {
         Ok(self.connection.prepare_cached("DELETE FROM token WHERE hash = ?1")?.execute([hash.0])? != 0)
     }
 
-    /// Writes label, expiry and limits of the token with `row.hash`; `false` when it does not stand.
+    /// Writes label, expiry and limits of the token with `row.hash`; `false` if it is not there.
     ///
     /// # Errors
     /// What kept it from being written.
@@ -219,7 +219,7 @@ impl Store {
         Ok(statement.query_row((from, to), token_row).optional()?)
     }
 
-    /// What a token used in the UTC day and month of `now_unix_ms`; nothing for one that does not stand.
+    /// What a token used in the UTC day and month of `now_unix_ms`; nothing for one that is not there.
     ///
     /// # Errors
     /// [`StoreError`] when reading fails.
@@ -240,7 +240,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when reading fails.
     pub fn usage_by_day(&self, serial: Option<u64>, after: Option<u64>, limit: u32) -> Result<Vec<DaySum>, StoreError> {
-        // A month of very many bytes is more than SQLite's integers hold: `total` gives a float then, and stands at the end.
+        // A month of very many bytes is more than SQLite's integers hold: `total` gives a float then, which is cut to the
+        // largest integer.
         let mut statement = self.connection.prepare_cached(
             "SELECT day, CAST(total(bytes) AS INTEGER), count(*) FROM usage
              WHERE (?1 IS NULL OR token = ?1) AND day > ?2 GROUP BY day ORDER BY day LIMIT ?3",
@@ -251,7 +252,7 @@ impl Store {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Adds to what tokens used, in one transaction; tokens that do not stand are passed over.
+    /// Adds to what tokens used, in one transaction; tokens that are not there are passed over.
     ///
     /// # Errors
     /// What kept it from being written; then nothing has been added.
@@ -259,7 +260,7 @@ impl Store {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
             let mut find = transaction.prepare_cached("SELECT serial FROM token WHERE hash BETWEEN ?1 AND ?2")?;
-            // Sums stay in the range of SQLite's integers: one that would leave it stands still.
+            // Sums stay in the range of SQLite's integers: one that would leave it stays as it is.
             let mut add = transaction.prepare_cached(
                 "INSERT INTO usage (token, day, bytes) VALUES (?1, ?2, ?3)
                  ON CONFLICT (token, day) DO UPDATE
@@ -349,10 +350,10 @@ impl Store {
     }
 }
 
-/// Takes the rights of others off the store's files. Whoever may open the lock file could hold the lock, and keep the relay
+/// Takes the rights of others off the store's files. Anyone who may open the lock file could hold the lock, and keep the relay
 /// from starting; nothing in it is believed, so one that everybody could write will do.
 fn tighten_all(path: &Path) {
-    // SQLite and the lock go by the file's own name, wherever a symbolic link to it stands.
+    // SQLite and the lock go by the file's own name, wherever a symbolic link to it is.
     let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     for suffix in ["", "-wal", "-shm", ".lock"] {
         tighten(&beside(&real, suffix));
@@ -415,7 +416,7 @@ fn limits_text(limits: &LimitsOverride) -> Option<String> {
     (!limits.is_empty()).then(|| serde_json::to_string(limits).ok()).flatten()
 }
 
-/// SQLite's integers are signed; what is beyond stands at the end of the range.
+/// SQLite's integers are signed; larger values become the largest.
 fn integer(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

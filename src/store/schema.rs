@@ -95,7 +95,7 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path, now_unix_ms: u64
 
 /// The settings of each connection.
 fn set_up(connection: &Connection) -> rusqlite::Result<()> {
-    // Readers such as a backup with `sqlite3 … .backup` do not stand in the writer's way.
+    // Readers such as a backup with `sqlite3 … .backup` do not block the writer.
     connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
     // A token whose 201 was sent must survive a power loss: each commit waits for the disk.
     connection.pragma_update(None, "synchronous", "FULL")?;

@@ -1,5 +1,5 @@
 //! Small files: reading those that an operator names, and keeping those that are for the owner alone. Reading must never
-//! wait: a pipe without a writer would hold up whoever opens it, for good and without a word. What is written must never
+//! wait: a pipe without a writer would block its reader for ever, without a word. What is written must never
 //! be there in part, nor for others to read.
 
 use rustix::fs::OFlags;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// Opens a regular file for reading.
 ///
 /// # Errors
-/// What the system says; and that it is no file, for a directory, a pipe or a device.
+/// What the system says; and that it is not a regular file, for a directory, a pipe or a device.
 pub fn open(path: &Path) -> io::Result<File> {
     // Of a regular file this changes nothing; a pipe it opens at once.
     let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
@@ -76,7 +76,7 @@ pub fn make_private(path: &Path, meta: &Metadata) -> Result<(), Loose> {
     Ok(())
 }
 
-/// The same for a file that the relay cannot go without, whoever may have written it; what cannot be changed is only said.
+/// The same for a file that the relay needs in any case; what cannot be changed is only logged.
 /// Where there is no such file, nothing happens.
 pub fn tighten(path: &Path) {
     let Ok(meta) = fs::metadata(path) else { return };
@@ -114,7 +114,7 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// The directory that `path` stands in.
+/// The directory of `path`.
 #[must_use]
 pub fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))

@@ -23,19 +23,19 @@ impl Network {
     }
 }
 
-/// Why a text is no [`Network`].
+/// Why a text is not a [`Network`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NetworkError {
-    /// The part before the slash is no IP address.
+    /// The part before the slash is not an IP address.
     #[error("not an IP address, or a network such as 10.0.0.0/8 or fd00::/8")]
     Address,
-    /// The part after the slash is no number, or too large.
+    /// The part after the slash is not a number, or too large.
     #[error("the prefix length has to be a number from 0 to {max}")]
     Prefix {
         /// The largest prefix length of this family.
         max: u8,
     },
-    /// There are bits past the prefix: most likely a slip of the pen.
+    /// There are bits past the prefix: most likely a mistake.
     #[error("the address has bits past the prefix; the network is {network}")]
     HostBits {
         /// The network that contains the address.

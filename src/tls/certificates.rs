@@ -1,5 +1,5 @@
 //! All certificates of the relay, and which of them a client is shown. It must never make a handshake wait: those who
-//! load certificates put a new table in place at once, and handshakes under way keep the one that they began with.
+//! load certificates put a new table in place at once, and handshakes in progress keep the one that they began with.
 //!
 //! **Which one:** the certificate whose name is the one that the client asks for (SNI), exactly or by a wildcard; where
 //! several have it, the first that is valid. A client that names nobody, or a name that no certificate has, is shown the first one
@@ -23,7 +23,7 @@ pub const ACME_TLS: &[u8] = b"acme-tls/1";
 
 /// A place for one certificate: see [`Certificates::add`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place(usize);
+pub struct CertificateSlot(usize);
 
 /// The certificates, shared through an `Arc`: the shards read, the certificates' own thread writes.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ pub struct Certificates {
     places: Mutex<Vec<Kept>>,
     /// What handshakes look at.
     table: ArcSwap<Table>,
-    /// Challenges under way, by name.
+    /// Challenges in progress, by name.
     challenges: ArcSwap<HashMap<String, Arc<CertifiedKey>>>,
 }
 
@@ -53,14 +53,14 @@ struct Table {
 
 impl Certificates {
     /// Adds an empty place. `name` is what the operator named: a domain, or the path of a file.
-    pub fn add(&self, name: String, source: Source) -> Place {
+    pub fn add(&self, name: String, source: Source) -> CertificateSlot {
         let mut places = self.places();
         places.push(Kept { certificate: None, status: CertificateStatus::new(name, source) });
-        Place(places.len() - 1)
+        CertificateSlot(places.len() - 1)
     }
 
     /// Presents this certificate from now on, in place of the one that was there. `now` is a Unix second.
-    pub fn put(&self, now: u64, place: Place, certificate: Certificate) {
+    pub fn put(&self, now: u64, place: CertificateSlot, certificate: Certificate) {
         let mut places = self.places();
         let Some(kept) = places.get_mut(place.0) else { return };
         (kept.status.not_before, kept.status.not_after) = (certificate.not_before, Some(certificate.not_after));
@@ -72,7 +72,7 @@ impl Certificates {
     }
 
     /// Notes that no new certificate could be had; the one that is there stays.
-    pub fn fail(&self, place: Place, error: String) {
+    pub fn fail(&self, place: CertificateSlot, error: String) {
         if let Some(kept) = self.places().get_mut(place.0) {
             kept.status.failures += 1;
             kept.status.last_error = Some(error);
@@ -81,7 +81,7 @@ impl Certificates {
 
     /// Whether this place has a certificate that is valid at this Unix second.
     #[must_use]
-    pub fn is_valid(&self, now: u64, place: Place) -> bool {
+    pub fn is_valid(&self, now: u64, place: CertificateSlot) -> bool {
         let places = self.places();
         let certificate = places.get(place.0).and_then(|kept| kept.certificate.as_ref());
         certificate.is_some_and(|certificate| certificate.check_time(now).is_ok())
@@ -233,10 +233,10 @@ mod tests {
     fn a_new_certificate_takes_the_place_of_the_old_and_a_failure_leaves_it() {
         let (certificates, all) = with_certificates(&[&["a.example"], &["b.example"]]);
         let new = certificate_for(&["c.example", "a.example"]);
-        certificates.fail(Place(0), "broken".to_owned());
+        certificates.fail(CertificateSlot(0), "broken".to_owned());
         assert_eq!(shown(&certificates, Some("a.example"), &[]), der(&all[0]));
         assert!(certificates.fault(NOW).unwrap().contains("broken"));
-        certificates.put(NOW + 7, Place(0), new.clone());
+        certificates.put(NOW + 7, CertificateSlot(0), new.clone());
         assert_eq!(shown(&certificates, Some("a.example"), &[]), der(&new));
         assert_eq!(shown(&certificates, None, &[]), der(&new));
         assert_eq!(certificates.fault(NOW), None);
@@ -249,13 +249,13 @@ mod tests {
         let (certificates, all) = with_certificates(&[&["a.example"], &["a.example", "b.example"]]);
         let mut ended = all[0].clone();
         ended.not_after = NOW - 1;
-        certificates.put(NOW, Place(0), ended);
-        assert!(!certificates.is_valid(NOW, Place(0)) && certificates.is_valid(NOW, Place(1)));
+        certificates.put(NOW, CertificateSlot(0), ended);
+        assert!(!certificates.is_valid(NOW, CertificateSlot(0)) && certificates.is_valid(NOW, CertificateSlot(1)));
         assert_eq!(shown(&certificates, Some("a.example"), &[]), der(&all[1]));
         assert_eq!(shown(&certificates, None, &[]), der(&all[1]));
         let mut ended = all[1].clone();
         ended.not_after = NOW - 1;
-        certificates.put(NOW, Place(1), ended);
+        certificates.put(NOW, CertificateSlot(1), ended);
         assert_eq!(shown(&certificates, Some("b.example"), &[]), der(&all[1]));
         assert_eq!(shown(&certificates, Some("a.example"), &[]), der(&all[0]));
         assert_eq!(certificates.fault(NOW).unwrap().matches("ended").count(), 2);

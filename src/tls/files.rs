@@ -8,7 +8,7 @@
 //! turned to another directory (certbot, Kubernetes), and on file systems of other machines.
 
 use super::certificate::{Certificate, CertificateError};
-use super::certificates::{Certificates, Place};
+use super::certificates::{CertificateSlot, Certificates};
 use super::status::Source;
 use crate::sys::file;
 use std::fs;
@@ -75,7 +75,7 @@ impl Stamp {
 pub struct Pair {
     cert: PathBuf,
     key: PathBuf,
-    place: Place,
+    place: CertificateSlot,
     certificates: Arc<Certificates>,
     /// What the files looked like when they were read last.
     read: [Option<Stamp>; 2],

@@ -63,7 +63,7 @@ pub enum Done {
     Challenge,
 }
 
-/// A handshake under way.
+/// A handshake in progress.
 pub struct Handshake {
     connection: UnbufferedServerConnection,
     /// What has come and rustls has not taken.

@@ -21,7 +21,7 @@ use self::traffic::Traffic;
 
 /// TLS on one connection.
 pub enum Tls {
-    /// The handshake is under way.
+    /// The handshake is in progress.
     Handshake(Box<Handshake>),
     /// Behind it.
     Traffic(Box<Traffic>),

@@ -27,7 +27,7 @@ const TAG_BYTES: usize = 16;
 const COPIED_BYTES: usize = 2 << 10;
 /// The part of a nonce that TLS 1.2 sends along with AES-GCM (RFC 5288 section 3).
 const EXPLICIT_BYTES: usize = 8;
-/// What stands in the header of TLS 1.2 and 1.3.
+/// What the header says of TLS 1.2 and 1.3.
 const VERSION: [u8; 2] = [3, 3];
 
 /// What a record carries (RFC 8446 section 5.1).
@@ -191,7 +191,7 @@ impl Half {
         Ok(())
     }
 
-    /// Writes what stands in front of a sealed record, and takes its number.
+    /// Writes the header of a sealed record, and takes its number.
     fn begin(
         &mut self,
         kind: Kind,

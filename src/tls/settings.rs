@@ -154,7 +154,7 @@ mod tests {
         };
         client.alpn_protocols = vec![b"h2".to_vec()];
         assert_eq!(alert(&client, &server), rustls::AlertDescription::NoApplicationProtocol);
-        // A validator that comes when no challenge is under way.
+        // A validator that comes when no challenge is in progress.
         client.alpn_protocols = vec![ACME_TLS.to_vec()];
         assert_eq!(alert(&client, &server), rustls::AlertDescription::AccessDenied);
         let challenge = certificates.challenge("a.example", Arc::clone(&certificate_for(&["a.example"]).key));

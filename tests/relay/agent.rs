@@ -172,7 +172,7 @@ fn an_agent_registers_itself_pairs_by_its_link_and_comes_back_the_same() {
     assert!(shown.contains(&format!("http://{}/#token={token}&k=", relay.address())), "{shown}");
     assert!(shown.matches('\u{2588}').count() > 100, "QR codes:\n{shown}");
     assert!(!agent.shown(&["--qr", "none"]).contains('\u{2588}'));
-    // Its output is no terminal, and may be a log.
+    // Its output is not a terminal, and may be a log.
     let output = agent.output();
     assert!(!output.contains(&token) && output.contains("coralmux-agent link --relay ws://"), "{output}");
     let [file] = &files(folder.path())[..] else { panic!("{:?}", files(folder.path())) };

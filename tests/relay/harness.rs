@@ -240,7 +240,7 @@ impl Client {
         Self::authed_on(relay.connect(), token, role)
     }
 
-    /// Authenticates over a socket that stands.
+    /// Authenticates over a socket that is connected.
     pub(crate) fn authed_on(stream: TcpStream, token: &str, role: &str) -> Self {
         let config = WebSocketConfig::default().max_message_size(None).max_frame_size(None);
         let (socket, _) = tungstenite::client::client_with_config("ws://relay/ws", stream, Some(config)).unwrap();

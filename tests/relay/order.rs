@@ -100,7 +100,7 @@ fn order_2_the_newcomers_bytes_may_be_cut_anywhere() {
     for round in 0..ROUNDS {
         let token = relay.token();
         let mut agent = Client::authed(&relay, &token, "agent");
-        // One message is too large for what stands in one piece, so that a part of it is handed over too.
+        // One message is too large for what is sent in one piece, so that a part of it is handed over too.
         let mut messages: Vec<String> = (0..4).map(|n| numbered("chat.send", n)).collect();
         messages.insert(random.below(4), crate::harness::sized("file.part", 40_000 + round));
         let bytes = pipelined(&token, "phone", &messages);
@@ -140,7 +140,7 @@ fn order_2_status_online_comes_before_the_agents_own_key_exchange_can_reach_the_
         for number in 0..total {
             agent.send(numbered("key_exchange", number));
         }
-        // Up to some number they are refused, from there on they arrive, and `status` stands between.
+        // Up to some number they are refused, from there on they arrive, and `status` is in between.
         let mut refused = 0;
         let status = loop {
             let message = agent.json();

@@ -173,7 +173,7 @@ impl Allowed {
             .output()
             .context("cannot run openssl speed")?;
         let text = String::from_utf8_lossy(&output.stdout);
-        // Behind the name stand the times, with their unit, and then how many a second, of which the first one is wanted.
+        // After the name come the times, with their unit, and then how many a second, of which the first one is wanted.
         let us = |name: &str| {
             let figures = text.lines().find_map(|line| Some(line.split_once(name)?.1));
             let per_second =

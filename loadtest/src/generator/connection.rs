@@ -16,7 +16,7 @@ use std::rc::Rc;
 pub(super) enum Stage {
     /// There is no socket.
     Closed,
-    /// The TCP handshake is under way.
+    /// The TCP handshake is in progress.
     Connecting,
     /// The upgrade request is out.
     Upgrading,

@@ -40,7 +40,7 @@ pub(crate) struct FrameReader {
     /// The frame's header as far as it has come: `header_have` of it. At most 10 bytes.
     header: [u8; 10],
     header_have: u8,
-    /// Whether the header is complete and the payload is under way.
+    /// Whether the header is complete and the payload is in progress.
     in_payload: bool,
     /// Bytes of this frame's payload that are still to come.
     frame_left: u64,

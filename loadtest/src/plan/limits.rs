@@ -8,7 +8,7 @@ use serde::Serialize;
 
 /// Descriptors that a relay needs for itself.
 const FILES_RESERVED: u64 = 128;
-/// The share of memory that may be planned with: buffers of messages under way need some as well.
+/// The share of memory that may be planned with: buffers of messages in progress need some as well.
 const MEMORY_SHARE: f64 = 0.75;
 /// The share of the relay's cores that keepalive may take.
 const REST_SHARE: f64 = 0.5;

@@ -1,4 +1,4 @@
-//! What a person at a terminal sees meanwhile: one line on standard error, and nothing where that is no terminal.
+//! What a person at a terminal sees meanwhile: one line on standard error, and nothing where that is not a terminal.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use std::time::Duration;

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 /// How long nothing may move.
 const STALL: u64 = 15 * SECOND;
 
-/// Phones have even ids, agents odd ones, and the two of a pair stand side by side.
+/// Phones have even ids, agents odd ones, and the two of a pair are side by side.
 pub(crate) fn role_of(id: Id) -> Role {
     if id.is_multiple_of(2) { Role::Phone } else { Role::Agent }
 }

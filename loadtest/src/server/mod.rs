@@ -13,7 +13,7 @@ use std::fs;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Process {
     pub(crate) pid: u32,
-    /// The one that it stands in front of, whose cost counts too.
+    /// The one that it is in front of, whose cost counts too.
     pub(crate) behind: Option<u32>,
 }
 
@@ -23,7 +23,7 @@ pub(crate) struct Memory {
     pub(crate) rss: u64,
     /// What no other process shares, on files or not.
     pub(crate) private: u64,
-    /// What stands on no file: heap, stacks, buffers.
+    /// What belongs to no file: heap, stacks, buffers.
     pub(crate) anonymous: u64,
 }
 

@@ -1,4 +1,4 @@
-//! A program under way: its process, its process group, and what it has started beyond that.
+//! A running program: its process, its process group, and what it has started beyond that.
 
 use super::{LOOK_INTERVAL, Told};
 use crate::printable::warn;

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use std::fmt::Write;
 
-/// What stands in a secret's place.
+/// What replaces a secret.
 const MASK: &str = "***";
 /// This many characters of the key, one behind the other, are taken for a piece of it. A shorter key, which is none for
 /// anybody, is masked as a word of its own alone.

@@ -51,7 +51,7 @@ impl Filter {
         text
     }
 
-    /// Looks for the closing tag, of which a part may stand before `new_from`.
+    /// Looks for the closing tag, of which a part may be before `new_from`.
     fn think(&mut self, mut text: String, is_whole: bool, new_from: usize) -> String {
         let from = char_boundary(&text, new_from.saturating_sub(CLOSE.len()));
         if let Some(at) = text[from..].find(CLOSE) {

@@ -257,7 +257,7 @@ impl Admin {
             Tokens::Limits { id, limits, clear } => {
                 let path = path(id)?;
                 limits.put(&mut Map::new())?;
-                // What stands is replaced as a whole.
+                // What is there is replaced as a whole.
                 let mut own = match api.call("GET", &path, None)?["limits"].take() {
                     Value::Object(own) if !clear => own,
                     _ => Map::new(),

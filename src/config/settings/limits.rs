@@ -168,7 +168,7 @@ pub(super) static OF_THE_MACHINE: Group = Group {
             name: "memory-budget",
             unit: "SIZE",
             takes: One,
-            help: "Memory of each shard for messages under way",
+            help: "Memory of each shard for messages in progress",
             doc: None,
             default: Described("a quarter of memory, shared"),
             reload: Restart(|old, new| keep(&old.memory_budget_bytes, &mut new.memory_budget_bytes)),

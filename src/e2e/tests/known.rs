@@ -271,7 +271,7 @@ fn version_2_refuses_the_vectors_false_handshakes() {
     let vectors = Version2::read();
     let (mut phone, mut agent) = (vectors.opening_phone(), vectors.announced_agent());
     for RefusedHandshake { why, noise } in &vectors.refused_message_1 {
-        // Each try draws an ephemeral key, even where the message is no good.
+        // Each try draws an ephemeral key, even where the message is invalid.
         let random = drawn([vectors.agent_ephemeral_private.as_str()]);
         let mut agent = End::agent(&vectors.token, Some(vectors.secret()), random);
         let payload = Version2::with_noise(&vectors.key_exchange.opening, noise);

@@ -1,4 +1,4 @@
-//! Whatever stands between two ends: random payloads, changed, cut, doubled, dropped and mixed up at random.
+//! Whatever is between two ends: random payloads, changed, cut, doubled, dropped and mixed up at random.
 
 use super::{TOKEN, counting, pair, raw, secret};
 use crate::*;
@@ -24,12 +24,12 @@ fn json() -> impl Strategy<Value = Box<RawValue>> {
         .prop_map(|map| raw(&Value::Object(map.into_iter().collect()).to_string()))
 }
 
-/// What the relay may do with the next message that is under way.
+/// What the relay may do with the next message in transit.
 #[derive(Clone, Debug)]
 enum Deed {
     Deliver,
     Drop,
-    /// Once more, one that was under way before.
+    /// Once more, one that was in transit before.
     Replay(prop::sample::Index),
     /// The one after it first.
     Swap,

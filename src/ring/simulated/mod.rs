@@ -36,7 +36,7 @@ pub struct Faults {
     pub cut: u16,
     /// A receive ends without bytes: no buffer, or a signal.
     pub interrupted: u16,
-    /// A receive that goes on ends by itself with the bytes that it brings.
+    /// A receive that continues ends on its own with the bytes that it brings.
     pub ended: u16,
     /// A cancelled receive or accept brings something before it ends.
     pub raced: u16,
@@ -116,7 +116,7 @@ impl Simulated {
         Waker::of_nobody()
     }
 
-    /// Places that a connection has, or had and that something is under way on.
+    /// Places that a connection has, or had and that something is in progress on.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.table.iter().filter(|(_, entry)| entry.socket.is_some()).count()
@@ -195,7 +195,7 @@ impl Simulated {
         }
     }
 
-    /// What is under way now, in the order in which it is tried.
+    /// What is in progress now, in the order in which it is tried.
     fn plan(&mut self) -> Vec<Job> {
         let mut jobs = std::mem::take(&mut self.jobs);
         if self.tick_due.is_some_and(|due| due <= self.clock.now()) {
@@ -446,7 +446,7 @@ impl Net for Simulated {
     }
 
     fn tick_in(&mut self, delay: Duration) {
-        assert!(self.tick_due.is_none(), "two ticks are under way");
+        assert!(self.tick_due.is_none(), "two ticks are in progress");
         self.tick_due = Some(self.clock.now() + delay);
     }
 

@@ -1,11 +1,11 @@
-//! The connections of a simulated network: their sockets, and what is under way on each.
+//! The connections of a simulated network: their sockets, and what is in progress on each.
 
 use super::wire::Socket;
 use crate::Conn;
 use crate::chunk::{Outgoing, OwnedBuf};
 use std::ops::{Index, IndexMut};
 
-/// The receive that a connection has under way.
+/// The receive that a connection has in progress.
 #[derive(Debug, Default)]
 pub(super) enum Receive {
     #[default]
@@ -17,7 +17,7 @@ pub(super) enum Receive {
     Fill(OwnedBuf, usize),
 }
 
-/// The send that a connection has under way.
+/// The send that a connection has in progress.
 #[derive(Debug)]
 pub(super) struct Sending {
     pub(super) outgoing: Outgoing,
@@ -80,7 +80,7 @@ impl Table {
         self.all.get_mut(conn.index()).filter(|entry| entry.is_open(conn))
     }
 
-    /// Frees a place on which nothing is under way.
+    /// Frees a place on which nothing is in progress.
     pub(super) fn let_go(&mut self, index: u32) -> Option<Socket> {
         let entry = &mut self[index];
         let socket = entry.socket.take();

@@ -174,7 +174,7 @@ fn a_cancelled_receive_says_when_it_has_ended() {
         net.receive(conn);
         client.send(b"close behind");
         net.cancel_receive(conn);
-        assert!(net.take(conn).is_none(), "something is under way");
+        assert!(net.take(conn).is_none(), "something is in progress");
         let mut has_ended = false;
         while !has_ended {
             for completion in turn(&mut net) {

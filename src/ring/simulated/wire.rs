@@ -161,7 +161,7 @@ impl Socket {
     /// The next client that waits to be accepted.
     ///
     /// # Panics
-    /// It is no listener: a bug of the shard.
+    /// It is not a listener: a bug of the shard.
     pub(super) fn next_client(&self) -> Option<Self> {
         match &self.0 {
             Kind::Listener(backlog) => lock(backlog).waiting.pop_front(),

@@ -1,4 +1,4 @@
-//! Which control groups this process is in, and where their limits stand. Pure, but for [`limit`] at the end.
+//! Which control groups this process is in, and where their limits are. Pure, but for [`limit`] at the end.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -57,7 +57,7 @@ impl<'a> Group<'a> {
 /// A line of `/proc/self/mountinfo` (proc_pid_mountinfo(5)):
 /// `36 35 98:0 /root /mount/point rw,noatime shared:1 - filesystem source options`.
 struct Mount<'a> {
-    /// The group that stands at the mount point.
+    /// The group at the mount point.
     root: &'a str,
     point: &'a str,
     filesystem: &'a str,

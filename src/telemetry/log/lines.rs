@@ -1,5 +1,5 @@
 //! Log lines on their way out: a bounded queue and a thread that writes. Who logs never waits; what finds no room is
-//! counted and let go.
+//! counted and dropped.
 
 use super::journal::Journal;
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -58,7 +58,7 @@ impl Lines {
         }
     }
 
-    /// Lines that were let go.
+    /// Lines that were dropped.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.load(Relaxed)
     }
@@ -113,7 +113,7 @@ fn write_all(mut sink: Sink, items: &Receiver<Item>, dropped: &AtomicU64) {
 
 fn write_batch(sink: &mut Sink, batch: &mut Vec<u8>) {
     if let Sink::Stream(stream) = sink {
-        // Whoever took the lines has gone: there is nobody to tell.
+        // The log's reader has gone: nobody is left to tell.
         let _ = stream.write_all(batch);
         let _ = stream.flush();
     }

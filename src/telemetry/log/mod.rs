@@ -117,7 +117,7 @@ pub fn level() -> String {
     LOG.get().map(|log| locked(&log.level).clone()).unwrap_or_default()
 }
 
-/// Lines that were let go, because they came faster than they were taken.
+/// Lines that were dropped because they came faster than they were taken.
 #[must_use]
 pub fn dropped() -> u64 {
     LOG.get().map_or(0, |log| log.lines.dropped())

@@ -103,7 +103,7 @@ table! {
     HIGH_WATER Counter "coralmux_high_water_total"
         "Times that reading from a connection was paused because too much was queued toward its peer (peer) or itself (own), by shard."
     BUDGET_BYTES Gauge "coralmux_memory_budget_bytes"
-        "Memory for messages under way, by shard and state: reserved, or max."
+        "Memory for messages in progress, by shard and state: reserved, or max."
     BUDGET_WAITS Counter "coralmux_memory_budget_waits_total"
         "Messages that had to wait for memory, by shard."
     BUDGET_WAITING Gauge "coralmux_memory_budget_waiting"
@@ -145,9 +145,9 @@ table! {
     USAGE_LAG Gauge "coralmux_usage_flush_lag_seconds"
         "How long the oldest usage that is not in the store has waited."
     USAGE_DROPPED Counter "coralmux_usage_dropped_bytes_total"
-        "Bytes of usage that were let go because too many records waited."
+        "Bytes of usage that were dropped because too many records waited."
     LOG_DROPPED Counter "coralmux_log_lines_dropped_total"
-        "Log lines that were let go because whoever takes them was too slow."
+        "Log lines that were dropped because the log's reader was too slow."
     BUILD_INFO Gauge "coralmux_build_info"
         "1; version and architecture are labels."
     START_TIME Gauge "coralmux_process_start_time_seconds"
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn names_follow_the_conventions_of_prometheus() {
         let names: HashSet<&str> = ALL.iter().map(|metric| metric.name).collect();
-        assert_eq!(names.len(), ALL.len(), "a name stands twice");
+        assert_eq!(names.len(), ALL.len(), "a name is there twice");
         for metric in ALL {
             let Metric { name, kind, help } = metric;
             assert!(name.starts_with("coralmux_"), "{name}");

@@ -9,14 +9,14 @@ use super::schedule::{renew_at, renew_in, retry_delay};
 use super::{Acme, DiskError};
 use crate::sys::time::unix_now;
 use crate::tls::certificate::Certificate;
-use crate::tls::certificates::{Certificates, Place};
+use crate::tls::certificates::{CertificateSlot, Certificates};
 use crate::tls::status::Source;
 use instant_acme::{Account, CertificateIdentifier};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
-/// Orders under way at a time.
+/// Orders in progress at a time.
 const ORDERS_MAX: usize = 4;
 /// One attempt, both ways tried.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10 * 60);
@@ -34,7 +34,7 @@ pub struct Keeper {
     responders: Responders,
     retry_after: RetryAfter,
     orders: Semaphore,
-    domains: Vec<(String, Place, Option<Certificate>)>,
+    domains: Vec<(String, CertificateSlot, Option<Certificate>)>,
 }
 
 impl Keeper {
@@ -99,7 +99,7 @@ fn kept(disk: &Disk, domain: &str) -> Option<Certificate> {
 struct Domain {
     keeper: Arc<Keeper>,
     domain: String,
-    place: Place,
+    place: CertificateSlot,
     certificate: Option<Certificate>,
     /// The way that worked last.
     way: Option<Way>,

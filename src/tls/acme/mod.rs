@@ -27,7 +27,7 @@ use rustls_pki_types::pem::PemObject;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// How certificates are got by ACME (RFC 8555).
+/// How certificates are obtained by ACME (RFC 8555).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acme {
     /// At least one name, in lower case. Each gets a certificate of its own.
