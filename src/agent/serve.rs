@@ -154,7 +154,7 @@ impl Agent<'_> {
 
     fn handle_message(&mut self, message: Message) {
         if message.missed != 0 {
-            self.say(&format!("{} message(s) of the phone did not come, or could not be read.", message.missed));
+            self.say(&format!("{} message(s) from the phone did not arrive or could not be read.", message.missed));
         }
         match message.kind.as_str() {
             "chat.send" => self.handle_question(message),

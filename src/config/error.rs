@@ -39,11 +39,11 @@ pub enum ConfigError {
     /// `--version`: the text for standard output.
     #[error("{0}")]
     Version(String),
-    /// The command line does not read: clap's text.
+    /// The command line cannot be read: clap's text.
     #[error("{0}")]
     Usage(String),
     /// A value is wrong.
-    #[error("{origin}: {value:?} will not do; it takes {expected}")]
+    #[error("{origin}: {value:?} is invalid; expected {expected}")]
     Invalid {
         /// Where it is.
         origin: Origin,

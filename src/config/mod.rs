@@ -104,9 +104,9 @@ pub struct Config {
     pub auth_timeout: Duration,
     /// Between pings.
     pub ping_interval: Duration,
-    /// Silence after which a connection is given up; longer than `ping_interval`.
+    /// Silence after which a connection is closed; longer than `ping_interval`.
     pub idle_timeout: Duration,
-    /// How long a connection may take nothing of what waits for it.
+    /// How long a connection may take nothing of what is queued for it.
     pub write_timeout: Duration,
     /// On the first signal, the time over which clients are sent away, at most `drain_deadline`; `None`: as long as
     /// so many need.
@@ -117,7 +117,7 @@ pub struct Config {
     pub metrics: MetricsAddr,
     /// How log lines look.
     pub log_format: LogFormat,
-    /// The least that is logged.
+    /// The least severe level that is logged.
     pub log_level: LevelFilter,
     /// The file that was read, if any.
     pub config_file: Option<PathBuf>,
@@ -177,7 +177,7 @@ impl Config {
         let conflict = |text: String| Err(ConfigError::Conflict(text));
         if self.idle_timeout <= self.ping_interval {
             return conflict(format!(
-                "--idle-timeout ({:?}) must be longer than --ping-interval ({:?}): else a connection is given up before \
+                "--idle-timeout ({:?}) must be longer than --ping-interval ({:?}): else a connection is closed before \
                  it could answer a ping",
                 self.idle_timeout, self.ping_interval
             ));

@@ -126,7 +126,7 @@ fn an_empty_environment_variable_says_nothing() {
 fn a_wrong_value_is_shown_with_what_would_be_right() {
     assert_eq!(
         wrong(&["--phone-rate", "fast"], &[], &[]),
-        "--phone-rate: \"fast\" will not do; it takes a whole number up to 1000000000, such as 30; 0 lifts the limit"
+        "--phone-rate: \"fast\" is invalid; expected a whole number up to 1000000000, such as 30; 0 lifts the limit"
     );
     wrong(&["--daily-quota", "500M"], &[], &["--daily-quota", "\"500M\"", "500MiB"]);
     wrong(&["--idle-timeout", "60"], &[], &["--idle-timeout", "\"60\"", "10s"]);

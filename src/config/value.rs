@@ -1,4 +1,4 @@
-//! How single values read. Each reader's error is what would be right, for the sentence "it takes …".
+//! How single values are read. The error of each reader is what it accepts, for the sentence "expected …".
 
 use super::MetricsAddr;
 use crate::sys::net::Network;

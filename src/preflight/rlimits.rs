@@ -19,7 +19,7 @@ pub struct Raised {
     pub now: u64,
 }
 
-/// Raises the soft limit of open files to the hard one. Where that is not allowed, all stays as it was.
+/// Raises the soft limit of open files to the hard one. If that is not allowed, nothing changes.
 pub fn raise_nofile() -> Raised {
     raise(Resource::Nofile)
 }

@@ -63,7 +63,7 @@ impl fmt::Display for Consumption {
                 "one for each receive: by its version the kernel may complete receives of one buffer out of order \
                  (fixed in 6.12.29, 6.14.7 and 6.15)"
             }
-            Self::Whole(Why::Unreadable) => "one for each receive: the kernel's release does not read as a version",
+            Self::Whole(Why::Unreadable) => "one for each receive: the kernel's release is not a version",
             Self::Whole(Why::Refused) => "one for each receive: the kernel refused incremental ones",
         })
     }

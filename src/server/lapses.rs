@@ -1,4 +1,4 @@
-//! Certificates that end while the relay runs: said in the log once, and once more when all is well again.
+//! Certificates that end while the relay runs: said in the log once, and once more when they are renewed.
 
 use crate::tls::status::CertificateStatus;
 use std::collections::BTreeMap;
@@ -24,12 +24,12 @@ impl Lapses {
             Some(state) if self.0.get(name) == Some(&state) => {}
             Some(state) => {
                 let reason = status.last_error.as_deref();
-                tracing::warn!(certificate = %name, state, reason, "a certificate in use is not well: /health is degraded");
+                tracing::warn!(certificate = %name, state, reason, "a certificate in use has a problem: /health is degraded");
                 self.0.insert(name.clone(), state);
             }
             None => {
                 if self.0.remove(name).is_some() {
-                    tracing::info!(certificate = %name, "the certificate is well again");
+                    tracing::info!(certificate = %name, "the certificate is in order again");
                 }
             }
         }

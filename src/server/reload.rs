@@ -1,5 +1,5 @@
 //! Reading the configuration again while the relay runs. What can change does so for everybody at once and drops nobody;
-//! what cannot is named; and where the new configuration is wrong, all stays as it was.
+//! what cannot is named; and if the new configuration is invalid, nothing changes.
 
 use super::supervise::Running;
 use super::{announce, control_settings, random, rules, settings};
@@ -15,7 +15,7 @@ impl Running {
         self.notify.reloading();
         match config::resolve(std::env::args_os(), |name| std::env::var(name).ok()) {
             Ok(new) => self.change_to(new),
-            Err(error) => tracing::error!(%error, "the configuration is wrong: all stays as it was"),
+            Err(error) => tracing::error!(%error, "the configuration is invalid: nothing has changed"),
         }
         if let Some(kept) = &self.kept {
             kept.reload();
@@ -39,7 +39,7 @@ impl Running {
         announce::cautions(&self.config, &self.key);
         let _ = self.shards.control.send(Request::Reload(control_settings(&self.config)));
         if let Err(error) = log::set_level(&self.config.log_level.to_string()) {
-            tracing::warn!(%error, "the log level stays as it was");
+            tracing::warn!(%error, "the log level has not changed");
         }
         if !fixed.is_empty() {
             tracing::warn!(settings = fixed.join(", "), "these have changed and take a restart");
@@ -52,7 +52,7 @@ impl Running {
         match admin_key(new.admin_key.clone(), &self.config.db, random()) {
             Ok((key, _)) => key,
             Err(error) => {
-                tracing::error!(%error, "the admin key stays as it was");
+                tracing::error!(%error, "the admin key has not changed");
                 self.key.clone()
             }
         }

@@ -19,7 +19,7 @@ pub enum CertificateError {
     /// The chain has no certificate, or a broken one.
     #[error("{0}; expected PEM, the server's certificate first and then those that lead to the root")]
     Chain(String),
-    /// There is no private key, or one that is of no use.
+    /// There is no private key, or one that cannot be used.
     #[error("{0}; expected the certificate's private key in PEM (PKCS #8, PKCS #1 or SEC 1), without a passphrase")]
     Key(String),
     /// The key is that of another certificate.
@@ -80,7 +80,7 @@ impl Certificate {
         let key = CertifiedKey::from_der(chain.clone(), key, &provider()).map_err(|error| match error {
             rustls::Error::InconsistentKeys(_) => CertificateError::KeyMismatch { names: names.join(", ") },
             rustls::Error::InvalidCertificate(error) => unreadable(&format_args!("{error:?}")),
-            error => CertificateError::Key(format!("the private key is of no use: {error}")),
+            error => CertificateError::Key(format!("the private key cannot be used: {error}")),
         })?;
         Ok(Self { key: Arc::new(key), names, not_before, not_after })
     }

@@ -12,7 +12,7 @@ pub enum Fault {
     #[error("a record is too long")]
     Overflow,
     /// A record that has no place after a handshake; also a wish to renegotiate.
-    #[error("a record of type {0} has no place here")]
+    #[error("unexpected record of type {0}")]
     Unexpected(u8),
     /// A message in a record that is not one.
     #[error("a message cannot be read")]

@@ -1,5 +1,5 @@
 //! Certificates in files that the operator keeps up to date: loaded at the start, and again when they change. Files that
-//! are of no use must never keep the relay from running: they are told, and taken when they are mended.
+//! cannot be used must never keep the relay from running: they are logged, and loaded once they are repaired.
 //!
 //! A certificate that has ended or is not valid yet is presented where there is no better one: clients then say what is
 //! wrong in words that people find, and where the fault is this machine's clock, they do not even notice.
@@ -28,7 +28,7 @@ const RETRY_LOOKS: u32 = 30;
 /// The largest file that is read; a long chain has some ten KiB.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Why a pair of files is of no use. The text names flag and file, and says what would be right.
+/// Why a pair of files cannot be used. The text names flag and file, and says what would be right.
 #[derive(Debug, thiserror::Error)]
 pub enum FilesError {
     /// One cannot be read.
@@ -41,7 +41,7 @@ pub enum FilesError {
         /// What the system said.
         error: io::Error,
     },
-    /// They can be read, and what is in them will not do.
+    /// They can be read, but their content is invalid.
     #[error("{files}: {error}")]
     Pair {
         /// Flag and file, or both.
@@ -86,7 +86,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// A pair of files, loaded for the first time. `now` is a Unix second. What is of no use is told, and loaded once it
+    /// A pair of files, loaded for the first time. `now` is a Unix second. What cannot be used is logged, and loaded once it
     /// is mended.
     #[must_use]
     pub fn open(certificates: &Arc<Certificates>, now: u64, cert: &Path, key: &Path) -> Self {
@@ -115,7 +115,7 @@ impl Pair {
         }
     }
 
-    /// Loads it again, changed or not, and says what is wrong even if that was said. What is of no use leaves the old one
+    /// Loads it again, changed or not, and says what is wrong even if that was said. What cannot be used leaves the old one
     /// in place.
     pub fn reload(&mut self, now: u64) {
         self.failed = None;
@@ -155,7 +155,7 @@ impl Pair {
         if is_new && self.certificates.is_valid(now, self.place) {
             tracing::error!(error, "a certificate cannot be loaded; the old one stays in use");
         } else if is_new {
-            tracing::error!(error, "a certificate cannot be loaded; it is as soon as the files are mended");
+            tracing::error!(error, "a certificate cannot be loaded; the relay tries again when its files change");
         }
         self.certificates.fail(self.place, error.clone());
         self.failed = Some((error, 0));

@@ -96,7 +96,7 @@ def test_port_80_is_the_way_where_port_443_is_not(setup):
     relay = ca.relay()
     ca.issued(relay)
     shown(ca.tls_port, NAME, trusting(ca.pebble.roots()))
-    assert "one way to a certificate failed" in relay.log() and "TLS-ALPN-01" in relay.log()
+    assert "one way to obtain a certificate failed" in relay.log() and "TLS-ALPN-01" in relay.log()
 
 
 def test_each_domain_has_a_certificate_of_its_own(setup):
@@ -287,7 +287,7 @@ def test_a_kept_certificate_that_cannot_be_read_is_ordered_anew(setup):
     for spoil in (lambda: kept.write_text("no certificate"), lambda: kept.chmod(0o666), lambda: (kept.unlink(), kept.mkdir())):
         spoil()
         relay.start()
-        assert relay.lines("a kept certificate is of no use")
+        assert relay.lines("a stored certificate cannot be used")
         if kept.is_file():
             ca.issued(relay)
             assert relay.health()["status"] == "ok"

@@ -83,7 +83,7 @@ async def test_a_wrong_file_changes_nothing(reloaded):
     it = reloaded("registration = 'off'\n")
     it.file.write_text("registration = 'on'\nphone-rate = 'many'\n")
     it.relay.process.send_signal(signal.SIGUSR2)
-    wait_for(it.relay, "all stays as it was")
+    wait_for(it.relay, "nothing has changed")
     assert "phone-rate" in it.relay.log()
     assert (await it.relay.http("POST", "/api/v1/register")).status == 403
     it.reload("registration = 'on'\n")

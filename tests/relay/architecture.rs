@@ -42,11 +42,16 @@ fn folders(of: &Path) -> Vec<PathBuf> {
     fs::read_dir(of).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect()
 }
 
+fn files(of: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(of).unwrap().map(|entry| entry.unwrap().path());
+    let mut all: Vec<_> = entries.filter(|path| path.is_file()).collect();
+    let inner = folders(of).into_iter().filter(|folder| !folder.ends_with("node_modules"));
+    all.extend(inner.flat_map(|folder| files(&folder)));
+    all
+}
+
 fn sources(of: &Path) -> Vec<PathBuf> {
-    let files = fs::read_dir(of).unwrap().map(|entry| entry.unwrap().path());
-    let mut files: Vec<_> = files.filter(|path| path.extension().is_some_and(|extension| extension == "rs")).collect();
-    files.extend(folders(of).iter().flat_map(|folder| sources(folder)));
-    files
+    files(of).into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs")).collect()
 }
 
 #[test]
@@ -85,4 +90,29 @@ fn imports_of_the_relay_point_down_the_list() {
             }
         }
     }
+}
+
+/// Whether `name` is a file or a path in Rust. Other names are not looked up: they may be of other languages or programs.
+fn is_looked_up(name: &str) -> bool {
+    let plain = |also: &[char]| name.chars().all(|c| c.is_ascii_alphanumeric() || also.contains(&c));
+    let extension = Path::new(name).extension().and_then(|extension| extension.to_str());
+    let is_file = matches!(extension, Some("rs" | "py" | "mjs" | "js" | "json")) && plain(&['/', '.', '_', '-']);
+    is_file || name.contains("::") && plain(&[':', '_'])
+}
+
+#[test]
+fn what_the_text_names_is_in_the_sources() {
+    let text = fs::read_to_string(root().join("docs/ARCHITECTURE.md")).unwrap();
+    let files: Vec<_> =
+        ["src", "tests", "clients", "loadtest", "benches", "deploy"].map(|of| files(&root().join(of))).concat();
+    let code: String = sources(&root().join("src")).iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let words: BTreeSet<_> = code.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    let names: BTreeSet<_> = names(&text).into_iter().filter(|name| is_looked_up(name)).collect();
+    assert!(names.len() > 100, "{}", names.len());
+    let is_there = |name: &String| match name.contains("::") {
+        true => name.split("::").all(|part| words.contains(part)),
+        false => files.iter().any(|path| path.ends_with(name)),
+    };
+    let gone: Vec<_> = names.iter().filter(|name| !is_there(name)).collect();
+    assert!(gone.is_empty(), "{gone:?}");
 }

@@ -164,7 +164,7 @@ impl Limits {
                 Some("default") => drop(limits.remove(name)),
                 Some(text) => {
                     let number = read(text).map_err(|right| {
-                        ApiError::Usage(format!("--{flag}: {text:?} will not do; it takes default, or {right}"))
+                        ApiError::Usage(format!("--{flag}: {text:?} is invalid; expected default, or {right}"))
                     })?;
                     limits.insert(name.to_owned(), number.into());
                 }
@@ -205,7 +205,7 @@ impl Admin {
             }
             What::Drain => {
                 let answer = api.call("POST", "/api/v1/drain", None)?;
-                self.say(&answer, "draining: clients are told to come back, then the relay ends");
+                self.say(&answer, "draining: clients are told to reconnect, then the relay exits");
                 Ok(())
             }
             What::Backup { name } => self.backup(&api, name.as_deref()),

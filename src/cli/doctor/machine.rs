@@ -38,7 +38,7 @@ fn kernel(around: &Surroundings) -> Finding {
             Finding::warn("kernel", format!("{found}; the relay needs {KERNEL_MIN} or newer"), to_do)
         }
         Some(found) => Finding::ok("kernel", found.to_string()),
-        None => Finding::warn("kernel", "its release does not read", "the lines about io_uring tell"),
+        None => Finding::warn("kernel", "its release cannot be read", "see the lines about io_uring"),
     }
 }
 
@@ -105,7 +105,7 @@ fn somaxconn() -> Finding {
             Finding::warn(name, found.to_string(), to_do)
         }
         Some(found) => Finding::ok(name, found.to_string()),
-        None => Finding::warn(name, "does not read", "/proc is not mounted here"),
+        None => Finding::warn(name, "cannot be read", "/proc is not mounted here"),
     }
 }
 

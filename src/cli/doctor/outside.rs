@@ -99,7 +99,7 @@ fn store(path: &Path) -> Finding {
     let directory = folder_of(path);
     let title = format!("store {}", path.display());
     if !directory.is_dir() {
-        return Finding::fail(title, "its directory is not there", format!("mkdir -p {}", directory.display()));
+        return Finding::fail(title, "its directory does not exist", format!("mkdir -p {}", directory.display()));
     }
     if access(directory, Access::WRITE_OK | Access::EXEC_OK).is_err() {
         let to_do =

@@ -24,7 +24,7 @@ pub(super) static TOKENS: Group = Group {
             name: "db",
             unit: "FILE",
             takes: One,
-            help: "The token store, an SQLite file; it is made if need be",
+            help: "The token store, an SQLite file; created if it is missing",
             doc: None,
             default: Is("relay.db"),
             reload: Restart(|old, new| keep(&old.db, &mut new.db)),

@@ -98,7 +98,7 @@ pub fn init(format: LogFormat, level: &str) -> Result<(), LogError> {
 /// Changes what is logged, from now on; `level` as for [`init`].
 ///
 /// # Errors
-/// [`LogError::Level`], and all stays as it was; [`LogError::NotSet`] before [`init`].
+/// [`LogError::Level`], and nothing changes; [`LogError::NotSet`] before [`init`].
 pub fn set_level(level: &str) -> Result<(), LogError> {
     let filter = filter(level)?;
     let log = LOG.get().ok_or(LogError::NotSet)?;

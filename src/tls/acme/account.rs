@@ -68,7 +68,7 @@ impl Accounts {
         let (account, credentials) = made.await?;
         let json = serde_json::to_vec(&credentials).map_err(|error| Fault::Away(Error::Json(error)))?;
         self.disk.keep_account(&json).map_err(unusable)?;
-        tracing::info!(directory = acme.directory, account = account.id(), "an account at the CA was made");
+        tracing::info!(directory = acme.directory, account = account.id(), "created an account at the CA");
         Ok(account)
     }
 

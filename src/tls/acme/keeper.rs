@@ -88,7 +88,7 @@ impl Keeper {
 fn kept(disk: &Disk, domain: &str) -> Option<Certificate> {
     let of_no_use = |error: &dyn std::fmt::Display| {
         let file = disk.certificate_path(domain);
-        tracing::warn!(file = %file.display(), %error, "a kept certificate is of no use; a new one is ordered");
+        tracing::warn!(file = %file.display(), %error, "a stored certificate cannot be used; a new one is ordered");
     };
     let pem = disk.certificate(domain).inspect_err(|error| of_no_use(error)).ok()??;
     let certificate = Certificate::from_pem(&pem, &pem).inspect_err(|error| of_no_use(error)).ok()?;
@@ -205,7 +205,7 @@ impl Domain {
                     return Ok(certificate);
                 }
                 Err(fault @ (Fault::Challenge { .. } | Fault::NotOffered(_))) => {
-                    tracing::warn!(domain = self.domain, %fault, "one way to a certificate failed");
+                    tracing::warn!(domain = self.domain, %fault, "one way to obtain a certificate failed");
                     refused = Some(match refused {
                         Some(before @ Fault::Challenge { .. }) => before,
                         _ => fault,
@@ -222,14 +222,14 @@ impl Domain {
         let renewed = self.certificate.as_ref().and_then(identifier).filter(|_| self.ask != u64::MAX);
         let pem = order(account, &self.domain, way, &self.keeper.responders, renewed).await?;
         let useless =
-            |error: &dyn std::fmt::Display| Fault::Useless(format!("what the CA issued is of no use: {error}"));
+            |error: &dyn std::fmt::Display| Fault::Useless(format!("what the CA issued cannot be used: {error}"));
         let certificate = Certificate::from_pem(pem.as_bytes(), pem.as_bytes()).map_err(|error| useless(&error))?;
         if !certificate.is_for(&self.domain) || certificate.not_after <= unix_now().as_secs() {
             return Err(useless(&"it is for other names or has ended"));
         }
         if let Err(error) = self.keeper.disk.keep_certificate(&self.domain, pem.as_bytes()) {
             // It is presented all the same; a restart would have to ask for another one.
-            tracing::error!(%error, "a certificate was issued and cannot be kept");
+            tracing::error!(%error, "a certificate was issued and cannot be stored");
         }
         Ok(certificate)
     }

@@ -82,7 +82,7 @@ pub(super) enum Fault {
     /// It took too long.
     #[error("the CA did not answer in time")]
     Slow,
-    /// What it issued is of no use, or a key could not be made.
+    /// What it issued cannot be used, or a key could not be made.
     #[error("{0}")]
     Useless(String),
 }
