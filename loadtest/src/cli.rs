@@ -3,7 +3,9 @@
 use crate::hostile;
 use crate::scenario::{Opening, chat, idle, pingpong, slow, storm, upload};
 use crate::tls::TlsArgs;
-use clap::{Args, Parser, Subcommand};
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::any::TypeId;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +15,45 @@ use std::time::Duration;
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// Reads a command line, program name first. The error is clap's: also `--help` and `--version`.
+    pub(crate) fn read(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        Self::from_arg_matches(&command().try_get_matches_from(args)?)
+    }
+}
+
+/// The command line, with what holds for all numbers.
+fn command() -> clap::Command {
+    Cli::command().mut_subcommands(|command| command.mut_args(number))
+}
+
+/// An argument that takes a number refuses what is none by its name, and says what it takes. Whatever follows the flag is
+/// its value, `-5` too.
+fn number(arg: Arg) -> Arg {
+    let kind = arg.get_value_parser().type_id();
+    let is = |kinds: &[TypeId]| kinds.iter().any(|known| kind == *known);
+    let arg = if is(&[TypeId::of::<usize>()]) {
+        arg.value_parser(count)
+    } else if is(&[TypeId::of::<f64>()]) {
+        arg.value_parser(amount)
+    } else if is(&[TypeId::of::<u32>(), TypeId::of::<Percent>()]) {
+        arg
+    } else {
+        return arg;
+    };
+    let is_flag = arg.get_long().is_some();
+    arg.allow_hyphen_values(is_flag)
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "expected a whole number, such as 100".to_owned())
+}
+
+fn amount(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0);
+    number.ok_or_else(|| "expected a number from 0 on, such as 2.5".to_owned())
 }
 
 #[derive(Debug, Subcommand)]
@@ -258,7 +299,7 @@ pub(crate) struct HostileArgs {
     pairs: usize,
     /// The share of pairs that are hostile
     #[arg(long, value_name = "PERCENT", default_value = "10%", value_parser = percent)]
-    hostile: f64,
+    hostile: Percent,
     /// What they do, with commas between them, or `mixed` for all at once [default: each kind alone, then mixed]
     #[arg(long, value_name = "KIND", value_delimiter = ',')]
     pub(crate) kinds: Vec<String>,
@@ -286,9 +327,13 @@ pub(crate) struct HostileArgs {
 }
 
 /// `10%`, as a share.
-fn percent(text: &str) -> Result<f64, String> {
-    let number = text.strip_suffix('%').unwrap_or(text).trim().parse::<f64>().map_err(|error| error.to_string())?;
-    if (0.0..=100.0).contains(&number) { Ok(number / 100.0) } else { Err("expected 0% to 100%".to_owned()) }
+#[derive(Clone, Copy, Debug)]
+struct Percent(f64);
+
+fn percent(text: &str) -> Result<Percent, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim().parse().ok();
+    let number = number.filter(|number| (0.0..=100.0).contains(number));
+    number.map(|number| Percent(number / 100.0)).ok_or_else(|| "expected 0% to 100%".to_owned())
 }
 
 #[derive(Debug, Args)]
@@ -400,7 +445,7 @@ impl UploadArgs {
 
 impl HostileArgs {
     pub(crate) fn plan(&self) -> hostile::Plan {
-        let Self { pairs, hostile: share, rate, seconds, rounds, .. } = *self;
+        let Self { pairs, hostile: Percent(share), rate, seconds, rounds, .. } = *self;
         hostile::Plan { pairs, share, rate, seconds, rounds }
     }
 }
@@ -409,5 +454,53 @@ impl SlowArgs {
     pub(crate) fn plan(&self) -> slow::Plan {
         let Self { pairs, share, slow_bytes, rate, bytes, seconds, warm_up, .. } = *self;
         slow::Plan { pairs, share, slow_bytes, rate, bytes, seconds, warm_up }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::read(std::iter::once("coralmux-loadtest").chain(line.iter().copied()).map(OsString::from))
+    }
+
+    /// What the arguments take that are no numbers.
+    const TEXTS: [&str; 7] = ["URL", "KEY", "FILE", "COMMAND", "KIND", "FLAGS", "TEXT"];
+
+    #[test]
+    fn a_number_below_zero_is_refused_by_the_flags_name_with_what_it_takes() {
+        command().debug_assert();
+        let mut seen = 0;
+        for scenario in command().get_subcommands() {
+            for arg in scenario.get_arguments().filter(|arg| arg.get_action().takes_values()) {
+                let unit = arg.get_value_names().map(|names| names[0].as_str()).unwrap_or_default();
+                let Some(name) = arg.get_long().filter(|_| !TEXTS.contains(&unit)) else { continue };
+                let flag = format!("--{name}");
+                for typed in [vec![flag.as_str(), "-5"], vec![&format!("{flag}=-5")]] {
+                    let error = read(&[&[scenario.get_name()], &typed[..]].concat()).unwrap_err();
+                    let text = error.to_string();
+                    let says = format!("error: invalid value '-5' for '{flag} <{unit}>': ");
+                    let expected = text.lines().next().unwrap().strip_prefix(&says);
+                    let is_told =
+                        expected.is_some_and(|it| it.starts_with("expected ") || it.contains(" is not in 0.."));
+                    assert!(is_told && error.exit_code() == 2, "{} {flag}: {text}", scenario.get_name());
+                }
+                seen += 1;
+            }
+        }
+        assert!(seen > 40, "{seen}");
+    }
+
+    #[test]
+    fn numbers_read_as_they_are_typed() {
+        let Ok(Cli { command: Command::Slow(slow) }) = read(&["slow", "--share", "0.5", "--pairs=7"]) else { panic!() };
+        assert_eq!((slow.plan().share, slow.plan().pairs), (0.5, 7));
+        let Ok(Cli { command: Command::Hostile(hostile) }) = read(&["hostile", "--hostile", "20%"]) else { panic!() };
+        assert_eq!(hostile.plan().share, 0.2);
+        for wrong in ["inf", "NaN", "1e999", "x"] {
+            assert!(read(&["slow", "--seconds", wrong]).is_err(), "{wrong}");
+        }
+        assert!(read(&["hostile", "--hostile", "101%"]).is_err());
     }
 }

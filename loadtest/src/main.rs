@@ -16,7 +16,6 @@ mod tls;
 mod tokens;
 
 use anyhow::{Context as _, Result};
-use clap::Parser as _;
 use cli::{Cli, Command, Common};
 use report::compare::Comparison;
 use report::html;
@@ -31,7 +30,7 @@ use std::process::ExitCode;
 use target::Target;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
     raise_nofile();
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,

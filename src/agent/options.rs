@@ -85,7 +85,7 @@ pub(super) struct Options {
     #[arg(long, conflicts_with = "ca_file", help_heading = "TLS to the relay")]
     pub(super) insecure_any_certificate: bool,
     /// How long answers in progress may take after SIGTERM or Ctrl-C, in seconds
-    #[arg(long, value_name = "SECONDS", default_value = "20", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "20", value_parser = seconds, allow_hyphen_values = true)]
     pub(super) shutdown_timeout: Duration,
 }
 
@@ -121,10 +121,10 @@ pub(super) struct BackendOptions {
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["echo", "exec"], help_heading = "AI server")]
     pub(super) system: Option<String>,
     /// Turns of the conversation that the model is told
-    #[arg(long, value_name = "COUNT", default_value = "40", value_parser = turns, help_heading = "AI server")]
+    #[arg(long, value_name = "COUNT", default_value = "40", value_parser = turns, allow_hyphen_values = true, help_heading = "AI server")]
     pub(super) context: usize,
     /// How long the AI server may say nothing, or the program may take, in seconds
-    #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = seconds, allow_hyphen_values = true)]
     pub(super) timeout: Duration,
 }
 
@@ -316,6 +316,10 @@ mod tests {
             ("--exec ", "--exec"),
             ("--echo --model m", "--model"),
             ("--exec cat --system s", "--system"),
+            ("--echo --timeout -5", "'-5' for '--timeout <SECONDS>': a number of seconds from 1"),
+            ("--echo --timeout=-5", "'-5' for '--timeout <SECONDS>': a number of seconds from 1"),
+            ("--echo --shutdown-timeout -5s", "'-5s' for '--shutdown-timeout <SECONDS>': a number of seconds from 1"),
+            ("--openai http://h/v1 --model m --context -5", "'-5' for '--context <COUNT>': a number from 1 to 200"),
         ] {
             let error = read(&format!("coralmux-agent --relay wss://r {flags}")).unwrap_err();
             assert!(error.to_string().contains(named) && error.exit_code() == 2, "{flags}: {error}");

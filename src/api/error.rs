@@ -128,8 +128,8 @@ impl ApiError {
 /// It has passed, or no time of the API can name it.
 pub fn check_expiry(expires_at: u64, now_unix_sec: u64) -> Result<(), ApiError> {
     let message = match expires_at {
-        at if at <= now_unix_sec => "expires_at: lies in the past; to end a token, delete it",
-        at if at > LAST_SECOND => "expires_at: after the year 9999; null means never",
+        at if at <= now_unix_sec => "expires_at or expires_in_sec: has to be later than now; to end a token, delete it",
+        at if at > LAST_SECOND => "expires_at or expires_in_sec: after the year 9999; null means never",
         _ => return Ok(()),
     };
     Err(ApiError::new(ErrorCode::InvalidRequest, message))

@@ -6,12 +6,13 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::collections::HashSet;
 use std::ffi::OsString;
 
-const AFTER_HELP: &str = "\
+pub(super) const AFTER_HELP: &str = "\
 Each flag is also an environment variable (--phone-rate: CORALMUX_PHONE_RATE) and a key of the file
 (phone-rate = 30). A flag goes before the environment, the environment before the file. What is
 repeatable also takes several values with commas between them. One dash does as well as two.
 
-SIZE: bytes, or with KB, MB, GB (1000) or KiB, MiB, GiB (1024) behind. TIME: 500ms, 10s, 2m, 1h.
+SIZE: bytes (B), or with KB, MB, GB, TB (1000) or KiB, MiB, GiB, TiB (1024) behind. TIME: 500ms,
+10s, 2m, 1h. Digits may have _ between them: 1_000. on and off: also true and false, yes and no.
 
 coralmux-relay healthcheck: asks the relay that runs with these settings; exit code 0 if it is well.";
 
@@ -33,8 +34,9 @@ pub(super) fn command() -> Command {
 
 fn flag(setting: &Setting) -> Arg {
     let action = if setting.takes == Takes::Several { ArgAction::Append } else { ArgAction::Set };
-    // A number below 0 is a value like another, which its reader then refuses by the flag's name.
-    let arg = Arg::new(setting.name).long(setting.name).action(action).allow_negative_numbers(true);
+    // Whatever follows, `-5` and `-5MiB` too, is the value, so that what is wrong with it is told by the flag's name.
+    let is_number = ["COUNT", "SIZE", "TIME"].contains(&setting.unit);
+    let arg = Arg::new(setting.name).long(setting.name).action(action).allow_hyphen_values(is_number);
     arg.value_name(setting.unit).help(setting.help_text())
 }
 

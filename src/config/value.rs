@@ -61,7 +61,7 @@ pub(super) fn shards(text: &str) -> Read<u16> {
 
 /// Bytes: `500MiB`, `10GiB`, `64KB`, `1_000_000`.
 pub(super) fn size(text: &str) -> Read<u64> {
-    let right = || "a size: bytes, or with KB, MB, GB, KiB, MiB or GiB behind, such as 500MiB".to_owned();
+    let right = || "a size: bytes, or with KB, MB, GB, TB, KiB, MiB, GiB or TiB behind, such as 500MiB".to_owned();
     let text = text.trim();
     let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);

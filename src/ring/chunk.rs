@@ -318,7 +318,7 @@ pub struct Budget {
 #[derive(Debug)]
 struct Account {
     used_bytes: Cell<usize>,
-    bytes_max: usize,
+    bytes_max: Cell<usize>,
     source: Source,
 }
 
@@ -326,13 +326,20 @@ impl Budget {
     /// A budget of `bytes_max` bytes.
     #[must_use]
     pub fn new(bytes_max: usize) -> Self {
-        Self { account: Rc::new(Account { used_bytes: Cell::new(0), bytes_max, source: Source::new(bytes_max) }) }
+        let source = Source::new(bytes_max);
+        Self { account: Rc::new(Account { used_bytes: Cell::new(0), bytes_max: Cell::new(bytes_max), source }) }
+    }
+
+    /// From now on `bytes_max` bytes can be reserved. What exceeds that already stays, and what exceeds the bytes that the
+    /// budget was made with comes from the process's heap.
+    pub fn resize(&self, bytes_max: usize) {
+        self.account.bytes_max.set(bytes_max);
     }
 
     /// Reserves `bytes`, or `None` while too much is in use.
     #[must_use]
     pub fn reserve(&self, bytes: usize) -> Option<Reservation> {
-        (self.account.used_bytes.get() + bytes <= self.account.bytes_max).then(|| self.charge(bytes))
+        (self.account.used_bytes.get() + bytes <= self.account.bytes_max.get()).then(|| self.charge(bytes))
     }
 
     /// Counts `bytes` that are there already, whether or not the budget has room; new reservations then wait.
@@ -345,7 +352,7 @@ impl Budget {
     /// All that can be reserved.
     #[must_use]
     pub fn bytes_max(&self) -> usize {
-        self.account.bytes_max
+        self.account.bytes_max.get()
     }
 
     /// Called now and then: gives memory back to the system that has not been used since the last call.
@@ -395,6 +402,8 @@ mod tests {
         assert!(budget.reserve(0).is_none());
         drop(forced);
         assert_eq!(budget.used_bytes(), 0);
+        budget.resize(10);
+        assert!(budget.reserve(11).is_none() && budget.reserve(10).is_some());
     }
 
     #[test]

@@ -100,11 +100,23 @@ pub(super) const BACKLOG_SHARE: usize = 256 << 10;
 pub(super) const BACKLOG_SHARE_SCARCE: usize = 16 << 10;
 const _: () = assert!(BACKLOG_SHARE_SCARCE < BACKLOG_SHARE);
 
+/// A message up to this length has some memory of its own to go to where longer ones wait: at the speed that is safe, it is
+/// gone before those who wait for its memory are refused. Longer ones may hold theirs for longer than that.
+pub(super) const QUICK_BYTES_MAX: usize = (HOLDING_SPEED_SAFE * MEMORY_WAIT.as_secs()) as usize;
+/// Which part of the memory is for those alone, where there is still room for one message of the largest size beside it.
+pub(super) const QUICK_PART: usize = 4;
+const _: () = assert!(OVERTAKING_BYTES_MAX <= QUICK_BYTES_MAX);
+
 /// How long one message may be under way, however steadily it trickles.
 pub(super) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How long a closed connection is read and thrown away, so that the close frame is not lost to a reset.
 pub(super) const LINGER: Duration = Duration::from_secs(3);
+
+/// How long a connection may take next to nothing of what waits for it while the relay drains: shorter than the write
+/// timeout, for otherwise each drain with one client that does not read would last until the deadline.
+pub(super) const DRAIN_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+const _: () = assert!(DRAIN_WRITE_TIMEOUT.as_millis() > LINGER.as_millis());
 
 /// What a connection that has not authenticated has, while draining, to do so and be told to come back.
 pub(super) const LATE_COMER_GRACE: Duration = Duration::from_secs(1);

@@ -345,7 +345,7 @@ impl<N: Net> Shard<N> {
             sockets: self.net.len() as u64,
             outbox_bytes,
             outboxes_blocked,
-            budget_bytes: self.memory.budget().used_bytes() as u64,
+            budget_bytes: self.memory.used_bytes() as u64,
             budget_bytes_max: self.settings.budget_bytes as u64,
             budget_waiting: self.memory.waiting() as u64,
             buffers: self.net.buffers(),

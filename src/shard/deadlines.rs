@@ -93,7 +93,7 @@ impl<N: Net> Shard<N> {
             }
             next = next.min(silent_at);
         }
-        match self.net.check_writing(conn, &self.pulse, self.settings.write_timeout) {
+        match self.check_writing(conn) {
             Writing::Flows => {}
             Writing::Until(due) => next = next.min(due),
             Writing::Stuck => return self.end(conn, CloseReason::SlowConsumer),

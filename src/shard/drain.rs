@@ -2,10 +2,11 @@
 //! so that they do not all come back in the same second. What is queued for a client is sent before it has to go.
 
 use super::Shard;
-use super::bounds::{LATE_COMER_GRACE, LINGER};
+use super::bounds::{DRAIN_WRITE_TIMEOUT, LATE_COMER_GRACE, LINGER};
 use super::close::CloseReason;
 use super::command::DrainPlan;
 use super::net::connection::Phase;
+use super::net::send::Writing;
 use crate::ring::{Conn, Net};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -34,7 +35,7 @@ impl<N: Net> Shard<N> {
         self.stop_listening();
         self.report_usage();
         let all = self.net.iter().map(|(conn, connection)| {
-            // Both ends of a session go together: neither has to learn that the other one has left.
+            // Both ends of a session go together: neither sends what the other one would not get.
             let drawn = connection.seat().map_or(conn.index() as u32, |seat| !seat.session);
             let moment = now + moment(plan.seed, drawn, plan.window);
             let at = if connection.newcomer().is_some() { moment.max(now + LATE_COMER_GRACE) } else { moment };
@@ -43,6 +44,8 @@ impl<N: Net> Shard<N> {
         let mut leaving: Vec<Leaving> = all.collect();
         leaving.sort_unstable_by_key(|leaving| std::cmp::Reverse(leaving.at));
         self.drain = Some(Drain { ends_at: now + plan.deadline, leaving });
+        let due = self.pulse.tick_after(self.write_timeout());
+        self.net.hasten(due);
         self.drain_on();
     }
 
@@ -78,18 +81,32 @@ impl<N: Net> Shard<N> {
         drain.leaving.insert(place, Leaving { at, conn });
     }
 
-    /// Whether a connection whose close frame still waits behind what is queued stays: until the drain's deadline.
+    /// Whether a connection whose close frame still waits behind what is queued stays: while it takes some of that, until
+    /// the drain's deadline.
     pub(super) fn keeps_until_sent(&mut self, conn: Conn) -> bool {
         let waits = self.is_draining() && self.net.has_queued(conn);
-        if waits {
+        let keeps = waits && self.check_writing(conn) != Writing::Stuck;
+        if keeps {
             let due = self.pulse.tick_after(LINGER);
             self.pulse.arm(conn, due);
         }
-        waits
+        keeps
     }
 
     pub(super) fn is_draining(&self) -> bool {
         self.drain.is_some()
+    }
+
+    /// How long a connection may take next to nothing of what waits for it.
+    pub(super) fn write_timeout(&self) -> Duration {
+        let timeout = self.settings.write_timeout;
+        if self.is_draining() { timeout.min(DRAIN_WRITE_TIMEOUT) } else { timeout }
+    }
+
+    /// Looks how a socket gets on that did not take everything at once: said anew after each write timeout.
+    pub(super) fn check_writing(&mut self, conn: Conn) -> Writing {
+        let timeout = self.write_timeout();
+        self.net.check_writing(conn, &self.pulse, timeout)
     }
 
     /// All have gone, on the other shards too, for they may still send connections here; or the time is up.

@@ -49,6 +49,7 @@ impl<N: Net> Shard<N> {
     fn change_settings(&mut self, settings: Settings) {
         self.settings = Settings { budget_bytes: self.settings.budget_bytes, ..settings };
         self.sessions.set_limits(self.settings.limits);
+        self.memory.share_out(self.settings.limits.message_bytes_max);
     }
 
     #[inline]
@@ -75,7 +76,8 @@ impl<N: Net> Shard<N> {
 
     #[inline]
     fn handle_sent(&mut self, conn: Conn, outgoing: Outgoing, count: io::Result<usize>) {
-        let sent = self.net.handle_sent(conn, outgoing, count, &self.pulse, self.settings.write_timeout);
+        let write_timeout = self.write_timeout();
+        let sent = self.net.handle_sent(conn, outgoing, count, &self.pulse, write_timeout);
         let Some(sent) = sent else { return self.end(conn, CloseReason::Gone) };
         if let Some(due) = sent.blocked_until {
             self.watch(conn, due);

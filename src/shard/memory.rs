@@ -4,17 +4,20 @@
 //! enough: a good part of the message has to be there. Who waits does so for a few seconds at most and is then told to
 //! try again, so that what comes behind the message, pings among it, is looked at. Meanwhile those who hold memory and
 //! get nowhere lose it: senders that trickle, and receivers that do not read.
+//!
+//! A part of the memory is for messages that are soon gone, so that an image does not wait for files that come as slowly as
+//! they may.
 
 use super::Shard;
 use super::bounds::{
     BACKING_BYTES, BACKLOG_BYTES, HOLDING_MIN, HOLDING_SPEED_MIN, HOLDING_SPEED_SAFE, MEMORY_WAIT, MEMORY_WAIT_MIN,
-    OVERTAKING_BYTES_MAX, SMALL_BYTES_MAX, TICK,
+    OVERTAKING_BYTES_MAX, QUICK_BYTES_MAX, QUICK_PART, SMALL_BYTES_MAX, TICK,
 };
 use super::close::CloseReason;
 use super::forward::inbox::{Partial, Pending, Skipped};
 use super::mutation::{Mutation, is_made};
 use super::net::connection::{Connection, Pauses};
-use crate::proto::frame::Header;
+use crate::proto::frame::{Header, Opcode};
 use crate::ring::chunk::{Budget, Reservation};
 use crate::ring::{Conn, Net};
 use std::collections::VecDeque;
@@ -24,30 +27,60 @@ use std::time::Duration;
 pub(super) struct Memory {
     /// For messages.
     budget: Budget,
+    /// For messages of at most [`QUICK_BYTES_MAX`] that would have to wait otherwise.
+    quick: Budget,
+    /// What both have together.
+    bytes_max: usize,
     /// For what has been received and cannot be looked at.
     backlog: Budget,
     /// First come first served, but for those whose promise nothing backs.
     waiters: VecDeque<Conn>,
     /// The one whose turn it is.
     first_in_line: Option<Conn>,
+    /// Somebody who came before that one goes on waiting: it may have nothing of `budget`.
+    is_stuck: bool,
     /// When those who get nowhere are looked for again.
     evict_at: Duration,
 }
 
 impl Memory {
-    pub(super) fn new(budget_bytes: usize) -> Self {
-        Self {
+    pub(super) fn new(budget_bytes: usize, message_bytes_max: u64) -> Self {
+        let memory = Self {
             budget: Budget::new(budget_bytes),
+            quick: Budget::new(budget_bytes / QUICK_PART),
+            bytes_max: budget_bytes,
             backlog: Budget::new(budget_bytes.max(BACKLOG_BYTES)),
             waiters: VecDeque::new(),
             first_in_line: None,
+            is_stuck: false,
             evict_at: Duration::ZERO,
-        }
+        };
+        memory.share_out(message_bytes_max);
+        memory
+    }
+
+    /// Sets a part aside for messages that are soon gone, so that the rest has room for one of the largest size.
+    pub(super) fn share_out(&self, message_bytes_max: u64) {
+        let largest = usize::try_from(message_bytes_max).unwrap_or(usize::MAX);
+        let quick = (self.bytes_max / QUICK_PART).min(self.bytes_max.saturating_sub(largest));
+        self.quick.resize(quick);
+        self.budget.resize(self.bytes_max - quick);
     }
 
     /// That of messages.
     pub(super) fn budget(&self) -> &Budget {
         &self.budget
+    }
+
+    /// Bytes that messages have reserved.
+    pub(super) fn used_bytes(&self) -> usize {
+        self.budget.used_bytes() + self.quick.used_bytes()
+    }
+
+    /// All that they can reserve.
+    #[cfg(test)]
+    pub(super) fn bytes_max(&self) -> usize {
+        self.bytes_max
     }
 
     /// That of what cannot be looked at yet.
@@ -58,6 +91,7 @@ impl Memory {
     /// Gives memory back that has not been needed lately.
     pub(super) fn trim(&self) {
         self.budget.trim();
+        self.quick.trim();
     }
 
     /// How many wait.
@@ -78,18 +112,32 @@ impl Memory {
         self.waiters.iter().copied()
     }
 
-    /// Memory for `bytes` of a message of `conn`; `None`: it has to wait. `is_backed` says whether enough of the message has
-    /// come that the rest can be believed in.
-    fn reserve(&self, conn: Conn, bytes: usize, is_backed: impl FnOnce() -> bool) -> Option<Reservation> {
+    /// Memory for `bytes` of a message of `conn`; `None`: it has to wait. They are all of it if `is_whole`. `is_backed` says
+    /// whether enough of the message has come that the rest can be believed in.
+    fn reserve(&self, conn: Conn, bytes: usize, is_whole: bool, is_backed: impl Fn() -> bool) -> Option<Reservation> {
         if bytes <= SMALL_BYTES_MAX {
             return Some(self.budget.charge(bytes));
         }
-        let is_next = self.waiters.is_empty()
-            || self.first_in_line == Some(conn)
-            // Who wants little does not wait behind those who want much.
-            || bytes <= OVERTAKING_BYTES_MAX;
+        let is_next = self.waiters.is_empty() || self.first_in_line == Some(conn);
+        // Who wants little does not wait behind those who want much.
+        let is_first = is_next && !self.is_stuck || bytes <= OVERTAKING_BYTES_MAX;
         let on_trust = self.budget.used_bytes() + bytes <= self.budget.bytes_max() / 2;
-        (is_next && (on_trust || is_backed())).then(|| self.budget.reserve(bytes)).flatten()
+        if is_first
+            && (on_trust || is_backed())
+            && let Some(reservation) = self.budget.reserve(bytes)
+        {
+            return Some(reservation);
+        }
+        // A message in fragments may become longer than it seems.
+        let is_quick = is_whole && bytes <= QUICK_BYTES_MAX;
+        (is_next && is_quick && is_backed()).then(|| self.quick.reserve(bytes)).flatten()
+    }
+
+    /// Whether a frame that waits could have some of what is set aside.
+    fn has_quick(&self, header: &Header) -> bool {
+        let bytes = usize::try_from(header.payload_bytes).unwrap_or(usize::MAX);
+        let is_quick = header.fin && header.opcode != Opcode::Continuation && bytes <= QUICK_BYTES_MAX;
+        is_quick && self.quick.used_bytes() + bytes <= self.quick.bytes_max()
     }
 
     /// Whether those who get nowhere are to be looked for at `now`: once a second at most.
@@ -104,9 +152,16 @@ impl Memory {
 
 impl<N: Net> Shard<N> {
     /// Memory for `bytes` more of a message whose frame of `frame_bytes` begins, of which `in_hand` have been received;
-    /// `None`: it has to wait.
-    pub(super) fn reserve(&self, conn: Conn, bytes: usize, frame_bytes: u64, in_hand: usize) -> Option<Reservation> {
-        self.memory.reserve(conn, bytes, || self.is_backed(conn, frame_bytes, in_hand))
+    /// `None`: it has to wait. They are all of the message if `is_whole`.
+    pub(super) fn reserve(
+        &self,
+        conn: Conn,
+        bytes: usize,
+        is_whole: bool,
+        frame_bytes: u64,
+        in_hand: usize,
+    ) -> Option<Reservation> {
+        self.memory.reserve(conn, bytes, is_whole, || self.is_backed(conn, frame_bytes, in_hand))
     }
 
     /// Whether enough of a frame has come that the rest can be believed in.
@@ -146,7 +201,8 @@ impl<N: Net> Shard<N> {
         })
     }
 
-    /// Lets those who wait for memory try again, in order, until one has to go on waiting. Tokens that hold none come first.
+    /// Lets those who wait for memory try again, in order, until one has to go on waiting; from then on, those for whom some
+    /// is set aside. Tokens that hold none come first.
     pub(super) fn retry_budget(&mut self) {
         if !self.memory.is_wanted() {
             return;
@@ -164,7 +220,9 @@ impl<N: Net> Shard<N> {
             let Some(connection) = self.net.get_mut(conn) else { continue };
             let Some(pending) = connection.inbox.as_ref().and_then(|inbox| inbox.pending.as_ref()) else { continue };
             let since = pending.since;
-            if connection.is_paused_but_for(Pauses::BUDGET) || !self.is_pending_backed(conn) {
+            let waits = connection.is_paused_but_for(Pauses::BUDGET)
+                || self.memory.is_stuck && !self.memory.has_quick(&pending.header);
+            if waits || !self.is_pending_backed(conn) {
                 kept.push_back(conn);
                 continue;
             }
@@ -174,10 +232,12 @@ impl<N: Net> Shard<N> {
             self.memory.first_in_line = None;
             if self.is_pending(conn) {
                 kept.extend((!is_made(Mutation::LostWaiter)).then_some(conn));
-                self.make_memory(since);
-                break;
+                if !std::mem::replace(&mut self.memory.is_stuck, true) {
+                    self.make_memory(since);
+                }
             }
         }
+        self.memory.is_stuck = false;
         kept.append(&mut self.memory.waiters);
         self.memory.waiters = kept;
     }

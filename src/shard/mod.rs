@@ -129,7 +129,7 @@ impl<N: Net> Shard<N> {
             shared,
             door: Door::default(),
             ids: Ids::new(random),
-            memory: Memory::new(settings.budget_bytes),
+            memory: Memory::new(settings.budget_bytes, settings.limits.message_bytes_max),
             turns: Turns::default(),
             counters: Counting::default(),
             log: ConnectionLog::new(id),

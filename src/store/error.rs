@@ -86,16 +86,24 @@ pub enum OpenError {
 impl OpenError {
     /// The open error for what SQLite said about `path`.
     pub(super) fn of_sqlite(path: &std::path::Path, error: &rusqlite::Error) -> Self {
-        let (path, detail) = (path.to_owned(), error.to_string());
         match StoreError::from_ref(error) {
+            StoreError::Corrupt(_) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
+                Self::NotADatabase { path: path.to_owned() }
+            }
+            StoreError::ReadOnly => Self::Permission { path: path.to_owned(), detail: error.to_string() },
+            other => Self::of_store(path, other),
+        }
+    }
+
+    /// The open error for what keeps the store at `path` from being read or written.
+    pub(super) fn of_store(path: &std::path::Path, error: StoreError) -> Self {
+        let path = path.to_owned();
+        match error {
             StoreError::DiskFull => Self::DiskFull { path },
             StoreError::Locked => Self::Locked { path },
-            StoreError::ReadOnly => Self::Permission { path, detail },
-            StoreError::Corrupt(_) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
-                Self::NotADatabase { path }
-            }
             StoreError::Corrupt(detail) => Self::Corrupt { path, detail },
-            StoreError::Exists | StoreError::Io(_) => Self::Io { path, detail },
+            StoreError::ReadOnly => Self::Permission { path, detail: error.to_string() },
+            StoreError::Exists | StoreError::Io(_) => Self::Io { path, detail: error.to_string() },
         }
     }
 

@@ -4,6 +4,7 @@
 //! tokens are stored as SHA-256. What a call that returned `Ok` has written survives `kill -9` and power loss.
 
 pub mod backup;
+mod before;
 pub mod check;
 mod error;
 mod legacy;
@@ -93,7 +94,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store at `path`: makes it, migrates it, or takes over a file of the old Go relay.
+    /// Opens the store at `path`: makes it, migrates it, or takes over a file of the old Go relay. One that is migrated is
+    /// first copied to a file beside it.
     ///
     /// # Errors
     /// Each [`OpenError`] says what to do about it. The file is as it was, or at a whole schema version.

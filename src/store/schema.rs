@@ -1,14 +1,14 @@
 //! The tables, how a file is told to be ours, and the ordered steps from each version to the next.
 
 use super::error::OpenError;
-use super::legacy;
+use super::{before, legacy};
 use rusqlite::{Connection, TransactionBehavior};
 use std::path::Path;
 
 /// `CMXR`: marks an SQLite file as a relay's store.
 pub(super) const APPLICATION_ID: i64 = 0x434d_5852;
 
-/// Step `n` leads from version `n` to `n + 1`, in a transaction of its own. Never edit a step that was released.
+/// Step `n` leads from version `n` to `n + 1`. Never edit a step that was released.
 pub(super) const STEPS: [&str; 2] = [
     "
     CREATE TABLE token (
@@ -63,7 +63,7 @@ pub(super) enum Kind {
     Legacy,
 }
 
-/// Brings an open file to [`VERSION`]: makes, migrates or imports; each step is one transaction.
+/// Brings an open file to [`VERSION`]: makes, migrates or imports it. What is migrated is kept as it was, beside it.
 pub(super) fn prepare(connection: &mut Connection, path: &Path, now_unix_ms: u64) -> Result<Opened, OpenError> {
     let sqlite = |e: rusqlite::Error| OpenError::of_sqlite(path, &e);
     let kind = recognize(connection, path)?;
@@ -71,6 +71,9 @@ pub(super) fn prepare(connection: &mut Connection, path: &Path, now_unix_ms: u64
     set_up(connection).map_err(sqlite)?;
     let opened = match kind {
         Kind::Ours(version) => {
+            if version < VERSION {
+                before::keep(path)?;
+            }
             migrate(connection, version).map_err(sqlite)?;
             Opened::Found { version }
         }
@@ -137,15 +140,17 @@ pub(super) fn check_pages(connection: &Connection, path: &Path) -> Result<(), Op
     }
 }
 
-/// Runs the steps from `version` on.
+/// Runs the steps from `version` on in one transaction: the file is at `version` or at [`VERSION`].
 fn migrate(connection: &mut Connection, version: i64) -> rusqlite::Result<()> {
-    for (step, next) in STEPS.iter().zip(1..).skip(usize::try_from(version).unwrap_or(0)) {
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
-        transaction.execute_batch(step)?;
-        mark(&transaction, next)?;
-        transaction.commit()?;
+    if version == VERSION {
+        return Ok(());
     }
-    Ok(())
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
+    for step in STEPS.iter().skip(usize::try_from(version).unwrap_or(0)) {
+        transaction.execute_batch(step)?;
+    }
+    mark(&transaction, VERSION)?;
+    transaction.commit()
 }
 
 /// Says in the file whose it is and which version; part of the transaction around it.

@@ -2,6 +2,7 @@
 
 use super::*;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 const DAY_MS: u64 = 86_400_000;
 /// 2024-02-08T20:00:00Z.
@@ -317,7 +318,7 @@ fn tokens_of_a_store_that_did_not_know_who_is_unused_count_as_used() {
     assert_eq!((store.unused(9, 9), store.age()), (Ok(vec![TokenHash::of("later")]), Ok(7)));
 }
 
-/// Migrations run each step in order, in a transaction that marks the version: a step that fails leaves the one before.
+/// Migrations run the steps in order, in one transaction that also marks the version.
 #[test]
 fn a_file_of_version_0_that_is_ours_is_brought_up_to_date() {
     let (_directory, path) = directory();
@@ -327,4 +328,80 @@ fn a_file_of_version_0_that_is_ours_is_brought_up_to_date() {
     store.create(&row("a")).unwrap();
     drop(store);
     assert_eq!(open(&path).opened(), Opened::Found { version: schema::VERSION });
+}
+
+/// A store of schema 1 with one token.
+fn of_version_1(path: &Path) {
+    let before = Connection::open(path).unwrap();
+    before.execute_batch(schema::STEPS[0]).unwrap();
+    before.execute("INSERT INTO token (hash, created_at) VALUES (?1, 1)", [TokenHash::of("old").0]).unwrap();
+    schema::mark(&before, 1).unwrap();
+}
+
+#[test]
+fn a_store_is_kept_as_it_was_before_its_schema_is_changed_once() {
+    let (directory, path) = directory();
+    let named = |name: &str| directory.path().join(name);
+    let kept = named(concat!("relay.db.before-", env!("CARGO_PKG_VERSION")));
+    of_version_1(&path);
+    // Copies of earlier upgrades make room for this one, and nothing else does.
+    for name in ["relay.db.before-0.0.1", "relay.db.before", "other.db.before-0.0.1", "relay.db.backup"] {
+        fs::write(named(name), "x").unwrap();
+    }
+    drop(open(&path));
+    let copy = Connection::open(&kept).unwrap();
+    let version: i64 = copy.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    let hash: [u8; 32] = copy.query_row("SELECT hash FROM token", [], |row| row.get(0)).unwrap();
+    assert_eq!((version, hash), (1, TokenHash::of("old").0));
+    assert_eq!(fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(!named("relay.db.before-0.0.1").exists());
+    assert!(["relay.db.before", "other.db.before-0.0.1", "relay.db.backup"].iter().all(|name| named(name).exists()));
+    drop(copy);
+    // It is a store like any other, in which the older relay finds all that it left.
+    assert_eq!(open(&kept).opened(), Opened::Found { version: 1 });
+    fs::remove_file(&kept).unwrap();
+    drop(open(&path));
+    assert!(!kept.exists(), "where nothing is migrated, nothing is copied");
+}
+
+#[test]
+fn a_store_of_which_no_copy_can_be_kept_is_not_migrated() {
+    let (directory, path) = directory();
+    let in_the_way = directory.path().join(concat!("relay.db.before-", env!("CARGO_PKG_VERSION")));
+    fs::create_dir(&in_the_way).unwrap();
+    of_version_1(&path);
+    let error = Store::open(&path, NOW_MS).unwrap_err();
+    assert!(error.to_string().starts_with(in_the_way.to_str().unwrap()), "{error}");
+    let store = Connection::open(&path).unwrap();
+    assert_eq!(store.pragma_query_value(None, "user_version", |row| row.get(0)), Ok(1));
+}
+
+/// Made by the relay 0.1.0 (tests/interop/data/0.1.0/README.md), on the day that it was used.
+#[test]
+fn the_store_of_the_first_release_is_read_with_all_that_is_in_it() {
+    let (_directory, path) = directory();
+    let data = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/data/0.1.0/");
+    fs::copy(format!("{data}relay.db"), &path).unwrap();
+    let made: serde_json::Value = serde_json::from_slice(&fs::read(format!("{data}made.json")).unwrap()).unwrap();
+    let store = Store::open(&path, made["unix_ms"].as_u64().unwrap()).unwrap();
+    let hash = |name: &str| TokenHash::of(made["tokens"][name].as_str().unwrap());
+    let rows = store.list(0, 100).unwrap();
+    let row = |name: &str| rows.iter().find(|row| row.hash == hash(name)).unwrap();
+    assert_eq!(rows.len(), 6);
+    assert_eq!((row("used").label.as_deref(), row("used").unused_from), (Some("used"), None));
+    assert!(row("registered").unused_from.is_some() && row("expired").expires_at.is_some());
+    let limits = LimitsOverride {
+        message_bytes_max: Some(1_048_576),
+        phone_per_minute: Some(7),
+        agent_per_minute: Some(0),
+        stream_per_second: Some(50),
+        daily_quota_bytes: Some(1_000_000),
+        monthly_quota_bytes: Some(20_000_000),
+    };
+    assert_eq!(row("limited").limits, limits);
+    let used = made["used_bytes"].as_u64().unwrap();
+    let sums = tokens(&store, made["unix_ms"].as_u64().unwrap());
+    let of_used = sums.iter().find(|(of, ..)| *of == hash("used")).unwrap();
+    assert_eq!((of_used.1, of_used.2), (used, used));
+    assert!(used > 0);
 }

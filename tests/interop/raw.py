@@ -86,8 +86,8 @@ class RawSocket:
         self.controls = []
 
     @classmethod
-    async def tcp(cls, port, receive_buffer=None):
-        """A TCP connection without a handshake yet."""
+    async def tcp(cls, port, receive_buffer=None, ssl=None):
+        """A TCP connection without a handshake yet, but for that of TLS with these settings."""
         sock = socket.socket()
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -95,14 +95,15 @@ class RawSocket:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await http1.within(TIMEOUT, asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port)))
         limit = receive_buffer // 2 if receive_buffer else 1 << 16
-        reader, writer = await asyncio.open_connection(sock=sock, limit=limit)
+        name = "127.0.0.1" if ssl else None
+        reader, writer = await asyncio.open_connection(sock=sock, limit=limit, ssl=ssl, server_hostname=name)
         return cls(http1.Connection(port, reader, writer))
 
     @classmethod
-    async def open(cls, relay, headers=(), receive_buffer=None, echo_port=None):
+    async def open(cls, relay, headers=(), receive_buffer=None, echo_port=None, ssl=None):
         """Connected and upgraded; raises Refused otherwise."""
         port = echo_port or relay.port
-        self = await cls.tcp(port, receive_buffer)
+        self = await cls.tcp(port, receive_buffer, ssl)
         key = base64.b64encode(os.urandom(16))
         await self.write(upgrade(port, headers, key=key.decode()))
         await self.read_upgrade(key)

@@ -89,6 +89,17 @@ async def test_a_first_message_that_is_no_message_is_refused_with_1008(strict, f
     assert failure["payload"]["code"] in ("INVALID_MESSAGE", "UNAUTHORIZED")
 
 
+@pytest.mark.parametrize("first_id", ['"1"', "1", "null", "[1]", '{"a":1}', "1.5e300"])
+async def test_the_id_of_an_auth_message_may_be_anything(relay, first_id):
+    """WIRE: auth has type, token and role; of its id the relay makes nothing, so it refuses nobody for it."""
+    message = json.dumps(raw.auth(await relay.token(), "phone") | {"id": "@"}).replace('"@"', first_id)
+    async with await Client.open(relay) as client:
+        await client.send_text(message)
+        assert (await client.expect("auth.ok"))["paired"] is False
+        await client.send_text('{"type":"chat.send","id":7}')
+        await client.expect_error("INVALID_MESSAGE")
+
+
 async def test_an_auth_message_over_4_kib_is_refused(strict):
     """4 KiB for the auth message; close 1008. One below the bound is taken."""
     token = await strict.token()

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import os
 import time
 
@@ -9,8 +10,10 @@ import pytest
 
 import http1
 import raw
+import sealed
 from client import MAX_SIZE, Client, pair, sized
 from metrics import measured, scrape_until
+from relay import free_port
 
 
 async def test_get_ws_upgrades_and_both_sides_connect_outbound(relay):
@@ -225,12 +228,62 @@ async def test_an_unmasked_frame_ends_the_connection(relay):
         assert (await phone.closed()).code == 1002
 
 
-async def test_text_that_is_not_utf8_ends_the_connection(relay):
-    """RFC 6455, section 8.1: 1007."""
+NOT_UTF8 = [
+    b'{"type":"chat.send","id":"\xff"}',
+    b"not JSON either \xc3",
+    b'{"type":"chat.send"} \xed\xa0\x80',
+    b'{"type":"chat.send","id":"' + b"x" * 40_000 + b"\xff" + b"x" * 40_000 + b'"}',
+    b"[" + b"x" * 40_000 + b"\xff",
+]
+
+
+def in_frames(opcode, message, pieces):
+    """A message as that many frames at the most; a character may be cut between two."""
+    step = -(-len(message) // pieces)
+    cut = [message[at : at + step] for at in range(0, len(message), step)]
+    last = len(cut) - 1
+    return b"".join(raw.frame(raw.CONT if n else opcode, piece, fin=n == last) for n, piece in enumerate(cut))
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+@pytest.mark.parametrize("message", NOT_UTF8, ids=range(len(NOT_UTF8)))
+async def test_text_that_is_not_utf8_ends_the_connection(relay, message, pieces):
+    """RFC 6455, section 8.1: 1007, whatever else is wrong with it. In a binary frame it is only bad JSON."""
     token = await relay.token()
     async with await raw.RawSocket.authed(relay, token, "phone") as phone:
-        await phone.write(raw.frame(raw.TEXT, b'{"type":"chat.send","id":"\xff"}'))
+        await phone.write(in_frames(raw.BINARY, message, pieces))
+        assert (await phone.receive())["payload"]["code"] == "INVALID_MESSAGE"
+        await phone.write(in_frames(raw.TEXT, message, pieces))
         assert (await phone.closed()).code == 1007
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+@pytest.mark.parametrize("over", ["plain", "tls"])
+async def test_a_first_message_that_is_not_utf8_ends_the_connection(start_relay, tmp_path, over, pieces):
+    """RFC 6455, section 8.1: 1007. Text that is not UTF-8 is no message, so there is no auth.fail."""
+    tls = sealed.start(start_relay, tmp_path)
+    way = (tls, {"ssl": tls.context()}) if over == "tls" else (tls.plain, {})
+    auth = json.dumps(raw.auth(await tls.token(), "phone") | {"more": "@@"}).encode()
+    for message in (auth.replace(b"@@", b"\xff"), auth.replace(b"@@", b"\xc3("), b"\xff", b"nothing \xf0\x9f"):
+        async with await raw.RawSocket.open(way[0], **way[1]) as socket:
+            await socket.write(in_frames(raw.TEXT, message, pieces))
+            first = await socket.read_frame()
+            assert (first.opcode, raw.close_of(first).code) == (raw.CLOSE, 1007)
+        async with await raw.RawSocket.open(way[0], **way[1]) as socket:
+            await socket.write(in_frames(raw.BINARY, message, pieces))
+            failure = await socket.receive()
+            assert (failure["type"], failure["payload"]["code"]) == ("auth.fail", "UNAUTHORIZED")
+            assert (await socket.closed()).code == 1008
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+async def test_the_echo_listener_gives_back_no_text_that_is_not_utf8(start_relay, pieces):
+    relay = start_relay("--echo-addr", f"127.0.0.1:{(port := free_port())}")
+    async with await raw.RawSocket.open(relay, echo_port=port) as socket:
+        await socket.write(in_frames(raw.BINARY, b"\xff\xfe\xfd", pieces))
+        assert (await socket.read_frame()).payload == b"\xff\xfe\xfd"
+        await socket.write(in_frames(raw.TEXT, b"\xff\xfe\xfd", pieces))
+        assert (await socket.closed()).code == 1007
 
 
 async def test_the_close_handshake_is_answered_with_the_same_code(relay):

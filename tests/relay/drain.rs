@@ -1,7 +1,8 @@
 //! Draining on a signal: who goes when, what is still said, and how it ends.
 
-use crate::harness::{Client, DEADLINE, Raw, Relay, auth, sized, text, wait_until};
+use crate::harness::{CLOSE, Client, DEADLINE, Raw, Relay, TEXT, auth, sized, text, wait_until};
 use rustix::process::Signal;
+use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -34,6 +35,25 @@ fn assert_restart(closed: Option<(u16, String)>) {
     assert_eq!(closed, Some((RESTART.0, RESTART.1.to_owned())));
 }
 
+/// What a client is told of its peer until it is sent away.
+fn last_words(client: &mut Raw) -> Vec<String> {
+    let mut said = Vec::new();
+    loop {
+        match client.frame().expect("a close frame") {
+            (true, CLOSE, payload) => {
+                assert_eq!((&payload[..2], &payload[2..]), (&RESTART.0.to_be_bytes()[..], RESTART.1.as_bytes()));
+                return said;
+            }
+            (true, TEXT, payload) => {
+                let message: Value = serde_json::from_slice(&payload).unwrap();
+                assert_eq!(message["type"], "status");
+                said.push(message["payload"]["peer"].as_str().unwrap().to_owned());
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 #[test]
 fn clients_are_sent_away_all_over_the_window_and_pairs_together() {
     let mut relay = Relay::start(&["--drain-window", "3s"]);
@@ -51,10 +71,11 @@ fn clients_are_sent_away_all_over_the_window_and_pairs_together() {
         .map(|(mut agent, mut phone)| {
             std::thread::spawn(move || {
                 assert_eq!(agent.json()["payload"]["peer"], "online");
-                assert_restart(agent.closed());
+                let mut said = last_words(&mut agent);
                 let left = started.elapsed();
-                // Nobody hears that the other one has gone: both are told to go in the same breath.
-                assert_restart(phone.closed());
+                // Both are told to go in the same breath, and only the second hears that the first one has gone.
+                said.extend(last_words(&mut phone));
+                assert_eq!(said, ["offline"]);
                 left
             })
         })
@@ -116,6 +137,28 @@ fn what_is_queued_is_sent_before_the_close_frame() {
     assert_restart(phone.closed());
     drop((agent, phone));
     assert_eq!(relay.wait().code(), Some(0), "{}", relay.log());
+}
+
+#[test]
+fn clients_that_take_nothing_of_what_is_queued_for_them_do_not_keep_the_relay_until_the_deadline() {
+    let mut relay = Relay::start(&["--drain-window", "0s", "--drain-deadline", "10m"]);
+    let stuck: Vec<_> = (0..6)
+        .map(|_| {
+            let token = relay.token();
+            let mut agent = Raw::authed_narrow(&relay, &token, "agent");
+            let mut phone = Raw::authed(&relay, &token, "phone");
+            assert_eq!(agent.json()["type"], "status");
+            phone.write(&text(&sized("chat.send", 5 << 20)));
+            assert_eq!(agent.stream.peek(&mut [0]).unwrap(), 1);
+            (agent, phone)
+        })
+        .collect();
+    // Nothing is queued for this one; it does not answer its close frame.
+    let silent = Raw::authed(&relay, &relay.token(), "agent");
+    drain(&relay);
+    // Within the harness's deadline, which is far below the relay's own.
+    assert_eq!(relay.wait().code(), Some(0), "{}", relay.log());
+    drop((stuck, silent));
 }
 
 #[test]

@@ -89,6 +89,40 @@ fn who_waits_for_memory_is_told_in_time_to_try_again_and_its_pings_are_answered(
 }
 
 #[test]
+fn an_image_does_not_wait_for_files_that_come_just_fast_enough_to_keep_their_memory() {
+    // Room for one file, and for an image beside it.
+    let relay = Relay::start(&["--memory-budget", "8MiB"]);
+    let [(_a, mut holding), (_b, mut waiting), (_c, mut waiting_too), (mut agent, mut phone)] = pairs(&relay);
+    let whole = text(&sized("file.whole", 5 << 20));
+    let (first, rest) = whole.split_at(128 << 10);
+    for steady in [&mut holding, &mut waiting, &mut waiting_too] {
+        begin(steady, first);
+    }
+    let image = sized("chat.send", 1 << 20);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for steady in [&holding, &waiting, &waiting_too] {
+            let (mut writer, done) = (steady.stream.try_clone().unwrap(), &done);
+            scope.spawn(move || {
+                for piece in rest.chunks(128 << 10) {
+                    std::thread::sleep(Duration::from_millis(300));
+                    if done.load(Relaxed) || writer.write_all(piece).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        for _ in 0..3 {
+            phone.write(&text(&image));
+            let come = agent.stream.peek(&mut [0]).is_ok() && agent.text() == image;
+            assert!(come, "{}", relay.log());
+        }
+        done.store(true, Relaxed);
+    });
+    assert!(!relay.log().contains("message took too long"), "{}", relay.log());
+}
+
+#[test]
 fn small_messages_in_fragments_need_no_memory_of_large_ones() {
     let relay = Relay::start(&BUDGET);
     let token = relay.token();

@@ -1,6 +1,6 @@
 //! Peers that take nothing: who fills them is slowed, nobody else is, memory stays bounded, and in the end they go.
 
-use crate::harness::{Client, PING, Raw, Relay, UPGRADE, auth, frame, number_of, numbered, sized, text};
+use crate::harness::{Client, PING, Raw, Relay, frame, number_of, numbered, sized, text};
 use serde_json::json;
 use std::collections::HashSet;
 use std::io::{Read, Write};
@@ -9,18 +9,6 @@ use std::time::{Duration, Instant};
 
 /// More than one connection may ever make the relay hold: both directions' outboxes, messages under way, and slack.
 const MEMORY_GROWTH_MAX: usize = 40 << 20;
-
-/// A client whose socket holds little, so that it is stuck soon when it does not read.
-fn authed_narrow(relay: &Relay, token: &str, role: &str) -> Raw {
-    let stream = relay.connect();
-    socket2::SockRef::from(&stream).set_recv_buffer_size(16 << 10).unwrap();
-    let mut raw = Raw::new(stream);
-    raw.write(UPGRADE.as_bytes());
-    raw.read_upgrade();
-    raw.write(&text(&auth(token, role)));
-    assert_eq!(raw.json()["type"], "auth.ok");
-    raw
-}
 
 /// Moves messages of a second pair until `done`: how many round trips, and the slowest.
 fn round_trips(relay: &Relay, token: &str, done: &AtomicBool) -> usize {
@@ -45,7 +33,7 @@ fn who_fills_a_stuck_peer_is_slowed_and_others_of_the_shard_are_not_until_the_st
     let relay = Relay::start(&["--write-timeout", "2s"]);
     let [stuck_token, other_token] = relay.tokens_of_a_shard();
     let mut agent = Raw::authed(&relay, &stuck_token, "agent");
-    let mut phone = authed_narrow(&relay, &stuck_token, "phone");
+    let mut phone = Raw::authed_narrow(&relay, &stuck_token, "phone");
     assert_eq!(agent.json()["type"], "status");
     let (offline, written) = (AtomicBool::new(false), AtomicUsize::new(0));
     let memory_before = relay.memory_bytes();
@@ -102,7 +90,7 @@ fn a_peer_that_reads_again_in_time_gets_everything() {
     let relay = Relay::start(&["--write-timeout", "60s"]);
     let token = relay.token();
     let mut agent = Raw::authed(&relay, &token, "agent");
-    let mut phone = authed_narrow(&relay, &token, "phone");
+    let mut phone = Raw::authed_narrow(&relay, &token, "phone");
     assert_eq!(agent.json()["type"], "status");
     let filler = sized("chat.done", 50_000);
     let message = |number: usize| filler.replacen("big", &format!("n-{number}"), 1);
@@ -169,7 +157,7 @@ fn who_reads_a_few_bytes_now_and_then_does_not_hold_a_large_message_for_ever() {
     let relay = Relay::start(&["--write-timeout", "2s"]);
     let token = relay.token();
     let mut agent = Raw::authed(&relay, &token, "agent");
-    let mut phone = authed_narrow(&relay, &token, "phone");
+    let mut phone = Raw::authed_narrow(&relay, &token, "phone");
     assert_eq!(agent.json()["type"], "status");
     let gone = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -192,7 +180,7 @@ fn messages_that_a_stuck_client_did_not_take_are_not_told_as_delivered_and_refus
     let relay = Relay::start(&["--write-timeout", "2s"]);
     let token = relay.token();
     let mut agent = Raw::authed(&relay, &token, "agent");
-    let mut phone = authed_narrow(&relay, &token, "phone");
+    let mut phone = Raw::authed_narrow(&relay, &token, "phone");
     assert_eq!(agent.json()["type"], "status");
     let mut writer = agent.stream.try_clone().unwrap();
     let mut refused = HashSet::new();

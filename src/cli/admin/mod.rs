@@ -86,7 +86,7 @@ enum Tokens {
         #[arg(long, value_name = "TIME", conflicts_with = "expires_in")]
         expires_at: Option<String>,
         /// The same, in seconds from now
-        #[arg(long, value_name = "SECONDS")]
+        #[arg(long, value_name = "SECONDS", value_parser = whole_number, allow_hyphen_values = true)]
         expires_in: Option<u64>,
         #[command(flatten)]
         limits: Limits,
@@ -99,7 +99,7 @@ enum Tokens {
     /// Delete tokens that clients registered and nobody ever used
     Sweep {
         /// Those registered so many days of the relay's running ago, or more
-        #[arg(long, value_name = "COUNT", default_value_t = 1)]
+        #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = whole_number, allow_hyphen_values = true)]
         unused_days: u64,
     },
     /// Change a token's own limits; those that are not named stay
@@ -119,22 +119,22 @@ enum Tokens {
 #[group(skip)]
 struct Limits {
     /// Messages a minute from the phone
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", allow_hyphen_values = true)]
     phone_rate: Option<String>,
     /// Messages a minute from the agent
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", allow_hyphen_values = true)]
     agent_rate: Option<String>,
     /// chat.stream messages a second from the agent
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", allow_hyphen_values = true)]
     stream_rate: Option<String>,
     /// Bytes a UTC day, such as 1GiB
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     daily_quota: Option<String>,
     /// Bytes a UTC month
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     monthly_quota: Option<String>,
     /// The largest message
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     max_message: Option<String>,
 }
 
@@ -172,6 +172,10 @@ impl Limits {
         }
         Ok(())
     }
+}
+
+fn whole_number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "expected a whole number, such as 30".to_owned())
 }
 
 /// Runs `admin` with its own arguments; the exit code is 0, 1 where something failed, 2 where the command line is wrong.
@@ -349,6 +353,20 @@ mod tests {
             }
             put("default", &mut own).unwrap();
             assert!(own.is_empty(), "{flag}: {own:?}");
+            let below_zero = put("-5", &mut own).unwrap_err().to_string();
+            assert!(below_zero.starts_with(&format!("--{flag}: \"-5\" will not do; it takes ")), "{below_zero}");
+        }
+    }
+
+    #[test]
+    fn a_number_below_zero_is_refused_by_the_flags_name_with_what_it_takes() {
+        for (call, flag) in [("create", "--expires-in <SECONDS>"), ("sweep", "--unused-days <COUNT>")] {
+            let (name, _) = flag.split_once(' ').unwrap();
+            for typed in [vec![name, "-5"], vec![&format!("{name}=-5")]] {
+                let line = ["x", "tokens", call].into_iter().chain(typed);
+                let text = Admin::try_parse_from(line).err().unwrap().to_string();
+                assert!(text.contains(&format!("'-5' for '{flag}': expected a whole number")), "{text}");
+            }
         }
     }
 }

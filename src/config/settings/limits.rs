@@ -44,7 +44,7 @@ pub(super) static TOKENS: Group = Group {
             name: "register-rate",
             unit: "COUNT",
             takes: One,
-            help: "Registrations an hour for each client address",
+            help: "Registrations an hour for each client address; 0: no limit",
             doc: None,
             default: Is("5"),
             reload: Now(|old, new| old.register_per_hour != new.register_per_hour),

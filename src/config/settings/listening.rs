@@ -59,8 +59,11 @@ pub(super) static LISTENING: Group = Group {
             name: "allow-origin",
             unit: "ORIGIN",
             takes: Several,
-            help: "Browser origin to admit, such as https://app.example.com; repeatable",
-            doc: Some("browser origin to admit, such as `https://app.example.com`; repeatable"),
+            help: "Browser origin to admit: https://app.example.com, null or *; repeatable",
+            doc: Some(
+                "browser origin to admit, such as `https://app.example.com`; `null`: pages without an origin, such as \
+                 local files; `*`: any; repeatable",
+            ),
             default: Described("any"),
             reload: Now(|old, new| old.origins != new.origins),
             set: |to, text| add(&mut to.origins, value::origin(text)),

@@ -1,6 +1,7 @@
 //! Each definition against what is made of it.
 
 use super::*;
+use crate::config::flags::AFTER_HELP;
 use crate::config::resolve_on;
 use crate::sys::machine::Machine;
 use std::collections::HashSet;
@@ -118,4 +119,71 @@ fn a_reload_puts_every_new_value_in_force_or_names_it() {
             assert!(kept.keep_fixed(&before).is_empty(), "--{name}");
         }
     }
+}
+
+/// Words that mean something to a setting which takes no text of one's own.
+const WORDS: [&str; 31] = [
+    "0", "0s", "1ms", "1s", "1m", "1h", "1d", "1B", "1KB", "1MB", "1GB", "1TB", "1KiB", "1MiB", "1GiB", "1TiB",
+    "1_000", "off", "on", "true", "false", "yes", "no", "none", "any", "default", "auto", "human", "json", "journal",
+    "null",
+];
+const MORE_WORDS: [&str; 9] = ["*", "all", "error", "warn", "warning", "info", "debug", "trace", "never"];
+
+/// Whether a text has a word, or its unit, by itself.
+fn names(text: &str, word: &str) -> bool {
+    let word = if word.ends_with("_000") { word } else { word.trim_start_matches('1') };
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.match_indices(word).any(|(at, _)| {
+        let (before, after) = (text[..at].trim_end_matches(|c: char| c.is_ascii_digit()), &text[at + word.len()..]);
+        let before = if word.starts_with(|c: char| c.is_ascii_digit()) { &text[..at] } else { before };
+        !before.ends_with(is_part) && !after.starts_with(is_part)
+    })
+}
+
+#[test]
+fn every_word_that_a_setting_takes_is_in_its_help_and_in_the_docs() {
+    let docs = fs::read_to_string(DOCS).unwrap();
+    let (about_all, _) = docs.split_once(BEGIN).unwrap();
+    for group in GROUPS {
+        let numbers = |setting: &Setting| ["SIZE", "TIME", "COUNT", "on|off"].contains(&setting.unit);
+        for setting in group.settings {
+            let takes = |word: &str| resolved(setting.name, word).is_some();
+            // Texts of one's own: a path, a name, a key.
+            if takes("xyzzy") || matches!(setting.takes, Takes::Secret(_)) {
+                continue;
+            }
+            let help = format!("{}\n{}\n{}", setting.unit, setting.help_text(), group.heading);
+            let row = format!("{}\n{}", setting.row(), group.heading);
+            for word in WORDS.into_iter().chain(MORE_WORDS).filter(|word| takes(word)) {
+                // How numbers and switches are written is said once for all; not what 0 means here.
+                let is_general = numbers(setting) && !word.starts_with('0');
+                let (help_more, docs_more) = if is_general { (AFTER_HELP, about_all) } else { ("", "") };
+                assert!(names(&help, word) || names(help_more, word), "--help of --{}: {word}", setting.name);
+                assert!(names(&row, word) || names(docs_more, word), "docs of --{}: {word}", setting.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_number_below_zero_is_refused_by_the_flags_name_with_what_it_takes() {
+    let numbers = all().filter(|setting| ["COUNT", "SIZE", "TIME"].contains(&setting.unit));
+    let mut seen = 0;
+    for setting in numbers {
+        for value in ["-5", "-5s", "-5MiB", "-1.5"] {
+            let flag = format!("--{}", setting.name);
+            for typed in [
+                vec![flag.clone(), value.to_owned()],
+                vec![format!("{flag}={value}")],
+                vec![flag[1..].to_owned(), value.to_owned()],
+            ] {
+                let args = std::iter::once("x".to_owned()).chain(typed).map(OsString::from);
+                let error = resolve_on(Machine { cores: 4, memory_bytes: 8 << 30 }, args, |_| None).unwrap_err();
+                let says = format!("{flag}: {value:?} will not do; it takes a");
+                assert!(error.to_string().starts_with(&says) && error.exit_code() == 2, "{error}");
+            }
+        }
+        seen += 1;
+    }
+    assert!(seen >= 17, "{seen}");
 }

@@ -32,8 +32,8 @@ struct AuthPayload<'a> {
 
 impl<N: Net> Shard<N> {
     /// The first message: it has to admit, here or on the shard that owns its token.
-    pub(in crate::shard) fn handle_first_message(&mut self, conn: Conn, message: &[u8]) {
-        let parsed: AuthMessage<'_> = match serde_json::from_slice(message) {
+    pub(in crate::shard) fn handle_first_message(&mut self, conn: Conn, message: &str) {
+        let parsed: AuthMessage<'_> = match serde_json::from_str(message) {
             Ok(parsed) => parsed,
             Err(_) => return self.refuse_auth(conn, "the first message must be an auth message with token and role"),
         };

@@ -87,7 +87,10 @@ impl<N: Net> Shard<N> {
             true => header.payload_bytes,
             false => header.payload_bytes.max(SMALL_BYTES_MAX as u64).min(limit),
         } as usize;
-        let Some(reservation) = self.reserve(conn, reserved_bytes, header.payload_bytes, in_hand) else { return false };
+        let frame_bytes = header.payload_bytes;
+        let Some(reservation) = self.reserve(conn, reserved_bytes, header.fin, frame_bytes, in_hand) else {
+            return false;
+        };
         // What is received straight into the allocation gets its room when its turn comes: until then it would only be
         // so much more memory to go through.
         let direct = !self.net.has_tls(conn) && header.payload_bytes >= DIRECT_BYTES_MIN + u64::from(GLANCE_BYTES);
@@ -124,7 +127,8 @@ impl<N: Net> Shard<N> {
             return true;
         }
         let wanted = announced_bytes.max(reserved as u64 * 2).min(limit) as usize;
-        let Some(more) = self.reserve(conn, wanted - reserved, header.payload_bytes, in_hand) else { return false };
+        let frame_bytes = header.payload_bytes;
+        let Some(more) = self.reserve(conn, wanted - reserved, false, frame_bytes, in_hand) else { return false };
         if let Some(buf) = self.inbox(conn).partial.as_mut().and_then(|partial| partial.buf.as_mut()) {
             buf.reserve_more(more);
         }

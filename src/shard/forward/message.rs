@@ -41,10 +41,8 @@ impl<N: Net> Shard<N> {
         let role = seat.role;
         let envelope = match peek(message) {
             Ok(envelope) => envelope,
-            // RFC 6455, section 8.1: text that is not UTF-8 fails the connection. In a binary frame it is only bad JSON.
-            Err(Invalid::NotUtf8 { .. }) if opcode == Opcode::Text => {
-                return Step::Close(CloseReason::NotUtf8);
-            }
+            // The peek ends at the first fault, which may be another one than the text's.
+            Err(_) if is_broken_text(opcode, message) => return Step::Close(CloseReason::NotUtf8),
             Err(invalid) => {
                 self.refuse_invalid(conn, role, invalid, message);
                 return Step::Done;
@@ -72,12 +70,14 @@ impl<N: Net> Shard<N> {
     /// Decides on a whole message of a connection that is in no session.
     fn handle_other(&mut self, conn: Conn, opcode: Opcode, message: &[u8]) -> Step {
         match self.net[conn].phase() {
-            Phase::Echo if opcode == Opcode::Text && simdutf8::basic::from_utf8(message).is_err() => {
-                Step::Close(CloseReason::NotUtf8)
-            }
+            Phase::Echo if is_broken_text(opcode, message) => Step::Close(CloseReason::NotUtf8),
             Phase::Echo => Step::Forward(opcode, conn),
             Phase::Auth => {
-                self.handle_first_message(conn, message);
+                match simdutf8::basic::from_utf8(message) {
+                    Ok(message) => self.handle_first_message(conn, message),
+                    Err(_) if opcode == Opcode::Text => return Step::Close(CloseReason::NotUtf8),
+                    Err(_) => self.refuse_auth(conn, "the first message is not UTF-8"),
+                }
                 Step::Stop
             }
             _ => Step::Stop,
@@ -144,4 +144,10 @@ impl<N: Net> Shard<N> {
             }
         }
     }
+}
+
+/// Whether a message is text that is not UTF-8, which fails the connection (RFC 6455, section 8.1). In a binary frame it
+/// is only bad JSON.
+fn is_broken_text(opcode: Opcode, message: &[u8]) -> bool {
+    opcode == Opcode::Text && simdutf8::basic::from_utf8(message).is_err()
 }

@@ -164,6 +164,13 @@ impl<N: Net> Transport<N> {
         self.outboxes.fill(&mut connection.outbox, conn).finish = true;
     }
 
+    /// From now on what is sent has to have been taken at tick `due`.
+    pub(in crate::shard) fn hasten(&mut self, due: u32) {
+        for outbox in &mut self.outboxes.all {
+            outbox.write_due = outbox.write_due.min(due);
+        }
+    }
+
     /// Whether something is queued or being sent.
     pub(in crate::shard) fn has_queued(&self, conn: Conn) -> bool {
         self.outboxes.get(self.connections[conn].outbox).is_some_and(|outbox| !outbox.is_empty())
@@ -276,11 +283,12 @@ impl<N: Net> Transport<N> {
         if outbox.write_due <= pulse.tick() {
             let unacknowledged = self.driver.unacknowledged_bytes(conn).unwrap_or(usize::MAX);
             let wanted = TAKEN_BYTES_MIN.max(outbox.most_bytes / WRITE_TIMEOUTS_MAX);
-            if unacknowledged.saturating_add(wanted) > outbox.unacknowledged_bytes {
-                return Writing::Stuck;
-            }
+            let takes = unacknowledged.saturating_add(wanted) <= outbox.unacknowledged_bytes;
             outbox.unacknowledged_bytes = unacknowledged;
             outbox.write_due = pulse.tick_after(write_timeout);
+            if !takes {
+                return Writing::Stuck;
+            }
         }
         Writing::Until(outbox.write_due)
     }

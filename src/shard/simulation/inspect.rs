@@ -87,7 +87,7 @@ pub(super) fn sizes(shard: &Shard<Simulated>) -> Sizes {
         tls,
         handshakes,
         ended,
-        budget_bytes: shard.memory.budget().used_bytes(),
+        budget_bytes: shard.memory.used_bytes(),
         backlog_bytes: shard.memory.backlog().used_bytes(),
         closing: counters.closing,
         paired: counters.paired,
@@ -143,9 +143,9 @@ pub(super) fn check(shard: &Shard<Simulated>) -> Result<(), Broken> {
     }
     // What is being sent on a connection that was closed keeps its memory until that has ended.
     let count = shard.net.len().max(shard.net.driver().connections());
-    let budget_bytes_max = shard.memory.budget().bytes_max() + count * outbox_bytes_max(shard);
-    if shard.memory.budget().used_bytes() > budget_bytes_max {
-        return Err(format!("bound: {} bytes of the budget are in use", shard.memory.budget().used_bytes()));
+    let budget_bytes_max = shard.memory.bytes_max() + count * outbox_bytes_max(shard);
+    if shard.memory.used_bytes() > budget_bytes_max {
+        return Err(format!("bound: {} bytes of the budget are in use", shard.memory.used_bytes()));
     }
     let [turned_away, ..] = shard.door.sizes();
     if turned_away > TURNED_AWAY_MAX {
