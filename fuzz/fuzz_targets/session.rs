@@ -13,8 +13,17 @@ use libfuzzer_sys::fuzz_target;
 use std::rc::Rc;
 use std::time::Duration;
 
-const KINDS: [Kind; 8] =
-    [Kind::Auth, Kind::AuthReserved, Kind::Status, Kind::Ping, Kind::Pong, Kind::Stream, Kind::Done, Kind::Other];
+const KINDS: [Kind; 9] = [
+    Kind::Auth,
+    Kind::AuthReserved,
+    Kind::Status,
+    Kind::Ping,
+    Kind::Pong,
+    Kind::Stream,
+    Kind::Done,
+    Kind::Ack,
+    Kind::Other,
+];
 
 fn limits(bits: u8) -> Limits {
     let if_bit = |bit: u8, value: u64| if bits >> bit & 1 == 1 { value } else { 0 };
@@ -32,6 +41,7 @@ fuzz_target!(|input: &[u8]| {
     let Some((&first, operations)) = input.split_first() else { return };
     let mut session = Session::new(Rc::new(Policy::new(limits(first))), Used::default());
     let mut present: [Option<u32>; 2] = [None, None];
+    let mut has_ext = [false; 2];
     let (mut now, mut unix_ms) = (Duration::ZERO, 1_709_208_000_000);
     let (mut forwarded, mut reported, mut next) = (0u64, 0u64, 0u32);
     for operation in operations.chunks_exact(4) {
@@ -42,15 +52,20 @@ fuzz_target!(|input: &[u8]| {
                 next += 1;
                 let replaced = present[role as usize].replace(next);
                 let peer = present[role.peer() as usize];
-                let effects = session.join(Member::new(next, role, 0, now), unix_ms);
+                let ext = a & 1 == 1;
+                has_ext[role as usize] = ext;
+                let effects = session.join(Member::new(next, role, 0, now).with_ext(ext), unix_ms);
                 let mut effects = effects.into_iter().peekable();
                 if let Some(replaced) = replaced {
                     assert_eq!(effects.next(), Some(Effect::Close(replaced, Farewell::Replaced)));
                     assert_eq!(session.leave(replaced), []);
                 }
                 let paired = peer.is_some();
-                assert!(matches!(effects.next(), Some(Effect::Tell(to, RelayMessage::AuthOk { paired: said, .. }))
-                    if to == next && said == paired));
+                assert!(matches!(
+                    effects.next(),
+                    Some(Effect::Tell(to, RelayMessage::AuthOk { paired: said, ext: given, .. }))
+                        if to == next && said == paired && given == ext
+                ));
                 assert_eq!(effects.next(), peer.map(|peer| Effect::Tell(peer, RelayMessage::Status { online: true })));
                 assert_eq!(effects.peek(), None);
             }
@@ -79,7 +94,7 @@ fuzz_target!(|input: &[u8]| {
                 now += Duration::from_millis(u64::from(b) * u64::from(b));
                 // The wall clock jumps, now and then back.
                 unix_ms = (unix_ms + u64::from(b) * 100_000).saturating_sub(u64::from(a >> 5) * 1_000_000);
-                let (kind, bytes) = (KINDS[usize::from(a % 8)], u64::from(c) * 20);
+                let (kind, bytes) = (KINDS[usize::from(a % 9)], u64::from(c) * 20);
                 let Some(from) = present[role as usize] else { continue };
                 let before = session.used(unix_ms);
                 let effect = session.handle_message(now, unix_ms, from, kind, bytes);
@@ -88,7 +103,8 @@ fuzz_target!(|input: &[u8]| {
                     Effect::Forward(to) => {
                         assert_eq!(Some(to), present[role.peer() as usize]);
                         assert!(
-                            kind == Kind::Other || role == Role::Agent && matches!(kind, Kind::Stream | Kind::Done)
+                            matches!(kind, Kind::Other | Kind::Ack)
+                                || role == Role::Agent && matches!(kind, Kind::Stream | Kind::Done)
                         );
                         assert_eq!(after.day_bytes, before.day_bytes + bytes);
                         assert_eq!(after.month_bytes, before.month_bytes + bytes);
@@ -101,7 +117,9 @@ fuzz_target!(|input: &[u8]| {
                     Effect::Close(..) => panic!("a message closes nobody"),
                     Effect::Nothing => assert_eq!(kind, Kind::Pong),
                     Effect::Later(wait) => {
-                        assert!(kind == Kind::Stream && role == Role::Agent && !wait.is_zero());
+                        let is_stream = kind == Kind::Stream && role == Role::Agent;
+                        let is_own_ack = kind == Kind::Ack && has_ext[role as usize] && bytes <= 2048;
+                        assert!((is_stream || is_own_ack) && !wait.is_zero());
                         // After that long it is decided.
                         let then = session.handle_message(now + wait, unix_ms, from, kind, bytes);
                         assert!(!matches!(then, Effect::Later(_)));

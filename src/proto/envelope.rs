@@ -22,6 +22,8 @@ pub enum Kind {
     Stream,
     /// `chat.done`
     Done,
+    /// `ack`
+    Ack,
     /// Everything else: the peer's business.
     Other,
 }
@@ -198,6 +200,7 @@ fn kind_of(text: &[u8]) -> Option<Kind> {
         b"pong" => Kind::Pong,
         b"chat.stream" => Kind::Stream,
         b"chat.done" => Kind::Done,
+        b"ack" => Kind::Ack,
         _ if text.starts_with(b"auth") => Kind::AuthReserved,
         _ => Kind::Other,
     })

@@ -13,6 +13,8 @@ pub use state::Session;
 use coralmux_proto as proto;
 
 #[cfg(test)]
+mod ack_tests;
+#[cfg(test)]
 mod message_tests;
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,8 @@ pub struct Member<C> {
     pub connection: C,
     /// What it may send, and whom its messages are for.
     pub role: Role,
+    /// Whether it was given the extension: its acknowledgements have limits of their own.
+    pub ext: bool,
     /// Another one has its place: it is on its way out, and nothing is for it any more.
     pub(super) replaced: bool,
     /// What its layer calls it in the log.
@@ -24,10 +26,16 @@ pub struct Member<C> {
 }
 
 impl<C> Member<C> {
-    /// One that joins at `since`.
+    /// One without the extension that joins at `since`.
     #[must_use]
     pub fn new(connection: C, role: Role, serial: u64, since: Duration) -> Self {
-        Self { connection, role, replaced: false, serial, since, messages: 0, bytes: 0 }
+        Self { connection, role, ext: false, replaced: false, serial, since, messages: 0, bytes: 0 }
+    }
+
+    /// The same with the extension, or without.
+    #[must_use]
+    pub fn with_ext(self, ext: bool) -> Self {
+        Self { ext, ..self }
     }
 }
 

@@ -112,6 +112,8 @@ pub enum RelayMessage<'a> {
         daily_quota_bytes: u64,
         /// What of it is used.
         daily_used_bytes: u64,
+        /// Whether the client asked for the extension, and has it.
+        ext: bool,
     },
     /// The refusal of `auth`, before the close.
     AuthFail {
@@ -143,12 +145,11 @@ impl RelayMessage<'_> {
     #[must_use]
     pub fn to_frame(self, ids: &mut Ids, unix_ms: u64) -> Vec<u8> {
         let (kind, payload) = match self {
-            Self::AuthOk { paired, daily_quota_bytes, daily_used_bytes } => (
-                "auth.ok",
-                format!(
-                    r#"{{"paired":{paired},"daily_quota_bytes":{daily_quota_bytes},"daily_used_bytes":{daily_used_bytes}}}"#
-                ),
-            ),
+            Self::AuthOk { paired, daily_quota_bytes, daily_used_bytes, ext } => {
+                let ext = if ext { r#","ext":{"v":1}"# } else { "" };
+                let quota = format!(r#""daily_quota_bytes":{daily_quota_bytes},"daily_used_bytes":{daily_used_bytes}"#);
+                ("auth.ok", format!(r#"{{"paired":{paired},{quota}{ext}}}"#))
+            }
             Self::AuthFail { message } => ("auth.fail", error_payload(ErrorCode::Unauthorized, message, None, None)),
             Self::Status { online: true } => ("status", r#"{"peer":"online"}"#.to_owned()),
             Self::Status { online: false } => ("status", r#"{"peer":"offline"}"#.to_owned()),

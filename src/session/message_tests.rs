@@ -41,14 +41,19 @@ fn each_message_is_an_envelope_with_the_contracts_payload() {
         RelayMessage::Error { code: RateLimited, message: "m", retry_after_ms: Some(1500), reference: Some(r#""x""#) };
     for (message, kind, payload) in [
         (
-            RelayMessage::AuthOk { paired: true, daily_quota_bytes: 524_288_000, daily_used_bytes: 12 },
+            RelayMessage::AuthOk { paired: true, daily_quota_bytes: 524_288_000, daily_used_bytes: 12, ext: false },
             "auth.ok",
             json!({"paired": true, "daily_quota_bytes": 524_288_000, "daily_used_bytes": 12}),
         ),
         (
-            RelayMessage::AuthOk { paired: false, daily_quota_bytes: 0, daily_used_bytes: u64::MAX },
+            RelayMessage::AuthOk { paired: false, daily_quota_bytes: 0, daily_used_bytes: u64::MAX, ext: false },
             "auth.ok",
             json!({"paired": false, "daily_quota_bytes": 0, "daily_used_bytes": u64::MAX}),
+        ),
+        (
+            RelayMessage::AuthOk { paired: true, daily_quota_bytes: 0, daily_used_bytes: 7, ext: true },
+            "auth.ok",
+            json!({"paired": true, "daily_quota_bytes": 0, "daily_used_bytes": 7, "ext": {"v": 1}}),
         ),
         (RelayMessage::AuthFail { message: "no" }, "auth.fail", json!({"code": "UNAUTHORIZED", "message": "no"})),
         (RelayMessage::Status { online: true }, "status", json!({"peer": "online"})),
@@ -64,6 +69,16 @@ fn each_message_is_an_envelope_with_the_contracts_payload() {
         assert_eq!(written["payload"], payload);
         assert!(written["id"].is_string());
     }
+}
+
+#[test]
+fn auth_ok_without_the_extension_is_what_it_was_to_the_byte() {
+    let message = RelayMessage::AuthOk { paired: true, daily_quota_bytes: 1, daily_used_bytes: 2, ext: false };
+    let frame = message.to_frame(&mut Ids::new(7), UNIX_MS);
+    let id = "00000000-0000-4007-8000-000000000001";
+    let payload = r#"{"paired":true,"daily_quota_bytes":1,"daily_used_bytes":2}"#;
+    let text = format!(r#"{{"v":1,"type":"auth.ok","id":"{id}","ts":{UNIX_MS},"payload":{payload}}}"#);
+    assert_eq!(String::from_utf8_lossy(&frame[4..]), text);
 }
 
 #[test]

@@ -14,6 +14,13 @@ const ANSWERS_PER_SECOND: u64 = 100;
 /// The same at once.
 const ANSWERS_BURST: u64 = 200;
 
+/// Acknowledgements a second of each role, on connections with the extension. Further ones are read more slowly.
+const ACKS_PER_SECOND: u64 = 4;
+/// The same at once.
+const ACKS_BURST: u64 = 16;
+/// A longer one, counted as all of a message is, counts as a message.
+pub const ACK_BYTES_MAX: u64 = 2 << 10;
+
 /// A token's limits, with the rates worked out. Most tokens of a shard share one.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -23,6 +30,7 @@ pub struct Policy {
     message_rates: ByRole<Option<Rate>>,
     stream_rate: Option<Rate>,
     answer_rate: Option<Rate>,
+    ack_rate: Option<Rate>,
 }
 
 impl Policy {
@@ -39,6 +47,7 @@ impl Policy {
             },
             stream_rate: Rate::per(stream_per_second, SECOND, stream_per_second.saturating_mul(2)),
             answer_rate: Rate::per(ANSWERS_PER_SECOND, SECOND, ANSWERS_BURST),
+            ack_rate: Rate::per(ACKS_PER_SECOND, SECOND, ACKS_BURST),
         }
     }
 
@@ -58,5 +67,11 @@ impl Policy {
     #[must_use]
     pub fn stream_rate(&self) -> Option<&Rate> {
         self.stream_rate.as_ref()
+    }
+
+    /// What either role may acknowledge, on connections with the extension.
+    #[must_use]
+    pub fn ack_rate(&self) -> Option<&Rate> {
+        self.ack_rate.as_ref()
     }
 }

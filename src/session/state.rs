@@ -3,7 +3,7 @@
 use crate::effect::{Effect, Farewell, Refusal};
 use crate::members::{Member, Members, Presence};
 use crate::message::{ErrorCode, RelayMessage};
-use crate::policy::Policy;
+use crate::policy::{ACK_BYTES_MAX, Policy};
 use crate::proto::bucket::Bucket;
 use crate::proto::envelope::Kind;
 use crate::proto::quota::{Exceeded, Used};
@@ -19,6 +19,7 @@ pub struct Session<C> {
     /// They belong to the token, not to a connection: a reconnect does not refill them.
     messages: ByRole<Bucket>,
     streams: Bucket,
+    acks: ByRole<Bucket>,
     /// What the relay answers itself.
     answers: ByRole<Bucket>,
     used: Used,
@@ -35,6 +36,7 @@ impl<C: Copy + PartialEq> Session<C> {
             members: Members::default(),
             messages: Default::default(),
             streams: Bucket::default(),
+            acks: Default::default(),
             answers: Default::default(),
             used,
             unreported_bytes: 0,
@@ -90,7 +92,7 @@ impl<C: Copy + PartialEq> Session<C> {
     /// A connection has authenticated, at `unix_ms`. It takes the place of who has its role.
     #[must_use = "they are to be carried out"]
     pub fn join(&mut self, member: Member<C>, unix_ms: u64) -> Vec<Effect<C>> {
-        let Member { connection, role, .. } = member;
+        let Member { connection, role, ext, .. } = member;
         let mut effects = Vec::with_capacity(3);
         for replaced in self.members.of_mut(role) {
             replaced.replaced = true;
@@ -102,7 +104,8 @@ impl<C: Copy + PartialEq> Session<C> {
         let paired = self.presence() == Presence::Paired;
         // The peer learns of the newcomer before anything of the newcomer can reach it, and its own next key exchange
         // cannot overtake the newcomer's auth.ok, which is queued here and now (wire contract, Order).
-        effects.push(Effect::Tell(connection, RelayMessage::AuthOk { paired, daily_quota_bytes, daily_used_bytes }));
+        let auth_ok = RelayMessage::AuthOk { paired, daily_quota_bytes, daily_used_bytes, ext };
+        effects.push(Effect::Tell(connection, auth_ok));
         effects.extend(self.tell_peers(role, true));
         effects
     }
@@ -152,7 +155,7 @@ impl<C: Copy + PartialEq> Session<C> {
     ) -> Effect<C> {
         let members = self.members.as_mut_slice();
         let Some(place) = members.iter().position(|member| member.connection == from) else { return Effect::Nothing };
-        let role = members[place].role;
+        let Member { role, ext, .. } = members[place];
         match kind {
             Kind::Ping => return Effect::Tell(from, RelayMessage::Pong),
             Kind::Pong => return Effect::Nothing,
@@ -167,12 +170,18 @@ impl<C: Copy + PartialEq> Session<C> {
                 let text = "a phone may not send chat.stream or chat.done";
                 return Effect::Refuse(Refusal::new(ErrorCode::InvalidMessage, text));
             }
-            Kind::Stream | Kind::Done | Kind::Other => {}
+            Kind::Stream | Kind::Done | Kind::Ack | Kind::Other => {}
         }
         let policy = Rc::clone(&self.policy);
-        if kind == Kind::Stream {
-            if let Some(rate) = policy.stream_rate()
-                && let Err(wait) = self.streams.try_take(now, rate)
+        // What is slowed down where others are refused.
+        let slowed = match kind {
+            Kind::Stream => Some((&mut self.streams, policy.stream_rate())),
+            Kind::Ack if ext && message_bytes <= ACK_BYTES_MAX => Some((&mut self.acks[role], policy.ack_rate())),
+            _ => None,
+        };
+        if let Some((bucket, rate)) = slowed {
+            if let Some(rate) = rate
+                && let Err(wait) = bucket.try_take(now, rate)
             {
                 return Effect::Later(wait);
             }

@@ -15,12 +15,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// 2024-02-29 12:00 UTC: neither the day nor the month is about to end.
-const NOON: u64 = 1_709_208_000_000;
-const START: Duration = Duration::from_secs(1000);
-const PHONE: u32 = 1;
-const AGENT: u32 = 2;
+pub(super) const NOON: u64 = 1_709_208_000_000;
+pub(super) const START: Duration = Duration::from_secs(1000);
+pub(super) const PHONE: u32 = 1;
+pub(super) const AGENT: u32 = 2;
 
-const UNLIMITED: Limits = Limits {
+pub(super) const UNLIMITED: Limits = Limits {
     message_bytes_max: 5 << 20,
     phone_per_minute: 0,
     agent_per_minute: 0,
@@ -33,7 +33,7 @@ fn month_of(unix_ms: u64) -> u32 {
     month_of_day(day_of(unix_ms))
 }
 
-fn session(limits: Limits) -> Session<u32> {
+pub(super) fn session(limits: Limits) -> Session<u32> {
     Session::new(Rc::new(Policy::new(limits)), Used::default())
 }
 
@@ -44,24 +44,24 @@ fn paired(limits: Limits) -> Session<u32> {
     session
 }
 
-fn send(session: &mut Session<u32>, role: Role, kind: Kind) -> Effect<u32> {
+pub(super) fn send(session: &mut Session<u32>, role: Role, kind: Kind) -> Effect<u32> {
     let from = session.connections(role).next().expect("who sends is there");
     session.handle_message(START, NOON, from, kind, 10)
 }
 
-fn join(session: &mut Session<u32>, role: Role, connection: u32) -> Vec<Effect<u32>> {
+pub(super) fn join(session: &mut Session<u32>, role: Role, connection: u32) -> Vec<Effect<u32>> {
     session.join(Member::new(connection, role, 0, START), NOON)
 }
 
 /// What joining comes to: who is replaced, the newcomer's answer, and the peer, who is told.
 fn joined(
-    connection: u32,
+    (connection, ext): (u32, bool),
     replaced: Option<u32>,
     peer: Option<u32>,
     (daily_quota_bytes, daily_used_bytes): (u64, u64),
 ) -> Vec<Effect<u32>> {
     let replaced = replaced.map(|it| Effect::Close(it, Farewell::Replaced));
-    let answer = RelayMessage::AuthOk { paired: peer.is_some(), daily_quota_bytes, daily_used_bytes };
+    let answer = RelayMessage::AuthOk { paired: peer.is_some(), daily_quota_bytes, daily_used_bytes, ext };
     let told = peer.map(|it| Effect::Tell(it, RelayMessage::Status { online: true }));
     replaced.into_iter().chain([Effect::Tell(connection, answer)]).chain(told).collect()
 }
@@ -71,7 +71,7 @@ fn left(peer: Option<u32>) -> Vec<Effect<u32>> {
     peer.map(|it| Effect::Tell(it, RelayMessage::Status { online: false })).into_iter().collect()
 }
 
-fn code(verdict: Effect<u32>) -> Option<ErrorCode> {
+pub(super) fn code(verdict: Effect<u32>) -> Option<ErrorCode> {
     match verdict {
         Effect::Refuse(Refusal { code, .. }) => Some(code),
         _ => None,
@@ -227,9 +227,9 @@ fn other_limits_are_in_force_from_the_next_message_on() {
 #[test]
 fn a_second_join_replaces_the_first_whose_leave_is_then_no_offline() {
     let mut session = session(UNLIMITED);
-    assert_eq!(join(&mut session, Phone, 1), joined(1, None, None, (0, 0)));
-    assert_eq!(join(&mut session, Agent, 2), joined(2, None, Some(1), (0, 0)));
-    assert_eq!(join(&mut session, Phone, 3), joined(3, Some(1), Some(2), (0, 0)));
+    assert_eq!(join(&mut session, Phone, 1), joined((1, false), None, None, (0, 0)));
+    assert_eq!(join(&mut session, Agent, 2), joined((2, false), None, Some(1), (0, 0)));
+    assert_eq!(join(&mut session, Phone, 3), joined((3, false), Some(1), Some(2), (0, 0)));
     assert_eq!(session.leave(1), []);
     assert_eq!(session.connections(Phone).collect::<Vec<_>>(), [3]);
     assert_eq!(send(&mut session, Agent, Kind::Other), Effect::Forward(3));
@@ -293,7 +293,7 @@ fn what_was_used_before_the_session_began_counts() {
 
 #[derive(Clone, Debug)]
 enum Operation {
-    Join(Role, u32),
+    Join(Role, u32, bool),
     Leave(Role, u32),
     Message { role: Role, kind: Kind, bytes: u64, after: Duration },
     Report { taken: bool },
@@ -306,6 +306,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     let kind = prop_oneof![
         4 => Just(Kind::Other),
         3 => Just(Kind::Stream),
+        3 => Just(Kind::Ack),
         1 => Just(Kind::Done),
         1 => Just(Kind::Ping),
         1 => Just(Kind::Pong),
@@ -315,7 +316,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     ];
     let after = prop_oneof![3 => Just(0u64), 2 => 0u64..3000, 1 => 0u64..200_000_000];
     prop_oneof![
-        2 => (role(), connection()).prop_map(|(role, id)| Operation::Join(role, id)),
+        2 => (role(), connection(), any::<bool>()).prop_map(|(role, id, ext)| Operation::Join(role, id, ext)),
         2 => (role(), connection()).prop_map(|(role, id)| Operation::Leave(role, id)),
         8 => (role(), kind, 0u64..3000, after).prop_map(|(role, kind, bytes, after)| {
             Operation::Message { role, kind, bytes, after: Duration::from_millis(after) }
@@ -328,8 +329,10 @@ fn operation() -> impl Strategy<Value = Operation> {
 #[derive(Default)]
 struct Model {
     present: [Option<u32>; 2],
+    ext: [bool; 2],
     taken: [Vec<Duration>; 2],
     streamed: Vec<Duration>,
+    acked: [Vec<Duration>; 2],
     forwarded: Vec<(u64, u64)>,
     reported_bytes: u64,
 }
@@ -355,14 +358,19 @@ impl Model {
         verdict: Effect<u32>,
     ) -> Result<(), TestCaseError> {
         let peer = self.present[role.peer() as usize];
-        let (per_window, window) = match (role, kind) {
-            (_, Kind::Stream) => (2, Duration::from_secs(1)),
-            (Phone, _) => (3, Duration::from_secs(60)),
-            (Agent, _) => (5, Duration::from_secs(60)),
-        };
-        let takes = if kind == Kind::Stream { &mut self.streamed } else { &mut self.taken[role as usize] };
+        let is_own_ack = kind == Kind::Ack && self.ext[role as usize] && bytes <= 2048;
         // A window of any place never has more than the burst and what comes back in it.
-        let burst = if kind == Kind::Stream { 4 } else { per_window };
+        let (burst, per_window, window) = match (role, kind) {
+            (_, Kind::Stream) => (4, 2, Duration::from_secs(1)),
+            _ if is_own_ack => (16, 4, Duration::from_secs(1)),
+            (Phone, _) => (3, 3, Duration::from_secs(60)),
+            (Agent, _) => (5, 5, Duration::from_secs(60)),
+        };
+        let takes = match kind {
+            Kind::Stream => &mut self.streamed,
+            _ if is_own_ack => &mut self.acked[role as usize],
+            _ => &mut self.taken[role as usize],
+        };
         let used_bytes = |same: &dyn Fn(u64) -> bool| -> u64 {
             self.forwarded.iter().filter(|&&(at, _)| same(at)).map(|&(_, bytes)| bytes).sum()
         };
@@ -381,7 +389,7 @@ impl Model {
             Effect::Close(..) => prop_assert!(false, "a message closes nobody"),
             Effect::Nothing => prop_assert_eq!(kind, Kind::Pong),
             Effect::Later(wait) => {
-                prop_assert!(kind == Kind::Stream && role == Agent && !wait.is_zero());
+                prop_assert!((is_own_ack || kind == Kind::Stream && role == Agent) && !wait.is_zero());
                 prop_assert!(takes.len() >= burst, "waited with {} of {} taken", takes.len(), burst);
             }
             Effect::Forward(to) => {
@@ -395,7 +403,7 @@ impl Model {
                     prop_assert!(!may_send || matches!(kind, Kind::Auth | Kind::AuthReserved | Kind::Status));
                 }
                 RateLimited => {
-                    prop_assert!(kind != Kind::Stream && retry_after_ms.is_some_and(|ms| ms > 0));
+                    prop_assert!(kind != Kind::Stream && !is_own_ack && retry_after_ms.is_some_and(|ms| ms > 0));
                     prop_assert!(takes.len() >= burst);
                 }
                 PeerOffline => {
@@ -410,7 +418,6 @@ impl Model {
                 other => prop_assert!(false, "{:?} is not a session's to send", other),
             },
         }
-        let takes = if kind == Kind::Stream { &self.streamed } else { &self.taken[role as usize] };
         let recent = takes.iter().filter(|&&at| now - at < window).count();
         prop_assert!(recent <= burst + per_window, "{} in one window", recent);
         Ok(())
@@ -424,16 +431,17 @@ proptest! {
         let (mut now, mut unix_ms) = (START, NOON);
         for operation in operations {
             match operation {
-                Operation::Join(role, id) => {
+                Operation::Join(role, id, ext) => {
                     // A connection has one role: the ids of the two never meet.
                     let id = id * 2 + role as u32;
                     if model.present[role as usize] == Some(id) {
                         continue;
                     }
                     let replaced = model.present[role as usize].replace(id);
-                    let used_bytes = model.forwarded_on(day_of(unix_ms));
-                    let expected = joined(id, replaced, model.present[role.peer() as usize], (10_000, used_bytes));
-                    prop_assert_eq!(session.join(Member::new(id, role, 0, now), unix_ms), expected);
+                    model.ext[role as usize] = ext;
+                    let quota = (10_000, model.forwarded_on(day_of(unix_ms)));
+                    let expected = joined((id, ext), replaced, model.present[role.peer() as usize], quota);
+                    prop_assert_eq!(session.join(Member::new(id, role, 0, now).with_ext(ext), unix_ms), expected);
                     if let Some(replaced) = replaced {
                         prop_assert!(session.member(replaced).is_some(), "until it has left");
                         prop_assert_eq!(session.leave(replaced), []);

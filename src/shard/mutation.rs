@@ -15,6 +15,8 @@ pub(super) enum Mutation {
     LostRelief,
     /// What was received while reading is paused is put before what waits already.
     Overtaken,
+    /// A connection that moves to another shard has no extension there.
+    ExtLeftBehind,
 }
 
 #[cfg(test)]

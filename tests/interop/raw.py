@@ -110,10 +110,10 @@ class RawSocket:
         return self
 
     @classmethod
-    async def authed(cls, relay, token, role, **options):
+    async def authed(cls, relay, token, role, ext=None, **options):
         """Connected, upgraded and authenticated."""
         self = await cls.open(relay, **options)
-        await self.write(text(auth(token, role)))
+        await self.write(text(auth(token, role, ext)))
         reply = await self.receive()
         assert reply["type"] == "auth.ok", reply
         self.auth_ok = reply["payload"]
@@ -211,5 +211,6 @@ def close_of(got):
     return Closed(struct.unpack("!H", got.payload[:2])[0], got.payload[2:].decode())
 
 
-def auth(token, role):
-    return {"v": 1, "type": "auth", "id": "auth-1", "ts": 1707451200000, "payload": {"token": token, "role": role}}
+def auth(token, role, ext=None):
+    payload = {"token": token, "role": role} | ({} if ext is None else {"ext": ext})
+    return {"v": 1, "type": "auth", "id": "auth-1", "ts": 1707451200000, "payload": payload}

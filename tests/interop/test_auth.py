@@ -49,6 +49,45 @@ async def test_auth_ok_says_paired_and_the_quota(relay):
         assert agent.auth_ok == {"paired": False, "daily_quota_bytes": 524_288_000, "daily_used_bytes": 0}
 
 
+def auth_ok(more=b""):
+    """The form of the first `auth.ok` of a token, to the byte."""
+    payload = rb'{"paired":false,"daily_quota_bytes":524288000,"daily_used_bytes":0' + re.escape(more) + b"}"
+    return rb'{"v":1,"type":"auth\.ok","id":"[0-9a-f-]{36}","ts":[0-9]{13},"payload":' + payload + b"}"
+
+
+async def answer_to(relay, token, role, more):
+    """The bytes that answer an `auth` with `more` in its payload."""
+    payload = f'{{"token":"{token}","role":"{role}"{more}}}'
+    async with await raw.RawSocket.open(relay) as socket:
+        await socket.send(f'{{"type":"auth","payload":{payload}}}')
+        return await socket.receive_bytes()
+
+
+@pytest.mark.parametrize("more", [',"ext":1', ',"ext" : 1 ', ',"\\u0065xt":1,"x":{}'])
+async def test_who_asks_for_the_extension_gets_it_on_whichever_shard(relay, more):
+    """`"ext":1` in `auth` is answered by `"ext":{"v":1}` in `auth.ok`; half of the connections change their shard."""
+    for role in ("phone", "agent"):
+        for _ in range(6):
+            answer = await answer_to(relay, await relay.token(), role, more)
+            assert re.fullmatch(auth_ok(b',"ext":{"v":1}'), answer), answer
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["2", "0", "-1", "10", "1.0", "1e0", "1e999", "1" * 400, '"1"', "null", "true", "{}", '{"v":1}', "[1]"]
+    + ["[" * 1000 + "]" * 1000],
+)
+async def test_any_other_ext_is_ignored(relay, value):
+    """Any other value of `ext` is ignored: no error, and `auth.ok` is what it is for everybody else."""
+    answer = await answer_to(relay, await relay.token(), "phone", f',"ext":{value}')
+    assert re.fullmatch(auth_ok(), answer), answer
+
+
+async def test_auth_ok_is_the_same_to_the_byte_for_who_does_not_ask(relay):
+    answer = await answer_to(relay, await relay.token(), "agent", "")
+    assert re.fullmatch(auth_ok(), answer), answer
+
+
 @pytest.mark.parametrize(
     "payload",
     [

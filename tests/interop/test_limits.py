@@ -6,7 +6,7 @@ import json
 import time
 
 import raw
-from client import Client, envelope, pair
+from client import Client, envelope, pair, sized
 
 UNLIMITED_RATES = ("--phone-rate", "0", "--agent-rate", "0", "--stream-rate", "0", "--register-rate", "0")
 
@@ -15,9 +15,9 @@ def chat(number, kind="chat.send"):
     return {"v": 1, "type": kind, "id": f"n-{number}", "ts": 1707451200000, "payload": {"n": number}}
 
 
-async def burst(relay, token, role, messages):
+async def burst(relay, token, role, messages, ext=None):
     """Sends all messages in one write on a new connection, then a ping; returns the errors by `ref`."""
-    async with await raw.RawSocket.authed(relay, token, role) as sender:
+    async with await raw.RawSocket.authed(relay, token, role, ext) as sender:
         await sender.write(b"".join(map(raw.text, [*messages, {"type": "ping"}])))
         errors = {}
         while (message := await sender.receive())["type"] != "pong":
@@ -158,6 +158,60 @@ async def test_a_slowed_stream_does_not_slow_the_other_direction(start_relay):
             assert (await agent.receive())["payload"]["n"] == -1
             assert time.monotonic() - started < 1
             assert await received_numbers(phone, 399) == list(range(1, 400))
+
+
+async def test_acknowledgements_are_slowed_and_not_lost(start_relay):
+    """Messages of type `ack` with the extension: 4 a second, bursts of 16; beyond that the relay reads more slowly.
+
+    24 at once: 16 pass at once, the other 8 take two seconds; what comes behind them waits with them.
+    """
+    relay = start_relay()
+    for role, other in (("phone", "agent"), ("agent", "phone")):
+        token = await relay.token()
+        async with await Client.authed(relay, token, other) as peer:
+            async with await raw.RawSocket.authed(relay, token, role, ext=1) as sender:
+                await peer.expect("status")
+                started = time.monotonic()
+                acks = [chat(n, "ack") for n in range(24)]
+                await sender.write(b"".join(map(raw.text, [*acks, chat(24), {"type": "ping"}])))
+                assert await received_numbers(peer, 25) == list(range(25))
+                assert 1.5 < time.monotonic() - started < 6
+                assert (await sender.receive())["type"] == "pong", "nothing was refused"
+
+
+async def test_acknowledgements_use_up_no_messages_with_the_extension_and_do_without(start_relay):
+    """With the extension they do not count as messages; without it `ack` is a type like any other."""
+    relay = start_relay()
+    messages = [chat(n, "ack") for n in range(20)] + [chat(n) for n in range(20, 52)]
+    for ext, refused in ((1, {50, 51}), (None, set(range(30, 52))), (2, set(range(30, 52)))):
+        token = await relay.token()
+        async with await Client.authed(relay, token, "agent") as agent:
+            errors = await burst(relay, token, "phone", messages, ext)
+            assert set(errors) == {f"n-{n}" for n in refused}
+            assert {error["code"] for error in errors.values()} == {"RATE_LIMITED"}
+            await agent.expect("status")
+            arrived = [n for n in range(52) if n not in refused]
+            assert await received_numbers(agent, len(arrived)) == arrived
+
+
+async def test_a_long_acknowledgement_counts_as_a_message(start_relay):
+    """`ack` of at most 2 KiB has limits of its own: 2,048 bytes are within, 2,049 are not."""
+    relay = start_relay("--phone-rate", "2")
+    token = await relay.token()
+    async with await Client.authed(relay, token, "agent") as agent:
+        async with await raw.RawSocket.authed(relay, token, "phone", ext=1) as phone:
+            await agent.expect("status")
+            texts = [sized("ack", 2048)[0] for _ in range(4)] + [sized("ack", 2049)[0] for _ in range(2)]
+            over, over_id = sized("ack", 2049)
+            short, _ = sized("ack", 2048)
+            await phone.write(b"".join(map(raw.text, [*texts, over, short])))
+            for text in [*texts, short]:
+                assert await agent.receive_text() == text
+            error = (await phone.receive())["payload"]
+            assert (error["code"], error["ref"]) == ("RATE_LIMITED", over_id)
+    async with await Client.authed(relay, token, "phone") as phone:
+        sent = 5 * 2048 + 2 * 2049
+        assert phone.auth_ok["daily_used_bytes"] == sent, "all of them count against the bandwidth"
 
 
 async def use_up(agent, phone, code):

@@ -98,6 +98,7 @@ fn kind_by_name(name: &str) -> Kind {
         "pong" => Kind::Pong,
         "chat.stream" => Kind::Stream,
         "chat.done" => Kind::Done,
+        "ack" => Kind::Ack,
         name if name.starts_with("auth") => Kind::AuthReserved,
         _ => Kind::Other,
     }
@@ -133,7 +134,7 @@ fn write_spaced(value: &Value, blanks: &mut impl Iterator<Item = &'static str>, 
 
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
-        "type|id|auth|auth\\.ok|status|ping|pong|chat\\.stream|chat\\.done|chat\\.send|",
+        "type|id|auth|auth\\.ok|status|ping|pong|chat\\.stream|chat\\.done|chat\\.send|ack|",
         ".{0,80}",
         "[a-zA-Z0-9+/]{0,300}",
         "[\u{1}-\u{1f}\"\\\\/a\u{e9}\u{4f60}\u{1f389}]{0,90}",
@@ -343,6 +344,9 @@ fn each_kind_is_told_by_its_type_alone() {
         ("chat.stream", Kind::Stream),
         ("chat.streams", Kind::Other),
         ("chat.done", Kind::Done),
+        ("ack", Kind::Ack),
+        ("acks", Kind::Other),
+        ("Ack", Kind::Other),
         ("chat.send", Kind::Other),
         (" auth", Kind::Other),
         ("key_exchange", Kind::Other),

@@ -11,6 +11,7 @@ use crate::shard::bounds::JOIN_DELAY;
 use crate::shard::close::CloseReason;
 use crate::shard::net::connection::{Entry, Phase};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use std::time::Duration;
 
 /// The first message (wire contract: `auth`).
@@ -28,6 +29,9 @@ struct AuthPayload<'a> {
     token: std::borrow::Cow<'a, str>,
     #[serde(borrow)]
     role: std::borrow::Cow<'a, str>,
+    /// The extension, by its version; any JSON may stand there.
+    #[serde(borrow, default)]
+    ext: Option<&'a RawValue>,
 }
 
 impl<N: Net> Shard<N> {
@@ -49,6 +53,7 @@ impl<N: Net> Shard<N> {
         if self.is_draining() {
             return self.close(conn, CloseReason::Restart);
         }
+        let ext = payload.ext.is_some_and(|version| version.get() == "1");
         let hash = TokenHash::of(&payload.token);
         let owner = owner(hash.key(), self.queues.shards());
         if owner == self.id {
@@ -61,9 +66,9 @@ impl<N: Net> Shard<N> {
                     return;
                 }
             }
-            return self.admit(conn, hash, role);
+            return self.admit(conn, hash, role, ext);
         }
-        let destination = Box::new(Destination::new(owner, hash, role));
+        let destination = Box::new(Destination::new(owner, hash, role, ext));
         self.transition(conn, Entry::Stage(Stage::Moving(destination)));
     }
 

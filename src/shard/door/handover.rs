@@ -7,6 +7,7 @@ use crate::ring::{Conn, Net};
 use crate::shard::Shard;
 use crate::shard::close::CloseReason;
 use crate::shard::command::Command;
+use crate::shard::mutation::{Mutation, is_made};
 use crate::shard::net::Taken;
 use crate::shard::net::connection::Phase;
 use crate::tls::Tls;
@@ -21,6 +22,7 @@ pub struct HandOver<S = OwnedFd> {
     counted: Option<IpAddr>,
     hash: TokenHash,
     role: Role,
+    ext: bool,
     tls: Option<Tls>,
     /// When it was upgraded.
     since: Instant,
@@ -33,14 +35,15 @@ pub struct Destination {
     shard: u16,
     hash: TokenHash,
     role: Role,
+    ext: bool,
     rest: Vec<u8>,
 }
 
 impl Destination {
     /// To `shard`, to authenticate there.
     #[must_use]
-    pub fn new(shard: u16, hash: TokenHash, role: Role) -> Self {
-        Self { shard, hash, role, rest: Vec::new() }
+    pub fn new(shard: u16, hash: TokenHash, role: Role, ext: bool) -> Self {
+        Self { shard, hash, role, ext, rest: Vec::new() }
     }
 
     /// Adds bytes that came behind the auth message.
@@ -61,8 +64,9 @@ impl<N: Net> Shard<N> {
         self.door.newcomers.remove(&newcomer);
         let (address, counted, since) = (newcomer.address, newcomer.counted(), newcomer.since);
         let Some(destination) = newcomer.into_destination() else { return };
-        let Destination { shard, hash, role, rest } = *destination;
-        let handover = HandOver { socket, address, counted, hash, role, since, tls, rest };
+        let Destination { shard, hash, role, ext, rest } = *destination;
+        let ext = ext && !is_made(Mutation::ExtLeftBehind);
+        let handover = HandOver { socket, address, counted, hash, role, ext, since, tls, rest };
         if let Err(Command::HandOver(handover)) = self.queues.try_post(shard, Command::HandOver(Box::new(handover))) {
             // The other shard's queue is full, or it has ended: the client is told to come back.
             self.counters.moved(false);
@@ -80,7 +84,7 @@ impl<N: Net> Shard<N> {
 
     /// Takes in a connection of another shard.
     pub(in crate::shard) fn handle_handover(&mut self, handover: HandOver<N::Socket>) {
-        let HandOver { socket, address, counted, hash, role, since, tls, rest } = handover;
+        let HandOver { socket, address, counted, hash, role, ext, since, tls, rest } = handover;
         let mut newcomer = self.newcomer(address, Stage::Auth);
         (newcomer.admission, newcomer.since) = (Admission::Counted(counted), since);
         let conn = self.insert_connection(socket, newcomer);
@@ -88,7 +92,7 @@ impl<N: Net> Shard<N> {
         if self.is_draining() {
             self.close(conn, CloseReason::Restart);
         } else {
-            self.admit(conn, hash, role);
+            self.admit(conn, hash, role, ext);
             if !rest.is_empty() {
                 self.handle_bytes(conn, Chunk::Owned(OwnedBuf::from(rest)));
             }

@@ -4,7 +4,7 @@ use super::sessions::{Change, Joining};
 use crate::control::message::{Notice, Request};
 use crate::proto::token::{Role, TokenHash};
 use crate::ring::{Conn, Net};
-use crate::session::{Effect, Farewell, Presence};
+use crate::session::{Effect, Farewell, Member, Presence};
 use crate::shard::Shard;
 use crate::shard::close::CloseReason;
 use crate::shard::door::newcomer::Newcomer;
@@ -14,9 +14,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 impl<N: Net> Shard<N> {
     /// Authenticates a connection on the shard that owns its token.
-    pub(in crate::shard) fn admit(&mut self, conn: Conn, hash: TokenHash, role: Role) {
+    pub(in crate::shard) fn admit(&mut self, conn: Conn, hash: TokenHash, role: Role, ext: bool) {
         let (key, serial) = (hash.key(), self.net[conn].newcomer().map_or(0, Newcomer::serial));
-        let (seat, change) = match self.sessions.join(key, conn, role, serial, &self.pulse) {
+        let member = Member::new(conn, role, serial, self.pulse.now()).with_ext(ext);
+        let (seat, change) = match self.sessions.join(key, member, &self.pulse) {
             Joining::Unknown => return self.refuse_auth(conn, "the token is unknown, revoked or expired"),
             Joining::TooOften => return self.put_off(conn),
             Joining::Joined(seat, change) => (seat, change),

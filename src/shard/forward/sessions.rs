@@ -165,17 +165,17 @@ impl Sessions {
     }
 
     /// A connection has shown a token.
-    pub(super) fn join(&mut self, key: TokenKey, conn: Conn, role: Role, serial: u64, pulse: &Pulse) -> Joining {
-        let (now, unix_ms) = (pulse.now(), pulse.unix_ms());
+    pub(super) fn join(&mut self, key: TokenKey, member: Member<Conn>, pulse: &Pulse) -> Joining {
+        let (role, unix_ms) = (member.role, pulse.unix_ms());
         let unix_sec = unix_ms / 1000;
         let Some(index) = self.session_of(key, unix_sec) else { return Joining::Unknown };
         let Some(live) = self.all.get_mut(index as usize) else { return Joining::Unknown };
         let joins = Rate::per(JOINS_PER_SECOND, Duration::from_secs(1), JOINS_BURST);
-        if joins.is_some_and(|rate| live.joins.try_take(now, &rate).is_err()) {
+        if joins.is_some_and(|rate| live.joins.try_take(pulse.now(), &rate).is_err()) {
             return Joining::TooOften;
         }
         let before = live.session.presence();
-        let effects = live.session.join(Member::new(conn, role, serial, now), unix_ms);
+        let effects = live.session.join(member, unix_ms);
         let after = live.session.presence();
         live.forget_at = NONE;
         if let Some(entry) = self.directory.entry(live.slot) {

@@ -63,8 +63,14 @@ struct Envelope<'a> {
 }
 
 #[derive(Deserialize)]
-struct Paired {
+struct AuthOk {
     paired: bool,
+    ext: Option<Ext>,
+}
+
+#[derive(Deserialize)]
+struct Ext {
+    v: u8,
 }
 
 #[derive(Deserialize)]
@@ -74,6 +80,7 @@ struct Peer<'a> {
 
 #[derive(Deserialize)]
 struct Refused<'a> {
+    code: &'a str,
     #[serde(rename = "ref")]
     reference: Option<&'a str>,
 }
@@ -124,9 +131,10 @@ impl Client {
 
     fn connect(&mut self, scene: &mut Scene) {
         let Some(stream) = scene.connect(Door::Front) else { return };
-        let member = scene.ledger.join(self.token, self.role);
+        let ext = scene.random.chance(scene.plan.ext);
+        let member = scene.ledger.join(self.token, self.role, ext);
         let mut out = framing::upgrade("/ws", "");
-        let auth = scene.control.auth(self.token, self.role.name());
+        let auth = scene.control.auth(self.token, self.role.name(), ext);
         out.extend(framing::masked(&mut scene.random, true, Opcode::Text, auth.as_bytes()));
         let mut connection = Connection {
             stream,
@@ -201,9 +209,10 @@ impl Connection {
 
     fn say(&mut self, scene: &mut Scene) {
         let bytes = scene.message_bytes();
-        let kind = match scene.ledger.role(self.member) == Role::Agent && scene.random.chance(400) {
-            true => Kind::Stream,
-            false => Kind::Send,
+        let kind = match scene.ledger.role(self.member) {
+            _ if scene.plan.ext > 0 && scene.random.chance(150) => Kind::Ack,
+            Role::Agent if scene.random.chance(400) => Kind::Stream,
+            _ => Kind::Send,
         };
         let message = scene.ledger.begin(self.member, bytes, kind);
         self.out.extend(framing::message(&mut scene.random, &message.text()));
@@ -303,8 +312,10 @@ impl Connection {
                 if std::mem::replace(&mut self.has_authenticated, true) {
                     return Err(format!("order: {member} has authenticated twice"));
                 }
-                let paired = serde_json::from_str::<Paired>(payload).is_ok_and(|payload| payload.paired);
-                scene.ledger.authenticate(member);
+                let Ok(AuthOk { paired, ext }) = serde_json::from_str(payload) else {
+                    return Err(format!("bytes: {member} got {payload}"));
+                };
+                scene.ledger.authenticate(member, ext.is_some_and(|ext| ext.v == 1))?;
                 scene.ledger.hear_status(member, paired);
                 if self.stage == Stage::Authenticating {
                     self.stage = Stage::Open;
@@ -326,7 +337,7 @@ impl Connection {
                 None => return Err(format!("doubled: {member} got a pong for no ping")),
             },
             "chat.error" => match serde_json::from_str::<Refused<'_>>(payload) {
-                Ok(Refused { reference: Some(id) }) => scene.ledger.refuse(member, id)?,
+                Ok(Refused { code, reference: Some(id) }) => scene.ledger.refuse(member, id, code)?,
                 _ => return Err(format!("blame: {member} was told {payload}")),
             },
             kind => scene.ledger.deliver(member, envelope.id, kind, message)?,

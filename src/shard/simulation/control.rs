@@ -121,8 +121,9 @@ impl Control {
     }
 
     /// What says whose bytes these are.
-    pub(super) fn auth(&self, token: usize, role: &str) -> String {
-        let text = &self.tokens[token].text;
-        format!(r#"{{"type":"auth","id":"{}","payload":{{"token":"{text}","role":"{role}"}}}}"#, mark_of(token))
+    pub(super) fn auth(&self, token: usize, role: &str, ext: bool) -> String {
+        let (text, mark) = (&self.tokens[token].text, mark_of(token));
+        let ext = if ext { r#","ext":1"# } else { "" };
+        format!(r#"{{"type":"auth","id":"{mark}","payload":{{"token":"{text}","role":"{role}"{ext}}}}}"#)
     }
 }

@@ -4,6 +4,8 @@
 
 use super::Digest;
 use crate::proto::token::Role;
+use crate::session::message::ErrorCode;
+use crate::session::policy::ACK_BYTES_MAX;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What was found not to hold. The first word tells the kinds apart.
@@ -26,6 +28,7 @@ pub(super) struct Message {
 pub(super) enum Kind {
     Send,
     Stream,
+    Ack,
 }
 
 impl Kind {
@@ -33,7 +36,12 @@ impl Kind {
         match self {
             Self::Send => "chat.send",
             Self::Stream => "chat.stream",
+            Self::Ack => "ack",
         }
+    }
+
+    fn of_name(name: &str) -> Self {
+        [Self::Stream, Self::Ack].into_iter().find(|kind| kind.name() == name).unwrap_or(Self::Send)
     }
 }
 
@@ -91,12 +99,16 @@ pub(super) fn marks_in(bytes: &[u8]) -> BTreeSet<usize> {
 struct Member {
     token: usize,
     role: Role,
+    /// It asked for the extension.
+    ext: bool,
     is_alive: bool,
     /// How many messages it has begun.
     begun: u32,
     /// The relay has decided on so many of them, and whatever it refused it has said so.
     settled: u32,
     refused: BTreeSet<u32>,
+    /// Those that have a limit of their own, and no other.
+    acks: BTreeSet<u32>,
     delivered: BTreeSet<u32>,
     /// The number of its next message when it last heard that its peer is there; `None`: it is not, as far as it knows.
     online_from: Option<u32>,
@@ -110,19 +122,23 @@ pub(super) struct Ledger {
     members: Vec<Member>,
     /// All that was delivered.
     pub(super) delivered: u64,
+    /// Of those, the acknowledgements that had a limit of their own.
+    pub(super) acks: u64,
     pub(super) refused: u64,
 }
 
 impl Ledger {
     /// A connection begins; its number.
-    pub(super) fn join(&mut self, token: usize, role: Role) -> usize {
+    pub(super) fn join(&mut self, token: usize, role: Role, ext: bool) -> usize {
         self.members.push(Member {
             token,
             role,
+            ext,
             is_alive: false,
             begun: 0,
             settled: 0,
             refused: BTreeSet::new(),
+            acks: BTreeSet::new(),
             delivered: BTreeSet::new(),
             online_from: None,
             got: BTreeMap::new(),
@@ -130,9 +146,14 @@ impl Ledger {
         self.members.len() - 1
     }
 
-    /// The relay has let a connection in.
-    pub(super) fn authenticate(&mut self, member: usize) {
-        self.members[member].is_alive = true;
+    /// The relay has let a connection in; `ext`: with the extension.
+    pub(super) fn authenticate(&mut self, member: usize, ext: bool) -> Result<(), Broken> {
+        let it = &mut self.members[member];
+        it.is_alive = true;
+        match it.ext == ext {
+            true => Ok(()),
+            false => Err(format!("ext: {member} was let in with the extension: {ext}")),
+        }
     }
 
     pub(super) fn token(&self, member: usize) -> usize {
@@ -154,10 +175,13 @@ impl Ledger {
 
     /// The member's next message, of so many bytes.
     pub(super) fn begin(&mut self, member: usize, bytes: usize, kind: Kind) -> Message {
-        let Member { token, begun, .. } = &mut self.members[member];
+        let Member { token, ext, begun, acks, .. } = &mut self.members[member];
+        let (number, bytes) = (*begun, bytes.max(Message::BYTES_MIN));
         *begun += 1;
-        let bytes = bytes.max(Message::BYTES_MIN);
-        Message { token: *token, sender: member, number: *begun - 1, bytes, kind }
+        if kind == Kind::Ack && *ext && bytes <= ACK_BYTES_MAX as usize {
+            acks.insert(number);
+        }
+        Message { token: *token, sender: member, number, bytes, kind }
     }
 
     pub(super) fn begun(&self, member: usize) -> u32 {
@@ -175,8 +199,8 @@ impl Ledger {
         member.online_from = is_online.then_some(member.begun);
     }
 
-    /// The relay has told the member that it refused the message of that id.
-    pub(super) fn refuse(&mut self, member: usize, id: &str) -> Result<(), Broken> {
+    /// The relay has told the member that it refused the message of that id, and with which code.
+    pub(super) fn refuse(&mut self, member: usize, id: &str, code: &str) -> Result<(), Broken> {
         let Some(message) = Message::of_id(id, Kind::Send) else { return Err(format!("token: refused {id:?}")) };
         let it = &mut self.members[member];
         if message.sender != member || message.token != it.token || message.number >= it.begun {
@@ -184,6 +208,9 @@ impl Ledger {
         }
         if it.delivered.contains(&message.number) {
             return Err(format!("doubled: {message:?} was delivered and refused"));
+        }
+        if code == ErrorCode::RateLimited.name() && it.acks.contains(&message.number) {
+            return Err(format!("ext: {message:?} was refused and should have been slowed down"));
         }
         if !it.refused.insert(message.number) {
             return Err(format!("doubled: {message:?} was refused twice"));
@@ -194,8 +221,9 @@ impl Ledger {
 
     /// The member has got a message.
     pub(super) fn deliver(&mut self, to: usize, id: &str, kind: &str, text: &[u8]) -> Result<(), Broken> {
-        let kind = if kind == Kind::Stream.name() { Kind::Stream } else { Kind::Send };
-        let Some(message) = Message::of_id(id, kind) else { return Err(format!("token: {to} got {id:?}")) };
+        let Some(message) = Message::of_id(id, Kind::of_name(kind)) else {
+            return Err(format!("token: {to} got {id:?}"));
+        };
         let (token, role) = (self.members[to].token, self.members[to].role);
         let Some(from) = self.members.get_mut(message.sender) else { return Err(format!("token: {message:?}")) };
         if (from.token, from.role) != (token, role.peer()) || message.token != token || message.number >= from.begun {
@@ -216,6 +244,7 @@ impl Ledger {
         }
         got.push(message.number);
         self.delivered += 1;
+        self.acks += u64::from(self.members[message.sender].acks.contains(&message.number));
         Ok(())
     }
 

@@ -30,7 +30,7 @@ fn expect(mutation: Mutation, is_hungry: bool, first: u64, kinds: &[&str]) {
 
 #[test]
 fn a_phase_that_does_not_follow_is_found() {
-    expect(Mutation::AnyPhase, true, 150, &["gauge:", "panic:"]);
+    expect(Mutation::AnyPhase, true, 320, &["gauge:", "panic:"]);
 }
 
 #[test]
@@ -50,7 +50,12 @@ fn a_counter_that_counts_twice_is_found() {
 
 #[test]
 fn a_reader_that_is_not_let_go_on_is_found() {
-    expect(Mutation::LostRelief, false, 200, &["deaf:"]);
+    expect(Mutation::LostRelief, false, 260, &["deaf:"]);
+}
+
+#[test]
+fn an_extension_that_is_left_behind_is_found() {
+    expect(Mutation::ExtLeftBehind, false, 1, &["ext:"]);
 }
 
 #[test]

@@ -37,6 +37,8 @@ pub(super) struct Plan {
     /// How often a client leaves, in a thousand of its turns.
     pub(super) churn: u16,
     pub(super) messages_at_once: usize,
+    /// How many of a thousand connections ask for the extension. Where none does, nobody acknowledges.
+    pub(super) ext: u16,
     /// The largest message that a client sends.
     pub(super) message_bytes: usize,
     /// How often control changes its mind, in a thousand steps.
@@ -78,6 +80,7 @@ impl Plan {
             steps: random.pick(&[20, 50, 80, 120]),
             churn: random.pick(&[0, 5, 20, 60]),
             messages_at_once: random.pick(&[1, 1, 2, 5]),
+            ext: random.pick(&[0, 0, 500, 1000]),
             message_bytes: random.pick(&[400, 5_000, 40_000, 300_000]),
             decisions: random.pick(&[0, 0, 10, 50]),
             step_ms: random.pick(&[1, 5, 20, 100]),

@@ -154,7 +154,8 @@ fn wait(random: &mut Random, most_ms: usize) -> Act {
 /// A request for an upgrade and a good first message, perhaps in one piece.
 fn authenticated(scene: &mut Scene, token: usize) -> Vec<Act> {
     let role = scene.random.pick(&["phone", "agent"]);
-    let auth = scene.control.auth(token, role);
+    let ext = scene.random.chance(scene.plan.ext);
+    let auth = scene.control.auth(token, role, ext);
     let auth = masked(&mut scene.random, true, Opcode::Text, auth.as_bytes());
     match scene.random.chance(500) {
         true => vec![send([upgrade("/ws", ""), auth].concat())],
@@ -185,7 +186,7 @@ fn half_a_head(scene: &mut Scene, _: usize) -> Vec<Act> {
 }
 
 fn wrong_first_message(scene: &mut Scene, token: usize) -> Vec<Act> {
-    let right = scene.control.auth(token, "phone");
+    let right = scene.control.auth(token, "phone", false);
     let random = &mut scene.random;
     let first = match random.below(9) {
         0 => masked(random, true, Opcode::Text, b"{\"type\":\"auth\"}"),
@@ -246,12 +247,13 @@ fn empty_promises(scene: &mut Scene, token: usize) -> Vec<Act> {
 fn flood(scene: &mut Scene, token: usize) -> Vec<Act> {
     let mut acts = authenticated(scene, token);
     let random = &mut scene.random;
-    let frame = match random.below(6) {
+    let frame = match random.below(7) {
         0 => masked(random, true, Opcode::Ping, &[7; 125]),
         1 => masked(random, true, Opcode::Pong, b""),
         2 => masked(random, true, Opcode::Text, br#"{"v":1,"type":"ping","id":"x"}"#),
         3 => masked(random, true, Opcode::Text, b"no json"),
         4 => masked(random, true, Opcode::Text, br#"{"v":1,"type":"auth","id":"x"}"#),
+        5 => masked(random, true, Opcode::Text, br#"{"v":1,"type":"ack","id":"x"}"#),
         _ => [masked(random, false, Opcode::Text, b""), masked(random, false, Opcode::Continuation, b"").repeat(40)]
             .concat(),
     };

@@ -305,7 +305,7 @@ impl World {
 
     /// What has been met, by name.
     pub(super) fn met(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.shards.iter().flat_map(inspect::met)
+        self.shards.iter().flat_map(inspect::met).chain([("acks", self.scene.ledger.acks)])
     }
 
     /// What all that has happened comes to.
