@@ -183,7 +183,7 @@ class Sender:
 
     def handle_agreed(self):
         self.handle_pause()
-        self.followed_at = NEVER
+        self.followed_at = self.blocked_until = NEVER
 
     def poll(self, now):
         """The next record that leaves now, or None."""
