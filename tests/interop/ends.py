@@ -135,10 +135,10 @@ class ProcessEnd(End):
             await self.events.put(json.loads(line))
 
 
-def end(make, role, url, token, secret=None):
+def end(make, role, url, token, secret=None, **options):
     """An end that is not started yet: `async with` does that. The test is skipped, in CI failed, where it cannot be.
 
-    Besides the makes there is "old": a client that does not know how to resume.
+    Besides the makes there is "old": a client that does not know how to resume. `options` are those of the Python client.
     """
     if reason := missing(make):
         if os.environ.get("CI"):
@@ -146,9 +146,9 @@ def end(make, role, url, token, secret=None):
         pytest.skip(reason)
     link = coralmux.Link(token, url, secret)
     if make == "python":
-        return PythonEnd(role, link)
+        return PythonEnd(role, link, **options)
     if make == "old":
-        return PythonEnd(role, link, resume=False)
+        return PythonEnd(role, link, resume=False, **options)
     if make == "rust":
         return ProcessEnd(RUST, role, link.for_apps())
     return ProcessEnd("node", NODE / "end.mjs", link.for_browsers())

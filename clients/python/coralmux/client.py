@@ -95,7 +95,8 @@ class Client:
         self.end = End(role, link.token, link.secret, os.urandom, PADDING, resume)
         self.resume = Resume(role)
         proxy = {"proxy": None} if leads_here(link.relay) else {}  # else as the environment says
-        self.options = proxy | {"ping_interval": 30, "ping_timeout": 10, "max_size": MAX_SIZE} | options
+        timing = {"ping_interval": 30, "ping_timeout": 10, "close_timeout": 2}  # the last: to wait for a dead connection
+        self.options = proxy | timing | {"max_size": MAX_SIZE} | options
         self.paired = False
         self._ws = None
         self._events = asyncio.Queue()  # of no more than EVENTS_MAX, and what the peer may have unacknowledged
