@@ -354,7 +354,7 @@ mod tests {
             put("default", &mut own).unwrap();
             assert!(own.is_empty(), "{flag}: {own:?}");
             let below_zero = put("-5", &mut own).unwrap_err().to_string();
-            assert!(below_zero.starts_with(&format!("--{flag}: \"-5\" will not do; it takes ")), "{below_zero}");
+            assert!(below_zero.starts_with(&format!("--{flag}: \"-5\" is invalid; expected ")), "{below_zero}");
         }
     }
 

@@ -53,7 +53,7 @@ pub(super) static TIMES: Group = Group {
             name: "drain-window",
             unit: "TIME",
             takes: One,
-            help: "On SIGTERM, the time over which clients are sent away; 0s: at once",
+            help: "Time over which SIGTERM sends clients away; 0s: at once",
             doc: None,
             default: Described("1ms each, at most 10s"),
             reload: Now(|old, new| old.drain_window != new.drain_window),

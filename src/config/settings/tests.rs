@@ -179,7 +179,7 @@ fn a_number_below_zero_is_refused_by_the_flags_name_with_what_it_takes() {
             ] {
                 let args = std::iter::once("x".to_owned()).chain(typed).map(OsString::from);
                 let error = resolve_on(Machine { cores: 4, memory_bytes: 8 << 30 }, args, |_| None).unwrap_err();
-                let says = format!("{flag}: {value:?} will not do; it takes a");
+                let says = format!("{flag}: {value:?} is invalid; expected a");
                 assert!(error.to_string().starts_with(&says) && error.exit_code() == 2, "{error}");
             }
         }

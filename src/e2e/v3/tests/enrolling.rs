@@ -219,3 +219,22 @@ fn only_key_exchanges_of_version_3_are_read_as_such() {
         assert_eq!(KeyExchange::parse(&raw(bad)), None, "{bad}");
     }
 }
+
+#[test]
+fn nothing_that_a_device_may_still_choose_after_the_second_message_moves_the_code() {
+    let code = |name: &str| {
+        let mut random = counting(5);
+        let link = (k(7), AgentPrint::of(agent_key().public()));
+        let key = StaticKey::from_private([0xd; 32]);
+        let (mut device, mut agent) = (Enrolment::new(TOKEN, id_of(1), key, link, name, "web"), enrolling(7).1);
+        let (id, one) = first(&mut device, at(0.), &mut random, "a").unwrap();
+        let two = exchange(&agent.handle_first(at(0.), &mut random, id_of(1), Some(&id), &one).unwrap());
+        let Enrolled { end, code } = device.handle_second(at(0.), &two).unwrap().unwrap();
+        let third = exchange(&end.poll_enrolment().unwrap());
+        assert_eq!(agent.handle_third(at(0.), id_of(1), &third).unwrap().code, code);
+        (code, third)
+    };
+    let (one, other) = (code("Tablet"), code("Another name"));
+    assert_ne!(one.1, other.1);
+    assert_eq!(one.0, other.0);
+}

@@ -2,6 +2,7 @@
 
 mod enrolling;
 mod known;
+mod mind;
 mod model;
 mod rules;
 mod secrecy;
