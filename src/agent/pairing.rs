@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(count(&link, Codes::App), (true, 1));
         assert_eq!(count(&link, Codes::None), (true, 0));
         link.relay = "ws://127.0.0.1:8080/other".to_owned();
-        // No page there: the app's code stands in.
+        // No page there: the app's code takes its place.
         let text = instructions(&link, Codes::Browser, false);
         assert!(!text.contains("browser") && text.contains('\u{2588}'), "{text}");
     }

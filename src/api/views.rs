@@ -6,7 +6,7 @@ use serde::Serialize;
 /// A token as `POST`, `GET` and `PATCH` show it.
 #[derive(Debug, Serialize)]
 pub struct TokenView<'a> {
-    /// The token itself: shown once, to who made it.
+    /// The token itself: shown once, to its creator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<&'a str>,
     /// Its public id.

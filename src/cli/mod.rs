@@ -94,7 +94,7 @@ fn parse<P: Parser>(args: impl Iterator<Item = OsString>) -> Result<P, u8> {
 fn parsed<P: Parser>(args: impl Iterator<Item = OsString>, run: impl FnOnce(P) -> io::Result<()>) -> u8 {
     match parse(args).map(run) {
         Ok(Ok(())) => 0,
-        // Who reads has seen enough.
+        // The reader has seen enough.
         Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => 0,
         Ok(Err(error)) => {
             console::warn(format_args!("coralmux-relay: {error}"));

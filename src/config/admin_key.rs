@@ -87,7 +87,7 @@ pub fn admin_key(
     }
 }
 
-/// The key that such a file holds, for who only looks.
+/// The key that such a file holds, for a reader that changes nothing.
 ///
 /// # Errors
 /// [`AdminKeyError`].

@@ -70,7 +70,7 @@ pub enum Parsed {
         keep_alive: bool,
         /// It was a `HEAD` request: the answer goes without its body.
         head_only: bool,
-        /// It shows a key to what needs one, right or wrong: who has guessed too often is not to learn which.
+        /// It shows a key to what needs one, right or wrong: an address that has guessed too often must not learn which.
         shows_key: bool,
         /// The address that the request counts for: the peer, or whom a trusted proxy names.
         client: IpAddr,

@@ -59,7 +59,7 @@ impl Cut {
         provided_max: 512,
         incremental: false,
     };
-    /// For single receives, 512 KiB: who has not authenticated is read a page at a time, and few of a crowd are let in at
+    /// For single receives, 512 KiB: unauthenticated connections are read a page at a time, and few of a crowd are let in at
     /// once.
     const GLANCES: Self = Self {
         name: "single",

@@ -36,7 +36,7 @@ pub trait Net {
     /// Stops accepting on a listener; its last completion still comes, perhaps with a connection.
     fn cancel_accept(&mut self, listener: u32);
 
-    /// Closes a listener; who has been accepted already still completes. With `shut`, the port refuses at once, also where
+    /// Closes a listener; connections that are accepted already still complete. With `shut`, the port refuses at once, also where
     /// other processes have the socket.
     fn close_listener(&mut self, listener: u32, shut: bool);
 

@@ -89,7 +89,7 @@ impl<C: Copy + PartialEq> Session<C> {
         self.unreported_bytes += bytes;
     }
 
-    /// A connection has authenticated, at `unix_ms`. It takes the place of who has its role.
+    /// A connection has authenticated, at `unix_ms`. It replaces the connection that has its role.
     #[must_use = "they are to be carried out"]
     pub fn join(&mut self, member: Member<C>, unix_ms: u64) -> Vec<Effect<C>> {
         let Member { connection, role, ext, .. } = member;

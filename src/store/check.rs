@@ -1,4 +1,4 @@
-//! Looking at a store without opening it as its owner: for who wants to know whether a relay could.
+//! Looking at a store without opening it as its owner: for a check whether a relay could.
 
 use super::error::OpenError;
 use super::natural;

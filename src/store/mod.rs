@@ -313,7 +313,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when reading fails.
     pub fn unused(&self, registered_by: u64, limit: u32) -> Result<Vec<TokenHash>, StoreError> {
-        // Who has forwarded anything has used it, whatever else was written.
+        // A token that has forwarded anything was used, whatever else was written.
         let mut statement = self.connection.prepare_cached(
             "SELECT hash FROM token WHERE unused_from <= ?1
              AND NOT EXISTS (SELECT 1 FROM usage WHERE usage.token = serial) ORDER BY unused_from LIMIT ?2",

@@ -1,11 +1,11 @@
-//! Sockets to listen on: bound as the relay wants them, for itself and for who looks whether it could.
+//! Sockets to listen on: bound as the relay needs them, for itself and for checks whether it could.
 
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-/// Whether the relay could listen there now, for who wants to know it beforehand.
+/// Whether the relay could listen there now, for a check before the start.
 ///
 /// # Errors
 /// What the system says, as at the start; a port that is in use is not waited for.

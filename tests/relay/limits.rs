@@ -170,7 +170,7 @@ fn upload_at_once(relay: &Relay, count: usize, bytes: usize, begun_bytes: usize)
             let (upload, message) = (&upload, &message);
             scope.spawn(move || {
                 phone.write(&upload[begun_bytes..]);
-                // Who has waited for too long is told when to try again, and tries.
+                // A message that has waited for too long is refused with the time to try again, and its sender does.
                 while let answer = phone.json()
                     && answer["type"] == "chat.error"
                 {

@@ -149,7 +149,7 @@ fn who_waits_first_is_served_first_though_the_next_one_wants_less() {
     let whole = text(&sized("file.whole", 5 << 20));
     let (begun, rest) = whole.split_at(200_000);
     let sizes = [4 << 20, 2 << 20];
-    // Made before, for who holds memory is not to be slow.
+    // Made before, because a client that holds memory must not be slow.
     let messages = sizes.map(|bytes| text(&sized("chat.send", bytes)));
     begin(&mut holding, begun);
     let mut waiting = [first, second];

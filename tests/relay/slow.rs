@@ -1,4 +1,4 @@
-//! Peers that take nothing: who fills them is slowed, nobody else is, memory stays bounded, and in the end they go.
+//! Peers that take nothing: their peer is slowed, nobody else is, memory stays bounded, and in the end they go.
 
 use crate::harness::{Client, PING, Raw, Relay, frame, number_of, numbered, sized, text};
 use serde_json::json;

@@ -81,7 +81,7 @@ fn write(path: &Path, text: &str) -> Result<()> {
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Names and what they stand for: each kind by itself, then all of them at once, or what was asked for.
+/// Names and what they stand for: each kind alone, then all of them at once, or what was asked for.
 fn select(names: &[String], tls: bool) -> Result<Vec<(String, Vec<&'static Kind>)>> {
     let all: Vec<_> = KINDS.iter().filter(|kind| tls || !kind.needs_tls).collect();
     if names.is_empty() {

@@ -1,5 +1,5 @@
-//! Log lines on their way out: a bounded queue and a thread that writes. Who logs never waits; what finds no room is
-//! counted and dropped.
+//! Log lines on their way out: a bounded queue and a thread that writes. A thread that logs never waits; lines that find
+//! no room are counted and dropped.
 
 use super::journal::Journal;
 use crossbeam_channel::{Receiver, Sender, bounded};
