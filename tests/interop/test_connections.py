@@ -86,44 +86,40 @@ async def test_a_peer_that_stops_reading_slows_the_sender_and_loses_nothing(star
             await sending
 
 
+@contextlib.asynccontextmanager
+async def flooded_phone(relay):
+    """An agent that sends as fast as it is read, while its phone takes nothing."""
+    token = await relay.token()
+    async with await raw.RawSocket.authed(relay, token, "agent") as agent:
+        async with await raw.RawSocket.authed(relay, token, "phone", receive_buffer=65536):
+            assert (await agent.receive())["type"] == "status"
+            message = raw.text({"type": "chat.stream", "payload": "x" * 131072})
+
+            async def floods():
+                while True:
+                    await agent.write(message)
+
+            flooding = asyncio.create_task(floods())
+            yield agent
+            flooding.cancel()
+
+
 async def test_a_slow_consumer_is_closed_after_the_write_timeout(start_relay):
     """A peer that takes nothing for the write timeout (30 s, here 1 s) is closed, and the sender goes on."""
     relay = start_relay("--agent-rate", "0", "--daily-quota", "0", "--stream-rate", "0", "--write-timeout", "1s")
-    token = await relay.token()
-    async with await raw.RawSocket.authed(relay, token, "agent") as agent:
-        async with await raw.RawSocket.authed(relay, token, "phone", receive_buffer=65536):
-            assert (await agent.receive())["type"] == "status"
-            message = raw.text({"type": "chat.stream", "payload": "x" * 131072})
-
-            async def floods():
-                while True:
-                    await agent.write(message)
-
-            flooding = asyncio.create_task(floods())
-            while (heard := await agent.receive())["type"] != "status":
-                assert heard["payload"]["code"] == "PEER_OFFLINE"
-            assert heard["payload"] == {"peer": "offline"}
-            flooding.cancel()
+    async with flooded_phone(relay) as agent:
+        while (heard := await agent.receive())["type"] != "status":
+            assert heard["payload"]["code"] == "PEER_OFFLINE"
+        assert heard["payload"] == {"peer": "offline"}
 
 
 async def test_a_peer_that_stops_reading_does_not_stop_other_pairs(relay):
-    token = await relay.token()
-    async with await raw.RawSocket.authed(relay, token, "agent") as agent:
-        async with await raw.RawSocket.authed(relay, token, "phone", receive_buffer=65536):
-            assert (await agent.receive())["type"] == "status"
-            message = raw.text({"type": "chat.stream", "payload": "x" * 131072})
-
-            async def floods():
-                while True:
-                    await agent.write(message)
-
-            flooding = asyncio.create_task(floods())
-            for _ in range(8):  # pairs of both shards
-                async with pair(relay) as (other_agent, other_phone):
-                    for number in range(20):
-                        await other_phone.send("chat.send", {"n": number})
-                        assert await other_agent.expect("chat.send") == {"n": number}
-            flooding.cancel()
+    async with flooded_phone(relay):
+        for _ in range(8):  # pairs of both shards
+            async with pair(relay) as (other_agent, other_phone):
+                for number in range(20):
+                    await other_phone.send("chat.send", {"n": number})
+                    assert await other_agent.expect("chat.send") == {"n": number}
 
 
 async def test_a_flood_of_small_messages_arrives_whole_and_in_order(relay):
