@@ -1,4 +1,4 @@
-"""A small phone: it sends one chat message and prints the answer while it streams in.
+"""A small phone: it sends one chat message and prints the answer while it streams in, also over breaks of the connection.
 
     python clients/python/phone.py 'openclaw://pair?token=...&relay=...&k=...' "hello"
     python clients/python/phone.py ws://127.0.0.1:8080/ws oc_pair_... "hello"
@@ -22,9 +22,10 @@ HELP = {
 
 
 async def ask(client, text):
+    sending = None
     async for event in client:
         payload = event.payload
-        if event.type == "client.connected":
+        if event.type == "client.connected" and sending is None:
             if not client.paired:
                 sys.exit(HELP["PEER_OFFLINE"])
             sending = asyncio.create_task(client.send("chat.send", {"text": text}))  # it waits for the keys
@@ -42,9 +43,9 @@ async def ask(client, text):
             code, wait = str(payload.get("code")), payload.get("retry_after_ms")
             hint = f" Try again in {-(-wait // 1000)} s." if isinstance(wait, int) else ""
             sys.exit(HELP.get(code, printable(f"{code}: {payload.get('message')}")) + hint)
-        elif event.type in ("client.refused", "client.lost"):
+        elif event.type == "client.refused" or (event.type == "client.lost" and not client.resumes):
             sys.exit(payload["message"])
-        elif event.type == "status" and not client.paired:
+        elif event.type == "client.restarted" or (event.type == "status" and not client.paired):
             sys.exit("The agent went away before its answer was complete.")
 
 

@@ -70,6 +70,7 @@ class Event:
     - `client.connected`: authenticated; the payload is that of `auth.ok`
     - `client.agreed`: new keys are in use; `protection` says of what kind
     - `client.refused`: something was refused; the payload has `reason` and `message`
+    - `client.restarted`: the agent's process is another one: an answer in progress has ended
     - `client.delayed`: the relay refused a message for now, and it leaves again by itself; the payload is the relay's
     - `client.lost`: the connection is gone and tried again; the payload has `message`
     """
@@ -140,6 +141,11 @@ class Client:
     @property
     def protection(self):
         return self.end.protection
+
+    @property
+    def resumes(self):
+        """Whether breaks lose nothing, as was agreed with the peer last."""
+        return self._resuming
 
     @property
     def fingerprint(self):
@@ -356,6 +362,8 @@ class Client:
             else:
                 record = read_record(opened.payload)
                 item = kind, record.p, message_id, opened.protection
+                if self.role == "phone" and self.resume.receiver.is_of_another_process(record):
+                    self._events.put_nowait(Event("client.restarted", {}))
                 taken, missed = self.resume.handle_record(now, record, len(dumps(record.p).encode()), item)
                 self._missed += missed
                 for item in taken:

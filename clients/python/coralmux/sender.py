@@ -1,0 +1,284 @@
+"""The sender of a pair that resumes: it numbers messages, and holds each until it is acknowledged.
+
+Time is passed in, as seconds of any steady clock. The numbers in the comments are those of the rules in PROTOCOL.md.
+"""
+
+from dataclasses import dataclass
+
+from .wire import dumps
+
+KIB, MIB = 1 << 10, 1 << 20
+# What is numbered and not acknowledged: messages and bytes.
+WINDOWS = {"agent": (256, 192 * KIB), "phone": (64, 16 * MIB)}
+# What is held in all, numbered or not.
+HELD = {"agent": (256, 8 * MIB), "phone": (64, 16 * MIB)}
+GROWN_MAX = MIB  # characters of a piece that grows; what comes then is the next piece
+REQUEST_INTERVAL = 1.0
+LAGS_MAX = 1024  # answers whose pieces' numbers are kept
+
+NEVER = float("-inf")
+WAITS = ("RATE_LIMITED", "DAILY_QUOTA_EXCEEDED", "MONTHLY_QUOTA_EXCEEDED")
+VOIDS = ("MESSAGE_TOO_LARGE", "INVALID_MESSAGE")
+
+
+@dataclass(eq=False)
+class Message:
+    """One that is held. `payload` is there as long as a piece may grow, `text` (its JSON) from then on."""
+
+    kind: str
+    id: str
+    text: str | None
+    size: int
+    payload: dict | None = None
+    answer: str | None = None  # of a piece whose answer has not ended: which one it is
+    n: int | None = None
+    f: int | None = None  # f to n - 1 are void
+
+    def settle(self):
+        """A piece that leaves grows no more."""
+        if self.text is None:
+            self.text = dumps(self.payload)
+            self.size = len(self.text.encode())
+            self.payload = None
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """A record that is to be sent now, for the first time or again."""
+
+    message: Message
+    e: str
+    n: int
+    f: int
+    b: int
+
+
+def answer_of(payload):
+    """Which answer a message belongs to."""
+    return dumps([payload.get("chat_id"), payload.get("ref")])
+
+
+def _is_piece(kind, payload):
+    return kind == "chat.stream" and isinstance(payload, dict) and isinstance(payload.get("delta"), str)
+
+
+def _is_whole(kind, payload):
+    """Whether it is the end of an answer that contains its pieces."""
+    return kind == "chat.done" and isinstance(payload, dict) and isinstance(payload.get("full_text"), str)
+
+
+class Sender:
+    """Numbers and holds one direction's messages.
+
+    Invariants: `acked` < the numbers of `held`, rising, < `next`; `void` <= `next`: the numbers from `void` to `next` - 1
+    are void. `cursor` <= len(held): from there on they are to be sent again.
+    """
+
+    def __init__(self, role, draw_boot):
+        self.role, self.draw_boot = role, draw_boot
+        self.waiting = []  # not numbered yet
+        self.lags = {}  # answer: by how much its pieces are fewer than their owner counts
+        self.is_open = False
+        self.blocked_until = NEVER
+        self.request_at, self.followed_at = None, NEVER
+        self._begin()
+
+    def _begin(self):
+        self.boot = self.draw_boot()
+        self.held, self.next, self.void, self.acked, self.cursor = [], 1, 1, 0, 0
+
+    @property
+    def base(self):
+        return self.held[0].f if self.held else self.void
+
+    @property
+    def is_idle(self):
+        """Whether nothing is held or waits."""
+        return not self.held and not self.waiting
+
+    @property
+    def is_leaving(self):
+        """Whether `poll` yields something that neither the time nor an acknowledgement has to come for."""
+        if not self.is_open or self.request_at is not None or self.blocked_until != NEVER:
+            return False
+        return self.cursor < len(self.held) or bool(self.waiting and self._fits(self.waiting[0]))
+
+    @property
+    def has_left(self):
+        """Whether everything has been sent, though it may not have arrived."""
+        return not self.waiting and self.cursor == len(self.held)
+
+    def has_room(self, kind, payload):
+        """Whether one more may come in. An absent phone never makes an agent wait (6)."""
+        if self.role == "agent" and not self.is_open:
+            return True
+        if _is_piece(kind, payload):
+            answer = answer_of(payload)
+            return self._growing(answer) is not None or all(message.answer != answer for message in self.waiting)
+        count, size = self._load(answer_of(payload) if _is_whole(kind, payload) else None)
+        count_max, bytes_max = HELD[self.role]
+        return count < count_max and (size < bytes_max or count == 0)
+
+    def push(self, kind, message_id, payload):
+        """Takes a message in; returns the ids of those that are given up for it. ValueError where it is not JSON."""
+        text = dumps(payload)
+        if _is_piece(kind, payload):
+            self._push_piece(kind, message_id, payload, len(text.encode()))
+            return []
+        if kind in ("chat.done", "chat.error") and isinstance(payload, dict):
+            self._end_answer(answer_of(payload), _is_whole(kind, payload))
+        self.waiting.append(Message(kind, message_id, text, len(text.encode())))
+        return self._give_up() if self.role == "agent" and not self.is_open else []
+
+    def handle_ack(self, now, a, r=False):
+        """`a` is what the peer has taken, `r` whether it lacks what comes after that."""
+        if a.e == self.boot and a.n >= self.next:  # 7: this process was set back
+            again = self.held + self.waiting
+            self._begin()
+            self.waiting = again
+        elif a.e == self.boot and a.n > self.acked:
+            gone = sum(message.n <= a.n for message in self.held)
+            del self.held[:gone]
+            self.acked, self.cursor = a.n, max(0, self.cursor - gone)
+            self.void = max(self.void, a.n + 1)
+            if self.held:
+                self.held[0].f = max(self.held[0].f, a.n + 1)
+        if r and self.request_at is None:  # 3
+            self.request_at = max(now, self.followed_at + REQUEST_INTERVAL)
+
+    def handle_refused(self, now, message_id, code, after):
+        """The relay refused a message (4). "held": it leaves again by itself; "void": it never will; None: not one that
+        is held. `after`: seconds until the relay takes it."""
+        at = next((at for at, message in enumerate(self.held) if message.id == message_id), None)
+        if at is None:
+            return None
+        if code in VOIDS:
+            self._make_void(at)
+            return "void"
+        if code in WAITS:
+            self.cursor = min(self.cursor, at)
+            self.blocked_until = max(self.blocked_until, now + after)
+        else:  # PEER_OFFLINE, and what does not exist yet
+            self.handle_pause()
+        return "held"
+
+    def handle_pause(self):
+        self.is_open, self.request_at = False, None
+
+    def handle_agreed(self):
+        self.handle_pause()
+        self.followed_at = self.blocked_until = NEVER
+
+    def poll(self, now):
+        """The next record that leaves now, or None."""
+        if not self.is_open or now < self.blocked_until:
+            return None
+        self.blocked_until = NEVER
+        if self.request_at is not None:
+            if now < self.request_at:
+                return None
+            self.request_at, self.followed_at, self.cursor = None, now, 0
+        if self.cursor < len(self.held):
+            message = self.held[self.cursor]
+        elif self.waiting and self._fits(self.waiting[0]):
+            message = self.waiting.pop(0)
+            message.settle()
+            message.n, message.f = self.next, self.void
+            self.next += 1
+            self.void = self.next
+            self.held.append(message)
+        else:
+            return None
+        self.cursor += 1
+        return Leaving(message, self.boot, message.n, message.f, self.base)
+
+    def deadline(self):
+        """When `poll` may yield something because of time alone; None: never."""
+        if not self.is_open or not (self.held or self.waiting):
+            return None
+        times = [time for time in (self.request_at, self.blocked_until) if time not in (None, NEVER)]
+        return max(times, default=None)
+
+    def take_waiting(self):
+        """Forgets everything, and returns what has not left yet: the peer resumes no more."""
+        waiting, self.waiting = self.waiting, []
+        self._begin()
+        for message in waiting:
+            message.settle()
+        return waiting
+
+    def _fits(self, message):
+        count_max, bytes_max = WINDOWS[self.role]
+        size = sum(held.size for held in self.held)
+        return not self.held or (len(self.held) < count_max and size + message.size <= bytes_max)
+
+    def _load(self, without=None):
+        """How many messages count toward what may be held, and their bytes: all but pieces that wait and can grow, and
+        but those of an answer that ends."""
+        counted = [message for message in self.held if message.answer is None or message.answer != without]
+        counted += [message for message in self.waiting if message.answer is None]
+        return len(counted), sum(message.size for message in counted)
+
+    def _growing(self, answer):
+        return next(
+            (
+                message
+                for message in self.waiting
+                if message.answer == answer and message.payload and len(message.payload["delta"]) < GROWN_MAX
+            ),
+            None,
+        )
+
+    def _push_piece(self, kind, message_id, payload, size):
+        answer = answer_of(payload)
+        if growing := self._growing(answer):
+            growing.payload["delta"] += payload["delta"]
+            growing.size += len(dumps(payload["delta"]).encode()) - 2
+            self.lags[answer] = self.lags.get(answer, 0) + 1
+            return
+        seq, lag = payload.get("seq"), self.lags.get(answer, 0)
+        if lag and isinstance(seq, int) and not isinstance(seq, bool):
+            payload = payload | {"seq": seq - lag}  # receivers see the pieces counted without a gap
+        self.waiting.append(Message(kind, message_id, None, size, dict(payload), answer))
+
+    def _end_answer(self, answer, is_contained):
+        """5: a complete text contains the pieces; after any other end they stay, and grow no more."""
+        self.lags.pop(answer, None)
+        while len(self.lags) > LAGS_MAX:
+            del self.lags[next(iter(self.lags))]
+        if is_contained:
+            self.waiting = [message for message in self.waiting if message.answer != answer or message.answer is None]
+            for at in reversed(range(len(self.held))):
+                if self.held[at].answer == answer and self.held[at].kind == "chat.stream":
+                    self._make_void(at)
+        else:
+            for message in (*self.held, *self.waiting):
+                if message.answer == answer:
+                    message.settle()
+                    message.answer = None
+
+    def _make_void(self, at):
+        message = self.held.pop(at)
+        if at < len(self.held):
+            self.held[at].f = message.f
+        else:
+            self.void = message.f
+        self.cursor -= at < self.cursor
+
+    def _give_up(self):
+        """6: the oldest go, in the order of their numbers."""
+        count_max, bytes_max = HELD[self.role]
+        given_up = []
+        count, size = self._load()
+        while count > count_max or (size > bytes_max and count > 1):
+            if self.held:
+                message = self.held.pop(0)
+                self.cursor = max(0, self.cursor - 1)
+            else:
+                at = next(at for at, message in enumerate(self.waiting) if message.answer is None)
+                message = self.waiting.pop(at)
+                self.next += 1
+                self.void = self.next
+            given_up.append(message.id)
+            count, size = count - 1, size - message.size
+        return given_up
