@@ -85,7 +85,7 @@ pub(in crate::shard) enum Step {
 
 impl Newcomer {
     /// One that has come from `address`, at `tick`, and is counted for nobody.
-    pub(super) fn new(serial: u64, since: Instant, tick: u32, address: IpAddr, stage: Stage) -> Self {
+    pub(in crate::shard) fn new(serial: u64, since: Instant, tick: u32, address: IpAddr, stage: Stage) -> Self {
         Self {
             serial,
             since,
@@ -282,5 +282,30 @@ impl Step {
             Self::Held(_) => Phase::Held,
             Self::Answering(_) => Phase::Answering,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_keep_what_they_know_from_step_to_step_and_leave_nothing_to_what_follows() {
+        let address = IpAddr::from([192, 0, 2, 1]);
+        let mut newcomer = Newcomer::new(1, Instant::now(), 0, address, Stage::Header(b"PROXY".to_vec()));
+        newcomer.enter_http(Step::Reading);
+        assert!(newcomer.header_mut().is_none());
+        newcomer.http_mut().unwrap().unread.extend_from_slice(b"GET");
+        newcomer.enter_http(Step::Held(Reply { head: b"HTTP".to_vec(), body: b"" }));
+        let http = newcomer.http_mut().unwrap();
+        assert_eq!(http.take_held().head, b"HTTP");
+        assert_eq!(http.unread, b"GET");
+        newcomer.enter_http(Step::Answering(b"rest"));
+        let http = newcomer.http().unwrap();
+        assert_eq!((http.unread.as_slice(), http.unqueued()), (b"GET".as_slice(), b"rest".as_slice()));
+        newcomer.enter_http(Step::Reading);
+        assert_eq!(newcomer.http().unwrap().unqueued(), b"");
+        newcomer.enter(Stage::Auth);
+        assert!(newcomer.http().is_none() && newcomer.phase() == Phase::Auth);
     }
 }

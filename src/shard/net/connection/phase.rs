@@ -143,6 +143,7 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::token::Role;
 
     const ALL: [Phase; 13] = [
         Phase::Header,
@@ -191,5 +192,28 @@ mod tests {
             assert_eq!(again, is_request, "{phase:?}");
         }
         assert!(!reached(Phase::Auth).contains(&Phase::Http) && !reached(Phase::Open).contains(&Phase::Auth));
+    }
+
+    fn connection(stage: Stage) -> Connection {
+        let address = std::net::IpAddr::from([192, 0, 2, 1]);
+        Connection::new(0, 0, Box::new(Newcomer::new(1, std::time::Instant::now(), 0, address, stage)))
+    }
+
+    #[test]
+    fn a_newcomer_is_one_until_it_has_authenticated_or_ended() {
+        let seat = Seat { session: 7, role: Role::Agent };
+        let mut opened = connection(Stage::Auth);
+        let (no_seat, newcomer) = opened.enter(Entry::Open(seat));
+        assert!(no_seat.is_none() && newcomer.is_some_and(|newcomer| newcomer.serial() == 1));
+        assert_eq!((opened.phase(), opened.seat()), (Phase::Open, Some(seat)));
+        assert!(opened.newcomer().is_none());
+        let (left, newcomer) = opened.enter(Entry::Closing);
+        assert!(left == Some(seat) && newcomer.is_none() && opened.seat().is_none());
+
+        let mut refused = connection(Stage::Auth);
+        let (_, newcomer) = refused.enter(Entry::Closing);
+        assert!(newcomer.is_none() && refused.newcomer().is_some(), "it counts to its end");
+        let (_, newcomer) = refused.enter(Entry::Dead);
+        assert!(newcomer.is_some() && refused.newcomer().is_none() && refused.is_dead());
     }
 }
