@@ -115,7 +115,11 @@ impl<N: Net> Shard<N> {
     }
 
     /// Lets a turn's share of those in who have arrived: more where no message has been forwarded lately.
+    #[inline]
     pub(in crate::shard) fn take_arrivals(&mut self) {
+        if self.door.arrivals.is_quiet() && self.door.arrivals.held.is_empty() {
+            return;
+        }
         self.let_in(if self.turns.is_calm(self.pulse.now()) { ARRIVALS_A_CALM_TURN } else { ARRIVALS_A_TURN });
         if self.door.arrivals.arrived.len() < ARRIVALS_A_TURN {
             for index in std::mem::take(&mut self.door.arrivals.held) {

@@ -79,11 +79,11 @@ impl<N: Net> Shard<N> {
             if chunk.is_empty() {
                 return;
             }
-            if !connection.is_paused() && share.is_used_up() {
-                self.defer(conn);
-            }
-            let connection = &mut self.net[conn];
-            if connection.is_paused() {
+            let is_paused = connection.is_paused();
+            if is_paused || share.is_used_up() {
+                if !is_paused {
+                    self.defer(conn);
+                }
                 // In front of what came later, if it waited before.
                 return self.keep_waiting(conn, chunk, VecDeque::push_front);
             }
