@@ -142,23 +142,12 @@ impl<N: Net> Shard<N> {
         let address = address.ip().to_canonical();
         self.counters.accepted();
         let rules = self.shared.rules.load();
-        let caps = rules.caps;
         let proxied = rules.proxies.iter().any(|proxy| proxy.contains(address));
-        let trusted = proxied || rules.gate.trusts(address);
-        let admitted = try_count(&self.shared.sockets, caps.connections_max);
-        let shared = Arc::clone(&self.shared);
-        let count = || try_count(&shared.unauthenticated, caps.unauthenticated_max);
-        let quiet = admitted && (count() || (self.make_room(None) && count()));
         // Who comes through a trusted proxy is counted when the request has named the client.
-        let counted = quiet && (trusted || self.enter(address));
-        if quiet && !counted {
-            self.shared.unauthenticated.fetch_sub(1, Relaxed);
-        }
+        let counted_as = (!proxied && !rules.gate.trusts(address)).then_some(address);
+        let counted = self.count_newcomer(counted_as);
         if !counted {
             self.counters.turned_away();
-            if admitted {
-                self.shared.sockets.fetch_sub(1, Relaxed);
-            }
             // Over TLS a handshake would come before a word could be said: that is more than a flood is worth.
             if tls || self.door.arrivals.turned_away >= TURNED_AWAY_MAX {
                 self.counters.closed(TURNED_AWAY);
@@ -168,10 +157,7 @@ impl<N: Net> Shard<N> {
         }
         let mut newcomer = self.newcomer(address, Stage::Header(Vec::new()));
         (newcomer.echo, newcomer.tls) = (echo, tls);
-        newcomer.admission = match counted {
-            true => Admission::Counted((!trusted).then_some(address)),
-            false => Admission::TurnedAway,
-        };
+        newcomer.admission = if counted { Admission::Counted(counted_as) } else { Admission::TurnedAway };
         let conn = self.insert_connection(socket, newcomer);
         if !counted {
             let due = self.pulse.tick_after(TURNED_AWAY_FOR);
@@ -182,6 +168,25 @@ impl<N: Net> Shard<N> {
             return self.end(conn, CloseReason::Gone);
         }
         self.arm(conn);
+    }
+
+    /// Counts a connection that has come under all caps, and where it is counted for an address already, under that one's.
+    /// `false`: it is over one of them, nobody gives way, and it is not counted.
+    fn count_newcomer(&mut self, address: Option<IpAddr>) -> bool {
+        let caps = self.shared.rules.load().caps;
+        if !try_count(&self.shared.sockets, caps.connections_max) {
+            return false;
+        }
+        let shared = Arc::clone(&self.shared);
+        let count = || try_count(&shared.unauthenticated, caps.unauthenticated_max);
+        if count() || (self.make_room(None) && count()) {
+            if address.is_none_or(|address| self.enter(address)) {
+                return true;
+            }
+            shared.unauthenticated.fetch_sub(1, Relaxed);
+        }
+        shared.sockets.fetch_sub(1, Relaxed);
+        false
     }
 
     /// What comes behind the PROXY protocol's header, or where none is due: a TLS handshake, or HTTP. `false`: there is
