@@ -8,8 +8,9 @@
 //!
 //! - **turn**: one pass of [`Shard::run`]: what the ring completed, then what follows from it, then one send for each socket;
 //! - **tick**: 0.1 s, the unit of deadlines, which the timing wheel keeps;
-//! - **newcomer**: a connection that has not authenticated; **session**: what the two connections of a token share;
-//! - **peer**: the other connection of the session;
+//! - **newcomer**: a connection that has not authenticated; **session**: what the connections of a token share;
+//! - **stage**: how far a newcomer has come; **seat**: a connection's place in its session;
+//! - **peer**: a connection of the session that messages are for;
 //! - **inbox**: what a connection has sent and cannot be passed on yet; **outbox**: what is queued to be sent to it;
 //! - **glance**: one receive of at most 4 KiB; **direct read**: one straight into the memory of the message under way;
 //!   **partial read**: a turn that brought a part of something;
@@ -36,7 +37,6 @@ mod pulse;
 pub mod shared;
 #[cfg(test)]
 mod simulation;
-mod wheel;
 
 use self::bounds::TICK;
 use self::command::{Command, Queues};

@@ -1,8 +1,10 @@
 //! A shard's time: what it is, read once a turn, and what comes due when.
 
+mod wheel;
+
+use self::wheel::Wheel;
 use super::bounds::TICK;
 use super::net::connection::NONE;
-use super::wheel::Wheel;
 use crate::ring::Conn;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

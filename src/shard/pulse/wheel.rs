@@ -5,7 +5,7 @@
 
 use crate::ring::Conn;
 
-/// Slots, each one [`TICK`](super::bounds::TICK) wide: the wheel turns once in 102 s.
+/// Slots, each one [`TICK`](crate::shard::bounds::TICK) wide: the wheel turns once in 102 s.
 const SLOTS: usize = 1024;
 const NONE: u32 = u32::MAX;
 
