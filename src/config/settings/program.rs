@@ -113,7 +113,7 @@ pub(super) static PROGRAM: Group = Group {
             name: "log-level",
             unit: "LEVEL",
             takes: One,
-            help: "The least severe level that is logged: error, warn, info, debug or trace; off: nothing",
+            help: "The least level logged: error, warn, info, debug or trace; off: nothing",
             doc: None,
             default: Is("info"),
             reload: Now(|old, new| old.log_level != new.log_level),
