@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import random
+import sys
 
 import pytest
 
@@ -18,6 +19,7 @@ from coralmux.wire import loads
 from ends import MAKES, end
 from middle import Middle
 from network import Network
+from relay import ROOT
 
 SECRET = bytes(range(32))
 FAULTS = int(os.environ.get("CORALMUX_RESUME_FAULTS", "24"))
@@ -27,7 +29,7 @@ TIMEOUT = 60 + 2 * FAULTS
 RESUMING = {role: [make for make in MAKES[role] if make == "python"] for role in MAKES}
 PAIRS = list(itertools.product(RESUMING["phone"], RESUMING["agent"]))
 # Soon notices that nothing comes any more. A slow machine may notice it without a reason: that is one more break.
-WATCHFUL = {"ping_interval": 0.4, "ping_timeout": 0.8, "close_timeout": 0.1}
+WATCHFUL = {"ping_interval": 0.4, "ping_timeout": 0.8, "close_timeout": 0.1, "open_timeout": 1}
 
 
 @contextlib.asynccontextmanager
@@ -147,8 +149,9 @@ async def test_connections_that_break_at_any_byte_lose_nothing(relay, phone, age
         await says(phone, agent)
 
 
-async def test_connections_that_fall_silent_lose_nothing(relay):
+async def test_connections_that_fall_silent_lose_nothing(relay, monkeypatch):
     """Nobody is told of it: the ends find out by their pings, or the relay by the next connection."""
+    monkeypatch.setattr(client_module, "AUTH_TIMEOUT", 1)
     token = await relay.token()
     async with Network(relay.port) as network, two(network.url, token, **WATCHFUL) as (phone, agent):
         network.on_wire = breaking([swallow, freeze], FAULTS // 8)
@@ -199,6 +202,33 @@ async def test_a_break_while_nobody_speaks(relay, has_talked):
         for wire in network.living:
             wire.reset()
         await asyncio.gather(asks(phone, agent, 3), streams(phone, agent, 3))
+
+
+async def test_the_phone_program_goes_on_with_its_answer_after_a_break(relay):
+    token = await relay.token()
+    async with Network(relay.port) as network, end("python", "agent", relay.url, token, SECRET) as agent:
+        await agent.event("connected")
+        link = coralmux.Link(token, network.url, SECRET).for_apps()
+        command = [sys.executable, str(ROOT / "clients/python/phone.py"), link, "hello"]
+        phone = await asyncio.create_subprocess_exec(
+            *command, env=os.environ | {"no_proxy": "*"}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                await taken(agent, "chat.send", {"text": "hello"})
+                await agent.send("chat.stream", {"delta": "one ", "seq": 1})
+                assert await phone.stdout.readexactly(4) == b"one "
+                for wire in network.living:
+                    wire.reset()
+                await agent.event("offline")
+                await agent.send("chat.stream", {"delta": "two", "seq": 2})
+                await agent.client.delivered()
+                await agent.send("chat.done", {"full_text": "one two"})
+                out, err = await phone.communicate()
+            assert (out, err, phone.returncode) == (b"two\n", b"", 0)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                phone.kill()
 
 
 # ---- Ends that die ----
@@ -340,7 +370,7 @@ async def test_acks_are_few_and_none_in_silence(relay):
         await agent.client.delivered()
         assert 0 < acks() - before <= 2 * (clock() - started) + 2
         silent = len(middle.seen)
-        await asyncio.sleep(2)
+        await asyncio.sleep(1.5)
         assert len(middle.seen) == silent
 
 

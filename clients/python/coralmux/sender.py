@@ -200,9 +200,9 @@ class Sender:
         return max(times, default=None)
 
     def take_waiting(self):
-        """Forgets everything, and returns what has not left yet: the peer resumes no more."""
+        """Gives up what is held, and returns what has not left yet: the peer resumes no more."""
         waiting, self.waiting = self.waiting, []
-        self._begin()
+        self.held, self.void, self.cursor = [], self.next, 0
         for message in waiting:
             message.settle()
         return waiting
