@@ -308,3 +308,20 @@ fn speed_of(bytes: u64, ticks: u32) -> Option<u64> {
     let time = TICK * ticks;
     (time >= HOLDING_MIN).then(|| bytes * 1000 / time.as_millis() as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_set_aside_leaves_room_for_a_message_of_the_largest_size_also_when_that_changes() {
+        const MIB: usize = 1 << 20;
+        let memory = Memory::new(64 * MIB, 5 << 20);
+        let parts = || (memory.budget.bytes_max() / MIB, memory.quick.bytes_max() / MIB);
+        assert_eq!(parts(), (48, 16));
+        for (largest, expected) in [(60, (60, 4)), (64, (64, 0)), (1, (48, 16)), (1000, (64, 0))] {
+            memory.share_out(largest << 20);
+            assert_eq!(parts(), expected, "{largest} MiB");
+        }
+    }
+}
