@@ -24,7 +24,7 @@ from relay import ROOT
 SECRET = bytes(range(32))
 FAULTS = int(os.environ.get("CORALMUX_RESUME_FAULTS", "24"))
 SEED = os.environ.get("CORALMUX_SOAK_SEED") or random.randrange(1 << 32)
-PIECES = 100 * FAULTS
+PIECES = 400
 TIMEOUT = 60 + 2 * FAULTS
 RESUMING = {role: [make for make in MAKES[role] if make == "python"] for role in MAKES}
 PAIRS = list(itertools.product(RESUMING["phone"], RESUMING["agent"]))
@@ -54,24 +54,31 @@ async def taken(end, kind, payload):
     assert await anext(messages(end)) == (kind, payload)
 
 
-async def streams(phone, agent, count=PIECES):
+async def streams(phone, agent, count=PIECES, goes_on=lambda: False):
     """One answer: each of its pieces arrives once and in order, and then its end."""
-    whole = "".join(f"{number} " for number in range(count))
+    whole, is_told = "", False
 
     async def tell():
-        for number in range(count):
-            await agent.send("chat.stream", {"delta": f"{number} ", "seq": number + 1})
-            if number % 50 == 0:
-                await asyncio.sleep(0.01)  # a model takes its time
+        nonlocal whole, is_told
+        number = 0
+        while number < count or goes_on():
+            delta, number = f"{number} ", number + 1
+            whole += delta
+            await agent.send("chat.stream", {"delta": delta, "seq": number})
+            if number % 10 == 0:
+                await asyncio.sleep(0.005)  # a model takes its time
+        is_told = True
+        await agent.send("chat.stream", {"delta": "the end", "seq": number + 1})
 
     async def listen():
         text, seq = "", 0
         async for kind, payload in messages(phone):
             assert kind == "chat.stream"
             text, seq = text + payload["delta"], seq + 1
-            assert payload["seq"] == seq and whole.startswith(text), (len(text), payload)
-            if text == whole:
+            assert payload["seq"] == seq, payload
+            if is_told and text == whole + "the end":
                 return
+            assert whole.startswith(text), (len(text), payload)
 
     async with asyncio.timeout(TIMEOUT):
         await asyncio.gather(tell(), listen())
@@ -79,43 +86,62 @@ async def streams(phone, agent, count=PIECES):
         await taken(phone, "chat.done", {"full_text": whole})
 
 
-async def asks(phone, agent, count=20):
+async def asks(phone, agent, count=20, goes_on=lambda: False):
     """Questions, each of which arrives once and in order."""
+    asked = None
 
     async def ask():
-        for number in range(count):
+        nonlocal asked
+        number = 0
+        while number < count or goes_on():
             await phone.send("chat.send", {"text": f"question {number}"})
+            number += 1
             await asyncio.sleep(0.02)
+        asked = number
+        await phone.send("chat.send", {"text": "the end"})
 
     async def hear():
         number = 0
         async for message in messages(agent):
+            if number == asked:
+                assert message == ("chat.send", {"text": "the end"})
+                return
             assert message == ("chat.send", {"text": f"question {number}"})
             number += 1
-            if number == count:
-                return
 
     async with asyncio.timeout(TIMEOUT):
         await asyncio.gather(ask(), hear())
 
 
-async def both(phone, agent):
-    await asyncio.gather(streams(phone, agent), asks(phone, agent))
+async def both(phone, agent, goes_on=lambda: False):
+    await asyncio.gather(streams(phone, agent, goes_on=goes_on), asks(phone, agent, goes_on=goes_on))
 
 
-def breaking(faults, count):
-    """For a network: its connections break, so many of them, each at some byte, by one of these faults."""
-    rng, left = random.Random(str(SEED)), count
-    print(f"CORALMUX_SOAK_SEED={SEED}")
+class Breaking:
+    """A network's connections break, so many of them, each at some byte, by one of these faults."""
 
-    def on_wire(wire):
-        nonlocal left
-        if left:
-            left -= 1
-            # In the middle of the upgrade, of the handshake, of the first messages, or of the stream.
-            wire.left, wire.fault = int(2 ** rng.uniform(6, 16)), rng.choice(faults)
+    def __init__(self, network, faults, count):
+        self.faults, self.left, self.rng = faults, count, random.Random(str(SEED))
+        print(f"CORALMUX_SOAK_SEED={SEED}")
+        network.on_wire = self.arm
+        for wire in network.living:
+            self.arm(wire)
 
-    return on_wire
+    def arm(self, wire):
+        # In the middle of the upgrade, of the handshake, of the first messages, or of the stream.
+        wire.left, wire.fault = int(2 ** self.rng.uniform(6, 15)), self.happen
+
+    def happen(self, wire):
+        if not self.left:
+            return None
+        self.left -= 1
+        fault = self.rng.choice(self.faults)
+        if fault is delay:
+            self.arm(wire)  # it lives on
+        return fault(wire)
+
+    def goes_on(self):
+        return self.left > 0
 
 
 def reset(wire):
@@ -143,10 +169,8 @@ def delay(wire):
 async def test_connections_that_break_at_any_byte_lose_nothing(relay, phone, agent, says):
     token = await relay.token()
     async with Network(relay.port) as network, two(network.url, token, phone, agent) as (phone, agent):
-        network.on_wire = breaking([reset, half_open, delay], FAULTS)
-        for wire in network.living:
-            network.on_wire(wire)
-        await says(phone, agent)
+        breaking = Breaking(network, [reset, reset, half_open, delay], FAULTS)
+        await says(phone, agent, goes_on=breaking.goes_on)
 
 
 async def test_connections_that_fall_silent_lose_nothing(relay, monkeypatch):
@@ -154,10 +178,8 @@ async def test_connections_that_fall_silent_lose_nothing(relay, monkeypatch):
     monkeypatch.setattr(client_module, "AUTH_TIMEOUT", 1)
     token = await relay.token()
     async with Network(relay.port) as network, two(network.url, token, **WATCHFUL) as (phone, agent):
-        network.on_wire = breaking([swallow, freeze], FAULTS // 8)
-        for wire in network.living:
-            network.on_wire(wire)
-        await both(phone, agent)
+        breaking = Breaking(network, [swallow, freeze], FAULTS // 8)
+        await both(phone, agent, goes_on=breaking.goes_on)
 
 
 async def test_a_phone_whose_address_changes_is_replaced_and_loses_nothing(relay):
@@ -171,7 +193,7 @@ async def test_a_phone_whose_address_changes_is_replaced_and_loses_nothing(relay
             old.freeze()
             await phone.client.disconnect()
 
-        await asyncio.gather(streams(phone, agent), move())
+        await asyncio.gather(streams(phone, agent, goes_on=lambda: len(network.wires) < 3), move())
         async with asyncio.timeout(TIMEOUT):
             while b"\x0f\xa1replaced" not in old.late:
                 await asyncio.sleep(0.01)
@@ -182,14 +204,17 @@ async def test_a_relay_that_is_killed_again_and_again_loses_nothing(start_relay)
     token = await relay.token()
     async with two(relay.url, token) as (phone, agent):
 
+        kills = max(3, FAULTS // 8)
+
         async def kill():
-            for _ in range(max(3, FAULTS // 8)):
-                await asyncio.sleep(random.uniform(0.1, 0.3))
+            nonlocal kills
+            while kills:
+                await asyncio.sleep(random.uniform(0.1, 0.5))
                 await asyncio.to_thread(relay.kill)
                 await asyncio.to_thread(relay.start)
+                kills -= 1
 
-        await asyncio.gather(both(phone, agent), kill())
-        await both(phone, agent)
+        await asyncio.gather(both(phone, agent, lambda: kills > 0), kill())
 
 
 @pytest.mark.parametrize("has_talked", [False, True], ids=["before_the_first_message", "after_silence"])
