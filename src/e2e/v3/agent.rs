@@ -3,7 +3,7 @@
 use super::error::{OpenError, SealError};
 use super::handshake::{Handshake, Purpose, SESSION_BYTES};
 use super::keys::{DeviceId, PublicBytes, Secret, StaticKey, sha256};
-use super::sessions::{Fresh, Sessions};
+use super::sessions::{Fresh, Receiving, Sessions};
 use super::wire::{KeyExchange, key_exchange, sealed};
 use super::{HEAL_INTERVAL, Now, OPENINGS_MAX, OPENINGS_SPAN, Opened, Sent, UNCONFIRMED_LIFE, UNCONFIRMED_MAX};
 use crate::{ExchangeError, Random, draw};
@@ -180,13 +180,14 @@ impl AgentEnd {
         }
         let place = self.unconfirmed.iter().position(|(_, fresh)| fresh.receiving.sid == sealed.sid);
         let place = place.ok_or(OpenError::UnknownSession)?;
-        let mut session = self.unconfirmed[place].1.receiving.clone();
-        let (payload, skipped) = self.sessions.open_in(&mut session, now, kind, id, sealed)?;
+        let session = &self.unconfirmed[place].1.receiving;
+        let (chain, payload, skipped) = self.sessions.open_in(session, now, kind, id, sealed)?;
         // Older ones are of openings that the device has given up.
         let Some((_, fresh)) = self.unconfirmed.drain(..=place).next_back() else {
             return Err(OpenError::UnknownSession);
         };
-        self.sessions.confirm(Fresh { receiving: session, ..fresh }, now);
+        let receiving = Receiving { chain, ..fresh.receiving };
+        self.sessions.confirm(Fresh { receiving, ..fresh }, now);
         Ok(Opened { payload, skipped, confirmed: true })
     }
 

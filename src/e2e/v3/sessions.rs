@@ -141,24 +141,24 @@ impl Sessions {
         id: Option<&str>,
         sealed: Sealed,
     ) -> Result<(Box<RawValue>, u64), OpenError> {
-        let mut session = self.receiving[place].clone();
-        let opened = self.open_in(&mut session, now, kind, id, sealed)?;
-        self.receiving[place] = session;
+        let session = self.receiving[place].clone();
+        let (chain, payload, skipped) = self.open_in(&session, now, kind, id, sealed)?;
+        self.receiving[place].chain = chain;
         if self.drained {
             self.delete_superseded();
         }
-        Ok(opened)
+        Ok((payload, skipped))
     }
 
-    /// Opens a message of a session, the chain of which moves past it only then.
+    /// Opens a message of a session: its chain from now on, the payload, and how many were skipped.
     pub(super) fn open_in(
         &mut self,
-        session: &mut Receiving,
+        session: &Receiving,
         now: Now,
         kind: &str,
         id: Option<&str>,
         Sealed { number, nonce, ciphertext, .. }: Sealed,
-    ) -> Result<(Box<RawValue>, u64), OpenError> {
+    ) -> Result<(Chain, Box<RawValue>, u64), OpenError> {
         let expected = session.chain.next();
         let skipped = number.checked_sub(expected).ok_or(OpenError::Repeated { number, expected })?;
         if skipped > AHEAD_MAX {
@@ -178,8 +178,7 @@ impl Sessions {
         };
         let payload = as_json(text).map_err(|_| OpenError::NotJson)?;
         chain.wind(1);
-        session.chain = chain;
-        Ok((payload, skipped))
+        Ok((chain, payload, skipped))
     }
 }
 

@@ -32,6 +32,10 @@ enum Deed {
     Opening(Option<Index>),
     /// An answer reaches the device: the newest, or any.
     Answer(Option<Index>),
+    /// All three of them, 5 s later.
+    Agree,
+    /// An opening reaches the agent so many times.
+    Flood(Index, u8),
     Connect(usize),
     Drain(usize),
     Wait(f64),
@@ -59,6 +63,8 @@ fn deed() -> impl Strategy<Value = Deed> {
         5 => Just(Deed::Open),
         6 => prop::option::weighted(0.3, index()).prop_map(Deed::Opening),
         6 => prop::option::weighted(0.2, index()).prop_map(Deed::Answer),
+        6 => Just(Deed::Agree),
+        1 => (index(), 8..16u8).prop_map(|(which, count)| Deed::Flood(which, count)),
         2 => end.clone().prop_map(Deed::Connect),
         5 => end.clone().prop_map(Deed::Drain),
         8 => prop_oneof![Just(0.5), Just(1.), Just(5.), Just(30.), Just(3_601.), Just(3. * DAY)].prop_map(Deed::Wait),
@@ -73,6 +79,7 @@ struct Message {
     session: usize,
     number: u64,
     id: String,
+    text: Box<RawValue>,
     payload: Box<RawValue>,
 }
 
@@ -140,10 +147,10 @@ impl<R: Random> World<R> {
     }
 
     fn seal(&mut self, end: usize, strict: bool) {
-        // Now and then the same text again, as one that is resent.
-        let id = format!("{}", self.texts / 2);
+        // Now and then the same text again, as one that is resent, and another one under the same id.
+        let id = (self.texts / 2 % 3).to_string();
+        let payload = raw(&format!(r#"{{"n":{}}}"#, self.texts / 2));
         self.texts += 1;
-        let payload = raw(&format!(r#"{{"n":"{id}"}}"#));
         let sessions = if end == DEVICE { &self.device.sessions } else { &self.agent.sessions };
         let key = *super::super::keys::hmac256(sessions.sending.in_use().key(), &[&[1]]);
         let random = &mut self.random;
@@ -162,13 +169,13 @@ impl<R: Random> World<R> {
         if sent.store {
             self.write(end);
         }
-        self.wire[end].0.push(Message { session, number, id, payload: sent.payload });
+        self.wire[end].0.push(Message { session, number, id, text: payload, payload: sent.payload });
     }
 
     /// A message reaches the other end. `strict`: what comes of it is what the model says.
     fn arrive(&mut self, from: usize, index: usize, genuine: bool, strict: bool) {
         let (now, to) = (self.at(), 1 - from);
-        let Message { session, number, id, payload } = &self.wire[from].0[index];
+        let Message { session, number, id, text, payload } = &self.wire[from].0[index];
         let kind = if genuine { "chat.send" } else { "chat.done" };
         let opened = match to {
             DEVICE => self.device.open(now, kind, Some(id), Some(payload)),
@@ -180,7 +187,7 @@ impl<R: Random> World<R> {
             assert_eq!(got, expected, "{session} {number} at {to}: {opened:?}");
         }
         if let Ok(opened) = &opened {
-            assert_eq!(opened.payload.get(), format!(r#"{{"n":"{id}"}}"#));
+            assert_eq!(opened.payload.get(), text.get());
             self.write(to);
         }
     }
@@ -235,6 +242,16 @@ impl<R: Random> World<R> {
                 let count = self.answers.len();
                 if count > 0 {
                     self.take_answer(which.map_or(count - 1, |which| which.index(count)), strict);
+                }
+            }
+            Deed::Agree => {
+                for deed in [Deed::Wait(5.), Deed::Open, Deed::Opening(None), Deed::Answer(None)] {
+                    self.act(&deed, strict);
+                }
+            }
+            Deed::Flood(which, count) => {
+                for _ in 0..*count {
+                    self.act(&Deed::Opening(Some(*which)), strict);
                 }
             }
             Deed::Connect(end) => {

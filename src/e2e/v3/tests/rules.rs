@@ -86,6 +86,19 @@ fn unconfirmed_sessions_are_the_newest_two_for_a_minute() {
 }
 
 #[test]
+fn with_a_session_those_that_were_answered_before_it_are_gone() {
+    let mut random = counting(1);
+    let (mut device, mut agent) = pair(&mut random);
+    agree(at(10.), &mut random, &mut device, &mut agent);
+    let late = device.seal(&mut random, "chat.send", None, None).unwrap().payload;
+    agree(at(15.), &mut random, &mut device, &mut agent);
+    assert!(say(at(15.), &mut random, &mut device, &mut agent).unwrap().confirmed);
+    let keys = agent.sends_with();
+    assert_eq!(agent.open(at(15.), "chat.send", None, Some(&late)).unwrap_err(), OpenError::UnknownSession);
+    assert_eq!(agent.sends_with(), keys);
+}
+
+#[test]
 fn a_device_opens_when_there_is_reason_and_both_are_there() {
     let mut random = counting(1);
     let (mut device, mut agent) = pair(&mut random);
