@@ -62,6 +62,11 @@ fn told(event: &Event) -> Option<Value> {
         Event::Error(it) => {
             json!({"event": "error", "code": it.code, "message": it.message, "authenticated": it.authenticated})
         }
+        Event::Delivered { id } => json!({"event": "delivered", "id": id}),
+        Event::NotSent { id } => json!({"event": "not sent", "id": id}),
+        Event::Missed { count } => json!({"event": "missed", "count": count}),
+        Event::PeerRestarted => json!({"event": "restarted"}),
+        Event::ResumeLost => json!({"event": "resume lost"}),
         Event::Disconnected { reason, .. } => json!({"event": "lost", "message": reason.to_string()}),
         other => json!({"event": "other", "message": format!("{other:?}")}),
     })

@@ -131,6 +131,14 @@ impl Agent<'_> {
             }
             Event::Message(message) => self.handle_message(message),
             Event::Error(error) => self.handle_error(&error),
+            Event::Delivered { .. } => {}
+            Event::Missed { count } => self.say(&format!("{count} message(s) of the phone were given up on the way.")),
+            // A page that was reloaded, or another one. What it asked before is answered all the same.
+            Event::PeerRestarted => {}
+            Event::ResumeLost => self.say(
+                "The phone does not resume lost connections any more: it is an older one, or the relay interferes. \
+                 A connection that breaks now may lose messages.",
+            ),
             Event::NotSent { .. } => self.say("A message was not sent: the phone was away for too long."),
             // Then nothing is left to try again for.
             Event::Disconnected { .. } if stopping && self.chats.running() == 0 => {}

@@ -3,9 +3,8 @@
 
 use super::connect::{Stream, lost};
 use super::event::{Event, Reason};
-use super::options::{Options, PIECE_INTERVAL};
-use super::secure::Secure;
-use super::session::{Action, Session};
+use super::options::Options;
+use super::session::{Action, Lasting, Outcome, Session};
 use super::shared::Shared;
 use mio::Poll;
 use std::io::ErrorKind;
@@ -38,8 +37,6 @@ pub(super) struct Connection<'a> {
     heard: Instant,
     /// A ping is under way since `heard`.
     pinged: bool,
-    /// When the next piece of an answer may leave.
-    next_piece: Instant,
     /// The socket has not taken all that was written.
     is_stuck: bool,
     /// The close frame was sent.
@@ -52,7 +49,7 @@ impl<'a> Connection<'a> {
         options: &'a Options,
         shared: &'a Shared,
         socket: WebSocket<Stream>,
-        secure: Secure,
+        lasting: Lasting,
         auth_by: Instant,
     ) -> Self {
         let now = Instant::now();
@@ -60,11 +57,10 @@ impl<'a> Connection<'a> {
             options,
             shared,
             socket,
-            session: Session::new(secure),
+            session: Session::new(lasting),
             auth_by,
             heard: now,
             pinged: false,
-            next_piece: now,
             is_stuck: false,
             closing: false,
             actions: Vec::new(),
@@ -93,17 +89,21 @@ impl<'a> Connection<'a> {
         self.session.is_authed()
     }
 
-    /// The socket, to be taken off the poll, and the encryption, for the next connection.
-    pub(super) fn into_parts(self) -> (Stream, Secure) {
-        (self.socket.into_inner(), self.session.into_secure())
+    /// The socket, to be taken off the poll, and what outlives the connection, for the next one.
+    pub(super) fn into_parts(self) -> (Stream, Lasting) {
+        (self.socket.into_inner(), self.session.into_lasting())
     }
 
     /// Does what can be done now; how long to wait for more.
     fn turn(&mut self) -> Result<Duration, Ending> {
         let more = self.read()?;
         let now = Instant::now();
-        self.session.handle_time(now, &mut self.actions);
+        if self.shared.close_by().is_some() {
+            self.session.handle_close_wish(now);
+        }
+        self.session.handle_time(now, self.shared, &mut self.actions);
         self.act()?;
+        self.shared.set_absent(!self.session.can_reach_peer());
         self.expire(now);
         let wake_at = self.write(now)?;
         if self.is_stuck {
@@ -113,7 +113,7 @@ impl<'a> Connection<'a> {
         if more {
             return Ok(Duration::ZERO);
         }
-        let deadlines = [Some(deadline), wake_at, self.session.poll_timeout()];
+        let deadlines = [Some(deadline), wake_at, self.session.poll_timeout(self.shared)];
         Ok(deadlines.into_iter().flatten().min().unwrap_or(deadline).saturating_duration_since(now))
     }
 
@@ -142,7 +142,9 @@ impl<'a> Connection<'a> {
 
     fn handle(&mut self, message: Message) -> Result<(), Ending> {
         match message {
-            Message::Text(text) => self.session.handle_text(self.heard, text.as_str(), &mut self.actions),
+            Message::Text(text) => {
+                self.session.handle_text(self.heard, text.as_str(), self.shared, &mut self.actions);
+            }
             Message::Close(frame) => {
                 // The answer to it; whether it arrives makes no difference any more.
                 let _ = self.socket.flush();
@@ -167,7 +169,7 @@ impl<'a> Connection<'a> {
             match action {
                 Action::Send(text) => self.send(text)?,
                 Action::Emit(event, bytes) => self.shared.emit(event, bytes),
-                Action::Again(entry) => self.shared.put_back(entry),
+                Action::Again(entry) => self.shared.outgoing(|outgoing| outgoing.put_back(entry)),
                 Action::Lost(reason) => return Err(Ending::Lost(reason)),
                 Action::End(event) => return Err(Ending::Last(event)),
             }
@@ -187,20 +189,10 @@ impl<'a> Connection<'a> {
     /// that waits has to.
     fn write(&mut self, now: Instant) -> Result<Option<Instant>, Ending> {
         while self.session.can_reach_peer() && !self.is_stuck && !self.closing {
-            let mut wait = None;
-            let entry = self.shared.pop_if(|entry| {
-                let piece_at = Some(self.next_piece).filter(|at| entry.is_piece() && *at > now);
-                wait = piece_at.or_else(|| self.session.poll_wait(now, entry));
-                wait.is_none()
-            });
-            let Some(entry) = entry else { return Ok(wait) };
-            if entry.is_piece() {
-                self.next_piece = now + PIECE_INTERVAL;
-            }
-            let id = entry.id.clone();
-            match self.session.write(now, entry) {
-                Some(text) => self.send(text)?,
-                None => self.shared.emit(Event::NotSent { id }, 0),
+            match self.session.poll_send(now, self.shared) {
+                Outcome::Send(text) => self.send(text)?,
+                Outcome::NotSent(id) => self.shared.emit(Event::NotSent { id }, 0),
+                Outcome::Wait(until) => return Ok(until),
             }
         }
         Ok(None)
@@ -267,7 +259,7 @@ impl<'a> Connection<'a> {
         if !self.session.is_authed() {
             next = next.min(self.auth_by);
         } else if !self.session.can_reach_peer()
-            && let Some(oldest) = self.shared.oldest()
+            && let Some(oldest) = self.shared.outgoing(|outgoing| outgoing.oldest())
         {
             next = next.min(oldest + self.options.hold);
         }
@@ -275,7 +267,8 @@ impl<'a> Connection<'a> {
             None => Ok(next),
             Some(by) if now >= by => Err(Ending::Last(Event::Closed)),
             Some(by) => {
-                let nothing_can_leave = self.shared.is_empty() || !self.session.can_reach_peer();
+                let nothing_can_leave =
+                    self.shared.outgoing(|outgoing| outgoing.is_empty()) || !self.session.can_reach_peer();
                 if nothing_can_leave && !self.is_stuck && !self.closing {
                     self.closing = true;
                     let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
@@ -292,7 +285,7 @@ impl<'a> Connection<'a> {
 /// Takes what has waited for longer than `hold` from the queue, and says so.
 pub(super) fn expire(shared: &Shared, now: Instant, hold: Duration) {
     while shared.has_room()
-        && let Some(entry) = shared.pop_if(|entry| now >= entry.queued + hold)
+        && let Some(entry) = shared.outgoing(|outgoing| outgoing.pop_expired(now, hold))
     {
         if !entry.is_piece() {
             shared.emit(Event::NotSent { id: entry.id }, 0);

@@ -31,7 +31,23 @@ pub enum Event {
     Message(Message),
     /// An error, of the relay or of the peer.
     Error(PeerError),
-    /// A message was not sent: no connection, no peer or no keys for as long as it could wait, or refused too often.
+    /// A message of one's own has reached the peer's process. Told where both ends resume, for what has an id.
+    Delivered {
+        /// Its id.
+        id: String,
+    },
+    /// So many messages of the peer were given up, and will not come. Told where both ends resume.
+    Missed {
+        /// How many.
+        count: u64,
+    },
+    /// The peer's process was restarted: what it was doing has ended. Told where both ends resume, with its first message.
+    PeerRestarted,
+    /// The peer resumed lost connections, and does not any more: it was replaced by an older one, or the relay keeps the
+    /// ends from agreeing on it. What breaks from now on may lose messages.
+    ResumeLost,
+    /// A message was not sent: no connection, no peer or no keys for as long as it could wait, too much that waited for
+    /// the peer after it, or refused too often.
     NotSent {
         /// Its id.
         id: String,
@@ -75,7 +91,7 @@ pub struct Message {
     pub id: String,
     /// Its payload; `{}` where it had none.
     pub payload: Value,
-    /// Version 2: how many messages of the peer before this one never came.
+    /// Version 2, where the ends do not resume: how many messages of the peer before this one never came.
     pub missed: u64,
 }
 

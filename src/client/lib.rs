@@ -1,8 +1,9 @@
 //! A client of the relay, for phones and agents: it connects, authenticates, encrypts, and comes back by itself.
 //!
 //! One thread of its own does all of it. The owner takes [`Event`]s from [`Events`] and sends through [`Client`], from
-//! as many threads as it likes. A message waits while the connection is away, up to [`Options::hold`]; what was on its
-//! way when a connection died is lost, for the relay keeps nothing (PROTOCOL.md, Forwarding).
+//! as many threads as it likes. Where both ends resume (encryption of version 2, and a peer that knows how), a message is
+//! held until the peer has it, over any number of lost connections, and arrives once (PROTOCOL.md, Resume). Elsewhere it
+//! waits while the connection is away, up to [`Options::hold`], and what was on its way when a connection died is lost.
 //!
 //! It knows `proto` and `e2e` and nothing of the relay's inside, and compiles wherever Rust has sockets. It must never
 //! send in clear what is to be encrypted, and never come back after 4001, 4002 or `auth.fail`.
@@ -33,8 +34,10 @@ mod envelope;
 mod event;
 pub mod lenient;
 mod options;
+mod outgoing;
 mod refusal;
 mod register;
+mod resume;
 mod secure;
 mod session;
 mod shared;
@@ -59,10 +62,12 @@ pub use url::{RelayUrl, UrlError, is_of_own_network};
 use connect::Way;
 use coralmux_e2e::{ENVELOPE_BYTES, TAG_BYTES};
 use mio::{Poll, Token, Waker};
+use outgoing::{Entry, Outgoing};
+use resume::{Boot, RECORD_BYTES};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
-use shared::{Entry, Full, Shared};
+use shared::{Full, Shared};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -119,7 +124,8 @@ impl From<Full> for SendError {
 pub struct Client {
     shared: Arc<Shared>,
     hold: Duration,
-    is_encrypted: bool,
+    /// What encryption adds to a payload before base64 does.
+    overhead: Option<usize>,
 }
 
 impl Client {
@@ -134,11 +140,16 @@ impl Client {
         let proxy = Tunnel::from_env(&options.relay).map_err(StartError::Proxy)?;
         let way = Way { tls, proxy };
         let poll = Poll::new()?;
-        let shared = Arc::new(Shared::new(Waker::new(poll.registry(), Token(0))?));
+        let outgoing = Outgoing::new(options.role, Boot::draw());
+        let shared = Arc::new(Shared::new(Waker::new(poll.registry(), Token(0))?, outgoing));
         let client = Self {
             shared: Arc::clone(&shared),
             hold: options.hold,
-            is_encrypted: !matches!(options.encryption, Encryption::Off),
+            overhead: match options.encryption {
+                Encryption::Off => None,
+                Encryption::Version1 => Some(TAG_BYTES),
+                Encryption::Version2(_) => Some(TAG_BYTES + RECORD_BYTES),
+            },
         };
         let of_thread = Arc::clone(&shared);
         std::thread::Builder::new()
@@ -154,18 +165,20 @@ impl Client {
     /// It was not queued, and will not be sent.
     pub fn send(&self, kind: &str, payload: &impl Serialize) -> Result<String, SendError> {
         let id = envelope::new_id();
-        self.send_raw(&id, kind, to_raw_value(payload)?)?;
+        self.send_raw(&id, kind, to_raw_value(payload)?, None)?;
         Ok(id)
     }
 
-    fn send_raw(&self, id: &str, kind: &str, payload: Box<RawValue>) -> Result<(), SendError> {
+    /// `ends`: the payload has the whole text of this stream.
+    fn send_raw(&self, id: &str, kind: &str, payload: Box<RawValue>, ends: Option<u64>) -> Result<(), SendError> {
         let plain = payload.get().len() + kind.len();
-        let bytes = if self.is_encrypted { (plain + TAG_BYTES).div_ceil(3) * 4 } else { plain } + ENVELOPE_BYTES;
+        let sealed = self.overhead.map(|overhead| (plain + overhead).div_ceil(3) * 4);
+        let bytes = sealed.unwrap_or(plain) + ENVELOPE_BYTES;
         if bytes > MESSAGE_BYTES_MAX {
             return Err(SendError::TooLarge { bytes, max: MESSAGE_BYTES_MAX });
         }
         let entry = Entry::message(Instant::now(), id.to_owned(), kind, payload);
-        Ok(self.shared.push(entry, self.deadline())?)
+        Ok(self.shared.push(entry, ends, self.deadline())?)
     }
 
     /// Begins an answer that is sent while it is made. `fields` stand beside the text in each of its messages:

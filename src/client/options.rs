@@ -17,6 +17,8 @@ pub(super) const EVENTS_BYTES_MAX: usize = 16 << 20;
 /// Messages that are kept in case the relay refuses them for their rate, and their bytes.
 pub(super) const RECENT_MAX: usize = 64;
 pub(super) const RECENT_BYTES_MAX: usize = 8 << 20;
+/// Acknowledgements whose ids are remembered, in case the relay refuses one.
+pub(super) const ACKS_REMEMBERED: usize = 16;
 /// How often a message is sent again after such a refusal.
 pub(super) const RETRIES_MAX: u32 = 5;
 /// The longest `retry_after_ms` that is waited for with the message in hand.
@@ -82,7 +84,8 @@ pub struct Options {
     pub backoff_max: Duration,
     /// After this much silence the relay is pinged; after twice as much the connection is given up.
     pub ping_after: Duration,
-    /// How long a message waits for connection, peer and keys before [`Event::NotSent`](super::Event::NotSent).
+    /// How long a message waits for connection, peer and keys before [`Event::NotSent`](super::Event::NotSent), unless
+    /// the peer resumes: then it waits without end, within bounds. And how long a sender waits for room.
     pub hold: Duration,
 }
 

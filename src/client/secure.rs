@@ -40,6 +40,8 @@ pub(super) struct Opened {
     pub(super) authenticated: bool,
     /// How many messages before it never came, as far as that can be known.
     pub(super) missed: u64,
+    /// It is a record, or an acknowledgement.
+    pub(super) resume: bool,
 }
 
 /// The state of a client's encryption, over all of its connections.
@@ -66,7 +68,8 @@ impl Secure {
             Role::Phone => End::phone(&options.token, secret, fill),
             Role::Agent => End::agent(&options.token, secret, fill),
         };
-        Self { role: options.role, end: Some(end.with_padding(PADDING_BYTES)), agreed: false, heal_from: None }
+        let end = end.with_padding(PADDING_BYTES).with_resume();
+        Self { role: options.role, end: Some(end), agreed: false, heal_from: None }
     }
 
     /// The relay has let this end in, or the peer has come, or has come anew.
@@ -118,6 +121,11 @@ impl Secure {
         })
     }
 
+    /// The newest keys were agreed together with resume.
+    pub(super) fn resumes(&self) -> bool {
+        self.end.as_ref().is_some_and(End::resumes)
+    }
+
     /// What is sent in place of `payload`. `None`: it cannot be sealed.
     pub(super) fn seal<'a>(&mut self, kind: &str, payload: &'a RawValue) -> Option<Cow<'a, RawValue>> {
         match &mut self.end {
@@ -130,13 +138,14 @@ impl Secure {
     pub(super) fn open(&mut self, kind: &str, payload: Option<&RawValue>) -> Result<Opened, Refusal> {
         let Some(end) = &mut self.end else {
             let payload = payload.map_or_else(empty, ToOwned::to_owned);
-            return Ok(Opened { payload, authenticated: false, missed: 0 });
+            return Ok(Opened { payload, authenticated: false, missed: 0, resume: false });
         };
         match end.open(kind, payload) {
             Ok(opened) => Ok(Opened {
                 payload: opened.payload,
                 authenticated: opened.protection != Protection::Clear,
                 missed: opened.missed,
+                resume: opened.resume,
             }),
             // Meant for the phone's last run, or for its last connection.
             Err(OpenError::NoKey) if self.role == Role::Phone => {

@@ -4,9 +4,14 @@
 use super::envelope::{self, Received};
 use super::event::{Event, Message, PeerError, Reason};
 use super::lenient;
-use super::options::{Options, PACED_FOR, RECENT_BYTES_MAX, RECENT_MAX, RETRIES_MAX, RETRY_AFTER_MAX};
-use super::secure::{Refusal, Secure, Step, empty};
-use super::shared::Entry;
+use super::options::{
+    ACKS_REMEMBERED, Encryption, Options, PACED_FOR, PIECE_INTERVAL, RECENT_BYTES_MAX, RECENT_MAX, RETRIES_MAX,
+    RETRY_AFTER_MAX,
+};
+use super::outgoing::{Entry, Next};
+use super::resume::{self, ACK, Ack, Acks, Boot, Position, Receiver, Record, RecordError, Refused, Taken};
+use super::secure::{Opened, Refusal, Secure, Step, empty};
+use super::shared::Shared;
 use coralmux_e2e::DECRYPTION_FAILED;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
@@ -58,12 +63,42 @@ fn whole_number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(float)
 }
 
+/// What outlives a connection: what the peer still says under the last keys can be read until new ones are agreed, and
+/// what was taken is not taken again.
+#[derive(Debug)]
+pub(super) struct Lasting {
+    secure: Secure,
+    receiver: Receiver,
+}
+
+impl Lasting {
+    pub(super) fn new(options: &Options) -> Self {
+        Self { secure: Secure::new(options), receiver: Receiver::default() }
+    }
+}
+
+/// A text to send, or what there is to be done before.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Send(String),
+    /// The message with this id cannot be sealed (any more).
+    NotSent(String),
+    /// Nothing, until this time or until something happens.
+    Wait(Option<Instant>),
+}
+
 /// One connection's state, from `auth` to its end.
 #[derive(Debug)]
 pub(super) struct Session {
     authed: bool,
     peer_online: bool,
     secure: Secure,
+    /// What was taken of a peer that resumes.
+    receiver: Receiver,
+    /// When that is acknowledged, and whether the peer is ready for what is numbered.
+    acks: Acks,
+    /// The ids of the newest acknowledgements, which nobody else knows; at most [`ACKS_REMEMBERED`].
+    ack_ids: VecDeque<String>,
     /// The id of this end's newest `key_exchange`.
     key_exchange: Option<String>,
     /// When to try again: it was refused for its rate, or the peer seems to have other keys.
@@ -76,32 +111,42 @@ pub(super) struct Session {
     message_at: Option<Instant>,
     /// The time between two such messages, and until when it holds: the relay has refused some.
     pace: Option<(Duration, Instant)>,
+    /// When the next piece of an answer may leave; `None`: at once.
+    piece_at: Option<Instant>,
 }
 
 impl Session {
-    /// The session of a new connection; the encryption goes on from one to the next.
-    pub(super) fn new(secure: Secure) -> Self {
+    /// The session of a new connection.
+    pub(super) fn new(Lasting { secure, receiver }: Lasting) -> Self {
         Self {
             authed: false,
             peer_online: false,
             secure,
+            receiver,
+            acks: Acks::new(),
+            ack_ids: VecDeque::new(),
             key_exchange: None,
             key_exchange_at: None,
             recent: VecDeque::new(),
             recent_bytes: 0,
             message_at: None,
             pace: None,
+            piece_at: None,
         }
     }
 
-    /// The encryption, for the next connection.
-    pub(super) fn into_secure(self) -> Secure {
-        self.secure
+    /// What outlives it, for the next connection.
+    pub(super) fn into_lasting(self) -> Lasting {
+        Lasting { secure: self.secure, receiver: self.receiver }
     }
 
     /// The first message.
     pub(super) fn auth(options: &Options) -> String {
-        let payload = json!({"token": options.token, "role": options.role.name()});
+        let mut payload = json!({"token": options.token, "role": options.role.name()});
+        if matches!(options.encryption, Encryption::Version2(_)) {
+            // Acknowledgements are then no messages to the relay's limits.
+            payload["ext"] = json!(1);
+        }
         envelope::write("auth", &envelope::new_id(), &raw(&payload))
     }
 
@@ -110,37 +155,110 @@ impl Session {
         self.authed
     }
 
-    /// There is a peer, and keys for it.
+    /// There is a peer, and keys for it; one that resumes is ready for what is numbered.
     pub(super) fn can_reach_peer(&self) -> bool {
+        self.has_keys() && (!self.secure.resumes() || self.acks.is_open())
+    }
+
+    /// There is a peer, and keys for it.
+    fn has_keys(&self) -> bool {
         self.authed && self.peer_online && self.secure.is_ready()
     }
 
-    /// When an entry may leave, as far as the relay's refusals go; `None`: now. Pieces are not among what it refuses.
-    pub(super) fn poll_wait(&self, now: Instant, entry: &Entry) -> Option<Instant> {
-        self.message_at.filter(|at| *at > now && !entry.is_piece())
-    }
-
     /// When to look again, even if nothing happens.
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.key_exchange_at
+    pub(super) fn poll_timeout(&self, shared: &Shared) -> Option<Instant> {
+        let again = shared.outgoing(|outgoing| outgoing.sender.poll_timeout()).filter(|_| self.can_reach_peer());
+        [self.key_exchange_at, self.acks.poll_timeout(), again].into_iter().flatten().min()
     }
 
     /// What is due.
-    pub(super) fn handle_time(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    pub(super) fn handle_time(&mut self, now: Instant, shared: &Shared, actions: &mut Vec<Action>) {
         self.pace.take_if(|(_, until)| *until <= now);
         if self.key_exchange_at.take_if(|at| *at <= now).is_some() {
             let step = self.secure.retry();
-            self.handle_step(step, None, actions);
+            self.handle_step(now, step, None, shared, actions);
+        }
+        shared.outgoing(|outgoing| outgoing.sender.handle_time(now));
+        self.acknowledge(now, actions);
+    }
+
+    /// The owner ends the client: what was taken is acknowledged without delay.
+    pub(super) fn handle_close_wish(&mut self, now: Instant) {
+        self.acks.hurry(now);
+    }
+
+    /// The next message that waits. Only while the peer [can be reached](Self::can_reach_peer).
+    pub(super) fn poll_send(&mut self, now: Instant, shared: &Shared) -> Outcome {
+        let (message_at, piece_at) = (self.message_at.filter(|at| *at > now), self.piece_at.filter(|at| *at > now));
+        if self.secure.resumes() {
+            // The relay slows pieces down by itself, and loses none.
+            let wait = |is_piece: bool, is_new: bool| if is_piece { piece_at.filter(|_| is_new) } else { message_at };
+            let ack = self.receiver.position();
+            return match shared.outgoing(|outgoing| outgoing.poll_record(now, ack, wait)) {
+                Next::Wait(until) => Outcome::Wait(until),
+                Next::Record { kind, id, plaintext, is_piece } => {
+                    self.write_record(now, &kind, &id, &plaintext, is_piece)
+                }
+            };
+        }
+        let mut wait = None;
+        let entry = shared.outgoing(|outgoing| {
+            outgoing.pop_if(|entry| {
+                wait = if entry.is_piece() { piece_at } else { message_at };
+                wait.is_none()
+            })
+        });
+        let Some(entry) = entry else { return Outcome::Wait(wait) };
+        let id = entry.id.clone();
+        self.write(now, entry).map_or(Outcome::NotSent(id), Outcome::Send)
+    }
+
+    fn write_record(&mut self, now: Instant, kind: &str, id: &str, plaintext: &RawValue, is_piece: bool) -> Outcome {
+        let Some(payload) = self.secure.seal(kind, plaintext) else {
+            // The key is worn out. What is numbered stays held, and follows under new ones.
+            self.acks.handle_away();
+            self.key_exchange_at = Some(now);
+            return Outcome::Wait(Some(now));
+        };
+        let text = envelope::write(kind, id, &payload);
+        self.acks.handle_carried();
+        self.handle_left(now, is_piece);
+        Outcome::Send(text)
+    }
+
+    /// A message leaves: the next one has its time.
+    fn handle_left(&mut self, now: Instant, is_piece: bool) {
+        if is_piece {
+            self.piece_at = Some(now + PIECE_INTERVAL);
+        } else {
+            self.message_at = self.pace.map(|(interval, _)| now + interval);
         }
     }
 
+    /// Sends the acknowledgement that is due, if one is.
+    fn acknowledge(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if !self.has_keys() {
+            return;
+        }
+        let Some(resend) = self.acks.poll(now) else { return };
+        let plaintext = Ack { position: self.receiver.position(), resend }.write();
+        // If the key is worn out, the next message sees to it.
+        let Some(payload) = self.secure.seal(ACK, &plaintext) else { return };
+        let id = envelope::new_id();
+        actions.push(Action::Send(envelope::write(ACK, &id, &payload)));
+        if self.ack_ids.len() == ACKS_REMEMBERED {
+            self.ack_ids.pop_front();
+        }
+        self.ack_ids.push_back(id);
+    }
+
     /// The text of an entry, sealed; keeps the entry in case it is refused. `None`: it cannot be sealed (any more).
-    pub(super) fn write(&mut self, now: Instant, entry: Entry) -> Option<String> {
+    fn write(&mut self, now: Instant, entry: Entry) -> Option<String> {
         let payload = entry.payload();
         let text = envelope::write(entry.kind(), &entry.id, &self.secure.seal(entry.kind(), &payload)?);
         drop(payload);
+        self.handle_left(now, entry.is_piece());
         if !entry.is_piece() {
-            self.message_at = self.pace.map(|(interval, _)| now + interval);
             self.recent_bytes += entry.bytes();
             self.recent.push_back(entry);
             while self.recent.len() > RECENT_MAX || self.recent_bytes > RECENT_BYTES_MAX && self.recent.len() > 1 {
@@ -151,7 +269,12 @@ impl Session {
     }
 
     /// A text message of the relay, or of the peer.
-    pub(super) fn handle_text(&mut self, now: Instant, text: &str, actions: &mut Vec<Action>) {
+    pub(super) fn handle_text(&mut self, now: Instant, text: &str, shared: &Shared, actions: &mut Vec<Action>) {
+        self.handle_envelope(now, text, shared, actions);
+        self.acknowledge(now, actions);
+    }
+
+    fn handle_envelope(&mut self, now: Instant, text: &str, shared: &Shared, actions: &mut Vec<Action>) {
         let received = match serde_json::from_str::<Received<'_>>(text) {
             Ok(received) => received,
             Err(_) if !self.authed => {
@@ -163,21 +286,28 @@ impl Session {
         };
         let (id, payload) = (received.id.as_deref(), received.payload);
         if !self.authed {
-            return self.handle_first(&received.kind, payload, actions);
+            return self.handle_first(now, &received.kind, payload, shared, actions);
         }
         match &*received.kind {
-            "status" => self.handle_status(payload, actions),
+            "status" => self.handle_status(now, payload, shared, actions),
             "ping" => actions.push(Action::Send(envelope::write("pong", &envelope::new_id(), &empty()))),
             "key_exchange" => {
                 let step = self.secure.handle_key_exchange(id, payload);
-                self.handle_step(step, id, actions);
+                self.handle_step(now, step, id, shared, actions);
             }
             "pong" | "auth.ok" => {}
-            kind => self.handle_message(now, kind, id, payload, actions),
+            kind => self.handle_message(now, kind, id, payload, shared, actions),
         }
     }
 
-    fn handle_first(&mut self, kind: &str, payload: Option<&RawValue>, actions: &mut Vec<Action>) {
+    fn handle_first(
+        &mut self,
+        now: Instant,
+        kind: &str,
+        payload: Option<&RawValue>,
+        shared: &Shared,
+        actions: &mut Vec<Action>,
+    ) {
         match kind {
             "auth.ok" => {
                 let Some(ok) = read(payload).filter(Value::is_object) else {
@@ -185,6 +315,7 @@ impl Session {
                 };
                 self.authed = true;
                 self.peer_online = ok["paired"] == true;
+                self.acks.set_ext(ok["ext"]["v"] == 1);
                 let event = Event::Connected {
                     paired: self.peer_online,
                     daily_quota_bytes: whole_number(&ok["daily_quota_bytes"]).unwrap_or_default(),
@@ -192,8 +323,7 @@ impl Session {
                 };
                 actions.push(Action::Emit(event, 0));
                 // Sent to nobody it earns PEER_OFFLINE, which is normal (wire contract, Order).
-                let step = self.secure.handle_peer();
-                self.handle_step(step, None, actions);
+                self.handle_peer(now, shared, actions);
             }
             "auth.fail" => {
                 let error = ErrorPayload::read(&read(payload).unwrap_or_default());
@@ -205,20 +335,40 @@ impl Session {
         }
     }
 
-    fn handle_status(&mut self, payload: Option<&RawValue>, actions: &mut Vec<Action>) {
+    fn handle_status(&mut self, now: Instant, payload: Option<&RawValue>, shared: &Shared, actions: &mut Vec<Action>) {
         let status = read(payload).unwrap_or_default();
         let Some(peer) = status["peer"].as_str() else { return };
         self.peer_online = peer == "online";
         if self.peer_online {
             actions.push(Action::Emit(Event::PeerOnline, 0));
-            let step = self.secure.handle_peer();
-            self.handle_step(step, None, actions);
+            self.handle_peer(now, shared, actions);
         } else {
             actions.push(Action::Emit(Event::PeerOffline, 0));
+            self.handle_away();
         }
     }
 
-    fn handle_step(&mut self, step: Step, about: Option<&str>, actions: &mut Vec<Action>) {
+    /// The relay has let this end in, or the peer has come: keys are agreed anew.
+    fn handle_peer(&mut self, now: Instant, shared: &Shared, actions: &mut Vec<Action>) {
+        self.handle_away();
+        let step = self.secure.handle_peer();
+        self.handle_step(now, step, None, shared, actions);
+    }
+
+    /// There is no agreement with a present peer.
+    fn handle_away(&mut self) {
+        self.acks.handle_away();
+        self.receiver.handle_agreement();
+    }
+
+    fn handle_step(
+        &mut self,
+        now: Instant,
+        step: Step,
+        about: Option<&str>,
+        shared: &Shared,
+        actions: &mut Vec<Action>,
+    ) {
         if let Some((id, message)) = step.send {
             actions.push(Action::Send(envelope::write(message.kind, &id, &message.payload)));
             self.key_exchange = Some(id);
@@ -226,10 +376,25 @@ impl Session {
         }
         if let Some((version, fingerprint)) = step.secured {
             actions.push(Action::Emit(Event::Secure { version, fingerprint }, 0));
+            self.handle_agreement(now, shared, actions);
         }
         if let Some(refusal) = step.refused {
             refuse(refusal, about, actions);
         }
+    }
+
+    /// New keys are in use, with resume or without.
+    fn handle_agreement(&mut self, now: Instant, shared: &Shared, actions: &mut Vec<Action>) {
+        let resume = self.secure.resumes();
+        self.handle_away();
+        let (had, abandoned) = shared.outgoing(|outgoing| (outgoing.resumes(), outgoing.handle_agreement(resume)));
+        if resume {
+            self.acks.handle_agreement(now);
+        } else if had {
+            actions.push(Action::Emit(Event::ResumeLost, 0));
+        }
+        let ids = abandoned.into_iter().filter(|held| held.stream.is_none()).map(|held| held.id);
+        actions.extend(ids.map(|id| Action::Emit(Event::NotSent { id }, 0)));
     }
 
     /// A message that the relay forwarded, or an error of its own.
@@ -239,6 +404,7 @@ impl Session {
         kind: &str,
         id: Option<&str>,
         payload: Option<&RawValue>,
+        shared: &Shared,
         actions: &mut Vec<Action>,
     ) {
         let opened = match self.secure.open(kind, payload) {
@@ -250,11 +416,82 @@ impl Session {
                 return refuse(refusal, id, actions);
             }
         };
+        if !opened.resume {
+            return self.handle_payload(now, kind, id, &opened, shared, actions);
+        }
+        let handled = if kind == ACK {
+            self.handle_ack(now, &opened.payload, shared, actions)
+        } else {
+            self.handle_record(now, kind, id, &opened, shared, actions)
+        };
+        if let Err(error) = handled {
+            actions.push(unreadable(id, &error.to_string()));
+        }
+    }
+
+    /// An acknowledgement of a peer that resumes.
+    fn handle_ack(
+        &mut self,
+        now: Instant,
+        plaintext: &RawValue,
+        shared: &Shared,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), RecordError> {
+        let Ack { position, resend } = Ack::read(plaintext)?;
+        // Under the last keys it is true all the same, and asks for nothing.
+        let is_current = self.has_keys();
+        acknowledged(now, position, resend && is_current, shared, actions);
+        if is_current {
+            self.acks.handle_ack(now, resend);
+        }
+        Ok(())
+    }
+
+    /// A numbered message.
+    fn handle_record(
+        &mut self,
+        now: Instant,
+        kind: &str,
+        id: Option<&str>,
+        opened: &Opened,
+        shared: &Shared,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), RecordError> {
+        let record = Record::read(&opened.payload)?;
+        if let Some(position) = record.ack {
+            acknowledged(now, position, false, shared, actions);
+        }
+        let taken = self.receiver.handle(&record, kind, id);
+        self.acks.handle_taken(now, &taken, self.receiver.is_missing());
+        let Taken { messages, missed, restarted, .. } = taken;
+        if restarted {
+            actions.push(Action::Emit(Event::PeerRestarted, 0));
+        }
+        if missed != 0 {
+            actions.push(Action::Emit(Event::Missed { count: missed }, 0));
+        }
+        for resume::Message { kind, id, payload } in messages {
+            let opened = Opened { payload, authenticated: true, missed: 0, resume: false };
+            self.handle_payload(now, &kind, id.as_deref(), &opened, shared, actions);
+        }
+        Ok(())
+    }
+
+    /// What a message says, in clear.
+    fn handle_payload(
+        &mut self,
+        now: Instant,
+        kind: &str,
+        id: Option<&str>,
+        opened: &Opened,
+        shared: &Shared,
+        actions: &mut Vec<Action>,
+    ) {
         let Some(payload) = read(Some(&opened.payload)) else {
             return actions.push(unreadable(id, "its payload is not JSON"));
         };
         if kind == "chat.error" {
-            return self.handle_error(now, ErrorPayload::read(&payload), opened.authenticated, actions);
+            return self.handle_error(now, ErrorPayload::read(&payload), opened.authenticated, shared, actions);
         }
         let payload = if payload.is_null() { json!({}) } else { payload };
         let id = id.unwrap_or_default().to_owned();
@@ -266,10 +503,18 @@ impl Session {
     fn doubt(&mut self, now: Instant) {
         if let Some(at) = self.secure.doubt(now) {
             self.key_exchange_at = Some(at);
+            self.acks.handle_away();
         }
     }
 
-    fn handle_error(&mut self, now: Instant, error: ErrorPayload, authenticated: bool, actions: &mut Vec<Action>) {
+    fn handle_error(
+        &mut self,
+        now: Instant,
+        error: ErrorPayload,
+        authenticated: bool,
+        shared: &Shared,
+        actions: &mut Vec<Action>,
+    ) {
         let retry_after = error.retry_after_ms.map(Duration::from_millis);
         let soon = retry_after.filter(|after| *after <= RETRY_AFTER_MAX && error.code == "RATE_LIMITED");
         let is_key_exchange = self.key_exchange.is_some() && error.about == self.key_exchange;
@@ -294,6 +539,12 @@ impl Session {
         if is_key_exchange && error.code == "PEER_OFFLINE" {
             return; // Nobody was there to hear it, which is normal.
         }
+        if !authenticated && let Some(id) = error.about.as_deref() {
+            if self.ack_ids.iter().any(|ack| ack == id) {
+                return; // It is said again, if the peer wants to hear it.
+            }
+            sent_again |= self.handle_refusal(now, id, &error, shared, actions);
+        }
         if error.code == DECRYPTION_FAILED && !authenticated {
             self.doubt(now); // The word of nobody in particular, so it is no more than a hint.
         }
@@ -307,6 +558,40 @@ impl Session {
             sent_again,
         };
         actions.push(Action::Emit(Event::Error(event), bytes));
+    }
+
+    /// The relay has refused a message; whether it was numbered, and is sent again.
+    fn handle_refusal(
+        &mut self,
+        now: Instant,
+        id: &str,
+        error: &ErrorPayload,
+        shared: &Shared,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        let refusal = match error.code.as_str() {
+            "RATE_LIMITED" | "DAILY_QUOTA_EXCEEDED" | "MONTHLY_QUOTA_EXCEEDED" => {
+                resume::Refusal::Later(error.retry_after_ms.map(Duration::from_millis))
+            }
+            "PEER_OFFLINE" => resume::Refusal::Offline,
+            "MESSAGE_TOO_LARGE" | "INVALID_MESSAGE" => resume::Refusal::Never,
+            _ => return false,
+        };
+        match shared.outgoing(|outgoing| outgoing.sender.handle_refusal(now, id, refusal)) {
+            Refused::Unknown => false,
+            Refused::Held => {
+                if refusal == resume::Refusal::Offline {
+                    self.acks.handle_away();
+                }
+                true
+            }
+            Refused::Void(held) => {
+                if held.stream.is_none() {
+                    actions.push(Action::Emit(Event::NotSent { id: held.id }, 0));
+                }
+                false
+            }
+        }
     }
 
     fn take_recent(&mut self, id: &str) -> Option<Entry> {
@@ -324,6 +609,13 @@ impl Session {
             _ => Action::Lost(Reason::Closed { code, text: text.to_owned() }),
         }
     }
+}
+
+/// The peer has taken what was sent up to this position.
+fn acknowledged(now: Instant, position: Position, resend: bool, shared: &Shared, actions: &mut Vec<Action>) {
+    let taken = shared.outgoing(|outgoing| outgoing.sender.handle_ack(now, position, resend, Boot::draw));
+    let ids = taken.into_iter().filter(|held| held.stream.is_none()).map(|held| held.id);
+    actions.extend(ids.map(|id| Action::Emit(Event::Delivered { id }, 0)));
 }
 
 fn refuse(refusal: Refusal, about: Option<&str>, actions: &mut Vec<Action>) {

@@ -1,75 +1,13 @@
 //! What the client's thread and its owner's threads share: the messages that wait to be sent, and the events that wait
 //! to be taken. Both are bounded; whoever fills one waits.
 
-use super::envelope;
 use super::event::Event;
-use super::options::{EVENTS_BYTES_MAX, EVENTS_MAX, OUTGOING_BYTES_MAX, OUTGOING_MAX, PIECE_BYTES_MAX};
-use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
-use std::borrow::Cow;
+use super::options::{EVENTS_BYTES_MAX, EVENTS_MAX};
+use super::outgoing::{Entry, Outgoing};
+use serde_json::{Map, Value};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-/// What an entry of the outgoing queue says.
-#[derive(Clone, Debug)]
-pub(super) enum Content {
-    /// A message, its payload written.
-    Message { kind: String, payload: Box<RawValue> },
-    /// A piece of an answer, that may still grow.
-    Piece { stream: u64, seq: u64, fields: Arc<Map<String, Value>>, text: String },
-}
-
-/// A message that waits.
-#[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub(super) id: String,
-    pub(super) content: Content,
-    pub(super) queued: Instant,
-    /// How often it was refused for its rate.
-    pub(super) refusals: u32,
-    /// Its place among all that were queued, given by the queue.
-    order: u64,
-}
-
-impl Entry {
-    pub(super) fn message(now: Instant, id: String, kind: &str, payload: Box<RawValue>) -> Self {
-        Self { id, content: Content::Message { kind: kind.to_owned(), payload }, queued: now, refusals: 0, order: 0 }
-    }
-
-    /// Memory it takes, roughly.
-    pub(super) fn bytes(&self) -> usize {
-        128 + match &self.content {
-            Content::Message { payload, .. } => payload.get().len(),
-            Content::Piece { text, .. } => text.len(),
-        }
-    }
-
-    pub(super) fn is_piece(&self) -> bool {
-        matches!(self.content, Content::Piece { .. })
-    }
-
-    pub(super) fn kind(&self) -> &str {
-        match &self.content {
-            Content::Message { kind, .. } => kind,
-            Content::Piece { .. } => "chat.stream",
-        }
-    }
-
-    /// The payload's JSON.
-    pub(super) fn payload(&self) -> Cow<'_, RawValue> {
-        match &self.content {
-            Content::Message { payload, .. } => Cow::Borrowed(payload),
-            Content::Piece { seq, fields, text, .. } => {
-                let mut payload = (**fields).clone();
-                payload.insert("delta".to_owned(), json!(text));
-                payload.insert("seq".to_owned(), json!(seq));
-                // A map of values has nothing that cannot be written.
-                Cow::Owned(serde_json::value::to_raw_value(&payload).expect("JSON values can be written as JSON"))
-            }
-        }
-    }
-}
 
 /// Why a message could not be queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,14 +16,10 @@ pub(super) enum Full {
     NoRoom,
 }
 
-#[derive(Debug, Default)]
-struct Outgoing {
-    /// By their `order`.
-    entries: VecDeque<Entry>,
-    /// How many were queued so far.
-    queued: u64,
-    /// Sum of the entries' bytes.
-    bytes: usize,
+/// What the owner sends, and whether it may.
+#[derive(Debug)]
+struct Sending {
+    outgoing: Outgoing,
     /// Nothing more is taken.
     ended: bool,
     /// To be closed, with what waits sent by then.
@@ -103,7 +37,7 @@ struct Incoming {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Shared {
-    outgoing: Mutex<Outgoing>,
+    sending: Mutex<Sending>,
     room: Condvar,
     incoming: Mutex<Incoming>,
     arrived: Condvar,
@@ -116,9 +50,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub(super) fn new(waker: mio::Waker) -> Self {
+    pub(super) fn new(waker: mio::Waker, outgoing: Outgoing) -> Self {
         Self {
-            outgoing: Mutex::default(),
+            sending: Mutex::new(Sending { outgoing, ended: false, close_by: None }),
             room: Condvar::new(),
             incoming: Mutex::default(),
             arrived: Condvar::new(),
@@ -134,9 +68,14 @@ impl Shared {
 
     // What owners call.
 
-    /// Queues an entry, waiting for room until `deadline`.
-    pub(super) fn push(&self, entry: Entry, deadline: Instant) -> Result<(), Full> {
-        self.room_for(entry.bytes(), deadline)?.push(entry);
+    /// Queues an entry, waiting for room until `deadline`. `ends`: it has the whole text of this stream.
+    pub(super) fn push(&self, entry: Entry, ends: Option<u64>, deadline: Instant) -> Result<(), Full> {
+        let mut sending = self.room_for(1, entry.bytes(), deadline)?;
+        if let Some(stream) = ends {
+            sending.outgoing.end_stream(stream);
+        }
+        sending.outgoing.push(entry);
+        drop(sending);
         self.wake();
         Ok(())
     }
@@ -150,46 +89,43 @@ impl Shared {
         text: &str,
         deadline: Instant,
     ) -> Result<bool, Full> {
-        let mut outgoing = self.room_for(text.len(), deadline)?;
-        let of_stream = |entry: &&mut Entry| matches!(entry.content, Content::Piece { stream: of, .. } if of == stream);
-        if let Some(Entry { content: Content::Piece { text: waiting, .. }, .. }) =
-            outgoing.entries.iter_mut().rev().find(of_stream)
-            && waiting.len() + text.len() <= PIECE_BYTES_MAX
-        {
-            waiting.push_str(text);
-            outgoing.bytes += text.len();
-            return Ok(false);
+        let mut sending = self.room_for(0, text.len(), deadline)?;
+        let is_new = sending.outgoing.push_text(Instant::now(), stream, seq, fields, text);
+        drop(sending);
+        if is_new {
+            self.wake();
         }
-        let content = Content::Piece { stream, seq, fields: Arc::clone(fields), text: text.to_owned() };
-        let entry = Entry { id: envelope::new_id(), content, queued: Instant::now(), refusals: 0, order: 0 };
-        outgoing.push(entry);
-        drop(outgoing);
-        self.wake();
-        Ok(true)
+        Ok(is_new)
     }
 
-    fn room_for(&self, bytes: usize, deadline: Instant) -> Result<MutexGuard<'_, Outgoing>, Full> {
-        let mut outgoing = lock(&self.outgoing);
+    fn room_for(&self, messages: usize, bytes: usize, deadline: Instant) -> Result<MutexGuard<'_, Sending>, Full> {
+        let mut sending = lock(&self.sending);
         loop {
-            if outgoing.ended || outgoing.close_by.is_some() {
+            if sending.ended || sending.close_by.is_some() {
                 return Err(Full::Ended);
             }
-            if outgoing.entries.len() < OUTGOING_MAX && outgoing.bytes + bytes <= OUTGOING_BYTES_MAX {
-                return Ok(outgoing);
+            // What is given up is told: an owner that takes no events has to wait after all.
+            if sending.outgoing.never_waits() && self.has_room() {
+                for id in sending.outgoing.give_up_for(messages, bytes) {
+                    self.emit(Event::NotSent { id }, 0);
+                }
+            }
+            if sending.outgoing.has_room(bytes) {
+                return Ok(sending);
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(Full::NoRoom);
             }
-            outgoing = self.room.wait_timeout(outgoing, left).unwrap_or_else(PoisonError::into_inner).0;
+            sending = self.room.wait_timeout(sending, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     /// Asks the thread to end, and to send by then what waits.
     pub(super) fn close(&self, by: Instant) {
-        let mut outgoing = lock(&self.outgoing);
-        outgoing.close_by = Some(outgoing.close_by.map_or(by, |before| before.min(by)));
-        drop(outgoing);
+        let mut sending = lock(&self.sending);
+        sending.close_by = Some(sending.close_by.map_or(by, |before| before.min(by)));
+        drop(sending);
         self.room.notify_all();
         self.wake();
     }
@@ -242,61 +178,40 @@ impl Shared {
         self.arrived.notify_all();
     }
 
-    /// Takes the first entry that `wanted` agrees to; only the first is shown to it.
-    pub(super) fn pop_if(&self, wanted: impl FnOnce(&Entry) -> bool) -> Option<Entry> {
-        let mut outgoing = lock(&self.outgoing);
-        if !outgoing.entries.front().is_some_and(wanted) {
-            return None;
+    /// Looks at what this end sends, and takes from it.
+    pub(super) fn outgoing<T>(&self, look: impl FnOnce(&mut Outgoing) -> T) -> T {
+        let mut sending = lock(&self.sending);
+        let before = sending.outgoing.pressure();
+        let result = look(&mut sending.outgoing);
+        let eased = sending.outgoing.pressure() < before;
+        drop(sending);
+        if eased {
+            self.room.notify_all();
         }
-        let entry = outgoing.entries.pop_front()?;
-        outgoing.bytes -= entry.bytes();
-        drop(outgoing);
-        self.room.notify_all();
-        Some(entry)
+        result
     }
 
-    /// Puts an entry that was refused back where it was in the order. Bounded by what was popped before.
-    pub(super) fn put_back(&self, entry: Entry) {
-        let mut outgoing = lock(&self.outgoing);
-        outgoing.bytes += entry.bytes();
-        let at = outgoing.entries.partition_point(|other| other.order < entry.order);
-        outgoing.entries.insert(at, entry);
-    }
-
-    /// When the oldest entry was queued.
-    pub(super) fn oldest(&self) -> Option<Instant> {
-        lock(&self.outgoing).entries.front().map(|entry| entry.queued)
-    }
-
-    /// Nothing waits to be sent.
-    pub(super) fn is_empty(&self) -> bool {
-        lock(&self.outgoing).entries.is_empty()
+    /// Whether the peer can be reached, of which it depends whether senders wait for it.
+    pub(super) fn set_absent(&self, absent: bool) {
+        for id in self.outgoing(|outgoing| outgoing.set_absent(absent)) {
+            self.emit(Event::NotSent { id }, 0);
+        }
     }
 
     /// By when the owner wants it closed, if so.
     pub(super) fn close_by(&self) -> Option<Instant> {
-        lock(&self.outgoing).close_by
+        lock(&self.sending).close_by
     }
 
     /// Nothing is sent any more: senders that wait are told.
     pub(super) fn end(&self) {
-        let mut outgoing = lock(&self.outgoing);
-        outgoing.ended = true;
-        outgoing.entries.clear();
-        outgoing.bytes = 0;
-        drop(outgoing);
+        let mut sending = lock(&self.sending);
+        sending.ended = true;
+        sending.outgoing.clear();
+        drop(sending);
         self.room.notify_all();
         lock(&self.incoming).ended = true;
         self.arrived.notify_all();
-    }
-}
-
-impl Outgoing {
-    fn push(&mut self, mut entry: Entry) {
-        entry.order = self.queued;
-        self.queued += 1;
-        self.bytes += entry.bytes();
-        self.entries.push_back(entry);
     }
 }
 
@@ -309,11 +224,19 @@ impl Incoming {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::{OUTGOING_MAX, PIECE_BYTES_MAX};
+    use crate::resume::Boot;
+    use coralmux_proto::token::Role;
+    use serde_json::value::RawValue;
 
     fn shared() -> (mio::Poll, Shared) {
         let poll = mio::Poll::new().unwrap();
         let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
-        (poll, Shared::new(waker))
+        (poll, Shared::new(waker, Outgoing::new(Role::Agent, Boot::draw())))
+    }
+
+    fn pop(shared: &Shared) -> Option<Entry> {
+        shared.outgoing(|outgoing| outgoing.pop_if(|_| true))
     }
 
     fn soon() -> Instant {
@@ -327,10 +250,10 @@ mod tests {
         for (stream, seq, text, is_new) in [(1, 1, "a", true), (2, 1, "x", true), (1, 2, "b", false)] {
             assert_eq!(shared.push_text(stream, seq, &fields, text, soon()), Ok(is_new));
         }
-        assert_eq!(shared.pop_if(|_| true).unwrap().payload().get(), r#"{"delta":"ab","seq":1}"#);
+        assert_eq!(pop(&shared).unwrap().payload().get(), r#"{"delta":"ab","seq":1}"#);
         assert_eq!(shared.push_text(1, 2, &fields, "c", soon()), Ok(true));
-        assert_eq!(shared.pop_if(|_| true).unwrap().payload().get(), r#"{"delta":"x","seq":1}"#);
-        assert_eq!(shared.pop_if(|_| true).unwrap().payload().get(), r#"{"delta":"c","seq":2}"#);
+        assert_eq!(pop(&shared).unwrap().payload().get(), r#"{"delta":"x","seq":1}"#);
+        assert_eq!(pop(&shared).unwrap().payload().get(), r#"{"delta":"c","seq":2}"#);
     }
 
     #[test]
@@ -348,14 +271,14 @@ mod tests {
         let payload = RawValue::from_string("{}".to_owned()).unwrap();
         let entry = || Entry::message(Instant::now(), "x".to_owned(), "chat.send", payload.clone());
         for _ in 0..OUTGOING_MAX {
-            assert_eq!(shared.push(entry(), Instant::now()), Ok(()));
+            assert_eq!(shared.push(entry(), None, Instant::now()), Ok(()));
         }
-        assert_eq!(shared.push(entry(), Instant::now()), Err(Full::NoRoom));
+        assert_eq!(shared.push(entry(), None, Instant::now()), Err(Full::NoRoom));
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| shared.push(entry(), soon()));
-            assert!(shared.pop_if(|_| true).is_some());
+            let waiting = scope.spawn(|| shared.push(entry(), None, soon()));
+            assert!(pop(&shared).is_some());
             assert_eq!(waiting.join().unwrap(), Ok(()));
-            let waiting = scope.spawn(|| shared.push(entry(), soon()));
+            let waiting = scope.spawn(|| shared.push(entry(), None, soon()));
             shared.close(Instant::now());
             assert_eq!(waiting.join().unwrap(), Err(Full::Ended));
         });
@@ -367,12 +290,12 @@ mod tests {
         let payload = RawValue::from_string("{}".to_owned()).unwrap();
         for id in ["1", "2", "3"] {
             let entry = Entry::message(Instant::now(), id.to_owned(), "chat.send", payload.clone());
-            assert_eq!(shared.push(entry, soon()), Ok(()));
+            assert_eq!(shared.push(entry, None, soon()), Ok(()));
         }
-        let (first, second) = (shared.pop_if(|_| true).unwrap(), shared.pop_if(|_| true).unwrap());
-        shared.put_back(first);
-        shared.put_back(second);
-        let ids: Vec<String> = std::iter::from_fn(|| shared.pop_if(|_| true)).map(|entry| entry.id).collect();
+        let (first, second) = (pop(&shared).unwrap(), pop(&shared).unwrap());
+        shared.outgoing(|outgoing| outgoing.put_back(first));
+        shared.outgoing(|outgoing| outgoing.put_back(second));
+        let ids: Vec<String> = std::iter::from_fn(|| pop(&shared)).map(|entry| entry.id).collect();
         assert_eq!(ids, ["1", "2", "3"]);
     }
 

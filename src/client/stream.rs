@@ -1,7 +1,9 @@
 //! An answer that is sent while it is made.
 
+use super::envelope::new_id;
 use super::options::PIECE_BYTES_MAX;
 use super::{Client, SendError};
+use serde_json::value::to_raw_value;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -81,7 +83,7 @@ impl Stream {
         let mut payload = (*self.fields).clone();
         payload.insert("full_text".to_owned(), json!(self.full_text));
         payload.extend(more);
-        self.client.send("chat.done", &payload)?;
+        self.client.send_raw(&new_id(), "chat.done", to_raw_value(&payload)?, Some(self.number))?;
         Ok(self.full_text)
     }
 }

@@ -6,7 +6,7 @@ use super::connection::{Connection, Ending, expire};
 use super::envelope::random;
 use super::event::Event;
 use super::options::Options;
-use super::secure::Secure;
+use super::session::Lasting;
 use super::shared::Shared;
 use mio::Poll;
 use std::time::{Duration, Instant};
@@ -14,11 +14,10 @@ use std::time::{Duration, Instant};
 /// Runs until the last event.
 pub(super) fn run(options: &Options, way: &Way, mut poll: Poll, shared: &Shared) {
     let mut backoff = Backoff::new(options.backoff_min, options.backoff_max);
-    // Outlives each connection: what the peer still says under the last keys can be read until new ones are agreed.
-    let mut secure = None;
+    let mut lasting = None;
     loop {
         let started = Instant::now();
-        let (failed, held) = match serve(options, way, &mut poll, shared, &mut secure, started) {
+        let (failed, held) = match serve(options, way, &mut poll, shared, &mut lasting, started) {
             Ok((Ending::Last(event), _)) => return finish(shared, event),
             Ok((Ending::Lost(reason), authed)) => {
                 (reason.into(), if authed { started.elapsed() } else { Duration::ZERO })
@@ -49,17 +48,18 @@ fn serve(
     way: &Way,
     poll: &mut Poll,
     shared: &Shared,
-    secure: &mut Option<Secure>,
+    lasting: &mut Option<Lasting>,
     started: Instant,
 ) -> Result<(Ending, bool), Failed> {
     let by = started + options.connect_timeout;
     let socket = connect(options, way, poll, shared, by)?;
-    let encryption = secure.take().unwrap_or_else(|| Secure::new(options));
-    let mut connection = Connection::new(options, shared, socket, encryption, by);
+    let kept = lasting.take().unwrap_or_else(|| Lasting::new(options));
+    let mut connection = Connection::new(options, shared, socket, kept, by);
     let ending = connection.run(poll);
     let authed = connection.is_authed();
-    let (mut stream, encryption) = connection.into_parts();
-    *secure = Some(encryption);
+    let (mut stream, kept) = connection.into_parts();
+    *lasting = Some(kept);
+    shared.set_absent(true);
     // Closing the descriptor would do it as well; this is for systems where it does not.
     let _ = poll.registry().deregister(stream.socket());
     Ok((ending, authed))
@@ -74,7 +74,7 @@ fn wait(options: &Options, poll: &mut Poll, shared: &Shared, until: Instant) -> 
         }
         let now = Instant::now();
         expire(shared, now, options.hold);
-        let expires = shared.oldest().map(|oldest| oldest + options.hold);
+        let expires = shared.outgoing(|outgoing| outgoing.oldest()).map(|oldest| oldest + options.hold);
         let has_room = shared.has_room();
         if now >= until && has_room {
             return false;

@@ -73,6 +73,8 @@ pub struct Opened {
     pub protection: Protection,
     /// Version 2: how many messages before this one never came.
     pub missed: u64,
+    /// Version 2: its keys were agreed together with resume.
+    pub resume: bool,
 }
 
 /// One end of a pair, across its reconnects.
@@ -83,6 +85,8 @@ pub struct End {
     random: Box<dyn Random + Send>,
     /// What is sealed is padded to a multiple of this many bytes.
     padding: usize,
+    /// Resume is offered, or accepted where the peer offers it.
+    resume: bool,
     /// What messages are opened with, and sealed with unless `waiting`.
     keys: Option<Keys>,
     /// New keys are being agreed on, and nothing is sealed with the old ones. Only phones wait: an agent's keys are gone
@@ -96,6 +100,8 @@ pub struct End {
     opening: Option<(String, v2::Opening)>,
     /// Phone: the agent's newest announcement was one of version 2.
     announced: bool,
+    /// Phone: that announcement offered resume.
+    offered_resume: bool,
     /// Agent, version 2: the ephemeral keys of the openings that it took, oldest first; at most
     /// [`OPENINGS_MAX`](agent::OPENINGS_MAX).
     taken: VecDeque<[u8; 32]>,
@@ -126,12 +132,14 @@ impl End {
             secret,
             random: Box::new(random),
             padding: 1,
+            resume: false,
             keys: None,
             waiting: role == Role::Phone,
             clear: false,
             pair: None,
             opening: None,
             announced: false,
+            offered_resume: false,
             taken: VecDeque::new(),
         }
     }
@@ -207,6 +215,14 @@ impl End {
         self
     }
 
+    /// Offers resume with version 2 (PROTOCOL.md, "Resume"), and accepts it. Where the peer does the same,
+    /// [`resumes`](Self::resumes) and [`Opened::resume`] say so: what the caller seals and opens then are records.
+    #[must_use]
+    pub fn with_resume(mut self) -> Self {
+        self.resume = true;
+        self
+    }
+
     /// Decrypts the payload of a message of type `kind`. What came in clear comes back as it is where there is neither a
     /// secret nor, at an agent, a key; else only `chat.error` does, for the relay says that, too.
     ///
@@ -216,15 +232,17 @@ impl End {
     pub fn open(&mut self, kind: &str, payload: Option<&RawValue>) -> Result<Opened, OpenError> {
         let payload = payload.unwrap_or_else(|| empty());
         let Some(sealed) = enclosed(payload)? else { return self.open_clear(kind, payload) };
-        let (payload, protection, missed) = match &mut self.keys {
-            None => return Err(OpenError::NoKey),
-            Some(Keys::Unverified { key, .. }) => (key.open_sealed(sealed)?, Protection::Unverified, 0),
+        match &mut self.keys {
+            None => Err(OpenError::NoKey),
+            Some(Keys::Unverified { key, .. }) => {
+                let payload = key.open_sealed(sealed)?;
+                Ok(Opened { payload, protection: Protection::Unverified, missed: 0, resume: false })
+            }
             Some(Keys::Verified(session)) => {
                 let (payload, missed) = session.open(kind, sealed)?;
-                (payload, Protection::Verified, missed)
+                Ok(Opened { payload, protection: Protection::Verified, missed, resume: session.resumes() })
             }
-        };
-        Ok(Opened { payload, protection, missed })
+        }
     }
 
     fn open_clear(&mut self, kind: &str, payload: &RawValue) -> Result<Opened, OpenError> {
@@ -239,7 +257,7 @@ impl End {
             }
             self.clear = true; // it is answered as it spoke
         }
-        Ok(Opened { payload: payload.to_owned(), protection: Protection::Clear, missed: 0 })
+        Ok(Opened { payload: payload.to_owned(), protection: Protection::Clear, missed: 0, resume: false })
     }
 
     /// Lets a phone without a secret speak in clear to an agent that sends no `key_exchange`. Whether it may: not with
@@ -271,6 +289,12 @@ impl End {
             None if self.clear => Protection::Clear,
             None => Protection::Waiting,
         }
+    }
+
+    /// The keys in use were agreed together with resume.
+    #[must_use]
+    pub fn resumes(&self) -> bool {
+        matches!(&self.keys, Some(Keys::Verified(session)) if session.resumes())
     }
 
     /// The fingerprint of a pair of version 1; takes some milliseconds.

@@ -37,6 +37,10 @@ pub enum ExchangeError {
     /// Version 2: the other end has not the same secret, or the message was altered.
     #[error("the pairing secret does not match: pair again")]
     WrongSecret,
+    /// Version 2: the answer accepts resume where the opening did not, or the other way round. Somebody between the ends
+    /// has changed one of them.
+    #[error("the agent's answer does not fit this phone's opening: it was altered on the way")]
+    ResumeAltered,
 }
 
 /// A payload that cannot be sealed now. Nothing was sent, and no nonce was used.

@@ -106,16 +106,23 @@ pub(super) struct Exchange<'a> {
     pub(super) noise: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) re: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) rs: Option<u8>,
 }
 
 impl Exchange<'_> {
     /// The least there can be: version 1, and the announcement of version 2.
     pub(super) fn announcing(pubkey: &[u8; 32], e2e: Option<u8>) -> Self {
-        Self { pubkey: STANDARD.encode(pubkey), e2e, noise: None, re: None }
+        Self { pubkey: STANDARD.encode(pubkey), e2e, noise: None, re: None, rs: None }
     }
 
     pub(super) fn with_noise(self, message: &[u8]) -> Self {
         Self { noise: Some(STANDARD.encode(message)), ..self }
+    }
+
+    /// Offers or accepts resume.
+    pub(super) fn with_resume(self, resume: bool) -> Self {
+        Self { rs: resume.then_some(1), ..self }
     }
 }
 
@@ -127,6 +134,8 @@ pub(super) struct Received<'a> {
     /// Message 1 or 2 of the handshake.
     pub(super) noise: Option<Vec<u8>>,
     pub(super) re: Option<Cow<'a, str>>,
+    /// It offers or accepts resume.
+    pub(super) resume: bool,
 }
 
 #[derive(Deserialize)]
@@ -139,6 +148,8 @@ struct ExchangeFields<'a> {
     noise: Option<&'a RawValue>,
     #[serde(borrow, default)]
     re: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    rs: Option<&'a RawValue>,
 }
 
 /// Reads a `key_exchange` payload.
@@ -155,5 +166,6 @@ pub(super) fn received(payload: Option<&RawValue>) -> Result<Received<'_>, Excha
         verified: fields.e2e.is_some_and(|e2e| e2e.get() == "2"),
         noise: given(fields.noise)?,
         re: fields.re.and_then(text),
+        resume: fields.rs.is_some_and(|rs| rs.get() == "1"),
     })
 }

@@ -15,6 +15,8 @@ use zeroize::Zeroizing;
 
 const NAME: &str = "Noise_NNpsk0_25519_AESGCM_SHA256";
 const PROLOGUE: &str = "coralmux-relay-e2e-v2:";
+/// What the prologue ends in where both ends have agreed on resume: nobody between them can take that back unseen.
+const PROLOGUE_RESUME: &str = ":rs1";
 /// Each handshake message: a public key and the tag of an empty payload.
 pub(super) const HANDSHAKE_BYTES: usize = 48;
 
@@ -24,20 +26,32 @@ pub(super) fn ephemeral_of(message: &[u8]) -> Option<[u8; 32]> {
 }
 
 /// The phone's handshake between its message and the answer.
-pub(super) struct Opening(HandshakeState);
+pub(super) struct Opening {
+    state: HandshakeState,
+    resume: bool,
+}
 
 impl Opening {
     /// Begins a handshake: its message 1. `ephemeral` is 32 random bytes, used for nothing else.
-    pub(super) fn new(token: &str, secret: &PairingSecret, ephemeral: [u8; 32]) -> (Self, [u8; HANDSHAKE_BYTES]) {
-        let mut state = handshake(&prologue(token), secret, ephemeral, true);
+    pub(super) fn new(
+        token: &str,
+        secret: &PairingSecret,
+        ephemeral: [u8; 32],
+        resume: bool,
+    ) -> (Self, [u8; HANDSHAKE_BYTES]) {
+        let mut state = handshake(&prologue(token, resume), secret, ephemeral, true);
         let message = write(&mut state);
-        (Self(state), message)
+        (Self { state, resume }, message)
     }
 
-    /// Ends it with the agent's message 2. A message that does not fit leaves it as it was.
-    pub(super) fn finish(&mut self, message: &[u8]) -> Result<Session, ExchangeError> {
-        read(&mut self.0, message)?;
-        Ok(Session::of_split(&mut self.0, true))
+    /// Ends it with the agent's message 2. A message that does not fit, or an answer that says otherwise about resume,
+    /// leaves it as it was.
+    pub(super) fn finish(&mut self, message: &[u8], resume: bool) -> Result<Session, ExchangeError> {
+        if resume != self.resume {
+            return Err(ExchangeError::ResumeAltered);
+        }
+        read(&mut self.state, message)?;
+        Ok(Session::of_split(&mut self.state, true, resume))
     }
 }
 
@@ -47,15 +61,16 @@ pub(super) fn answer(
     secret: &PairingSecret,
     ephemeral: [u8; 32],
     message: &[u8],
+    resume: bool,
 ) -> Result<(Session, [u8; HANDSHAKE_BYTES]), ExchangeError> {
-    let mut state = handshake(&prologue(token), secret, ephemeral, false);
+    let mut state = handshake(&prologue(token, resume), secret, ephemeral, false);
     read(&mut state, message)?;
     let message = write(&mut state);
-    Ok((Session::of_split(&mut state, false), message))
+    Ok((Session::of_split(&mut state, false, resume), message))
 }
 
-fn prologue(token: &str) -> Vec<u8> {
-    format!("{PROLOGUE}{token}").into_bytes()
+fn prologue(token: &str, resume: bool) -> Vec<u8> {
+    format!("{PROLOGUE}{token}{}", if resume { PROLOGUE_RESUME } else { "" }).into_bytes()
 }
 
 pub(super) fn handshake(
@@ -97,14 +112,16 @@ pub(super) struct Session {
     expected: u64,
     /// Counters below `expected` whose message never came.
     missed: u64,
+    /// Both ends have agreed on resume: what is sealed are records.
+    resume: bool,
 }
 
 impl Session {
-    fn of_split(state: &mut HandshakeState, phone: bool) -> Self {
+    fn of_split(state: &mut HandshakeState, phone: bool, resume: bool) -> Self {
         let (from_phone, from_agent) = state.dangerously_get_raw_split();
         let (from_phone, from_agent) = (Zeroizing::new(from_phone), Zeroizing::new(from_agent));
         let (send, receive) = if phone { (from_phone, from_agent) } else { (from_agent, from_phone) };
-        Self { send: Gcm::new(&send), receive: Gcm::new(&receive), sent: 0, expected: 0, missed: 0 }
+        Self { send: Gcm::new(&send), receive: Gcm::new(&receive), sent: 0, expected: 0, missed: 0, resume }
     }
 
     pub(super) fn seal(&mut self, kind: &str, payload: &str) -> Result<Box<RawValue>, SealError> {
@@ -131,6 +148,10 @@ impl Session {
 
     pub(super) fn missed(&self) -> u64 {
         self.missed
+    }
+
+    pub(super) fn resumes(&self) -> bool {
+        self.resume
     }
 
     #[cfg(test)]

@@ -1,5 +1,6 @@
 use super::*;
 use crate::options::{Encryption, HEAL_INTERVAL};
+use crate::outgoing::Outgoing;
 use coralmux_e2e::PairingSecret;
 use coralmux_proto::token::Role;
 
@@ -10,12 +11,17 @@ fn options(role: Role, encryption: Encryption) -> Options {
 /// A session that plays with `now` standing still unless told otherwise.
 struct Played {
     session: Session,
+    shared: Shared,
     now: Instant,
 }
 
 impl Played {
     fn new(role: Role, encryption: Encryption) -> Self {
-        Self { session: Session::new(Secure::new(&options(role, encryption))), now: Instant::now() }
+        let poll = mio::Poll::new().unwrap();
+        let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
+        let shared = Shared::new(waker, Outgoing::new(role, Boot::draw()));
+        let session = Session::new(Lasting::new(&options(role, encryption)));
+        Self { session, shared, now: Instant::now() }
     }
 
     fn authed(role: Role, encryption: Encryption, paired: bool) -> Self {
@@ -28,7 +34,7 @@ impl Played {
 
     fn hears_text(&mut self, text: &str) -> Vec<Action> {
         let mut actions = Vec::new();
-        self.session.handle_text(self.now, text, &mut actions);
+        self.session.handle_text(self.now, text, &self.shared, &mut actions);
         actions
     }
 
@@ -45,8 +51,31 @@ impl Played {
     }
 
     fn writes(&mut self, kind: &str, id: &str) -> Option<String> {
-        let payload = raw(&json!({"n": 1}));
-        self.session.write(self.now, Entry::message(self.now, id.to_owned(), kind, payload))
+        self.queues(kind, id);
+        self.sends().ok()
+    }
+
+    fn queues(&mut self, kind: &str, id: &str) {
+        let entry = Entry::message(self.now, id.to_owned(), kind, raw(&json!({"n": 1})));
+        self.shared.outgoing(|outgoing| outgoing.push(entry));
+    }
+
+    /// The next message that leaves, or until when it waits.
+    fn sends(&mut self) -> Result<String, Option<Instant>> {
+        if !self.session.can_reach_peer() {
+            return Err(None);
+        }
+        match self.session.poll_send(self.now, &self.shared) {
+            Outcome::Send(text) => Ok(text),
+            Outcome::Wait(until) => Err(until),
+            Outcome::NotSent(id) => panic!("{id}"),
+        }
+    }
+
+    fn comes_due(&mut self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.session.handle_time(self.now, &self.shared, &mut actions);
+        actions
     }
 
     fn refused(&mut self, id: &str, code: &str, retry_after_ms: u64) -> Vec<Action> {
@@ -109,19 +138,21 @@ fn what_was_refused_for_its_rate_is_sent_again_after_the_wait_but_not_forever() 
         assert!(matches!(&actions[1], Action::Emit(Event::Error(error), _) if error.sent_again), "{actions:?}");
         let Action::Again(entry) = actions.swap_remove(0) else { panic!("{actions:?}") };
         assert_eq!((entry.id.as_str(), entry.refusals), ("mine", round));
-        let until = played.session.poll_wait(played.now, &entry).unwrap();
-        assert_eq!(until, played.now + Duration::from_millis(500));
+        played.shared.outgoing(|outgoing| outgoing.put_back(entry));
+        let until = played.now + Duration::from_millis(500);
+        assert_eq!(played.sends(), Err(Some(until)));
         played.now = until;
-        assert_eq!(played.session.poll_wait(played.now, &entry), None);
-        assert!(played.session.write(played.now, entry.clone()).is_some());
-        let next = played.session.poll_wait(played.now, &entry);
-        assert_eq!(next, Some(played.now + Duration::from_millis(500)), "no faster than the relay said");
+        assert!(played.sends().is_ok());
+        played.queues("chat.done", "other");
+        let next = played.sends();
+        assert_eq!(next, Err(Some(played.now + Duration::from_millis(500))), "no faster than the relay said");
+        played.shared.outgoing(|outgoing| outgoing.pop_if(|_| true));
     }
     let actions = played.refused("mine", "RATE_LIMITED", 500);
     assert!(matches!(&actions[0], Action::Emit(Event::NotSent { id }, _) if id == "mine"), "{actions:?}");
     assert!(matches!(&actions[1], Action::Emit(Event::Error(error), _) if !error.sent_again), "{actions:?}");
     played.now += PACED_FOR;
-    played.session.handle_time(played.now, &mut Vec::new());
+    played.comes_due();
     played.writes("chat.done", "mine").unwrap();
     assert_eq!(played.session.message_at, None);
 }
@@ -231,8 +262,7 @@ fn a_key_exchange_that_was_refused_for_its_rate_is_made_again() {
     let id = serde_json::from_str::<Value>(text).unwrap()["id"].as_str().unwrap().to_owned();
     assert!(agent.refused(&id, "RATE_LIMITED", 700).is_empty(), "nothing that the owner could do");
     agent.now += Duration::from_millis(700);
-    let mut actions = Vec::new();
-    agent.session.handle_time(agent.now, &mut actions);
+    let actions = agent.comes_due();
     assert!(matches!(&actions[..], [Action::Send(text)] if text.contains("pubkey")), "{actions:?}");
     // And sent to nobody it is normal.
     let [Action::Send(text)] = &actions[..] else { panic!() };
@@ -248,12 +278,6 @@ fn sent<'a>(actions: &'a [Action], what: &str) -> Vec<&'a str> {
         _ => None,
     });
     texts.filter(|text| text.contains(what)).collect()
-}
-
-fn is_due(played: &mut Played) -> Vec<Action> {
-    let mut actions = Vec::new();
-    played.session.handle_time(played.now, &mut actions);
-    actions
 }
 
 #[test]
@@ -274,20 +298,22 @@ fn a_phone_whose_agent_has_other_keys_opens_anew_but_not_for_each_complaint() {
         assert!(phone.writes("chat.send", "mine").is_none());
         if round > 0 {
             phone.now += HEAL_INTERVAL - Duration::from_millis(1);
-            assert!(is_due(&mut phone).is_empty(), "too soon");
-            assert_eq!(phone.session.poll_timeout(), Some(phone.now + Duration::from_millis(1)));
+            assert!(phone.comes_due().is_empty(), "too soon");
+            assert_eq!(phone.session.poll_timeout(&phone.shared), Some(phone.now + Duration::from_millis(1)));
             phone.now += Duration::from_millis(1);
         }
-        let opening = is_due(&mut phone);
+        let opening = phone.comes_due();
         assert_eq!(sent(&opening, "noise").len(), 1, "{opening:?}");
         phone.hears("chat.error", complaint.clone());
-        assert!(is_due(&mut phone).is_empty(), "it has opened already");
+        assert!(phone.comes_due().is_empty(), "it has opened already");
         let mut answers = Vec::new();
         for text in sent(&opening, "noise") {
             answers.extend(agent.hears_text(text));
         }
-        let [answer] = sent(&answers, "noise")[..] else { panic!("{answers:?}") };
-        assert!(matches!(&phone.hears_text(answer)[..], [Action::Emit(Event::Secure { version: 2, .. }, _)]));
+        let [_] = sent(&answers, "noise")[..] else { panic!("{answers:?}") };
+        let events = exchange(&mut phone, &mut agent, answers);
+        let is_of_resume = |event: &Event| matches!(event, Event::Secure { version: 2, .. } | Event::Delivered { .. });
+        assert!(events.iter().all(is_of_resume), "{events:?}");
         let text = phone.writes("chat.send", "mine").unwrap();
         assert!(matches!(&agent.hears_text(&text)[..], [Action::Emit(Event::Message(_), _)]));
     }
@@ -305,7 +331,7 @@ fn a_repeated_opening_changes_nothing() {
     let opened = phone.hears_text(sent(&announced, "key_exchange")[0]);
     let opening = sent(&opened, "noise")[0];
     let answered = agent.hears_text(opening);
-    phone.hears_text(sent(&answered, "noise")[0]);
+    exchange(&mut phone, &mut agent, answered.into_iter().filter(|action| matches!(action, Action::Send(_))).collect());
     assert!(agent.hears_text(opening).is_empty());
     let text = phone.writes("chat.send", "mine").unwrap();
     assert!(matches!(&agent.hears_text(&text)[..], [Action::Emit(Event::Message(_), _)]));

@@ -15,7 +15,7 @@ impl End {
     pub(super) fn announce(&mut self) -> Reply {
         if self.secret.is_some() {
             let filler = draw(&mut *self.random);
-            return Reply::exchange(&Exchange::announcing(&filler, Some(2)));
+            return Reply::exchange(&Exchange::announcing(&filler, Some(2)).with_resume(self.resume));
         }
         let pair = v1::KeyPair::generate(&mut *self.random);
         let reply = Reply::exchange(&Exchange::announcing(pair.public(), None));
@@ -39,6 +39,7 @@ impl End {
             self.pair = Some(pair);
             return agreed.map(|()| Step { reply: None, agreed: true });
         };
+        let resume = self.resume && theirs.resume;
         let message = theirs.noise.filter(|_| theirs.verified).ok_or(ExchangeError::NotVerified)?;
         let theirs = v2::ephemeral_of(&message).ok_or(ExchangeError::Malformed)?;
         if self.taken.contains(&theirs) {
@@ -47,12 +48,12 @@ impl End {
             return Ok(Step::default());
         }
         let ephemeral = draw(&mut *self.random);
-        let (session, message) = v2::answer(&self.token, secret, ephemeral, &message)?;
+        let (session, message) = v2::answer(&self.token, secret, ephemeral, &message, resume)?;
         self.keys = Some(Keys::Verified(session));
         self.remember(theirs);
         let filler = draw(&mut *self.random);
-        let exchange = Exchange { re: id, ..Exchange::announcing(&filler, Some(2)).with_noise(&message) };
-        Ok(Step { reply: Some(Reply::exchange(&exchange)), agreed: true })
+        let exchange = Exchange::announcing(&filler, Some(2)).with_noise(&message).with_resume(resume);
+        Ok(Step { reply: Some(Reply::exchange(&Exchange { re: id, ..exchange })), agreed: true })
     }
 
     fn remember(&mut self, ephemeral: [u8; 32]) {

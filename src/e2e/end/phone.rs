@@ -16,7 +16,7 @@ impl End {
         match (self.secret.is_some(), theirs.verified) {
             (true, true) if theirs.noise.is_some() => self.handle_answer(&theirs),
             (true, true) => {
-                self.announced = true;
+                (self.announced, self.offered_resume) = (true, theirs.resume);
                 Ok(Step { reply: self.reopen(reply_id), agreed: false })
             }
             (true, false) => Err(ExchangeError::Downgrade),
@@ -28,17 +28,19 @@ impl End {
     /// A new opening, once the agent has announced version 2. It takes the place of one that was not answered.
     pub(super) fn reopen(&mut self, reply_id: &str) -> Option<Reply> {
         let secret = self.secret.as_ref().filter(|_| self.announced)?;
-        let (opening, message) = v2::Opening::new(&self.token, secret, draw(&mut *self.random));
+        let resume = self.resume && self.offered_resume;
+        let (opening, message) = v2::Opening::new(&self.token, secret, draw(&mut *self.random), resume);
         (self.opening, self.waiting) = (Some((reply_id.to_owned(), opening)), true);
         let filler = draw(&mut *self.random);
-        Some(Reply::exchange(&Exchange::announcing(&filler, Some(2)).with_noise(&message)))
+        let exchange = Exchange::announcing(&filler, Some(2)).with_noise(&message);
+        Some(Reply::exchange(&exchange.with_resume(resume)))
     }
 
     fn handle_answer(&mut self, theirs: &Received<'_>) -> Result<Step, ExchangeError> {
         // The answer to an older opening is not an error: the agent had announced itself twice.
         let newest = self.opening.as_mut().filter(|(id, _)| theirs.re.as_deref() == Some(id));
         let (Some((_, opening)), Some(message)) = (newest, &theirs.noise) else { return Ok(Step::default()) };
-        self.keys = Some(Keys::Verified(opening.finish(message)?));
+        self.keys = Some(Keys::Verified(opening.finish(message, theirs.resume)?));
         (self.opening, self.waiting) = (None, false);
         Ok(Step { reply: None, agreed: true })
     }

@@ -1,0 +1,313 @@
+//! The messages of this end: those that wait to be sent, and, where the peer resumes, those that were numbered and are
+//! not acknowledged. No locks and no clock.
+
+use super::envelope;
+use super::options::{OUTGOING_BYTES_MAX, OUTGOING_MAX, PIECE_BYTES_MAX};
+use super::resume::{ABSENT, Boot, Held, Position, Sender, Window};
+use coralmux_proto::token::Role;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What an entry of the queue says.
+#[derive(Clone, Debug)]
+pub(super) enum Content {
+    /// A message, its payload written.
+    Message { kind: String, payload: Box<RawValue> },
+    /// A piece of an answer, that may still grow.
+    Piece { stream: u64, seq: u64, fields: Arc<Map<String, Value>>, text: String },
+}
+
+/// A message that waits.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) id: String,
+    pub(super) content: Content,
+    pub(super) queued: Instant,
+    /// How often it was refused for its rate.
+    pub(super) refusals: u32,
+    /// Its place among all that were queued, given by the queue.
+    order: u64,
+}
+
+impl Entry {
+    pub(super) fn message(now: Instant, id: String, kind: &str, payload: Box<RawValue>) -> Self {
+        Self { id, content: Content::Message { kind: kind.to_owned(), payload }, queued: now, refusals: 0, order: 0 }
+    }
+
+    /// Memory it takes, roughly.
+    pub(super) fn bytes(&self) -> usize {
+        128 + self.size()
+    }
+
+    /// Bytes of its payload, or of its text.
+    fn size(&self) -> usize {
+        match &self.content {
+            Content::Message { payload, .. } => payload.get().len(),
+            Content::Piece { text, .. } => text.len(),
+        }
+    }
+
+    pub(super) fn is_piece(&self) -> bool {
+        self.stream().is_some()
+    }
+
+    fn stream(&self) -> Option<u64> {
+        match self.content {
+            Content::Message { .. } => None,
+            Content::Piece { stream, .. } => Some(stream),
+        }
+    }
+
+    pub(super) fn kind(&self) -> &str {
+        match &self.content {
+            Content::Message { kind, .. } => kind,
+            Content::Piece { .. } => "chat.stream",
+        }
+    }
+
+    /// The payload's JSON.
+    pub(super) fn payload(&self) -> Cow<'_, RawValue> {
+        match &self.content {
+            Content::Message { payload, .. } => Cow::Borrowed(payload),
+            Content::Piece { seq, fields, text, .. } => {
+                let mut payload = (**fields).clone();
+                payload.insert("delta".to_owned(), json!(text));
+                payload.insert("seq".to_owned(), json!(seq));
+                // A map of values has nothing that cannot be written.
+                Cow::Owned(serde_json::value::to_raw_value(&payload).expect("JSON values can be written as JSON"))
+            }
+        }
+    }
+}
+
+/// What may leave now.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// This record, as a message of this type and id.
+    Record { kind: String, id: String, plaintext: Box<RawValue>, is_piece: bool },
+    /// Nothing, until this time or until something happens.
+    Wait(Option<Instant>),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    role: Role,
+    /// By their `order`.
+    entries: VecDeque<Entry>,
+    /// How many were queued so far.
+    queued: u64,
+    /// Sum of the entries' bytes.
+    bytes: usize,
+    /// What was numbered; empty while `resumes` is not set.
+    pub(super) sender: Sender,
+    /// The last agreement with the peer was one with resume.
+    resumes: bool,
+    /// The peer cannot be reached.
+    absent: bool,
+}
+
+impl Outgoing {
+    pub(super) fn new(role: Role, boot: Boot) -> Self {
+        Self {
+            role,
+            entries: VecDeque::new(),
+            queued: 0,
+            bytes: 0,
+            sender: Sender::new(Window::of(role), boot),
+            resumes: false,
+            absent: true,
+        }
+    }
+
+    /// What this end sends is numbered, and held until it is acknowledged.
+    pub(super) fn resumes(&self) -> bool {
+        self.resumes
+    }
+
+    /// Keys were agreed, with resume or without. Gives what was held for a peer that does not resume any more.
+    pub(super) fn handle_agreement(&mut self, resume: bool) -> Vec<Held> {
+        let had = std::mem::replace(&mut self.resumes, resume);
+        self.sender.handle_agreement();
+        if had && !resume { self.sender.abandon() } else { Vec::new() }
+    }
+
+    /// Whether the peer can be reached. Gives the ids of what is given up, because it is not waited for.
+    pub(super) fn set_absent(&mut self, absent: bool) -> Vec<String> {
+        self.absent = absent;
+        if self.never_waits() { self.give_up_for(0, 0) } else { Vec::new() }
+    }
+
+    /// An absent phone never makes an agent wait.
+    pub(super) fn never_waits(&self) -> bool {
+        self.role == Role::Agent && self.resumes && self.absent
+    }
+
+    /// What senders wait for to fall: whether they have to, and how much is before them.
+    pub(super) fn pressure(&self) -> (bool, usize) {
+        (!self.never_waits(), self.bytes)
+    }
+
+    /// Whether so many bytes more may wait.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        self.entries.len() < OUTGOING_MAX && self.bytes + bytes <= OUTGOING_BYTES_MAX
+    }
+
+    /// Makes room for a message of this size, or for text (0 messages), by giving up what is oldest; gives the ids of
+    /// it. Only where an agent must not wait.
+    pub(super) fn give_up_for(&mut self, messages: usize, bytes: usize) -> Vec<String> {
+        let mut given_up = Vec::new();
+        loop {
+            let waiting = || self.entries.iter().filter(|entry| !entry.is_piece());
+            let count = self.sender.len() + waiting().count() + messages;
+            let size =
+                self.sender.bytes() + waiting().map(Entry::size).sum::<usize>() + if messages == 0 { 0 } else { bytes };
+            if count <= ABSENT.messages_max && size <= ABSENT.bytes_max {
+                break;
+            }
+            if let Some(held) = self.sender.give_up() {
+                given_up.extend(held.stream.is_none().then_some(held.id));
+                continue;
+            }
+            let Some(at) = self.entries.iter().position(|entry| !entry.is_piece()) else { break };
+            given_up.extend(self.remove(at).map(|entry| entry.id));
+            self.sender.skip();
+        }
+        // Pieces have no such bound: an answer's grow into one. What is left is that of the queue.
+        while !self.has_room(bytes) && !self.entries.is_empty() {
+            given_up.extend(self.remove(0).filter(|entry| !entry.is_piece()).map(|entry| entry.id));
+        }
+        given_up
+    }
+
+    /// Queues an entry. The caller has looked for room.
+    pub(super) fn push(&mut self, mut entry: Entry) {
+        entry.order = self.queued;
+        self.queued += 1;
+        self.bytes += entry.bytes();
+        self.entries.push_back(entry);
+    }
+
+    /// Adds text to a stream: to the piece that still waits, or as the piece `seq`. Gives whether it was a new one.
+    pub(super) fn push_text(
+        &mut self,
+        now: Instant,
+        stream: u64,
+        seq: u64,
+        fields: &Arc<Map<String, Value>>,
+        text: &str,
+    ) -> bool {
+        let grows = self.never_waits();
+        let of_stream = |entry: &&mut Entry| entry.stream() == Some(stream);
+        if let Some(Entry { content: Content::Piece { text: waiting, .. }, .. }) =
+            self.entries.iter_mut().rev().find(of_stream)
+            && (grows || waiting.len() + text.len() <= PIECE_BYTES_MAX)
+        {
+            waiting.push_str(text);
+            self.bytes += text.len();
+            return false;
+        }
+        let content = Content::Piece { stream, seq, fields: Arc::clone(fields), text: text.to_owned() };
+        self.push(Entry { id: envelope::new_id(), content, queued: now, refusals: 0, order: 0 });
+        true
+    }
+
+    /// An answer ends, with all its text: a peer that resumes needs none of its pieces again. Those that wait for the
+    /// peer, and not only for their turn, do not leave any more.
+    pub(super) fn end_stream(&mut self, stream: u64) {
+        if !self.resumes {
+            return;
+        }
+        let flows = !self.absent && self.sender.has_room(0);
+        self.sender.end_stream(stream);
+        if flows {
+            return;
+        }
+        let bytes = &mut self.bytes;
+        self.entries.retain(|entry| {
+            let stays = entry.stream() != Some(stream);
+            *bytes -= if stays { 0 } else { entry.bytes() };
+            stays
+        });
+    }
+
+    /// The next record. `wait` says until when one has to wait, given whether it is a piece, and whether it leaves for
+    /// the first time.
+    pub(super) fn poll_record(
+        &mut self,
+        now: Instant,
+        ack: Position,
+        wait: impl FnOnce(bool, bool) -> Option<Instant>,
+    ) -> Next {
+        if let Some(until) = self.sender.poll_refused(now) {
+            return Next::Wait(Some(until));
+        }
+        if let Some(held) = self.sender.poll_again() {
+            if let Some(until) = wait(held.stream.is_some(), false) {
+                return Next::Wait(Some(until));
+            }
+        } else {
+            let Some(entry) = self.entries.front() else { return Next::Wait(None) };
+            if let Some(until) = self.sender.poll_follow().or_else(|| wait(entry.is_piece(), true)) {
+                return Next::Wait(Some(until));
+            }
+            let payload = entry.payload();
+            if !self.sender.has_room(payload.get().len()) {
+                return Next::Wait(None);
+            }
+            let (payload, kind, stream) = (payload.into_owned(), entry.kind().to_owned(), entry.stream());
+            if let Some(entry) = self.remove(0) {
+                self.sender.push(entry.id, kind, payload, stream);
+            }
+        }
+        self.sender.write_next(ack).map_or(Next::Wait(None), |(held, plaintext)| Next::Record {
+            kind: held.kind.clone(),
+            id: held.id.clone(),
+            plaintext,
+            is_piece: held.stream.is_some(),
+        })
+    }
+
+    /// Takes the first entry that `wanted` agrees to; only the first is shown to it.
+    pub(super) fn pop_if(&mut self, wanted: impl FnOnce(&Entry) -> bool) -> Option<Entry> {
+        self.entries.front().is_some_and(wanted).then(|| self.remove(0))?
+    }
+
+    /// Takes the first entry if it has waited for longer than `hold`, and not for a peer that resumes.
+    pub(super) fn pop_expired(&mut self, now: Instant, hold: Duration) -> Option<Entry> {
+        self.oldest().filter(|oldest| now >= *oldest + hold).and_then(|_| self.remove(0))
+    }
+
+    /// Puts an entry that was refused back where it was in the order. Bounded by what was popped before.
+    pub(super) fn put_back(&mut self, entry: Entry) {
+        self.bytes += entry.bytes();
+        let at = self.entries.partition_point(|other| other.order < entry.order);
+        self.entries.insert(at, entry);
+    }
+
+    /// Since when the oldest entry waits, if it does not wait without end: a peer that resumes gets it when it comes.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.entries.front().filter(|_| !self.resumes).map(|entry| entry.queued)
+    }
+
+    /// Nothing waits to be sent, and nothing to be acknowledged.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.sender.len() == 0
+    }
+
+    /// Nothing is sent any more.
+    pub(super) fn clear(&mut self) {
+        self.entries.clear();
+        self.bytes = 0;
+    }
+
+    fn remove(&mut self, at: usize) -> Option<Entry> {
+        let entry = self.entries.remove(at)?;
+        self.bytes -= entry.bytes();
+        Some(entry)
+    }
+}

@@ -1,0 +1,259 @@
+//! Numbers what leaves, and holds it until it is acknowledged: the chapter's rules for a sender.
+
+use super::record::{Boot, Position, Record};
+use super::{FOLLOW_INTERVAL, REFUSED_DEFAULT, REFUSED_MAX, Window};
+use serde_json::value::RawValue;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// A message that was numbered, and is neither acknowledged nor void.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) number: u64,
+    pub(crate) id: String,
+    pub(crate) kind: String,
+    pub(crate) payload: Box<RawValue>,
+    /// It is a piece of this answer, which its owner has no id of.
+    pub(crate) stream: Option<u64>,
+}
+
+impl Held {
+    fn bytes(&self) -> usize {
+        self.payload.get().len()
+    }
+}
+
+/// Why the relay did not take a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The rate or a quota: it may be taken after this time.
+    Later(Option<Duration>),
+    /// The peer is not there.
+    Offline,
+    /// It will never be taken.
+    Never,
+}
+
+/// What became of a message that the relay refused.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// It is held no more, or never was.
+    Unknown,
+    /// It is still held, and sent again.
+    Held,
+    /// It is void.
+    Void(Held),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Sender {
+    window: Window,
+    boot: Boot,
+    /// The number of the next new message.
+    next: u64,
+    /// All numbers below it are acknowledged or given up: `1 <= base <= next`.
+    base: u64,
+    /// In the order of their numbers, which are at least `base` and below `next`. A number between that is not among
+    /// them is void.
+    held: VecDeque<Held>,
+    /// Sum of the bytes of `held`.
+    bytes: usize,
+    /// What is held from this number on is to be sent, before anything new: `cursor <= next`.
+    cursor: u64,
+    /// When a request was followed last, under the present keys.
+    followed: Option<Instant>,
+    /// When to follow one that came too soon after it.
+    follow_at: Option<Instant>,
+    /// The relay has refused something: nothing numbered leaves before.
+    refused_until: Option<Instant>,
+}
+
+impl Sender {
+    pub(crate) fn new(window: Window, boot: Boot) -> Self {
+        Self {
+            window,
+            boot,
+            next: 1,
+            base: 1,
+            held: VecDeque::new(),
+            bytes: 0,
+            cursor: 1,
+            followed: None,
+            follow_at: None,
+            refused_until: None,
+        }
+    }
+
+    /// How many messages are held.
+    pub(crate) fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Bytes of the payloads that are held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether a new message with so long a payload may be numbered.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        let Window { messages_max, bytes_max } = self.window;
+        self.held.is_empty() || self.held.len() < messages_max && self.bytes + bytes <= bytes_max
+    }
+
+    /// New keys are agreed: the peer's requests are counted anew, and what the relay refused is tried again.
+    pub(crate) fn handle_agreement(&mut self) {
+        (self.followed, self.follow_at, self.refused_until) = (None, None, None);
+    }
+
+    /// The peer's acknowledgement, of an `ack` or a record; `resend`: it asks for what is above it. Gives what is held no
+    /// more. `fresh` gives a boot, should this process have been set back to an earlier state.
+    pub(crate) fn handle_ack(
+        &mut self,
+        now: Instant,
+        position: Position,
+        resend: bool,
+        fresh: impl FnOnce() -> Boot,
+    ) -> Vec<Held> {
+        let mut taken = Vec::new();
+        if position.boot == Some(self.boot) {
+            if position.number >= self.next {
+                self.renumber(fresh());
+            } else {
+                while self.held.front().is_some_and(|held| held.number <= position.number) {
+                    taken.extend(self.drop_first());
+                }
+                self.base = self.base.max(position.number + 1);
+            }
+        }
+        if resend {
+            let at = self.followed.map_or(now, |followed| (followed + FOLLOW_INTERVAL).max(now));
+            self.follow_at.get_or_insert(at);
+            self.handle_time(now);
+        }
+        taken
+    }
+
+    /// Follows a request whose time has come.
+    pub(crate) fn handle_time(&mut self, now: Instant) {
+        if self.follow_at.take_if(|at| *at <= now).is_some() {
+            self.followed = Some(now);
+            self.cursor = self.base;
+        }
+        self.refused_until.take_if(|until| *until <= now);
+    }
+
+    /// When there is something to do, although nothing comes.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let refused = self.refused_until.filter(|_| !self.held.is_empty());
+        [self.follow_at, refused].into_iter().flatten().min()
+    }
+
+    /// A request waits for its time, and nothing new leaves before it is followed.
+    pub(crate) fn poll_follow(&self) -> Option<Instant> {
+        self.follow_at
+    }
+
+    /// Nothing numbered may leave until then, for the relay has refused something.
+    pub(crate) fn poll_refused(&self, now: Instant) -> Option<Instant> {
+        self.refused_until.filter(|until| *until > now)
+    }
+
+    /// What is to be sent again, and next.
+    pub(crate) fn poll_again(&self) -> Option<&Held> {
+        self.held.get(self.held.partition_point(|held| held.number < self.cursor))
+    }
+
+    /// Numbers a message, which is what is sent next if nothing is to be sent again. The caller has looked for room.
+    pub(crate) fn push(&mut self, id: String, kind: String, payload: Box<RawValue>, stream: Option<u64>) {
+        let held = Held { number: self.next, id, kind, payload, stream };
+        self.bytes += held.bytes();
+        self.cursor = self.cursor.min(self.next);
+        self.next += 1;
+        self.held.push_back(held);
+    }
+
+    /// The record of what [`poll_again`](Self::poll_again) shows, which leaves: with this acknowledgement in it.
+    pub(crate) fn write_next(&mut self, ack: Position) -> Option<(&Held, Box<RawValue>)> {
+        let at = self.held.partition_point(|held| held.number < self.cursor);
+        let from = at.checked_sub(1).map_or(self.base, |before| self.held[before].number + 1);
+        let held = self.held.get(at)?;
+        self.cursor = held.number + 1;
+        let record = Record {
+            boot: self.boot,
+            number: held.number,
+            from,
+            base: self.base,
+            ack: Some(ack),
+            origin: None,
+            payload: &held.payload,
+        };
+        Some((held, record.write()))
+    }
+
+    /// The message with this id was refused by the relay.
+    pub(crate) fn handle_refusal(&mut self, now: Instant, id: &str, refusal: Refusal) -> Refused {
+        let Some(at) = self.held.iter().position(|held| held.id == id) else { return Refused::Unknown };
+        match refusal {
+            Refusal::Later(after) => {
+                let until = now + after.unwrap_or(REFUSED_DEFAULT).min(REFUSED_MAX);
+                self.refused_until = Some(self.refused_until.map_or(until, |before| before.max(until)));
+                self.cursor = self.cursor.min(self.held[at].number);
+            }
+            Refusal::Offline => self.cursor = self.cursor.min(self.held[at].number),
+            Refusal::Never => return self.remove(at).map_or(Refused::Unknown, Refused::Void),
+        }
+        Refused::Held
+    }
+
+    /// The answer has ended with its whole text: its pieces are void.
+    pub(crate) fn end_stream(&mut self, stream: u64) {
+        let bytes = &mut self.bytes;
+        self.held.retain(|held| {
+            let stays = held.stream != Some(stream);
+            *bytes -= if stays { 0 } else { held.bytes() };
+            stays
+        });
+    }
+
+    /// Gives up the oldest message that is held.
+    pub(crate) fn give_up(&mut self) -> Option<Held> {
+        let held = self.drop_first()?;
+        self.base = held.number + 1;
+        self.cursor = self.cursor.max(self.base);
+        Some(held)
+    }
+
+    /// A message that was never numbered is given up, and takes a number, so that the peer counts it. Nothing is held.
+    pub(crate) fn skip(&mut self) {
+        debug_assert!(self.held.is_empty());
+        self.next += 1;
+        (self.base, self.cursor) = (self.next, self.next);
+    }
+
+    /// The peer does not resume any more: what was held, which is now in no one's care.
+    pub(crate) fn abandon(&mut self) -> Vec<Held> {
+        (self.base, self.cursor, self.bytes) = (self.next, self.next, 0);
+        (self.follow_at, self.refused_until) = (None, None);
+        self.held.drain(..).collect()
+    }
+
+    /// This process was set back to an earlier state, and numbers have two meanings: what is held gets new ones.
+    fn renumber(&mut self, boot: Boot) {
+        self.boot = boot;
+        for (number, held) in (1..).zip(&mut self.held) {
+            held.number = number;
+        }
+        (self.base, self.cursor, self.next) = (1, 1, 1 + self.held.len() as u64);
+    }
+
+    fn drop_first(&mut self) -> Option<Held> {
+        self.remove(0)
+    }
+
+    fn remove(&mut self, at: usize) -> Option<Held> {
+        let held = self.held.remove(at)?;
+        self.bytes -= held.bytes();
+        Some(held)
+    }
+}
