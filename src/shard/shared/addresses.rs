@@ -5,7 +5,7 @@
 //! however many addresses come.
 
 use crate::sys::net::counted_as;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -20,9 +20,16 @@ const FIRST_DELAY: Duration = Duration::from_millis(100);
 /// What a failure costs at the most: well within the authentication timeout.
 const DELAY_MAX: Duration = Duration::from_secs(5);
 
+/// Nobody outside can tell which addresses share a slot.
+#[cfg(not(test))]
+type Keyed = std::hash::RandomState;
+/// In the simulation everything follows from the seed, and so does who shares a slot.
+#[cfg(test)]
+type Keyed = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
+
 /// The table.
 pub struct Addresses {
-    hasher: RandomState,
+    hasher: Keyed,
     /// Connections that have not authenticated.
     connections: Box<[AtomicU64]>,
     /// The Unix second at which all failures are forgiven.
@@ -32,7 +39,7 @@ pub struct Addresses {
 impl Default for Addresses {
     fn default() -> Self {
         let slots = || (0..SLOTS).map(|_| AtomicU64::new(0)).collect();
-        Self { hasher: RandomState::new(), connections: slots(), failures: slots() }
+        Self { hasher: Keyed::default(), connections: slots(), failures: slots() }
     }
 }
 
