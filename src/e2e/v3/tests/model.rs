@@ -358,7 +358,7 @@ fn a_gap_of_4096_is_wound_past_and_one_more_is_not() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn a_message_opens_if_and_only_if_the_model_says_so(deeds in prop::collection::vec(deed(), 1..120)) {

@@ -9,7 +9,7 @@ use crate::gcm::Gcm;
 use zeroize::Zeroizing;
 
 /// So far a thief winds each secret on.
-const WOUND: u64 = 200;
+const WOUND: u64 = 80;
 
 /// A message as somebody on the way recorded it.
 struct Recorded {
