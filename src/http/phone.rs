@@ -69,6 +69,7 @@ static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
         "/phone/parse.js" SCRIPT "parse.js"
         "/phone/patience.js" SCRIPT "patience.js"
         "/phone/relay.js" SCRIPT "relay.js"
+        "/phone/resume.js" SCRIPT "resume.js"
         "/phone/words.js" SCRIPT "words.js"
     }
     .map(|(path, content_type, body)| Asset::new(path, content_type, body))

@@ -17,9 +17,11 @@ export class Answers {
   #cut = [];
   // The newest answer, until the next question: an agent that gives no `ref` goes on with it.
   #last = null;
+  // Those that the agent's process had begun, or may have, when the ends last met.
+  #begun = [];
 
   // handlers: security(), show(answer), remove(answer), keep(answer), progress(answer), announce(text),
-  // answered(ref), failed(ref, text): whether there is such a question
+  // answered(ref), failed(ref, text): the agent's own error, returns whether there is such a question; ended(ref, text)
   constructor(handlers) {
     this.#handlers = handlers;
   }
@@ -35,6 +37,7 @@ export class Answers {
 
   // What an earlier page kept, oldest first.
   restore(messages) {
+    this.#open = messages.filter(({ role, state }) => role === 'agent' && state === 'streaming');
     this.#cut = messages.filter(({ role, state }) => role === 'agent' && state === 'cut').slice(-CUT_MAX);
     if (this.#cut.length && messages.at(-1) === this.#cut.at(-1)) this.#last = this.#cut.at(-1);
   }
@@ -42,12 +45,27 @@ export class Answers {
   clear() {
     this.#open = [];
     this.#cut = [];
+    this.#begun = [];
     this.#last = null;
   }
 
-  // A question went out. Three dots show that the agent thinks, until its first word.
+  has(ref) {
+    return this.#open.some((answer) => answer.ref === ref);
+  }
+
+  // A question went out. Nothing is shown of its answer until the relay has it.
   expect(ref) {
-    this.#handlers.show(this.#start(ref));
+    const answer = this.#start(ref);
+    answer.isUnseen = true;
+    this.#handlers.show(answer);
+  }
+
+  // The question has got as far as the relay, or further: three dots show that the agent thinks, until its first word.
+  await(ref) {
+    const answer = this.#open.find((one) => one.ref === ref);
+    if (!answer?.isUnseen) return;
+    delete answer.isUnseen;
+    this.#handlers.show(answer);
     this.#handlers.announce('The agent is answering');
   }
 
@@ -63,6 +81,33 @@ export class Answers {
       if (answer.text) this.#end(answer, 'cut', 'The connection to the agent broke off');
       else this.#drop(answer);
     }
+  }
+
+  // The connection to the agent is away, or back: what is under way goes on by itself.
+  pause(isPaused) {
+    for (const answer of this.#open) {
+      if (Boolean(answer.isPaused) === isPaused) continue;
+      if (isPaused) answer.isPaused = true;
+      else delete answer.isPaused;
+      this.#handlers.show(answer);
+    }
+  }
+
+  // The ends have met: `has(ref)` says whether the agent has a question.
+  meet(has) {
+    this.#begun = this.#open.filter((answer) => answer.text || has(answer.ref));
+  }
+
+  // The agent's process turns out to be another one: what the one before was answering has ended with it.
+  restarted(text) {
+    for (const answer of this.#begun.filter((one) => this.#open.includes(one))) {
+      if (answer.text) this.#end(answer, 'cut', text);
+      else {
+        this.#drop(answer);
+        this.#handlers.ended(answer.ref, text);
+      }
+    }
+    this.#begun = [];
   }
 
   receive(type, payload) {
@@ -117,7 +162,7 @@ export class Answers {
 
   #end(answer, state, error) {
     this.#open = this.#open.filter((one) => one !== answer);
-    delete answer.doing;
+    for (const field of ['doing', 'isPaused', 'isUnseen']) delete answer[field];
     if (error) answer.error = error;
     answer.state = state;
     if (state === 'cut') this.#cut = [...this.#cut, answer].slice(-CUT_MAX);
@@ -144,6 +189,7 @@ export class Answers {
     }
     answer.text += delta;
     delete answer.doing;
+    delete answer.isUnseen;
     this.#handlers.answered(answer.ref);
     this.#handlers.show(answer);
     this.#handlers.progress(answer);
@@ -170,6 +216,7 @@ export class Answers {
 
   #receiveStatus(payload) {
     const answer = this.#find(payload.ref) ?? this.#begin(payload.ref);
+    delete answer.isUnseen;
     const text = payload.message ?? payload.status ?? payload.tool ?? payload.name;
     answer.doing = plainText(text, STATUS_CHARACTERS_MAX) || 'Working…';
     this.#handlers.show(answer);

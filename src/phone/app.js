@@ -10,7 +10,7 @@ import { LinkError, isSamePairing, loadPairing, pairingName, readFragment, readL
 import { Conversation } from './messages.js';
 import { within } from './patience.js';
 import { newId } from './relay.js';
-import { ENDED, errorText, missedText, plainText, presence, security, unverifiedText } from './words.js';
+import { ENDED, RESTARTED, UNCONFIRMED, UNKNOWN, errorText, missedText, plainText, presence, security, unverifiedText } from './words.js';
 
 const $ = (id) => document.getElementById(id);
 
@@ -22,7 +22,7 @@ const PICTURES_MS = 20_000;
 // How many messages wait for the agent at most.
 const WAITING_MAX = 10;
 // So many sent messages can be told from their errors.
-const SENT_MAX = 50;
+const SENT_MAX = 100;
 // How often an answer under way is written to the history.
 const KEEP_EVERY_MS = 2_000;
 // Notes on the screen, and of each visit: others may cause them without end.
@@ -42,6 +42,8 @@ let pairing = null;
 let channel = null;
 let history = null;
 let abilities = 'ok';
+// Whether agent and page have agreed to confirm what they get, in this page or an earlier one.
+let hasResumed = false;
 let keptAt = 0;
 // Messages of the user that could not go out yet, and those that went out on this connection: id to message.
 let waiting = [];
@@ -58,14 +60,21 @@ const attached = new Attached($('attached'), $('about').querySelector('header sv
 
 const answers = new Answers({
   security: () => channel.security.name,
-  show: (answer) => show(answer),
+  show: (answer) => showAnswer(answer),
   remove: (answer) => conversation.remove(answer),
   keep: (answer) => keep(answer),
-  progress: (answer) => Date.now() - keptAt > KEEP_EVERY_MS && keep(answer),
+  // What is confirmed is kept before that anyway.
+  progress: (answer) => !hasResumed && Date.now() - keptAt > KEEP_EVERY_MS && keep(answer),
   announce: (text) => announce(text),
   answered: (ref) => markAnswered(ref),
   failed: (ref, text) => markFailed(ref, `The agent says: ${text}`),
+  ended: (ref, text) => markFailed(ref, text),
 });
+
+// The pairing that is open here, and the other pages of this browser: the last one that opens it has it.
+let shared = '';
+const otherPages = globalThis.BroadcastChannel && new BroadcastChannel('coralmux');
+if (otherPages) otherPages.onmessage = ({ data }) => data === shared && channel?.giveWay();
 
 // ---- Pairing ----
 
@@ -145,16 +154,18 @@ async function openChat() {
   $('starting').hidden = $('welcome').hidden = true;
   $('chat').hidden = false;
   $('presence-text').textContent = 'Connecting…';
-  history = await History.open(await pairingName(pairing));
-  const kept = (await history.load()).sort((one, other) => one.time - other.time);
-  for (const message of kept) {
-    // What was under way when the page was closed did not come to an end.
-    if (message.state === 'streaming') message.state = 'cut';
-    if (message.state === 'waiting' || message.state === 'sending') Object.assign(message, { state: 'failed', error: 'Not sent' });
+  const name = await pairingName(pairing);
+  history = await History.open(name);
+  const { messages, boots } = await history.load(newId());
+  hasResumed = Boolean(boots);
+  history.boots = () => (hasResumed ? channel?.boots : undefined);
+  const earlier = messages.sort((one, other) => one.time - other.time);
+  for (const message of earlier) {
     if (message.role === 'me' && message.id) remember(message);
+    restore(message);
     conversation.show(message);
   }
-  answers.restore(kept);
+  answers.restore(earlier);
   showName('');
   const secret = pairing.k ? readSecret(pairing.k) : null;
   channel = new Channel(socketUrl(location.href), { ...pairing, secret }, abilities, {
@@ -164,10 +175,46 @@ async function openChat() {
     refused: (payload) => receiveUnread(payload),
     missed: (count) => noteMissed(count),
     unreadable: (reason) => note(`A message could not be read and was dropped: ${reason}.`),
-  });
+    left: (id) => markLeft(id),
+    taken: (id) => markTaken(id),
+    numbered: (id, place) => markPlace(id, place),
+    delivered: (id) => markDelivered(id),
+    void: (id, payload) => markVoid(id, payload),
+    waits: (id, payload) => markWaiting(id, payload),
+    resumed: () => resumed(),
+    restarted: () => answers.restarted(RESTARTED),
+    keep: async () => (await kept(history?.commit()))?.boots,
+  }, boots);
+  for (const message of earlier.filter(isUnanswered)) {
+    answers.expect(message.id);
+    answers.await(message.id);
+  }
+  // Another page would be replaced only when it is connected, and might be so last.
+  shared = name;
+  otherPages?.postMessage(name);
   channel.start();
   refresh();
   $('text').focus({ preventScroll: true });
+}
+
+// What was under way when an earlier page was closed goes on, where that cannot make two of one.
+function restore(message) {
+  const { role, state, ticks, place, isOut } = message;
+  if (role === 'agent' && state === 'streaming') {
+    if (hasResumed) message.isPaused = true;
+    else message.state = 'cut';
+  }
+  if (role !== 'me' || state === 'failed' || ticks === 2) return;
+  if (place || (ticks === 0 && !isOut)) {
+    message.state = 'waiting';
+    waiting.push(message);
+  } else if (state !== 'sent') {
+    Object.assign(message, { state: 'failed', error: isOut ? UNKNOWN : 'Not sent' });
+  }
+}
+
+function isUnanswered({ role, state, ticks, place, answered, id }) {
+  return hasResumed && role === 'me' && state === 'sent' && ticks === 2 && place && !answered && !answers.has(id);
 }
 
 // Leaves the chat; the pairing and its conversation stay in the browser.
@@ -192,18 +239,30 @@ async function forgetPairing({ andConversation }) {
   leaveChat();
   let isGone = true;
   if (andConversation) {
-    const kept = await History.open(await pairingName(pairing));
-    isGone = await kept.clear();
-    kept.close();
+    const left = await History.open(await pairingName(pairing));
+    isGone = await left.clear({ andPlace: true });
+    left.close();
   }
   pairing = null;
   savePairing(null);
   return isGone;
 }
 
-async function keep(message) {
+function keep(message) {
   keptAt = Date.now();
-  await history?.put(message);
+  return kept(history?.put(message));
+}
+
+// What comes of keeping something: where another page has the pairing, this one lets go of it.
+async function kept(change) {
+  const outcome = await change;
+  if (outcome?.isTaken) channel?.giveWay();
+  return outcome;
+}
+
+function showAnswer(answer) {
+  show(answer);
+  if (hasResumed && (answer.text || answer.state !== 'streaming')) history?.mark(answer);
 }
 
 function show(message) {
@@ -225,10 +284,10 @@ function note(text, unverified = false) {
 function noteMissed(count) {
   missed += count;
   if (!notes.includes(missedNote)) {
-    note(missedText(missed));
+    note(missedText(missed, channel.resumes));
     missedNote = notes.at(-1);
   } else {
-    missedNote.text = missedText(missed);
+    missedNote.text = missedText(missed, channel.resumes);
     show(missedNote);
     keep(missedNote);
   }
@@ -249,7 +308,7 @@ async function submit() {
   if ((!text && !images.length) || !channel || $('send').disabled) return;
   if (tooLong()) return showComposerError(tooLong());
   if (waiting.length >= WAITING_MAX) return showComposerError('Enough messages wait for the agent already.');
-  const message = { role: 'me', text, images, time: Date.now(), state: 'sending' };
+  const message = { role: 'me', text, images, time: Date.now(), state: 'sending', ticks: 0 };
   $('text').value = '';
   attached.clear();
   showComposerError('');
@@ -264,8 +323,8 @@ async function submit() {
 async function resend(message) {
   if (waiting.includes(message)) return;
   waiting.push(message);
-  delete message.error;
-  delete message.answered;
+  message.ticks = 0;
+  for (const field of ['error', 'answered', 'again', 'place', 'isOut']) delete message[field];
   await flush();
 }
 
@@ -277,8 +336,14 @@ async function flush() {
   try {
     while (waiting.length && channel?.ready) {
       const [message] = waiting;
+      // Nobody would tell it from the first time.
+      if (message.place && !channel.resumes) {
+        waiting.shift();
+        markFailed(message.id, UNKNOWN);
+        continue;
+      }
       setState(message, 'sending');
-      message.id = newId();
+      if (!message.place) message.id = newId();
       remember(message);
       const payload = await payloadOf(message).catch(() => null);
       if (!payload) {
@@ -286,16 +351,19 @@ async function flush() {
         setState(message, 'failed', 'An image can no longer be read. Add it again.');
         continue;
       }
+      // Whoever finds it half sent must know that it may have left.
+      if (!channel?.resumes) {
+        message.isOut = true;
+        await keep(message);
+      }
       // The chat may have been closed, or the channel lost, meanwhile.
-      if (!(await channel?.send('chat.send', payload, message.id))) {
-        sent.delete(message.id);
+      if (!(await channel?.send('chat.send', payload, message.id, message.place))) {
+        delete message.isOut;
+        if (!message.place) sent.delete(message.id);
         if (!channel?.ready) break;
         continue;
       }
       waiting = waiting.filter((one) => one !== message);
-      setState(message, 'sent');
-      keep(message);
-      answers.expect(message.id);
     }
   } finally {
     flushing = false;
@@ -326,6 +394,96 @@ async function payloadOf(message) {
   return { text, images: await Promise.all(encoded) };
 }
 
+// ---- What becomes of it ----
+
+// It was handed to the socket, for the first time or again.
+function markLeft(id) {
+  const message = sent.get(id);
+  if (!message) return;
+  delete message.waits;
+  if (!message.ticks) setState(message, 'sending');
+  if (!message.answered && !answers.has(id)) answers.expect(id);
+}
+
+// The relay has it.
+function markTaken(id) {
+  const message = sent.get(id);
+  if (message?.state !== 'sending') return;
+  message.ticks = 1;
+  answers.await(id);
+  setState(message, 'sent');
+  keep(message);
+}
+
+// The agent has it.
+function markDelivered(id) {
+  if (nameAsked?.id === id) nameAsked.isHeld = false;
+  const message = sent.get(id);
+  if (!message || message.ticks === 2) return;
+  message.ticks = 2;
+  delete message.waits;
+  answers.await(id);
+  setState(message, 'sent');
+  keep(message);
+}
+
+// Its number is kept before it leaves, so that a later page can say which one it was. The first number counts.
+async function markPlace(id, place) {
+  const message = sent.get(id);
+  if (!message) return;
+  message.place ??= place;
+  await keep(message);
+}
+
+function markVoid(id, payload) {
+  answers.retract(id);
+  markFailed(id, unverifiedText(payload));
+}
+
+// The relay did not take it yet: it goes out again by itself.
+function markWaiting(id, payload) {
+  const message = sent.get(id);
+  if (!message) return;
+  answers.retract(id);
+  if (payload.code !== 'PEER_OFFLINE') message.waits = unverifiedText(payload);
+  setState(message, 'waiting');
+}
+
+// The connection broke: what the relay has not confirmed has perhaps not left. Where nobody confirms it, it goes out again
+// once.
+function recall() {
+  for (const message of sent.values()) {
+    if (message.state !== 'sending' || waiting.includes(message)) continue;
+    answers.retract(message.id);
+    if (hasResumed) setState(message, 'waiting');
+    else if (message.again) markFailed(message.id, UNKNOWN);
+    else {
+      message.again = true;
+      putBack(message);
+    }
+  }
+}
+
+// The ends have met and know what each of them lacks.
+function resumed() {
+  hasResumed = true;
+  answers.meet((ref) => sent.get(ref)?.ticks === 2);
+  answers.pause(false);
+}
+
+// The agent confirmed what it got, and does no more.
+function resumedNoMore() {
+  hasResumed = false;
+  nameAsked = null;
+  answers.interrupt();
+  for (const message of [...sent.values()]) {
+    if (!message.place || message.ticks === 2 || message.state === 'failed') continue;
+    waiting = waiting.filter((one) => one !== message);
+    markFailed(message.id, UNKNOWN);
+  }
+  note(UNCONFIRMED);
+}
+
 function setState(message, state, error) {
   message.state = state;
   if (error) message.error = error;
@@ -344,7 +502,10 @@ function receive(type, payload) {
 // An error of the agent itself, or of one that has no keys.
 function receiveAgentError(payload) {
   // An agent that does not know the question for its name.
-  if (nameAsked && payload.ref === nameAsked.id) return;
+  if (nameAsked && payload.ref === nameAsked.id) {
+    nameAsked.isHeld = false;
+    return;
+  }
   const text = errorText(payload);
   if (!answers.fail(payload.ref, text)) note(`The agent says: ${text}`);
 }
@@ -354,6 +515,7 @@ function markAnswered(ref) {
   const message = sent.get(ref);
   if (!message || message.answered) return;
   message.answered = true;
+  message.ticks = 2;
   delete message.error;
   setState(message, 'sent');
   keep(message);
@@ -406,7 +568,10 @@ function receiveUnread(payload) {
 function receiveRefusal(message, { ref, code, retry_after_ms: retryAfterMs }, text) {
   answers.retract(ref);
   // It goes out when the agent is back.
-  if (code === 'PEER_OFFLINE') return putBack(message);
+  if (code === 'PEER_OFFLINE') {
+    delete message.isOut;
+    return putBack(message);
+  }
   markFailed(ref, text);
   if (code === 'RATE_LIMITED' && retryAfterMs > 0 && retryAfterMs <= PATIENCE_MS) {
     setTimeout(() => message.state === 'failed' && resend(message), retryAfterMs);
@@ -418,12 +583,13 @@ function receiveRefusal(message, { ref, code, retry_after_ms: retryAfterMs }, te
 // Asked for once with each agreement on keys.
 async function askName() {
   const id = newId();
-  nameAsked = { id, security: channel.security };
+  nameAsked = { id, security: channel.security, isHeld: channel.resumes };
   if (!(await channel.send('agent.list', {}, id)) && nameAsked?.id === id) nameAsked = null;
 }
 
 function receiveName({ agents, ref }) {
   if (!nameAsked || (ref !== undefined && ref !== nameAsked.id)) return;
+  nameAsked.isHeld = false;
   showName(Array.isArray(agents) ? agents[0]?.name : '');
 }
 
@@ -464,10 +630,13 @@ function refresh() {
   // A screen reader hears of changes, not of each second that is counted down.
   const spoken = connection.name === 'open' ? `The agent is ${agentOnline ? 'online' : 'offline'}. ${safety.label}` : 'No connection';
   if (connection.name !== 'connecting' && channel.security.name !== 'pending' && spoken !== said) announce((said = spoken));
-  if (!agentOnline) answers.interrupt();
+  if (channel.security.name === 'verified' && !channel.resumes && hasResumed) resumedNoMore();
+  if (connection.name !== 'open') recall();
+  if (hasResumed) answers.pause(!channel.resumes);
+  else if (!agentOnline) answers.interrupt();
   clearTimeout(countdown);
   if (connection.name === 'waiting') countdown = setTimeout(refresh, 1000);
-  if (channel.ready && nameAsked?.security !== channel.security) askName();
+  if (channel.ready && nameAsked?.security !== channel.security && !nameAsked?.isHeld) askName();
   flush();
 }
 
@@ -491,7 +660,7 @@ function showBanner(connection, safety) {
   let banner = null;
   if (connection.name === 'ended') {
     const ended = ENDED[connection.why];
-    banner = { ...ended, act: connection.why === 'replaced' ? () => channel.start() : () => unpair() };
+    banner = { ...ended, act: connection.why === 'replaced' ? () => takeBack() : () => unpair() };
   } else if (name === 'refused') {
     banner = { title: safety.label, text: safety.text, action: 'Pair again', act: () => unpair() };
   } else if (name === 'plain' && !pairing.plainAllowed) {
@@ -510,6 +679,12 @@ function allowPlain() {
   savePairing(pairing);
   channel.allowPlain();
   $('text').focus();
+}
+
+// What another page has sent since, and what not, is in the history.
+function takeBack() {
+  if (history?.isKept) openChat();
+  else channel.start();
 }
 
 // Goes to the pairing page, and keeps the present pairing until another one is taken.

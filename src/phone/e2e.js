@@ -132,6 +132,7 @@ export async function fingerprint(one, other) {
 
 const NOISE_NAME = utf8.encode('Noise_NNpsk0_25519_AESGCM_SHA256');
 const PROLOGUE = 'coralmux-relay-e2e-v2:';
+const RESUMES = ':rs1';
 
 async function hmac(key, ...data) {
   const hmacKey = await crypto.subtle.importKey('raw', key, { name: 'HMAC', hash: 'SHA-256' }, false, ['sign']);
@@ -197,16 +198,23 @@ class SymmetricState {
   }
 }
 
+// Whether a key_exchange offers resume, or accepts it.
+export function offersResume(payload) {
+  return payload.rs === 1;
+}
+
 // The phone's side of a handshake: `opening` goes to the agent, its answer into `finish`.
 export class Handshake {
   #state;
   #pair;
 
-  // `pair` is made here, but for tests with fixed keys.
-  static async start(secret, token, pair) {
+  // `resumes`: the agent has offered it, and both sides bind the handshake to it. `pair` is made here, but for tests with
+  // fixed keys.
+  static async start(secret, token, { pair, resumes = false } = {}) {
     const handshake = new Handshake();
+    handshake.resumes = resumes;
     handshake.#pair = pair ?? (await makeKeyPair());
-    const state = await SymmetricState.start(utf8.encode(PROLOGUE + token));
+    const state = await SymmetricState.start(utf8.encode(PROLOGUE + token + (resumes ? RESUMES : '')));
     const ephemeral = handshake.#pair.publicKey;
     await state.mixKeyAndHash(secret);
     await state.mixHash(ephemeral);
@@ -216,8 +224,10 @@ export class Handshake {
     return handshake;
   }
 
-  // The session, or `Refused` where the answer was not made with the same secret.
-  async finish(answer) {
+  // The session, or `Refused` where the answer was not made with the same secret. `payload` is that of the answer.
+  async finish(payload) {
+    if (this.resumes && !offersResume(payload)) throw new Refused('the answer to the handshake was changed');
+    const answer = fromBase64(payload.noise);
     if (answer.length !== KEY_BYTES + TAG_BYTES) throw new Refused('the answer to the handshake has not 48 bytes');
     const theirs = answer.subarray(0, KEY_BYTES);
     const state = this.#state;
@@ -233,7 +243,7 @@ export class Handshake {
       throw error;
     }
     const [sending, receiving] = await hkdf(state.chainingKey, new Uint8Array(), 2);
-    return Version2.withKeys(sending, receiving);
+    return Version2.withKeys(sending, receiving, this.resumes);
   }
 }
 
@@ -244,8 +254,9 @@ export class Version2 {
   #sent = 0;
   #next = 0;
 
-  static async withKeys(sending, receiving) {
+  static async withKeys(sending, receiving, resumes = false) {
     const session = new Version2();
+    session.resumes = resumes;
     session.#sending = await importAes(sending);
     session.#receiving = await importAes(receiving);
     return session;

@@ -19,7 +19,22 @@ function sizeOf(message) {
   return message.text.length * 2 + (message.images ?? []).reduce((sum, image) => sum + image.size, 0);
 }
 
-// A message: { key, pairing, role: 'me' | 'agent' | 'note', text, images: [Blob], time, state, error?, security? }
+// After so long without a change that could be kept, none is tried any more.
+const FAILING_MS = 10_000;
+
+// Resolves when the transaction has ended well.
+function whole(transaction) {
+  const ended = new Promise((resolve, reject) => {
+    transaction.oncomplete = resolve;
+    transaction.onabort = transaction.onerror = () => reject(transaction.error ?? new Error('aborted'));
+  });
+  return within(ended, ANSWER_MS);
+}
+
+// A message: { key, pairing, role: 'me' | 'agent' | 'note', text, images: [Blob], time, state, error?, security? }, and of
+// the user's: { id, ticks: 0 | 1 | 2, place?: { e, n }, answered? }.
+// Beside them stands one entry for each pairing: which page has it, and up to where the agent's messages have been taken.
+// Both are written in one transaction, so that none is taken twice and none is acknowledged that is not kept.
 export class History {
   #database = null;
   #pairing;
@@ -28,6 +43,13 @@ export class History {
   #bytes = 0;
   // Changes are made one after the other: a message has its key only when it has been written once.
   #changes = Promise.resolve();
+  // What has changed and is not written.
+  #dirty = new Set();
+  #failingSince = Infinity;
+  // Which page this is: what another one has taken over is not written any more.
+  #owner;
+  // Up to where the agent's messages have been taken, as of now; undefined: unchanged.
+  boots = () => undefined;
 
   static async open(pairing) {
     const history = new History();
@@ -54,17 +76,33 @@ export class History {
     return this.#database.transaction('messages', mode).objectStore('messages');
   }
 
-  async load() {
-    if (!this.#database) return [];
-    let messages;
+  get #placeKey() {
+    return `place ${this.#pairing}`;
+  }
+
+  // Takes the pairing over from every other page: { messages, boots }; no `boots` where it never resumed.
+  async load(owner) {
+    this.#owner = owner;
+    if (!this.#database) return { messages: [] };
     try {
-      messages = await done(this.#store('readonly').index('pairing').getAll(this.#pairing));
+      const transaction = this.#transaction();
+      const store = transaction.objectStore('messages');
+      const place = await done(store.get(this.#placeKey));
+      const boots = place?.boots;
+      store.put({ key: this.#placeKey, owner, boots });
+      const messages = await done(store.index('pairing').getAll(this.#pairing));
+      await whole(transaction);
+      for (const message of messages) this.#count(message.key, sizeOf(message));
+      return { messages, boots };
     } catch {
       this.#database = null;
-      return [];
+      return { messages: [] };
     }
-    for (const message of messages) this.#count(message.key, sizeOf(message));
-    return messages;
+  }
+
+  // It is on the disk when it has ended.
+  #transaction() {
+    return this.#database.transaction('messages', 'readwrite', { durability: 'strict' });
   }
 
   #change(change) {
@@ -72,25 +110,71 @@ export class History {
     return this.#changes;
   }
 
-  // Keeps a message, new or changed, and drops the oldest ones that no longer fit.
-  put(message) {
-    return this.#change(() => this.#write(message));
+  // A message is new or has changed: it is kept with the next one that is.
+  mark(message) {
+    this.#dirty.add(message);
   }
 
-  async #write(message) {
-    message.pairing = this.#pairing;
-    if (!this.#database) return;
+  // Keeps a message, new or changed, and all that were marked.
+  put(message) {
+    this.mark(message);
+    return this.commit();
+  }
+
+  // Resolves to { boots }, as they are kept now, or would be if anything were; { boots: null } where it could not be kept;
+  // { isTaken } where another page has the pairing.
+  commit() {
+    return this.#change(() => this.#write());
+  }
+
+  async #write() {
+    if (!this.#database) {
+      this.#dirty.clear();
+      return { boots: this.boots() };
+    }
+    let changed = [];
+    let transaction = null;
     try {
-      message.key = await done(this.#store('readwrite').put(message));
-      this.#count(message.key, sizeOf(message));
-      while (this.#kept.size > MESSAGES_MAX || this.#bytes > BYTES_MAX) {
-        const [oldest] = this.#kept.keys();
-        await this.#remove(oldest);
+      transaction = this.#transaction();
+      const store = transaction.objectStore('messages');
+      const place = await done(store.get(this.#placeKey));
+      if (place?.owner !== this.#owner) return { isTaken: true };
+      // From here on in one go: the messages as they are with what has been taken.
+      changed = [...this.#dirty];
+      this.#dirty.clear();
+      const boots = this.boots();
+      const requests = changed.map((message) => {
+        message.pairing = this.#pairing;
+        return store.put(message);
+      });
+      if (boots) store.put({ ...place, key: this.#placeKey, boots });
+      await whole(transaction);
+      for (const [at, message] of changed.entries()) {
+        message.key = requests[at].result;
+        this.#count(message.key, sizeOf(message));
       }
+      this.#failingSince = Infinity;
+      await this.#trim();
+      return { boots };
     } catch (error) {
-      console.warn('the message is not kept:', error);
-      // What does not answer would hold up each message that follows.
-      if (error instanceof Late) this.#database = null;
+      console.warn('not kept:', error);
+      try {
+        // All of it or nothing.
+        transaction?.abort();
+      } catch {}
+      for (const message of changed) this.#dirty.add(message);
+      // What does not answer, or never keeps anything, would hold up all that follows.
+      this.#failingSince = Math.min(this.#failingSince, Date.now());
+      if (error instanceof Late || Date.now() - this.#failingSince > FAILING_MS) this.#database = null;
+      return { boots: this.#database ? null : this.boots() };
+    }
+  }
+
+  // Drops the oldest messages that no longer fit.
+  async #trim() {
+    while (this.#kept.size > MESSAGES_MAX || this.#bytes > BYTES_MAX) {
+      const [oldest] = this.#kept.keys();
+      await this.#remove(oldest);
     }
   }
 
@@ -105,12 +189,15 @@ export class History {
     await done(this.#store('readwrite').delete(key));
   }
 
-  // Removes the conversation, loaded or not. Resolves to whether nothing of it is left.
-  clear() {
+  // Removes the conversation, loaded or not, and with `andPlace` all else of the pairing. Resolves to whether nothing of
+  // it is left.
+  clear({ andPlace = false } = {}) {
     return this.#change(async () => {
+      this.#dirty.clear();
       if (!this.#database) return false;
       try {
         for (const key of await this.#keys()) await this.#remove(key);
+        if (andPlace) await done(this.#store('readwrite').delete(this.#placeKey));
         return true;
       } catch {
         return false;

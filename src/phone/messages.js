@@ -43,7 +43,7 @@ function dayName(time) {
 function stateOf(message) {
   switch (message.state) {
     case 'waiting':
-      return { text: 'Waits for the agent' };
+      return { text: message.waits ?? 'Waits to be sent' };
     case 'sending':
       return { text: 'Sending…' };
     case 'failed':
@@ -51,9 +51,13 @@ function stateOf(message) {
     case 'cut':
       return { text: message.error ?? 'The answer broke off', bad: true };
     default:
-      return { text: message.remark ?? '', bad: message.isPart };
+      return { text: message.remark ?? '', bad: message.isPart, ticks: message.ticks };
   }
 }
+
+// What is said of a message that has left, beside one tick and two.
+const TICKS = ['', 'Sent', 'Delivered'];
+const PAUSED = 'Interrupted. It goes on when the connection is back.';
 
 export class Conversation {
   #scroller;
@@ -160,6 +164,7 @@ export class Conversation {
 
   #fill(message, { item, gap, body, doing, meta, drawing }) {
     item.dataset.state = message.state;
+    item.hidden = Boolean(message.isUnseen);
     if (message.unverified) item.dataset.unverified = '';
     const isStreaming = message.state === 'streaming';
     gap.textContent = GAPS[message.gap]?.[isStreaming ? 'now' : 'after'] ?? '';
@@ -167,19 +172,27 @@ export class Conversation {
     if (drawing) drawing.show(message.text, !isStreaming);
     else if (body.textContent !== message.text) body.textContent = message.text;
     body.hidden = !body.hasChildNodes();
-    if (isStreaming && !message.text) doing.replaceChildren(dots(message.doing));
-    else if (isStreaming && message.doing) doing.replaceChildren(element('p', 'doing', message.doing));
+    const what = message.isPaused ? PAUSED : message.doing;
+    if (isStreaming && !message.text) doing.replaceChildren(dots(what));
+    else if (isStreaming && what) doing.replaceChildren(element('p', 'doing', what));
     else doing.replaceChildren();
     doing.hidden = !doing.hasChildNodes();
     this.#fillMeta(message, meta);
   }
 
   #fillMeta(message, meta) {
-    const { text, bad, retry } = stateOf(message);
+    const { text, bad, retry, ticks } = stateOf(message);
     const time = element('time', '', clock.format(message.time));
     time.dateTime = new Date(message.time).toISOString();
     meta.replaceChildren(time);
     if (text) meta.append(element('span', bad ? 'bad' : '', text));
+    if (ticks) {
+      const mark = element('span', 'ticks');
+      mark.dataset.ticks = ticks;
+      mark.title = TICKS[ticks];
+      mark.append(tick(ticks), element('span', 'sr-only', TICKS[ticks]));
+      meta.append(mark);
+    }
     if (retry) {
       const button = element('button', 'link', 'Send again');
       button.type = 'button';
@@ -194,6 +207,15 @@ function dots(doing) {
   line.append(element('span'), element('span'), element('span'));
   if (doing) line.append(element('em', '', doing));
   return line;
+}
+
+function tick(count) {
+  const drawn = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
+  const use = document.createElementNS('http://www.w3.org/2000/svg', 'use');
+  use.setAttribute('href', `#i-tick${count}`);
+  drawn.setAttribute('aria-hidden', 'true');
+  drawn.append(use);
+  return drawn;
 }
 
 function pictures(blobs) {

@@ -4,12 +4,18 @@
 const AUTH_MS = 15_000;
 const PING_EVERY_MS = 25_000;
 const PONG_MS = 10_000;
+// What the slowest connection takes, in bytes a millisecond.
+const SLOWEST = 16;
 const DELAY_MIN_MS = 1_000;
 const DELAY_MAX_MS = 60_000;
 // A relay that is full or has no time for newcomers closes with 1013.
 const BUSY_DELAY_MS = 5_000;
-// A connection that lasted this long counts as good: the next delay is the shortest again.
-const GOOD_MS = 30_000;
+// A connection that authenticated was good, unless it broke within this, again and again.
+const BRIEF_MS = 5_000;
+// So many brief ones in a row are no failure yet.
+const BRIEF_MAX = 2;
+// The first try after a connection that was good comes within this.
+const SOON_MS = 500;
 
 // Why there will be no further try by itself.
 const ENDINGS = { 4001: 'replaced', 4002: 'revoked' };
@@ -36,31 +42,38 @@ export function retryDelay(failures, { busy = false, atLeast = 0, random = Math.
 
 // `state` is one of
 //   { name: 'connecting' }
-//   { name: 'open', paired }            authenticated; `paired`: the agent was there then
+//   { name: 'open', paired, ext }       authenticated; `paired`: the agent was there then; `ext`: acks have limits of their own
 //   { name: 'waiting', until }          Unix milliseconds of the next try
 //   { name: 'ended', why }              'replaced', 'revoked' or 'refused': only `start` begins anew
 //   { name: 'stopped' }
 export class Relay {
   #url;
-  #token;
+  #auth;
   #handlers;
   #socket = null;
   #timer = null;
   #lifeTimer = null;
+  // Tries that failed, one after the other, and connections that broke at once.
   #failures = 0;
+  #brief = 0;
   #openedAt = 0;
   #retryAfterMs = 0;
+  // Pings sent and answered on this socket, and what waits for an answer: { ping, done }.
+  #pings = 0;
+  #pongs = 0;
+  #untaken = [];
+  #patientUntil = 0;
 
-  // handlers: state(state), message(envelope)
-  constructor(url, token, handlers) {
+  // auth: { token, ext? }; handlers: state(state), message(envelope)
+  constructor(url, auth, handlers) {
     this.#url = url;
-    this.#token = token;
+    this.#auth = auth;
     this.#handlers = handlers;
     this.state = { name: 'stopped' };
   }
 
   start() {
-    this.#failures = 0;
+    this.#failures = this.#brief = 0;
     this.#connect();
   }
 
@@ -82,6 +95,21 @@ export class Relay {
     return true;
   }
 
+  // Calls `done` when the relay has taken everything that was sent until now; never, where the connection breaks before.
+  // What takes longer than `bytes` may take was sent into a dead connection.
+  whenTaken(done, bytes = 0) {
+    if (this.state.name !== 'open') return;
+    this.#patientUntil = Math.max(this.#patientUntil, Date.now() + PONG_MS + bytes / SLOWEST);
+    this.#ping();
+    this.#untaken.push({ ping: this.#pings, done });
+  }
+
+  // The relay answers pings in their order.
+  #ponged() {
+    this.#pongs += 1;
+    while (this.#untaken.length && this.#untaken[0].ping <= this.#pongs) this.#untaken.shift().done();
+  }
+
   #change(state) {
     this.state = state;
     this.#handlers.state(state);
@@ -92,12 +120,15 @@ export class Relay {
     this.#change({ name: 'connecting' });
     this.#retryAfterMs = 0;
     this.#openedAt = 0;
+    this.#pings = this.#pongs = 0;
+    this.#untaken = [];
+    this.#patientUntil = 0;
     const socket = new WebSocket(this.#url);
     this.#socket = socket;
     // Events of a socket that has been given up are nobody's business.
     const current = (handle) => (event) => socket === this.#socket && handle(event);
     socket.onopen = current(() => {
-      socket.send(JSON.stringify(envelope('auth', { token: this.#token, role: 'phone' })));
+      socket.send(JSON.stringify(envelope('auth', { ...this.#auth, role: 'phone' })));
     });
     socket.onmessage = current((event) => this.#receive(event.data));
     socket.onclose = current((event) => this.#closed(event.code));
@@ -122,18 +153,18 @@ export class Relay {
     }
     if (message === null || typeof message !== 'object' || typeof message.type !== 'string') return;
     if (this.state.name === 'open') this.#expectLife();
-    if (message.type === 'pong') return;
-    if (message.type === 'auth.ok') return this.#opened(message.payload?.paired === true);
-    if (message.type === 'auth.fail') return this.#end('refused');
+    if (message.type === 'pong') return this.#ponged();
+    if (message.type === 'auth.ok') return this.#opened(message.payload ?? {});
+    if (message.type === 'auth.fail') return this.end('refused');
     if (this.state.name === 'open') return this.#handlers.message(message);
     // An error about the first message: the relay closes, and may say when to come back.
     this.#retryAfterMs = Number(message.payload?.retry_after_ms) || 0;
   }
 
-  #opened(paired) {
+  #opened({ paired, ext }) {
     clearTimeout(this.#timer);
     this.#openedAt = Date.now();
-    this.#change({ name: 'open', paired });
+    this.#change({ name: 'open', paired: paired === true, ext: ext?.v === 1 });
     this.#expectLife();
   }
 
@@ -145,21 +176,33 @@ export class Relay {
 
   #ping() {
     clearTimeout(this.#lifeTimer);
-    this.send(envelope('ping'));
-    this.#lifeTimer = setTimeout(() => this.#closed(0), PONG_MS);
+    if (this.send(envelope('ping'))) this.#pings += 1;
+    this.#lifeTimer = setTimeout(() => this.#closed(0), Math.max(PONG_MS, this.#patientUntil - Date.now()));
   }
 
-  #end(why) {
+  // Ends it, without a further try by itself.
+  end(why) {
     this.#drop();
     this.#change({ name: 'ended', why });
   }
 
   #closed(code) {
-    if (ENDINGS[code]) return this.#end(ENDINGS[code]);
+    if (ENDINGS[code]) return this.end(ENDINGS[code]);
     this.#drop();
-    if (this.#openedAt && Date.now() - this.#openedAt > GOOD_MS) this.#failures = 0;
-    const delay = retryDelay(this.#failures++, { busy: code === 1013, atLeast: this.#retryAfterMs });
+    const delay = this.#delay(code);
     this.#timer = setTimeout(() => this.#connect(), delay);
     this.#change({ name: 'waiting', until: Date.now() + delay });
+  }
+  // A connection that worked and broke is tried again at once; what grows is the wait after tries that fail.
+  #delay(code) {
+    if (this.#openedAt) {
+      this.#brief = Date.now() - this.#openedAt < BRIEF_MS ? this.#brief + 1 : 0;
+      this.#failures = Math.max(0, this.#brief - BRIEF_MAX);
+    } else {
+      this.#failures += 1;
+    }
+    const busy = code === 1013;
+    if (!this.#failures && !busy && code !== 1012) return Math.max(Math.random() * SOON_MS, this.#retryAfterMs);
+    return retryDelay(Math.max(0, this.#failures - 1), { busy, atLeast: this.#retryAfterMs });
   }
 }

@@ -23,6 +23,7 @@ const FILES = [
   'phone/parse.js',
   'phone/patience.js',
   'phone/relay.js',
+  'phone/resume.js',
   'phone/words.js',
 ];
 

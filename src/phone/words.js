@@ -112,9 +112,20 @@ export function finishText(finish) {
   return Object.hasOwn(FINISHES, finish) ? FINISHES[finish] : 'The answer may not be complete: the model stopped for another reason.';
 }
 
+// How an answer ended whose agent did.
+export const RESTARTED = 'The agent was restarted and did not finish this.';
+
+// A message that left, of which nobody confirms that it came.
+export const UNKNOWN = 'It is not known whether the agent has this';
+
+// The two ends confirmed messages to each other, and no longer do.
+export const UNCONFIRMED =
+  'The agent no longer confirms what it gets: it is an older version now, or somebody on the way keeps the two of you from agreeing on it. Messages that are on their way when a connection breaks can be lost.';
+
 // What of the agent's words did not come.
-export function missedText(count) {
+export function missedText(count, resumes) {
   const what = count === 1 ? 'One message' : `${count} messages`;
+  if (resumes) return `${what} from the agent did not arrive. This browser was away for longer than the agent keeps ${count === 1 ? 'it' : 'them'}.`;
   return `${what} from the agent did not arrive. The relay held ${count === 1 ? 'it' : 'them'} back, or somebody on the way did.`;
 }
 

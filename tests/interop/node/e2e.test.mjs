@@ -4,6 +4,7 @@ import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { fingerprint, open, respond, seal } from './agent.mjs';
+import { fixedPair } from './e2e-pair.mjs';
 import * as e2e from '../../../src/phone/e2e.js';
 
 const TOKEN = `oc_pair_${'0123456789abcdef'.repeat(2)}`;
@@ -13,17 +14,10 @@ const hex = (text) => new Uint8Array(Buffer.from(text, 'hex'));
 const VECTORS = new URL('../../../clients/vectors/', import.meta.url);
 const vectors = (name) => JSON.parse(readFileSync(new URL(name, VECTORS), 'utf8'));
 
-// A key pair whose private key is known, as the page never makes one.
-async function fixedPair(privateKey, publicKey) {
-  const pkcs8 = Buffer.concat([Buffer.from('302e020100300506032b656e04220420', 'hex'), Buffer.from(privateKey, 'hex')]);
-  const key = await crypto.subtle.importKey('pkcs8', pkcs8, { name: 'X25519' }, false, ['deriveBits']);
-  return { privateKey: key, publicKey: hex(publicKey) };
-}
-
 async function paired(secret = randomBytes(32)) {
   const handshake = await e2e.Handshake.start(secret, TOKEN);
   const agent = respond(secret, TOKEN, Buffer.from(handshake.opening));
-  return { phone: await handshake.finish(new Uint8Array(agent.answer)), agent };
+  return { phone: await handshake.finish({ noise: base64(agent.answer) }), agent };
 }
 
 function fromAgent(agent, type, payload, counter) {
@@ -81,11 +75,11 @@ test('version 2: another secret, another token or an altered answer make no sess
   for (const at of [0, 31, 32, 47]) {
     const altered = new Uint8Array(answer);
     altered[at] ^= 1;
-    await assert.rejects(handshake.finish(altered), e2e.Refused, `byte ${at}`);
+    await assert.rejects(handshake.finish({ noise: base64(altered) }), e2e.Refused, `byte ${at}`);
   }
-  await assert.rejects(handshake.finish(new Uint8Array(answer.subarray(1))), e2e.Refused);
-  await assert.rejects(handshake.finish(new Uint8Array(48)), e2e.Refused, 'a point of low order');
-  assert.ok(await handshake.finish(new Uint8Array(answer)), 'and the right one still counts');
+  await assert.rejects(handshake.finish({ noise: base64(answer.subarray(1)) }), e2e.Refused);
+  await assert.rejects(handshake.finish({ noise: base64(new Uint8Array(48)) }), e2e.Refused, 'a point of low order');
+  assert.ok(await handshake.finish({ noise: base64(answer) }), 'and the right one still counts');
 });
 
 test('version 1: both ends have the same key and the same number to compare', async () => {
@@ -154,14 +148,14 @@ test('version 1: the vectors', async () => {
 
 test('version 2: the vectors', async () => {
   const v = vectors('e2e_v2.json');
-  const start = () => fixedPair(v.phone_ephemeral_private, v.phone_ephemeral_public).then((pair) => e2e.Handshake.start(hex(v.secret), v.token, pair));
+  const start = () => fixedPair(v.phone_ephemeral_private, v.phone_ephemeral_public).then((pair) => e2e.Handshake.start(hex(v.secret), v.token, { pair }));
   const handshake = await start();
   assert.equal(Buffer.from(handshake.opening).toString('hex'), v.message_1);
   assert.equal(e2e.toBase64(handshake.opening), v.key_exchange.opening.noise);
   for (const { why, noise } of v.refused_message_2) {
-    await assert.rejects(async () => handshake.finish(e2e.fromBase64(noise)), e2e.Refused, why);
+    await assert.rejects(async () => handshake.finish({ noise }), e2e.Refused, why);
   }
-  const phone = await handshake.finish(hex(v.message_2));
+  const phone = await handshake.finish({ noise: base64(hex(v.message_2)) });
   for (const { from, type, plaintext, payload } of v.messages) {
     if (from === 'phone') assert.deepEqual(await phone.seal(type, JSON.parse(plaintext)), payload);
     else assert.deepEqual(await phone.open(type, payload), JSON.parse(plaintext));

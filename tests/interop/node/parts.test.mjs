@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { Answers } from '../../../src/phone/answers.js';
 import { labelOf } from '../../../src/phone/markdown.js';
 import { LinkError, readFragment, readLink, socketUrl } from '../../../src/phone/link.js';
-import { newId, retryDelay } from '../../../src/phone/relay.js';
+import { Relay, newId, retryDelay } from '../../../src/phone/relay.js';
 import { errorText, plainText, presence, security, unverifiedText } from '../../../src/phone/words.js';
 
 const TOKEN = `oc_pair_${'0123456789abcdef'.repeat(2)}`;
@@ -16,6 +16,82 @@ test('delays double up to a minute, are never in step, and keep to what the rela
   assert.equal(retryDelay(3, { random: soonest }), 4000, 'from half of it on');
   assert.equal(retryDelay(0, { random: latest, busy: true }), 5000, 'a relay that is full has more time');
   assert.equal(retryDelay(0, { random: latest, atLeast: 90_000 }), 90_000, 'retry_after_ms, also beyond a minute');
+});
+
+// A connection to nowhere, whose clock and socket the test moves.
+function connecting(t) {
+  t.mock.timers.enable({ apis: ['setTimeout', 'Date'] });
+  t.mock.method(Math, 'random', () => 1);
+  const before = globalThis.WebSocket;
+  t.after(() => (globalThis.WebSocket = before));
+  const sockets = [];
+  globalThis.WebSocket = class {
+    sent = [];
+    constructor() {
+      sockets.push(this);
+    }
+    send(text) {
+      this.sent.push(JSON.parse(text));
+    }
+    close() {}
+  };
+  const relay = new Relay('ws://nowhere/ws', { token: TOKEN, ext: 1 }, { state() {}, message() {} });
+  const says = (type, payload) => sockets.at(-1).onmessage({ data: JSON.stringify({ type, payload }) });
+  const authenticates = (ms) => {
+    sockets.at(-1).onopen();
+    says('auth.ok', { paired: true, ext: { v: 1 } });
+    t.mock.timers.tick(ms);
+  };
+  // Breaks, waits for the next try, and returns how long that was.
+  const breaks = (code = 1006) => {
+    sockets.at(-1).onclose({ code });
+    const wait = relay.state.until - Date.now();
+    t.mock.timers.tick(wait);
+    assert.equal(relay.state.name, 'connecting');
+    return wait;
+  };
+  relay.start();
+  return { relay, sockets, says, authenticates, breaks };
+}
+
+test('what worked and broke is tried again at once; the waits grow with tries that fail', (t) => {
+  const { authenticates, breaks } = connecting(t);
+  assert.deepEqual([breaks(), breaks(), breaks()], [1000, 2000, 4000]);
+  authenticates(6000);
+  assert.equal(breaks(), 500, 'half a second at most');
+  assert.deepEqual([breaks(), breaks()], [1000, 2000]);
+  authenticates(6000);
+  assert.equal(breaks(), 500);
+  const brief = Array.from({ length: 6 }, () => (authenticates(100), breaks()));
+  assert.deepEqual(brief, [500, 500, 1000, 2000, 4000, 8000], 'from the third in a row they count as tries that fail');
+  authenticates(6000);
+  assert.equal(breaks(1012), 1000, 'a relay that restarts has its time');
+  authenticates(6000);
+  assert.equal(breaks(1013), 5000, 'and one that is full');
+});
+
+test('the relay has taken what was sent before a ping that it answers, and nothing else', (t) => {
+  const { relay, sockets, says, authenticates } = connecting(t);
+  authenticates(0);
+  assert.deepEqual(sockets[0].sent[0].payload, { token: TOKEN, ext: 1, role: 'phone' });
+  assert.equal(relay.state.ext, true);
+  const taken = [];
+  relay.send({ type: 'chat.send', id: 'one' });
+  relay.whenTaken(() => taken.push('one'));
+  relay.whenTaken(() => taken.push('two'));
+  assert.deepEqual(sockets[0].sent.slice(1).map(({ type }) => type), ['chat.send', 'ping', 'ping']);
+  says('pong');
+  assert.deepEqual(taken, ['one']);
+  sockets[0].onclose({ code: 1006 });
+  t.mock.timers.tick(1000);
+  authenticates(0);
+  says('pong');
+  assert.deepEqual(taken, ['one'], 'what waited on the other socket is not known to have come');
+  relay.whenTaken(() => {}, 1_600_000);
+  t.mock.timers.tick(105_000);
+  assert.equal(relay.state.name, 'open', 'a large message has its time');
+  t.mock.timers.tick(10_000);
+  assert.equal(relay.state.name, 'waiting', 'and then the connection is dead');
 });
 
 test('a link gives token and key, or says what is wrong', () => {
@@ -98,6 +174,7 @@ function answering() {
     progress: () => {},
     announce: () => {},
     answered: () => {},
+    ended: (ref, text) => failed.push([ref, text]),
     failed: (ref, text) => Boolean(failed.push([ref, text])),
   });
   const delta = (ref, seq, text) => answers.receive('chat.stream', { ref, seq, delta: text });
@@ -125,6 +202,19 @@ test('without names, answers come in the order of their questions', () => {
   answers.fail(undefined, 'no');
   assert.deepEqual(state(), [['one', 'first.', 'done']]);
   assert.deepEqual(failed, [['two', 'no']]);
+});
+
+test('a restart ends what the agent had begun, and nothing that it gets after that', () => {
+  const { answers, failed, delta, state } = answering();
+  for (const ref of ['one', 'two', 'three']) answers.expect(ref);
+  delta('one', 1, 'first');
+  answers.meet((ref) => ref === 'two');
+  answers.pause(false);
+  answers.restarted('restarted');
+  assert.deepEqual(state(), [['one', 'first', 'cut'], ['three', '', 'streaming']]);
+  assert.deepEqual(failed, [['two', 'restarted']]);
+  answers.restarted('again');
+  assert.equal(failed.length, 1);
 });
 
 test('what is missing of an answer is told until it comes whole', () => {

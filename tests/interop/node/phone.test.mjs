@@ -194,7 +194,7 @@ test('the agent goes in the middle of an answer and comes back with new keys', a
   await phone.shows('#presence-text', 'Offline');
   await phone.shows('.message.agent[data-state="cut"] .meta', 'broke off');
   await phone.say('are you there?');
-  await phone.shows('.message.me[data-state="waiting"] .meta', 'Waits for the agent');
+  await phone.shows('.message.me[data-state="waiting"] .meta', 'Waits to be sent');
   const again = await Agent.connect(relay.url, token, { secret });
   const { text } = again.chats[0] ?? (await again.chat());
   assert.equal(text, 'are you there?', 'what waited goes out by itself');
@@ -477,18 +477,19 @@ test('another pairing is taken only after a question', async () => {
   await other.close();
 });
 
-// How many messages this browser keeps, of all pairings.
-function countKept({ page }) {
-  return page.evaluate(async () => {
+// How many messages this browser keeps, of all pairings; with `all` also what it keeps beside them.
+function countKept({ page }, all = false) {
+  return page.evaluate(async (all) => {
     const done = (request) => new Promise((resolve, reject) => {
       request.onsuccess = () => resolve(request.result);
       request.onerror = () => reject(request.error);
     });
     const database = await done(indexedDB.open('coralmux'));
-    const count = await done(database.transaction('messages').objectStore('messages').count());
+    const store = database.transaction('messages').objectStore('messages');
+    const count = await done((all ? store : store.index('pairing')).count());
     database.close();
     return count;
-  });
+  }, all);
 }
 
 test('a message that changes before it has been kept is kept once, and none is that was cleared', async () => {
@@ -501,10 +502,10 @@ test('a message that changes before it has been kept is kept once, and none is t
     const first = history.put(message);
     message.text = 'Hello';
     await Promise.all([first, history.put(message)]);
-    const texts = (await history.load()).map((message) => message.text);
+    const texts = (await history.load()).messages.map((message) => message.text);
     const late = history.put({ role: 'me', text: 'late', time: 2, state: 'sent' });
     await Promise.all([late, history.clear()]);
-    return [texts, await history.load()];
+    return [texts, (await history.load()).messages];
   });
   assert.deepEqual(kept, [['Hello'], []]);
   await phone.close();
@@ -530,7 +531,7 @@ test('a conversation that is cleared, or forgotten with its pairing, is no longe
   await phone.shows('.message.agent', 'Second.');
   await choose('#forget', 'Forget');
   await phone.page.locator('#welcome').waitFor();
-  assert.equal(await countKept(phone), 0);
+  assert.equal(await countKept(phone, true), 0);
   await phone.close();
   await agent.close();
 });
