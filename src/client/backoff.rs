@@ -3,8 +3,14 @@
 use super::event::Reason;
 use std::time::Duration;
 
-/// A connection that held for this long starts the doubling anew.
-pub(super) const SETTLED: Duration = Duration::from_secs(30);
+/// After a connection that worked, the first try comes within this time, or the first wait if that is shorter.
+const QUICK: Duration = Duration::from_millis(500);
+/// A connection that broke sooner than this may be one of many that the relay breaks.
+const SHORT: Duration = Duration::from_secs(5);
+/// From so many of them in a row on, each counts as a try that failed.
+const SHORT_MAX: u32 = 3;
+/// Where the relay sent the client away: a connection that held for this long starts the doubling anew.
+const SETTLED: Duration = Duration::from_secs(30);
 /// Where the relay says that it is full, the least to wait, in first waits.
 const FULL_FACTOR: u32 = 5;
 
@@ -15,25 +21,37 @@ pub struct Backoff {
     max: Duration,
     /// The next wait: `min <= wait <= max`
     wait: Duration,
+    /// Connections that worked and broke within [`SHORT`], in a row.
+    short: u32,
 }
 
 impl Backoff {
     /// The first wait is `min`, none is longer than `max`.
     pub fn new(min: Duration, max: Duration) -> Self {
         let max = max.max(min);
-        Self { min, max, wait: min }
+        Self { min, max, wait: min, short: 0 }
     }
 
-    /// A connection was lost that had been up for `held`. How long to wait: from half of the next wait to all of it,
-    /// as `random` says, and no less than the relay asked for.
+    /// A connection was lost that had been authenticated for `held`, or did not get so far. How long to wait, no less than
+    /// the relay asked for: after one that worked only a moment, of which `random` says how much; after a try that failed
+    /// from half of the next wait to all of it.
     pub(super) fn handle_loss(
         &mut self,
-        held: Duration,
+        held: Option<Duration>,
         reason: &Reason,
         asked: Option<Duration>,
         random: u32,
     ) -> Duration {
-        if held >= SETTLED {
+        if let Some(held) = held {
+            self.short = if held < SHORT { self.short.saturating_add(1) } else { 0 };
+        }
+        let was_sent_away =
+            matches!(reason, Reason::Closed { code: 1012 | 1013, .. } | Reason::Http { status: 429 | 503, .. });
+        if held.is_some() && self.short < SHORT_MAX && !was_sent_away {
+            self.wait = self.min;
+            return part(QUICK.min(self.min), random).max(asked.unwrap_or_default());
+        }
+        if held.is_some_and(|held| held >= SETTLED) {
             self.wait = self.min;
         }
         if matches!(reason, Reason::Closed { code: 1013, .. } | Reason::Http { status: 429 | 503, .. }) {
@@ -46,8 +64,13 @@ impl Backoff {
     pub fn next(&mut self, asked: Duration, random: u32) -> Duration {
         let wait = self.wait;
         self.wait = (wait * 2).min(self.max);
-        (wait / 2 + (wait / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))).max(asked)
+        (wait / 2 + part(wait / 2, random)).max(asked)
     }
+}
+
+/// As much of `wait` as `random` says.
+fn part(wait: Duration, random: u32) -> Duration {
+    wait.mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
 
 #[cfg(test)]
@@ -56,34 +79,56 @@ mod tests {
 
     const LOST: Reason = Reason::Silent;
 
+    fn backoff() -> Backoff {
+        Backoff::new(Duration::from_secs(1), Duration::from_secs(60))
+    }
+
+    fn lost(backoff: &mut Backoff, held: Option<u64>, random: u32) -> u128 {
+        backoff.handle_loss(held.map(Duration::from_secs), &LOST, None, random).as_millis()
+    }
+
     #[test]
-    fn waits_double_up_to_the_longest_and_begin_anew_after_a_long_connection() {
-        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
-        let mut wait = |held| backoff.handle_loss(Duration::from_secs(held), &LOST, None, u32::MAX).as_secs();
-        assert_eq!([0; 8].map(&mut wait), [1, 2, 4, 8, 16, 32, 60, 60]);
-        assert_eq!(wait(29), 60);
-        assert_eq!(wait(30), 1);
+    fn waits_grow_with_tries_that_fail_and_not_with_connections_that_worked() {
+        let mut backoff = backoff();
+        let mut wait = |held| lost(&mut backoff, held, u32::MAX);
+        assert_eq!([None; 8].map(&mut wait), [1, 2, 4, 8, 16, 32, 60, 60].map(|seconds| seconds * 1000));
+        assert_eq!(
+            [Some(5), Some(3600), Some(6), None, None, Some(5)].map(&mut wait),
+            [500, 500, 500, 1000, 2000, 500]
+        );
+    }
+
+    #[test]
+    fn a_relay_that_breaks_its_connections_is_not_stormed() {
+        let mut backoff = backoff();
+        let mut wait = |held| lost(&mut backoff, held, u32::MAX);
+        assert_eq!([Some(1), Some(4), Some(1), Some(0), Some(1)].map(&mut wait), [500, 500, 1000, 2000, 4000]);
+        assert_eq!([Some(5), Some(1), Some(1), Some(1)].map(&mut wait), [500, 500, 500, 1000]);
+    }
+
+    #[test]
+    fn a_crowd_comes_back_spread_and_one_that_was_sent_away_as_the_relay_says() {
+        let mut spread: Vec<_> = (0..5).map(|part| lost(&mut backoff(), Some(60), u32::MAX / 4 * part)).collect();
+        spread.dedup();
+        assert_eq!(spread.len(), 5);
+        assert_eq!((spread[0], lost(&mut backoff(), Some(60), u32::MAX)), (0, 500));
+        let restart = Reason::Closed { code: 1012, text: String::new() };
+        let wait = backoff().handle_loss(Some(SETTLED), &restart, None, 0);
+        assert_eq!(wait, Duration::from_millis(500), "from half of the first wait on");
     }
 
     #[test]
     fn a_wait_is_at_least_half_and_at_least_what_was_asked_for() {
         let mut backoff = Backoff::new(Duration::from_secs(4), Duration::from_secs(60));
-        assert_eq!(backoff.handle_loss(Duration::ZERO, &LOST, None, 0), Duration::from_secs(2));
+        assert_eq!(backoff.handle_loss(None, &LOST, None, 0), Duration::from_secs(2));
         let asked = Some(Duration::from_secs(90));
-        assert_eq!(backoff.handle_loss(Duration::ZERO, &LOST, asked, 0), Duration::from_secs(90));
+        assert_eq!(backoff.handle_loss(None, &LOST, asked, 0), Duration::from_secs(90));
     }
 
     #[test]
     fn a_full_relay_is_given_more_time_than_one_that_restarts() {
         let closed = |code| Reason::Closed { code, text: String::new() };
-        let first = |code| {
-            Backoff::new(Duration::from_secs(1), Duration::from_secs(60)).handle_loss(
-                Duration::ZERO,
-                &closed(code),
-                None,
-                u32::MAX,
-            )
-        };
+        let first = |code| backoff().handle_loss(None, &closed(code), None, u32::MAX);
         assert_eq!(first(1012), Duration::from_secs(1));
         assert_eq!(first(1013), Duration::from_secs(5));
     }

@@ -78,7 +78,8 @@ pub struct Options {
     pub trust: Trust,
     /// From the first look-up of the name to `auth.ok`.
     pub connect_timeout: Duration,
-    /// The first wait after a connection was lost; doubled with each further loss, with randomness.
+    /// The first wait after a try to connect that failed; doubled with each further one, with randomness. After a
+    /// connection that worked the first try comes within half a second, or within this time if it is shorter.
     pub backoff_min: Duration,
     /// The longest such wait.
     pub backoff_max: Duration,

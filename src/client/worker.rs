@@ -19,10 +19,8 @@ pub(super) fn run(options: &Options, way: &Way, mut poll: Poll, shared: &Shared)
         let started = Instant::now();
         let (failed, held) = match serve(options, way, &mut poll, shared, &mut lasting, started) {
             Ok((Ending::Last(event), _)) => return finish(shared, event),
-            Ok((Ending::Lost(reason), authed)) => {
-                (reason.into(), if authed { started.elapsed() } else { Duration::ZERO })
-            }
-            Err(failed) => (failed, Duration::ZERO),
+            Ok((Ending::Lost(reason), authed)) => (reason.into(), authed.then(|| started.elapsed())),
+            Err(failed) => (failed, None),
         };
         if shared.close_by().is_some() {
             return finish(shared, Event::Closed);
