@@ -299,6 +299,13 @@ impl Outgoing {
         self.entries.is_empty() && self.sender.len() == 0
     }
 
+    /// The ids of what waits or is held, pieces aside.
+    #[cfg(test)]
+    pub(super) fn ids(&self) -> impl Iterator<Item = &str> {
+        let waiting = self.entries.iter().filter(|entry| !entry.is_piece()).map(|entry| entry.id.as_str());
+        self.sender.ids().chain(waiting)
+    }
+
     /// Nothing is sent any more.
     pub(super) fn clear(&mut self) {
         self.entries.clear();

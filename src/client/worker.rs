@@ -9,7 +9,7 @@ use super::options::Options;
 use super::session::Lasting;
 use super::shared::Shared;
 use mio::Poll;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Runs until the last event.
 pub(super) fn run(options: &Options, way: &Way, mut poll: Poll, shared: &Shared) {

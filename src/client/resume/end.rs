@@ -1,6 +1,6 @@
 //! One end of a pair as the tests drive it: what the client's session does, without encryption and envelopes.
 
-use super::{Ack, Acks, Boot, Held, Receiver, Record, Refusal, Refused, Taken};
+use super::{Ack, Acks, Boot, Held, Position, Receiver, Record, Refusal, Refused, Taken};
 use crate::outgoing::{Entry, Next, Outgoing};
 use coralmux_proto::token::Role;
 use serde_json::value::RawValue;
@@ -48,6 +48,12 @@ impl End {
         let taken = self.outgoing.sender.handle_ack(now, ack.position, ack.resend, || boots.remove(0));
         self.acks.handle_ack(now, ack.resend);
         taken
+    }
+
+    /// The acknowledgement that a record carries.
+    pub(super) fn hear_position(&mut self, now: Instant, position: Position) -> Vec<Held> {
+        let boots = &mut self.boots;
+        self.outgoing.sender.handle_ack(now, position, false, || boots.remove(0))
     }
 
     /// Takes a record in.

@@ -90,6 +90,12 @@ impl Sender {
         self.held.len()
     }
 
+    /// The ids of what is held, pieces aside.
+    #[cfg(test)]
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
+        self.held.iter().filter(|held| held.stream.is_none()).map(|held| held.id.as_str())
+    }
+
     /// Bytes of the payloads that are held.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
