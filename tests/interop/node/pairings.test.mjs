@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { Phone, launch, link } from './browser.mjs';
+import { Cutting } from './cutting.mjs';
 import { Program } from './program.mjs';
 import { ROOT, Relay, binary } from './relay.mjs';
 
@@ -136,4 +137,31 @@ test('coralmux-agent stops an answer when the phone says something else', async 
   await phone.shows('.message.agent .meta', 'Stopped by your next message');
   await phone.close();
   await agent.stop();
+});
+
+test('coralmux-agent: an answer goes on after each break, and ends with words where the agent does', async () => {
+  const token = await relay.token();
+  let agent = rust(token);
+  const cutting = await Cutting.start(relay.port);
+  const phone = await Phone.open(browser, (await shownLink(agent, token)).replace(`:${relay.port}`, `:${cutting.port}`));
+  await phone.secure('Encrypted, verified');
+  const long = Array.from({ length: 400 }, (_, at) => `word${at}`).join(' ');
+  await phone.say(long);
+  for (const seen of ['word20', 'word80', 'word160']) {
+    await phone.shows('.message.agent[data-state="streaming"] .body', seen);
+    cutting.cut();
+  }
+  await phone.shows('.message.agent[data-state="done"] .body', `You said: ${long}`);
+  await phone.shows('.message.me .ticks[data-ticks="2"]', 'Delivered');
+  assert.deepEqual(await phone.page.locator('.message .bad').allInnerTexts(), []);
+  assert.deepEqual(await phone.messages('note'), []);
+  await phone.say(long);
+  await phone.shows('.message.agent[data-state="streaming"] .body', 'word20');
+  await agent.stop('SIGKILL');
+  agent = rust(token);
+  await phone.shows('.message.agent[data-state="cut"] .meta', 'The agent was restarted');
+  await hears(phone, 'and now?');
+  await phone.close();
+  await agent.stop();
+  cutting.close();
 });
