@@ -401,7 +401,7 @@ function markLeft(id) {
   const message = sent.get(id);
   if (!message) return;
   delete message.waits;
-  if (!message.ticks) setState(message, 'sending');
+  if (message.state !== 'sent') setState(message, 'sending');
   if (!message.answered && !answers.has(id)) answers.expect(id);
 }
 
@@ -445,7 +445,8 @@ function markWaiting(id, payload) {
   const message = sent.get(id);
   if (!message) return;
   answers.retract(id);
-  if (payload.code !== 'PEER_OFFLINE') message.waits = unverifiedText(payload);
+  message.ticks = 0;
+  if (payload.code !== 'PEER_OFFLINE') message.waits = `Waits to be sent. ${unverifiedText({ ...payload, retry_after_ms: 0 })}`;
   setState(message, 'waiting');
 }
 

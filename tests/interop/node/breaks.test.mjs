@@ -296,3 +296,41 @@ test('an answer that is taken is kept before it is acknowledged; where nothing i
   await phone.shows('.message.agent[data-state="done"] .body', 'Kept?');
   await at.close();
 });
+
+test('keys that no longer fit are agreed upon anew, and nothing is lost or twice by that', async () => {
+  const at = await pair();
+  const { phone, agent } = at;
+  agent.isMute = true;
+  await asks(at, 'once');
+  streams(agent, 0, 10);
+  await phone.shows('.message.agent .body', 'w9');
+  agent.isMute = false;
+  agent.client.send('chat.error', { code: 'DECRYPTION_FAILED', message: 'these are not our keys' });
+  await phone.shows('.message.me .ticks[data-ticks="2"]', 'Delivered');
+  await asks(at, 'twice?');
+  assert.deepEqual(agent.chats.map(({ text }) => text), ['once', 'twice?']);
+  assert.ok(agent.records.filter(({ p }) => p.text === 'once').length >= 1);
+  agent.say('chat.done', { full_text: 'No.', ref: agent.lastId });
+  await phone.shows('.message.agent[data-state="done"] .body', 'No.');
+  await at.close();
+});
+
+test('what the relay refuses for now goes out again by itself, and what it refuses for good is told', async () => {
+  const at = await pair();
+  const { phone, agent } = at;
+  agent.isMute = true;
+  await asks(at, 'too soon');
+  await phone.shows('.message.me .ticks[data-ticks="1"]', 'Sent');
+  const sent = () => agent.records.filter(({ p }) => p.text === 'too soon').length;
+  agent.client.send('chat.error', { code: 'RATE_LIMITED', message: 'slowly', retry_after_ms: 1500, ref: agent.lastId });
+  await phone.shows('.message.me[data-state="waiting"] .meta', 'Waits to be sent. The relay says (not verified): Too many messages.');
+  await shot(phone, 'refused-for-now');
+  assert.equal(await phone.page.locator('.thinking:visible').count(), 0);
+  assert.equal(sent(), 1);
+  await phone.shows('.message.me[data-state="sent"] .ticks[data-ticks="1"]', 'Sent');
+  assert.equal(sent(), 2);
+  agent.client.send('chat.error', { code: 'MESSAGE_TOO_LARGE', message: 'no', ref: agent.lastId });
+  await phone.shows('.message.me[data-state="failed"] .meta', 'The relay says (not verified): The message is too large');
+  assert.equal(agent.chats.length, 1);
+  await at.close();
+});
