@@ -1,9 +1,11 @@
 //! One end of a pair, for tests in other languages: messages to send come as lines of JSON on standard input, what
 //! happens is told in the same way on standard output. It ends with its standard input.
 //!
-//!     end phone|agent LINK
+//!     end phone|agent LINK [answers]
+//!
+//! With `answers`, its `chat.stream` and `chat.done` make an answer, whose pieces grow while they wait.
 
-use coralmux_client::{Client, Encryption, Event, Link, Options, Role};
+use coralmux_client::{Client, Encryption, Event, Link, Options, Role, SendError, Stream};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -20,8 +22,9 @@ struct Outgoing {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let (Some(role), Some(link)) = (std::env::args().nth(1), std::env::args().nth(2)) else {
-        return Err("usage: end phone|agent LINK".into());
+        return Err("usage: end phone|agent LINK [answers]".into());
     };
+    let answers = std::env::args().nth(3).is_some_and(|arg| arg == "answers");
     let link = Link::parse(&link)?;
     let role = Role::parse(&role).ok_or("the role is phone or agent")?;
     let options = Options {
@@ -32,9 +35,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let (client, events) = Client::start(options)?;
     std::thread::spawn(move || {
+        let mut stream = None;
         for line in stdin().lock().lines().map_while(Result::ok) {
-            let sent = serde_json::from_str::<Outgoing>(&line).map(|it| client.send(&it.kind, &it.payload));
-            if !matches!(sent, Ok(Ok(_))) {
+            let sent = serde_json::from_str::<Outgoing>(&line).map(|it| match it.kind.as_str() {
+                "chat.stream" | "chat.done" if answers => answer(&client, &mut stream, &it),
+                kind => client.send(kind, &it.payload).map(|_| ()),
+            });
+            if !matches!(sent, Ok(Ok(()))) {
                 eprintln!("not sent: {line}: {sent:?}");
             }
         }
@@ -46,6 +53,19 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     Ok(())
+}
+
+/// A piece of the answer, or its end.
+fn answer(client: &Client, stream: &mut Option<Stream>, it: &Outgoing) -> Result<(), SendError> {
+    let payload: Value = serde_json::from_str(it.payload.get())?;
+    let mut open = stream.take().unwrap_or_else(|| client.stream(Default::default()));
+    if it.kind == "chat.stream" {
+        open.push(payload["delta"].as_str().unwrap_or_default())?;
+        *stream = Some(open);
+        return Ok(());
+    }
+    open.amend(payload["full_text"].as_str().unwrap_or_default().to_owned())?;
+    open.finish(Default::default()).map(|_| ())
 }
 
 fn told(event: &Event) -> Option<Value> {

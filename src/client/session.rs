@@ -1,25 +1,22 @@
 //! What a client says and concludes: authentication, presence, key exchange, refusals. No I/O: text and `now` come in,
 //! actions go out.
 
+mod error;
+mod numbered;
+
 use super::envelope::{self, Received};
-use super::event::{Event, Message, PeerError, Reason};
+use super::event::{Event, Message, Reason};
 use super::lenient;
-use super::options::{
-    ACKS_REMEMBERED, Encryption, Options, PACED_FOR, PIECE_INTERVAL, RECENT_BYTES_MAX, RECENT_MAX, RETRIES_MAX,
-    RETRY_AFTER_MAX,
-};
+use super::options::{Encryption, Options, PIECE_INTERVAL, RECENT_BYTES_MAX, RECENT_MAX};
 use super::outgoing::{Entry, Next};
-use super::resume::{self, ACK, Ack, Acks, Boot, Position, Receiver, Record, RecordError, Refused, Taken};
-use super::secure::{Opened, Refusal, Secure, Step, empty};
+use super::resume::{ACK, Acks, Receiver};
+use super::secure::{Opened, Secure, Step, empty};
 use super::shared::Shared;
-use coralmux_e2e::DECRYPTION_FAILED;
+use error::{ErrorPayload, refuse, unreadable, whole_number};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
-
-/// The `code` of a message that cannot be read.
-const INVALID_MESSAGE: &str = "INVALID_MESSAGE";
 
 /// What the connection is to do.
 #[derive(Debug)]
@@ -34,33 +31,6 @@ pub(super) enum Action {
     Lost(Reason),
     /// All is over, as the event says.
     End(Event),
-}
-
-/// A `chat.error`. What cannot be read of it is missing.
-#[derive(Default)]
-struct ErrorPayload {
-    code: String,
-    message: String,
-    retry_after_ms: Option<u64>,
-    about: Option<String>,
-}
-
-impl ErrorPayload {
-    fn read(payload: &Value) -> Self {
-        let text = |name: &str| payload[name].as_str().map(str::to_owned);
-        Self {
-            code: text("code").unwrap_or_default(),
-            message: text("message").unwrap_or_default(),
-            retry_after_ms: whole_number(&payload["retry_after_ms"]),
-            about: text("ref"),
-        }
-    }
-}
-
-/// A number that is not below 0, in whatever way it is written.
-fn whole_number(value: &Value) -> Option<u64> {
-    let float = || value.as_f64().filter(|number| *number >= 0.0).map(|number| number as u64);
-    value.as_u64().or_else(float)
 }
 
 /// What outlives a connection: what the peer still says under the last keys can be read until new ones are agreed, and
@@ -213,19 +183,6 @@ impl Session {
         self.write(now, entry).map_or(Outcome::NotSent(id), Outcome::Send)
     }
 
-    fn write_record(&mut self, now: Instant, kind: &str, id: &str, plaintext: &RawValue, is_piece: bool) -> Outcome {
-        let Some(payload) = self.secure.seal(kind, plaintext) else {
-            // The key is worn out. What is numbered stays held, and follows under new ones.
-            self.acks.handle_away();
-            self.key_exchange_at = Some(now);
-            return Outcome::Wait(Some(now));
-        };
-        let text = envelope::write(kind, id, &payload);
-        self.acks.handle_carried();
-        self.handle_left(now, is_piece);
-        Outcome::Send(text)
-    }
-
     /// A message leaves: the next one has its time.
     fn handle_left(&mut self, now: Instant, is_piece: bool) {
         if is_piece {
@@ -233,23 +190,6 @@ impl Session {
         } else {
             self.message_at = self.pace.map(|(interval, _)| now + interval);
         }
-    }
-
-    /// Sends the acknowledgement that is due, if one is.
-    fn acknowledge(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if !self.has_keys() {
-            return;
-        }
-        let Some(resend) = self.acks.poll(now) else { return };
-        let plaintext = Ack { position: self.receiver.position(), resend }.write();
-        // If the key is worn out, the next message sees to it.
-        let Some(payload) = self.secure.seal(ACK, &plaintext) else { return };
-        let id = envelope::new_id();
-        actions.push(Action::Send(envelope::write(ACK, &id, &payload)));
-        if self.ack_ids.len() == ACKS_REMEMBERED {
-            self.ack_ids.pop_front();
-        }
-        self.ack_ids.push_back(id);
     }
 
     /// The text of an entry, sealed; keeps the entry in case it is refused. `None`: it cannot be sealed (any more).
@@ -383,20 +323,6 @@ impl Session {
         }
     }
 
-    /// New keys are in use, with resume or without.
-    fn handle_agreement(&mut self, now: Instant, shared: &Shared, actions: &mut Vec<Action>) {
-        let resume = self.secure.resumes();
-        self.handle_away();
-        let (had, abandoned) = shared.outgoing(|outgoing| (outgoing.resumes(), outgoing.handle_agreement(resume)));
-        if resume {
-            self.acks.handle_agreement(now);
-        } else if had {
-            actions.push(Action::Emit(Event::ResumeLost, 0));
-        }
-        let ids = abandoned.into_iter().filter(|held| held.stream.is_none()).map(|held| held.id);
-        actions.extend(ids.map(|id| Action::Emit(Event::NotSent { id }, 0)));
-    }
-
     /// A message that the relay forwarded, or an error of its own.
     fn handle_message(
         &mut self,
@@ -429,54 +355,6 @@ impl Session {
         }
     }
 
-    /// An acknowledgement of a peer that resumes.
-    fn handle_ack(
-        &mut self,
-        now: Instant,
-        plaintext: &RawValue,
-        shared: &Shared,
-        actions: &mut Vec<Action>,
-    ) -> Result<(), RecordError> {
-        let Ack { position, resend } = Ack::read(plaintext)?;
-        // Under the last keys it is true all the same, and asks for nothing.
-        let is_current = self.has_keys();
-        acknowledged(now, position, resend && is_current, shared, actions);
-        if is_current {
-            self.acks.handle_ack(now, resend);
-        }
-        Ok(())
-    }
-
-    /// A numbered message.
-    fn handle_record(
-        &mut self,
-        now: Instant,
-        kind: &str,
-        id: Option<&str>,
-        opened: &Opened,
-        shared: &Shared,
-        actions: &mut Vec<Action>,
-    ) -> Result<(), RecordError> {
-        let record = Record::read(&opened.payload)?;
-        if let Some(position) = record.ack {
-            acknowledged(now, position, false, shared, actions);
-        }
-        let taken = self.receiver.handle(&record, kind, id);
-        self.acks.handle_taken(now, &taken, self.receiver.is_missing());
-        let Taken { messages, missed, restarted, .. } = taken;
-        if restarted {
-            actions.push(Action::Emit(Event::PeerRestarted, 0));
-        }
-        if missed != 0 {
-            actions.push(Action::Emit(Event::Missed { count: missed }, 0));
-        }
-        for resume::Message { kind, id, payload } in messages {
-            let opened = Opened { payload, authenticated: true, missed: 0, resume: false };
-            self.handle_payload(now, &kind, id.as_deref(), &opened, shared, actions);
-        }
-        Ok(())
-    }
-
     /// What a message says, in clear.
     fn handle_payload(
         &mut self,
@@ -507,100 +385,6 @@ impl Session {
         }
     }
 
-    fn handle_error(
-        &mut self,
-        now: Instant,
-        error: ErrorPayload,
-        authenticated: bool,
-        shared: &Shared,
-        actions: &mut Vec<Action>,
-    ) {
-        let retry_after = error.retry_after_ms.map(Duration::from_millis);
-        let soon = retry_after.filter(|after| *after <= RETRY_AFTER_MAX && error.code == "RATE_LIMITED");
-        let is_key_exchange = self.key_exchange.is_some() && error.about == self.key_exchange;
-        let mut sent_again = false;
-        if let Some(after) = soon.filter(|_| !authenticated) {
-            let until = self.message_at.unwrap_or(now).max(now + after);
-            let interval = self.pace.map_or(after, |(before, _)| before.max(after));
-            self.pace = Some((interval, now + PACED_FOR));
-            self.message_at = Some(until);
-            if is_key_exchange {
-                self.key_exchange_at = Some(until);
-                return;
-            }
-            if let Some(mut entry) = error.about.as_deref().and_then(|id| self.take_recent(id)) {
-                entry.refusals += 1;
-                sent_again = entry.refusals <= RETRIES_MAX;
-                let action =
-                    if sent_again { Action::Again(entry) } else { Action::Emit(Event::NotSent { id: entry.id }, 0) };
-                actions.push(action);
-            }
-        }
-        if is_key_exchange && error.code == "PEER_OFFLINE" {
-            return; // Nobody was there to hear it, which is normal.
-        }
-        if !authenticated && let Some(id) = error.about.as_deref() {
-            if self.ack_ids.iter().any(|ack| ack == id) {
-                return; // It is said again, if the peer wants to hear it.
-            }
-            sent_again |= self.handle_refusal(now, id, &error, shared, actions);
-        }
-        if error.code == DECRYPTION_FAILED && !authenticated {
-            self.doubt(now); // The word of nobody in particular, so it is no more than a hint.
-        }
-        let bytes = error.message.len() + error.code.len();
-        let event = PeerError {
-            code: error.code,
-            message: error.message,
-            retry_after,
-            about: error.about,
-            authenticated,
-            sent_again,
-        };
-        actions.push(Action::Emit(Event::Error(event), bytes));
-    }
-
-    /// The relay has refused a message; whether it was numbered, and is sent again.
-    fn handle_refusal(
-        &mut self,
-        now: Instant,
-        id: &str,
-        error: &ErrorPayload,
-        shared: &Shared,
-        actions: &mut Vec<Action>,
-    ) -> bool {
-        let refusal = match error.code.as_str() {
-            "RATE_LIMITED" | "DAILY_QUOTA_EXCEEDED" | "MONTHLY_QUOTA_EXCEEDED" => {
-                resume::Refusal::Later(error.retry_after_ms.map(Duration::from_millis))
-            }
-            "PEER_OFFLINE" => resume::Refusal::Offline,
-            "MESSAGE_TOO_LARGE" | "INVALID_MESSAGE" => resume::Refusal::Never,
-            _ => return false,
-        };
-        match shared.outgoing(|outgoing| outgoing.sender.handle_refusal(now, id, refusal)) {
-            Refused::Unknown => false,
-            Refused::Held => {
-                if refusal == resume::Refusal::Offline {
-                    self.acks.handle_away();
-                }
-                true
-            }
-            Refused::Void(held) => {
-                if held.stream.is_none() {
-                    actions.push(Action::Emit(Event::NotSent { id: held.id }, 0));
-                }
-                false
-            }
-        }
-    }
-
-    fn take_recent(&mut self, id: &str) -> Option<Entry> {
-        let at = self.recent.iter().position(|entry| entry.id == id)?;
-        let entry = self.recent.remove(at)?;
-        self.recent_bytes -= entry.bytes();
-        Some(entry)
-    }
-
     /// What a close frame means.
     pub(super) fn handle_close(&self, code: u16, text: &str) -> Action {
         match code {
@@ -609,43 +393,6 @@ impl Session {
             _ => Action::Lost(Reason::Closed { code, text: text.to_owned() }),
         }
     }
-}
-
-/// The peer has taken what was sent up to this position.
-fn acknowledged(now: Instant, position: Position, resend: bool, shared: &Shared, actions: &mut Vec<Action>) {
-    let taken = shared.outgoing(|outgoing| outgoing.sender.handle_ack(now, position, resend, Boot::draw));
-    let ids = taken.into_iter().filter(|held| held.stream.is_none()).map(|held| held.id);
-    actions.extend(ids.map(|id| Action::Emit(Event::Delivered { id }, 0)));
-}
-
-fn refuse(refusal: Refusal, about: Option<&str>, actions: &mut Vec<Action>) {
-    if let Some(complaint) = refusal.complaint {
-        actions.push(Action::Send(envelope::write(complaint.kind, &envelope::new_id(), &complaint.payload)));
-    }
-    if refusal.worth_telling {
-        let error = PeerError {
-            code: DECRYPTION_FAILED.to_owned(),
-            message: refusal.message,
-            retry_after: None,
-            about: about.map(str::to_owned),
-            authenticated: false,
-            sent_again: false,
-        };
-        actions.push(Action::Emit(Event::Error(error), 0));
-    }
-}
-
-/// Tells the owner that a message was passed over.
-fn unreadable(about: Option<&str>, why: &str) -> Action {
-    let error = PeerError {
-        code: INVALID_MESSAGE.to_owned(),
-        message: format!("a message was skipped because it cannot be read: {why}"),
-        retry_after: None,
-        about: about.map(str::to_owned),
-        authenticated: false,
-        sent_again: false,
-    };
-    Action::Emit(Event::Error(error), 0)
 }
 
 /// A payload's value, as far as it can be read.

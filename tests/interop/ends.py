@@ -22,7 +22,7 @@ MAKES = {"phone": ["python", "rust", "browser"], "agent": ["python", "rust"]}
 
 def missing(make):
     """Why this make cannot be tested here; None if it can."""
-    if make == "rust" and not RUST.exists():
+    if make.startswith("rust") and not RUST.exists():
         return f"{RUST} is not built"
     if make == "browser" and not (shutil.which("node") and (NODE / "node_modules/ws").exists()):
         return "node or its packages are not installed"
@@ -139,6 +139,7 @@ def end(make, role, url, token, secret=None, **options):
     """An end that is not started yet: `async with` does that. The test is skipped, in CI failed, where it cannot be.
 
     Besides the makes there is "old": a client that does not know how to resume. `options` are those of the Python client.
+    "rust-answers" makes answers of its pieces, which then grow while they wait.
     """
     if reason := missing(make):
         if os.environ.get("CI"):
@@ -151,4 +152,6 @@ def end(make, role, url, token, secret=None, **options):
         return PythonEnd(role, link, resume=False, **options)
     if make == "rust":
         return ProcessEnd(RUST, role, link.for_apps())
+    if make == "rust-answers":
+        return ProcessEnd(RUST, role, link.for_apps(), "answers")
     return ProcessEnd("node", NODE / "end.mjs", link.for_browsers())

@@ -1,7 +1,9 @@
+use super::error::INVALID_MESSAGE;
 use super::*;
-use crate::options::{Encryption, HEAL_INTERVAL};
+use crate::options::{Encryption, HEAL_INTERVAL, PACED_FOR, RETRIES_MAX};
 use crate::outgoing::Outgoing;
-use coralmux_e2e::PairingSecret;
+use crate::resume::Boot;
+use coralmux_e2e::{DECRYPTION_FAILED, PairingSecret};
 use coralmux_proto::token::Role;
 
 fn options(role: Role, encryption: Encryption) -> Options {

@@ -1,0 +1,154 @@
+//! What a session does where the peer resumes: records and acknowledgements, in both directions.
+
+use super::error::ErrorPayload;
+use super::{Action, Outcome, Session};
+use crate::envelope;
+use crate::event::Event;
+use crate::options::ACKS_REMEMBERED;
+use crate::resume::{self, ACK, Ack, Boot, Position, Record, RecordError, Refused, Taken};
+use crate::secure::Opened;
+use crate::shared::Shared;
+use serde_json::value::RawValue;
+use std::time::{Duration, Instant};
+
+impl Session {
+    pub(super) fn write_record(
+        &mut self,
+        now: Instant,
+        kind: &str,
+        id: &str,
+        plaintext: &RawValue,
+        is_piece: bool,
+    ) -> Outcome {
+        let Some(payload) = self.secure.seal(kind, plaintext) else {
+            // The key is worn out. What is numbered stays held, and follows under new ones.
+            self.acks.handle_away();
+            self.key_exchange_at = Some(now);
+            return Outcome::Wait(Some(now));
+        };
+        let text = envelope::write(kind, id, &payload);
+        self.acks.handle_carried();
+        self.handle_left(now, is_piece);
+        Outcome::Send(text)
+    }
+
+    /// Sends the acknowledgement that is due, if one is.
+    pub(super) fn acknowledge(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if !self.has_keys() {
+            return;
+        }
+        let Some(resend) = self.acks.poll(now) else { return };
+        let plaintext = Ack { position: self.receiver.position(), resend }.write();
+        // If the key is worn out, the next message sees to it.
+        let Some(payload) = self.secure.seal(ACK, &plaintext) else { return };
+        let id = envelope::new_id();
+        actions.push(Action::Send(envelope::write(ACK, &id, &payload)));
+        if self.ack_ids.len() == ACKS_REMEMBERED {
+            self.ack_ids.pop_front();
+        }
+        self.ack_ids.push_back(id);
+    }
+
+    /// New keys are in use, with resume or without.
+    pub(super) fn handle_agreement(&mut self, now: Instant, shared: &Shared, actions: &mut Vec<Action>) {
+        let resume = self.secure.resumes();
+        self.handle_away();
+        let (had, abandoned) = shared.outgoing(|outgoing| (outgoing.resumes(), outgoing.handle_agreement(resume)));
+        if resume {
+            self.acks.handle_agreement(now);
+        } else if had {
+            actions.push(Action::Emit(Event::ResumeLost, 0));
+        }
+        let ids = abandoned.into_iter().filter(|held| held.stream.is_none()).map(|held| held.id);
+        actions.extend(ids.map(|id| Action::Emit(Event::NotSent { id }, 0)));
+    }
+
+    /// An acknowledgement of a peer that resumes.
+    pub(super) fn handle_ack(
+        &mut self,
+        now: Instant,
+        plaintext: &RawValue,
+        shared: &Shared,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), RecordError> {
+        let Ack { position, resend } = Ack::read(plaintext)?;
+        // Under the last keys it is true all the same, and asks for nothing.
+        let is_current = self.has_keys();
+        acknowledged(now, position, resend && is_current, shared, actions);
+        if is_current {
+            self.acks.handle_ack(now, resend);
+        }
+        Ok(())
+    }
+
+    /// A numbered message.
+    pub(super) fn handle_record(
+        &mut self,
+        now: Instant,
+        kind: &str,
+        id: Option<&str>,
+        opened: &Opened,
+        shared: &Shared,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), RecordError> {
+        let record = Record::read(&opened.payload)?;
+        if let Some(position) = record.ack {
+            acknowledged(now, position, false, shared, actions);
+        }
+        let taken = self.receiver.handle(&record, kind, id);
+        self.acks.handle_taken(now, &taken, self.receiver.is_missing());
+        let Taken { messages, missed, restarted, .. } = taken;
+        if restarted {
+            actions.push(Action::Emit(Event::PeerRestarted, 0));
+        }
+        if missed != 0 {
+            actions.push(Action::Emit(Event::Missed { count: missed }, 0));
+        }
+        for resume::Message { kind, id, payload } in messages {
+            let opened = Opened { payload, authenticated: true, missed: 0, resume: false };
+            self.handle_payload(now, &kind, id.as_deref(), &opened, shared, actions);
+        }
+        Ok(())
+    }
+
+    /// The relay has refused a message; whether it was numbered, and is sent again.
+    pub(super) fn handle_refusal(
+        &mut self,
+        now: Instant,
+        id: &str,
+        error: &ErrorPayload,
+        shared: &Shared,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        let refusal = match error.code.as_str() {
+            "RATE_LIMITED" | "DAILY_QUOTA_EXCEEDED" | "MONTHLY_QUOTA_EXCEEDED" => {
+                resume::Refusal::Later(error.retry_after_ms.map(Duration::from_millis))
+            }
+            "PEER_OFFLINE" => resume::Refusal::Offline,
+            "MESSAGE_TOO_LARGE" | "INVALID_MESSAGE" => resume::Refusal::Never,
+            _ => return false,
+        };
+        match shared.outgoing(|outgoing| outgoing.sender.handle_refusal(now, id, refusal)) {
+            Refused::Unknown => false,
+            Refused::Held => {
+                if refusal == resume::Refusal::Offline {
+                    self.acks.handle_away();
+                }
+                true
+            }
+            Refused::Void(held) => {
+                if held.stream.is_none() {
+                    actions.push(Action::Emit(Event::NotSent { id: held.id }, 0));
+                }
+                false
+            }
+        }
+    }
+}
+
+/// The peer has taken what was sent up to this position.
+fn acknowledged(now: Instant, position: Position, resend: bool, shared: &Shared, actions: &mut Vec<Action>) {
+    let taken = shared.outgoing(|outgoing| outgoing.sender.handle_ack(now, position, resend, Boot::draw));
+    let ids = taken.into_iter().filter(|held| held.stream.is_none()).map(|held| held.id);
+    actions.extend(ids.map(|id| Action::Emit(Event::Delivered { id }, 0)));
+}
