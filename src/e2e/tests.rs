@@ -2,6 +2,7 @@
 
 mod known;
 mod random;
+mod resume;
 
 use super::*;
 use serde_json::value::RawValue;
