@@ -1,3 +1,5 @@
+mod numbered;
+
 use super::error::INVALID_MESSAGE;
 use super::*;
 use crate::options::{Encryption, HEAL_INTERVAL, PACED_FOR, RETRIES_MAX};
