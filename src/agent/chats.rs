@@ -6,7 +6,7 @@ use super::history::{History, Speaker, Turn};
 use super::printable::warn;
 use coralmux_client::{ANSWER_BYTES_MAX, Client, MESSAGE_BYTES_MAX, SendError, Stream, unix_ms};
 use serde_json::{Map, Value, json};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -14,6 +14,9 @@ use std::time::{Duration, Instant};
 
 /// Backends at work at once, those that have not noticed yet that they were cancelled among them.
 pub(super) const ANSWERS_MAX: usize = 16;
+
+/// Answers that have ended, and that the relay may still refuse.
+const ENDED_MAX: usize = 64;
 
 /// Between two messages that say that the model thinks: they count against the agent's rate.
 const THINKING_INTERVAL: Duration = Duration::from_secs(30);
@@ -45,9 +48,13 @@ pub(super) struct Chats {
     context_turns: usize,
     history: Arc<Mutex<History>>,
     running: HashMap<String, Running>,
+    ended: Arc<Mutex<Ended>>,
     /// Threads of backends.
     threads: Arc<AtomicUsize>,
 }
+
+/// The newest `chat.done` messages: the id of each, and what each message of its answer has. At most [`ENDED_MAX`].
+type Ended = VecDeque<(String, Map<String, Value>)>;
 
 /// An answer in progress, for whoever cancels it.
 struct Running {
@@ -80,6 +87,7 @@ impl Chats {
             context_turns,
             history: Arc::default(),
             running: HashMap::new(),
+            ended: Arc::default(),
             threads: Arc::default(),
         }
     }
@@ -111,6 +119,7 @@ impl Chats {
             question: Question { chat: chat.clone(), turns },
             fields: fields.clone(),
             answer: answer.clone(),
+            ended: Arc::clone(&self.ended),
             cancel: cancel.clone(),
             _count: Count::one_more(&self.threads),
         };
@@ -131,7 +140,16 @@ impl Chats {
         let Some(running) = self.running.remove(chat) else { return };
         running.cancel.cancel();
         if let Some(stream) = running.answer.take() {
-            end(stream, &self.history, chat, How::Cancelled);
+            end(stream, &self.history, &self.ended, &running.answer.fields, chat, How::Cancelled);
+        }
+    }
+
+    /// The relay lets no message of this size through. If it ended an answer, the phone still waits for an end.
+    pub(super) fn handle_too_large(&self, id: &str) {
+        let mut ended = lock(&self.ended);
+        if let Some((_, fields)) = ended.iter().position(|(done, _)| done == id).and_then(|at| ended.remove(at)) {
+            drop(ended);
+            send_error(&self.client, fields, "the relay does not forward an answer of this size", None);
         }
     }
 
@@ -194,7 +212,14 @@ enum How {
 }
 
 /// Says that an answer is complete, or how it was cut short, and remembers it.
-fn end(stream: Stream, history: &Mutex<History>, chat: &str, how: How) {
+fn end(
+    stream: Stream,
+    history: &Mutex<History>,
+    ended: &Mutex<Ended>,
+    fields: &Map<String, Value>,
+    chat: &str,
+    how: How,
+) {
     let mut more = Map::new();
     let ending = match how {
         How::Ended(Outcome::Whole) => None,
@@ -211,8 +236,13 @@ fn end(stream: Stream, history: &Mutex<History>, chat: &str, how: How) {
     if !stream.text().is_empty() {
         remember(history, chat, stream.text(), ending);
     }
-    // As above. The phone can ask for the history.
-    let _ = stream.finish(more);
+    // As above, if it fails. The phone can ask for the history.
+    let Ok(id) = stream.finish(more) else { return };
+    let mut ended = lock(ended);
+    ended.push_back((id, fields.clone()));
+    if ended.len() > ENDED_MAX {
+        ended.pop_front();
+    }
 }
 
 impl Answer {
@@ -290,6 +320,7 @@ struct Work {
     /// Of the question, for an error.
     fields: Map<String, Value>,
     answer: Answer,
+    ended: Arc<Mutex<Ended>>,
     cancel: Cancel,
     _count: Count,
 }
@@ -301,8 +332,10 @@ impl Work {
         let Some(stream) = self.answer.take() else { return };
         let chat = &self.question.chat;
         match result {
-            Ok(outcome) => end(stream, &self.history, chat, How::Ended(outcome)),
-            Err(BackendError::Cancelled) => end(stream, &self.history, chat, How::Cancelled),
+            Ok(outcome) => end(stream, &self.history, &self.ended, &self.fields, chat, How::Ended(outcome)),
+            Err(BackendError::Cancelled) => {
+                end(stream, &self.history, &self.ended, &self.fields, chat, How::Cancelled);
+            }
             Err(BackendError::Failed { message, retry_after }) => {
                 if stream.text().is_empty() {
                     lock(&self.history).forget_question(chat);

@@ -139,7 +139,9 @@ impl Agent<'_> {
                 "The phone does not resume lost connections any more: it is an older one, or the relay interferes. \
                  A connection that breaks now may lose messages.",
             ),
-            Event::NotSent { .. } => self.say("A message was not sent: the phone was away for too long."),
+            Event::NotSent { .. } => {
+                self.say("A message was given up: the phone was away for too long, or the relay refused it.")
+            }
             // Then nothing is left to try again for.
             Event::Disconnected { .. } if stopping && self.chats.running() == 0 => {}
             Event::Disconnected { reason, next_try } => {
@@ -157,6 +159,12 @@ impl Agent<'_> {
         // The phone left while something was on its way to it: said already, as its going offline.
         if error.code != "PEER_OFFLINE" {
             self.say(&format!("Error {}: {}", error.code, error.message));
+        }
+        if error.code == "MESSAGE_TOO_LARGE"
+            && !error.authenticated
+            && let Some(id) = &error.about
+        {
+            self.chats.handle_too_large(id);
         }
     }
 

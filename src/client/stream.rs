@@ -75,7 +75,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Ends the answer: sends `chat.done` with `full_text`, and `more` beside it. Gives the whole text.
+    /// Ends the answer: sends `chat.done` with `full_text`, and `more` beside it. Gives that message's id.
     ///
     /// # Errors
     /// As [`Client::send`].
@@ -83,8 +83,9 @@ impl Stream {
         let mut payload = (*self.fields).clone();
         payload.insert("full_text".to_owned(), json!(self.full_text));
         payload.extend(more);
-        self.client.send_raw(&new_id(), "chat.done", to_raw_value(&payload)?, Some(self.number))?;
-        Ok(self.full_text)
+        let id = new_id();
+        self.client.send_raw(&id, "chat.done", to_raw_value(&payload)?, Some(self.number))?;
+        Ok(id)
     }
 }
 

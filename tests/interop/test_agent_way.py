@@ -173,3 +173,13 @@ async def test_empty_variables_are_as_good_as_none(relay, tmp_path):
         agent.kill()
     nothing = subprocess.run([program("coralmux-agent"), "--echo"], env=env, capture_output=True, text=True)
     assert nothing.returncode == 2 and "--relay URL (or CORALMUX_AGENT_RELAY) is missing" in nothing.stderr, nothing
+
+
+async def test_an_answer_that_is_too_large_for_the_relay_ends_with_an_error(start_relay, start):
+    agent = start(start_relay("--max-message", "16KiB").url, "--exec", "head -c 40000 /dev/zero | tr '\\0' x")
+    async with Phone(agent.link()) as phone:
+        await phone.ask("hi", chat_id="1")
+        _, end = await phone.answer()
+    assert end.type == "chat.error" and end.payload["chat_id"] == "1" and "ref" in end.payload, end
+    assert end.payload["message"] == "the relay does not forward an answer of this size"
+    assert "the phone was away for too long." not in agent.output()

@@ -191,7 +191,8 @@ fn two_hundred_reconnects_during_a_stream_leave_a_whole_answer() {
             }
         }
     }
-    let full_text = answer.finish(Default::default()).unwrap();
+    let full_text = answer.text().to_owned();
+    answer.finish(Default::default()).unwrap();
     let done = wait_for(&of_phone, "chat.done", |event| match event {
         Event::Message(message) if message.kind == "chat.done" => Some(message.payload["full_text"].clone()),
         event => {
