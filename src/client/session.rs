@@ -138,7 +138,8 @@ impl Session {
     /// When to look again, even if nothing happens.
     pub(super) fn poll_timeout(&self, shared: &Shared) -> Option<Instant> {
         let again = shared.outgoing(|outgoing| outgoing.sender.poll_timeout()).filter(|_| self.can_reach_peer());
-        [self.key_exchange_at, self.acks.poll_timeout(), again].into_iter().flatten().min()
+        let ack = self.acks.poll_timeout().filter(|_| self.has_keys());
+        [self.key_exchange_at, ack, again].into_iter().flatten().min()
     }
 
     /// What is due.

@@ -53,6 +53,7 @@ impl Session {
     pub(super) fn handle_agreement(&mut self, now: Instant, shared: &Shared, actions: &mut Vec<Action>) {
         let resume = self.secure.resumes();
         self.handle_away();
+        self.peer_online = true; // Whatever the relay said of it last.
         let (had, abandoned) = shared.outgoing(|outgoing| (outgoing.resumes(), outgoing.handle_agreement(resume)));
         if resume {
             self.acks.handle_agreement(now);

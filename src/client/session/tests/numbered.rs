@@ -96,3 +96,17 @@ fn a_record_that_cannot_be_read_is_told_and_changes_nothing() {
     }
     assert_eq!(agent.session.receiver.position(), position);
 }
+
+#[test]
+fn keys_that_are_agreed_after_a_false_word_of_the_peers_absence_show_that_it_is_there() {
+    let (mut phone, mut agent, _) = pair(secret(), secret());
+    let first = agent.hears("status", json!({"peer": "online"}));
+    agent.hears("status", json!({"peer": "offline"}));
+    exchange(&mut phone, &mut agent, first);
+    agent.comes_due();
+    let due = agent.session.poll_timeout(&agent.shared);
+    assert!(due.is_none_or(|at| at > agent.now), "nothing is due again and again");
+    assert!(agent.session.can_reach_peer());
+    let text = agent.writes("chat.done", "answer").unwrap();
+    assert!(matches!(told(&phone.hears_text(&text))[..], [Event::Message(message)] if message.id == "answer"));
+}
