@@ -134,6 +134,8 @@ export class Sender {
   }
 
   // The relay refused a message (4). 'held': it leaves again by itself; 'void': never; null: it is none that is held.
+  // Anybody on the way can invent a code: one that is unknown changes nothing. A message that did not arrive leaves again
+  // when the peer asks for it.
   handleRefused(now, id, code, afterMs = 0) {
     const at = this.#held.findIndex((message) => message.id === id);
     if (at < 0) return null;
@@ -147,7 +149,7 @@ export class Sender {
     if (WAITS.includes(code)) {
       this.#cursor = Math.min(this.#cursor, at);
       this.#blockedUntil = Math.max(this.#blockedUntil, now + afterMs);
-    } else {
+    } else if (code === 'PEER_OFFLINE') {
       this.handlePause();
     }
     return 'held';

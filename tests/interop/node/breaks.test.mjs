@@ -334,3 +334,23 @@ test('what the relay refuses for now goes out again by itself, and what it refus
   assert.equal(agent.chats.length, 1);
   await at.close();
 });
+
+test('an error that nobody knows holds up nothing: the message is not shown as sent, and is not lost', async () => {
+  const at = await pair();
+  const { phone, agent } = at;
+  agent.isMute = true;
+  await asks(at, 'first');
+  await phone.shows('.message.me .ticks[data-ticks="1"]', 'Sent');
+  agent.client.send('chat.error', { code: 'NEWER_THAN_THIS', message: 'no room', ref: agent.lastId });
+  await phone.shows('.message.me[data-state="waiting"] .meta', 'Waits to be sent. The relay says (not verified): no room');
+  await asks(at, 'second');
+  await phone.shows('.message.me[data-state="sent"] .body', 'second');
+  assert.equal(await phone.page.locator('.message.me[data-state="waiting"]').count(), 1);
+  agent.isMute = false;
+  await asks(at, 'third');
+  for (const question of ['first', 'second', 'third']) {
+    await phone.shows(`.message.me:has-text("${question}") .ticks[data-ticks="2"]`, 'Delivered');
+  }
+  assert.deepEqual(agent.records.map(({ p }) => p.text).filter(Boolean), ['first', 'second', 'third'], 'each left once');
+  await at.close();
+});

@@ -148,6 +148,26 @@ for (const script of scripts) {
   });
 }
 
+test('sender: refused with a code that nobody knows, a message is held and holds up nothing', () => {
+  const sender = new Sender(() => 'AAAAAAAAAAA');
+  const leaves = () => {
+    const ids = [];
+    for (let next; (next = sender.poll(10)); ) ids.push(next.id);
+    return ids;
+  };
+  const push = (id) => sender.push({ type: 'x', id, payload: {}, size: 2 });
+  sender.isOpen = true;
+  push('m1');
+  assert.deepEqual(leaves(), ['m1']);
+  for (const code of ['NEWER_THAN_THIS', '', undefined]) {
+    for (const after of [0, 60_000]) assert.equal(sender.handleRefused(10, 'm1', code, after), 'held');
+  }
+  push('m2');
+  assert.deepEqual(leaves(), ['m2'], 'sending goes on, and nothing leaves twice unasked');
+  sender.handleAck(10, NOTHING, true);
+  assert.deepEqual(leaves(), ['m1', 'm2'], 'nothing is lost');
+});
+
 for (const script of vectors.agreement) {
   test(`agreement, as ${script.role}: ${script.name}`, () => {
     const receiver = new Receiver();
