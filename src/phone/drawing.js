@@ -13,7 +13,8 @@ const CHEAP = 512;
 
 // Elements that text may be put at the end of, and those that hold others.
 const HOLDERS = ['DIV', 'UL', 'OL', 'LI', 'BLOCKQUOTE', 'TABLE', 'THEAD', 'TBODY', 'TR', 'PRE'];
-const LEAVES = ['P', 'LI', 'TD', 'TH', 'CODE', 'H2', 'H3', 'H4', 'H5', 'H6'];
+const HEADINGS = ['H2', 'H3', 'H4', 'H5', 'H6'];
+const LEAVES = ['P', 'LI', 'TD', 'TH', 'CODE', ...HEADINGS];
 
 export class Drawing {
   #body;
@@ -134,7 +135,13 @@ export class Drawing {
     if (!this.#rest) {
       this.#rest = document.createTextNode('');
       this.#restFrom = this.#read;
-      leafOf(this.#body).append(this.#rest);
+      const tail = this.#text.slice(this.#settled, this.#read);
+      const written = tail.trimEnd();
+      const gap = tail.slice(written.length);
+      const leaf = leafFor(this.#body, gap, written.endsWith('|'));
+      // What a block ends with is not drawn of it, and keeps it from what comes.
+      if (leaf.hasChildNodes() && gap) leaf.append(gap.includes('\n') ? '\n' : ' ');
+      leaf.append(this.#rest);
     }
     this.#rest = grow(this.#rest, this.#text.slice(this.#restFrom, to).replace(BIDI, ''));
     this.#restFrom = to;
@@ -165,12 +172,18 @@ function linesOf(text) {
   return starts;
 }
 
-// The last element that text can be put at the end of.
-function leafOf(body) {
+// The element that text is put at the end of: the last one that can take it. `gap` is the white space before the text, and
+// `isCell` whether a cell of a table may begin with it.
+function leafFor(body, gap, isCell) {
   let leaf = body.lastElementChild;
   for (let next = leaf; next; next = next.lastElementChild) {
+    // In a line, code is not where the line goes on.
+    if (next.tagName === 'CODE' && next.parentNode.tagName !== 'PRE') break;
     if (LEAVES.includes(next.tagName)) leaf = next;
     if (!HOLDERS.includes(next.tagName)) break;
   }
-  return leaf && LEAVES.includes(leaf.tagName) ? leaf : body.appendChild(document.createElement('p'));
+  // A row has all its cells, however few of them have come.
+  if (!isCell && !gap.includes('\n')) while (leaf?.matches('td + td:empty')) leaf = leaf.previousElementSibling;
+  const isOver = HEADINGS.includes(leaf?.tagName) ? gap.includes('\n') : leaf?.tagName !== 'CODE' && /\n\s*\n/.test(gap);
+  return leaf && LEAVES.includes(leaf.tagName) && !isOver ? leaf : body.appendChild(document.createElement('p'));
 }

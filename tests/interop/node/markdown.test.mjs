@@ -209,6 +209,41 @@ test('an answer drawn piece by piece is that drawn at once, and is read a bounde
   assert.ok(most < 22, `each character is read ${most} times`);
 });
 
+// What begins, and goes on with one shape after the other: each `x` is a word.
+const WORDY = [
+  ['', 'x '], ['', 'x\n'], ['', 'x  \n'], ['', 'x **x** '], ['', '`x` x '], ['', '- x `x` x\n'], ['', '- `x`\n'], ['', '- [ ] x *x*\n'], ['', '1. x x\n   - x\n'],
+  ['', '> x\n'], ['```\n', 'x x\n'], ['```\n', 'x\n\n'], ['', '    x\n'], ['x|x\n-|-\n', 'x|`x`\n'], ['# x\n', 'x '], ['- x\n\n', '  x\n'],
+];
+
+test('while an answer streams, its words are those of the text: none is glued to another', async () => {
+  const texts = WORDY.map(([start, piece], at) => {
+    let count = at;
+    // The longer piece is one that is not settled; then something else begins.
+    const text = `${start}${piece.repeat(1600 / piece.length)}\n\nx x\n\n${start}${piece.repeat(1000 / piece.length)}\n# x\nx x x\n`;
+    return text.replace(/x/g, () => Number((count += 1) * 7919 % 10_000).toString().replace(/\d/g, (digit) => 'abcdefghij'[digit]));
+  });
+  const glued = await phone.page.evaluate(async (texts) => {
+    const { Drawing } = await import('./phone/drawing.js');
+    const wrong = [];
+    const words = (text) => text.match(/[a-z]+/g)?.join(' ') ?? '';
+    for (const text of texts) {
+      const body = document.body.appendChild(document.createElement('div'));
+      const drawing = new Drawing(body);
+      for (let to = 0; to <= text.length; to += 5) {
+        drawing.show(text.slice(0, to), false);
+        // Beside the words there are only buttons to copy code.
+        const [shown, written] = [words(body.innerText.replaceAll('Copy', '')), words(text.slice(0, to))];
+        if (shown === written) continue;
+        wrong.push([text.slice(0, 20), to, shown.slice(-40), written.slice(-40)]);
+        break;
+      }
+      body.remove();
+    }
+    return wrong;
+  }, texts);
+  assert.deepEqual(glued, []);
+});
+
 // Texts of `length` characters, each made to keep a parser busy.
 function hostile(length) {
   const fill = (part) => part.repeat(Math.ceil(length / part.length)).slice(0, length);
