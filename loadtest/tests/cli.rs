@@ -140,6 +140,7 @@ fn everybody_comes_back_to_a_relay_that_was_restarted() {
     let result = reference.load(&["storm", "--pairs", "20", "--restart", &restart]);
     assert_eq!(result["latency_us"]["come back"]["count"], 40);
     assert!(figure(&result, "all_back_seconds") > 0.0);
+    assert!(figure(&result, "most_tries_in_100_ms") >= 1.0);
 }
 
 /// The relay that `cargo build` puts beside this program.

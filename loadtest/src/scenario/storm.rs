@@ -1,5 +1,6 @@
 //! `storm`: everybody connects as fast as it goes, and then everybody comes back at once: because all clients left
-//! together, or because the relay was restarted under them.
+//! together, or because the relay was restarted under them. After a restart they wait as the relay's own clients do, so
+//! that the figures show how far a crowd is spread.
 
 use super::connect::add_pairs;
 use super::measure::{Load, Measured, measure};
@@ -8,13 +9,21 @@ use crate::generator::{Handler, Id, Net, SECOND};
 use crate::report::latency::Recorder;
 use crate::report::outcome::Outcome;
 use anyhow::{Context as _, Result, bail, ensure};
+use coralmux_client::Backoff;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// A client that was turned away comes back after this, twice as long each time.
 const BACKOFF: u64 = SECOND / 10;
 const BACKOFF_DOUBLINGS: u32 = 5;
+/// After a connection that worked, the relay's clients try again within this time; after a try that failed, they wait from
+/// half of the shortest wait to all of it, and twice as long each time, up to the longest.
+const QUICK: Duration = Duration::from_millis(500);
+const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Tries are counted in intervals of this length.
+const INTERVAL: u64 = SECOND / 10;
 /// Between the two storms, for the relay to notice that everybody is gone.
 const CALM: f64 = 0.5;
 
@@ -38,6 +47,11 @@ struct Storm {
     /// Those that were turned away: when to try again, and how often they were.
     again: BinaryHeap<Reverse<(u64, Id)>>,
     tries: Vec<u32>,
+    /// How the clients wait, where they are those of a relay that is restarted.
+    backoffs: Vec<Backoff>,
+    /// Tries in the present interval, which one that is, and the most in any.
+    recent: (u64, u64),
+    most_tries: u64,
     authenticated: u64,
     latency: Recorder,
     errors: BTreeMap<String, u64>,
@@ -52,6 +66,9 @@ impl Storm {
             next: 0,
             again: BinaryHeap::new(),
             tries: vec![0; connections],
+            backoffs: Vec::new(),
+            recent: (0, 0),
+            most_tries: 0,
             authenticated: 0,
             latency: Recorder::default(),
             errors: BTreeMap::new(),
@@ -61,7 +78,8 @@ impl Storm {
 
     /// All connections are there, and the relay is about to be restarted.
     fn under_restart(connections: usize, concurrency: usize) -> Self {
-        Self { next: connections, closed: Some(0), ..Self::new(connections, concurrency) }
+        let backoffs = (0..connections).map(|_| Backoff::new(WAITS.0, WAITS.1)).collect();
+        Self { next: connections, closed: Some(0), backoffs, ..Self::new(connections, concurrency) }
     }
 
     fn is_over(&self, net: &Net) -> bool {
@@ -71,16 +89,31 @@ impl Storm {
 
     fn retry(&mut self, id: Id, now: u64, why: String) {
         *self.errors.entry(why).or_default() += 1;
-        let wait = BACKOFF << self.tries[id].min(BACKOFF_DOUBLINGS);
+        let wait = match self.backoffs.get_mut(id) {
+            Some(backoff) => nanoseconds(backoff.next(Duration::ZERO, random())),
+            None => BACKOFF << self.tries[id].min(BACKOFF_DOUBLINGS),
+        };
         self.tries[id] += 1;
         self.again.push(Reverse((now + wait, id)));
     }
 
     fn open(&mut self, net: &mut Net, id: Id, now: u64) {
+        let (count, interval) = self.recent;
+        self.recent = if interval == now / INTERVAL { (count + 1, interval) } else { (1, now / INTERVAL) };
+        self.most_tries = self.most_tries.max(self.recent.0);
         if let Err(error) = net.open(id) {
             self.retry(id, now, format!("{error:#}"));
         }
     }
+}
+
+/// Drawn anew for each wait.
+fn random() -> u32 {
+    getrandom::u32().expect("Linux always has randomness once it has booted")
+}
+
+fn nanoseconds(wait: Duration) -> u64 {
+    wait.as_nanos() as u64
 }
 
 impl Handler for Storm {
@@ -98,7 +131,8 @@ impl Handler for Storm {
             // That is what a restart does, and no error.
             *closed += 1;
             self.tries[id] = 1;
-            self.again.push(Reverse((net.now() + BACKOFF, id)));
+            let wait = nanoseconds(QUICK.mul_f64(f64::from(random()) / f64::from(u32::MAX)));
+            self.again.push(Reverse((net.now() + wait, id)));
             return;
         }
         self.retry(id, net.now(), why);
@@ -147,7 +181,7 @@ fn weather(run: Run<'_>, net: &mut Net, plan: &Plan, mut storm: Storm) -> Result
 fn come_back(run: Run<'_>, net: &mut Net, plan: &Plan) -> Result<(Storm, Measured)> {
     let Some(command) = &plan.restart else {
         (0..net.len()).for_each(|id| net.close(id));
-        std::thread::sleep(std::time::Duration::from_secs_f64(CALM));
+        std::thread::sleep(Duration::from_secs_f64(CALM));
         let storm = Storm::new(net.len(), plan.herd);
         return weather(run, net, plan, storm);
     };
@@ -184,6 +218,7 @@ pub(crate) fn run(run: Run<'_>, plan: &Plan) -> Result<Outcome> {
         .throughput("connections_per_second", "server_cpu_us_per_connection", authenticated)
         .figure("all_back_seconds", again.usage.seconds)
         .figure_if("server_cpu_us_per_return", back_cost)
+        .figure("most_tries_in_100_ms", back.most_tries as f64)
         .latency("connect", "connect_p50_us", "connect_p99_us", &first.latency)
         .latency("come back", "come_back_p50_us", "come_back_p99_us", &back.latency);
     let begun = outcome.usage.seconds;
