@@ -142,7 +142,7 @@ fn what_is_queued_is_sent_before_the_close_frame() {
 #[test]
 fn clients_that_take_nothing_of_what_is_queued_for_them_do_not_keep_the_relay_until_the_deadline() {
     let mut relay = Relay::start(&["--drain-window", "0s", "--drain-deadline", "10m"]);
-    let stuck: Vec<_> = (0..6)
+    let mut stuck: Vec<_> = (0..6)
         .map(|_| {
             let token = relay.token();
             let mut agent = Raw::authed_narrow(&relay, &token, "agent");
@@ -153,11 +153,17 @@ fn clients_that_take_nothing_of_what_is_queued_for_them_do_not_keep_the_relay_un
             (agent, phone)
         })
         .collect();
+    // These take some of it, but nothing after the drain has begun.
+    for (agent, _) in &mut stuck[..3] {
+        agent.stream.read_exact(&mut [0; 512 << 10]).unwrap();
+    }
     // Nothing is queued for this one; it does not answer its close frame.
     let silent = Raw::authed(&relay, &relay.token(), "agent");
+    let started = Instant::now();
     drain(&relay);
-    // Within the harness's deadline, which is far below the relay's own.
+    // Far below the relay's own deadline: what they have taken before buys them no more time.
     assert_eq!(relay.wait().code(), Some(0), "{}", relay.log());
+    assert!(started.elapsed() < Duration::from_secs(18), "{:?}", started.elapsed());
     drop((stuck, silent));
 }
 

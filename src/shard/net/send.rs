@@ -164,10 +164,14 @@ impl<N: Net> Transport<N> {
         self.outboxes.fill(&mut connection.outbox, conn).finish = true;
     }
 
-    /// From now on what is sent has to have been taken at tick `due`.
+    /// From now on what is sent has to have been taken at tick `due`: what was taken before does not count.
     pub(in crate::shard) fn hasten(&mut self, due: u32) {
-        for outbox in &mut self.outboxes.all {
-            outbox.write_due = outbox.write_due.min(due);
+        for (conn, connection) in self.connections.iter() {
+            let Some(outbox) = self.outboxes.all.get_mut(connection.outbox as usize) else { continue };
+            if outbox.blocked {
+                outbox.write_due = due;
+                outbox.unacknowledged_bytes = self.driver.unacknowledged_bytes(conn).unwrap_or(0);
+            }
         }
     }
 
