@@ -9,6 +9,8 @@ const QUICK: Duration = Duration::from_millis(500);
 const SHORT: Duration = Duration::from_secs(5);
 /// From so many of them in a row on, each counts as a try that failed.
 const SHORT_MAX: u32 = 3;
+/// The longest wait after a connection that worked, however short it was: the network may be good again at any time.
+const SHORT_WAIT_MAX: Duration = Duration::from_secs(8);
 /// Where the relay sent the client away: a connection that held for this long starts the doubling anew.
 const SETTLED: Duration = Duration::from_secs(30);
 /// Where the relay says that it is full, the least to wait, in first waits.
@@ -53,6 +55,9 @@ impl Backoff {
         }
         if held.is_some_and(|held| held >= SETTLED) {
             self.wait = self.min;
+        }
+        if held.is_some() && !was_sent_away {
+            self.wait = self.wait.min(SHORT_WAIT_MAX.max(self.min));
         }
         if matches!(reason, Reason::Closed { code: 1013, .. } | Reason::Http { status: 429 | 503, .. }) {
             self.wait = self.wait.max((self.min * FULL_FACTOR).min(self.max));
@@ -104,6 +109,8 @@ mod tests {
         let mut wait = |held| lost(&mut backoff, held, u32::MAX);
         assert_eq!([Some(1), Some(4), Some(1), Some(0), Some(1)].map(&mut wait), [500, 500, 1000, 2000, 4000]);
         assert_eq!([Some(5), Some(1), Some(1), Some(1)].map(&mut wait), [500, 500, 500, 1000]);
+        assert_eq!([Some(1); 5].map(&mut wait), [2000, 4000, 8000, 8000, 8000]);
+        assert_eq!([None, None, Some(1), None].map(&mut wait), [16_000, 32_000, 8000, 16_000]);
     }
 
     #[test]

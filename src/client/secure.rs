@@ -151,7 +151,13 @@ impl Secure {
             Err(OpenError::NoKey) if self.role == Role::Phone => {
                 Err(Refusal { message: String::new(), complaint: None, worth_telling: false, of_other_keys: false })
             }
-            Err(error) => Err(Refusal { of_other_keys: error.may_be_of_other_keys(), ..refusal(end, error) }),
+            Err(error) => {
+                let of_other_keys = error.may_be_of_other_keys();
+                // While keys are agreed it may be of an opening whose answer went down with a connection: no news for anybody.
+                let is_between = self.role == Role::Phone && !self.agreed;
+                let worth_telling = !(of_other_keys && is_between);
+                Err(Refusal { of_other_keys, worth_telling, ..refusal(end, error) })
+            }
         }
     }
 }

@@ -321,8 +321,10 @@ export class Channel {
         if (!(error instanceof Refused)) throw error;
         // What was sealed for an earlier page comes again.
         if (!this.#session && this.#hasResumed) return;
-        // One word is enough for all that cannot be read until there are new keys.
-        if (!this.#healTimer && !this.#opening?.healing) this.#handlers.unreadable(error.message);
+        // One word is enough for all that cannot be read until there are new keys. While they are agreed it may be of an
+        // opening whose answer went down with a connection.
+        const between = Boolean(this.#pairing.secret) && this.security.name === 'pending' && isSealed(message.payload);
+        if (!this.#healTimer && !this.#opening?.healing && !between) this.#handlers.unreadable(error.message);
         if (isSealed(message.payload) && !(error instanceof Malformed)) this.#heal();
       })
       .catch((error) => console.error(error));

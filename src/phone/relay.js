@@ -14,6 +14,8 @@ const BUSY_DELAY_MS = 5_000;
 const BRIEF_MS = 5_000;
 // So many brief ones in a row are no failure yet.
 const BRIEF_MAX = 2;
+// Nor more than so many: the network may be good again at any time.
+const BRIEF_FAILURES_MAX = 4;
 // The first try after a connection that was good comes within this.
 const SOON_MS = 500;
 
@@ -197,7 +199,7 @@ export class Relay {
   #delay(code) {
     if (this.#openedAt) {
       this.#brief = Date.now() - this.#openedAt < BRIEF_MS ? this.#brief + 1 : 0;
-      this.#failures = Math.max(0, this.#brief - BRIEF_MAX);
+      this.#failures = Math.min(Math.max(0, this.#brief - BRIEF_MAX), BRIEF_FAILURES_MAX);
     } else {
       this.#failures += 1;
     }

@@ -31,7 +31,7 @@ def test_a_connection_that_was_of_use_ends_the_growth():
 
 def test_connections_that_break_at_once_count_as_failures_from_the_third_in_a_row():
     short = (4.9, None)
-    assert waits(*[short] * 5) == pytest.approx([0.5, 0.5, 1.2, 2.4, 4.8])
+    assert waits(*[short] * 8) == pytest.approx([0.5, 0.5, 1.2, 2.4, 4.8, 9.6, 9.6, 9.6])
     assert waits(short, short, (5, None), short, short, short) == pytest.approx([0.5, 0.5, 0.5, 0.5, 0.5, 1.2])
 
 

@@ -338,6 +338,9 @@ class Client:
         try:
             opened = self.end.open(kind, payload)
         except OpenError as error:
+            # While keys are agreed it may be of an opening whose answer went down with a connection: no news for anybody.
+            if error.of_other_keys and self.end.agreeing:
+                return
             if error.of_other_keys:
                 self._doubt()
             await self._refuse(error)

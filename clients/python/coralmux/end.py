@@ -199,13 +199,14 @@ class End:
         self.resume = resume and secret is not None
         self.announced = False  # phone: the agent's newest announcement was of version 2
         self.offered = False  # phone: and it offered to resume
+        self.agreeing = False  # phone: no keys have been agreed since the connection came, or the agent
         self.taken = deque(maxlen=OPENINGS_MAX)  # agent, version 2: the openings' ephemeral keys
 
     def handle_online(self):
         """The connection is authenticated, or the peer has come."""
         if self.role == "agent":
             return self._announce()
-        self.waiting, self.clear = True, False
+        self.waiting, self.clear, self.agreeing = True, False, True
         return None
 
     def handle_key_exchange(self, message_id, payload, reply_id):
@@ -354,7 +355,8 @@ class End:
         except HandshakeError:
             raise ExchangeError("wrong_secret") from None
         send, receive = handshake.split()
-        self.keys, self.opening, self.waiting = Version2(send, receive, resumes), None, False
+        self.keys, self.opening = Version2(send, receive, resumes), None
+        self.waiting = self.agreeing = False
         return Step(agreed=True)
 
     def _reopen(self, reply_id):
@@ -370,7 +372,7 @@ class End:
             self.keys = Version1(private, public, self.random)
         except ValueError:
             raise ExchangeError("bad_key") from None
-        self.waiting = self.clear = False
+        self.waiting = self.clear = self.agreeing = False
 
     def _open_clear(self, kind, payload):
         relays = kind == "chat.error"  # which the relay says, too

@@ -5,6 +5,7 @@ import random
 SOON = 0.5  # seconds, at most, until the first try after a connection that was of use
 SHORT = 5  # seconds: a connection that broke within them
 SHORT_MAX = 2  # of those in a row that count as of use
+SHORT_WAIT_MAX = 8  # seconds, at most, after more of them: the network may be good again at any time
 BUSY = (1012, 1013)  # close codes of a relay that restarts or is full
 
 
@@ -25,5 +26,7 @@ class Retry:
                 self.delay = self.first
                 if code not in BUSY:
                     return self.uniform(0, min(SOON, self.first))
+            elif code not in BUSY:
+                self.delay = min(self.delay, max(SHORT_WAIT_MAX, self.first))
         delay, self.delay = self.delay, min(self.delay * 2, self.longest)
         return delay * self.uniform(0.8, 1.2)

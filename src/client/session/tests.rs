@@ -285,6 +285,18 @@ fn sent<'a>(actions: &'a [Action], what: &str) -> Vec<&'a str> {
 }
 
 #[test]
+fn what_was_sealed_with_keys_whose_agreement_went_down_with_a_connection_is_no_news() {
+    let secret = || Encryption::Version2(PairingSecret::from_bytes([9; 32]));
+    let (mut phone, _, _) = pair(secret(), secret());
+    let other = json!({"enc": true, "ciphertext": "A".repeat(32), "nonce": "AAAAAAAAAAAAAAAA"});
+    phone.hears("status", json!({"peer": "online"}));
+    assert!(phone.hears("ack", other.clone()).is_empty(), "keys are being agreed");
+    assert!(phone.comes_due().is_empty(), "they are agreed anyway");
+    // In clear it is said at once: no end of this pair sends that.
+    assert!(matches!(&phone.hears("chat.done", json!({}))[..], [Action::Emit(Event::Error(_), _)]));
+}
+
+#[test]
 fn a_phone_whose_agent_has_other_keys_opens_anew_but_not_for_each_complaint() {
     let secret = || Encryption::Version2(PairingSecret::from_bytes([9; 32]));
     let (mut phone, mut agent, _) = pair(secret(), secret());
