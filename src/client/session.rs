@@ -67,7 +67,8 @@ pub(super) struct Session {
     receiver: Receiver,
     /// When that is acknowledged, and whether the peer is ready for what is numbered.
     acks: Acks,
-    /// The ids of the newest acknowledgements, which nobody else knows; at most [`ACKS_REMEMBERED`].
+    /// The ids of the newest acknowledgements, which nobody else knows; at most
+    /// [`ACKS_REMEMBERED`](crate::options::ACKS_REMEMBERED).
     ack_ids: VecDeque<String>,
     /// The id of this end's newest `key_exchange`.
     key_exchange: Option<String>,
