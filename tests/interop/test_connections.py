@@ -213,7 +213,7 @@ async def test_a_request_and_a_goodbye_in_one_segment_end_once(start_relay, tmp_
     await metrics.scrape_until(relay.metrics, has_settled)
 
 
-async def served(relay, connection, path="/health"):
+async def served(relay, connection, path="/"):
     await connection.send(http1.head("GET", path, relay.port))
     return (await connection.read()).status
 

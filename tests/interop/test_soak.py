@@ -124,6 +124,8 @@ async def test_random_pairs_at_once_lose_nothing_and_keep_their_order(start_rela
         flags.append("--memory-budget=6MiB")
     relay = start_relay(*flags)
     fixed = os.environ.get("CORALMUX_SOAK_SEED")
-    seeds = [int(fixed)] if fixed else [random.randrange(1 << 32) for _ in range(PAIRS)]
+    # Fewer where memory is little: who has some and is slower than 256 KiB a second loses it to those who wait.
+    pairs = PAIRS if memory == "plenty" else PAIRS // 2
+    seeds = [int(fixed)] if fixed else [random.randrange(1 << 32) for _ in range(pairs)]
     await asyncio.gather(*(soak(relay, seed) for seed in seeds))
     assert relay.running(), relay.log()
