@@ -1,5 +1,6 @@
 """Starts the real relay binary on a free port, and stops it as an operator would: by SIGTERM, expecting exit code 0."""
 
+import asyncio
 import datetime
 import json
 import os
@@ -174,3 +175,14 @@ class Relay:
 
     async def token(self, **body):
         return (await self.pair(**body))["token"]
+
+    async def alone(self):
+        """Waits until it has let go of the connections that found it ready and asked it for tokens: they count, too."""
+        local, connected = f":{self.port:04X}", ("01", "08")  # established, and ended by the client alone
+        deadline = time.monotonic() + START_TIMEOUT
+        while True:
+            sockets = [line.split() for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]]
+            if not any(fields[1].endswith(local) and fields[3] in connected for fields in sockets):
+                return
+            assert time.monotonic() < deadline, self.log()
+            await asyncio.sleep(0.01)

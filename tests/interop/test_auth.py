@@ -199,6 +199,7 @@ async def test_unauthenticated_connections_of_an_address_are_capped(start_relay)
     """A cap of unauthenticated connections for each address; those that authenticate make room."""
     relay = start_relay("--max-unauthenticated-per-address", "4")
     token = await relay.token()
+    await relay.alone()
     async with contextlib.AsyncExitStack() as stack:
         waiting = []
         for _ in range(4):

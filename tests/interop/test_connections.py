@@ -244,6 +244,7 @@ async def test_whoever_keeps_the_relay_waiting_gives_way_to_newcomers(start_rela
     """Connections that do nothing do not lock an address out, nor all of them everybody."""
     for cap in ("--max-unauthenticated-per-address", "--max-unauthenticated"):
         relay = start_relay(cap, "4", "--auth-timeout", "60s")
+        await relay.alone()
         async with contextlib.AsyncExitStack() as stack:
             holding = [await stack.enter_async_context(await http1.Connection.open(relay.port)) for _ in range(4)]
             for connection in holding:
@@ -256,6 +257,7 @@ async def test_whoever_keeps_the_relay_waiting_gives_way_to_newcomers(start_rela
 async def test_who_has_just_come_or_waits_for_the_relay_keeps_its_place(start_relay):
     relay = start_relay("--max-unauthenticated-per-address", "3", "--auth-timeout", "60s")
     token = await relay.token()
+    await relay.alone()
     async with contextlib.AsyncExitStack() as stack:
         busy = [await stack.enter_async_context(await raw.RawSocket.open(relay)) for _ in range(3)]
         with pytest.raises((raw.Refused, ConnectionError)):
@@ -268,6 +270,7 @@ async def test_who_has_just_come_or_waits_for_the_relay_keeps_its_place(start_re
 
 async def test_the_longest_idle_connection_gives_way_and_not_one_at_work(start_relay):
     relay = start_relay("--max-unauthenticated-per-address", "4", "--auth-timeout", "60s")
+    await relay.alone()
     async with contextlib.AsyncExitStack() as stack:
         idle = [await stack.enter_async_context(await http1.Connection.open(relay.port)) for _ in range(4)]
         for connection in idle:
