@@ -35,14 +35,62 @@ def hkdf(chaining_key, material, outputs):
     return blocks
 
 
-class Handshake:
+class SymmetricState:
+    """What both sides of a handshake mix into hash and keys (section 5.2)."""
+
+    def __init__(self, name, prologue):
+        self.hash = self.chaining_key = name  # it has just the length of a hash
+        self.key, self.counter = None, 0
+        self._mix_hash(prologue)
+
+    def split(self):
+        """The initiator's key, and the responder's."""
+        return tuple(hkdf(self.chaining_key, b"", 2))
+
+    def _mix_hash(self, data):
+        self.hash = hashlib.sha256(self.hash + data).digest()
+
+    def _mix_key(self, material):
+        self.chaining_key, self.key = hkdf(self.chaining_key, material, 2)
+        self.counter = 0
+
+    def _mix_key_and_hash(self, material):
+        self.chaining_key, data, self.key = hkdf(self.chaining_key, material, 3)
+        self.counter = 0
+        self._mix_hash(data)
+
+    def _mix_public(self, public):
+        """An ephemeral key goes into hash and key where a psk is in play (section 9.2)."""
+        self._mix_hash(public)
+        self._mix_key(public)
+
+    def _mix_shared(self, private, public):
+        try:
+            self._mix_key(crypto.diffie_hellman(private, public))
+        except ValueError as error:
+            raise HandshakeError(str(error)) from None
+
+    def _encrypt(self, plaintext):
+        sealed = AESGCM(self.key).encrypt(nonce_of(self.counter), plaintext, self.hash)
+        self.counter += 1
+        self._mix_hash(sealed)
+        return sealed
+
+    def _decrypt(self, sealed):
+        plaintext = crypto.decrypt(self.key, nonce_of(self.counter), sealed, self.hash)
+        if plaintext is None:
+            raise HandshakeError("the handshake message does not authenticate")
+        self.counter += 1
+        self._mix_hash(sealed)
+        return plaintext
+
+
+class Handshake(SymmetricState):
     """One side of one handshake. `private` is the ephemeral key: 32 random bytes, for this handshake alone."""
 
     def __init__(self, psk, prologue, private):
         self.private, self.public = private, crypto.public_of(private)
-        self.hash = self.chaining_key = NAME  # it has just the length of a hash
-        self.key, self.counter = None, 0
-        self._mix_hash(prologue)
+        super().__init__(NAME, prologue)
         self._mix_key_and_hash(psk)
 
     @classmethod
@@ -63,7 +111,7 @@ class Handshake:
     def write_2(self, payload=b""):
         """The agent's message."""
         self._mix_public(self.public)
-        self._mix_shared(self.remote)
+        self._mix_shared(self.private, self.remote)
         return self.public + self._encrypt(payload)
 
     def read_2(self, message):
@@ -71,49 +119,8 @@ class Handshake:
         before = self.hash, self.chaining_key, self.key, self.counter
         try:
             self._mix_public(message[:KEY_BYTES])
-            self._mix_shared(message[:KEY_BYTES])
+            self._mix_shared(self.private, message[:KEY_BYTES])
             return self._decrypt(message[KEY_BYTES:])
         except HandshakeError:
             self.hash, self.chaining_key, self.key, self.counter = before
             raise
-
-    def split(self):
-        """The key from phone to agent, and the one from agent to phone."""
-        return tuple(hkdf(self.chaining_key, b"", 2))
-
-    def _mix_hash(self, data):
-        self.hash = hashlib.sha256(self.hash + data).digest()
-
-    def _mix_key(self, material):
-        self.chaining_key, self.key = hkdf(self.chaining_key, material, 2)
-        self.counter = 0
-
-    def _mix_key_and_hash(self, material):
-        self.chaining_key, data, self.key = hkdf(self.chaining_key, material, 3)
-        self.counter = 0
-        self._mix_hash(data)
-
-    def _mix_public(self, public):
-        """An ephemeral key goes into hash and key where a psk is in play (section 9.2)."""
-        self._mix_hash(public)
-        self._mix_key(public)
-
-    def _mix_shared(self, public):
-        try:
-            self._mix_key(crypto.diffie_hellman(self.private, public))
-        except ValueError as error:
-            raise HandshakeError(str(error)) from None
-
-    def _encrypt(self, plaintext):
-        sealed = AESGCM(self.key).encrypt(nonce_of(self.counter), plaintext, self.hash)
-        self.counter += 1
-        self._mix_hash(sealed)
-        return sealed
-
-    def _decrypt(self, sealed):
-        plaintext = crypto.decrypt(self.key, nonce_of(self.counter), sealed, self.hash)
-        if plaintext is None:
-            raise HandshakeError("the handshake message does not authenticate")
-        self.counter += 1
-        self._mix_hash(sealed)
-        return plaintext
