@@ -170,10 +170,7 @@ impl AgentEnd {
         }
         self.sessions.expire(now);
         self.unconfirmed.retain(|(at, _)| now.monotonic < *at + UNCONFIRMED_LIFE);
-        let sealed = sealed(payload)?;
-        if kind.contains('\0') {
-            return Err(OpenError::Malformed);
-        }
+        let sealed = sealed(kind, payload)?;
         if let Some(place) = self.sessions.position(sealed.sid) {
             let (payload, skipped) = self.sessions.open_at(place, now, kind, id, sealed)?;
             return Ok(Opened { payload, skipped, confirmed: false });

@@ -188,10 +188,7 @@ impl DeviceEnd {
         id: Option<&str>,
         payload: Option<&RawValue>,
     ) -> Result<(Box<RawValue>, u64), OpenError> {
-        let sealed = sealed(payload)?;
-        if kind.contains('\0') {
-            return Err(OpenError::Malformed);
-        }
+        let sealed = sealed(kind, payload)?;
         let place = self.sessions.position(sealed.sid).ok_or(OpenError::UnknownSession)?;
         self.sessions.open_at(place, now, kind, id, sealed)
     }

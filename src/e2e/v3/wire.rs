@@ -29,14 +29,15 @@ struct Place<'a> {
     i: &'a RawValue,
 }
 
-/// Reads an encrypted payload.
-pub(super) fn sealed(payload: Option<&RawValue>) -> Result<Sealed, OpenError> {
+/// Reads the encrypted payload of a message of this type.
+pub(super) fn sealed(kind: &str, payload: Option<&RawValue>) -> Result<Sealed, OpenError> {
     let payload = payload.ok_or(OpenError::InClear)?;
     let inner = payload::enclosed(payload).map_err(|_| OpenError::Malformed)?.ok_or(OpenError::InClear)?;
     let place: Place<'_> = serde_json::from_str(payload.get()).map_err(|_| OpenError::Malformed)?;
     let number = place.i.get().parse().ok().filter(|number| *number <= NUMBER_MAX);
     let sid = URL_SAFE_NO_PAD.decode(place.s).ok().and_then(|sid| sid.try_into().ok());
     match (place.v.get(), sid, number) {
+        _ if kind.contains('\0') => Err(OpenError::Malformed),
         ("3", Some(sid), Some(number)) => Ok(Sealed { sid, number, nonce: inner.nonce, ciphertext: inner.ciphertext }),
         _ => Err(OpenError::Malformed),
     }

@@ -159,7 +159,7 @@ impl<R: Random> World<R> {
             _ => self.agent.seal(random, "chat.send", Some(&id), Some(&payload)),
         };
         let sent = sent.unwrap();
-        let parts = sealed(Some(&sent.payload)).unwrap();
+        let parts = sealed("", Some(&sent.payload)).unwrap();
         let place = (key, parts.nonce);
         let text = (format!("{:?} {} {id}", parts.sid, parts.number), payload.get().to_owned());
         let known = self.sealed.entry(place).or_insert_with(|| text.clone());

@@ -28,7 +28,7 @@ fn secrets(sessions: &Sessions, psk: &Secret, own: &StaticKey) -> Vec<Secret> {
 
 /// Whether any of these secrets, as any key that a message has and at any place of a chain, opens it.
 fn opens(secrets: &[Secret], device: DeviceId, recorded: &Recorded) -> bool {
-    let sealed = sealed(Some(&recorded.payload)).unwrap();
+    let sealed = sealed("", Some(&recorded.payload)).unwrap();
     let label = Label { device, sid: sealed.sid, kind: recorded.kind, id: "" };
     secrets.iter().any(|secret| {
         let mut key = secret.clone();
