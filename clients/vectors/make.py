@@ -27,6 +27,7 @@ from basics import TOKEN, b64, dh, fixed, noise_hkdf, public, refused_alike
 from version3 import version_3
 
 FOLDER = pathlib.Path(__file__).resolve().parent
+OPENING_ID = "550e8400-e29b-41d4-a716-446655440000"
 PAYLOADS = [
     ("chat.send", "{}"),
     ("chat.send", '{"text":"hello"}'),
@@ -122,6 +123,31 @@ def handshake(psk, prologue, phone, agent):
     return message_1, message_2, h, noise_hkdf(ck, b"", 2)
 
 
+def agreed_fields(agreed, fillers):
+    """A handshake and what its three messages are made with, as the vectors have them."""
+    message_1, message_2, digest, (to_agent, to_phone) = agreed
+    return {
+        "message_1": message_1.hex(),
+        "message_2": message_2.hex(),
+        "handshake_hash": digest.hex(),
+        "key_phone_to_agent": to_agent.hex(),
+        "key_agent_to_phone": to_phone.hex(),
+        "fillers": {name: filler.hex() for name, filler in fillers.items()},
+        "opening_id": OPENING_ID,
+    }
+
+
+def conversation(agreed, said):
+    """What each role says first, (type, plaintext) by role, sealed."""
+    *_, keys = agreed
+    messages = []
+    for role, key in zip(("phone", "agent"), keys, strict=True):
+        for number, (kind, text) in enumerate(said[role]):
+            payload = sealed(key, counter(number), text, kind.encode())
+            messages.append({"from": role, "type": kind, "counter": number, "plaintext": text, "payload": payload})
+    return messages
+
+
 def counter(number):
     return bytes(4) + number.to_bytes(8, "big")
 
@@ -196,15 +222,10 @@ def version_2():
     psk = fixed("v2 pairing secret")
     phone, agent = fixed("v2 phone ephemeral"), fixed("v2 agent ephemeral")
     prologue = f"coralmux-relay-e2e-v2:{TOKEN}".encode()
-    message_1, message_2, digest, (to_agent, to_phone) = handshake(psk, prologue, phone, agent)
+    agreed = handshake(psk, prologue, phone, agent)
+    message_1, message_2, _, (to_agent, to_phone) = agreed
     fillers = {name: fixed(f"v2 filler {name}") for name in ("announcement", "opening", "answer")}
-    opening_id = "550e8400-e29b-41d4-a716-446655440000"
     k = base64.urlsafe_b64encode(psk).decode().rstrip("=")
-    messages = []
-    for role, key in (("phone", to_agent), ("agent", to_phone)):
-        for number, (kind, text) in enumerate(PAYLOADS):
-            payload = sealed(key, counter(number), text, kind.encode())
-            messages.append({"from": role, "type": kind, "counter": number, "plaintext": text, "payload": payload})
     refused = refused_handshakes(psk, prologue, phone, agent)
     return {
         "about": "End-to-end encryption, version 2: Noise_NNpsk0_25519_AESGCM_SHA256. Hex, unless it is a payload.",
@@ -220,19 +241,13 @@ def version_2():
         "phone_ephemeral_public": public(phone).hex(),
         "agent_ephemeral_private": agent.hex(),
         "agent_ephemeral_public": public(agent).hex(),
-        "message_1": message_1.hex(),
-        "message_2": message_2.hex(),
-        "handshake_hash": digest.hex(),
-        "key_phone_to_agent": to_agent.hex(),
-        "key_agent_to_phone": to_phone.hex(),
-        "fillers": {name: filler.hex() for name, filler in fillers.items()},
-        "opening_id": opening_id,
+        **agreed_fields(agreed, fillers),
         "key_exchange": {
             "announcement": {"pubkey": b64(fillers["announcement"]), "e2e": 2},
             "opening": {"pubkey": b64(fillers["opening"]), "e2e": 2, "noise": b64(message_1)},
-            "answer": {"pubkey": b64(fillers["answer"]), "e2e": 2, "noise": b64(message_2), "re": opening_id},
+            "answer": {"pubkey": b64(fillers["answer"]), "e2e": 2, "noise": b64(message_2), "re": OPENING_ID},
         },
-        "messages": messages,
+        "messages": conversation(agreed, {"phone": PAYLOADS, "agent": PAYLOADS}),
         "arrivals": arrivals(to_agent, to_phone),
         "refused_message_1": refused[0],
         "refused_message_2": refused[1],
@@ -247,12 +262,12 @@ def resume():
     phone, agent = fixed("v2 phone ephemeral"), fixed("v2 agent ephemeral")
     plain = f"coralmux-relay-e2e-v2:{TOKEN}".encode()
     prologue = plain + b":rs1"
-    message_1, message_2, digest, (to_agent, to_phone) = handshake(psk, prologue, phone, agent)
+    agreed = handshake(psk, prologue, phone, agent)
+    message_1, message_2, *_ = agreed
     fillers = {name: fixed(f"rs filler {name}") for name in ("announcement", "opening", "answer")}
-    opening_id = "550e8400-e29b-41d4-a716-446655440000"
     announcement = {"pubkey": b64(fillers["announcement"]), "e2e": 2, "rs": 1}
     opening = {"pubkey": b64(fillers["opening"]), "e2e": 2, "noise": b64(message_1), "rs": 1}
-    answer = {"pubkey": b64(fillers["answer"]), "e2e": 2, "noise": b64(message_2), "re": opening_id, "rs": 1}
+    answer = {"pubkey": b64(fillers["answer"]), "e2e": 2, "noise": b64(message_2), "re": OPENING_ID, "rs": 1}
     plain_1, plain_2, *_ = handshake(psk, plain, phone, agent)
     plain_opening = {name: value for name, value in opening.items() if name != "rs"} | {"noise": b64(plain_1)}
     others = [("rs is missing", ...), ("rs is 2", 2), ("rs is true", True), ("rs is a string", "1"), ("rs is null", None)]
@@ -287,12 +302,7 @@ def resume():
             ),
         ],
     }
-    messages = []
-    for role, key in (("phone", to_agent), ("agent", to_phone)):
-        for number, (kind, value) in enumerate(said[role]):
-            text = plaintexts.text(value)
-            payload = sealed(key, counter(number), text, kind.encode())
-            messages.append({"from": role, "type": kind, "counter": number, "plaintext": text, "payload": payload})
+    said = {role: [(kind, plaintexts.text(value)) for kind, value in messages] for role, messages in said.items()}
     return {
         "about": "Resume: key exchange, plaintexts, and what receiver, sender and agreement do. See PROTOCOL.md.",
         "token": TOKEN,
@@ -300,19 +310,13 @@ def resume():
         "prologue": prologue.decode(),
         "phone_ephemeral_private": phone.hex(),
         "agent_ephemeral_private": agent.hex(),
-        "message_1": message_1.hex(),
-        "message_2": message_2.hex(),
-        "handshake_hash": digest.hex(),
-        "key_phone_to_agent": to_agent.hex(),
-        "key_agent_to_phone": to_phone.hex(),
-        "fillers": {name: filler.hex() for name, filler in fillers.items()},
-        "opening_id": opening_id,
+        **agreed_fields(agreed, fillers),
         "key_exchange": {"announcement": announcement, "opening": opening, "answer": answer},
         "plain_opening": plain_opening,
         "plain_announcements": list(with_other_rs(announcement)),
         "refused_openings": [*with_other_rs(opening), of_another_prologue(opening, plain_1)],
         "refused_answers": [*with_other_rs(answer), of_another_prologue(answer, plain_2)],
-        "messages": messages,
+        "messages": conversation(agreed, said),
         "records": {"read": plaintexts.records_read(), "refused": plaintexts.records_refused()},
         "acks": {"read": plaintexts.acks_read(), "refused": plaintexts.acks_refused()},
         "receiver": receiver.receiver_cases(),

@@ -1,11 +1,11 @@
 """Version 3 in Python against clients/vectors/e2e_v3.json, and its rules over two ends."""
 
 import json
-import pathlib
 import random as pseudo
 from itertools import count
 
 import pytest
+from vectors import drawn, read
 
 from coralmux import Link, LinkError, v3
 from coralmux.crypto import b64, b64url, unb64
@@ -13,26 +13,13 @@ from coralmux.noise import HandshakeError
 from coralmux.v3 import keys, wire
 from coralmux.v3.sessions import Chain, associated_data
 
-VECTORS = pathlib.Path(__file__).resolve().parents[2] / "clients/vectors"
-V3 = json.loads((VECTORS / "e2e_v3.json").read_text())
+V3 = read("e2e_v3.json")
 TOKEN, DEVICE, K = V3["token"], V3["device_id"], bytes.fromhex(V3["k"])
 ENROLMENT, SESSION = V3["enrolment"], V3["session"]
 
 
 def at(seconds):
     return v3.Now(seconds, 1_770_000_000 + seconds)
-
-
-def drawn(*values):
-    """A source of randomness that gives out these values (hex), in this order, and no more."""
-    values = [bytes.fromhex(value) for value in values]
-
-    def random(length):
-        value = values.pop(0)
-        assert len(value) == length
-        return value
-
-    return random
 
 
 def counting(seed=1):

@@ -1,35 +1,21 @@
 """The Python clients' encryption against the vectors of clients/vectors, and against known answers of others."""
 
 import json
-import pathlib
 import subprocess
 import sys
 
 import pytest
+from vectors import FOLDER, drawn, read
 
 from coralmux import End, ExchangeError, Link, LinkError, OpenError, Protection, Waiting, crypto
 from coralmux.noise import Handshake, nonce_of
 
-VECTORS = pathlib.Path(__file__).resolve().parents[2] / "clients/vectors"
-V1 = json.loads((VECTORS / "e2e_v1.json").read_text())
-V2 = json.loads((VECTORS / "e2e_v2.json").read_text())
+V1, V2 = read("e2e_v1.json"), read("e2e_v2.json")
 SECRET, TOKEN = bytes.fromhex(V2["secret"]), V2["token"]
 
 
-def drawn(*values):
-    """A source of randomness that gives out these values (hex), in this order, and no more."""
-    values = [bytes.fromhex(value) for value in values]
-
-    def random(count):
-        value = values.pop(0)
-        assert len(value) == count
-        return value
-
-    return random
-
-
 def test_the_vectors_are_those_that_their_script_makes():
-    subprocess.run([sys.executable, VECTORS / "make.py", "--check"], check=True)
+    subprocess.run([sys.executable, FOLDER / "make.py", "--check"], check=True)
 
 
 @pytest.mark.parametrize("pair", V1["pairs"], ids=range(len(V1["pairs"])))

@@ -1,9 +1,9 @@
 """The Python client's part in resuming, against the vectors of clients/vectors/resume.json."""
 
 import json
-import pathlib
 
 import pytest
+from vectors import drawn, read
 
 from coralmux import End, ExchangeError, OpenError, Protection
 from coralmux.receiver import Receiver
@@ -11,7 +11,7 @@ from coralmux.records import NOTHING, Ack, Malformed, Position, read_ack, read_r
 from coralmux.resume import Resume
 from coralmux.wire import dumps, loads
 
-VECTORS = json.loads((pathlib.Path(__file__).resolve().parents[2] / "clients/vectors/resume.json").read_text())
+VECTORS = read("resume.json")
 SECRET, TOKEN = bytes.fromhex(VECTORS["secret"]), VECTORS["token"]
 EXCHANGE = VECTORS["key_exchange"]
 
@@ -21,18 +21,6 @@ def named(case):
 
 
 # ---- Agreeing on it ----
-
-
-def drawn(*values):
-    """A source of randomness that gives out these values (hex), in this order, and no more."""
-    values = [bytes.fromhex(value) for value in values]
-
-    def random(count):
-        value = values.pop(0)
-        assert len(value) == count
-        return value
-
-    return random
 
 
 def opening_phone(announcement=EXCHANGE["announcement"], opening=EXCHANGE["opening"], resume=True):
