@@ -1,6 +1,7 @@
 //! When a lost connection is tried again.
 
 use super::event::Reason;
+use super::options::{WAIT_MAX, WAIT_MIN};
 use std::time::Duration;
 
 /// After a connection that worked, the first try comes within this time, or the first wait if that is shorter.
@@ -27,6 +28,13 @@ pub struct Backoff {
     short: u32,
 }
 
+impl Default for Backoff {
+    /// The waits of a client with the usual options.
+    fn default() -> Self {
+        Self::new(WAIT_MIN, WAIT_MAX)
+    }
+}
+
 impl Backoff {
     /// The first wait is `min`, none is longer than `max`.
     pub fn new(min: Duration, max: Duration) -> Self {
@@ -37,7 +45,7 @@ impl Backoff {
     /// A connection was lost that had been authenticated for `held`, or did not get so far. How long to wait, no less than
     /// the relay asked for: after one that worked only a moment, of which `random` says how much; after a try that failed
     /// from half of the next wait to all of it.
-    pub(super) fn handle_loss(
+    pub fn handle_loss(
         &mut self,
         held: Option<Duration>,
         reason: &Reason,

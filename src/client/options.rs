@@ -32,6 +32,10 @@ pub(super) const PIECE_INTERVAL: Duration = Duration::from_micros(12_500);
 /// The longest piece of an answer, in bytes of its text.
 pub(super) const PIECE_BYTES_MAX: usize = 32 << 10;
 
+/// The usual waits after a connection was lost: the first one, and the longest.
+pub(super) const WAIT_MIN: Duration = Duration::from_secs(1);
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(60);
+
 /// Sealed payloads are multiples of this many bytes: a piece of an answer, whose length would tell its words, has less.
 pub(super) const PADDING_BYTES: usize = 192;
 
@@ -101,8 +105,8 @@ impl Options {
             encryption: Encryption::Off,
             trust: Trust::PublicRoots,
             connect_timeout: Duration::from_secs(20),
-            backoff_min: Duration::from_secs(1),
-            backoff_max: Duration::from_secs(60),
+            backoff_min: WAIT_MIN,
+            backoff_max: WAIT_MAX,
             ping_after: Duration::from_secs(30),
             hold: Duration::from_secs(60),
         }

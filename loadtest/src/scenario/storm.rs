@@ -9,7 +9,7 @@ use crate::generator::{Handler, Id, Net, SECOND};
 use crate::report::latency::Recorder;
 use crate::report::outcome::Outcome;
 use anyhow::{Context as _, Result, bail, ensure};
-use coralmux_client::Backoff;
+use coralmux_client::{Backoff, Reason};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::process::{Command, Stdio};
@@ -18,10 +18,6 @@ use std::time::Duration;
 /// A client that was turned away comes back after this, twice as long each time.
 const BACKOFF: u64 = SECOND / 10;
 const BACKOFF_DOUBLINGS: u32 = 5;
-/// After a connection that worked, the relay's clients try again within this time; after a try that failed, they wait from
-/// half of the shortest wait to all of it, and twice as long each time, up to the longest.
-const QUICK: Duration = Duration::from_millis(500);
-const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Tries are counted in intervals of this length.
 const INTERVAL: u64 = SECOND / 10;
 /// Between the two storms, for the relay to notice that everybody is gone.
@@ -78,7 +74,7 @@ impl Storm {
 
     /// All connections are there, and the relay is about to be restarted.
     fn under_restart(connections: usize, concurrency: usize) -> Self {
-        let backoffs = (0..connections).map(|_| Backoff::new(WAITS.0, WAITS.1)).collect();
+        let backoffs = (0..connections).map(|_| Backoff::default()).collect();
         Self { next: connections, closed: Some(0), backoffs, ..Self::new(connections, concurrency) }
     }
 
@@ -90,7 +86,7 @@ impl Storm {
     fn retry(&mut self, id: Id, now: u64, why: String) {
         *self.errors.entry(why).or_default() += 1;
         let wait = match self.backoffs.get_mut(id) {
-            Some(backoff) => nanoseconds(backoff.next(Duration::ZERO, random())),
+            Some(backoff) => wait_after(backoff, None),
             None => BACKOFF << self.tries[id].min(BACKOFF_DOUBLINGS),
         };
         self.tries[id] += 1;
@@ -107,13 +103,10 @@ impl Storm {
     }
 }
 
-/// Drawn anew for each wait.
-fn random() -> u32 {
-    getrandom::u32().expect("Linux always has randomness once it has booted")
-}
-
-fn nanoseconds(wait: Duration) -> u64 {
-    wait.as_nanos() as u64
+/// How long a client of the relay's own waits after a connection that worked for `held`, or a try that failed.
+fn wait_after(backoff: &mut Backoff, held: Option<Duration>) -> u64 {
+    let random = getrandom::u32().expect("Linux always has randomness once it has booted");
+    backoff.handle_loss(held, &Reason::Silent, None, random).as_nanos() as u64
 }
 
 impl Handler for Storm {
@@ -131,7 +124,8 @@ impl Handler for Storm {
             // That is what a restart does, and no error.
             *closed += 1;
             self.tries[id] = 1;
-            let wait = nanoseconds(QUICK.mul_f64(f64::from(random()) / f64::from(u32::MAX)));
+            // It worked for longer than any that counts as brief.
+            let wait = wait_after(&mut self.backoffs[id], Some(Duration::MAX));
             self.again.push(Reverse((net.now() + wait, id)));
             return;
         }
