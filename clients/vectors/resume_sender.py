@@ -233,6 +233,17 @@ def sender_cases():
             ],
         ),
         sender_case(
+            "an unknown code changes nothing: the message is held, and leaves again when the peer asks for it",
+            [
+                sent(0, 1, "m1"),
+                refused(10, "m1", "NEWER_THAN_THIS", retry_after_ms=5000),
+                refused(20, "m1", ""),
+                sent(30, 2, "m2"),
+                do(60_000, "time"),
+                taken(60_010, 0, out(1, "m1"), out(2, "m2"), r=True),
+            ],
+        ),
+        sender_case(
             "refused because nobody is there: it waits for the next agreement",
             [
                 sent(0, 1, "m1"),

@@ -14,7 +14,9 @@ import sys
 import pytest
 
 import coralmux
-from coralmux import client as client_module
+from coralmux import client as client_module, plain
+from coralmux.client import RECORD_BYTES
+from coralmux.end import DECRYPTION_FAILED, PAYLOAD_MAX
 from coralmux.wire import loads
 from ends import end
 from middle import Middle
@@ -256,6 +258,57 @@ async def test_the_phone_program_goes_on_with_its_answer_after_a_break(relay):
                 phone.kill()
 
 
+async def test_the_phone_program_goes_on_after_a_word_that_nobody_vouches_for(relay):
+    """Anybody on the way can say that a message did not decrypt: the phone agrees on keys anew, and its answer comes."""
+    token = await relay.token()
+    async with Middle(relay) as middle, end("python", "agent", middle.url, token, SECRET) as agent:
+        await agent.event("connected")
+        link = coralmux.Link(token, middle.url, SECRET).for_apps()
+        pipe = asyncio.subprocess.PIPE
+        program = [sys.executable, str(ROOT / "clients/python/phone.py"), link, "hello"]
+        phone = await asyncio.create_subprocess_exec(*program, stdout=pipe, stderr=pipe)
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                await taken(agent, "chat.send", {"text": "hello"})
+                hint = {"code": DECRYPTION_FAILED, "message": "so it is said"}
+                await middle.inject("phone", {"type": "chat.error", "payload": hint})
+                await agent.secure()
+                await agent.send("chat.done", {"full_text": "the answer"})
+                out, err = await phone.communicate()
+            assert (out, err, phone.returncode) == (b"\n", b"so it is said\n", 0)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                phone.kill()
+
+
+async def test_an_opening_that_is_lost_is_repeated(relay, monkeypatch):
+    """Only the phone can notice: the agent has never heard of it."""
+    monkeypatch.setattr(plain, "OPENING_LIFE", 0.3)
+    token, lost = await relay.token(), []
+
+    def lose(role, message):
+        if role == "phone" and message["type"] == "key_exchange" and len(lost) < 2:
+            lost.append(message)
+            return []
+        return [message]
+
+    async with Middle(relay, lose) as middle, two(middle.url, token) as (phone, agent):
+        await asks(phone, agent, 3)
+    assert len(lost) == 2
+
+
+async def test_what_no_message_holds_is_refused_before_it_is_sent(relay):
+    """A picture of 3 MiB in base64, which is in base64 once more when it is sealed: the relay passes 5 MiB on."""
+    image = {"mime": "image/jpeg", "data": "x" * (4 << 20)}
+    async with two(relay.url, await relay.token()) as (phone, agent):
+        with pytest.raises(ValueError, match="a message holds"):
+            await phone.client.send("chat.send", {"text": "look", "images": [image]})
+        largest = {"text": "x" * (PAYLOAD_MAX - RECORD_BYTES - len('{"text":""}'))}
+        await phone.send("chat.send", largest)
+        await taken(agent, "chat.send", largest)
+        await phone.client.delivered()
+
+
 # ---- Ends that die ----
 
 
@@ -284,7 +337,7 @@ async def test_what_was_taken_and_not_acknowledged_comes_again_and_is_shown_once
     async with Middle(relay, without_acks("phone")) as middle, two(middle.url, token) as (phone, agent):
         await agent.send("chat.done", {"full_text": "x"})
         await taken(phone, "chat.done", {"full_text": "x"})
-        assert len(agent.client.resume.sender.held) == 1
+        assert len(agent.client.plain.resume.sender.held) == 1
         if not dies:
             middle.cut("phone")
             await agent.client.delivered()  # its first ack says that it has it
@@ -301,7 +354,7 @@ async def test_what_was_taken_and_not_acknowledged_comes_again_and_is_shown_once
 def same_process(phone, url, token):
     """A new end that holds what this one held, and knows how far it was."""
     again = end("python", "phone", url, token, SECRET)
-    again.client.resume = phone.client.resume
+    again.client.plain.resume = phone.client.plain.resume
     return again
 
 
@@ -329,13 +382,13 @@ async def test_a_killed_agent_leaves_nothing_missed_and_nobody_stuck(relay):
                 await agent.send("chat.gap", {})
                 await agent.send("chat.stream", {"delta": "never shown", "seq": 1})
                 async with asyncio.timeout(TIMEOUT):
-                    while not phone.client.resume.receiver.ahead:
+                    while not phone.client.plain.resume.receiver.ahead:
                         await asyncio.sleep(0.01)
                 await kill(agent)
             async with end("python", "agent", middle.url, token, SECRET) as agent:
                 await streams(phone, agent, 10)
                 await asks(phone, agent, 3)
-    assert dropped and phone.client.resume.receiver.missed == 0
+    assert dropped and phone.client.plain.resume.receiver.missed == 0
 
 
 async def test_two_phones_that_take_turns_both_stay_heard(relay):
@@ -360,7 +413,7 @@ async def test_two_phones_that_take_turns_both_stay_heard(relay):
 async def test_a_phone_that_never_acknowledges_makes_nobody_wait(relay):
     token = await relay.token()
     async with Middle(relay, without_acks("phone")) as middle, two(middle.url, token) as (phone, agent):
-        sender = agent.client.resume.sender
+        sender = agent.client.plain.resume.sender
         await agent.send("chat.note", {})
         await taken(phone, "chat.note", {})
         whole = ""
@@ -464,7 +517,7 @@ def all_repeated():
 
 @pytest.mark.parametrize("meddling", [every_seventh_dropped, two_swapped, all_repeated])
 async def test_what_the_middle_drops_swaps_or_repeats_arrives_once_and_in_order(relay, meddling, monkeypatch):
-    monkeypatch.setattr(client_module, "HEAL_INTERVAL", 0.2)
+    monkeypatch.setattr(plain, "HEAL_INTERVAL", 0.2)
     token = await relay.token()
     async with Middle(relay, meddling()) as middle:
         async with two(middle.url, token) as (phone, agent):
@@ -545,7 +598,7 @@ async def test_a_relay_that_strips_the_field_makes_no_two_ends_disagree(relay, s
             async with end("python", "phone", middle.url, token, SECRET) as phone:
                 if "announcement" in steps:  # then nobody speaks of it
                     await asyncio.gather(phone.secure(), agent.secure())
-                    assert not phone.client.end.resumes and not agent.client.end.resumes
+                    assert not phone.client.plain.end.resumes and not agent.client.plain.end.resumes
                     await asyncio.gather(asks(phone, agent, 3), streams(phone, agent, 3))
                     return
                 await phone.event("refused", "error")
@@ -554,7 +607,7 @@ async def test_a_relay_that_strips_the_field_makes_no_two_ends_disagree(relay, s
                 middle.rewrite = lambda _role, message: [message]
                 middle.cut("phone")
                 await phone.secure()
-                assert phone.client.end.resumes and agent.client.end.resumes
+                assert phone.client.plain.end.resumes and agent.client.plain.end.resumes
                 await taken(agent, "chat.send", {"text": "question 0"})
                 await asyncio.gather(asks(phone, agent, 3), streams(phone, agent, 3))
 

@@ -1,21 +1,20 @@
-"""A lasting connection to the relay: it authenticates, reconnects, agrees on keys and yields events."""
+"""A lasting connection to the relay: it authenticates, reconnects, and yields events. What is said to whom, and with
+which keys, is the peers' (`peer`)."""
 
 import asyncio
 import contextlib
 import ipaddress
-import os
 import time
 import uuid
-from collections import deque
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, WebSocketException
 
-from .end import DECRYPTION_FAILED, End, Exhausted, ExchangeError, OpenError, Protection, Waiting
-from .records import Ack, Malformed, read_ack, read_record
-from .resume import Resume
+from .end import PAYLOAD_MAX, Protection, Waiting
+from .peer import as_object
+from .plain import PlainPeer
 from .retry import Retry
 from .wire import Unreadable, dumps, envelope
 
@@ -23,28 +22,11 @@ MAX_SIZE = 5 * 1024 * 1024
 AUTH_TIMEOUT = 10
 DELAYS = 1, 60  # seconds before the second try, and at most
 EVENTS_MAX = 256
-PADDING = 192  # sealed payloads are multiples of it: a piece of an answer, whose length would tell its words, has less
-# Seconds between two openings that a phone makes because the agent seems to have other keys.
-HEAL_INTERVAL = 5
 CLOSING = 2  # seconds for what is to leave when the client ends
-ACKS_MAX = 64  # of whose ids are remembered, for the relay may refuse them
-RETRY_AFTER_MS_MAX = 65_000  # the longest that the relay can ask to wait with a key exchange
-MONTH_MS = 31 * 86_400_000  # and with any message: to the end of a month's quota
 # How long a phone without a secret waits for the agent's key before it speaks in clear to an agent that has none.
 CLEAR_AFTER = 2
+RECORD_BYTES = 256  # at most, of what a record has around its payload
 FINAL = {4001: "another connection has taken this role", 4002: "the token was revoked"}
-
-
-def as_object(payload):
-    """The payload of a message that has to have an object for it."""
-    return payload if isinstance(payload, dict) else {}
-
-
-def wait_of(error, longest_ms):
-    """The seconds that an error of the relay asks to wait."""
-    after_ms = error.get("retry_after_ms")
-    is_time = isinstance(after_ms, int | float) and not isinstance(after_ms, bool) and after_ms >= 0
-    return min(after_ms if is_time else 1000, longest_ms) / 1000
 
 
 def leads_here(url):
@@ -80,6 +62,7 @@ class Event:
     id: str | None = None
     protection: Protection = Protection.CLEAR
     missed: int = field(default=0)
+    device: str | None = None
 
 
 class Client:
@@ -91,39 +74,33 @@ class Client:
     """
 
     def __init__(self, role, link, *, clear_after=CLEAR_AFTER, delays=DELAYS, resume=True, **options):
-        self.role, self.link, self.clear_after = role, link, clear_after
+        self.role, self.link = role, link
         self.retry = Retry(delays)
-        self.end = End(role, link.token, link.secret, os.urandom, PADDING, resume)
-        self.resume = Resume(role)
         proxy = {"proxy": None} if leads_here(link.relay) else {}  # else as the environment says
         timing = {"ping_interval": 30, "ping_timeout": 10, "close_timeout": 2}  # the last: to wait for a dead connection
         self.options = proxy | timing | {"max_size": MAX_SIZE} | options
         self.paired = False
+        self.lock = asyncio.Condition()  # who seals and sends holds it; notified when something may have changed
+        self.plain = PlainPeer(self, link, clear_after, resume)
         self._ws = None
-        self._events = asyncio.Queue()  # of no more than EVENTS_MAX, and what the peer may have unacknowledged
+        self._events = asyncio.Queue()  # of no more than EVENTS_MAX, and what the peers may have unacknowledged
         self._read = asyncio.Event()  # somebody has taken an event
-        self._changed = asyncio.Condition()
-        self._resuming = False  # as the newest keys have it, also while there is no connection
         self._due = asyncio.Event()  # there may be something to send
-        self._missed = 0  # messages that the next event tells of
-        self._acks = deque(maxlen=ACKS_MAX)  # ids of our own
-        self._exchanges = set()  # ids of our own, on this connection
         self._ended = None
-        self._clear_timer = None
-        self._heal_timer, self._heal_from = None, 0.0
 
     async def __aenter__(self):
-        self._task, self._pump_task = (asyncio.create_task(self._run(part)) for part in (self._stay, self._pump))
+        self._tasks = [asyncio.create_task(self._run(part)) for part in (self._stay, self._pump)]
         return self
 
     async def __aexit__(self, error=None, *_):
-        if error is None and not self._ended:  # what was sent leaves, as far as the peer's window lets it
+        if error is None and not self._ended:  # what was sent leaves, as far as the peers' windows let it
             with contextlib.suppress(TimeoutError, Refused):
-                await self._until(lambda: not self.resume.is_agreed or self.resume.sender.has_left, CLOSING)
-        for task in filter(None, (self._task, self._pump_task, self._clear_timer, self._heal_timer)):
+                await self._until(lambda: all(peer.has_left for peer in self._peers), CLOSING)
+        for task in self._tasks:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        self.plain.close()
 
     def __aiter__(self):
         return self
@@ -131,7 +108,7 @@ class Client:
     async def __anext__(self):
         event = await self._events.get()
         self._read.set()
-        if self.resume.receiver.is_full:
+        if self._events.qsize() == EVENTS_MAX - 1:
             self._due.set()
         if event is None:
             self._events.put_nowait(None)
@@ -140,63 +117,60 @@ class Client:
 
     @property
     def protection(self):
-        return self.end.protection
+        return self.plain.end.protection
 
     @property
     def resumes(self):
         """Whether breaks lose nothing, as was agreed with the peer last."""
-        return self._resuming
+        return self.plain.resumes
 
     @property
     def fingerprint(self):
-        return self.end.fingerprint
+        return self.plain.end.fingerprint
+
+    @property
+    def is_connected(self):
+        return self._ws is not None
+
+    @property
+    def _peers(self):
+        return [self.plain]
 
     async def send(self, kind, payload=None, timeout=30):
         """Sends a message to the peer, encrypted if keys are agreed; waits for connection and keys. Returns its id.
-        ValueError: the payload has what JSON has not (NaN, infinity).
+        ValueError: the payload has what JSON has not (NaN, infinity), or no message is large enough for it.
 
         With a peer that resumes it waits for nothing but room: the message is held until the peer has it (`delivered`).
         A message that the relay refuses comes back as the event `chat.error` whose payload has this id as `ref`.
         """
-        payload, held = {} if payload is None else payload, None
+        payload, ids = {} if payload is None else payload, []
+        check_size(payload)
         try:
-            async with asyncio.timeout(timeout), self._changed:
+            async with asyncio.timeout(timeout), self.lock:
                 while not self._ended:
-                    if self._resuming:
-                        if self.resume.sender.has_room(kind, payload):
-                            held = self._hold(kind, payload)
-                            # What may leave does so before the next message: pieces grow only where they have to wait.
-                            await self._changed.wait_for(lambda: not self.resume.sender.is_leaving or self._ended)
-                            return held
-                    elif self._ws:
-                        # Sealed and sent under one lock: counters go up on the wire, and no key is used before its
-                        # answer.
+                    peers = self._peers
+                    if all(peer.has_room(kind, payload) for peer in peers):
                         with contextlib.suppress(Waiting, ConnectionClosed):
-                            return await self._put(kind, self.end.seal(kind, payload))
-                    await self._changed.wait()
+                            for peer in peers:
+                                ids.append(await peer.send(kind, payload))
+                            self._due.set()
+                            # What may leave does so before the next message: pieces grow only where they have to wait.
+                            await self.lock.wait_for(lambda: self._ended or not any(p.is_leaving for p in peers))
+                            return ids[0]
+                    await self.lock.wait()
         except TimeoutError:
-            if held is None:
+            if not ids:
                 raise
-            return held
+            return ids[0]
         raise self._ended
-
-    def _hold(self, kind, payload):
-        message_id = str(uuid.uuid4())
-        given_up = self.resume.sender.push(kind, message_id, payload)
-        self._due.set()
-        if given_up:
-            text = f"{len(given_up)} of the oldest messages to the absent phone were given up"
-            payload = {"reason": "given_up", "message": text, "refs": given_up}
-            self._events.put_nowait(Event("client.refused", payload))
-        return message_id
 
     async def delivered(self, timeout=30):
         """Waits until the peer's process has all that was sent to it. With a peer that does not resume nobody knows."""
-        await self._until(lambda: self.resume.sender.is_idle, timeout)
+        await self._until(lambda: all(peer.is_idle for peer in self._peers), timeout)
 
     async def _until(self, is_so, timeout):
-        async with asyncio.timeout(timeout), self._changed:
-            await self._changed.wait_for(lambda: is_so() or self._ended)
+        async with asyncio.timeout(timeout), self.lock:
+            await self.lock.wait_for(lambda: is_so() or self._ended)
         if self._ended:
             raise self._ended
 
@@ -233,270 +207,112 @@ class Client:
             if final:
                 self._events.put_nowait(None)
                 return
-            await self._tell("client.lost", {"message": reason})
+            await self.tell("client.lost", {"message": reason})
             since = self._authenticated_at
             await asyncio.sleep(self.retry.wait(None if since is None else time.monotonic() - since, code))
 
     async def _serve(self, ws):
         """One connection, from `auth` to its end."""
-        more = {"ext": 1} if self.end.resume else {}
+        more = {"ext": 1} if self.plain.end.resume else {}
         await ws.send(self._envelope("auth", {"token": self.link.token, "role": self.role} | more)[0])
-        kind, _, payload = envelope(await asyncio.wait_for(ws.recv(), AUTH_TIMEOUT))
+        kind, _, payload, _ = envelope(await asyncio.wait_for(ws.recv(), AUTH_TIMEOUT))
         payload = as_object(payload)
         if kind == "auth.fail":
             raise Refused(str(payload.get("message", "the relay refused the token")))
         if kind != "auth.ok":
             return
         self._authenticated_at = time.monotonic()
-        self._exchanges.clear()
-        self.resume.receiver.counted = as_object(payload.get("ext")).get("v") != 1
         self.paired = payload.get("paired") is True
-        await self._tell("client.connected", payload)
+        await self.tell("client.connected", payload)
         await self._set_connection(ws)
-        await self._online()
+        await self.plain.handle_connected(as_object(payload.get("ext")).get("v") != 1)
         async for text in ws:
             try:
                 message = envelope(text)
             except Unreadable as error:  # the peer's fault: it costs that message and nothing else
-                await self._tell("client.refused", {"reason": "unreadable", "message": f"a message is passed over: {error}"})
+                await self.tell("client.refused", {"reason": "unreadable", "message": f"a message is passed over: {error}"})
             else:
                 await self._handle(*message)
 
-    async def _online(self):
-        """Keys are agreed anew."""
-        self.resume.handle_pause()
-        async with self._changed:
-            if announcement := self.end.handle_online():
-                await self._exchange(announcement)
-        for timer in filter(None, (self._clear_timer, self._heal_timer)):
-            timer.cancel()
-        if self.role == "phone" and self.clear_after is not None and self.paired:
-            self._clear_timer = asyncio.create_task(self._allow_clear())
-
-    async def _allow_clear(self):
-        await asyncio.sleep(self.clear_after)
-        if self.end.protection is Protection.WAITING and self.end.allow_clear():
-            await self._notify()
-
-    async def _handle(self, kind, message_id, payload):
+    async def _handle(self, kind, message_id, payload, _device):
         if kind in ("ping", "pong"):
             return
         if kind == "status":
             payload = as_object(payload)
             self.paired = payload.get("peer") == "online"
-            self.resume.handle_pause()
-            await self._tell(kind, payload)
+            self.plain.handle_pause()
+            await self.tell(kind, payload)
             if self.paired:
-                await self._online()
+                await self.plain.handle_online()
         elif kind == "key_exchange":
-            await self._handle_key_exchange(message_id, payload)
-        elif kind == "chat.error" and self._is_of_ours(as_object(payload).get("ref")):
-            await self._handle_unsaid(payload)
-        elif kind == "chat.error" and await self._handle_refused(as_object(payload)):
+            await self.plain.handle_key_exchange(message_id, payload)
+        elif kind == "chat.error" and self.plain.is_about_exchange(as_object(payload).get("ref")):
+            await self.plain.handle_unsaid(payload)
+        elif kind == "chat.error" and await self.plain.handle_refused(as_object(payload)):
             pass
         else:
-            await self._handle_message(kind, payload, message_id)
-
-    async def _handle_key_exchange(self, message_id, payload):
-        reply_id = str(uuid.uuid4())
-        try:
-            async with self._changed:
-                step = self.end.handle_key_exchange(message_id, payload, reply_id)
-                if step.agreed:
-                    had_resumed, self._resuming = self._resuming, self.end.resumes
-                if step.reply:
-                    await self._exchange(step.reply, reply_id)
-                if step.agreed and self._resuming:
-                    self.resume.handle_agreed()
-                self._changed.notify_all()
-        except ExchangeError as error:
-            await self._refuse(error)
-            return
-        if step.agreed:
-            self._due.set()
-            await self._tell("client.agreed", {}, protection=self.end.protection)
-            if had_resumed and not self._resuming:
-                await self._resume_no_more()
-
-    async def _resume_no_more(self):
-        """The peer is another one now, or somebody on the way says so for it."""
-        self.resume.handle_pause()
-        unknown = len(self.resume.sender.held)
-        text = "the other end no longer resumes: breaks may lose messages"
-        if unknown:
-            text += f", and {unknown} of those that were sent may not have arrived"
-        waiting = self.resume.sender.take_waiting()
-        await self._tell("client.refused", {"reason": "resumes_no_more", "message": text})
-        async with self._changed:
-            for message in waiting:
-                if self._ws:
-                    with contextlib.suppress(Waiting, ConnectionClosed):
-                        sealed = self.end.seal_text(message.kind, message.text)
-                        await self._put(message.kind, sealed, message.id)
-
-    async def _handle_message(self, kind, payload, message_id):
-        try:
-            opened = self.end.open(kind, payload)
-        except OpenError as error:
-            # While keys are agreed it may be of an opening whose answer went down with a connection: no news for anybody.
-            if error.of_other_keys and self.end.agreeing:
-                return
-            if error.of_other_keys:
-                self._doubt()
-            await self._refuse(error)
-            return
-        if opened.resumes:
-            await self._handle_sealed(kind, opened, message_id)
-            return
-        if kind == "chat.error" and opened.protection is Protection.CLEAR:
-            # The word of nobody in particular, so it is no more than a hint.
-            if isinstance(opened.payload, dict) and opened.payload.get("code") == DECRYPTION_FAILED:
-                self._doubt()
-        payload = as_object(opened.payload) if kind == "chat.error" else opened.payload
-        await self._tell(kind, payload, message_id, opened.protection, opened.missed)
-        await self._notify()  # an agent may have learned that its phone speaks in clear
-
-    async def _handle_sealed(self, kind, opened, message_id):
-        """A record or an acknowledgement of a peer that resumes."""
-        now = time.monotonic()
-        try:
-            if kind == "ack":
-                self.resume.handle_ack(now, read_ack(opened.payload))
-            else:
-                record = read_record(opened.payload)
-                item = kind, record.p, message_id, opened.protection
-                if self.role == "phone" and self.resume.receiver.is_of_another_process(record):
-                    self._events.put_nowait(Event("client.restarted", {}))
-                taken, missed = self.resume.handle_record(now, record, len(dumps(record.p).encode()), item)
-                self._missed += missed
-                for item in taken:
-                    self._tell_taken(*item)
-        except Malformed as error:
-            text = f"a message of the other end is passed over: {error}"
-            await self._tell("client.refused", {"reason": "malformed_record", "message": text})
-        self._due.set()
-
-    def _tell_taken(self, kind, payload, message_id, protection):
-        """Does not wait for whoever reads the events: acknowledgements have to be read on. Instead nothing more is
-        acknowledged by itself, and the peer's window fills."""
-        payload = as_object(payload) if kind == "chat.error" else payload
-        missed, self._missed = self._missed, 0
-        self._events.put_nowait(Event(kind, payload, message_id, protection, missed))
-
-    async def _handle_refused(self, error):
-        """The relay refused something that is held, or an acknowledgement; whether it did."""
-        ref, code = error.get("ref"), error.get("code")
-        after = wait_of(error, MONTH_MS)
-        if ref in self._acks:
-            if code != "PEER_OFFLINE":
-                self.resume.receiver.handle_refused(time.monotonic() + after)
-            return True
-        verdict = self.resume.sender.handle_refused(time.monotonic(), ref, code, after)
-        if verdict == "held" and code != "PEER_OFFLINE":
-            await self._tell("client.delayed", error)
-        self._due.set()
-        return verdict == "held"
+            await self.plain.handle_message(kind, payload, message_id)
 
     async def _pump(self):
         """Sends what the rules of resuming let leave."""
         while True:
             self._due.clear()
-            self.resume.receiver.is_full = self._events.qsize() >= EVENTS_MAX
-            async with self._changed:
-                has_more = await self._send_next()
-                self._changed.notify_all()  # acknowledgements make room
+            is_full, has_more = self._events.qsize() >= EVENTS_MAX, False
+            async with self.lock:
+                for peer in self._peers:
+                    peer.resume.receiver.is_full = is_full
+                    has_more |= self.is_connected and await peer.send_next()
+                self.lock.notify_all()  # acknowledgements make room
             if has_more:
                 continue
-            deadline = self.resume.deadline() if self._ws else None
+            deadlines = [peer.deadline() for peer in self._peers] if self._ws else []
+            deadline = min((at for at in deadlines if at is not None), default=None)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if deadline is None else max(0, deadline - time.monotonic())):
                     await self._due.wait()
 
-    async def _send_next(self):
-        """Sends one message under the lock; whether there may be another one."""
-        leaving = self.resume.poll(time.monotonic()) if self._ws and self._resuming else None
-        if leaving is None:
-            return False
-        try:
-            if isinstance(leaving, Ack):
-                kind, message_id = "ack", str(uuid.uuid4())
-                self._acks.append(message_id)
-            else:
-                kind, message_id = leaving.message.kind, leaving.message.id
-            await self._put(kind, self.end.seal_text(kind, self.resume.text(leaving)), message_id)
-        except (Waiting, Exhausted, ConnectionClosed) as error:  # it is held, and leaves with the next agreement
-            self.resume.handle_pause()
-            if isinstance(error, Exhausted):
-                self._doubt()
-        return True
+    def is_due(self):
+        """There may be something to send."""
+        self._due.set()
 
-    def _doubt(self):
-        """A phone's keys may be worth nothing: it opens anew, though not for each such sign."""
-        if self.end.doubt():
-            self.resume.handle_pause()
-            at = max(time.monotonic(), self._heal_from)
-            self._heal_from = at + HEAL_INTERVAL
-            self._heal_timer = asyncio.create_task(self._heal(at))
-
-    async def _heal(self, at):
-        await asyncio.sleep(at - time.monotonic())
-        reply_id = str(uuid.uuid4())
-        async with self._changed:
-            if self._ws and self.end.protection is Protection.WAITING and (opening := self.end.retry(reply_id)):
-                with contextlib.suppress(ConnectionClosed):
-                    await self._exchange(opening, reply_id)
-
-    def _is_of_ours(self, ref):
-        """Whether an error is about a key exchange of ours."""
-        return isinstance(ref, str) and ref in self._exchanges
-
-    async def _handle_unsaid(self, error):
-        """The relay refused a key exchange of ours. That nobody is there is normal; else it is said again."""
-        if error.get("code") == "PEER_OFFLINE":
-            return
-        await asyncio.sleep(wait_of(error, RETRY_AFTER_MS_MAX))
-        reply_id = str(uuid.uuid4())
-        async with self._changed:
-            if again := self.end.retry(reply_id):
-                await self._exchange(again, reply_id)
-
-    async def _refuse(self, error):
-        await self._tell("client.refused", {"reason": error.reason, "message": str(error)})
-        if complaint := self.end.complaint(error):
-            async with self._changed:
-                await self._put(*complaint)
-
-    async def _exchange(self, message, message_id=None):
-        message_id = message_id or str(uuid.uuid4())
-        self._exchanges.add(message_id)
-        await self._put(*message, message_id=message_id)
-
-    async def _put(self, kind, payload, message_id=None):
-        """Under the lock, and while there is a connection."""
-        text, message_id = self._envelope(kind, payload, message_id)
+    async def put(self, kind, payload, message_id=None, device=None):
+        """Sends a message as it is; under the lock, and while there is a connection. Returns its id."""
+        text, message_id = self._envelope(kind, payload, message_id, device)
         await self._ws.send(text)
         return message_id
 
     @staticmethod
-    def _envelope(kind, payload, message_id=None):
+    def _envelope(kind, payload, message_id=None, device=None):
         message_id = message_id or str(uuid.uuid4())
         now_ms = int(time.time() * 1000)
         message = {"v": 1, "type": kind, "id": message_id, "ts": now_ms, "payload": payload}
-        return dumps(message), message_id
+        return dumps(message | ({"device": device} if device else {})), message_id
 
     async def _set_connection(self, ws):
         self._ws = ws
         if ws is None:
-            self.resume.handle_pause()
-        await self._notify()
+            for peer in self._peers:
+                peer.handle_pause()
+        await self.notify()
 
-    async def _notify(self):
+    async def notify(self):
         """Wakes those who wait to send."""
-        async with self._changed:
-            self._changed.notify_all()
+        async with self.lock:
+            self.lock.notify_all()
 
-    async def _tell(self, kind, payload, message_id=None, protection=Protection.CLEAR, missed=0):
+    async def tell(self, kind, payload, message_id=None, protection=Protection.CLEAR, missed=0, device=None):
+        """An event, as soon as there is room for it."""
         while self._events.qsize() >= EVENTS_MAX:
             self._read.clear()
             await self._read.wait()
-        self._events.put_nowait(Event(kind, payload, message_id, protection, missed))
+        self.tell_now(kind, payload, device, message_id, protection, missed)
+
+    def tell_now(self, kind, payload, device=None, message_id=None, protection=Protection.CLEAR, missed=0):
+        self._events.put_nowait(Event(kind, payload, message_id, protection, missed, device))
+
+
+def check_size(payload):
+    """ValueError where no message holds this payload; with so many bytes less to be numbered and padded."""
+    size = len(dumps(payload).encode())
+    if size > PAYLOAD_MAX - RECORD_BYTES:
+        raise ValueError(f"the payload has {size} bytes, and a message holds {PAYLOAD_MAX - RECORD_BYTES} at most")

@@ -148,7 +148,8 @@ class Sender:
 
     def handle_refused(self, now, message_id, code, after):
         """The relay refused a message (4). "held": it leaves again by itself; "void": it never will; None: not one that
-        is held. `after`: seconds until the relay takes it."""
+        is held. `after`: seconds until the relay takes it. A code that is not known changes nothing: anybody can invent
+        one, and what did not arrive leaves again when the peer asks for it."""
         at = next((at for at, message in enumerate(self.held) if message.id == message_id), None)
         if at is None:
             return None
@@ -158,7 +159,7 @@ class Sender:
         if code in WAITS:
             self.cursor = min(self.cursor, at)
             self.blocked_until = max(self.blocked_until, now + after)
-        else:  # PEER_OFFLINE, and what does not exist yet
+        elif code == "PEER_OFFLINE":
             self.handle_pause()
         return "held"
 

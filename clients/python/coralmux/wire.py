@@ -92,16 +92,16 @@ def dumps(value):
 
 
 def envelope(text):
-    """Type, id and payload of a message. Raises Unreadable."""
+    """Type, id, payload and device of a message. Raises Unreadable."""
     try:
         message = loads(text if isinstance(text, str) else text.decode())
     except ValueError as error:
         raise Unreadable(str(error)) from None
     if not isinstance(message, dict):
         raise Unreadable("not an object")
-    if twice := message.repeated & {"type", "id", "payload"}:
+    if twice := message.repeated & {"type", "id", "payload", "device"}:
         raise Unreadable(f"it has {min(twice)} twice")
-    kind, message_id, payload = message.get("type"), message.get("id"), message.get("payload")
+    kind, message_id, payload, device = (message.get(name) for name in ("type", "id", "payload", "device"))
     if not isinstance(kind, str) or "\ufffd" in kind or not isinstance(message_id, str | None):
         raise Unreadable("its type or id is no text")
-    return kind, message_id, {} if payload is None else payload
+    return kind, message_id, {} if payload is None else payload, device if isinstance(device, str) else None

@@ -180,12 +180,15 @@ fn act(end: &mut End, step: &Value, now: Instant) -> (Vec<String>, Vec<String>) 
         "refused" => {
             let refusal = match text(step, "code") {
                 "RATE_LIMITED" | "DAILY_QUOTA_EXCEEDED" => {
-                    Refusal::Later(step["retry_after_ms"].as_u64().map(Duration::from_millis))
+                    Some(Refusal::Later(step["retry_after_ms"].as_u64().map(Duration::from_millis)))
                 }
-                "PEER_OFFLINE" => Refusal::Offline,
-                _ => Refusal::Never,
+                "PEER_OFFLINE" => Some(Refusal::Offline),
+                "MESSAGE_TOO_LARGE" | "INVALID_MESSAGE" => Some(Refusal::Never),
+                _ => None, // the session never asks (`handle_refusal`)
             };
-            if let Refused::Void(held) = end.refuse(now, text(step, "id"), refusal) {
+            if let Some(refusal) = refusal
+                && let Refused::Void(held) = end.refuse(now, text(step, "id"), refusal)
+            {
                 told.push(held.id);
             }
         }
