@@ -1,0 +1,290 @@
+"""An agent for a phone: pairs once, takes what the phone asks to a function, and answers until it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import ssl
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from . import pairing, state
+from .chats import STOP_TIMEOUT, Chats
+from .client import Client, Event, Refused, as_object
+from .link import Link, new_secret
+from .pieces import Answers
+from .register import TOKEN, RegisterError, register
+from .relay_url import RelayUrl
+from .retry import Retry
+from .state import Lock, State, StateError
+from .wire import printable
+
+log = logging.getLogger("coralmux")
+
+ENV_RELAY, ENV_TOKEN = "CORALMUX_AGENT_RELAY", "CORALMUX_AGENT_TOKEN"
+REGISTER_DELAYS = 1.0, 60.0
+REFUSED, REPLACED = 3, 4  # exit codes, as coralmux-agent has them
+
+
+class AgentError(Exception):
+    """The agent cannot start; the text says why and what to do."""
+
+
+def say(line: str) -> None:
+    """Shows a line; one that cannot be written is nobody's loss."""
+    with contextlib.suppress(OSError, ValueError):
+        print(line, flush=True)
+
+
+def state_path(relay: RelayUrl, named: str | os.PathLike[str] | None) -> Path:
+    """Where the pairing with a relay is kept."""
+    return Path(named) if named is not None else state.default_path(relay)
+
+
+def link_of(relay: RelayUrl, kept: State, e2e: int) -> Link:
+    """The pairing link of what is kept."""
+    return Link(kept.token, str(relay), kept.secret if e2e == 2 else None)
+
+
+class Agent:
+    """The other end of a phone.
+
+        agent = Agent("wss://relay.example.com")
+
+        @agent.answer
+        async def reply(question):
+            yield f"You said: {question.text}"
+
+        agent.run()
+
+    The first start registers a token at the relay (or takes `token`), and shows the pairing link on a terminal; `coralmux
+    link` shows it again. The pairing is kept in `state`, or where `coralmux-agent` keeps it.
+
+    - `relay`: `wss://relay.example.com`; if missing, the variable CORALMUX_AGENT_RELAY
+    - `name`: for the phone; `backend`, `model`: what answers, in a word each, for the phone, too
+    - `new`: forget what is kept, and pair anew
+    - `e2e`: 2 is verified by the link's secret; 1 is for phones that know no other
+    - `context`: turns of the conversation that a question has as its `history`, 200 at most
+    - `timeout`: seconds that an answer may be silent
+    - `qr`: which codes to show: "app", "browser", "both" or "none"
+    - `ssl`: trust for the relay's certificate, if not the system's
+    """
+
+    def __init__(
+        self,
+        relay: str | None = None,
+        *,
+        name: str = "CoralMux agent",
+        backend: str = "python",
+        model: str | None = None,
+        state: str | os.PathLike[str] | None = None,
+        token: str | None = None,
+        new: bool = False,
+        e2e: int = 2,
+        context: int = 40,
+        timeout: float = 300,
+        qr: pairing.Codes = "both",
+        ssl: ssl.SSLContext | None = None,
+    ) -> None:
+        relay = relay or os.environ.get(ENV_RELAY, "").strip()
+        if not relay:
+            raise AgentError(f"no relay: name it, such as wss://relay.example.com, or set {ENV_RELAY}")
+        if e2e not in (1, 2):
+            raise AgentError(f"there is no version {e2e} of the encryption: 2, or 1 for phones that know no other")
+        token = token or os.environ.get(ENV_TOKEN, "").strip() or None
+        if token and not TOKEN.fullmatch(token):
+            raise AgentError("the token is none: they are oc_pair_ and 32 lower-case hex digits")
+        self.relay = RelayUrl.parse(relay)
+        self.name, self.backend, self.model = name, backend, model
+        self.state, self.token, self.new, self.e2e = state, token, new, e2e
+        self.context, self.timeout, self.qr, self.ssl = context, timeout, qr, ssl
+        self._answers: Answers | None = None
+        self._started = time.monotonic()
+
+    def answer(self, answers: Answers) -> Answers:
+        """Decorator: this function answers. It gets a `Question`, and returns or yields text (and `Tool`, for what it is
+        doing). If it is not asynchronous, each question has a thread."""
+        self._answers = answers
+        return answers
+
+    def serve(self, answers: Answers) -> None:
+        """As `run`, with what answers."""
+        self.answer(answers)
+        self.run()
+
+    def run(self) -> None:
+        """Serves until SIGINT or SIGTERM; for a program that does nothing else. A second signal ends it at once.
+
+        Exits with words and code 1 if it cannot start, with 3 if the relay refuses the token, with 4 if another agent
+        took its place.
+        """
+        if not logging.getLogger().handlers:
+            logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+        loop = asyncio.new_event_loop()
+        try:
+            stuck = loop.run_until_complete(self._run_until_signal())
+        except (AgentError, RegisterError, StateError, Refused) as error:
+            _warn(str(error))
+            code = 1 if not isinstance(error, Refused) else REPLACED if "another" in str(error) else REFUSED
+            raise SystemExit(code) from None
+        finally:
+            # Not asyncio.run, which waits for tasks that do not stop.
+            loop.close()
+        if stuck:
+            _warn(f"{stuck} answer(s) did not stop, and end with the process")
+            _flush()
+            os._exit(0)
+
+    async def _run_until_signal(self) -> int:
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+        def first(number: int, _frame: Any) -> None:
+            signal.signal(number, signal.SIG_DFL)
+            loop.call_soon_threadsafe(stop.set)
+
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, first) for number in numbers]
+        try:
+            return await self.serving(stop=stop)
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+
+    async def serving(self, answers: Answers | None = None, *, stop: asyncio.Event | None = None) -> int:
+        """Serves within a running event loop, until `stop` is set or the task is cancelled; returns how many answers did
+        not stop in time. Raises AgentError, RegisterError, StateError, and Refused where the relay does not want it."""
+        answers = answers or self._answers
+        if answers is None:
+            raise AgentError("nothing answers: decorate a function with @agent.answer, or give one to serve()")
+        if self.relay.is_exposed:
+            _warn(f"warning: {self.relay} has no TLS: on the way anyone can read the token. Use wss://.")
+        path = state_path(self.relay, self.state)
+        with Lock(path):
+            kept, is_new = await self._open_state(path)
+            link = link_of(self.relay, kept, self.e2e)
+            self._show(link, path)
+            options = {"ssl": self.ssl} if self.ssl else {}
+            async with Client("agent", link, **options) as client:
+                chats = Chats(client, answers, self.context, self.timeout)
+                serving = asyncio.create_task(self._serve(client, chats, path, kept if is_new else None))
+                stopping = asyncio.create_task(stop.wait() if stop else asyncio.Event().wait())
+                try:
+                    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                    if serving.done():
+                        serving.result()
+                finally:
+                    for task in (serving, stopping):
+                        task.cancel()
+                    stuck = await chats.cancel_all()
+                return stuck
+
+    async def _serve(self, client: Client, chats: Chats, path: Path, unkept: State | None) -> None:
+        async for event in client:
+            if event.type == "client.connected" and unkept:  # what was kept before is replaced only now
+                state.write(path, self.relay, unkept)
+                say(f"Token and pairing secret are kept in {path}.")
+                unkept = None
+            await self._handle(client, chats, event)
+
+    async def _handle(self, client: Client, chats: Chats, event: Event) -> None:
+        if event.missed:
+            log.warning("%d message(s) from the phone did not arrive or could not be read", event.missed)
+        if event.type == "chat.send":
+            await chats.handle_question(event.id, event.payload)
+        elif event.type == "chat.cancel":
+            await chats.handle_cancel(event.payload)
+        elif event.type == "chat.history":
+            await chats.handle_history(event.id, event.payload)
+        elif event.type == "agent.list":
+            about = {"id": "default", "name": self.name, "backend": self.backend, "model": self.model, "status": "online"}
+            await client.send("agent.list.result", {"agents": [about], "ref": event.id})
+        elif event.type == "system.status":
+            await client.send("system.status.result", {**self._status(chats), "ref": event.id})
+        elif event.type == "chat.error":
+            await self._handle_error(chats, as_object(event.payload))
+        else:
+            self._tell(client, event)
+
+    def _status(self, chats: Chats) -> dict[str, Any]:
+        return {
+            "status": "ok",
+            "name": self.name,
+            "version": version(),
+            "backend": self.backend,
+            "model": self.model,
+            "uptime_sec": int(time.monotonic() - self._started),
+            "running": chats.count,
+        }
+
+    async def _handle_error(self, chats: Chats, error: dict[str, Any]) -> None:
+        code, ref = error.get("code"), error.get("ref")
+        if code != "PEER_OFFLINE":  # said already, as the phone's going offline
+            log.warning("%s", printable(f"{code}: {error.get('message')}"))
+        if code == "MESSAGE_TOO_LARGE" and isinstance(ref, str):
+            await chats.handle_too_large(ref)
+
+    def _tell(self, client: Client, event: Event) -> None:
+        """What the person who started the agent may want to know."""
+        if event.type in ("client.connected", "status"):
+            say("The phone is online." if client.paired else "The phone is offline.")
+        elif event.type == "client.agreed" and client.fingerprint:
+            say(f"Encrypted end to end, not verified. Compare with the phone: {client.fingerprint}")
+        elif event.type == "client.agreed":
+            say("Encrypted end to end, verified by the pairing secret.")
+        elif event.type in ("client.lost", "client.refused", "client.delayed"):
+            log.warning("%s", printable(str(as_object(event.payload).get("message", event.type))))
+
+    def _show(self, link: Link, path: Path) -> None:
+        if sys.stdout.isatty():
+            say(pairing.instructions(link, self.qr, pairing.has_colours()))
+        else:  # it would stay in a log, for anyone who reads it
+            more = f" --state {path}" if self.state is not None else ""
+            more += " --e2e 1" if self.e2e == 1 else ""
+            say(f"The pairing link is shown on a terminal only, or by `coralmux link --relay {self.relay}{more}`.")
+
+    async def _open_state(self, path: Path) -> tuple[State, bool]:
+        """The pairing, and whether it is not kept yet."""
+        kept, warning = (None, None) if self.new else state.read(path)
+        if warning:
+            _warn(warning)
+        if kept and self.token in (None, kept.token):
+            return kept, False
+        return State(self.token or await self._register(), new_secret()), True
+
+    async def _register(self) -> str:
+        """A token from the relay, as soon as it gives one. Raises RegisterError where waiting does not help."""
+        retry = Retry(REGISTER_DELAYS)
+        while True:
+            try:
+                return await asyncio.to_thread(register, self.relay, self.ssl)
+            except RegisterError as error:
+                if error.final:
+                    raise
+                wait = max(retry.wait(None, None), error.retry_after)
+                say(printable(f"No token: {error}; trying again in {wait:.1f} s."))
+                await asyncio.sleep(wait)
+
+
+def version() -> str:
+    """This package's version."""
+    try:
+        return metadata.version("coralmux")
+    except metadata.PackageNotFoundError:  # run from a checkout
+        return "0"
+
+
+def _warn(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        print(printable(text), file=sys.stderr, flush=True)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()

@@ -1,0 +1,59 @@
+"""Starts agents on the Python package (bot.py), from the checkout or as they are installed in an environment."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+import relay as relays
+from agents import Process
+
+sys.path.insert(0, str(relays.ROOT / "clients" / "python"))
+from coralmux import Link  # noqa: E402
+
+CHECKOUT = {"PYTHONPATH": str(relays.ROOT / "clients" / "python")}
+BOT = pathlib.Path(__file__).with_name("bot.py")
+TIMEOUT = 30
+
+
+def coralmux(*arguments, python=sys.executable, **env):
+    """Runs the command `coralmux` to its end."""
+    if python == sys.executable:
+        env = CHECKOUT | env
+    command = [python, "-m", "coralmux", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | env, timeout=TIMEOUT)
+
+
+class Bot(Process):
+    """A program that serves an agent, with a state of its own: bot.py, if no other is named.
+
+    It is run by `python`: that of these tests finds the package in the checkout, any other one where it is installed.
+    """
+
+    def __init__(self, directory, relay, *flags, state=None, env=None, python=sys.executable, script=BOT):
+        self.relay, self.python = relay, python
+        self.state = pathlib.Path(state or directory / "state.json")
+        env = (CHECKOUT if python == sys.executable else {}) | (env or {})
+        super().__init__(directory, [python, str(script), relay, str(self.state), *flags], env)
+
+    def link(self):
+        """Its pairing link, as soon as there is one."""
+        deadline = time.monotonic() + TIMEOUT
+        while not self.state.exists():
+            assert self.process.poll() is None and time.monotonic() < deadline, self.output()
+            time.sleep(0.02)
+        flags = ["--relay", self.relay, "--state", str(self.state), "--qr", "none"]
+        shown = coralmux("link", *flags, python=self.python)
+        return Link.parse(re.search(r"^ +(openclaw://pair\S+)$", shown.stdout, re.MULTILINE)[1])
+
+
+async def answered(phone):
+    """What was streamed, and the event that ended it, whatever else is told."""
+    streamed = ""
+    while True:
+        event = await phone.expect("chat.stream", "chat.done", "chat.error")
+        if event.type != "chat.stream":
+            return streamed, event
+        streamed += event.payload["delta"]

@@ -1,0 +1,322 @@
+"""The Python package's agent, a program of its own, through the real relay with a phone that verifies it."""
+
+import base64
+import json
+import re
+import signal
+import time
+
+import pytest
+
+from agents import Phone
+from bots import TIMEOUT, Bot, answered, coralmux
+from coralmux import Protection
+
+@pytest.fixture
+def start_bot(tmp_path, relay):
+    started = []
+
+    def start(*flags, **options):
+        folder = tmp_path / f"bot-{len(started)}"
+        folder.mkdir()
+        started.append(Bot(folder, f"ws://127.0.0.1:{relay.port}", *flags, **options))
+        return started[-1]
+
+    yield start
+    for bot in started:
+        if bot.process.poll() is None:
+            bot.kill()
+
+
+@pytest.fixture
+async def ask(start_bot):
+    """Asks a bot one thing."""
+    bot = start_bot()
+
+    async def ask(text, **more):
+        async with Phone(bot.link()) as phone:
+            await phone.ask(text, **more)
+            return await answered(phone)
+
+    yield ask
+    bot.stop()
+
+
+async def test_an_answer_streams_verified_and_names_its_question(start_bot):
+    bot = start_bot()
+    async with Phone(bot.link()) as phone:
+        asked = await phone.ask("say Grüße an die \U0001f980", chat_id="kitchen")
+        end = (await answered(phone))[1]
+        assert end.payload == {"full_text": "Grüße an die \U0001f980 ", "ref": asked, "chat_id": "kitchen"}
+        assert end.protection is Protection.VERIFIED
+        await phone.client.send("chat.history", {"chat_id": "kitchen"})
+        result = (await phone.expect("chat.history.result")).payload
+        assert [(turn["role"], turn["text"]) for turn in result["messages"]] == [
+            ("user", "say Grüße an die \U0001f980"),
+            ("assistant", "Grüße an die \U0001f980 "),
+        ]
+        await phone.client.send("agent.list")
+        [agent] = (await phone.expect("agent.list.result")).payload["agents"]
+        assert (agent["name"], agent["backend"], agent["model"]) == ("Bot", "python", "none")
+        await phone.client.send("system.status")
+        assert (await phone.expect("system.status.result")).payload["running"] == 0
+    bot.stop()
+    assert "verified by the pairing secret" in bot.output()
+    assert bot.link().token not in bot.output() and "Traceback" not in bot.output()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("boom", "the agent failed: ValueError: no key *** in ... ***"),
+        ("exit", "the agent failed: SystemExit: I want out"),
+        ("sorry", "come back later"),
+        ("silent", "the agent gave no answer"),
+        ("number", "the agent failed: TypeError: an answer is text or pieces of it, not int"),
+    ],
+)
+async def test_a_failure_is_told_in_words_without_paths_or_keys(ask, text, words):
+    streamed, end = await ask(text)
+    assert (streamed, end.type, end.payload["code"]) == ("", "chat.error", "BACKEND_ERROR")
+    assert re.sub("[.,]+", "", end.payload["message"]) == re.sub("[.,]+", "", words)
+    assert end.payload.get("retry_after_ms") == (2000 if text == "sorry" else None)
+
+
+async def test_what_was_said_before_a_failure_stays(start_bot):
+    bot = start_bot()
+    async with Phone(bot.link()) as phone:
+        await phone.ask("half")
+        streamed, end = await answered(phone)
+        assert (end.type, end.payload["message"]) == ("chat.error", "the agent failed: RuntimeError: then it broke")
+        await phone.ask("history")
+        assert (await answered(phone))[1].payload["full_text"] == "[('user', 'half'), ('assistant', 'half of it')]"
+
+
+async def test_an_answer_that_hangs_is_given_up(start_bot, tmp_path):
+    bot = start_bot(env={"BOT_TIMEOUT": "1"})
+    async with Phone(bot.link()) as phone:
+        await phone.ask(f"hang {tmp_path / 'ended'}")
+        streamed, end = await answered(phone)
+        assert (streamed, end.payload["message"]) == ("I begin", "the agent said nothing for 1 s")
+        assert (tmp_path / "ended").exists()
+        await phone.ask("say on")
+        assert (await answered(phone))[1].payload["full_text"] == "on "
+
+
+async def test_the_next_question_ends_the_answer_where_it_is(start_bot, tmp_path):
+    bot = start_bot()
+    async with Phone(bot.link()) as phone:
+        first = await phone.ask(f"hang {tmp_path / 'ended'}")
+        await phone.expect("chat.stream")
+        await phone.ask("say second", chat_id="other")
+        assert (await answered(phone))[1].payload["full_text"] == "second ", "conversations do not wait for each other"
+        third = await phone.ask("say third")
+        cancelled = (await answered(phone))[1].payload
+        assert cancelled == {"full_text": "I begin", "cancelled": True, "ref": first}
+        assert (await answered(phone))[1].payload["ref"] == third
+        assert (tmp_path / "ended").exists()
+        await phone.ask(f"hang {tmp_path / 'ended too'}")
+        await phone.expect("chat.stream")
+        await phone.client.send("chat.cancel")
+        assert (await answered(phone))[1].payload["cancelled"] is True
+
+
+async def test_an_answer_that_does_not_stop_says_nothing_more_and_holds_up_its_conversation_alone(start_bot, tmp_path):
+    bot, until = start_bot(), tmp_path / "until"
+    async with Phone(bot.link()) as phone:
+        await phone.ask(f"stubborn {until}")
+        await phone.expect("chat.stream")
+        await phone.client.send("chat.cancel")
+        assert (await answered(phone))[1].payload["cancelled"] is True
+        await phone.ask("say waits")
+        await phone.ask("say elsewhere", chat_id="other")
+        assert (await answered(phone))[1].payload["full_text"] == "elsewhere "
+        until.touch()
+        streamed, end = await answered(phone)
+        assert end.payload["full_text"] == "waits ", "and nothing of the one that went on"
+
+
+async def test_what_does_not_stop_ends_with_the_process(start_bot, tmp_path, monkeypatch):
+    bot = start_bot()
+    async with Phone(bot.link()) as phone:
+        await phone.ask(f"stubborn {tmp_path / 'never'}")
+        await phone.expect("chat.stream")
+        bot.process.send_signal(signal.SIGTERM)
+        assert (await answered(phone))[1].payload["cancelled"] is True
+    assert bot.process.wait(TIMEOUT) == 0
+    assert "did not stop, and end with the process" in bot.output()
+
+
+async def test_an_answer_has_a_bound_and_says_so(ask):
+    streamed, end = await ask("long 5000")
+    assert len(end.payload["full_text"]) == 1_048_000, "less than a piece below 1 MiB"
+    assert end.payload["full_text"].startswith(streamed)
+    assert (end.payload["finish"], end.payload["notice"]) == (
+        "length",
+        "The answer was cut off: it is longer than 1 MiB.",
+    )
+
+
+async def test_many_pieces_leave_in_few_messages(start_bot):
+    bot = start_bot()
+    async with Phone(bot.link()) as phone:
+        await phone.ask("pieces 20000")
+        count, began = 0, time.monotonic()
+        while (event := await phone.expect("chat.stream", "chat.done", "chat.error")).type == "chat.stream":
+            count += 1
+            assert event.payload["seq"] == count
+        assert event.payload["full_text"] == "".join(f"{number} " for number in range(20000))
+        assert count <= 25 * (time.monotonic() - began) + 5
+
+
+async def test_tools_are_told_within_the_rate_of_an_agents_messages(start_bot):
+    bot = start_bot()
+    async with Phone(bot.link()) as phone:
+        asked = await phone.ask("tools 500", chat_id="a")
+        told = []
+        while (event := await phone.expect("chat.tool_status", "chat.done", "chat.error")).type == "chat.tool_status":
+            told.append(event.payload)
+        common = {"status": "running", "message": "Looking", "ref": asked, "chat_id": "a"}
+        assert told[0] == {"tool": "tool 0", "call_id": "call 0"} | common
+        assert 20 <= len(told) <= 30 and event.payload["full_text"] == "done with tools"
+
+
+async def test_the_person_is_asked_and_replies(start_bot):
+    bot = start_bot()
+    async with Phone(bot.link()) as phone:
+        asked = await phone.ask("ask")
+        question = (await answered(phone))[1].payload
+        assert question == {"full_text": "Really? (yes / no)", "ref": asked}
+        replied = await phone.ask("no")
+        assert (await answered(phone))[1].payload == {"full_text": "You said no", "ref": replied}
+        await phone.ask("history")
+        said = (await answered(phone))[1].payload["full_text"]
+        assert "('assistant', 'Really? (yes / no)'), ('user', 'no'), ('assistant', 'You said no')" in said
+        await phone.ask("ask")
+        await answered(phone)
+        await phone.client.send("chat.cancel")
+        await phone.ask("say not a reply any more")
+        assert (await answered(phone))[1].payload["full_text"] == "not a reply any more "
+
+
+async def test_images_arrive_and_what_is_none_is_refused_in_words(start_bot):
+    bot = start_bot()
+    png = base64.b64encode(b"\x89PNG\r\n" + bytes(100)).decode()
+    async with Phone(bot.link()) as phone:
+        await phone.ask("images", images=[{"mime": "image/png", "data": png}, {"data": png}])
+        expected = str([("image/png", "iVBORw0K"), ("image/jpeg", "iVBORw0K")])
+        assert (await answered(phone))[1].payload["full_text"] == expected
+        for payload, words in [
+            ({"text": 7}, "text is not a string"),
+            ({"text": "x", "chat_id": 7}, "chat_id is not a string"),
+            ({"text": "x", "chat_id": "x" * 300}, "chat_id is too long"),
+            ({"images": [{"data": "%"}]}, "not image data"),
+            ({}, "neither text nor images"),
+            ([], "not a JSON object"),
+        ]:
+            await phone.client.send("chat.send", payload)
+            assert words in (await answered(phone))[1].payload["message"], payload
+
+
+async def test_functions_that_are_not_asynchronous_have_threads(start_bot, tmp_path):
+    bot = start_bot("thread")
+    async with Phone(bot.link()) as phone:
+        await phone.ask("plain text")
+        assert (await answered(phone))[1].payload["full_text"] == "plain text"
+        await phone.ask("boom")
+        assert (await answered(phone))[1].payload["message"] == "the agent failed: ValueError: in a thread"
+        await phone.ask(f"endless {tmp_path / 'ended'}")
+        await phone.expect("chat.stream")
+        await phone.ask("say on")
+        assert (await answered(phone))[1].payload["cancelled"] is True
+        assert (await answered(phone))[1].payload["full_text"] == "on "
+        assert (tmp_path / "ended").exists()
+    bot.stop()
+
+
+async def test_two_programs_never_use_one_pairing_and_either_goes_on_where_the_other_was(start_bot, start_agent, tmp_path):
+    state = tmp_path / "state.json"
+    bot = start_bot(state=state)
+    link = bot.link()
+    other = start_bot(state=state)
+    assert other.process.wait(TIMEOUT) == 1
+    assert f"another program uses {state}: stop it, or name another state file" in other.output()
+    bot.stop()
+    assert state.stat().st_mode & 0o777 == 0o600
+    agent = start_agent("--echo", "--state", str(state))
+    async with Phone(link) as phone:
+        await phone.ask("to the same phone")
+        assert "to the same phone" in (await phone.answer())[1].payload["full_text"]
+        agent.stop()
+        again = start_bot(state=state)
+        await phone.ask("say and back")
+        assert (await answered(phone))[1].payload["full_text"] == "and back "
+        again.stop()
+
+
+def test_both_keep_a_relays_pairing_in_the_same_place(start_agent, relay, tmp_path):
+    agent = start_agent("--echo")
+    link = agent.link()
+    shown = coralmux("link", "--relay", f"ws://127.0.0.1:{relay.port}", "--qr", "none", **agent.state)
+    assert f"    {link.for_apps()}\n" in shown.stdout, shown.stderr
+    shown = coralmux("link", "--relay", f"ws://127.0.0.1:{relay.port}", XDG_STATE_HOME=str(tmp_path / "none"))
+    assert shown.returncode == 1 and "start the agent first" in shown.stderr
+
+
+@pytest.mark.parametrize("name", [".openclaw-agent", ".openclaw-relay-connector"])
+async def test_the_old_connectors_token_is_taken_over(start_bot, relay, tmp_path, name):
+    token = await relay.token()
+    config = tmp_path / name / "config.yaml"
+    config.parent.mkdir()
+    url = f"ws://127.0.0.1:{relay.port}/ws"
+    config.write_text(f"backend:\n  type: auto\n  token: no\nrelay:\n  token: {token}\n  url: '{url}'  # ours\n")
+    state = tmp_path / "state.json"
+    done = coralmux("take-over", "--state", str(state), HOME=str(tmp_path))
+    assert done.returncode == 0 and token not in done.stdout, done.stderr
+    assert "Stop the connector" in done.stdout
+    assert coralmux("take-over", str(config), "--state", str(state)).returncode == 0, "again changes nothing"
+    bot = start_bot(state=state)
+    link = bot.link()
+    assert link.token == token
+    async with Phone(link) as phone:
+        await phone.ask("say hello")
+        assert (await answered(phone))[1].protection is Protection.VERIFIED
+
+
+def test_a_configuration_without_a_token_is_told(tmp_path):
+    config = tmp_path / "config.yaml"
+    for text, words in [
+        (None, "name the connector's configuration"),
+        ("relay:\n  url: wss://r/ws\n  token: \"\"\n", "has no token"),
+        (f"relay:\n  token: oc_pair_{'0' * 32}\n", "has no relay address"),
+        (f"relay:\n  token: oc_pair_{'0' * 32}\n  url: ftp://r\n", "begins with wss://"),
+    ]:
+        if text is not None:
+            config.write_text(text)
+        done = coralmux("take-over", str(config), "--state", str(tmp_path / "s.json"))
+        assert done.returncode == 1 and words in done.stderr and "0000" not in done.stderr + done.stdout
+
+
+async def test_a_token_that_the_relay_does_not_know_ends_it_with_words(start_bot, tmp_path):
+    state = tmp_path / "state.json"
+    state.write_text(json.dumps({"relay": "x", "token": "oc_pair_" + "0" * 32, "secret": "A" * 43}))
+    bot = start_bot(state=state)
+    assert bot.process.wait(TIMEOUT) == 3
+    assert "could be read or written by others" in bot.output() and "Traceback" not in bot.output()
+
+
+async def test_nothing_is_lost_where_the_relay_is_killed_in_an_answer(start_relay, tmp_path):
+    relay = start_relay("--register-rate", "0")
+    bot = Bot(tmp_path, f"ws://127.0.0.1:{relay.port}")
+    try:
+        async with Phone(bot.link()) as phone:
+            await phone.ask("pieces 3")
+            await answered(phone)
+            await phone.ask("stubborn " + str(tmp_path / "until"))
+            await phone.expect("chat.stream")
+            relay.kill()
+            (tmp_path / "until").touch()
+            relay.start()
+            assert (await answered(phone))[1].payload["full_text"] == "I beginand I go on"
+    finally:
+        bot.kill()
