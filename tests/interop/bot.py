@@ -1,6 +1,6 @@
 """An agent on the Python package, which does as it is told: the first word of a question says how it behaves.
 
-    python bot.py RELAY STATE [plain|thread]
+python bot.py RELAY STATE [plain|thread]
 """
 
 import asyncio
@@ -11,7 +11,9 @@ import time
 
 from coralmux import Agent, AnswerError, Tool
 
-agent = Agent(sys.argv[1], state=sys.argv[2], name="Bot", model="none", timeout=float(os.environ.get("BOT_TIMEOUT", 60)))
+agent = Agent(
+    sys.argv[1], state=sys.argv[2], name="Bot", model="none", timeout=float(os.environ.get("BOT_TIMEOUT", 60))
+)
 SECRET = os.environ.setdefault("BOT_API_KEY", "hunter2-hunter2")
 
 

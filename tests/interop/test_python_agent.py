@@ -12,6 +12,7 @@ from agents import Phone
 from bots import TIMEOUT, Bot, answered, coralmux
 from coralmux import Protection
 
+
 @pytest.fixture
 def start_bot(tmp_path, relay):
     started = []
@@ -234,7 +235,9 @@ async def test_functions_that_are_not_asynchronous_have_threads(start_bot, tmp_p
     bot.stop()
 
 
-async def test_two_programs_never_use_one_pairing_and_either_goes_on_where_the_other_was(start_bot, start_agent, tmp_path):
+async def test_two_programs_never_use_one_pairing_and_either_goes_on_where_the_other_was(
+    start_bot, start_agent, tmp_path
+):
     state = tmp_path / "state.json"
     bot = start_bot(state=state)
     link = bot.link()
@@ -287,7 +290,7 @@ def test_a_configuration_without_a_token_is_told(tmp_path):
     config = tmp_path / "config.yaml"
     for text, words in [
         (None, "name the connector's configuration"),
-        ("relay:\n  url: wss://r/ws\n  token: \"\"\n", "has no token"),
+        ('relay:\n  url: wss://r/ws\n  token: ""\n', "has no token"),
         (f"relay:\n  token: oc_pair_{'0' * 32}\n", "has no relay address"),
         (f"relay:\n  token: oc_pair_{'0' * 32}\n  url: ftp://r\n", "begins with wss://"),
     ]:

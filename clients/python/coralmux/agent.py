@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import pairing, state
-from .chats import STOP_TIMEOUT, Chats
+from .chats import Chats
 from .client import Client, Event, Refused, as_object
 from .link import Link, new_secret
 from .pieces import Answers
@@ -63,8 +63,8 @@ class Agent:
 
         agent.run()
 
-    The first start registers a token at the relay (or takes `token`), and shows the pairing link on a terminal; `coralmux
-    link` shows it again. The pairing is kept in `state`, or where `coralmux-agent` keeps it.
+    The first start registers a token at the relay (or takes `token`), and shows the pairing link on a terminal;
+    `coralmux link` shows it again. The pairing is kept in `state`, or where `coralmux-agent` keeps it.
 
     - `relay`: `wss://relay.example.com`; if missing, the variable CORALMUX_AGENT_RELAY
     - `name`: for the phone; `backend`, `model`: what answers, in a word each, for the phone, too
@@ -108,8 +108,8 @@ class Agent:
         self._started = time.monotonic()
 
     def answer(self, answers: Answers) -> Answers:
-        """Decorator: this function answers. It gets a `Question`, and returns or yields text (and `Tool`, for what it is
-        doing). If it is not asynchronous, each question has a thread."""
+        """Decorator: this function answers. It gets a `Question`, and returns or yields text (and `Tool`, for what it
+        is doing). If it is not asynchronous, each question has a thread."""
         self._answers = answers
         return answers
 
@@ -157,8 +157,8 @@ class Agent:
                 signal.signal(number, handler)
 
     async def serving(self, answers: Answers | None = None, *, stop: asyncio.Event | None = None) -> int:
-        """Serves within a running event loop, until `stop` is set or the task is cancelled; returns how many answers did
-        not stop in time. Raises AgentError, RegisterError, StateError, and Refused where the relay does not want it."""
+        """Serves within a running event loop, until `stop` is set or the task is cancelled; returns how many answers
+        did not stop in time. Raises AgentError, RegisterError, StateError, and Refused where the relay refuses it."""
         answers = answers or self._answers
         if answers is None:
             raise AgentError("nothing answers: decorate a function with @agent.answer, or give one to serve()")
@@ -202,7 +202,13 @@ class Agent:
         elif event.type == "chat.history":
             await chats.handle_history(event.id, event.payload)
         elif event.type == "agent.list":
-            about = {"id": "default", "name": self.name, "backend": self.backend, "model": self.model, "status": "online"}
+            about = {
+                "id": "default",
+                "name": self.name,
+                "backend": self.backend,
+                "model": self.model,
+                "status": "online",
+            }
             await client.send("agent.list.result", {"agents": [about], "ref": event.id})
         elif event.type == "system.status":
             await client.send("system.status.result", {**self._status(chats), "ref": event.id})

@@ -40,7 +40,7 @@ class Pace:
         return max(PIECE_INTERVAL, self.answers / PIECES_PER_SECOND)
 
     def takes_tool(self, now: float) -> bool:
-        """Whether one more word about a tool may leave: beyond the rate they are dropped, for the text is what counts."""
+        """Whether one more word about a tool may leave. Beyond the rate they are dropped: the text is what counts."""
         self._tools = min(TOOLS_BURST, self._tools + (now - self._at) * TOOLS_PER_SECOND)
         self._at = now
         if self._tools < 1:

@@ -30,7 +30,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--version", action="version", version=version())
     commands = parser.add_subparsers(dest="command", required=True)
     link = commands.add_parser("link", help="show the pairing link of an agent that has been started before")
-    link.add_argument("--relay", default=os.environ.get(ENV_RELAY, ""), help=f"such as wss://relay.example.com [{ENV_RELAY}]")
+    link.add_argument(
+        "--relay", default=os.environ.get(ENV_RELAY, ""), help=f"such as wss://relay.example.com [{ENV_RELAY}]"
+    )
     link.add_argument("--state", help="where the pairing is kept [a file for each relay, as of coralmux-agent]")
     link.add_argument("--e2e", choices=("1", "2"), default="2", help="1: for phones that know no other encryption")
     link.add_argument("--qr", choices=("app", "browser", "both", "none"), default="both", help="which codes to show")
@@ -71,7 +73,7 @@ def _take_over(options: argparse.Namespace) -> None:
     say(
         f"The token of {found} is kept in {path} now, for `coralmux-agent` and for this package.\n"
         "Stop the connector: a token has one agent.\n"
-        f"Pair the phone with `coralmux link --relay {relay}{more}`: the new link has a key, and verifies the encryption.\n"
+        f"Pair the phone with `coralmux link --relay {relay}{more}`: the new link has a key, which verifies all.\n"
         "A phone that is to stay as it is needs an agent with --e2e 1 (here: Agent(..., e2e=1))."
     )
 

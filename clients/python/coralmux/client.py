@@ -3,6 +3,7 @@ which keys, is the peers' (`peer`)."""
 
 import asyncio
 import contextlib
+import inspect
 import ipaddress
 import time
 import uuid
@@ -25,6 +26,7 @@ EVENTS_MAX = 256
 CLOSING = 2  # seconds for what is to leave when the client ends
 # How long a phone without a secret waits for the agent's key before it speaks in clear to an agent that has none.
 CLEAR_AFTER = 2
+KNOWS_PROXIES = "proxy" in inspect.signature(connect.__init__).parameters  # websockets from version 15 on
 RECORD_BYTES = 256  # at most, of what a record has around its payload
 FINAL = {4001: "another connection has taken this role", 4002: "the token was revoked"}
 
@@ -76,7 +78,7 @@ class Client:
     def __init__(self, role, link, *, clear_after=CLEAR_AFTER, delays=DELAYS, resume=True, **options):
         self.role, self.link = role, link
         self.retry = Retry(delays)
-        proxy = {"proxy": None} if leads_here(link.relay) else {}  # else as the environment says
+        proxy = {"proxy": None} if KNOWS_PROXIES and leads_here(link.relay) else {}  # else as the environment says
         timing = {"ping_interval": 30, "ping_timeout": 10, "close_timeout": 2}  # the last: to wait for a dead connection
         self.options = proxy | timing | {"max_size": MAX_SIZE} | options
         self.paired = False

@@ -1,4 +1,4 @@
-"""How a phone is paired: links, and QR codes for the terminal. They are as good as passwords, and belong into no log."""
+"""How a phone is paired: links, and QR codes for the terminal. They are passwords, and belong into no log."""
 
 from __future__ import annotations
 

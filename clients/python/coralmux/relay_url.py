@@ -34,9 +34,7 @@ class RelayUrl:
         authority, _, path = rest.partition("/")
         path = f"/{path}" if path else "/ws"
         if len(text) > URL_BYTES_MAX or "@" in authority or not re.fullmatch(r"[!$-;=@-\[\]_a-z~&%'()*+,.]+", path):
-            raise RelayUrlError(
-                "the address has a query, a fragment, a user name, or a character that must be escaped"
-            )
+            raise RelayUrlError("the address has a query, a fragment, a user name, or a character that must be escaped")
         matched = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::(.*))?", authority)
         if not matched:
             raise RelayUrlError("the address has no valid host")
