@@ -1,5 +1,6 @@
 """Starts agents on the Python package (bot.py), from the checkout or as they are installed in an environment."""
 
+import asyncio
 import os
 import pathlib
 import re
@@ -47,6 +48,13 @@ class Bot(Process):
         flags = ["--relay", self.relay, "--state", str(self.state), "--qr", "none"]
         shown = coralmux("link", *flags, python=self.python)
         return Link.parse(re.search(r"^ +(openclaw://pair\S+)$", shown.stdout, re.MULTILINE)[1])
+
+
+async def appears(path):
+    """Waits until there is such a file."""
+    async with asyncio.timeout(TIMEOUT):
+        while not path.exists():
+            await asyncio.sleep(0.01)
 
 
 async def answered(phone):

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from agents import Phone
-from bots import TIMEOUT, Bot, answered, coralmux
+from bots import TIMEOUT, Bot, answered, appears, coralmux
 from coralmux import Protection
 
 
@@ -99,7 +99,7 @@ async def test_an_answer_that_hangs_is_given_up(start_bot, tmp_path):
         await phone.ask(f"hang {tmp_path / 'ended'}")
         streamed, end = await answered(phone)
         assert (streamed, end.payload["message"]) == ("I begin", "the agent said nothing for 1 s")
-        assert (tmp_path / "ended").exists()
+        await appears(tmp_path / "ended")
         await phone.ask("say on")
         assert (await answered(phone))[1].payload["full_text"] == "on "
 
@@ -115,7 +115,7 @@ async def test_the_next_question_ends_the_answer_where_it_is(start_bot, tmp_path
         cancelled = (await answered(phone))[1].payload
         assert cancelled == {"full_text": "I begin", "cancelled": True, "ref": first}
         assert (await answered(phone))[1].payload["ref"] == third
-        assert (tmp_path / "ended").exists()
+        await appears(tmp_path / "ended")
         await phone.ask(f"hang {tmp_path / 'ended too'}")
         await phone.expect("chat.stream")
         await phone.client.send("chat.cancel")
@@ -231,7 +231,7 @@ async def test_functions_that_are_not_asynchronous_have_threads(start_bot, tmp_p
         await phone.ask("say on")
         assert (await answered(phone))[1].payload["cancelled"] is True
         assert (await answered(phone))[1].payload["full_text"] == "on "
-        assert (tmp_path / "ended").exists()
+        await appears(tmp_path / "ended")
     bot.stop()
 
 

@@ -1,6 +1,5 @@
-"""The Python package as it is installed: the wheel in a fresh environment, with the oldest and the newest that it takes."""
+"""The Python package as it is installed: its wheel in fresh environments, with the oldest and newest that it takes."""
 
-import os
 import pathlib
 import subprocess
 import zipfile
@@ -48,11 +47,5 @@ def test_the_installed_command_says_its_version():
     python = environment("newest", minor=min(pythons()))
     command = [pathlib.Path(python).with_name("coralmux"), "--version"]
     assert subprocess.run(command, capture_output=True, text=True).stdout == "0.1.0\n"
-    assert coralmux("link", "--relay", "nonsense", python=python).stderr.startswith(
-        "coralmux: a relay's address begins"
-    )
-    import_nothing = (
-        "import coralmux, sys; print([m for m in sys.modules if m.split('.')[0] in ('langchain_core', 'mcp')])"
-    )
-    done = subprocess.run([python, "-c", import_nothing], capture_output=True, text=True, env=os.environ)
-    assert done.stdout == "[]\n", "frameworks are imported by whoever uses them"
+    refused = coralmux("link", "--relay", "nonsense", python=python)
+    assert refused.stderr.startswith("coralmux: a relay's address begins with wss://")

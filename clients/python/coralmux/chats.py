@@ -161,7 +161,7 @@ class Chats:
         return task
 
     async def _work(self, running: _Running, asked: Question, earlier: list[asyncio.Task[None]]) -> None:
-        """The task of an answer, to its end, however that comes. `earlier`: its conversation's others, which end first."""
+        """The task of an answer, to its end. `earlier`: the others of its conversation, which end first."""
         try:
             if earlier and (await asyncio.wait(earlier, timeout=STOP_TIMEOUT))[1]:
                 raise AnswerError("the earlier answer of this conversation does not stop: try again in a while")
@@ -203,7 +203,7 @@ class Chats:
         await self._end(running)
 
     async def _ask(self, running: _Running, text: str, options: tuple[str, ...]) -> str:
-        """Asks in plain text: what was said so far, with the question, is an answer, and the next message is the reply."""
+        """Asks in plain text: the text so far, with the question, is an answer; the next message is the reply."""
         if running.answer.has_ended:
             raise Ended
         if options and not all(option in text for option in options):

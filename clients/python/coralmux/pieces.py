@@ -31,7 +31,7 @@ class Tool:
 Piece = str | Tool
 Result = AsyncIterable[Piece] | Iterable[Piece] | Awaitable[Any] | str | None
 Answers = Callable[[Question], Result]
-"""What answers: gets a question, gives text, or text and tools piece by piece. What is not asynchronous runs in a thread."""
+"""What answers: gets a question, gives text, or text and tools in pieces. If not asynchronous, it runs in a thread."""
 
 
 async def pieces_of(answers: Answers, question: Question) -> AsyncGenerator[Piece]:

@@ -49,8 +49,8 @@ class Turn:
 class Question:
     """What the person asks: a text, images, or both.
 
-    `chat_id` names the conversation, and is empty where the phone has only one; `history` is what was said in it before,
-    oldest first.
+    `chat_id` names the conversation, and is empty where the phone has only one; `history` is what was said in it
+    before, oldest first.
     """
 
     text: str

@@ -89,7 +89,8 @@ def _make_private(path: Path, mode: int) -> str | None:
             changed = path.stat().st_mode & 0o077 == 0  # some file systems take a mode and keep their own
     if not changed:
         raise StateError(
-            f"{path} can be read or written by others (mode {mode & 0o777:o}): chmod 600 it, or pair anew if somebody has"
+            f"{path} can be read or written by others (mode {mode & 0o777:o}): chmod 600 it, "
+            "or pair anew if somebody has"
         )
     return (
         f"{path} could be read or written by others (mode {mode & 0o777:o}); it is for its owner alone now. "
