@@ -39,8 +39,8 @@ pub enum UrlError {
 impl FromStr for RelayUrl {
     type Err = UrlError;
 
-    /// Reads `wss://host[:port][/path]`; without a path it is `/ws`. `https://` and `http://` stand for `wss://` and
-    /// `ws://`.
+    /// Reads `wss://host[:port][/path]`; without a path it is `/ws`, and behind a path that ends with `/`, as that of the
+    /// relay's page does, there is a `ws`. `https://` and `http://` stand for `wss://` and `ws://`.
     fn from_str(text: &str) -> Result<Self, UrlError> {
         let text = text.trim();
         if text.len() > URL_BYTES_MAX {
@@ -73,8 +73,12 @@ impl FromStr for RelayUrl {
             None => return Err(UrlError::Host),
             Some(port) => port.parse().ok().filter(|&port| port != 0).ok_or(UrlError::Port)?,
         };
-        let path = if path.is_empty() || path == "/" { "/ws" } else { path };
-        Ok(Self { secure, host: host.to_ascii_lowercase(), port, path: path.to_owned() })
+        let path = match path {
+            "" => "/ws".to_owned(),
+            page if page.ends_with('/') => format!("{page}ws"),
+            path => path.to_owned(),
+        };
+        Ok(Self { secure, host: host.to_ascii_lowercase(), port, path })
     }
 }
 
@@ -170,6 +174,7 @@ mod tests {
             ("ws://[::1]:8080", "ws://[::1]:8080/ws"),
             ("wss://relay.example.com:443/other", "wss://relay.example.com/other"),
             (" http://relay:80 ", "ws://relay/ws"),
+            ("https://example.com/relay/", "wss://example.com/relay/ws"),
         ] {
             assert_eq!(read(typed).as_deref(), Ok(meant), "{typed}");
         }

@@ -3,8 +3,9 @@ import { chromium } from 'playwright-core';
 
 export const PHONE = { width: 360, height: 740 };
 
-export async function launch() {
-  const options = { args: ['--no-sandbox', '--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream'] };
+// `flags`: more of them, for Chromium.
+export async function launch(...flags) {
+  const options = { args: ['--no-sandbox', '--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream', ...flags] };
   const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium';
   return chromium.launch({ ...options, executablePath });
 }
