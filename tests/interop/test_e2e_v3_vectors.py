@@ -85,11 +85,12 @@ def test_what_follows_from_link_and_keys():
     assert agent_key().public.hex() == V3["agent_static_public"]
     assert v3.agent_print(agent_key().public) == V3["a"]
     for link in (V3["links"]["for_apps"], V3["links"]["for_browsers"]):
-        assert Link.parse(link).secret == K  # clients of version 2 pass over the new field
-        assert keys.read_agent_print(link.rpartition("&a=")[2]) == V3["a"]
+        parsed = Link.parse(link)
+        assert (parsed.secret, parsed.agent) == (K, V3["a"])
+    assert (parsed.for_apps(), parsed.for_browsers()) == (V3["links"]["for_apps"], V3["links"]["for_browsers"])
     for damaged in ("", V3["a"][1:], V3["a"] + "A", V3["a"] + "=", "+" * 22):
         with pytest.raises(LinkError):
-            keys.read_agent_print(damaged)
+            Link.parse(link.rpartition("&a=")[0] + f"&a={damaged}")
     assert v3.device_id(bytes.fromhex(V3["device_key"])) == DEVICE
     device, r = bytes.fromhex(V3["device_static_public"]), bytes.fromhex(ENROLMENT["r"])
     assert device == device_key().public

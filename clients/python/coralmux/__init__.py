@@ -11,17 +11,20 @@
     agent.run()
 
 `agent` is an agent that only has to answer; `langchain`, `crewai`, ... make answers of what a framework has. `client` has
-the connection for everything else, `end` the encryption without any I/O, `noise` and `crypto` its building blocks.
-PROTOCOL.md describes the wire format.
+the connection for everything else, and `peer` what is said over it to each other end: `plain` with the keys of versions 1
+and 2, `keyed` with those of version 3 (`devices` is an agent's). `end` and `v3` have the encryption without any I/O,
+`noise` and `crypto` its building blocks. PROTOCOL.md describes the wire format.
 """
 
 from .agent import Agent, AgentError
 from .chats import AnswerError
 from .client import Client, Event, Refused
+from .devices import Joining, NotDone
 from .end import End, ExchangeError, OpenError, Opened, Protection, Waiting
 from .link import Link, LinkError, new_secret
 from .pieces import Answers, Piece, Tool
 from .question import Image, Question, Turn
+from .state import StateError
 
 __all__ = [
     "Agent",
@@ -33,14 +36,17 @@ __all__ = [
     "Event",
     "ExchangeError",
     "Image",
+    "Joining",
     "Link",
     "LinkError",
+    "NotDone",
     "OpenError",
     "Opened",
     "Piece",
     "Protection",
     "Question",
     "Refused",
+    "StateError",
     "Tool",
     "Turn",
     "Waiting",

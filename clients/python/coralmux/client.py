@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import inspect
 import ipaddress
+import os
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -13,10 +14,16 @@ from urllib.parse import urlsplit
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, WebSocketException
 
+from .agent_state import AgentState
+from .device_state import DeviceState
+from .devices import LINK_LIFE, Devices
 from .end import PAYLOAD_MAX, Protection, Waiting
+from .keyed import AgentPeer
+from .link import Link, new_secret
 from .peer import as_object
 from .plain import PlainPeer
 from .retry import Retry
+from .store import StateFile
 from .wire import Unreadable, dumps, envelope
 
 MAX_SIZE = 5 * 1024 * 1024
@@ -57,6 +64,12 @@ class Event:
     - `client.restarted`: the agent's process is another one: an answer in progress has ended
     - `client.delayed`: the relay refused a message for now, and it leaves again by itself; the payload is the relay's
     - `client.lost`: the connection is gone and tried again; the payload has `message`
+
+    At a device `client.enrolling` has the `code` that people compare, and `device.welcome` says that it is admitted. An
+    agent with devices has `client.link` (the first `link`, which is open), `client.joining` (`device`, `name`,
+    `platform`, `code`: a stranger's words), `client.joined` and `client.left`.
+
+    `device` is the id of the device that it came from or is about.
     """
 
     type: str
@@ -73,25 +86,63 @@ class Client:
     `role` is "phone" or "agent". `clear_after`: seconds until a phone without a secret speaks in clear to an agent
     that agrees no keys; None: never. `resume`: whether breaks lose nothing, if the peer can do that, too; it needs a
     link with a secret. Other options go to `websockets.connect`.
+
+    Devices: a phone whose link names its agent (`Link.agent`) becomes a device of it. `state` is the file that keeps its
+    keys; without one they end with the process. Once it is one, it needs no link. `name`: what others see.
+
+    An agent with a `state` file has devices, and one plain phone until the first of them has enrolled. `admit`: a
+    function, or a coroutine, of a `Joining` that says whether who shows the agent's own link becomes a device; without
+    one everybody does. `restored`: the file is of a backup. `keep_plain`: the plain phone's place stays open though
+    nobody has used it for 7 days.
     """
 
-    def __init__(self, role, link, *, clear_after=CLEAR_AFTER, delays=DELAYS, resume=True, **options):
-        self.role, self.link = role, link
+    def __init__(
+        self,
+        role,
+        link=None,
+        *,
+        clear_after=CLEAR_AFTER,
+        delays=DELAYS,
+        resume=True,
+        state=None,
+        name=None,
+        admit=None,
+        restored=False,
+        keep_plain=False,
+        random=os.urandom,
+        **options,
+    ):
+        self.role, self.random = role, random
         self.retry = Retry(delays)
+        self.lock = asyncio.Condition()  # who seals and sends holds it; notified when something may have changed
+        self.plain = self.agent = self.devices = None  # the other ends: for an agent with devices two of them
+        self._resume = resume
+        if role == "agent" and state is not None:
+            kept = AgentState.open(StateFile(state), link, restored, random)
+            self.devices = Devices(self, kept, admit, name or "Agent", keep_plain)
+            self.plain = self._plain_of(link, kept.plain)
+        elif role == "phone" and (link is None or link.agent):
+            kept = DeviceState.open(StateFile(state), link, name, random)
+            link = link or Link(kept.token, kept.relay)
+            self.agent = AgentPeer(self, kept)
+        else:
+            self.plain = PlainPeer(self, link, clear_after, resume)
+        self.link = link
         proxy = {"proxy": None} if KNOWS_PROXIES and leads_here(link.relay) else {}  # else as the environment says
         timing = {"ping_interval": 30, "ping_timeout": 10, "close_timeout": 2}  # the last: to wait for a dead connection
         self.options = proxy | timing | {"max_size": MAX_SIZE} | options
-        self.paired = False
-        self.lock = asyncio.Condition()  # who seals and sends holds it; notified when something may have changed
-        self.plain = PlainPeer(self, link, clear_after, resume)
+        self._paired = False
         self._ws = None
         self._events = asyncio.Queue()  # of no more than EVENTS_MAX, and what the peers may have unacknowledged
         self._read = asyncio.Event()  # somebody has taken an event
         self._due = asyncio.Event()  # there may be something to send
         self._ended = None
 
+    def _plain_of(self, link, secret):
+        return secret and PlainPeer(self, Link(link.token, link.relay, secret), None, self._resume)
+
     async def __aenter__(self):
-        self._tasks = [asyncio.create_task(self._run(part)) for part in (self._stay, self._pump)]
+        self._tasks = [asyncio.create_task(self.run(part())) for part in (self._stay, self._pump)]
         return self
 
     async def __aexit__(self, error=None, *_):
@@ -102,7 +153,10 @@ class Client:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        self.plain.close()
+        for peer in self._peers:
+            peer.keep()
+        for part in filter(None, (self.plain, self.agent, self.devices)):
+            part.close()
 
     def __aiter__(self):
         return self
@@ -118,17 +172,25 @@ class Client:
         return event
 
     @property
+    def paired(self):
+        """Whether the peer is here; at an agent with devices any of them."""
+        return self._paired or bool(self.devices and any(peer.online for peer in self.devices.admitted))
+
+    @property
     def protection(self):
-        return self.plain.end.protection
+        """Of what is sent now."""
+        if self.agent or (self.devices and self.devices.admitted):
+            return Protection.VERIFIED if any(peer.resumes for peer in self._peers) else Protection.WAITING
+        return self.plain.end.protection if self.plain else Protection.WAITING
 
     @property
     def resumes(self):
         """Whether breaks lose nothing, as was agreed with the peer last."""
-        return self.plain.resumes
+        return any(peer.resumes for peer in self._peers)
 
     @property
     def fingerprint(self):
-        return self.plain.end.fingerprint
+        return self.plain and self.plain.end.fingerprint
 
     @property
     def is_connected(self):
@@ -136,22 +198,35 @@ class Client:
 
     @property
     def _peers(self):
-        return [self.plain]
+        return [*filter(None, (self.plain, self.agent)), *(self.devices.peers.values() if self.devices else ())]
 
-    async def send(self, kind, payload=None, timeout=30):
+    def _receivers(self, device):
+        """Who gets a message: this device, or everybody."""
+        if device is not None and self.devices:
+            return [peer for peer in self.devices.admitted if peer.device == device]
+        admitted = self.devices.admitted if self.devices else []
+        # A plain phone that was never here makes nobody wait who has devices.
+        plain = self.plain if self.plain and not (admitted and self.plain.end.keys is None) else None
+        return [*filter(None, (plain, self.agent)), *admitted]
+
+    async def send(self, kind, payload=None, timeout=30, device=None):
         """Sends a message to the peer, encrypted if keys are agreed; waits for connection and keys. Returns its id.
         ValueError: the payload has what JSON has not (NaN, infinity), or no message is large enough for it.
 
         With a peer that resumes it waits for nothing but room: the message is held until the peer has it (`delivered`).
         A message that the relay refuses comes back as the event `chat.error` whose payload has this id as `ref`.
+
+        An agent sends to all of its devices, with an id for each, or to one `device`; to one that was revoked, nothing.
         """
         payload, ids = {} if payload is None else payload, []
-        check_size(payload)
+        check(kind, payload)
         try:
             async with asyncio.timeout(timeout), self.lock:
                 while not self._ended:
-                    peers = self._peers
-                    if all(peer.has_room(kind, payload) for peer in peers):
+                    peers = self._receivers(device)
+                    if not peers and device is not None:
+                        return str(uuid.uuid4())
+                    if peers and all(peer.has_room(kind, payload) for peer in peers):
                         with contextlib.suppress(Waiting, ConnectionClosed):
                             for peer in peers:
                                 ids.append(await peer.send(kind, payload))
@@ -181,9 +256,22 @@ class Client:
         if self._ws:
             self._ws.transport.abort()
 
-    async def _run(self, part):
+    async def invite(self, lifetime=LINK_LIFE):
+        """An agent's link for one more device, open for so many seconds. Raises NotDone."""
+        return await self.devices.invite(lifetime=lifetime)
+
+    async def revoke(self, device, keep_invited=False):
+        """An agent's device is one no more, nor is what it invited, unless that is to be kept. Raises NotDone."""
+        await self.devices.revoke(device, keep_invited)
+
+    def refused(self, text):
+        return Refused(text)
+
+    async def run(self, coroutine):
         try:
-            await part()
+            await coroutine
+        except ConnectionClosed:
+            pass  # what was to be said is said again, or asked for
         except Exception as error:  # a fault of this client's: who waits for events or to send must hear of it
             self._ended = error
             await self._set_connection(None)
@@ -215,19 +303,26 @@ class Client:
 
     async def _serve(self, ws):
         """One connection, from `auth` to its end."""
-        more = {"ext": 1} if self.plain.end.resume else {}
-        await ws.send(self._envelope("auth", {"token": self.link.token, "role": self.role} | more)[0])
+        await ws.send(self._envelope("auth", {"token": self.link.token, "role": self.role} | self._auth())[0])
         kind, _, payload, _ = envelope(await asyncio.wait_for(ws.recv(), AUTH_TIMEOUT))
         payload = as_object(payload)
         if kind == "auth.fail":
             raise Refused(str(payload.get("message", "the relay refused the token")))
         if kind != "auth.ok":
             return
+        ext = as_object(payload.get("ext"))
+        if self.agent and (problem := self.agent.problem(ext)):
+            raise Refused(problem)
         self._authenticated_at = time.monotonic()
-        self.paired = payload.get("paired") is True
+        self._paired = payload.get("paired") is True
         await self.tell("client.connected", payload)
         await self._set_connection(ws)
-        await self.plain.handle_connected(as_object(payload.get("ext")).get("v") != 1)
+        if self.devices:
+            await self.devices.handle_connected(ext)
+        if self.agent:
+            await self.agent.handle_connected(self._paired)
+        if self.plain:
+            await self.plain.handle_connected(ext.get("v") != 1)
         async for text in ws:
             try:
                 message = envelope(text)
@@ -236,24 +331,76 @@ class Client:
             else:
                 await self._handle(*message)
 
-    async def _handle(self, kind, message_id, payload, _device):
+    def _auth(self):
+        """What `auth` has beside token and role."""
+        if self.devices or self.agent:
+            return (self.devices or self.agent).auth()
+        return {"ext": 1} if self.plain.end.resume else {}
+
+    async def _handle(self, kind, message_id, payload, device):
         if kind in ("ping", "pong"):
             return
-        if kind == "status":
-            payload = as_object(payload)
-            self.paired = payload.get("peer") == "online"
-            self.plain.handle_pause()
-            await self.tell(kind, payload)
-            if self.paired:
-                await self.plain.handle_online()
-        elif kind == "key_exchange":
-            await self.plain.handle_key_exchange(message_id, payload)
-        elif kind == "chat.error" and self.plain.is_about_exchange(as_object(payload).get("ref")):
-            await self.plain.handle_unsaid(payload)
-        elif kind == "chat.error" and await self.plain.handle_refused(as_object(payload)):
+        if kind.startswith("relay.") and (self.devices or self.agent):
+            await self._handle_relay(kind, as_object(payload))
+        elif kind == "chat.error" and await self._handle_refused(as_object(payload)):
             pass
-        else:
-            await self.plain.handle_message(kind, payload, message_id)
+        elif kind == "status":
+            await self._handle_status(as_object(payload))
+        elif device is not None and self.devices:
+            await self._handle_of_device(device, kind, message_id, payload)
+        elif peer := self.agent or self.plain:
+            if kind == "key_exchange":
+                await peer.handle_key_exchange(message_id, payload)
+            else:
+                await peer.handle_message(kind, payload, message_id)
+
+    async def _handle_relay(self, kind, payload):
+        if self.devices is None:
+            await self.tell(kind, payload)  # the relay's word, on which nothing hangs
+        elif not self.devices.handle_answer(kind, payload):
+            await self.devices.handle_relay(kind, payload)
+
+    async def _handle_refused(self, error):
+        """The relay refused something of ours; whether that is dealt with."""
+        if self.devices and error.get("ref") and self.devices.handle_answer("chat.error", error):
+            return True
+        if self.plain and self.plain.is_about_exchange(error.get("ref")):
+            await self.plain.handle_unsaid(error)
+            return True
+        for peer in self._peers:
+            if await peer.handle_refused(error):
+                return True
+        return False
+
+    async def _handle_status(self, payload):
+        self._paired = payload.get("peer") == "online"
+        peer = self.agent or self.plain
+        if peer:
+            peer.handle_pause()
+        await self.tell("status", payload)
+        if self.agent:
+            await self.agent.handle_online(self._paired)
+        elif self.plain and self._paired:
+            await self.plain.handle_online()
+
+    async def _handle_of_device(self, device, kind, message_id, payload):
+        if kind == "key_exchange":
+            await self.devices.handle_key_exchange(device, message_id, payload)
+        elif peer := self.devices.peers.get(device):
+            await peer.handle_message(kind, payload, message_id)
+
+    def change_plain(self):
+        """The plain phone has to scan a new link."""
+        kept = self.devices.state
+        kept.plain = new_secret()
+        kept.keep()
+        self.plain.close()
+        self.plain = self._plain_of(self.link, kept.plain)
+
+    def close_plain(self):
+        if self.plain:
+            self.plain.close()
+        self.plain = None
 
     async def _pump(self):
         """Sends what the rules of resuming let leave."""
@@ -261,6 +408,8 @@ class Client:
             self._due.clear()
             is_full, has_more = self._events.qsize() >= EVENTS_MAX, False
             async with self.lock:
+                if self.devices:
+                    self.devices.park_stalled()
                 for peer in self._peers:
                     peer.resume.receiver.is_full = is_full
                     has_more |= self.is_connected and await peer.send_next()
@@ -280,6 +429,8 @@ class Client:
     async def put(self, kind, payload, message_id=None, device=None):
         """Sends a message as it is; under the lock, and while there is a connection. Returns its id."""
         text, message_id = self._envelope(kind, payload, message_id, device)
+        if self._ws is None:
+            raise ConnectionClosed(None, None)
         await self._ws.send(text)
         return message_id
 
@@ -295,6 +446,8 @@ class Client:
         if ws is None:
             for peer in self._peers:
                 peer.handle_pause()
+            if self.devices:
+                self.devices.handle_pause()
         await self.notify()
 
     async def notify(self):
@@ -313,8 +466,10 @@ class Client:
         self._events.put_nowait(Event(kind, payload, message_id, protection, missed, device))
 
 
-def check_size(payload):
-    """ValueError where no message holds this payload; with so many bytes less to be numbered and padded."""
+def check(kind, payload):
+    """ValueError where no message has this type, or holds this payload and what numbers it."""
+    if "\0" in kind:
+        raise ValueError("a message's type cannot have the character U+0000")
     size = len(dumps(payload).encode())
     if size > PAYLOAD_MAX - RECORD_BYTES:
         raise ValueError(f"the payload has {size} bytes, and a message holds {PAYLOAD_MAX - RECORD_BYTES} at most")

@@ -173,8 +173,12 @@ def _offer(resumes):
 
 
 def _offers(payload):
-    rs = payload.get("rs")
-    return rs == 1 and not isinstance(rs, bool)
+    return _says(payload, "rs")
+
+
+def _says(payload, name):
+    value = payload.get(name)
+    return value == 1 and not isinstance(value, bool)
 
 
 class End:
@@ -200,6 +204,7 @@ class End:
         self.announced = False  # phone: the agent's newest announcement was of version 2
         self.offered = False  # phone: and it offered to resume
         self.agreeing = False  # phone: no keys have been agreed since the connection came, or the agent
+        self.peer_knows_v3 = False  # agent: the newest opening said so
         self.taken = deque(maxlen=OPENINGS_MAX)  # agent, version 2: the openings' ephemeral keys
 
     def handle_online(self):
@@ -220,7 +225,9 @@ class End:
             raise ExchangeError("malformed") from None
         verified = payload.get("e2e") == 2
         if self.role == "agent":
-            return self._handle_opening(message_id, pubkey, noise, verified, _offers(payload))
+            step = self._handle_opening(message_id, pubkey, noise, verified, _offers(payload))
+            self.peer_knows_v3 = step.agreed and _says(payload, "v3")
+            return step
         return self._handle_announcement(pubkey, noise, verified, payload, reply_id)
 
     def retry(self, reply_id):

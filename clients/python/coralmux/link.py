@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote, urlsplit
 
+from .crypto import unb64url
+
 SECRET_BYTES = 32
 LINK_BYTES_MAX = 4096
 
@@ -37,13 +39,25 @@ def secret_of(text):
     return secret
 
 
+def agent_of(text):
+    """The field `a`, by which a device knows its agent."""
+    try:
+        if len(unb64url(text)) == 16:
+            return text
+    except ValueError:
+        pass
+    raise LinkError("the pairing link's `a` is damaged: copy the whole link")
+
+
 @dataclass(frozen=True)
 class Link:
-    """What a phone needs to reach its agent. `secret` is None for version 1."""
+    """What a phone needs to reach its agent. `secret` is None for version 1; `agent` is there where a phone becomes a
+    device, with keys of its own."""
 
     token: str
     relay: str
     secret: bytes | None = field(default=None, repr=False)
+    agent: str | None = None
 
     @classmethod
     def parse(cls, text):
@@ -61,7 +75,7 @@ class Link:
 
     @classmethod
     def _of_fields(cls, fields, relay):
-        token = secret = None
+        token = secret = agent = None
         for part in fields.split("&"):
             name, _, value = part.partition("=")
             if name == "token":
@@ -70,19 +84,24 @@ class Link:
                 relay = unquote(value)
             elif name == "k":
                 secret = secret_of(value)
+            elif name == "a":
+                agent = agent_of(value)
         if not re.fullmatch(r"wss?://[^/?#]+.*", relay or ""):
             raise LinkError("the pairing link has no relay address that begins with ws:// or wss://")
         if not re.fullmatch(r"[A-Za-z0-9_-]+", token or ""):
             raise LinkError("the pairing link has no token")
-        return cls(token, relay, secret)
+        if agent and not secret:
+            raise LinkError("the pairing link has no secret: copy the whole link")
+        return cls(token, relay, secret, agent)
 
     def for_apps(self):
-        return f"openclaw://pair?token={self.token}&relay={quote(self.relay, safe='')}{self._secret_field()}"
+        return f"openclaw://pair?token={self.token}&relay={quote(self.relay, safe='')}{self._more_fields()}"
 
     def for_browsers(self):
         """None where the relay's address does not end with /ws: the page would look for it there."""
         matched = re.fullmatch(r"ws(s?)://([^/?#]+(?:/[^?#]*)?)/ws", self.relay)
-        return matched and f"http{matched[1]}://{matched[2]}/#token={self.token}{self._secret_field()}"
+        return matched and f"http{matched[1]}://{matched[2]}/#token={self.token}{self._more_fields()}"
 
-    def _secret_field(self):
-        return f"&k={secret_text(self.secret)}" if self.secret else ""
+    def _more_fields(self):
+        agent = f"&a={self.agent}" if self.agent else ""
+        return f"&k={secret_text(self.secret)}{agent}" if self.secret else ""

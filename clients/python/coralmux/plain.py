@@ -44,6 +44,7 @@ class PlainPeer(Peer):
         return await self.client.put(kind, self.end.seal(kind, payload))
 
     def close(self):
+        """Ends what was to happen later."""
         for timer in self._timers.values():
             timer.cancel()
 
@@ -93,8 +94,16 @@ class PlainPeer(Peer):
         if step.agreed:
             self.client.is_due()
             await self.client.tell("client.agreed", {}, protection=self.end.protection)
+            if self.client.devices and self.resumes:
+                self.client.devices.later(self._tell_devices())
             if had_resumed and not self.resumes:
                 await self._resume_no_more()
+
+    async def _tell_devices(self):
+        """An agent with devices keeps that a plain phone is in use, and lifts one that knows devices."""
+        if invite := await self.client.devices.handle_plain(self.end.peer_knows_v3):
+            self.hold("device.invite.result", invite)
+            self.client.is_due()
 
     async def _resume_no_more(self):
         """The peer is another one now, or somebody on the way says so for it."""

@@ -49,6 +49,16 @@ class Receiver:
         return self.current is not None and record.e not in self.boots
 
     @property
+    def stored(self):
+        """What outlasts the process: boots and their next numbers, the newest last."""
+        return [[boot, number] for boot, number in self.boots.items()]
+
+    def restore(self, stored):
+        """Goes on where a process left off. ValueError, TypeError: it is damaged."""
+        self.boots = {str(boot): int(number) for boot, number in stored[-BOOTS_MAX:]}
+        self.current = next(reversed(self.boots), None)
+
+    @property
     def is_missing(self):
         return self.current is not None and self.boots[self.current] < self.gap
 

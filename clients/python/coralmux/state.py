@@ -101,18 +101,23 @@ def _make_private(path: Path, mode: int) -> str | None:
 def write(path: Path, relay: RelayUrl, state: State) -> None:
     """Writes the state, whole or not at all. Raises StateError."""
     fields = {**state.more, "relay": str(relay), "token": state.token, "secret": secret_text(state.secret)}
+    replace(path, json.dumps(fields, indent=2))
+
+
+def replace(path: Path, text: str) -> None:
+    """Writes a file for its owner alone, whole or not at all, and durable when this returns. Raises StateError."""
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
         _make_folder(path.parent)
         new.unlink(missing_ok=True)  # what a process with the same number has left, long ago
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(fields, file, indent=2)
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         new.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
-            new.unlink()  # not left behind: it has the secret in it
+            new.unlink()  # not left behind: it has secrets in it
         raise StateError(f"{path}: {error.strerror or error}") from None
 
 

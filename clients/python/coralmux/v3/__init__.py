@@ -1,6 +1,6 @@
 """Version 3: devices, each with keys of its own that outlast connections and restarts (PROTOCOL.md, "Version 3").
 
-No program speaks it yet. Everything here is pure: time and randomness are passed in, and each end is told what happened
+Everything here is pure: time and randomness are passed in, and each end is told what happened
 and asked what to send. `Enrolment` and `DeviceEnd` are the device's side, `Enrolments` and `AgentEnd` the agent's.
 
 What changes an end has to be stored (`state`, a dict that JSON holds, with secrets in it): after an answer or a message

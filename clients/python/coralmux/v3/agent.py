@@ -3,11 +3,13 @@
 from collections import deque
 from dataclasses import dataclass
 
+from ..crypto import b64url
 from ..noise import HandshakeError
+from ..wire import dumps
 from . import wire
 from .handshake import SESSION, Handshake
 from .keys import sha256
-from .sessions import Chain, Fresh, Opened, OpenError, Receiving, SealError, Sessions, parts_of
+from .sessions import Chain, Fresh, Opened, OpenError, Receiving, SealError, Sessions, parts_of, stored_bytes
 
 UNCONFIRMED_MAX, UNCONFIRMED_LIFE = 2, 60
 OPENINGS_MAX, OPENINGS_SPAN = 12, 60
@@ -82,10 +84,14 @@ class AgentEnd:
         return wire.key_exchange(message, re=message_id)
 
     def seal(self, random, kind, message_id=None, payload=None):
-        """The payload to send, and whether the state has to be stored before it leaves."""
+        """As `seal_text`, for a payload."""
+        return self.seal_text(random, kind, message_id, dumps({} if payload is None else payload))
+
+    def seal_text(self, random, kind, message_id, text):
+        """The payload to send for this JSON text, and whether the state has to be stored before it leaves."""
         if not self.admitted:
             raise SealError("the device has not been admitted yet")
-        return self.sessions.seal(random, kind, message_id, payload)
+        return self.sessions.seal(random, kind, message_id, text)
 
     def open(self, now, kind, message_id, payload):
         """Opens a message of the device's. OpenError: it is not to be acted on."""
@@ -118,7 +124,7 @@ class AgentEnd:
 
     @property
     def state(self):
-        keys = {"public": self.public.hex(), "psk": self.psk.hex(), "third": self.third.hex()}
+        keys = {"public": b64url(self.public), "psk": b64url(self.psk), "third": b64url(self.third)}
         return {"v": 1, "admitted": self.admitted} | keys | {"sessions": self.sessions.state}
 
     @classmethod
@@ -126,5 +132,5 @@ class AgentEnd:
         """From what was stored. ValueError, KeyError or TypeError where it is damaged."""
         if state["v"] != 1:
             raise ValueError("the stored keys are of a version that is not known here")
-        public, psk, third = (bytes.fromhex(state[name]) for name in ("public", "psk", "third"))
+        public, psk, third = (stored_bytes(state[name], 32) for name in ("public", "psk", "third"))
         return cls(token, key, public, psk, Sessions.load(state["sessions"]), third, state["admitted"])

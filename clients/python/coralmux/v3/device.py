@@ -1,9 +1,11 @@
 """The device's end."""
 
+from ..crypto import b64url, unb64url
+from ..wire import dumps
 from . import wire
 from .handshake import SESSION, Handshake
 from .keys import StaticKey
-from .sessions import Chain, Fresh, Opened, OpenError, SealError, Sessions, parts_of
+from .sessions import Chain, Fresh, Opened, OpenError, SealError, Sessions, parts_of, stored_bytes
 
 HEAL_INTERVAL = 5
 SESSION_AGE, SESSION_MESSAGES = 60 * 60, 4096
@@ -87,10 +89,14 @@ class DeviceEnd:
         return True
 
     def seal(self, random, kind, message_id=None, payload=None):
-        """The payload to send, and whether the state has to be stored before it leaves."""
+        """As `seal_text`, for a payload."""
+        return self.seal_text(random, kind, message_id, dumps({} if payload is None else payload))
+
+    def seal_text(self, random, kind, message_id, text):
+        """The payload to send for this JSON text, and whether the state has to be stored before it leaves."""
         if not self.admitted:
             raise SealError("the device has not been admitted yet")
-        return self.sessions.seal(random, kind, message_id, payload)
+        return self.sessions.seal(random, kind, message_id, text)
 
     def open(self, now, kind, message_id, payload):
         """Opens a message of the agent's. OpenError: it is not to be acted on."""
@@ -109,8 +115,8 @@ class DeviceEnd:
 
     @property
     def state(self):
-        third = self.third and self.third.hex()
-        keys = {"key": self.key.private.hex(), "agent": self.agent.hex(), "psk": self.psk.hex(), "third": third}
+        third = self.third and b64url(self.third)
+        keys = {"key": b64url(self.key.private), "agent": b64url(self.agent), "psk": b64url(self.psk), "third": third}
         return {"v": 1, "token": self.token} | keys | {"sessions": self.sessions.state}
 
     @classmethod
@@ -118,6 +124,6 @@ class DeviceEnd:
         """From what was stored. ValueError, KeyError or TypeError where it is damaged."""
         if state["v"] != 1:
             raise ValueError("the stored keys are of a version that is not known here")
-        key, agent, psk = (bytes.fromhex(state[name]) for name in ("key", "agent", "psk"))
-        third = state["third"] and bytes.fromhex(state["third"])
+        key, agent, psk = (stored_bytes(state[name], 32) for name in ("key", "agent", "psk"))
+        third = state["third"] and unb64url(state["third"])
         return cls(state["token"], StaticKey(key), agent, psk, Sessions.load(state["sessions"]), third)

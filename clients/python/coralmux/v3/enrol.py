@@ -10,7 +10,7 @@ from . import keys, wire
 from .agent import AgentEnd
 from .device import DeviceEnd
 from .handshake import ENROL, Handshake
-from .sessions import Chain, Fresh, Sessions
+from .sessions import Chain, Fresh, Sessions, stored_bytes
 
 FIRST_MAX = 8  # first messages that an agent answers with one `k`
 TRIES_MAX, SILENCE = 3, 10  # of a device with one link; seconds after which it begins anew
@@ -235,10 +235,23 @@ class Enrolments:
 
     @property
     def state(self):
-        return [{"k": link.k.hex(), "until": link.until, "answered": link.answered} for link in self.links]
+        links = [
+            {
+                "k": crypto.b64url(link.k),
+                "until": None if link.until is None else int(link.until * 1000),
+                "answered": link.answered,
+            }
+            for link in self.links
+        ]
+        return {"v": 1, "links": links}
 
     @classmethod
     def load(cls, token, key, state):
+        """From what was stored. ValueError, KeyError or TypeError where it is damaged."""
+        if state["v"] != 1:
+            raise ValueError("the stored links are of a version that is not known here")
         enrolments = cls(token, key)
-        enrolments.links = [Open(bytes.fromhex(link["k"]), link["until"], link["answered"]) for link in state]
+        for link in state["links"][:OPEN_MAX]:
+            until = None if link["until"] is None else link["until"] / 1000
+            enrolments.links.append(Open(stored_bytes(link["k"], 32), until, link["answered"]))
         return enrolments

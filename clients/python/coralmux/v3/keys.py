@@ -8,7 +8,6 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from .. import crypto
-from ..link import LinkError
 
 
 def sha256(*parts):
@@ -37,16 +36,6 @@ class StaticKey:
 def agent_print(public):
     """A link's field `a`, for an agent's public key."""
     return crypto.b64url(sha256(b"coralmux-v3-agent", public)[:16])
-
-
-def read_agent_print(text):
-    """The field as a link has it; LinkError where it is damaged."""
-    try:
-        if len(crypto.unb64url(text)) == 16:
-            return text
-    except ValueError:
-        pass
-    raise LinkError("the pairing link's `a` is damaged: copy the whole link")
 
 
 def device_id(key):

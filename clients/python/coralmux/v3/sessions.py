@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from .. import crypto
+from ..crypto import b64url
 from ..end import PAYLOAD_MAX
-from ..wire import dumps, loads
+from ..wire import loads
 from . import wire
 from .keys import hmac256
 
@@ -76,13 +77,16 @@ class Chain:
         associated = associated_data(device, sid, self.next, kind, message_id)
         return crypto.decrypt(self.message_key, nonce, ciphertext, associated)
 
-    @property
-    def state(self):
-        return {"key": self.key.hex(), "next": self.next}
+    def state(self, sid, since=0.0):
+        """As both implementations store it: base64url, and milliseconds."""
+        return {"sid": b64url(sid), "key": b64url(self.key), "next": self.next, "since": int(since * 1000)}
 
     @classmethod
     def load(cls, state):
-        return cls(bytes.fromhex(state["key"]), state["next"])
+        number = state["next"]
+        if type(number) is not int or not 0 <= number <= wire.NUMBER_MAX + 1:
+            raise ValueError("a stored chain is damaged")
+        return cls(stored_bytes(state["key"], 32), number)
 
 
 def associated_data(device, sid, number, kind, message_id):
@@ -142,9 +146,9 @@ class Sessions:
             if session.chain.next > 0:
                 del self.receiving[place + 1 :]
 
-    def seal(self, random, kind, message_id, payload):
-        """The payload to send, and whether the state has to be stored before."""
-        text = dumps({} if payload is None else payload).encode()
+    def seal(self, random, kind, message_id, text):
+        """The payload to send for this JSON text, and whether the state has to be stored before."""
+        text = text.encode()
         if "\0" in kind:
             raise SealError("the type has a character U+0000")
         if len(text) > PAYLOAD_MAX:
@@ -190,14 +194,23 @@ class Sessions:
 
     @property
     def state(self):
-        sessions = [{"sid": one.sid.hex(), "since": one.since} | one.chain.state for one in self.receiving]
-        return {"device": self.device, "sending": {"sid": self.sid.hex()} | self.stored.state, "receiving": sessions}
+        receiving = [one.chain.state(one.sid, one.since) for one in self.receiving]
+        return {"device": self.device, "sending": self.stored.state(self.sid), "receiving": receiving}
 
     @classmethod
     def load(cls, state):
-        receiving = [Receiving(bytes.fromhex(one["sid"]), Chain.load(one), one["since"]) for one in state["receiving"]]
-        sending = bytes.fromhex(state["sending"]["sid"]), Chain.load(state["sending"])
-        return cls(state["device"], receiving[:RECEIVING_MAX], sending)
+        def read(one):
+            return stored_bytes(one["sid"], 8), Chain.load(one)
+
+        receiving = [Receiving(*read(one), one["since"] / 1000) for one in state["receiving"]]
+        return cls(state["device"], receiving[:RECEIVING_MAX], read(state["sending"]))
+
+
+def stored_bytes(text, length):
+    data = crypto.unb64url(text)
+    if len(data) != length:
+        raise ValueError("stored keys are damaged")
+    return data
 
 
 def parts_of(kind, payload):

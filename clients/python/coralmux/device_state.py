@@ -1,0 +1,56 @@
+"""What a device keeps: its credential at the relay, its keys, the link until it is admitted, and where it is in the
+stream of its agent's messages."""
+
+import os
+import platform
+
+from .crypto import b64url, unb64url
+from .link import secret_of, secret_text
+from .state import StateError
+from .v3 import DeviceEnd, StaticKey, device_id, invite
+
+
+class DeviceState:
+    """`end` is None until the agent has answered, `k` from the moment on that it has admitted the device."""
+
+    def __init__(self, file, value):
+        self.file = file
+        self.relay, self.token, self.a = value["relay"], value["token"], value["a"]
+        self.name, self.platform, self.code = value["name"], value["platform"], value["code"]
+        self.key, self.own = unb64url(value["key"]), StaticKey(unb64url(value["own"]))
+        self.k = value["k"] and secret_of(value["k"])
+        self.end, self.taken = value["end"] and DeviceEnd.load(value["end"]), value["taken"]
+        self.device = device_id(self.key)
+
+    @classmethod
+    def open(cls, file, link=None, name=None, random=os.urandom):
+        """From its file, or begun with a link that has `a`. StateError where neither is possible."""
+        value = file.read()
+        if value is None:
+            if link is None or link.agent is None:
+                raise StateError("this phone has not enrolled yet: it needs an agent's link")
+            value = {"v": 1, "relay": link.relay, "token": link.token, "a": link.agent, "k": secret_text(link.secret)}
+            value |= {"key": b64url(random(32)), "own": b64url(random(32)), "code": None, "end": None, "taken": []}
+            file.write(value := value | {"name": name or platform.node() or "Python", "platform": "python"})
+        try:
+            state = cls(file, value)
+        except (KeyError, TypeError, ValueError):
+            raise StateError(f"{file.path} is damaged: remove it, and enrol with a new link") from None
+        if link and (link.token, link.agent) != (state.token, state.a):
+            raise StateError(f"{file.path} has the keys for another agent: name another file")
+        return state
+
+    def auth(self):
+        """What `auth` has beside token and role."""
+        return {"key": b64url(self.key)} | ({"invite": b64url(invite(self.k))} if self.k else {})
+
+    def keep(self, changed):
+        """Keys or position have changed. Once the agent has admitted the device, the link's secret is forgotten."""
+        if changed["end"] and changed["end"]["third"] is None:
+            self.k = None
+        own = {"key": b64url(self.key), "own": b64url(self.own.private), "k": self.k and secret_text(self.k)}
+        about = {name: getattr(self, name) for name in ("relay", "token", "a", "name", "platform", "code")}
+        self.file.write({"v": 1} | about | own | changed)
+
+    def close(self):
+        self.file.close()

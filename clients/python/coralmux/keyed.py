@@ -1,0 +1,288 @@
+"""The two ends of version 3: a device as its agent has it, and the agent as its device has it."""
+
+import time
+import uuid
+
+from .end import DECRYPTION_FAILED, Protection
+from .noise import HandshakeError
+from .peer import Peer, as_object
+from .plain import PADDING
+from .v3 import Enrolment, EnrolError, Now, OpenError, parse_key_exchange
+from .wire import dumps
+
+STALLED = 15  # seconds in which a device has acknowledged nothing: it sleeps
+POLL_INTERVAL = 60  # seconds between two looks at whether the session has aged
+ENROL_POLL = 1  # the same while it enrols
+SPENT = "the agent does not answer this link: show a new one"
+
+
+def now():
+    return Now(time.monotonic(), time.time())
+
+
+class KeyedPeer(Peer):
+    """`end` has the keys, of which and of the receiver's position `store(state)` keeps what changed."""
+
+    protection = Protection.VERIFIED
+
+    def __init__(self, client, device, end, taken, store):
+        super().__init__(client)
+        self.device, self.store = device, store
+        self.resume.receiver.restore(taken)
+        self._is_changed = False
+        self.use(end)
+
+    def use(self, end):
+        self.end = end
+        self.resumes = end is not None and end.admitted
+        if end:
+            end.sessions.padding = PADDING
+
+    @property
+    def state(self):
+        return {"end": self.end and self.end.state, "taken": self.resume.receiver.stored}
+
+    def keep(self):
+        if self._is_changed:
+            self.store(self.state)
+            self._is_changed = False
+
+    def change(self):
+        """Keys or position have changed: kept before anything is said about it."""
+        self._is_changed = True
+
+    def has_room(self, kind, payload):
+        return self.resumes and super().has_room(kind, payload)
+
+    def seal_text(self, kind, message_id, text):
+        payload, to_store = self.end.seal_text(self.client.random, kind, message_id, text)
+        if to_store:
+            self.change()
+            self.keep()
+        return payload
+
+    async def send(self, kind, payload):
+        return self.hold(kind, payload)
+
+    def agree(self):
+        """The other end is there: each says what it lacks, before anything that is numbered."""
+        if self.resumes:
+            self.resume.handle_agreed()
+            self.client.is_due()
+
+    async def handle_message(self, kind, payload, message_id):
+        try:
+            opened = self.end.open(now(), kind, message_id, payload) if self.end else None
+        except OpenError as error:
+            await self.handle_unopened(error, kind, payload, message_id)
+            return
+        if opened is None:
+            return
+        self.change()
+        if opened.confirmed:
+            self.resumes = True
+            self.keep()
+            self.agree()
+        if kind == "device.welcome" and self.client.role == "phone":
+            await self.client.tell(kind, opened.payload, message_id, Protection.VERIFIED, device=self.device)
+        else:
+            await self.handle_sealed(kind, opened.payload, message_id, Protection.VERIFIED)
+        if opened.confirmed:
+            await self.client.tell("client.agreed", {}, protection=Protection.VERIFIED, device=self.device)
+            await self.client.notify()
+
+    async def handle_unopened(self, error, kind, payload, message_id):
+        """A message is refused, and moved nothing."""
+        text = f"a message of the other end is refused: {error.reason}"
+        await self.client.tell("client.refused", {"reason": error.reason, "message": text}, device=self.device)
+
+    async def exchange(self, payload, message_id=None):
+        """Under the lock."""
+        return await self.client.put("key_exchange", payload, message_id, self.device)
+
+
+class DevicePeer(KeyedPeer):
+    """A device, at its agent. `handle_device(peer, kind, payload, id)` gets what it says, once and in order;
+    what is about devices (`device.*`) is its alone."""
+
+    def __init__(self, client, device, end, taken, store, handle_device):
+        super().__init__(client, device, end, taken, store)
+        self.handle_device = handle_device
+        self.online = False
+        self._acked, self._since = None, 0.0  # what it had acknowledged at this time, and nothing since
+
+    def handle_taken(self, kind, payload, message_id, protection, missed):
+        self.handle_device(self, kind, payload, message_id)
+        if not kind.startswith("device."):
+            super().handle_taken(kind, payload, message_id, protection, missed)
+
+    def handle_online(self, online):
+        self.online = online
+        self.handle_pause()
+        if online:
+            self._acked = None
+            self.agree()
+
+    async def handle_opening(self, message_id, payload):
+        try:
+            answer = self.end.handle_opening(now(), self.client.random, message_id, payload)
+        except HandshakeError as error:
+            text = f"an opening of a session is refused: {error}"
+            await self.client.tell("client.refused", {"reason": "opening", "message": text}, device=self.device)
+            return
+        if answer:
+            async with self.client.lock:
+                await self.exchange(answer)
+
+    async def welcome(self, payload):
+        """It is admitted, and hears so."""
+        self.resumes = True
+        message_id = str(uuid.uuid4())
+        async with self.client.lock:
+            sealed = self.seal_text("device.welcome", message_id, dumps(payload))
+            self.keep()
+            await self.client.put("device.welcome", sealed, message_id, self.device)
+        self.agree()
+
+    async def handle_unopened(self, error, kind, payload, message_id):
+        await super().handle_unopened(error, kind, payload, message_id)
+        if self.end.complains(now(), error):
+            complaint = {"code": DECRYPTION_FAILED, "message": str(error)} | ({"ref": message_id} if message_id else {})
+            async with self.client.lock:
+                await self.client.put("chat.error", complaint, None, self.device)
+
+    def stalls(self):
+        """Whether it has acknowledged nothing for so long that it sleeps: it counts as absent until it says something."""
+        sender = self.resume.sender
+        acked = (sender.boot, sender.acked) if sender.is_open and sender.held else None
+        if acked != self._acked:
+            self._acked, self._since = acked, time.monotonic()
+        return acked is not None and time.monotonic() >= self._since + STALLED
+
+    def deadline(self):
+        stalled = self._since + STALLED if self._acked else None
+        return min((at for at in (super().deadline(), stalled) if at is not None), default=None)
+
+
+class AgentPeer(KeyedPeer):
+    """The agent, at a device. `device_state` is what the device keeps (`DeviceState`)."""
+
+    def __init__(self, client, device_state):
+        self.kept = device_state
+        super().__init__(client, device_state.device, device_state.end, device_state.taken, device_state.keep)
+        self.enrolment = None
+        if self.end is None:
+            state = device_state
+            about = state.token, state.device, state.own, state.k, state.a, state.name, state.platform
+            self.enrolment = Enrolment(*about)
+        self._third_due = False
+
+    def auth(self):
+        """What `auth` has beside token and role."""
+        return {"ext": 1} | self.kept.auth()
+
+    def close(self):
+        self.kept.close()
+
+    def problem(self, ext):
+        """What is wrong with the relay's `auth.ok`; None: nothing. Nothing is said in the plain phone's place."""
+        if ext.get("v") == 1 and ext.get("device") == self.device:
+            return None
+        return "the relay does not take this phone for a device: ask the agent for a new link"
+
+    async def handle_connected(self, is_online):
+        """The relay has let the device in."""
+        if self.end:
+            self.end.handle_connected()
+            self.end.handle_drained()
+        elif self.enrolment:
+            self.enrolment.handle_connected()
+        await self.handle_online(is_online)
+
+    async def handle_online(self, is_online):
+        self.handle_pause()
+        if self.enrolment and is_online:
+            self.enrolment.handle_connected()
+        if self.end:
+            self.end.handle_agent(is_online)
+            self._third_due = is_online
+            if is_online:
+                self.agree()
+        self.client.is_due()
+
+    def deadline(self):
+        if self.enrolment and not self.enrolment.done:
+            return time.monotonic() + ENROL_POLL
+        wait = self.end.opened_at + 5 - time.monotonic() if self.end and self.end.doubted else POLL_INTERVAL
+        at = time.monotonic() + max(wait, 0.05)
+        return min((time for time in (super().deadline(), at) if time is not None))
+
+    async def send_next(self):
+        if self.client.paired and await self._send_exchange():
+            return True
+        return await super().send_next()
+
+    async def _send_exchange(self):
+        """Sends the step of enrolment or session that is due; whether there was one."""
+        message_id = str(uuid.uuid4())
+        if self.enrolment and not self.enrolment.done:
+            try:
+                first = self.enrolment.poll_first(now(), self.client.random, message_id)
+            except EnrolError:
+                raise self.client.refused(SPENT) from None
+            if first:
+                await self.exchange(first[1], first[0])
+            return first is not None
+        if self._third_due:
+            self._third_due = False
+            if third := self.end.poll_enrolment():
+                await self.exchange(third)
+                return True
+        if self.end and (opening := self.end.poll_opening(now(), self.client.random, message_id)):
+            await self.exchange(opening, message_id)
+            return True
+        return False
+
+    async def handle_key_exchange(self, _message_id, payload):
+        exchange = parse_key_exchange(payload)
+        try:
+            if exchange and exchange[0] == 2 and self.enrolment:
+                enrolled = self.enrolment.handle_second(now(), payload)
+                if enrolled:
+                    await self._handle_enrolled(enrolled)
+            elif self.end and self.end.handle_answer(now(), payload):
+                self.change()
+                self.keep()
+                self.agree()
+                await self.client.tell("client.agreed", {}, protection=Protection.VERIFIED, device=self.device)
+        except (EnrolError, HandshakeError) as error:
+            reason = str(error)
+            text = f"what answers is not the agent of this link: {reason}"
+            await self.client.tell("client.refused", {"reason": reason, "message": text}, device=self.device)
+
+    async def _handle_enrolled(self, enrolled):
+        """The agent has answered; now it decides, or a person does, who compares the code."""
+        self.use(enrolled.end)
+        self.kept.code = enrolled.code
+        self.end.handle_drained()
+        self.end.handle_agent(True)
+        self.change()
+        self.keep()
+        self._third_due = True
+        await self.client.tell("client.enrolling", {"code": enrolled.code}, device=self.device)
+        self.client.is_due()
+
+    async def handle_message(self, kind, payload, message_id):
+        sealed = isinstance(payload, dict) and payload.get("enc") is True
+        if kind == "chat.error" and not sealed:
+            if as_object(payload).get("code") == DECRYPTION_FAILED and self.end:
+                self.end.handle_complaint()
+                self.client.is_due()
+            await self.client.tell(kind, as_object(payload), message_id, device=self.device)
+            return
+        await super().handle_message(kind, payload, message_id)
+        if self.end and self.end.admitted and self.enrolment:
+            self.enrolment = None
+            self.change()
+            self.keep()
+        self.client.is_due()
