@@ -1,5 +1,7 @@
 //! What answers: a text goes in, an answer comes out while it is made.
 
+use super::activity::Activity;
+use super::asking::{Ask, Decided, Decision};
 use super::cancel::Cancel;
 use super::history::Turn;
 use std::time::Duration;
@@ -93,8 +95,20 @@ pub trait Output {
     /// As [`push`](Self::push).
     fn amend(&mut self, text: String) -> Result<(), BackendError>;
 
-    /// The model thinks, and says nothing yet. May be called for each piece of its thoughts.
-    fn thinking(&mut self) {}
+    /// The model thinks, and says nothing yet. May be called for each piece of its thoughts, which may be empty.
+    fn thinking(&mut self, _thought: &str) {}
+
+    /// Something is done beside the text.
+    fn activity(&mut self, _activity: &Activity) {}
+
+    /// Asks the person. `decided` hears what comes of it, while the answer goes on. Gives the question's name.
+    fn ask(&mut self, _ask: Ask, decided: Decided) -> String {
+        decided(Decision::Nothing);
+        String::new()
+    }
+
+    /// A question need not be answered any more.
+    fn withdraw(&mut self, _name: &str) {}
 }
 
 /// Answers questions, several at once, each on a thread of its own.

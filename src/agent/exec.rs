@@ -4,48 +4,34 @@
 //! the answer has ended, in whatever way, and when the agent ends. What it prints on standard error goes to the agent's.
 
 mod controls;
-#[cfg(target_os = "linux")]
-mod family;
-mod program;
 mod screen;
 
 use super::backend::{Backend, BackendError, Outcome, Output, Question};
 use super::cancel::Cancel;
 use super::printable::warn;
+use super::process::{Pipes, Program, Programs, show_lines};
 use super::utf8::Decoder;
-use program::Program;
 use screen::Screen;
-use std::io;
-use std::process::{Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::io::{Read, Write};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
+/// What is read of the program's output at once.
+const READ_BYTES: usize = 16 << 10;
 /// Reads that wait for the answer's way out; then the program waits.
 const READS_MAX: usize = 4;
 /// What the program has started may print for this long when the program itself has ended.
 const GRACE: Duration = Duration::from_secs(1);
 /// How often it is looked whether a program that prints has ended.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// What a program is not told: tokens and keys that are the agent's, or the relay's on the same machine.
-const SECRETS: [&str; 4] = ["CORALMUX_AGENT_TOKEN", "CORALMUX_ADMIN_KEY", "OPENAI_API_KEY", "RELAY_ADMIN_KEY"];
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Exec {
     command: String,
     timeout: Duration,
-    /// Variables of the environment that the program does not get.
-    hidden: Vec<String>,
-    running: Mutex<Running>,
-}
-
-/// The running programs, as many as answers.
-#[derive(Debug, Default)]
-struct Running {
-    programs: Vec<Program>,
-    /// No other is started.
-    ended: bool,
+    programs: Programs,
 }
 
 /// What the threads around the program tell.
@@ -62,57 +48,27 @@ impl Exec {
     /// those in `hidden`, the program gets none but those in `passed`.
     #[must_use]
     pub(super) fn new(command: String, timeout: Duration, hidden: &[&str], passed: &[String]) -> Self {
-        program::prepare();
-        let hidden = SECRETS.iter().chain(hidden).filter(|name| !passed.iter().any(|passed| passed == **name));
-        let hidden = hidden.map(|name| (*name).to_owned()).collect();
-        Self { command, timeout, hidden, running: Mutex::default() }
-    }
-
-    fn running(&self) -> MutexGuard<'_, Running> {
-        // Nothing in here panics while it holds the lock.
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn spawn(&self, question: &Question) -> io::Result<Program> {
-        let mut running = self.running();
-        if running.ended {
-            return Err(io::Error::other("the agent ends"));
-        }
-        let mut command = shell(&self.command);
-        for name in &self.hidden {
-            command.env_remove(name);
-        }
-        let mark = program::new_mark();
-        let child = command
-            .env("CORALMUX_CHAT_ID", &question.chat)
-            .env(program::MARK, &mark)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let program = Program::new(child, mark);
-        running.programs.push(program.clone());
-        Ok(program)
-    }
-
-    fn forget(&self, program: &Program) {
-        self.running().programs.retain(|other| !other.is(program));
+        Self { command, timeout, programs: Programs::new(hidden, passed) }
     }
 }
 
-#[cfg(unix)]
-fn shell(line: &str) -> Command {
-    use std::os::unix::process::CommandExt;
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", line]).process_group(0);
-    command
-}
-
-#[cfg(not(unix))]
-fn shell(line: &str) -> Command {
-    let mut command = Command::new("cmd");
-    command.args(["/C", line]);
-    command
+/// Starts the threads that write the program's input and read its outputs. They end with it.
+fn attend(pipes: Pipes, text: String, sender: &SyncSender<Told>) {
+    let Pipes { mut stdin, mut stdout, stderr } = pipes;
+    // A program that does not read its input closes it; that is its own business.
+    thread::spawn(move || stdin.write_all(text.as_bytes()));
+    let sender = sender.clone();
+    thread::spawn(move || {
+        let mut bytes = vec![0; READ_BYTES];
+        while let Ok(count @ 1..) = stdout.read(&mut bytes) {
+            if sender.send(Told::Printed(bytes[..count].to_vec())).is_err() {
+                return;
+            }
+        }
+        // Nobody listens any more: then nobody waits.
+        let _ = sender.send(Told::End);
+    });
+    thread::spawn(move || show_lines("exec", stderr));
 }
 
 impl Backend for Exec {
@@ -120,12 +76,15 @@ impl Backend for Exec {
         if question.text().is_empty() && !question.images().is_empty() {
             return Err(BackendError::failed("this agent takes text only"));
         }
-        let program = self.spawn(question).map_err(|error| {
+        let spawned = self.programs.spawn(&self.command, |command| {
+            command.env("CORALMUX_CHAT_ID", &question.chat);
+        });
+        let (program, pipes) = spawned.map_err(|error| {
             warn(&format!("exec: cannot start: {error}"));
             BackendError::failed("the agent's program cannot be started")
         })?;
         let (sender, told) = sync_channel(READS_MAX);
-        program.attend(question.text().to_owned(), &sender);
+        attend(pipes, question.text().to_owned(), &sender);
         let killed = program.clone();
         cancel.on_cancel(move || {
             killed.kill();
@@ -135,7 +94,7 @@ impl Backend for Exec {
         let printed = self.pass_on(&program, &told, output, cancel);
         let status = program.end_by(*printed.as_ref().unwrap_or(&Instant::now()));
         cancel.forget();
-        self.forget(&program);
+        self.programs.forget(&program);
         printed?;
         match status {
             _ if cancel.is_cancelled() => Err(BackendError::Cancelled),
@@ -146,9 +105,7 @@ impl Backend for Exec {
     }
 
     fn end(&self) {
-        let mut running = self.running();
-        running.ended = true;
-        running.programs.iter().for_each(Program::kill_all);
+        self.programs.end();
     }
 
     fn kind(&self) -> &'static str {

@@ -7,7 +7,13 @@
 // They panic where nobody reads any more: `say` and `warn` do not.
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::dbg_macro)]
 
+mod acp;
+pub mod activity;
+mod answer;
+pub mod asking;
+mod asks;
 pub mod backend;
+mod backends;
 pub mod cancel;
 mod chats;
 pub mod echo;
@@ -17,6 +23,7 @@ mod openai;
 mod options;
 pub mod pairing;
 pub mod printable;
+mod process;
 mod question;
 mod serve;
 pub mod state;
@@ -29,8 +36,7 @@ use coralmux_client::{
     Backoff, Client, Encryption, Link, PairingSecret, RegisterError, RelayUrl, Role, StartError, Trust, random,
     register,
 };
-use openai::OpenAi;
-use options::{BackendOptions, E2e, Options, Pairing, Task};
+use options::{E2e, Options, Pairing, Task};
 use printable::{printable, warn};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -70,10 +76,8 @@ enum Failure {
     State(#[from] StateError),
     #[error("no token: {0}")]
     Register(#[from] RegisterError),
-    #[error("the API key in {path}: {text}", path = .path.display())]
-    ApiKey { path: PathBuf, text: String },
     #[error("{0}")]
-    Backend(#[from] openai::OpenError),
+    Backend(#[from] backends::Failure),
     #[error("no pairing is kept in {path}: start the agent first", path = .path.display())]
     NotPaired { path: PathBuf },
     #[error("signals: {0}")]
@@ -125,7 +129,7 @@ fn start(options: &Options) -> Result<Ending, Failure> {
         (None, false) => Trust::PublicRoots,
     };
     let relay = options.pairing.relay();
-    let backend = open_backend(&options.backend)?;
+    let backend = backends::open(&options.backend, &state_path(&options.pairing)?)?;
     if relay.is_exposed() {
         warn(&format!(
             "coralmux-agent: warning: {relay} has no TLS: on the way anyone can read the token and take this agent's place. Use wss://."
@@ -148,6 +152,7 @@ fn start(options: &Options) -> Result<Ending, Failure> {
     let settings = Settings {
         name: options.name.clone(),
         context_turns: options.backend.context,
+        ask_timeout: options.ask_timeout,
         shutdown_timeout: options.shutdown_timeout,
     };
     // What was kept before is replaced only when the relay has accepted the new token.
@@ -228,40 +233,6 @@ fn listen_for_signals(backend: Arc<dyn Backend>) -> io::Result<Arc<AtomicBool>> 
         }
     })?;
     Ok(stop)
-}
-
-fn open_backend(options: &BackendOptions) -> Result<Arc<dyn Backend>, Failure> {
-    if let Some(command) = &options.exec {
-        let hidden = [options.api_key_env.as_str()];
-        return Ok(Arc::new(exec::Exec::new(command.clone(), options.timeout, &hidden, &options.exec_env)));
-    }
-    let (Some(url), Some(model)) = (&options.openai, &options.model) else { return Ok(Arc::new(echo::Echo)) };
-    let api_key = match &options.api_key_file {
-        None => std::env::var(&options.api_key_env).ok(),
-        Some(path) => {
-            let refused = |text: String| Failure::ApiKey { path: path.clone(), text };
-            let text = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
-            if text.trim().is_empty() {
-                return Err(refused("the file is empty".to_owned()));
-            }
-            Some(text)
-        }
-    };
-    let settings = openai::Settings {
-        url: url.clone(),
-        model: model.clone(),
-        api_key: api_key.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty()),
-        system: options.system.clone(),
-        timeout: options.timeout,
-        trust: options.openai_ca_file.clone().map_or(Trust::PublicRoots, Trust::PublicRootsAnd),
-    };
-    let server = OpenAi::new(settings)?;
-    if server.is_exposed() {
-        warn(&format!(
-            "coralmux-agent: warning: {url} has no TLS: on the way anyone can read the API key. Use https://."
-        ));
-    }
-    Ok(Arc::new(server))
 }
 
 /// The pairing, and where it is kept.

@@ -19,7 +19,7 @@ use ureq::http::Uri;
     after_help = AFTER_HELP,
     subcommand_negates_reqs = true,
     args_conflicts_with_subcommands = true,
-    group(ArgGroup::new("what_answers").required(true).args(["echo", "openai", "exec"]))
+    group(ArgGroup::new("what_answers").required(true).args(["echo", "openai", "exec", "acp"]))
 )]
 struct CommandLine {
     #[command(subcommand)]
@@ -84,6 +84,9 @@ pub(super) struct Options {
     /// Trust any certificate: for tests; anyone on the network path can pose as the relay
     #[arg(long, conflicts_with = "ca_file", help_heading = "TLS to the relay")]
     pub(super) insecure_any_certificate: bool,
+    /// How long a question to the person waits for an answer, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = seconds, allow_hyphen_values = true)]
+    pub(super) ask_timeout: Duration,
     /// How long answers in progress may take after SIGTERM or Ctrl-C, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "20", value_parser = seconds, allow_hyphen_values = true)]
     pub(super) shutdown_timeout: Duration,
@@ -94,36 +97,42 @@ pub(super) struct Options {
 #[group(skip)]
 pub(super) struct BackendOptions {
     /// Say again what the phone says
-    #[arg(long, help_heading = "What answers (one of three)")]
+    #[arg(long, help_heading = "What answers (one of these)")]
     pub(super) echo: bool,
     /// An AI server with OpenAI's chat API, such as http://localhost:11434/v1 for Ollama
-    #[arg(long, value_name = "URL", requires = "model", value_parser = ai_server, help_heading = "What answers (one of three)")]
+    #[arg(long, value_name = "URL", requires = "model", value_parser = ai_server, help_heading = "What answers (one of these)")]
     pub(super) openai: Option<String>,
     /// A program, run by the shell for each message: text on its standard input, its output is the answer
-    #[arg(long, value_name = "COMMAND", value_parser = command, help_heading = "What answers (one of three)")]
+    #[arg(long, value_name = "COMMAND", value_parser = command, help_heading = "What answers (one of these)")]
     pub(super) exec: Option<String>,
+    /// An agent that speaks the Agent Client Protocol, run by the shell: 'openclaw acp', 'opencode acp', 'qwen --acp'
+    #[arg(long, value_name = "COMMAND", value_parser = command, help_heading = "What answers (one of these)")]
+    pub(super) acp: Option<String>,
+    /// Folder that the agent of --acp works in [default: the current one]
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["echo", "openai", "exec"], help_heading = "Program")]
+    pub(super) acp_dir: Option<PathBuf>,
     /// Variable that the program gets although it has a secret of the agent's; may be given several times
     #[arg(long, value_name = "NAME", conflicts_with_all = ["echo", "openai"], help_heading = "Program")]
     pub(super) exec_env: Vec<String>,
     /// The model's name
-    #[arg(long, value_name = "MODEL", conflicts_with_all = ["echo", "exec"], help_heading = "AI server")]
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["echo", "exec", "acp"], help_heading = "AI server")]
     pub(super) model: Option<String>,
     /// Variable of the environment that has the API key
     #[arg(long, value_name = "NAME", default_value = "OPENAI_API_KEY", help_heading = "AI server")]
     pub(super) api_key_env: String,
     /// File that has the API key
-    #[arg(long, conflicts_with_all = ["echo", "exec"], value_name = "FILE", help_heading = "AI server")]
+    #[arg(long, conflicts_with_all = ["echo", "exec", "acp"], value_name = "FILE", help_heading = "AI server")]
     pub(super) api_key_file: Option<PathBuf>,
     /// Trust the certificates of this PEM file at the AI server, and no others [default: the public ones]
-    #[arg(long, conflicts_with_all = ["echo", "exec"], value_name = "FILE", help_heading = "AI server")]
+    #[arg(long, conflicts_with_all = ["echo", "exec", "acp"], value_name = "FILE", help_heading = "AI server")]
     pub(super) openai_ca_file: Option<PathBuf>,
     /// Said to the model before the conversation
-    #[arg(long, value_name = "TEXT", conflicts_with_all = ["echo", "exec"], help_heading = "AI server")]
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["echo", "exec", "acp"], help_heading = "AI server")]
     pub(super) system: Option<String>,
     /// Turns of the conversation that the model is told
     #[arg(long, value_name = "COUNT", default_value = "40", value_parser = turns, allow_hyphen_values = true, help_heading = "AI server")]
     pub(super) context: usize,
-    /// How long the AI server may say nothing, or the program may take, in seconds
+    /// How long the AI server or the agent of --acp may say nothing, or the program of --exec may take, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = seconds, allow_hyphen_values = true)]
     pub(super) timeout: Duration,
 }
@@ -135,6 +144,7 @@ and never for this machine.
 Examples:
   coralmux-agent --relay wss://relay.example.com --openai http://localhost:11434/v1 --model llama3.2
   coralmux-agent --relay wss://relay.example.com --exec 'python my_bot.py'
+  coralmux-agent --relay wss://relay.example.com --acp 'openclaw acp'
   coralmux-agent link --relay wss://relay.example.com
 
 Exit codes: 0 stopped, 1 failed, 2 wrong command line, 3 the token is refused or revoked, 4 replaced by another agent.";

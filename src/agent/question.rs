@@ -10,7 +10,7 @@ const IMAGES_MAX: usize = 16;
 
 /// The question, as far as it can be read, and why it cannot be answered.
 pub(super) fn read(message: Message) -> (Asked, Option<&'static str>) {
-    let mut asked = Asked { id: message.id, chat: None, text: String::new(), images: Vec::new() };
+    let mut asked = Asked { id: message.id, ..Asked::default() };
     let fault = fill(&mut asked, message.payload).err();
     (asked, fault)
 }
@@ -34,6 +34,7 @@ fn fill(asked: &mut Asked, mut payload: Value) -> Result<(), &'static str> {
         Value::Array(images) => images.into_iter().map(image).collect::<Option<_>>().ok_or(NO_IMAGE)?,
         _ => return Err("the question's images are not a list"),
     };
+    asked.shows_questions = take("asks") == 1;
     if asked.text.is_empty() && asked.images.is_empty() {
         return Err("the question has neither text nor images");
     }

@@ -25,6 +25,8 @@ pub struct Settings {
     pub name: String,
     /// Turns of a conversation that the backend is told.
     pub context_turns: usize,
+    /// How long a question to the person waits.
+    pub ask_timeout: Duration,
     /// For answers in progress, once the agent is to end.
     pub shutdown_timeout: Duration,
 }
@@ -55,12 +57,13 @@ pub fn serve(
 ) -> Ending {
     let mut agent = Agent {
         client,
-        chats: Chats::new(client.clone(), Arc::clone(&backend), settings.context_turns),
+        chats: Chats::new(client.clone(), Arc::clone(&backend), settings.context_turns, settings.ask_timeout),
         backend,
         settings,
         say,
         welcomed,
         started: Instant::now(),
+        has_keys: false,
         stop_by: None,
         closing: false,
     };
@@ -76,6 +79,7 @@ pub fn serve(
             Ok(None) => {}
             Err(_) => return Ending::Stopped,
         }
+        agent.chats.poll(Instant::now());
         agent.check_end(stop.load(Ordering::Relaxed));
     }
 }
@@ -88,6 +92,8 @@ struct Agent<'a> {
     say: &'a dyn Fn(&str),
     welcomed: &'a dyn Fn(),
     started: Instant,
+    /// Keys were agreed with a phone.
+    has_keys: bool,
     /// By when answers in progress have to end.
     stop_by: Option<Instant>,
     closing: bool,
@@ -122,12 +128,22 @@ impl Agent<'_> {
                 (self.welcomed)();
                 self.say(if paired { "Connected. The phone is online." } else { "Connected. Waiting for the phone." });
             }
-            Event::PeerOnline => self.say("The phone is online."),
+            Event::PeerOnline => {
+                self.say("The phone is online.");
+                if !self.has_keys {
+                    self.chats.ask_again();
+                }
+            }
             Event::PeerOffline => self.say("The phone is offline."),
-            Event::Secure { version: 2, .. } => self.say("Encrypted end to end, verified by the pairing secret."),
-            Event::Secure { fingerprint, .. } => {
-                self.say("Encrypted end to end, not verified. Compare with the phone:");
-                self.say(&format!("    {}", fingerprint.unwrap_or_default()));
+            Event::Secure { version, fingerprint } => {
+                self.has_keys = true;
+                if version == 2 {
+                    self.say("Encrypted end to end, verified by the pairing secret.");
+                } else {
+                    self.say("Encrypted end to end, not verified. Compare with the phone:");
+                    self.say(&format!("    {}", fingerprint.unwrap_or_default()));
+                }
+                self.chats.ask_again();
             }
             Event::Message(message) => self.handle_message(message),
             Event::Error(error) => self.handle_error(&error),
@@ -174,6 +190,7 @@ impl Agent<'_> {
         }
         match message.kind.as_str() {
             "chat.send" => self.handle_question(message),
+            "chat.answer" => self.chats.handle_answer(&message.id, &message.payload),
             "chat.cancel" => {
                 // What cannot be read names no conversation: none is cancelled for it.
                 match &message.payload["chat_id"] {

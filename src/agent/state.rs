@@ -138,15 +138,20 @@ pub fn write(path: &Path, relay: &RelayUrl, state: &State) -> Result<(), StateEr
     let secret = state.secret.expose();
     let file = File { relay: relay.to_string(), token: state.token.clone(), secret: secret.to_string() };
     let text = serde_json::to_vec_pretty(&file).map_err(|error| refused(path)(error.into()))?;
+    write_private(path, &text).map_err(refused(path))
+}
+
+/// Writes a file, whole or not at all, for its owner's eyes alone.
+pub(crate) fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let new = PathBuf::from(name);
-    let written = write_new(&new, &text).and_then(|()| fs::rename(&new, path));
+    let written = write_new(&new, text).and_then(|()| fs::rename(&new, path));
     if written.is_err() {
-        // Not left behind: it has the secret in it.
+        // Not left behind: it has secrets in it.
         let _ = fs::remove_file(&new);
     }
-    written.map_err(refused(path))
+    written
 }
 
 fn make_folder(path: &Path) -> io::Result<()> {

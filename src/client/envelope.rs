@@ -39,7 +39,7 @@ pub fn unix_ms() -> u64 {
 }
 
 /// A new id: a random UUID (RFC 9562, version 4).
-pub(super) fn new_id() -> String {
+pub fn new_id() -> String {
     let mut bytes = [0; 16];
     random(&mut bytes);
     bytes[6] = bytes[6] & 0x0f | 0x40;

@@ -51,7 +51,7 @@ pub use backoff::Backoff;
 pub use coralmux_e2e::{Link, PairingSecret};
 pub use coralmux_proto::limits::MESSAGE_BYTES_MAX;
 pub use coralmux_proto::token::Role;
-pub use envelope::{random, unix_ms};
+pub use envelope::{new_id, random, unix_ms};
 pub use event::{Event, Message, PeerError, Reason};
 pub use options::{Encryption, Options, Trust};
 pub use register::{RegisterError, http_agent, proxy_of, register, retry_after};

@@ -234,7 +234,12 @@ fn attend(place: &Location, kept: Option<&Path>, stop: &AtomicBool) {
     let mut options = Options::new(place.url.clone(), token, Role::Agent);
     options.trust = place.trust();
     options.encryption = Encryption::Version2(secret);
-    let settings = Settings { name: "Echo".to_owned(), context_turns: 1, shutdown_timeout: Duration::from_secs(1) };
+    let settings = Settings {
+        name: "Echo".to_owned(),
+        context_turns: 1,
+        ask_timeout: Duration::from_secs(60),
+        shutdown_timeout: Duration::from_secs(1),
+    };
     match Client::start(options) {
         Ok((client, events)) => {
             let echo: Arc<dyn Backend> = Arc::new(Echo);

@@ -147,7 +147,7 @@ impl Reply {
 
     fn think(&mut self, output: &mut dyn Output) {
         self.has_thought = true;
-        output.thinking();
+        output.thinking("");
     }
 
     fn push(&mut self, text: &str, output: &mut dyn Output) -> Result<(), BackendError> {

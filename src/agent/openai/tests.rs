@@ -22,7 +22,7 @@ impl Output for Kept {
         Ok(())
     }
 
-    fn thinking(&mut self) {
+    fn thinking(&mut self, _: &str) {
         self.thinks = true;
     }
 }

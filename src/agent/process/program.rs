@@ -1,23 +1,20 @@
 //! A running program: its process, its process group, and what it has started beyond that.
 
-use super::{LOOK_INTERVAL, Told};
 use crate::printable::warn;
 use coralmux_client::random;
 use coralmux_proto::token::hex;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::process::{Child, ExitStatus};
-use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// The variable that names the answer: all that the program starts inherits it.
 pub(super) const MARK: &str = "CORALMUX_ANSWER";
-/// What is read of the program's output at once.
-const READ_BYTES: usize = 16 << 10;
 /// The longest line of standard error that is shown, in bytes.
 const LINE_BYTES_MAX: usize = 4096;
-/// How often it is looked whether a program that has closed its output has ended.
+/// How often it is looked whether a program that is about to end has ended, and one that was killed.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 const WAIT_STEP: Duration = Duration::from_millis(10);
 
 /// Before the first program is started.
@@ -35,7 +32,7 @@ pub(super) fn new_mark() -> String {
 
 /// The running program, also for whoever cancels it.
 #[derive(Clone, Debug)]
-pub(super) struct Program {
+pub(crate) struct Program {
     process: Arc<Mutex<Process>>,
     /// By which its descendants are known, where they still have their environment.
     #[cfg_attr(not(target_os = "linux"), expect(dead_code))]
@@ -64,37 +61,9 @@ impl Program {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts the threads that write its input and read its outputs. They end with it.
-    pub(super) fn attend(&self, text: String, sender: &SyncSender<Told>) {
-        let (stdin, stdout, stderr) = {
-            let child = &mut self.process().child;
-            (child.stdin.take(), child.stdout.take(), child.stderr.take())
-        };
-        if let Some(mut stdin) = stdin {
-            // A program that does not read its input closes it; that is its own business.
-            thread::spawn(move || stdin.write_all(text.as_bytes()));
-        }
-        if let Some(mut stdout) = stdout {
-            let sender = sender.clone();
-            thread::spawn(move || {
-                let mut bytes = vec![0; READ_BYTES];
-                while let Ok(count @ 1..) = stdout.read(&mut bytes) {
-                    if sender.send(Told::Printed(bytes[..count].to_vec())).is_err() {
-                        return;
-                    }
-                }
-                // Nobody listens any more: then nobody waits.
-                let _ = sender.send(Told::End);
-            });
-        }
-        if let Some(stderr) = stderr {
-            thread::spawn(move || show_lines(stderr));
-        }
-    }
-
     /// Waits for its end until `deadline`; then it is killed, and there is no status. What it has started is killed in
     /// any case.
-    pub(super) fn end_by(&self, deadline: Instant) -> Option<ExitStatus> {
+    pub(crate) fn end_by(&self, deadline: Instant) -> Option<ExitStatus> {
         while !self.has_exited() && Instant::now() < deadline {
             thread::sleep(WAIT_STEP);
         }
@@ -115,7 +84,7 @@ impl Program {
     }
 
     /// Whether it has ended. Its number stays its own, and that of its group, until it is reaped.
-    pub(super) fn has_exited(&self) -> bool {
+    pub(crate) fn has_exited(&self) -> bool {
         #[cfg(unix)]
         {
             use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
@@ -131,7 +100,7 @@ impl Program {
     }
 
     /// Kills it and its process group.
-    pub(super) fn kill(&self) {
+    pub(crate) fn kill(&self) {
         let mut process = self.process();
         if process.is_reaped {
             return;
@@ -149,7 +118,7 @@ impl Program {
 
 impl Program {
     /// Kills it and all that it has started, in whatever process group.
-    pub(super) fn kill_all(&self) {
+    pub(crate) fn kill_all(&self) {
         self.kill();
         #[cfg(target_os = "linux")]
         super::family::kill(&self.mark);
@@ -163,11 +132,12 @@ impl Process {
     }
 }
 
-fn show_lines(mut stderr: impl Read) {
+/// Shows the lines that a program writes on standard error, to their end.
+pub(crate) fn show_lines(kind: &str, mut stderr: impl Read) {
     let mut bytes = [0; 1024];
     let mut line = Vec::new();
     let show = |line: &mut Vec<u8>| {
-        warn(&format!("exec: {}", String::from_utf8_lossy(line)));
+        warn(&format!("{kind}: {}", String::from_utf8_lossy(line)));
         line.clear();
     };
     while let Ok(count @ 1..) = stderr.read(&mut bytes) {

@@ -1,0 +1,80 @@
+//! What answers, as the command line asks for it.
+
+use super::acp::{self, Acp};
+use super::backend::Backend;
+use super::echo::Echo;
+use super::exec::Exec;
+use super::openai::{self, OpenAi};
+use super::options::BackendOptions;
+use super::printable::warn;
+use coralmux_client::Trust;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use thiserror::Error;
+
+/// Why it cannot.
+#[derive(Debug, Error)]
+pub(super) enum Failure {
+    #[error("the API key in {path}: {text}", path = .path.display())]
+    ApiKey { path: PathBuf, text: String },
+    #[error("{0}")]
+    Server(#[from] openai::OpenError),
+    #[error("the folder {path} (--acp-dir): {error}", path = .path.display())]
+    Directory { path: PathBuf, error: io::Error },
+}
+
+/// Opens it. `state`: where the agent's pairing is kept; what else is kept is beside it.
+pub(super) fn open(options: &BackendOptions, state: &Path) -> Result<Arc<dyn Backend>, Failure> {
+    let hidden = [options.api_key_env.as_str()];
+    if let Some(command) = &options.exec {
+        return Ok(Arc::new(Exec::new(command.clone(), options.timeout, &hidden, &options.exec_env)));
+    }
+    if let Some(command) = &options.acp {
+        let settings = acp::Settings {
+            command: command.clone(),
+            directory: directory(options.acp_dir.as_deref().unwrap_or(Path::new(".")))?,
+            sessions: state.with_extension("acp.json"),
+            timeout: options.timeout,
+        };
+        return Ok(Arc::new(Acp::new(settings, &hidden, &options.exec_env)));
+    }
+    let (Some(url), Some(model)) = (&options.openai, &options.model) else { return Ok(Arc::new(Echo)) };
+    let settings = openai::Settings {
+        url: url.clone(),
+        model: model.clone(),
+        api_key: api_key(options)?,
+        system: options.system.clone(),
+        timeout: options.timeout,
+        trust: options.openai_ca_file.clone().map_or(Trust::PublicRoots, Trust::PublicRootsAnd),
+    };
+    let server = OpenAi::new(settings)?;
+    if server.is_exposed() {
+        warn(&format!(
+            "coralmux-agent: warning: {url} has no TLS: on the way anyone can read the API key. Use https://."
+        ));
+    }
+    Ok(Arc::new(server))
+}
+
+/// The folder's path from the root.
+fn directory(path: &Path) -> Result<PathBuf, Failure> {
+    let refused = |error| Failure::Directory { path: path.to_owned(), error };
+    let whole = path.canonicalize().map_err(refused)?;
+    if whole.is_dir() { Ok(whole) } else { Err(refused(io::ErrorKind::NotADirectory.into())) }
+}
+
+fn api_key(options: &BackendOptions) -> Result<Option<String>, Failure> {
+    let key = match &options.api_key_file {
+        None => std::env::var(&options.api_key_env).ok(),
+        Some(path) => {
+            let refused = |text: String| Failure::ApiKey { path: path.clone(), text };
+            let text = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
+            if text.trim().is_empty() {
+                return Err(refused("the file is empty".to_owned()));
+            }
+            Some(text)
+        }
+    };
+    Ok(key.map(|key| key.trim().to_owned()).filter(|key| !key.is_empty()))
+}
