@@ -38,7 +38,7 @@ SOAK_SECONDS ?= 600
 STAGES := test-rust test-python test-node test-deploy test-conformance test-fuzz
 
 .PHONY: run simulate test test-tools build-tests $(STAGES) test-quiet soak lint advisories
-.PHONY: build-all test-arm64 bench bench-check bench-accept bench-relay bench-tls bench-hostile clean
+.PHONY: build-all release test-arm64 bench bench-check bench-accept bench-relay bench-tls bench-hostile clean
 
 run:
 	cargo build --release --bins
@@ -106,6 +106,9 @@ test-arm64:
 
 build-all:
 	deploy/build-all.sh
+
+release: build-all
+	deploy/release.sh
 
 lint: $(CARGO_TOOLS)
 	cargo fmt --all --check

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds a release in dist/: the programs for x86-64 and 64-bit ARM, the units, install.sh, and SHA256SUMS over all of
-# them. `make build-all` calls it.
+# Builds what a release begins with in dist/: the programs for x86-64 and 64-bit ARM, the units, install.sh, and SHA256SUMS
+# over all of them. `make build-all` calls it; release.sh makes the rest.
 #
 #   deploy/build-all.sh [TARGET...]     default: x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu
 #
@@ -85,12 +85,7 @@ for target in "${targets[@]}"; do
 	build "$target"
 done
 
-for file in deploy/install.sh deploy/oracle-cloud/setup.sh deploy/systemd/coralmux-relay.service deploy/systemd/coralmux-relay.socket; do
-	install -m "$(stat -c %a "$file")" "$file" "$dist/"
-done
-(
-	cd "$dist"
-	rm -f SHA256SUMS
-	sha256sum coralmux-* install.sh setup.sh >SHA256SUMS
-	cat SHA256SUMS
-)
+install -m 755 deploy/oracle-cloud/setup.sh "$dist/"
+install -m 644 deploy/systemd/* "$dist/"
+deploy/sign.sh "$dist"
+cat "$dist/SHA256SUMS"

@@ -1,27 +1,33 @@
 #!/bin/sh
-# Installs, upgrades or removes the relay on this machine. It can be run again at any time.
+# Installs, upgrades or removes the relay, the agent or both on this machine. It can be run again at any time.
 #
-#   install.sh [--from SOURCE] [--no-start]     install or upgrade
-#   install.sh --rollback                       swap with the previous program; once more swaps back
-#   install.sh --uninstall [--purge]            remove it; with --purge also the store and the settings
+#   install.sh [relay] [agent] [--from SOURCE] [--no-start]     install or upgrade
+#   install.sh [relay] [agent] --rollback                       swap with the previous program; once more swaps back
+#   install.sh [relay] [agent] --uninstall [--purge]            remove it; with --purge also what it stored and its settings
 #
-# SOURCE is a folder such as dist/, or an https URL under which the files of a release are. The default is the folder of
-# this script if it has a release, else the newest release. In a pipe the script has no folder: it installs the newest
-# release, whatever the current folder holds. All files are checked against the SHA256SUMS beside them.
+# Without a name: what is installed already, else the relay. SOURCE is a folder such as dist/, or an https URL under which
+# the files of a release are. The default is the folder of this script if it has a release, else the newest release. In a
+# pipe the script has no folder: it installs the newest release, whatever the current folder holds.
 #
-# It needs root, sha256sum, and curl or wget for a URL. If systemd runs, the service is started, or restarted if
-# something has changed; a new program that does not start is rolled back at once.
+# What is installed is what SHA256SUMS says, and that file has to be signed with the key of this script: openssl or
+# minisign checks that. A script that was built without a key installs from a folder only.
+#
+# It needs root, sha256sum, and for a URL curl or wget, and openssl or minisign. If systemd runs, the service is started,
+# or restarted if something has changed; a new program that does not start is rolled back at once.
+
+# In braces, so that nothing is done before the last line is here.
+{
 set -eu
 
 release_url=https://github.com/coralmux/coralmux-relay/releases/latest/download
-bin=/usr/local/bin/coralmux-relay
-old=$bin.old
-trial=$bin.trial
+# The public keys of releases, which deploy/sign.sh fills in: ECDSA P-256 for openssl (base64 of SubjectPublicKeyInfo), and
+# that of minisign.
+openssl_key=
+minisign_key=
+
 # For units that do not come from a distribution. /etc/systemd/system, drop-ins included, takes precedence.
 units=/usr/local/lib/systemd/system
-service=coralmux-relay.service
-unit_files="coralmux-relay.service coralmux-relay.socket"
-settings=/etc/coralmux
+parts="relay agent"
 
 say() {
 	echo "install: $*"
@@ -30,6 +36,27 @@ say() {
 die() {
 	echo "install: $*" >&2
 	exit 1
+}
+
+# about PART: what it consists of.
+about() {
+	name=coralmux-$1
+	bin=/usr/local/bin/$name
+	old=$bin.old
+	trial=$bin.trial
+	service=$name.service
+	case $1 in
+	relay)
+		unit_files="coralmux-relay.service coralmux-relay.socket"
+		settings=/etc/coralmux
+		store=coralmux
+		;;
+	agent)
+		unit_files=coralmux-agent.service
+		settings=/etc/coralmux-agent
+		store=coralmux-agent
+		;;
+	esac
 }
 
 systemd_runs() {
@@ -74,13 +101,14 @@ download() {
 	if command -v curl >/dev/null; then
 		curl -fsSL --retry 3 --proto '=https,http' --proto-redir '=https' -o "$2" "$1"
 	elif command -v wget >/dev/null; then
+		# BusyBox's does not look at certificates; the signature makes up for it.
 		wget -q -O "$2" "$1"
 	else
 		die "neither curl nor wget is here to fetch $1"
 	fi
 }
 
-# fetch NAME: puts the source's file into the folder $work.
+# fetch FILE: puts the source's file into the folder $work.
 fetch() {
 	case $from in
 	https://*) download "$from/$1" "$work/$1" ;;
@@ -94,7 +122,34 @@ fetch() {
 	esac || die "$from/$1 could not be had; nothing has been changed"
 }
 
-# check NAME: compares the file with its line in SHA256SUMS.
+# fetch_sums: gets SHA256SUMS, and checks that it was signed with the key of a release.
+fetch_sums() {
+	if [ -z "$openssl_key" ]; then
+		case $from in
+		*://*) die "this script was built without a release's key, so it installs from a folder only, not from $from" ;;
+		esac
+		fetch SHA256SUMS
+		return
+	fi
+	genuine=no
+	if command -v openssl >/dev/null; then
+		fetch SHA256SUMS
+		fetch SHA256SUMS.sig
+		printf -- '-----BEGIN PUBLIC KEY-----\n%s\n-----END PUBLIC KEY-----\n' "$openssl_key" >"$work/key.pem"
+		! openssl dgst -sha256 -verify "$work/key.pem" -signature "$work/SHA256SUMS.sig" "$work/SHA256SUMS" \
+			>/dev/null 2>&1 || genuine=yes
+	elif command -v minisign >/dev/null; then
+		fetch SHA256SUMS
+		fetch SHA256SUMS.minisig
+		! minisign -V -q -P "$minisign_key" -m "$work/SHA256SUMS" >/dev/null 2>&1 || genuine=yes
+	else
+		die "neither openssl nor minisign is here to check the release's signature: install one of them and try again"
+	fi
+	[ "$genuine" = yes ] ||
+		die "the signature of SHA256SUMS is not that of a release: the copy is damaged or somebody has changed it; nothing has been changed"
+}
+
+# check FILE: compares the file with its line in SHA256SUMS.
 check() {
 	grep -E "^[0-9a-f]{64} [ *]$1\$" "$work/SHA256SUMS" >"$work/line" || die "SHA256SUMS has no line about $1"
 	(cd "$work" && sha256sum -c line >/dev/null 2>&1) ||
@@ -120,11 +175,11 @@ last_words() {
 
 # Swaps the program and its units with the previous ones.
 swap() {
-	for name in "$bin" "$units/coralmux-relay.service" "$units/coralmux-relay.socket"; do
-		[ -e "$name.old" ] || continue
-		mv -f "$name" "$name.new"
-		mv -f "$name.old" "$name"
-		mv -f "$name.new" "$name.old"
+	for file in "$bin" $(for unit in $unit_files; do echo "$units/$unit"; done); do
+		[ -e "$file.old" ] || continue
+		mv -f "$file" "$file.new"
+		mv -f "$file.old" "$file"
+		mv -f "$file.new" "$file.old"
 	done
 }
 
@@ -138,17 +193,13 @@ keep() {
 lay_settings() {
 	[ ! -e "$settings/environment" ] || return 0
 	mkdir -p "$settings"
-	(
-		umask 077
-		cat >"$settings/environment" <<-'END'
-			# Settings of the relay, read when it starts: each flag of `coralmux-relay --help` is CORALMUX_ and its name.
-			#CORALMUX_ADDR=:8080
-			#CORALMUX_TRUSTED_PROXY=127.0.0.1
-			#CORALMUX_DOMAIN=relay.example.com
-			#CORALMUX_REGISTRATION=off
-		END
-	)
+	place 600 "$work/$name.environment" "$settings/environment"
 	say "settings go into $settings/environment"
+}
+
+# Whether PART has what it cannot start without: an agent has to know its relay.
+is_set_up() {
+	[ "$1" = relay ] || grep -q '^CORALMUX_AGENT_RELAY=.' "$settings/environment"
 }
 
 start() {
@@ -157,7 +208,7 @@ start() {
 	if [ "$changed" = no ] && systemctl is-active --quiet "$service"; then
 		say "nothing has changed, and it runs"
 	elif restart; then
-		say "it runs: systemctl status coralmux-relay"
+		say "it runs: systemctl status $name"
 	elif [ "$upgraded" = yes ]; then
 		last_words >&2
 		swap
@@ -165,27 +216,37 @@ start() {
 		die "the new program did not start, so the one before it is back; the new one is kept as $old"
 	else
 		last_words >&2
-		die "it did not start, and goes on trying where waiting can help: journalctl -u coralmux-relay has more"
+		die "it did not start, and goes on trying where waiting can help: journalctl -u $name has more"
 	fi
 }
 
-install_relay() {
-	program=coralmux-relay-linux-$(architecture)
-	work=$(mktemp -d)
-	trap 'rm -rf "$work" "$trial" "$trial.new"' EXIT
-	trap 'exit 1' HUP INT TERM
-	say "from $from"
-	for name in SHA256SUMS "$program" $unit_files; do
-		fetch "$name"
-		[ "$name" = SHA256SUMS ] || check "$name"
-	done
+# next_steps PART: what is left to do.
+next_steps() {
+	if [ "$1" = relay ]; then
+		say "next: $name doctor                       # does this machine have what a relay needs?"
+		say "      edit $settings/environment   # a domain for TLS; then systemctl restart $name"
+		say "      install.sh agent                         # where your AI runs, here or elsewhere"
+	else
+		say "next: edit $settings/environment   # the relay's address, and what answers"
+		say "      systemctl restart $name"
+		say "      XDG_STATE_HOME=/var/lib $name link --relay wss://...   # the link for the phone"
+	fi
+}
+
+# try_out PART: runs its program once, from its final folder: those for temporary files are often mounted noexec.
+try_out() {
+	about "$1"
+	program=$name-linux-$arch
 	mkdir -p "${bin%/*}" "$units"
-	# Run from its final folder: folders for temporary files are often mounted noexec.
 	place 755 "$work/$program" "$trial"
 	version=$("$trial" --version 2>&1) ||
 		die "$program does not run on this machine; nothing has been changed. It says: $version"
-	kernel_is_new_enough || say "this kernel is $(uname -r), and the relay will want 6.1 or newer"
+}
 
+install_part() {
+	about "$1"
+	program=$name-linux-$arch
+	version=$("$trial" --version 2>&1)
 	changed=no upgraded=no
 	if [ ! -e "$bin" ]; then
 		changed=yes
@@ -193,8 +254,8 @@ install_relay() {
 		say "$version is $bin"
 	elif ! cmp -s "$work/$program" "$bin"; then
 		changed=yes upgraded=yes
-		for name in $unit_files; do
-			[ ! -e "$units/$name" ] || keep "$units/$name"
+		for unit in $unit_files; do
+			[ ! -e "$units/$unit" ] || keep "$units/$unit"
 		done
 		keep "$bin"
 		place 755 "$work/$program" "$bin"
@@ -202,84 +263,131 @@ install_relay() {
 	else
 		say "$version is $bin already"
 	fi
-	for name in $unit_files; do
-		if ! cmp -s "$work/$name" "$units/$name"; then
+	for unit in $unit_files; do
+		if ! cmp -s "$work/$unit" "$units/$unit"; then
 			changed=yes
-			place 644 "$work/$name" "$units/$name"
+			place 644 "$work/$unit" "$units/$unit"
 		fi
 	done
 	lay_settings
 	if ! systemd_runs; then
 		say "systemd does not run here: start $bin by what does"
-	elif [ "$begin" = yes ]; then
+	elif [ "$begin" = yes ] && is_set_up "$1"; then
 		start
 	else
 		systemctl daemon-reload
-		say "not started: systemctl enable --now coralmux-relay"
+		say "not started: systemctl enable --now $name"
 	fi
+	[ "$upgraded" = yes ] || [ "$changed" = no ] || next_steps "$1"
+}
+
+install_parts() {
+	arch=$(architecture)
+	work=$(mktemp -d)
+	trap 'rm -rf "$work" /usr/local/bin/coralmux-relay.trial* /usr/local/bin/coralmux-agent.trial*' EXIT
+	trap 'exit 1' HUP INT TERM
+	say "from $from"
+	fetch_sums
+	for part in $chosen; do
+		about "$part"
+		for file in "$name-linux-$arch" "$name.environment" $unit_files; do
+			fetch "$file"
+			check "$file"
+		done
+	done
+	for part in $chosen; do
+		try_out "$part"
+	done
+	case " $chosen " in
+	*" relay "*) kernel_is_new_enough || say "this kernel is $(uname -r), and the relay will want 6.1 or newer" ;;
+	esac
+	for part in $chosen; do
+		install_part "$part"
+	done
 }
 
 rollback() {
+	about "$1"
 	[ -e "$old" ] || die "there is no $old to go back to"
 	swap
 	say "$("$bin" --version) is $bin again; the other is kept as $old"
 	if systemd_runs; then
-		restart || die "it did not start: journalctl -u coralmux-relay has more"
+		restart || die "it did not start: journalctl -u $name has more"
 	fi
 }
 
 uninstall() {
+	about "$1"
 	if systemd_runs; then
-		for name in $unit_files; do
-			systemctl disable --quiet --now "$name" 2>/dev/null || true
+		for unit in $unit_files; do
+			systemctl disable --quiet --now "$unit" 2>/dev/null || true
 		done
 	fi
 	rm -f "$bin" "$old"
-	for name in $unit_files; do
-		rm -f "$units/$name" "$units/$name.old"
+	for unit in $unit_files; do
+		rm -f "$units/$unit" "$units/$unit.old"
 	done
 	! systemd_runs || systemctl daemon-reload
 	if [ "$purge" = yes ]; then
-		# With DynamicUser= the store is under private, and lib/coralmux is a link to it.
-		rm -rf "$settings" /var/lib/coralmux /var/lib/private/coralmux
-		say "the relay, its settings and its store are gone"
+		# With DynamicUser= the store is under private, and what is in lib is a link to it.
+		rm -rf "$settings" "/var/lib/$store" "/var/lib/private/$store"
+		say "the $1, its settings and what it stored are gone"
 	else
-		say "the relay is gone; its store (/var/lib/coralmux) and settings ($settings) stay"
+		say "the $1 is gone; what it stored (/var/lib/$store) and its settings ($settings) stay"
 	fi
 }
 
-action=install from='' begin=yes purge=no
-while [ $# -gt 0 ]; do
-	case $1 in
-	--from)
-		[ $# -ge 2 ] || die "--from needs a folder or a URL"
-		from=${2%/}
+main() {
+	action=install from='' begin=yes purge=no chosen=''
+	while [ $# -gt 0 ]; do
+		case $1 in
+		relay | agent) chosen="$chosen $1" ;;
+		--from)
+			[ $# -ge 2 ] || die "--from needs a folder or a URL"
+			from=${2%/}
+			shift
+			;;
+		--no-start) begin=no ;;
+		--rollback) action=rollback ;;
+		--uninstall) action=uninstall ;;
+		--purge) purge=yes ;;
+		-h | --help)
+			sed -n '2,/^$/{/^#/s/^# \{0,1\}//p;}' "$0"
+			exit 0
+			;;
+		*) die "unknown: $1 (--help tells what there is)" ;;
+		esac
 		shift
-		;;
-	--no-start) begin=no ;;
-	--rollback) action=rollback ;;
-	--uninstall) action=uninstall ;;
-	--purge) purge=yes ;;
-	-h | --help)
-		sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "$0"
-		exit 0
-		;;
-	*) die "unknown: $1 (--help tells what there is)" ;;
-	esac
-	shift
-done
-if [ -z "$from" ]; then
-	from=$release_url
-	# In a pipe, $0 is the shell's name, and the current folder is not trusted.
-	if [ "${0##*/}" = install.sh ] && [ -f "$0" ] && [ -e "$(dirname "$0")/SHA256SUMS" ]; then
-		from=$(dirname "$0")
+	done
+	if [ -z "$from" ]; then
+		from=$release_url
+		# In a pipe, $0 is the shell's name, and the current folder is not trusted.
+		if [ "${0##*/}" = install.sh ] && [ -f "$0" ] && [ -e "$(dirname "$0")/SHA256SUMS" ]; then
+			from=$(dirname "$0")
+		fi
 	fi
-fi
-[ "$purge" = no ] || [ "$action" = uninstall ] || die "--purge goes with --uninstall"
-[ "$(id -u)" -eq 0 ] || die "this needs root: sudo $0"
+	[ "$purge" = no ] || [ "$action" = uninstall ] || die "--purge goes with --uninstall"
+	[ "$(id -u)" -eq 0 ] || die "this needs root: sudo $0"
+	if [ -z "$chosen" ]; then
+		for part in $parts; do
+			about "$part"
+			[ "$action" != rollback ] || bin=$old
+			[ ! -e "$bin" ] || chosen="$chosen $part"
+		done
+		chosen=${chosen:-relay}
+	fi
+	if [ "$action" = install ]; then
+		install_parts
+		return
+	fi
+	for part in $chosen; do
+		case $action in
+		rollback) rollback "$part" ;;
+		uninstall) uninstall "$part" ;;
+		esac
+	done
+}
 
-case $action in
-install) install_relay ;;
-rollback) rollback ;;
-uninstall) uninstall ;;
-esac
+main "$@"
+exit
+}

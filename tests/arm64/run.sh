@@ -61,7 +61,8 @@ for library in ld-linux-aarch64.so.1 libc.so.6 libm.so.6 libgcc_s.so.1; do
 done
 install -m 755 "$dist/coralmux-loadtest-linux-aarch64" "$tree/bin/coralmux-loadtest"
 mkdir "$tree/dist"
-cp "$dist"/{SHA256SUMS,install.sh,coralmux-relay-linux-aarch64,coralmux-relay.service,coralmux-relay.socket} "$tree/dist/"
+# The script without a release's key, because nothing there could check a signature.
+cp "$root/deploy/install.sh" "$dist"/{SHA256SUMS,coralmux-relay-linux-aarch64,coralmux-relay.{service,socket,environment}} "$tree/dist/"
 install -m 755 init "$tree/init"
 (cd "$tree" && find . | cpio --quiet -o -H newc -R 0:0 | gzip -1) >"$work/initramfs.gz"
 

@@ -1,10 +1,12 @@
 """A machine to install things on: this machine's file tree under a disposable overlay, entered by chroot, or
-booted with its own systemd as PID 1 (systemd-nspawn)."""
+booted with its own systemd as PID 1 (systemd-nspawn); or a tree with little more than BusyBox."""
 
 import contextlib
 import os
 import pathlib
+import re
 import secrets
+import shutil
 import signal
 import subprocess
 import time
@@ -56,11 +58,11 @@ class Machine:
         self.mount("-t", "tmpfs", "tmpfs", self.root / "tmp")
         return self
 
-    def run(self, *command, env=None):
+    def run(self, *command, env=None, stdin=""):
         """A command there; both its streams are in stdout."""
         return subprocess.run(
             [*self.enter, *map(str, command)],
-            stdin=subprocess.DEVNULL,
+            input=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -68,14 +70,43 @@ class Machine:
             env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", **(env or {})},
         )
 
-    def must(self, *command, env=None):
-        done = self.run(*command, env=env)
+    def must(self, *command, env=None, stdin=""):
+        done = self.run(*command, env=env, stdin=stdin)
         assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}"
         return done.stdout
 
     def path(self, absolute):
         """Where a file of that machine is on this one."""
         return self.root / absolute.lstrip("/")
+
+
+class Bare(Machine):
+    """With BusyBox, and nothing else but what it is given: no init, no curl, no bash, no way to check a signature."""
+
+    def __enter__(self):
+        self.mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", self.folder)
+        for name in ("bin", "etc", "dev", "proc", "run", "tmp", "root"):
+            (self.root / name).mkdir(parents=True)
+        (self.root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+        busybox = shutil.which("busybox")
+        shutil.copy(busybox, self.root / "bin/busybox")
+        self.must("/bin/busybox", "--install", "-s", "/bin")
+        return self.with_devices()
+
+    def give(self, *programs, libraries_of=()):
+        """Puts programs of this machine there, and the libraries that these and others need."""
+        for program in programs:
+            self.copy(shutil.which(program))
+        for program in (*map(shutil.which, programs), *libraries_of):
+            listed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
+            for library in re.findall(r"(/\S+) \(0x", listed):
+                self.copy(library)
+
+    def copy(self, file):
+        target = self.path(file)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            shutil.copy(file, target)
 
 
 class Booted(Machine):

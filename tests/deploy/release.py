@@ -1,26 +1,52 @@
 """A folder with the files of a release, as build-all.sh creates it in dist/."""
 
-import hashlib
+import functools
 import os
+import pathlib
 import shutil
+import subprocess
+import tempfile
 
 from image import ROOT
 from relay import binary
 
-PROGRAM = f"coralmux-relay-linux-{os.uname().machine}"
+ARCHITECTURE = os.uname().machine
+PROGRAM = f"coralmux-relay-linux-{ARCHITECTURE}"
+AGENT = f"coralmux-agent-linux-{ARCHITECTURE}"
 UNIT_FILES = ("coralmux-relay.service", "coralmux-relay.socket")
 
 
-def sign(folder):
-    """SHA256SUMS as build-all.sh writes it."""
-    lines = []
-    for path in sorted(folder.iterdir()):
-        if path.name != "SHA256SUMS":
-            lines.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n")
-    (folder / "SHA256SUMS").write_text("".join(lines))
+def keys():
+    """Signing keys, as sign.sh takes them; others each time."""
+    with tempfile.TemporaryDirectory() as folder:
+        openssl, minisign = (pathlib.Path(folder) / name for name in ("openssl", "minisign"))
+        subprocess.run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", openssl], check=True)
+        make = ["minisign", "-G", "-W", "-s", minisign, "-p", minisign.with_suffix(".pub")]
+        subprocess.run(make, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        return {"CORALMUX_SIGNING_KEY": openssl.read_text(), "CORALMUX_MINISIGN_KEY": minisign.read_text()}
 
 
-def release(folder, program=None, more=b""):
+@functools.cache
+def own_keys():
+    """Those of the releases of this run."""
+    return keys()
+
+
+def sign(folder, keys=None, url=None):
+    """What sign.sh does, with these keys or none."""
+    settings = {name: value for name, value in os.environ.items() if not name.startswith("CORALMUX_")} | (keys or {})
+    if url:
+        settings["CORALMUX_RELEASE_URL"] = url
+    subprocess.run([ROOT / "deploy/sign.sh", folder], check=True, env=settings, stderr=subprocess.DEVNULL)
+
+
+def release_agent(folder, keys=None, url=None):
+    """Adds the agent's program to a release."""
+    shutil.copy(pathlib.Path(binary()).with_name("coralmux-agent"), folder / AGENT)
+    sign(folder, keys, url)
+
+
+def release(folder, program=None, more=b"", keys=None, url=None):
     """A folder with what a release has; `more` behind the program makes it another one that runs as well."""
     folder.mkdir()
     if program is None:
@@ -29,9 +55,7 @@ def release(folder, program=None, more=b""):
             file.write(more)
     else:
         (folder / PROGRAM).write_text(program)
-    for name in UNIT_FILES:
-        shutil.copy(ROOT / "deploy/systemd" / name, folder)
-    for script in ("install.sh", "oracle-cloud/setup.sh"):
-        shutil.copy(ROOT / "deploy" / script, folder)
-    sign(folder)
+    for file in (*(ROOT / "deploy/systemd").iterdir(), ROOT / "deploy/oracle-cloud/setup.sh"):
+        shutil.copy(file, folder)
+    sign(folder, keys, url)
     return folder

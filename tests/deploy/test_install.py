@@ -1,19 +1,17 @@
 """deploy/install.sh on a machine: first without an init, then with systemd as its PID 1."""
 
-import functools
-import http.server
-import shutil
+import re
 import subprocess
-import threading
 import time
 
 import pytest
 
 import http1
+from agents import Link, Phone
 from image import ROOT
 from machine import Booted, Machine
 from relay import free_port
-from release import PROGRAM, UNIT_FILES, release, sign
+from release import PROGRAM, UNIT_FILES, own_keys, release, release_agent, sign
 
 pytestmark = pytest.mark.needs_root
 
@@ -33,7 +31,7 @@ def machine(tmp_path):
 
 @pytest.fixture
 def first(machine):
-    """A release on the machine, and the path of its install.sh there."""
+    """A release on the machine that is not signed, and the path of its install.sh there."""
     release(machine.path("/tmp/first"))
     return "/tmp/first/install.sh"
 
@@ -55,9 +53,10 @@ def test_it_installs_the_program_its_units_and_settings_to_begin_with(machine, f
     assert machine.path(BIN).read_bytes() == machine.path(f"/tmp/first/{PROGRAM}").read_bytes()
     for name in UNIT_FILES:
         assert machine.path(f"{UNITS}/{name}").read_text() == (ROOT / "deploy/systemd" / name).read_text()
+    assert machine.path(SETTINGS).read_text() == (ROOT / "deploy/systemd/coralmux-relay.environment").read_text()
     assert machine.path(SETTINGS).stat().st_mode & 0o777 == 0o600
     assert all(line.startswith("#") for line in machine.path(SETTINGS).read_text().splitlines())
-    assert "systemd does not run here" in said
+    assert "systemd does not run here" in said and "coralmux-relay doctor" in said
     assert not machine.path(OLD).exists()
 
 
@@ -127,24 +126,6 @@ def test_an_architecture_without_a_release_is_named(machine, first):
     assert not machine.path(BIN).exists()
 
 
-def test_a_release_is_fetched_from_a_url(machine, first):
-    machine.path("/tmp/script").mkdir()
-    alone = "/tmp/script/install.sh"
-    shutil.copy(machine.path(first), machine.path(alone))
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=machine.path("/tmp/first"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_address[1]}"
-        absent = machine.run(alone, "--from", f"{url}/elsewhere")
-        assert absent.returncode == 1 and "nothing has been changed" in absent.stdout
-        assert not machine.path(BIN).exists()
-        machine.must(alone, "--from", url)
-        server.shutdown()
-    assert machine.path(BIN).read_bytes() == machine.path(f"/tmp/first/{PROGRAM}").read_bytes()
-    unsafe = machine.run(alone, "--from", "http://example.com/coralmux")
-    assert unsafe.returncode == 1 and "only https is safe" in unsafe.stdout
-
-
 @pytest.mark.parametrize(
     "source",
     [
@@ -159,22 +140,14 @@ def test_a_release_is_fetched_from_a_url(machine, first):
         "http://127.0.0.1?@evil.example",
         "HTTP://127.0.0.1",
         "ftp://127.0.0.1",
+        "http://example.com/coralmux",
     ],
 )
-def test_a_url_that_only_looks_like_this_machine_is_not_fetched(machine, first, source):
-    done = machine.run(first, "--from", source)
+def test_a_url_that_only_looks_like_this_machine_is_not_fetched(machine, source):
+    release(machine.path("/tmp/signed"), program="none", keys=own_keys())
+    done = machine.run("/tmp/signed/install.sh", "--from", source)
     assert done.returncode == 1 and "only https is safe" in done.stdout, done.stdout
     assert not machine.path(BIN).exists()
-
-
-def test_what_is_on_this_machine_is_fetched_without_a_proxy(machine, first):
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=machine.path("/tmp/first"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_address[1]}"
-        machine.must(first, "--from", url, env={"http_proxy": "http://127.0.0.1:9", "all_proxy": "http://127.0.0.1:9"})
-        server.shutdown()
-    assert machine.path(BIN).exists()
 
 
 @pytest.mark.parametrize("script, shell", [("install.sh", "sh"), ("install.sh", "bash"), ("setup.sh", "bash")])
@@ -276,7 +249,26 @@ async def test_under_systemd_it_starts_upgrades_takes_back_what_fails_and_ends(b
     assert booted.path(OLD).read_text() == broken
     assert get(port) == b"HTTP/1.1 200 OK"
 
+    # An agent that has not been told its relay is not started.
+    agent = "/opt/second/install.sh", "agent"
+    release_agent(booted.path("/opt/second"))
+    said = booted.must(*agent)
+    assert "not started" in said and "/etc/coralmux-agent/environment" in said, said
+    with open(booted.path("/etc/coralmux-agent/environment"), "a") as settings:
+        settings.write(f"CORALMUX_AGENT_RELAY=ws://127.0.0.1:{port}\nCORALMUX_AGENT_FLAGS=--echo --name Echo\n")
+    assert "it runs" in booted.must(*agent)
+    link = ["coralmux-agent", "link", "--qr", "none", "--relay", f"ws://127.0.0.1:{port}"]
+    deadline = time.monotonic() + 20
+    while (shown := booted.run(*link, env={"XDG_STATE_HOME": "/var/lib"})).returncode:
+        assert time.monotonic() < deadline, shown.stdout + booted.run("journalctl", "-u", "coralmux-agent").stdout
+        time.sleep(0.1)
+    pair = Link.parse(re.search(r"openclaw://pair\S+", shown.stdout)[0])
+    async with Phone(pair) as phone:
+        await phone.ask("good morning")
+        assert (await phone.answer())[0] == "You said: good morning"
+
     booted.must("/opt/second/install.sh", "--uninstall")
+    assert booted.run("systemctl", "is-active", "coralmux-agent").returncode != 0
     with pytest.raises(OSError):
         get(port)
     assert not booted.path(f"{UNITS}/coralmux-relay.service").exists()
