@@ -1,36 +1,108 @@
-//! Makes what the relay serves of `src/phone`: scripts and style without comments, indentation and line breaks. Names
-//! stay, so that each file is still a module of its own. `tests/interop/node/vendor.test.mjs` proves that what is served
-//! means what the source says.
+//! Makes what the relay serves of `src/phone`: the modules as one script with short names inside, without comments and
+//! white space; the style without comments and line breaks; everything else as it is. So it is fetched in one go, and
+//! compresses as one. `tests/interop/node/vendor.test.mjs` proves that what is served means what the sources say.
 
+use oxc_allocator::Allocator;
+use oxc_codegen::{Codegen, CodegenOptions};
+use oxc_mangler::Mangler;
+use oxc_parser::Parser;
+use oxc_semantic::SemanticBuilder;
+use oxc_span::SourceType;
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::path::Path;
 use std::{env, fs};
 
-const SOURCES: &str = "../phone";
-/// It is minified where it is made, and beyond what `minifier` understands.
-const MADE: &str = "markdown-it.js";
+type Outcome<T> = Result<T, Box<dyn Error>>;
 
-fn main() -> Result<(), Box<dyn Error>> {
+const SOURCES: &str = "../phone";
+/// The module that begins: what it imports is put before it, in the order in which a browser would run it.
+const FIRST: &str = "app.js";
+/// The service worker is a script of its own.
+const WORKER: &str = "sw.js";
+/// Made small where they are made, and files of their own.
+const MADE: [&str; 2] = ["markdown-it.js", "qr.js"];
+
+fn main() -> Outcome<()> {
     println!("cargo::rerun-if-changed={SOURCES}");
     let served = Path::new(&env::var("OUT_DIR")?).join("phone");
+    // What an earlier build left is not served.
+    if served.exists() {
+        fs::remove_dir_all(&served)?;
+    }
     fs::create_dir_all(&served)?;
+    let mut bundle = Bundle::default();
+    bundle.add(FIRST)?;
+    fs::write(served.join(FIRST), minified(&(bundle.imports + &bundle.text))?)?;
     for entry in fs::read_dir(SOURCES)? {
         let source = entry?.path();
-        let name = source.file_name().expect("an entry of a folder has a name");
+        let name = source.file_name().and_then(|name| name.to_str()).ok_or("a file has no name")?;
         let target = served.join(name);
         match source.extension().and_then(|extension| extension.to_str()) {
-            Some("js") if name != MADE => {
-                let text = fs::read_to_string(&source)?;
-                let script = minifier::js::minify(&text).map_err(|fault| format!("{}: {fault}", source.display()))?;
-                fs::write(&target, script.to_string())?;
-            }
+            Some("js") if name == WORKER => fs::write(&target, minified(&fs::read_to_string(&source)?)?)?,
+            Some("js") if bundle.names.contains(name) => {}
+            Some("js") if !MADE.contains(&name) => return Err(format!("{name} is imported by nobody").into()),
             Some("css") => {
                 let text = fs::read_to_string(&source)?;
-                let style = minifier::css::minify(&text).map_err(|fault| format!("{}: {fault}", source.display()))?;
+                let style = minifier::css::minify(&text).map_err(|fault| format!("{name}: {fault}"))?;
                 fs::write(&target, style.to_string())?;
             }
             _ => fs::write(&target, fs::read(&source)?)?,
         }
     }
     Ok(())
+}
+
+/// Modules, one after the other. Names at their top level are the same everywhere: an import needs no code, and a name
+/// that two modules have is an error.
+#[derive(Default)]
+struct Bundle {
+    names: BTreeSet<String>,
+    /// Of what is a file of its own.
+    imports: String,
+    text: String,
+}
+
+impl Bundle {
+    fn add(&mut self, name: &str) -> Outcome<()> {
+        if !self.names.insert(name.to_owned()) {
+            return Ok(());
+        }
+        let source = fs::read_to_string(Path::new(SOURCES).join(name)).map_err(|fault| format!("{name}: {fault}"))?;
+        let mut own = String::new();
+        for line in source.lines() {
+            if !line.starts_with("import ") {
+                own += line.strip_prefix("export ").unwrap_or(line);
+                own.push('\n');
+                continue;
+            }
+            let from = line.split_once("} from './").and_then(|(_, from)| from.strip_suffix("';"));
+            let from = from.filter(|_| !line.contains(" as "));
+            let from = from.ok_or_else(|| format!("{name}: an import is one line, `import {{ a, b }} from './c.js';`: {line}"))?;
+            if MADE.contains(&from) {
+                self.imports += line;
+                self.imports.push('\n');
+            } else {
+                self.add(from)?;
+            }
+        }
+        self.text += &own;
+        Ok(())
+    }
+}
+
+/// A script of the same meaning, with short names for all that is its own.
+fn minified(script: &str) -> Outcome<String> {
+    let allocator = Allocator::default();
+    let parsed = Parser::new(&allocator, script, SourceType::mjs()).parse();
+    let checked = SemanticBuilder::new().with_check_syntax_error(true).build(&parsed.program);
+    if let Some(fault) = parsed.diagnostics.iter().chain(&checked.diagnostics).next() {
+        return Err(format!("{:?}", fault.clone().with_source_code(script.to_owned())).into());
+    }
+    let short = Mangler::new().build(&parsed.program);
+    let printer = Codegen::new()
+        .with_options(CodegenOptions::minify())
+        .with_scoping(Some(short.scoping))
+        .with_private_member_mappings(Some(short.class_private_mappings));
+    Ok(printer.build(&parsed.program).code)
 }

@@ -3,19 +3,22 @@
 import { Answers } from './answers.js';
 import { Channel } from './channel.js';
 import { Composer } from './composer.js';
+import { readSecret, support, toBase64url } from './crypto.js';
+import { DeviceChannel, deviceFor, refusedChannel } from './device-channel.js';
+import { Devices } from './devices.js';
 import { canScan, confirm, scanCode, showAbout } from './dialogs.js';
-import { readSecret, support } from './e2e.js';
+import { $ } from './dom.js';
 import { Frame } from './frame.js';
 import { History } from './history.js';
+import { inviteOf } from './keys.js';
 import { LinkError, isSamePairing, loadPairing, pairingName, readFragment, readLink, savePairing, socketUrl } from './link.js';
+import { takeLock } from './lock.js';
 import { Conversation } from './messages.js';
 import { Notes } from './notes.js';
 import { within } from './patience.js';
 import { newId } from './relay.js';
 import { Sending } from './sending.js';
-import { RESTARTED, UNCONFIRMED, errorText, plainText, security, unverifiedText } from './words.js';
-
-const $ = (id) => document.getElementById(id);
+import { RESTARTED, UNCONFIRMED, browserName, errorText, finishText, plainText, security, unverifiedText } from './words.js';
 
 // The browser itself is not waited for longer.
 const BROWSER_MS = 3_000;
@@ -24,6 +27,8 @@ const KEEP_EVERY_MS = 2_000;
 const NOT_REMOVED = 'This browser’s storage does not answer. What it kept of the conversation may still be there.';
 const NAME = 'My agent';
 const NAME_CHARACTERS_MAX = 60;
+// What a new device shows of what was said before it came.
+const HISTORY_TURNS = 200;
 
 const conversation = new Conversation($('scroller'), $('log'), {
   retry: (message) => sending.resend(message),
@@ -39,6 +44,12 @@ let hasResumed = false;
 let keptAt = 0;
 // The request for the agent's name, and the keys under which it was made.
 let nameAsked = null;
+// Lets go of the keys of this browser as a device; null where it is none, or has let go.
+let letGo = null;
+// The request for what was said before this device came; 'due' before it is made.
+let historyAsked = null;
+// Whether the agent has offered this browser to become a device, and it did not.
+let hasTriedLift = false;
 
 const answers = new Answers({
   security: () => channel.security.name,
@@ -69,6 +80,11 @@ const notes = new Notes({
   announce: (text) => announce(text),
 });
 
+const devices = new Devices({
+  send: (type, payload, id) => channel?.send(type, payload, id) ?? Promise.resolve(false),
+  announce: (text) => announce(text),
+});
+
 const composer = new Composer({
   isOpen: () => Boolean(channel),
   send: (text, images) => sending.submit(text, images),
@@ -84,7 +100,7 @@ const frame = new Frame({
 // The pairing that is open here, and the other pages of this browser: the last one that opens it has it.
 let shared = '';
 const otherPages = globalThis.BroadcastChannel && new BroadcastChannel('coralmux');
-if (otherPages) otherPages.onmessage = ({ data }) => data === shared && channel?.giveWay();
+if (otherPages) otherPages.onmessage = ({ data }) => data === shared && giveWay();
 
 // ---- Pairing ----
 
@@ -113,7 +129,7 @@ function fromAddressBar() {
 
 // Takes a pairing, after asking where another one would be lost: a link may come from anybody.
 async function adopt(linked) {
-  if (pairing && isSamePairing(pairing, linked)) return true;
+  if (pairing && (await isKnown(linked))) return true;
   if (pairing) {
     const same = pairing.token === linked.token;
     const text = same
@@ -125,6 +141,12 @@ async function adopt(linked) {
   pairing = linked;
   savePairing(pairing);
   return true;
+}
+
+async function isKnown(linked) {
+  if (isSamePairing(pairing, linked)) return true;
+  // The link that this browser became a device with.
+  return Boolean(pairing.used && linked.a && abilities === 'ok') && pairing.used === toBase64url(await inviteOf(readSecret(linked.k)));
 }
 
 async function pair(text) {
@@ -165,20 +187,41 @@ async function openChat() {
   $('chat').hidden = false;
   $('presence-text').textContent = 'Connecting…';
   const name = await pairingName(pairing);
+  // Another page would be replaced only when it is connected, and might be so last.
+  shared = name;
+  otherPages?.postMessage(name);
+  const isDevice = Boolean(pairing.a) && abilities === 'ok';
+  if (isDevice) letGo = await takeLock(() => giveWay());
   history = await History.open(name);
-  const { messages, boots } = await history.load(newId());
+  const stored = await history.load(newId());
+  const { messages } = stored;
+  const device = isDevice && history.isKept ? await deviceFor(pairing, stored.device) : null;
+  // The agent counts anew for a new device.
+  const boots = isDevice && device !== stored.device ? undefined : stored.boots;
   hasResumed = Boolean(boots);
   history.boots = () => (hasResumed ? channel?.boots : undefined);
+  history.device = () => (device ? channel?.kept : undefined);
   const earlier = messages.sort((one, other) => one.time - other.time);
   for (const message of earlier) {
-    if (message.role === 'me') sending.restore(message);
-    else restore(message);
+    if (message.role !== 'me') restore(message);
+    else if (!message.from) sending.restore(message);
     conversation.show(message);
   }
   answers.restore(earlier);
   showName('');
-  const secret = pairing.k ? readSecret(pairing.k) : null;
-  channel = new Channel(socketUrl(location.href), { ...pairing, secret }, abilities, {
+  channel = connected(device, boots);
+  for (const message of earlier.filter(isUnanswered)) {
+    answers.expect(message.id);
+    answers.await(message.id);
+  }
+  channel.start();
+  refresh();
+  composer.focus({ preventScroll: true });
+}
+
+function connected(device, boots) {
+  const url = socketUrl(location.href);
+  const handlers = {
     change: () => refresh(),
     message: (type, payload) => receive(type, payload),
     error: (payload) => receiveError(payload),
@@ -194,17 +237,57 @@ async function openChat() {
     resumed: () => resumed(),
     restarted: () => answers.restarted(RESTARTED),
     keep: async () => (await kept(history?.commit()))?.boots,
-  }, boots);
-  for (const message of earlier.filter(isUnanswered)) {
-    answers.expect(message.id);
-    answers.await(message.id);
+    canLift: () => Boolean(history?.isKept) && !hasTriedLift,
+    store: async () => history.keepDevice(),
+    enrolled: () => enrolled(device),
+  };
+  if (!pairing.a) {
+    const secret = pairing.k ? readSecret(pairing.k) : null;
+    return new Channel(url, { ...pairing, secret }, abilities, handlers, boots);
   }
-  // Another page would be replaced only when it is connected, and might be so last.
-  shared = name;
-  otherPages?.postMessage(name);
-  channel.start();
-  refresh();
-  composer.focus({ preventScroll: true });
+  // A link that is made for devices is good for nothing less.
+  if (device) return new DeviceChannel(url, pairing, device, browserName(navigator.userAgent), handlers, boots);
+  return refusedChannel(abilities !== 'ok' ? abilities : history.isKept ? 'lost' : 'storage');
+}
+
+// The agent has let this browser in: its link is worth nothing any more.
+function enrolled({ invite }) {
+  pairing = { token: pairing.token, a: pairing.a, used: invite };
+  savePairing(pairing);
+  hasResumed = true;
+  if (conversation.isEmpty) historyAsked = 'due';
+  // A browser that has room takes this as a wish.
+  navigator.storage?.persist?.().catch(() => {});
+  announce('This browser was added');
+}
+
+// The agent offers a browser that it knows by its link to become a device.
+async function lift({ web, link }) {
+  if (pairing.a || hasTriedLift || channel.security.name !== 'verified') return;
+  let linked = null;
+  try {
+    const { hash, search } = new URL(web ?? link);
+    linked = readFragment(web ? hash : search);
+  } catch {}
+  if (linked?.token !== pairing.token || !linked.a) return;
+  hasTriedLift = true;
+  pairing = { ...linked, before: pairing };
+  savePairing(pairing);
+  await openChat();
+}
+
+// It has not become one: it goes on as before.
+function fallBack() {
+  pairing = pairing.before;
+  savePairing(pairing);
+  openChat();
+}
+
+// Another page has the pairing, or asks for it.
+function giveWay() {
+  channel?.giveWay();
+  letGo?.();
+  letGo = null;
 }
 
 // An answer that was under way when an earlier page was closed goes on where the agent sends what is missing.
@@ -222,13 +305,16 @@ function isUnanswered({ role, state, ticks, place, answered, id }) {
 function leaveChat() {
   channel?.stop();
   channel = null;
+  letGo?.();
+  letGo = null;
   history?.close();
   history = null;
   conversation.clear();
   answers.clear();
   sending.clear();
   notes.clear();
-  nameAsked = null;
+  devices.clear();
+  nameAsked = historyAsked = null;
   composer.clear();
 }
 
@@ -254,7 +340,7 @@ function keep(message) {
 // What comes of keeping something: where another page has the pairing, this one lets go of it.
 async function kept(change) {
   const outcome = await change;
-  if (outcome?.isTaken) channel?.giveWay();
+  if (outcome?.isTaken) giveWay();
   return outcome;
 }
 
@@ -302,6 +388,10 @@ function resumedNoMore() {
 function receive(type, payload) {
   if (type === 'chat.error') receiveAgentError(payload);
   else if (type === 'agent.list.result') receiveName(payload);
+  else if (type === 'chat.turn') receiveTurn(payload);
+  else if (type === 'chat.history.result') receiveHistory(payload);
+  else if (!pairing.a && type === 'device.invite.result') lift(payload);
+  else if (pairing.a && devices.receive(type, payload)) receiveWelcome(type, payload);
   // Types of other apps: nothing that a chat could show.
   else answers.receive(type, payload);
 }
@@ -313,6 +403,7 @@ function receiveAgentError(payload) {
     nameAsked.isHeld = false;
     return;
   }
+  if (devices.fail(payload)) return;
   const text = errorText(payload);
   if (!answers.fail(payload.ref, text)) notes.add(`The agent says: ${text}`);
 }
@@ -328,6 +419,46 @@ function receiveError(payload) {
   if (channel.security.name === 'refused' || payload.code === 'PEER_OFFLINE') return;
   if (isPlain) receiveAgentError(payload);
   else notes.add(text, true);
+}
+
+// ---- Other devices ----
+
+function receiveWelcome(type, { name }) {
+  if (type === 'device.welcome') showName(name);
+}
+
+// What was asked on another device.
+function receiveTurn({ text, images, ref, from }) {
+  if (typeof text !== 'string') return;
+  const message = { role: 'me', text, time: Date.now(), state: 'sent', from: devices.nameOf(from) || 'another device' };
+  if (typeof ref === 'string') message.id = ref;
+  if (images > 0) message.remark = picturesText(images);
+  show(message);
+  history?.mark(message);
+  announce(`From ${message.from}: ${text.slice(0, 300)}`);
+}
+
+const picturesText = (count) => (count === 1 ? 'With one image' : `With ${count} images`);
+
+async function askHistory() {
+  const id = newId();
+  historyAsked = id;
+  if (!(await channel.send('chat.history', { limit: HISTORY_TURNS }, id)) && historyAsked === id) historyAsked = 'due';
+}
+
+function receiveHistory({ messages, ref }) {
+  if (!historyAsked || ref !== historyAsked || !Array.isArray(messages)) return;
+  historyAsked = null;
+  const said = messages.filter((one) => typeof one?.text === 'string').slice(-HISTORY_TURNS);
+  for (const { role, text, ts, images, finish, notice } of said) {
+    const message = { role: role === 'user' ? 'me' : 'agent', text, time: Number.isSafeInteger(ts) ? ts : Date.now(), state: role === 'user' ? 'sent' : 'done' };
+    if (role === 'user') message.from = '';
+    if (images > 0) message.remark = picturesText(images);
+    if (typeof finish === 'string') message.remark = plainText(notice, 300) || finishText(finish);
+    show(message);
+    history?.mark(message);
+  }
+  conversation.sort();
 }
 
 // ---- The agent's name ----
@@ -361,13 +492,17 @@ function refresh() {
     savePairing(pairing);
   }
   if (channel.security.name === 'verified' && !channel.resumes && hasResumed) resumedNoMore();
+  const isOver = (connection.name === 'ended' && connection.why !== 'replaced') || channel.security.name === 'refused';
+  if (pairing.before && isOver) return fallBack();
   if (connection.name !== 'open') sending.recall();
   if (hasResumed) answers.pause(!channel.resumes);
   else if (!agentOnline) answers.interrupt();
   clearTimeout(countdown);
   if (connection.name === 'waiting') countdown = setTimeout(refresh, 1000);
   if (channel.ready && nameAsked?.security !== channel.security && !nameAsked?.isHeld) askName();
+  if (channel.ready && historyAsked === 'due') askHistory();
   sending.flush();
+  return undefined;
 }
 
 let countdown = 0;
@@ -402,7 +537,11 @@ $('scan').onclick = async () => {
   if (found) await pair(found);
 };
 $('to-end').onclick = () => conversation.toEnd();
-for (const id of ['security', 'more']) $(id).onclick = () => showAbout(pairing, history?.isKept);
+for (const id of ['security', 'more']) $(id).onclick = () => showAbout(pairing, history?.isKept, channel?.id && !channel.isJoining);
+$('show-devices').onclick = () => {
+  $('about').close();
+  devices.open();
+};
 $('clear').onclick = async () => {
   $('about').close();
   if (!(await confirm('Clear the conversation?', 'It is removed from this browser. Your agent may remember it.', 'Clear'))) return;
@@ -425,10 +564,12 @@ addEventListener('hashchange', async () => {
   const linked = fromAddressBar();
   if (linked && (await adopt(linked))) await openChat();
 });
+document.addEventListener('freeze', () => channel?.sleep?.());
 addEventListener('online', () => channel?.wake());
 document.addEventListener('visibilitychange', () => {
-  if (document.visibilityState === 'visible') channel?.wake();
-  else for (const answer of answers.underWay) if (answer.text) keep(answer);
+  if (document.visibilityState === 'visible') return channel?.wake();
+  for (const answer of answers.underWay) if (answer.text) keep(answer);
+  return channel?.sleep?.();
 });
 addEventListener('beforeinstallprompt', (event) => {
   event.preventDefault();

@@ -2,16 +2,18 @@
 // them. With a pairing secret it speaks version 2 of the encryption or nothing; without one, version 1; in clear only
 // where the agent has no encryption and the user has said yes to that.
 
-import { Handshake, Refused, Version1, fromBase64, isSealed, makeKeyPair, offersResume, randomBytes, toBase64 } from './e2e.js';
+import { Refused, fromBase64, makeKeyPair, randomBytes, toBase64, toBase64url } from './crypto.js';
+import { Handshake, Version1, isSealed, offersResume } from './e2e.js';
 import { Relay, envelope, newId } from './relay.js';
-import { Malformed, Receiver, Resume, Sender, readAck, readRecord } from './resume.js';
+import { Malformed, Receiver, Resume, Sender } from './resume.js';
+import { Stream } from './stream.js';
 
 // An agent that is there and encrypts sends its key at once; after this time it is taken for one that does not.
 const KEY_WAIT_MS = 4_000;
 // Keys that do not fit are agreed upon anew, this often at most: anybody on the way can make it look as if they did not.
 const HEAL_EVERY_MS = 5_000;
-// The longest that a timer can be set for.
-const TIMER_MS_MAX = 2 ** 31 - 1;
+// An opening without an answer was lost on the way.
+const OPEN_AGAIN_MS = 30_000;
 
 // `security` is one of
 //   { name: 'none' }                     no agent, so nobody to have keys with
@@ -38,18 +40,12 @@ export class Channel {
   // Grows with each connection: what belongs to an older one is dropped.
   #connection = 0;
   // Null where this pairing cannot resume.
-  #resume = null;
+  #stream = null;
   // Whether the agent's newest announcement offers resume.
   #isOffered = false;
-  #pumping = false;
-  #keeping = false;
-  #pumpTimer = null;
   // Whether the ends have agreed on it before, in this page or an earlier one.
   #hasResumed = false;
-  // The newest ack that was sent.
-  #ackId = null;
-  // The agent's boot before the newest agreement, until its next one is known.
-  #bootBefore = null;
+  #openTimer = null;
 
   // pairing: { token, secret? (32 bytes), plainAllowed }; support: see e2e.js
   // handlers: change(), message(type, payload), error(payload): in clear; unreadable(reason),
@@ -58,6 +54,7 @@ export class Channel {
   // Where both ends resume: numbered(id, { e, n }): awaited before a message leaves for the first time; delivered(id);
   // void(id, payload), waits(id, payload): the relay refused it, for good or for now; resumed(): the ends know what each other lacks; restarted(): after that,
   // the agent's process is another one; keep(): keeps what has been taken, and resolves to the `boots` that are kept.
+  // canLift(): whether this browser can become a device, which the agent is told.
   // boots: those that an earlier page kept; undefined where it never resumed.
   constructor(url, pairing, support, handlers, boots) {
     this.#hasResumed = Boolean(boots);
@@ -67,14 +64,19 @@ export class Channel {
     this.agentOnline = false;
     this.security = { name: 'none' };
     if (pairing.secret && support === 'ok') {
-      const receiver = new Receiver({ boots, keeps: Boolean(handlers.keep) });
-      this.#resume = new Resume(new Sender(drawBoot), receiver);
+      const owner = {
+        keys: () => (this.resumes ? this.#session : null),
+        seal: (session, type, id, plain) => this.#sealWith(session, type, plain),
+        hand: (type, sealed, id) => this.#hand(type, sealed, id),
+        send: (type, sealed, id) => this.#relay.send(envelope(type, sealed, id)),
+      };
+      this.#stream = new Stream(newResume(boots, handlers), owner, handlers);
     }
     const onRelay = {
       state: (state) => this.#handleState(state),
       message: (message) => this.#queue(message),
     };
-    this.#relay = new Relay(url, { token: pairing.token, ...(this.#resume && { ext: 1 }) }, onRelay);
+    this.#relay = new Relay(url, { token: pairing.token, ...(this.#stream && { ext: 1 }) }, onRelay);
   }
 
   get connection() {
@@ -85,7 +87,7 @@ export class Channel {
   get ready() {
     if (this.#relay.state.name !== 'open' || !this.agentOnline) return false;
     const { name } = this.security;
-    if (this.resumes) return this.#resume.sender.isOpen && this.#resume.sender.hasRoom;
+    if (this.resumes) return this.#stream.isOpen;
     return name === 'verified' || name === 'unverified' || (name === 'plain' && this.#pairing.plainAllowed);
   }
 
@@ -96,7 +98,7 @@ export class Channel {
 
   // What has been taken of the agent's messages, to be kept with them.
   get boots() {
-    return this.#resume?.receiver.boots ?? [];
+    return this.#stream?.boots ?? [];
   }
 
   start() {
@@ -106,8 +108,9 @@ export class Channel {
   stop() {
     clearTimeout(this.#plainTimer);
     clearTimeout(this.#healTimer);
+    clearTimeout(this.#openTimer);
     this.#relay.stop();
-    clearTimeout(this.#pumpTimer);
+    this.#stream?.stop();
   }
 
   // Another page has the pairing.
@@ -130,10 +133,7 @@ export class Channel {
   send(type, payload, id = newId(), earlier = undefined) {
     if (this.resumes) {
       if (!this.ready) return Promise.resolve(false);
-      const size = new TextEncoder().encode(JSON.stringify(payload)).length;
-      const o = earlier?.e === this.#resume.sender.boot ? undefined : earlier;
-      this.#resume.sender.push({ type, id, payload, size, o });
-      this.#pump();
+      this.#stream.push(type, payload, id, earlier);
       return Promise.resolve(true);
     }
     const sent = this.#outgoing.then(() => this.#seal(type, payload, id));
@@ -144,14 +144,18 @@ export class Channel {
   async #seal(type, payload, id) {
     if (!this.ready) return false;
     const session = this.security.name === 'plain' ? null : this.#session;
-    if (session?.exhausted) {
-      await this.#open();
-      return false;
-    }
-    const sealed = session ? await session.seal(type, payload) : payload;
+    const sealed = session ? await this.#sealWith(session, type, payload) : payload;
+    if (!sealed) return false;
     // The keys may have changed meanwhile.
     if (!this.ready || (session && session !== this.#session)) return false;
     return this.#hand(type, sealed, id);
+  }
+
+  // Null where the keys are used up: others are agreed upon.
+  async #sealWith(session, type, payload) {
+    if (!session.exhausted) return session.seal(type, payload);
+    await this.#open();
+    return null;
   }
 
   // Hands a message to the socket, and says so; the relay has it when it has answered a ping that came after it.
@@ -160,89 +164,6 @@ export class Channel {
     this.#handlers.left?.(id);
     this.#relay.whenTaken(() => this.#handlers.taken?.(id), sealed.ciphertext?.length);
     return true;
-  }
-
-  // ---- Resume ----
-
-  // Sends what is due, one after the other, and comes back when more is.
-  async #pump() {
-    if (this.#pumping || !this.#resume) return;
-    this.#pumping = true;
-    try {
-      while (await this.#sendNext());
-    } catch (error) {
-      console.error(error);
-    } finally {
-      this.#pumping = false;
-    }
-    const now = performance.now();
-    if (this.#resume.receiver.keepIsDue(now)) this.#keep();
-    clearTimeout(this.#pumpTimer);
-    const wait = this.resumes && !this.#keeping ? this.#resume.deadline() - now : Infinity;
-    if (wait < Infinity) this.#pumpTimer = setTimeout(() => this.#pump(), Math.min(Math.max(wait, 0), TIMER_MS_MAX));
-  }
-
-  // Resolves to whether there may be more to send.
-  async #sendNext() {
-    const next = this.resumes && this.#resume.poll(performance.now());
-    if (!next) return false;
-    const session = this.#session;
-    const { sender, receiver } = this.#resume;
-    const { message } = next;
-    // A place that is not kept would be given twice.
-    if (message && !message.isPlaced) await this.#handlers.numbered?.(message.id, { e: sender.boot, n: message.n });
-    if (message) message.isPlaced = true;
-    // What could not leave is held: with other keys it leaves when the agent asks for it.
-    if (session !== this.#session || !this.resumes) return true;
-    if (session.exhausted) {
-      await this.#open();
-      return false;
-    }
-    const [type, id] = message ? [message.type, message.id] : ['ack', newId()];
-    const sealed = await session.seal(type, message ? sender.record(message, receiver.told()) : next.ack);
-    if (session !== this.#session || !this.resumes) return true;
-    if (message) return this.#hand(type, sealed, id);
-    this.#ackId = id;
-    return this.#relay.send(envelope(type, sealed, id));
-  }
-
-  // What has been taken is acknowledged when it is kept.
-  async #keep() {
-    if (this.#keeping) return;
-    this.#keeping = true;
-    const boots = await this.#handlers.keep().catch((error) => console.error(error));
-    this.#keeping = false;
-    this.#resume.receiver.handleKept(performance.now(), boots ?? null);
-    this.#pump();
-  }
-
-  #handleAck(plain) {
-    const ack = readAck(plain);
-    const { sender, receiver } = this.#resume;
-    const isFirst = this.resumes && !sender.isOpen;
-    const delivered = this.#resume.handleAck(performance.now(), ack);
-    for (const { id } of delivered) this.#handlers.delivered?.(id);
-    if (isFirst) {
-      this.#handlers.resumed?.();
-      this.#bootBefore = receiver.current;
-      // It has taken nothing of this page or an earlier one: what it was doing is gone.
-      if (ack.a.e === '') this.#handlers.restarted?.();
-      this.#handlers.change();
-    }
-    this.#pump();
-    if (delivered.length) this.#handlers.change();
-  }
-
-  #handleRecord(type, plain, size) {
-    const record = readRecord(plain);
-    if (this.#bootBefore && record.e !== this.#bootBefore) this.#handlers.restarted?.();
-    this.#bootBefore = null;
-    const { acknowledged, taken, missed } = this.#resume.handleRecord(performance.now(), record, size, { type, payload: record.p });
-    for (const { id } of acknowledged) this.#handlers.delivered?.(id);
-    if (missed) this.#handlers.missed(missed);
-    for (const one of taken) this.#handlers.message(one.type, one.payload ?? {});
-    this.#pump();
-    if (acknowledged.length) this.#handlers.change();
   }
 
   #secure(security) {
@@ -271,7 +192,7 @@ export class Channel {
       this.#open(true).catch((error) => console.error(error));
     }, Math.max(0, this.#healedAt + HEAL_EVERY_MS - performance.now()));
     if (name !== 'verified') return;
-    this.#resume?.handlePause();
+    this.#stream?.handlePause();
     this.#secure({ name: 'pending' });
   }
 
@@ -283,13 +204,13 @@ export class Channel {
     this.#forgetKeys();
     this.agentOnline = false;
     this.#isOffered = false;
-    if (this.#resume && state.name === 'open') this.#resume.receiver.counted = !state.ext;
+    if (this.#stream && state.name === 'open') this.#stream.counted = !state.ext;
     if (state.name === 'open' && state.paired) this.#agentCame();
     else this.#agentLeft();
   }
 
   #agentLeft() {
-    this.#resume?.handlePause();
+    this.#stream?.handlePause();
     this.#secure({ name: 'none' });
   }
 
@@ -301,7 +222,7 @@ export class Channel {
   // The agent, or another one in its place, sends its key now; until then the old key is good for reading only.
   #agentCame() {
     this.agentOnline = true;
-    this.#resume?.handlePause();
+    this.#stream?.handlePause();
     if (this.#pairing.secret) {
       this.#secure(this.#support === 'ok' ? { name: 'pending' } : { name: 'refused', why: this.#support });
     } else if (this.#support === 'ok') {
@@ -341,7 +262,7 @@ export class Channel {
     const opened = await this.#unseal(type, payload);
     if (connection !== this.#connection) return;
     // Three quarters of base64 are its bytes.
-    if (session?.resumes) return type === 'ack' ? this.#handleAck(opened) : this.#handleRecord(type, opened, payload.ciphertext.length * 0.75);
+    if (session?.resumes) return this.#stream.handle(type, opened, payload.ciphertext.length * 0.75);
     if (session?.missed > missedBefore) this.#handlers.missed(session.missed - missedBefore);
     this.#handlers.message(type, opened ?? {});
   }
@@ -366,19 +287,7 @@ export class Channel {
     }
     // The opening is kept: an answer to it that is good proves more than an error in clear.
     if (isHint && this.#opening && name !== 'verified') this.#secure({ name: 'refused', why: 'mismatch' });
-    if (!this.#handleRefusal(payload)) this.#handlers.error(payload);
-  }
-
-  // The relay refused a message that is held: returns whether that is all there is to say.
-  #handleRefusal(payload) {
-    if (!this.#resume || typeof payload.ref !== 'string') return false;
-    // The next one says the same.
-    if (payload.ref === this.#ackId) return true;
-    const outcome = this.#resume.sender.handleRefused(performance.now(), payload.ref, payload.code, Number(payload.retry_after_ms) || 0);
-    if (outcome === 'void') this.#handlers.void?.(payload.ref, payload);
-    if (outcome === 'held') this.#handlers.waits?.(payload.ref, payload);
-    if (outcome) this.#pump();
-    return Boolean(outcome);
+    if (!this.#stream?.handleRefusal(payload)) this.#handlers.error(payload);
   }
 
   // The relay refused our part of the agreement on keys: too many messages for now. Without it no key is shared.
@@ -439,13 +348,12 @@ export class Channel {
     this.#session = session;
     this.agentOnline = true;
     if (!session.resumes) {
-      this.#resume.sender.clear();
+      this.#stream.forget();
       return this.#secure({ name: 'verified', resumes: false });
     }
-    this.#resume.handleAgreed();
     this.#hasResumed = true;
     this.#secure({ name: 'verified', resumes: true });
-    this.#pump();
+    this.#stream.handleAgreed();
     return undefined;
   }
 
@@ -455,15 +363,21 @@ export class Channel {
     const handshake = await Handshake.start(this.#pairing.secret, this.#pairing.token, { resumes: this.#isOffered });
     if (connection !== this.#connection) return;
     const noise = toBase64(handshake.opening);
-    this.#exchange = envelope('key_exchange', { pubkey: toBase64(randomBytes(32)), e2e: 2, noise, ...(handshake.resumes && { rs: 1 }) });
+    this.#exchange = envelope('key_exchange', { pubkey: toBase64(randomBytes(32)), e2e: 2, noise, ...(handshake.resumes && { rs: 1 }), ...(this.#handlers.canLift?.() && { v3: 1 }) });
     this.#opening = { id: this.#exchange.id, handshake, healing };
     this.agentOnline = true;
-    this.#resume?.handlePause();
+    this.#stream?.handlePause();
     this.#secure({ name: 'pending' });
     this.#relay.send(this.#exchange);
+    const opening = this.#opening;
+    clearTimeout(this.#openTimer);
+    this.#openTimer = setTimeout(() => {
+      if (opening === this.#opening) this.#open(healing).catch((error) => console.error(error));
+    }, OPEN_AGAIN_MS);
   }
 }
 
-function drawBoot() {
-  return toBase64(randomBytes(8)).replaceAll('+', '-').replaceAll('/', '_').slice(0, 11);
+// The phone's side of resume; as of `Channel`: boots, handlers.
+export function newResume(boots, handlers) {
+  return new Resume(new Sender(() => toBase64url(randomBytes(8))), new Receiver({ boots, keeps: Boolean(handlers.keep) }));
 }

@@ -1,8 +1,7 @@
 // Where the user writes: the text, the images that go with it, and what is wrong with them.
 
+import { $ } from './dom.js';
 import { Attached } from './images.js';
-
-const $ = (id) => document.getElementById(id);
 
 // A longer text might not fit into a message.
 const TEXT_CHARACTERS_MAX = 200_000;

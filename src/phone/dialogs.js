@@ -1,10 +1,9 @@
 // The dialogs: a question, the camera, and what is about this chat.
 
+import { $ } from './dom.js';
 import { readLink } from './link.js';
 import { copyText } from './markdown.js';
 import { within } from './patience.js';
-
-const $ = (id) => document.getElementById(id);
 
 const CAMERA_MS = 5_000;
 const LOOK_EVERY_MS = 200;
@@ -118,12 +117,15 @@ const settings = {
   },
 };
 
-export function showAbout(pairing, isKept) {
+// isDevice: whether there are devices to show.
+export function showAbout(pairing, isKept, isDevice) {
   document.querySelector(`input[name="theme"][value="${settings.theme}"]`).checked = true;
   $('kept').textContent = isKept
     ? 'The conversation is kept in this browser only.'
     : 'This browser’s storage does not answer: the conversation is gone when the page is closed.';
   $('take').onclick = () => showPairingLink($('taken').hidden ? pairing : null);
+  $('show-devices').hidden = !isDevice;
+  $('take').hidden = Boolean(pairing.a);
   $('about').showModal();
 }
 

@@ -1,8 +1,7 @@
 // What stands around the conversation and says how things are: the header, the banner, the hint in an empty chat.
 
-import { ENDED, presence, security } from './words.js';
-
-const $ = (id) => document.getElementById(id);
+import { $ } from './dom.js';
+import { ENDED, joining, presence, security } from './words.js';
 
 export class Frame {
   #handlers;
@@ -30,7 +29,11 @@ export class Frame {
     $('about-text').textContent = safety.text;
     $('fingerprint').hidden = !channel.security.fingerprint;
     $('fingerprint').textContent = channel.security.fingerprint ?? '';
-    $('empty').hidden = !isEmpty;
+    const { isJoining } = channel;
+    $('composer').hidden = $('log').hidden = Boolean(isJoining);
+    $('enrol').hidden = !isJoining;
+    if (isJoining) this.#showJoining(channel);
+    $('empty').hidden = !isEmpty || Boolean(isJoining);
     $('empty-text').textContent = emptyText(connection, agentOnline, safety);
     const needsYes = channel.security.name === 'plain' && !plainAllowed;
     this.#showBanner(this.#bannerFor(channel, safety, needsYes));
@@ -39,6 +42,19 @@ export class Frame {
     const spoken = connection.name === 'open' ? `The agent is ${agentOnline ? 'online' : 'offline'}. ${safety.label}` : 'No connection';
     if (connection.name === 'connecting' || channel.security.name === 'pending' || spoken === this.#said) return;
     this.#handlers.announce((this.#said = spoken));
+  }
+
+  // This browser is about to become a device.
+  #showJoining({ connection, agentOnline, security: { name, code } }) {
+    const { title, text } = joining(connection, agentOnline, name);
+    $('enrol-title').textContent = title;
+    $('enrol-text').textContent = text;
+    const isShown = name === 'waiting';
+    $('enrol-code').hidden = !isShown;
+    if (!isShown || $('enrol-code').dataset.code === code) return;
+    $('enrol-code').dataset.code = code;
+    $('enrol-code').textContent = `${code.slice(0, 3)} ${code.slice(3)}`;
+    this.#handlers.announce(`${title}: ${[...code].join(' ')}. ${text}`);
   }
 
   #bannerFor({ connection, security: { name } }, { label, text }, needsYes) {

@@ -5,17 +5,17 @@ import { Late, within } from './patience.js';
 
 const MESSAGES_MAX = 500;
 const BYTES_MAX = 64 * 1024 * 1024;
-const ANSWER_MS = 3_000;
+const STORAGE_MS = 3_000;
 
 function done(request) {
   const answer = new Promise((resolve, reject) => {
     request.onsuccess = () => resolve(request.result);
     request.onerror = () => reject(request.error);
   });
-  return within(answer, ANSWER_MS);
+  return within(answer, STORAGE_MS);
 }
 
-function sizeOf(message) {
+function weightOf(message) {
   return message.text.length * 2 + (message.images ?? []).reduce((sum, image) => sum + image.size, 0);
 }
 
@@ -28,13 +28,14 @@ function whole(transaction) {
     transaction.oncomplete = resolve;
     transaction.onabort = transaction.onerror = () => reject(transaction.error ?? new Error('aborted'));
   });
-  return within(ended, ANSWER_MS);
+  return within(ended, STORAGE_MS);
 }
 
 // A message: { key, pairing, role: 'me' | 'agent' | 'note', text, images: [Blob], time, state, error?, security? }, and of
 // the user's: { id, ticks: 0 | 1 | 2, place?: { e, n }, answered? }.
-// Beside them stands one entry for each pairing: which page has it, and up to where the agent's messages have been taken.
-// Both are written in one transaction, so that none is taken twice and none is acknowledged that is not kept.
+// Beside them stands one entry for each pairing: which page has it, up to where the agent's messages have been taken, and
+// what this browser has as a device. All of it is written in one transaction, so that nothing is taken twice, and nothing
+// is acknowledged or sent that is not kept.
 export class History {
   #database = null;
   #pairing;
@@ -50,6 +51,9 @@ export class History {
   #owner;
   // Up to where the agent's messages have been taken, as of now; undefined: unchanged.
   boots = () => undefined;
+  // What this browser has as a device (see device-channel.js), as of now; undefined: it is none. A device does without
+  // storage for no moment.
+  device = () => undefined;
 
   static async open(pairing) {
     const history = new History();
@@ -72,15 +76,11 @@ export class History {
     return this.#database !== null;
   }
 
-  #store(mode) {
-    return this.#database.transaction('messages', mode).objectStore('messages');
-  }
-
   get #placeKey() {
     return `place ${this.#pairing}`;
   }
 
-  // Takes the pairing over from every other page: { messages, boots }; no `boots` where it never resumed.
+  // Takes the pairing over from every other page: { messages, boots, device }; no `boots` where it never resumed.
   async load(owner) {
     this.#owner = owner;
     if (!this.#database) return { messages: [] };
@@ -88,21 +88,25 @@ export class History {
       const transaction = this.#transaction();
       const store = transaction.objectStore('messages');
       const place = await done(store.get(this.#placeKey));
-      const boots = place?.boots;
-      store.put({ key: this.#placeKey, owner, boots });
+      const { boots, device } = place ?? {};
+      store.put({ key: this.#placeKey, owner, boots, device });
       const messages = await done(store.index('pairing').getAll(this.#pairing));
       await whole(transaction);
-      for (const message of messages) this.#count(message.key, sizeOf(message));
-      return { messages, boots };
+      for (const message of messages) this.#count(message.key, weightOf(message));
+      return { messages, boots, device };
     } catch {
       this.#database = null;
       return { messages: [] };
     }
   }
 
-  // It is on the disk when it has ended.
+  // What it writes is on the disk when it has ended.
   #transaction() {
     return this.#database.transaction('messages', 'readwrite', { durability: 'strict' });
+  }
+
+  #store() {
+    return this.#transaction().objectStore('messages');
   }
 
   #change(change) {
@@ -127,6 +131,12 @@ export class History {
     return this.#change(() => this.#write());
   }
 
+  // The same for what this browser has as a device: rejects where it could not be kept.
+  async keepDevice() {
+    const { boots, isTaken } = await this.commit();
+    if (boots === null || isTaken || !this.#database) throw new Error('the keys of this browser could not be kept');
+  }
+
   async #write() {
     if (!this.#database) {
       this.#dirty.clear();
@@ -143,15 +153,16 @@ export class History {
       changed = [...this.#dirty];
       this.#dirty.clear();
       const boots = this.boots();
+      const device = this.device();
       const requests = changed.map((message) => {
         message.pairing = this.#pairing;
         return store.put(message);
       });
-      if (boots) store.put({ ...place, key: this.#placeKey, boots });
+      if (boots || device) store.put({ ...place, key: this.#placeKey, ...(boots && { boots }), ...(device && { device }) });
       await whole(transaction);
       for (const [at, message] of changed.entries()) {
         message.key = requests[at].result;
-        this.#count(message.key, sizeOf(message));
+        this.#count(message.key, weightOf(message));
       }
       this.#failingSince = Infinity;
       await this.#trim();
@@ -165,7 +176,8 @@ export class History {
       for (const message of changed) this.#dirty.add(message);
       // What does not answer, or never keeps anything, would hold up all that follows.
       this.#failingSince = Math.min(this.#failingSince, Date.now());
-      if (error instanceof Late || Date.now() - this.#failingSince > FAILING_MS) this.#database = null;
+      const isLost = error instanceof Late || Date.now() - this.#failingSince > FAILING_MS;
+      if (isLost && !this.device()) this.#database = null;
       return { boots: this.#database ? null : this.boots() };
     }
   }
@@ -186,7 +198,7 @@ export class History {
   async #remove(key) {
     this.#bytes -= this.#kept.get(key) ?? 0;
     this.#kept.delete(key);
-    await done(this.#store('readwrite').delete(key));
+    await done(this.#store().delete(key));
   }
 
   // Removes the conversation, loaded or not, and with `andPlace` all else of the pairing. Resolves to whether nothing of
@@ -197,7 +209,7 @@ export class History {
       if (!this.#database) return false;
       try {
         for (const key of await this.#keys()) await this.#remove(key);
-        if (andPlace) await done(this.#store('readwrite').delete(this.#placeKey));
+        if (andPlace) await done(this.#store().delete(this.#placeKey));
         return true;
       } catch {
         return false;
@@ -207,7 +219,7 @@ export class History {
 
   // Rejects, and does not throw, where the browser has taken the database away.
   async #keys() {
-    return done(this.#store('readonly').index('pairing').getAllKeys(this.#pairing));
+    return done(this.#store().index('pairing').getAllKeys(this.#pairing));
   }
 
   close() {

@@ -7,13 +7,13 @@ export const IMAGES_MAX = 4;
 // A picture, even a large one, is read and drawn within this.
 const PICTURE_MS = 20_000;
 // All images of a message together, before base64.
-const BYTES_MAX = 2_400_000;
+const PICTURES_BYTES_MAX = 2_400_000;
 const SIDES = [1600, 1280, 1024, 768, 512];
 const QUALITIES = [0.85, 0.7];
 
 // A JPEG of at most `bytesMax`, or the file as it is where it is a PNG that is small already.
 // Rejects where the browser cannot read the file as an image.
-export async function shrink(file, bytesMax = BYTES_MAX / IMAGES_MAX) {
+export async function shrink(file, bytesMax = PICTURES_BYTES_MAX / IMAGES_MAX) {
   const image = await within(createImageBitmap(file, { imageOrientation: 'from-image' }), PICTURE_MS);
   try {
     const side = Math.max(image.width, image.height);

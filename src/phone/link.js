@@ -1,6 +1,7 @@
 // Pairing links, and the pairing that this browser keeps.
 
-import { readSecret } from './e2e.js';
+import { readSecret } from './crypto.js';
+import { readAgentPrint } from './keys.js';
 
 const STORED = 'coralmux.pairing';
 const TOKEN = /^oc_pair_[0-9a-f]{32}$/;
@@ -9,7 +10,7 @@ const TOKEN = /^oc_pair_[0-9a-f]{32}$/;
 export class LinkError extends Error {}
 
 // Reads a link of the page (`https://relay/#token=…&k=…`), one for apps (`openclaw://pair?token=…&relay=…&k=…`), or a
-// bare token. Resolves to { token, k? }; `page` is the URL of this page, which is the relay that it can connect to.
+// bare token. Returns { token, k?, a? }; `page` is the URL of this page, which is the relay that it can connect to.
 export function readLink(text, page) {
   const link = text.trim();
   if (TOKEN.test(link)) return { token: link };
@@ -37,14 +38,15 @@ export function readFragment(hash) {
 function readFields(fields) {
   const token = fields.get('token') ?? '';
   if (!TOKEN.test(token)) throw new LinkError('The link has no valid pairing token. Copy the whole link.');
-  const k = fields.get('k');
-  if (k === null) return { token };
+  const [k, a] = [fields.get('k'), fields.get('a')];
+  if (k === null && a === null) return { token };
   try {
-    readSecret(k);
+    readSecret(k ?? '');
+    if (a !== null) readAgentPrint(a);
   } catch {
     throw new LinkError('The end of the link is damaged: its key is not whole. Copy the whole link.');
   }
-  return { token, k };
+  return { token, k, ...(a !== null && { a }) };
 }
 
 function hostOf(relay) {

@@ -22,12 +22,12 @@ function partable(text) {
   const nodes = [];
   let from = 0;
   for (const { index, 0: run } of text.matchAll(RUN)) {
-    nodes.push(text.slice(from, (from = index + run.length)), element('wbr'));
+    nodes.push(text.slice(from, (from = index + run.length)), elementOf('wbr'));
   }
   return [...nodes, text.slice(from)];
 }
 
-function element(name, ...children) {
+function elementOf(name, ...children) {
   const made = document.createElement(name);
   put(made, ...children);
   return made;
@@ -101,7 +101,7 @@ export class Builder {
 
   #make(name, ...children) {
     if ((this.#elements += 1) > ELEMENTS_MAX) throw new TooMany();
-    return element(name, ...children);
+    return elementOf(name, ...children);
   }
 
   // A block, and what its content goes into.
@@ -208,7 +208,7 @@ function itemOf(block) {
 
 // Text as it was written.
 export function plain(text) {
-  const made = element('p', text);
+  const made = elementOf('p', text);
   made.className = 'raw';
   return made;
 }

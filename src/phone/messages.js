@@ -1,5 +1,6 @@
 // The conversation on the screen.
 
+import { element, icon } from './dom.js';
 import { Drawing } from './drawing.js';
 
 const NEAR_END_PX = 80;
@@ -20,13 +21,6 @@ const GAPS = {
     after: 'A part of this answer is missing.',
   },
 };
-
-function element(name, className, text = '') {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  if (text) made.textContent = text;
-  return made;
-}
 
 function dayOf(time) {
   return new Date(time).toDateString();
@@ -99,6 +93,13 @@ export class Conversation {
     this.#dirty.add(message);
   }
 
+  // What was said before has come late: everything in its order.
+  sort() {
+    const messages = [...this.#items.keys()].sort((one, other) => one.time - other.time);
+    this.clear();
+    for (const message of messages) this.show(message);
+  }
+
   isLast(message) {
     return this.#items.get(message)?.item === this.#log.lastElementChild;
   }
@@ -132,6 +133,7 @@ export class Conversation {
     }
     const item = element('li', `message ${message.role}`);
     item.append(element('span', 'sr-only', { me: 'You', agent: 'Agent' }[message.role]));
+    if (message.from) item.append(element('p', 'from', `From ${message.from}`));
     if (message.images?.length) item.append(pictures(message.images));
     const gap = element('p', 'doing');
     const body = element('div', 'body');
@@ -190,7 +192,7 @@ export class Conversation {
       const mark = element('span', 'ticks');
       mark.dataset.ticks = ticks;
       mark.title = TICKS[ticks];
-      mark.append(tick(ticks), element('span', 'sr-only', TICKS[ticks]));
+      mark.append(icon(`tick${ticks}`), element('span', 'sr-only', TICKS[ticks]));
       meta.append(mark);
     }
     if (retry) {
@@ -207,15 +209,6 @@ function dots(doing) {
   line.append(element('span'), element('span'), element('span'));
   if (doing) line.append(element('em', '', doing));
   return line;
-}
-
-function tick(count) {
-  const drawn = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
-  const use = document.createElementNS('http://www.w3.org/2000/svg', 'use');
-  use.setAttribute('href', `#i-tick${count}`);
-  drawn.setAttribute('aria-hidden', 'true');
-  drawn.append(use);
-  return drawn;
 }
 
 function pictures(blobs) {

@@ -44,7 +44,8 @@ export function retryDelay(failures, { busy = false, atLeast = 0, random = Math.
 
 // `state` is one of
 //   { name: 'connecting' }
-//   { name: 'open', paired, ext }       authenticated; `paired`: the agent was there then; `ext`: acks have limits of their own
+//   { name: 'open', paired, ext }       authenticated; `paired`: the agent was there then; `ext`: what the relay knows beyond
+//                                       version 1 of the protocol, null where nothing
 //   { name: 'waiting', until }          Unix milliseconds of the next try
 //   { name: 'ended', why }              'replaced', 'revoked' or 'refused': only `start` begins anew
 //   { name: 'stopped' }
@@ -66,7 +67,7 @@ export class Relay {
   #untaken = [];
   #patientUntil = 0;
 
-  // auth: { token, ext? }; handlers: state(state), message(envelope)
+  // auth: the payload of `auth` but for the role, read at each connect; handlers: state(state), message(envelope)
   constructor(url, auth, handlers) {
     this.#url = url;
     this.#auth = auth;
@@ -166,8 +167,8 @@ export class Relay {
   #opened({ paired, ext }) {
     clearTimeout(this.#timer);
     this.#openedAt = Date.now();
-    this.#change({ name: 'open', paired: paired === true, ext: ext?.v === 1 });
-    this.#expectLife();
+    this.#change({ name: 'open', paired: paired === true, ext: ext?.v === 1 ? ext : null });
+    if (this.state.name === 'open') this.#expectLife();
   }
 
   // Nothing for a while: asks; still nothing: the connection is dead, whatever the browser believes.

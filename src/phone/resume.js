@@ -3,7 +3,7 @@
 // `handle…` takes something in, `poll` yields what is to be sealed and sent, `deadline` says when to poll again.
 // PROTOCOL.md's chapter "Resume" has the rules; their numbers are in the comments.
 
-import { Refused } from './e2e.js';
+import { Refused } from './crypto.js';
 
 // Sender: what is numbered and not acknowledged.
 const WINDOW = { messages: 64, bytes: 16 << 20 };
@@ -23,7 +23,7 @@ const REPEAT_MS = { first: 2_000, most: 30_000 };
 const WAITS = ['RATE_LIMITED', 'DAILY_QUOTA_EXCEEDED', 'MONTHLY_QUOTA_EXCEEDED'];
 const VOIDS = ['MESSAGE_TOO_LARGE', 'INVALID_MESSAGE'];
 const BOOT = /^[\w-]{11}$/;
-const NOTHING = { e: '', n: 0 };
+const NOTHING_TAKEN = { e: '', n: 0 };
 
 // A record or an `ack` of the agent's that means nothing: the keys are right, what they sealed is not.
 export class Malformed extends Refused {}
@@ -155,6 +155,12 @@ export class Sender {
     return 'held';
   }
 
+  // A message that `poll` yielded did not leave: it and everything after it does again.
+  handleUnsent(message) {
+    const at = this.#held.indexOf(message);
+    if (at >= 0) this.#cursor = Math.min(this.#cursor, at);
+  }
+
   handlePause() {
     this.isOpen = false;
     this.#requestAt = null;
@@ -260,7 +266,7 @@ export class Receiver {
   }
 
   get #taken() {
-    return this.#current === null ? NOTHING : { e: this.#current, n: this.#next - 1 };
+    return this.#current === null ? NOTHING_TAKEN : { e: this.#current, n: this.#next - 1 };
   }
 
   // Everything that has been taken is acknowledged with what is kept.
@@ -463,6 +469,12 @@ export class Resume {
     if (ack) return { ack };
     const message = this.sender.poll(now);
     return message && { message };
+  }
+
+  // What `poll` yielded could not be sealed: it leaves with the next poll. A first ack is repeated anyway.
+  handleUnsent(message) {
+    if (message) this.sender.handleUnsent(message);
+    else this.receiver.owed = true;
   }
 
   deadline() {

@@ -1,7 +1,7 @@
 // What the user sends, and what becomes of it: what waits for the agent, what has left, how far each message has got. The
 // screen, the history and the connection are the handlers'.
 
-import { toBase64 } from './e2e.js';
+import { toBase64 } from './crypto.js';
 import { within } from './patience.js';
 import { newId } from './relay.js';
 import { UNKNOWN, unverifiedText } from './words.js';
@@ -262,11 +262,11 @@ export class Sending {
     }
   }
 
-  // The relay did not deliver a message. Returns whether it is one of these; what is answered has been delivered, whatever
-  // this says.
+  // The relay did not deliver a message. Returns whether it is one of these; what is answered or confirmed has been
+  // delivered, whatever this says.
   receiveRefusal({ ref, code, retry_after_ms: retryAfterMs }, text) {
     const message = this.#sent.get(ref);
-    if (!message || message.answered) return false;
+    if (!message || message.answered || message.ticks === 2) return false;
     this.#answers.retract(ref);
     // It goes out when the agent is back.
     if (code === 'PEER_OFFLINE') {

@@ -33,6 +33,15 @@ export function security({ name, why }) {
       return { label: 'Not encrypted', level: 'bad', text: PLAIN[why] };
     case 'refused':
       return { label: 'Not secure', level: 'bad', text: REFUSED[why] };
+    case 'away':
+      return {
+        label: 'Encrypted, verified',
+        level: 'good',
+        text: 'This browser has keys of its own for your agent. They are used again when it is there.',
+      };
+    case 'enrolling':
+    case 'waiting':
+      return { label: 'Not added yet', level: 'idle', text: 'Your agent has to let this browser in.' };
     case 'pending':
       return { label: 'Securing…', level: 'idle', text: 'This browser and your agent are agreeing on keys.' };
     default:
@@ -56,6 +65,10 @@ const REFUSED = {
   mismatch: 'The agent has another pairing key than this browser. Nothing is sent. Open the newest link that your agent shows.',
   tampered: 'Somebody on the way changed the agreement on keys, or it was damaged. Nothing is sent.',
   secret: 'This agent takes only messages that are encrypted with its pairing key, and the link you opened has none. Open the whole link that your agent shows.',
+  agent: 'The agent that answers is not the one of your link. Nothing is sent. Open the newest link that your agent shows.',
+  link: 'Your agent does not answer this link: it may be used up. Show a new one, and open that.',
+  lost: 'This browser no longer has its keys for your agent: its storage was cleared. Show a new link, and open that.',
+  storage: 'This browser keeps nothing here, and without its storage it cannot have keys of its own. Leave the private window, or use another browser.',
   insecure: INSECURE,
   old: OLD,
 };
@@ -77,6 +90,75 @@ export const ENDED = {
     text: 'It has expired or was removed. Open the newest link that your agent shows.',
     action: 'Pair again',
   },
+  // Of a device. Nothing of it is removed on the relay's word alone.
+  noDevices: {
+    title: 'Not possible with this relay',
+    text: 'The relay does not know this browser as a device, and your link is made for that. Nothing was sent. Show a new link.',
+    action: 'Pair again',
+  },
+  linkUsed: {
+    title: 'This link was used',
+    text: 'The relay says that this link was used, or is too old: show a new one. If it was not you who used it, look at the devices at your agent.',
+    action: 'Pair again',
+  },
+  notAdmitted: {
+    title: 'This browser was not added',
+    text: 'The relay says that your agent refused it, or did not answer in time. Show a new link to try again.',
+    action: 'Pair again',
+  },
+  deviceRevoked: {
+    title: 'This browser was removed',
+    text: 'The relay says (not verified) that your agent removed this browser. The conversation is still here. To chat again, open a new link.',
+    action: 'Pair again',
+  },
+  deviceRefused: {
+    title: 'The relay does not know this browser',
+    text: 'The relay says (not verified) that it knows neither this pairing nor this browser any more. The conversation is still here.',
+    action: 'Pair again',
+  },
+};
+
+// Of a browser that is about to become a device: { title, text }
+export function joining(connection, agentOnline, name) {
+  if (name === 'waiting') {
+    return {
+      title: 'Compare this number',
+      text: 'Your agent, or the device that showed the link, shows the same one. Let this browser in there. If the numbers differ, refuse: somebody else used the link.',
+    };
+  }
+  // The banner says why.
+  if (connection.name === 'ended' || name === 'refused') return { title: 'Not added', text: '' };
+  const title = 'Adding this browser';
+  if (connection.name !== 'open') return { title, text: 'Connecting…' };
+  return { title, text: agentOnline ? 'Asking your agent…' : 'Your agent is not connected. This goes on when it is.' };
+}
+
+// What this browser is called until somebody renames it.
+export function browserName(agent) {
+  const system = agent.match(/iPhone|iPad|Android|Windows|Mac OS|CrOS|Linux/)?.[0] ?? '';
+  const browser = agent.match(/Edg|OPR|Firefox|FxiOS|CriOS|Chrome|Safari/g);
+  const names = { Edg: 'Edge', OPR: 'Opera', FxiOS: 'Firefox', CriOS: 'Chrome' };
+  const found = ['Edg', 'OPR', 'Firefox', 'FxiOS', 'CriOS', 'Chrome', 'Safari'].find((one) => browser?.includes(one));
+  const name = names[found] ?? found ?? 'Browser';
+  return system ? `${name}, ${system.replace('Mac OS', 'Mac').replace('CrOS', 'ChromeOS')}` : name;
+}
+
+// What stands under a device's name.
+export function deviceLine({ platform, seenAt, isOnline, isOwner, isThis, inviter }) {
+  const seen = isOnline ? 'online' : seenAt ? `last seen ${days.format(seenAt)}` : '';
+  const parts = [isThis && 'this browser', isOwner && 'owner', platform, !isThis && seen, inviter && `added by ${inviter}`];
+  return parts.filter(Boolean).join(' · ');
+}
+
+const days = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short', hour: 'numeric', minute: '2-digit' });
+
+// What the agent answers to a request about devices.
+export const DEVICE_ERRORS = {
+  NOT_ALLOWED: 'Only the owner’s device may do that.',
+  DEVICE_UNKNOWN: 'This device is gone already.',
+  INVITES_FULL: 'Too many links are open. Try again in some minutes.',
+  DEVICES_FULL: 'There are as many devices as the relay allows. Remove one first.',
+  RELAY_BUSY: 'The relay has not confirmed it. Try again.',
 };
 
 // Marks by which a text can be made to show in another order than it has (Unicode's overrides, embeddings, isolates).

@@ -18,8 +18,8 @@ before(async () => {
 after(() => browser?.close());
 
 // A relay of its own with a pair, whose phone connects through a network that can be cut.
-async function pair(options = {}) {
-  const relay = await Relay.start('--phone-rate', '0', '--agent-rate', '0');
+async function pair(options = {}, phoneRate = 0) {
+  const relay = await Relay.start('--phone-rate', String(phoneRate), '--agent-rate', '0');
   const cutting = await Cutting.start(relay.port);
   const [token, secret] = [await relay.token(), randomBytes(32)];
   const agent = await Agent.connect(relay.url, token, { secret, resume: true, name: 'Coral', ...options });
@@ -335,6 +335,21 @@ test('what the relay refuses for now goes out again by itself, and what it refus
   await at.close();
 });
 
+test('who writes faster than the relay allows waits for it, and each question arrives once and in order', async () => {
+  const at = await pair({}, 40);
+  const { phone, agent } = at;
+  const questions = Array.from({ length: 40 }, (_, number) => `question ${number}`);
+  for (const question of questions) await phone.say(question);
+  await phone.shows('.message.me[data-state="waiting"] .meta', 'The relay says (not verified): Too many messages.');
+  // What is written meanwhile comes after it.
+  await phone.say('and one more');
+  await phone.page.locator('.message.me[data-state="waiting"]').first().waitFor({ state: 'detached', timeout: 30_000 });
+  await phone.page.locator(`.ticks[data-ticks="2"] >> nth=${questions.length}`).waitFor({ timeout: 30_000 });
+  assert.deepEqual(agent.chats.map(({ text }) => text), [...questions, 'and one more']);
+  assert.deepEqual(await phone.messages('note'), []);
+  await at.close();
+});
+
 test('an error that nobody knows holds up nothing: the message is not shown as sent, and is not lost', async () => {
   const at = await pair();
   const { phone, agent } = at;
@@ -352,5 +367,18 @@ test('an error that nobody knows holds up nothing: the message is not shown as s
     await phone.shows(`.message.me:has-text("${question}") .ticks[data-ticks="2"]`, 'Delivered');
   }
   assert.deepEqual(agent.records.map(({ p }) => p.text).filter(Boolean), ['first', 'second', 'third'], 'each left once');
+  await at.close();
+});
+
+test('an error that somebody invents does not undo what the agent has confirmed', async () => {
+  const at = await pair();
+  const { phone, agent } = at;
+  await asks(at, 'are you there?');
+  await phone.shows('.message.me .ticks[data-ticks="2"]', 'Delivered');
+  agent.client.send('chat.error', { code: 'BACKEND_ERROR', message: 'It never arrived', ref: agent.lastId });
+  await phone.shows('.message.note .body', 'The relay says (not verified): It never arrived');
+  await phone.shows('.message.me[data-state="sent"] .ticks[data-ticks="2"]', 'Delivered');
+  agent.say('chat.done', { full_text: 'Yes.', ref: agent.lastId });
+  await phone.shows('.message.agent[data-state="done"] .body', 'Yes.');
   await at.close();
 });

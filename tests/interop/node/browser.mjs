@@ -1,5 +1,7 @@
 // The phone in the browser, in headless Chromium: opens the page with a pairing link and reads what is on it.
+import { join } from 'node:path';
 import { chromium } from 'playwright-core';
+import { ROOT } from './relay.mjs';
 
 export const PHONE = { width: 360, height: 740 };
 
@@ -39,6 +41,14 @@ export class Phone {
     phone.page.on('websocket', (socket) => phone.requests.push(socket.url()));
     await phone.page.goto(address);
     return phone;
+  }
+
+  // Lets a test import the page's modules one by one, which the relay serves as one.
+  serveModules() {
+    return this.context.route(/\/phone\/(?!app|markdown-it|qr)[\w-]+\.js$/, (route) => {
+      const file = new URL(route.request().url()).pathname.split('/').at(-1);
+      return route.fulfill({ path: join(ROOT, 'src/phone', file) });
+    });
   }
 
   // Waits until the element has this text.

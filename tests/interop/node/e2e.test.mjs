@@ -5,7 +5,10 @@ import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { fingerprint, open, respond, seal } from './agent.mjs';
 import { fixedPair } from './e2e-pair.mjs';
-import * as e2e from '../../../src/phone/e2e.js';
+import * as basics from '../../../src/phone/crypto.js';
+import * as versions from '../../../src/phone/e2e.js';
+
+const e2e = { ...basics, ...versions };
 
 const TOKEN = `oc_pair_${'0123456789abcdef'.repeat(2)}`;
 const base64 = (bytes) => Buffer.from(bytes).toString('base64');

@@ -3,8 +3,7 @@
 import { createInterface } from 'node:readline';
 import { WebSocket } from 'ws';
 import { Channel } from '../../../src/phone/channel.js';
-import { support } from '../../../src/phone/e2e.js';
-import { readSecret } from '../../../src/phone/e2e.js';
+import { readSecret, support } from '../../../src/phone/crypto.js';
 import { readFragment, socketUrl } from '../../../src/phone/link.js';
 
 globalThis.WebSocket = WebSocket; // Node has one of its own only from version 22 on

@@ -15,6 +15,7 @@ let phone;
 before(async () => {
   [relay, browser] = await Promise.all([Relay.start(), launch()]);
   phone = await Phone.open(browser, `http://127.0.0.1:${relay.port}/`);
+  await phone.serveModules();
 });
 
 after(async () => {

@@ -74,7 +74,7 @@ test('the relay has taken what was sent before a ping that it answers, and nothi
   const { relay, sockets, says, authenticates } = connecting(t);
   authenticates(0);
   assert.deepEqual(sockets[0].sent[0].payload, { token: TOKEN, ext: 1, role: 'phone' });
-  assert.equal(relay.state.ext, true);
+  assert.deepEqual(relay.state.ext, { v: 1 });
   const taken = [];
   relay.send({ type: 'chat.send', id: 'one' });
   relay.whenTaken(() => taken.push('one'));

@@ -495,6 +495,7 @@ function countKept({ page }, all = false) {
 test('a message that changes before it has been kept is kept once, and none is that was cleared', async () => {
   const { phone } = await pair();
   await phone.secure('Encrypted, verified');
+  await phone.serveModules();
   const kept = await phone.page.evaluate(async () => {
     const { History } = await import('/phone/history.js');
     const history = await History.open('twice');

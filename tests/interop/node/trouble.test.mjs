@@ -410,3 +410,26 @@ test('a message that is too much, or cannot be drawn, keeps no other from being 
   await phone.close();
   await agent.close();
 });
+
+test('an agreement on keys whose beginning is lost is tried again', async () => {
+  let lost = 0;
+  const { phone, agent } = await pair(async ({ page }) => {
+    await page.clock.install();
+    await page.routeWebSocket(/\/ws$/, (socket) => {
+      const server = socket.connectToServer();
+      socket.onMessage((text) => {
+        if (JSON.parse(text).type === 'key_exchange' && !lost++) return;
+        server.send(text);
+      });
+    });
+  });
+  while (!lost) await phone.page.waitForTimeout(20);
+  await phone.secure('Securing…');
+  await phone.page.clock.fastForward(20_000);
+  await phone.secure('Securing…');
+  await phone.page.clock.fastForward(11_000);
+  await phone.secure('Encrypted, verified');
+  await talk({ agent, phone }, 'hello', 'Hello.');
+  await phone.close();
+  await agent.close();
+});

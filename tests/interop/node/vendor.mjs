@@ -1,6 +1,6 @@
-// Makes the Markdown parser that the page is served with from the packages of package-lock.json:
+// Makes the Markdown parser and the QR encoder that the page is served with from the packages of package-lock.json:
 //   node vendor.mjs
-// writes src/phone/markdown-it.js and src/phone/licences.txt. vendor.test.mjs checks that they are what this makes.
+// writes src/phone/markdown-it.js, src/phone/qr.js and src/phone/licences.txt. vendor.test.mjs checks that they are what this makes.
 import { build } from 'esbuild';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -61,7 +61,11 @@ const LEFT_OUT = {
 // Fields, which the package defines in a long way.
 const DEFINED = /\b_defineProperty\(\s*this,(?:\s|\/\/.*|\/\*[^]*?\*\/)*"(\w+)",\s*/g;
 
-const INSIDE = ['markdown-it', 'linkify-it'];
+const INSIDE = ['markdown-it', 'linkify-it', 'lean-qr'];
+
+// Next to this file, from where the packages are found.
+const resolveDir = dirname(new URL(import.meta.url).pathname);
+const banner = (name) => ({ js: `/* ${name} ${versionOf(name)}, made by tests/interop/node/vendor.mjs. Licences: licences.txt */` });
 
 const require = createRequire(import.meta.url);
 
@@ -111,7 +115,7 @@ const standIns = {
     onResolve({ filter }, ({ path }) => ({ path, namespace: 'stand-in' }));
     onLoad({ filter: /./, namespace: 'stand-in' }, ({ path }) => ({
       contents: STAND_INS[path],
-      resolveDir: dirname(new URL(import.meta.url).pathname),
+      resolveDir,
     }));
     onLoad({ filter: /\/linkify-it\/build\/index\.mjs$/ }, ({ path }) => ({
       contents: without([UNASKED], without(LINK_CUT, readFileSync(path, 'utf8'), ''), 'false'),
@@ -123,7 +127,7 @@ const standIns = {
 // { file: text }
 export async function vendored() {
   const { outputFiles } = await build({
-    stdin: { contents: "export { default as MarkdownIt } from 'markdown-it';", resolveDir: dirname(new URL(import.meta.url).pathname) },
+    stdin: { contents: "export { default as MarkdownIt } from 'markdown-it';", resolveDir },
     bundle: true,
     minify: true,
     format: 'esm',
@@ -131,13 +135,22 @@ export async function vendored() {
     // Names inside the packages that nobody else uses.
     mangleProps: /^(backticks(Scanned)?$|nestedPairRE$|_prev_|testSchemaAt$|ddIndent$|bsCount$|enableOnly$|ruler2$|fuzzy(Link|Email|IP)$|__(rules|cache|schemas|opts|find|compile)__$|[be]Marks$|tShift$|bsCount$|listIndent$|parentType$|parseLink|delimiters$|tokens_meta$|pending|pushPending$|skip[SC]|linkLevel$|scanDelims$|posMax$|lineMax$|attr(Index|Push|Set|Get|Join)$|maxNesting$|isPunct|isMdAscii|isWhiteSpace|isValidEntityCode|normalizeReference$|src_|get_(text|pseudo|ip|url|auth|port|host|path|mail|fuzzy|tld|xn|domain|schema|http))/,
     legalComments: 'none',
-    banner: { js: `/* markdown-it ${versionOf('markdown-it')}, made by tests/interop/node/vendor.mjs. Licences: licences.txt */` },
+    banner: banner('markdown-it'),
     plugins: [standIns],
+    write: false,
+  });
+  const qr = await build({
+    stdin: { contents: "export { generate } from 'lean-qr/nano';", resolveDir },
+    bundle: true,
+    minify: true,
+    format: 'esm',
+    banner: banner('lean-qr'),
     write: false,
   });
   return {
     'markdown-it.js': outputFiles[0].text,
-    'licences.txt': `The page draws Markdown with these packages, which are in markdown-it.js.\n\n${INSIDE.map(licenceOf).join('\n----\n\n')}`,
+    'qr.js': qr.outputFiles[0].text,
+    'licences.txt': `The page draws Markdown and QR codes with these packages, which are in markdown-it.js and qr.js.\n\n${INSIDE.map(licenceOf).join('\n----\n\n')}`,
   };
 }
 

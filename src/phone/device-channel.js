@@ -1,0 +1,369 @@
+// What stands between the chat and the connection where this browser is a device of its own: it enrols, keeps its keys, and
+// speaks version 3 of the encryption or nothing. What comes in clear is the relay's word, and nothing hangs on it.
+
+import { newResume } from './channel.js';
+import { KEY_BYTES, Refused, makeKeyPair, randomBytes, readSecret, toBase64url } from './crypto.js';
+import { DeviceEnd } from './device.js';
+import { isSealed } from './e2e.js';
+import { EnrolError, Enrolment } from './enrol.js';
+import { deviceId, inviteOf } from './keys.js';
+import { Relay, envelope, newId } from './relay.js';
+import { Stream } from './stream.js';
+
+// How often it is looked whether the keys are too old, and how soon where there is a doubt about them.
+const LOOK_AT_KEYS_MS = 60_000;
+const LOOK_SOON_MS = 5_000;
+
+const PLATFORM = 'web';
+
+const nowOf = () => ({ monotonic: performance.now(), unix: Date.now() });
+
+// What this browser keeps as a device of a pairing: { key: its credential at the relay, id, pair: D, invite: of the link that
+// it came with, code: once there is one, end: the state of its `DeviceEnd`, null before }. A link that it knows nothing of
+// begins anew.
+export async function deviceFor({ k }, kept) {
+  const invite = k && toBase64url(await inviteOf(readSecret(k)));
+  if (kept && (!invite || kept.invite === invite)) return kept;
+  if (!invite) return null;
+  const key = randomBytes(KEY_BYTES);
+  return { key, id: await deviceId(key), pair: await makeKeyPair(), invite, code: '', end: null };
+}
+
+// In place of a channel where this browser cannot be a device: nothing is sent.
+export function refusedChannel(why) {
+  const nothing = () => {};
+  const security = { name: 'refused', why };
+  return { connection: { name: 'stopped' }, agentOnline: false, security, start: nothing, stop: nothing, wake: nothing, giveWay: nothing };
+}
+
+// `security` is one of
+//   { name: 'none' }                     no agent, and not enrolled yet
+//   { name: 'enrolling' }                the agent is asked
+//   { name: 'waiting', code }            it has answered; a person compares the code and lets this browser in
+//   { name: 'verified', resumes: true }  the agent is there
+//   { name: 'away' }                     it is not, and the keys are kept
+//   { name: 'refused', why }             nothing is sent: 'agent' (another one than the link's), 'link' (it is used up)
+// Its other members are those of `Channel`.
+export class DeviceChannel {
+  #device;
+  #end = null;
+  #enrolment = null;
+  #handlers;
+  #relay;
+  #stream;
+  // What this browser is called, for the agent to show.
+  #name;
+  #pairing;
+  // What the ends have met by: another object after each agreement; null while they have not.
+  #met = null;
+  #connection = 0;
+  #isAsleep = false;
+  #exchange = null;
+  #timer = null;
+  #incoming = Promise.resolve();
+
+  // device: see `deviceFor`; name: what this browser is called
+  // handlers: as of `Channel`, and: store(): resolves when `kept` is stored, rejects where it is not; enrolled(): the agent
+  // has let this browser in.
+  constructor(url, pairing, device, name, handlers, boots) {
+    this.#pairing = pairing;
+    this.#device = device;
+    this.#name = name;
+    this.#handlers = handlers;
+    this.agentOnline = false;
+    if (device.end) this.#end = DeviceEnd.load(device.end);
+    this.security = { name: this.#end?.isAdmitted ? 'away' : 'none' };
+    const owner = {
+      keys: () => this.#met,
+      seal: (_met, type, id, plain) => this.#end.seal(type, id, plain, this.#handlers.store),
+      hand: (type, sealed, id) => this.#hand(type, sealed, id),
+      send: (type, sealed, id) => this.#send(type, sealed, id),
+    };
+    this.#stream = new Stream(newResume(boots, handlers), owner, handlers);
+    const auth = { token: pairing.token, ext: 1, key: toBase64url(device.key) };
+    if (!this.#isAdmitted) auth.invite = device.invite;
+    this.#relay = new Relay(url, auth, {
+      state: (state) => this.#handleState(state),
+      message: (message) => this.#queue(message),
+    });
+    this.#auth = auth;
+  }
+
+  #auth;
+
+  get #isAdmitted() {
+    return this.#end?.isAdmitted === true;
+  }
+
+  // What is to be stored; the same object as long as nothing has changed.
+  get kept() {
+    return { ...this.#device, end: this.#end?.state ?? null };
+  }
+
+  // Whether the agent has not let this browser in yet.
+  get isJoining() {
+    return !this.#isAdmitted;
+  }
+
+  get id() {
+    return this.#device.id;
+  }
+
+  get connection() {
+    const { state } = this.#relay;
+    if (state.name !== 'ended' || state.why === 'replaced') return state;
+    if (state.why === 'revoked') return { ...state, why: this.#isAdmitted ? 'deviceRevoked' : 'notAdmitted' };
+    return { ...state, why: state.why === 'refused' ? (this.#isAdmitted ? 'deviceRefused' : 'linkUsed') : state.why };
+  }
+
+  get resumes() {
+    return this.#met !== null;
+  }
+
+  get ready() {
+    return this.#met !== null && this.#stream.isOpen;
+  }
+
+  get boots() {
+    return this.#stream.boots;
+  }
+
+  start() {
+    this.#relay.start();
+  }
+
+  stop() {
+    clearTimeout(this.#timer);
+    this.#relay.stop();
+    this.#stream.stop();
+  }
+
+  giveWay() {
+    this.#relay.end('replaced');
+  }
+
+  // The page is looked at again, or the network is back.
+  wake() {
+    this.#relay.wake();
+    if (!this.#isAsleep) return;
+    this.#isAsleep = false;
+    this.#send('relay.awake', {});
+    if (this.agentOnline) this.#meet();
+  }
+
+  // Nobody looks at the page: the browser may freeze it at any time.
+  sleep() {
+    if (this.#isAsleep || !this.#isAdmitted) return;
+    this.#isAsleep = this.#send('relay.sleep', {});
+  }
+
+  send(type, payload, id = newId(), earlier = undefined) {
+    if (!this.ready) return Promise.resolve(false);
+    this.#stream.push(type, payload, id, earlier);
+    return Promise.resolve(true);
+  }
+
+  #send(type, payload, id = newId()) {
+    return this.#relay.send({ ...envelope(type, payload, id), device: this.id });
+  }
+
+  #hand(type, sealed, id) {
+    if (!this.#send(type, sealed, id)) return false;
+    this.#handlers.left?.(id);
+    this.#relay.whenTaken(() => this.#handlers.taken?.(id), sealed.ciphertext.length);
+    return true;
+  }
+
+  #secure(security) {
+    this.security = security;
+    this.#handlers.change();
+  }
+
+  // ---- The connection, and the agent on it ----
+
+  #handleState(state) {
+    this.#connection += 1;
+    this.#met = null;
+    this.agentOnline = false;
+    this.#isAsleep = false;
+    this.#exchange = null;
+    this.#stream.handlePause();
+    clearTimeout(this.#timer);
+    if (state.name === 'open') {
+      // Nothing is said to a relay that takes this browser for a phone without keys of its own: the link was made for one
+      // that knows devices.
+      if (!state.ext || state.ext.device !== this.id) return this.#relay.end('noDevices');
+      this.#end?.handleConnected();
+      if (!(state.ext.mail?.waiting > 0)) this.#end?.handleDrained();
+      this.#enrolment?.handleConnected();
+      if (state.paired) return this.#agentCame();
+    }
+    return this.#agentLeft();
+  }
+
+  #agentLeft() {
+    this.agentOnline = false;
+    this.#met = null;
+    this.#stream.handlePause();
+    this.#end?.handleAgent(false);
+    clearTimeout(this.#timer);
+    this.#secure(this.#isAdmitted ? { name: 'away' } : this.security.name === 'refused' ? this.security : { name: 'none' });
+  }
+
+  #agentCame() {
+    this.agentOnline = true;
+    this.#end?.handleAgent(true);
+    if (this.#isAdmitted) return this.#meet();
+    if (this.#end) {
+      this.#sendEnrolment();
+    } else {
+      this.#secure({ name: 'enrolling' });
+      this.#look();
+    }
+    return undefined;
+  }
+
+  // Both ends are there, with keys that both have: each asks for what it lacks.
+  #meet() {
+    this.#met = {};
+    this.#secure({ name: 'verified', resumes: true });
+    this.#stream.handleAgreed();
+    this.#look();
+  }
+
+  // ---- Enrolment and new keys ----
+
+  #look() {
+    clearTimeout(this.#timer);
+    const connection = this.#connection;
+    const work = this.#end ? this.#lookAtKeys() : this.#ask();
+    work
+      .catch((error) => {
+        if (!(error instanceof EnrolError)) console.error(error);
+        else this.#secure({ name: 'refused', why: 'link' });
+        return LOOK_AT_KEYS_MS;
+      })
+      .then((wait) => {
+        if (connection === this.#connection && this.agentOnline) this.#timer = setTimeout(() => this.#look(), wait);
+      });
+  }
+
+  async #ask() {
+    const { token, k, a: agent } = this.#pairing;
+    const { id: device, pair } = this.#device;
+    this.#enrolment ??= new Enrolment({ token, device, pair, k: readSecret(k), agent, name: this.#name, platform: PLATFORM });
+    const first = await this.#enrolment.pollFirst(nowOf(), newId());
+    if (first) this.#exchangeWith(first.payload, first.id);
+    return Enrolment.silenceMs + 100;
+  }
+
+  async #lookAtKeys() {
+    const id = newId();
+    const opening = await this.#end.pollOpening(nowOf(), id);
+    if (opening) this.#exchangeWith(opening, id);
+    return opening || this.#end.isDoubted ? LOOK_SOON_MS : LOOK_AT_KEYS_MS;
+  }
+
+  #exchangeWith(payload, id = newId()) {
+    this.#exchange = { payload, id };
+    this.#send('key_exchange', payload, id);
+  }
+
+  #sendEnrolment() {
+    this.#exchangeWith(this.#end.enrolment);
+    this.#secure({ name: 'waiting', code: this.#device.code });
+  }
+
+  async #handleExchange(payload) {
+    if (this.#end) {
+      if (await this.#end.handleAnswer(nowOf(), payload)) {
+        this.#handlers.store().catch((error) => console.warn('not kept:', error));
+        if (this.agentOnline) this.#meet();
+      }
+      return;
+    }
+    const connection = this.#connection;
+    let answered;
+    try {
+      answered = await this.#enrolment?.handleSecond(nowOf(), payload);
+    } catch (error) {
+      if (error.message === 'other agent') this.#secure({ name: 'refused', why: 'agent' });
+      throw error;
+    }
+    if (!answered) return;
+    this.#end = answered.end;
+    this.#device.code = answered.code;
+    this.#enrolment = null;
+    try {
+      await this.#handlers.store();
+    } catch (error) {
+      // Nothing was said yet: the next page, or try, begins anew.
+      console.warn('not kept:', error);
+      this.#end = null;
+      this.#device.code = '';
+      this.#secure({ name: 'refused', why: 'storage' });
+      return;
+    }
+    if (connection !== this.#connection || !this.agentOnline) return;
+    this.#end.handleAgent(true);
+    this.#end.handleDrained();
+    this.#sendEnrolment();
+  }
+
+  // ---- What arrives ----
+
+  #queue(message) {
+    const connection = this.#connection;
+    this.#incoming = this.#incoming
+      .then(() => (connection === this.#connection ? this.#handle(message) : undefined))
+      .catch((error) => this.#handleFault(error, message))
+      .catch((error) => console.error(error));
+  }
+
+  #handleFault(error, { type }) {
+    if (!(error instanceof Refused)) throw error;
+    if (this.#end?.isDoubted) this.#look();
+    // What other keys sealed comes again when there are new ones.
+    else if (this.#isAdmitted && type !== 'key_exchange') this.#handlers.unreadable(error.message);
+  }
+
+  async #handle({ type, id, payload }) {
+    if (type === 'status') return payload?.peer === 'online' ? this.#agentCame() : this.#agentLeft();
+    if (type === 'key_exchange') return this.#handleExchange(payload ?? {});
+    // The relay's word.
+    if (type.startsWith('relay.')) return undefined;
+    if (type === 'chat.error' && !isSealed(payload)) return this.#handleError(payload ?? {});
+    const connection = this.#connection;
+    if (!this.#end) throw new Refused('there is no key for this message');
+    const { payload: plain, isFirst } = await this.#end.open(nowOf(), type, id, payload);
+    if (isFirst) this.#handleAdmitted();
+    if (connection !== this.#connection) return undefined;
+    // Said before the ends have told each other what they lack, it has no number.
+    if (type === 'device.welcome') return this.#handlers.message(type, plain ?? {});
+    // Three quarters of base64 are its bytes.
+    return this.#stream.handle(type, plain, payload.ciphertext.length * 0.75);
+  }
+
+  #handleAdmitted() {
+    delete this.#auth.invite;
+    this.#device.code = '';
+    this.#handlers.enrolled();
+    this.#handlers.store().catch((error) => console.warn('not kept:', error));
+    if (this.agentOnline) this.#meet();
+  }
+
+  #handleError(payload) {
+    if (payload.code === 'DECRYPTION_FAILED') {
+      if (!this.#isAdmitted) return;
+      this.#end.isDoubted = true;
+      return this.#look();
+    }
+    const exchange = this.#exchange;
+    if (exchange && payload.ref === exchange.id) {
+      const { retry_after_ms: wait } = payload;
+      if (wait > 0) setTimeout(() => exchange === this.#exchange && this.#send('key_exchange', exchange.payload, exchange.id), wait);
+      return;
+    }
+    if (!this.#stream.handleRefusal(payload)) this.#handlers.error(payload);
+  }
+}
