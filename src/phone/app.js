@@ -191,7 +191,10 @@ async function openChat() {
   shared = name;
   otherPages?.postMessage(name);
   const isDevice = Boolean(pairing.a) && abilities === 'ok';
-  if (isDevice) letGo = await takeLock(() => giveWay());
+  if (isDevice) {
+    const lock = await takeLock(() => lock === letGo && giveWay());
+    letGo = lock;
+  }
   history = await History.open(name);
   const stored = await history.load(newId());
   const { messages } = stored;
@@ -374,6 +377,7 @@ function resumed() {
   hasResumed = true;
   answers.meet((ref) => sending.isDelivered(ref));
   answers.pause(false);
+  if (pairing.a) devices.learn();
 }
 
 // The agent confirmed what it got, and does no more.

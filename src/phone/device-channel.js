@@ -155,6 +155,8 @@ export class DeviceChannel {
   sleep() {
     if (this.#isAsleep || !this.#isAdmitted) return;
     this.#isAsleep = this.#send('relay.sleep', {});
+    // Whatever it said would wake it.
+    if (this.#isAsleep) this.#part();
   }
 
   send(type, payload, id = newId(), earlier = undefined) {
@@ -183,11 +185,10 @@ export class DeviceChannel {
 
   #handleState(state) {
     this.#connection += 1;
-    this.#met = null;
+    this.#part();
     this.agentOnline = false;
     this.#isAsleep = false;
     this.#exchange = null;
-    this.#stream.handlePause();
     clearTimeout(this.#timer);
     if (state.name === 'open') {
       // Nothing is said to a relay that takes this browser for a phone without keys of its own: the link was made for one
@@ -203,8 +204,7 @@ export class DeviceChannel {
 
   #agentLeft() {
     this.agentOnline = false;
-    this.#met = null;
-    this.#stream.handlePause();
+    this.#part();
     this.#end?.handleAgent(false);
     clearTimeout(this.#timer);
     this.#secure(this.#isAdmitted ? { name: 'away' } : this.security.name === 'refused' ? this.security : { name: 'none' });
@@ -213,6 +213,7 @@ export class DeviceChannel {
   #agentCame() {
     this.agentOnline = true;
     this.#end?.handleAgent(true);
+    if (this.#isAsleep) return undefined;
     if (this.#isAdmitted) return this.#meet();
     if (this.#end) {
       this.#sendEnrolment();
@@ -221,6 +222,11 @@ export class DeviceChannel {
       this.#look();
     }
     return undefined;
+  }
+
+  #part() {
+    this.#met = null;
+    this.#stream.handlePause();
   }
 
   // Both ends are there, with keys that both have: each asks for what it lacks.

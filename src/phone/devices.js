@@ -55,6 +55,11 @@ export class Devices {
     this.#ask('device.list', {});
   }
 
+  // Who the others are, where that is not known yet.
+  learn() {
+    if (!this.#list.length) this.#ask('device.list', {});
+  }
+
   #leave() {
     this.#invitation = this.#editing = null;
     clearTimeout(this.#timer);
