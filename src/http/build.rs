@@ -78,7 +78,8 @@ impl Bundle {
             }
             let from = line.split_once("} from './").and_then(|(_, from)| from.strip_suffix("';"));
             let from = from.filter(|_| !line.contains(" as "));
-            let from = from.ok_or_else(|| format!("{name}: an import is one line, `import {{ a, b }} from './c.js';`: {line}"))?;
+            let from = from
+                .ok_or_else(|| format!("{name}: an import is one line, `import {{ a, b }} from './c.js';`: {line}"))?;
             if MADE.contains(&from) {
                 self.imports += line;
                 self.imports.push('\n');
