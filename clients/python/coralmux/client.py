@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, WebSocketE
 from .agent_state import AgentState
 from .device_state import DeviceState
 from .devices import LINK_LIFE, Devices
-from .end import PAYLOAD_MAX, Protection, Waiting
+from .end import DECRYPTION_FAILED, PAYLOAD_MAX, Protection, Waiting
 from .keyed import AgentPeer
 from .link import Link, new_secret
 from .peer import as_object
@@ -362,6 +362,8 @@ class Client:
 
     async def _handle_refused(self, error):
         """The relay refused something of ours; whether that is dealt with."""
+        if error.get("code") == DECRYPTION_FAILED:  # which is the other end's to say
+            return False
         if self.devices and error.get("ref") and self.devices.handle_answer("chat.error", error):
             return True
         if self.plain and self.plain.is_about_exchange(error.get("ref")):

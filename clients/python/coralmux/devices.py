@@ -289,6 +289,7 @@ class Devices:
         self.state.devices[name] = Device(name, joined.name, joined.platform, int(time.time() * 1000), by=by)
         self.state.devices[name].code = joined.code
         peer = self.peers[name] = self._peer(name, joined.end, [])
+        peer.end.handle_drained()
         peer.change()
         peer.keep()
         if is_first and self.state.plain == self.state.first:

@@ -109,6 +109,7 @@ class DevicePeer(KeyedPeer):
         super().__init__(client, device, end, taken, store)
         self.handle_device = handle_device
         self.online = False
+        self._complaint = None  # an error, and the id of what it is about: said as soon as it may be
         self._acked, self._since = None, 0.0  # what it had acknowledged at this time, and nothing since
 
     def handle_taken(self, kind, payload, message_id, protection, missed):
@@ -146,10 +147,21 @@ class DevicePeer(KeyedPeer):
 
     async def handle_unopened(self, error, kind, payload, message_id):
         await super().handle_unopened(error, kind, payload, message_id)
-        if self.end.complains(now(), error):
+        if self.end.owes_complaint(error):
+            self._complaint = error, message_id
+            self.client.is_due()
+
+    def agree(self):
+        self._complaint = None  # what was refused comes again
+        super().agree()
+
+    async def send_next(self):
+        if self._complaint and self.end.complains(now(), self._complaint[0]):
+            (error, message_id), self._complaint = self._complaint, None
             complaint = {"code": DECRYPTION_FAILED, "message": str(error)} | ({"ref": message_id} if message_id else {})
-            async with self.client.lock:
-                await self.client.put("chat.error", complaint, None, self.device)
+            await self.client.put("chat.error", complaint, None, self.device)
+            return True
+        return await super().send_next()
 
     def stalls(self):
         """Whether it has acknowledged nothing for so long that it sleeps: it counts as absent until it says something."""
@@ -161,7 +173,8 @@ class DevicePeer(KeyedPeer):
 
     def deadline(self):
         stalled = self._since + STALLED if self._acked else None
-        return min((at for at in (super().deadline(), stalled) if at is not None), default=None)
+        complains = self.end.complains_at if self._complaint else None
+        return min((at for at in (super().deadline(), stalled, complains) if at is not None), default=None)
 
 
 class AgentPeer(KeyedPeer):
@@ -213,9 +226,9 @@ class AgentPeer(KeyedPeer):
     def deadline(self):
         if self.enrolment and not self.enrolment.done:
             return time.monotonic() + ENROL_POLL
-        wait = self.end.opened_at + 5 - time.monotonic() if self.end and self.end.doubted else POLL_INTERVAL
-        at = time.monotonic() + max(wait, 0.05)
-        return min((time for time in (super().deadline(), at) if time is not None))
+        at = self.end and self.end.opens_at
+        at = time.monotonic() + POLL_INTERVAL if at is None else max(at, time.monotonic() + 0.05)
+        return min(one for one in (super().deadline(), at) if one is not None)
 
     async def send_next(self):
         if self.client.paired and await self._send_exchange():

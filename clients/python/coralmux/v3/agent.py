@@ -113,11 +113,18 @@ class AgentEnd:
         self.sessions.confirm(Fresh(fresh.receiving.sid, fresh.receiving.chain, fresh.send), now)
         return Opened(payload, skipped, confirmed=True)
 
+    def owes_complaint(self, error):
+        """Whether an OpenError is one to complain of, sooner or later."""
+        return self.admitted and (error.reason != "repeated" or self.sessions.drained)
+
+    @property
+    def complains_at(self):
+        """From when on it may complain again; monotonic."""
+        return self.complained_at + HEAL_INTERVAL
+
     def complains(self, now, error):
         """Whether to answer an OpenError by a `chat.error` `DECRYPTION_FAILED` in clear text: now and then."""
-        mailboxs = error.reason == "repeated" and not self.sessions.drained
-        due = now.monotonic >= self.complained_at + HEAL_INTERVAL
-        if not self.admitted or mailboxs or not due:
+        if not self.owes_complaint(error) or now.monotonic < self.complains_at:
             return False
         self.complained_at = now.monotonic
         return True

@@ -69,6 +69,11 @@ class DeviceEnd:
         self.opening, self.opened_at = (message_id, handshake), now.monotonic
         return wire.key_exchange(handshake.write())
 
+    @property
+    def opens_at(self):
+        """When `poll_opening` may yield something because of time alone; None: in an hour at most."""
+        return self.opened_at + HEAL_INTERVAL if self.doubted else None
+
     def _worn(self, now):
         if not self.sessions.receiving or self.sessions.sending.next >= SESSION_MESSAGES:
             return True
