@@ -6,14 +6,14 @@ use coralmux_proto::envelope::Kind;
 use coralmux_proto::limits::Limits;
 use coralmux_proto::quota::Used;
 use coralmux_proto::token::Role;
-use coralmux_session::message::RelayMessage;
+use coralmux_session::message::{Ext, RelayMessage};
 use coralmux_session::policy::Policy;
-use coralmux_session::{Effect, Farewell, Member, Presence, Session};
+use coralmux_session::{Effect, Farewell, Heard, Member, Presence, Session};
 use libfuzzer_sys::fuzz_target;
 use std::rc::Rc;
 use std::time::Duration;
 
-const KINDS: [Kind; 9] = [
+const KINDS: [Kind; 11] = [
     Kind::Auth,
     Kind::AuthReserved,
     Kind::Status,
@@ -22,6 +22,8 @@ const KINDS: [Kind; 9] = [
     Kind::Stream,
     Kind::Done,
     Kind::Ack,
+    Kind::KeyExchange,
+    Kind::Relay,
     Kind::Other,
 ];
 
@@ -54,8 +56,8 @@ fuzz_target!(|input: &[u8]| {
                 let peer = present[role.peer() as usize];
                 let ext = a & 1 == 1;
                 has_ext[role as usize] = ext;
-                let effects = session.join(Member::new(next, role, 0, now).with_ext(ext), unix_ms);
-                let mut effects = effects.into_iter().peekable();
+                let effects = session.join(Member::new(next, role, 0, now).with_ext(ext), None, unix_ms);
+                let mut effects = effects.expect("the token is not bound").effects.into_iter().peekable();
                 if let Some(replaced) = replaced {
                     assert_eq!(effects.next(), Some(Effect::Close(replaced, Farewell::Replaced)));
                     assert_eq!(session.leave(replaced), []);
@@ -64,7 +66,7 @@ fuzz_target!(|input: &[u8]| {
                 assert!(matches!(
                     effects.next(),
                     Some(Effect::Tell(to, RelayMessage::AuthOk { paired: said, ext: given, .. }))
-                        if to == next && said == paired && given == ext
+                        if to == next && said == paired && given == if ext { Ext::Plain } else { Ext::No }
                 ));
                 assert_eq!(effects.next(), peer.map(|peer| Effect::Tell(peer, RelayMessage::Status { online: true })));
                 assert_eq!(effects.peek(), None);
@@ -94,16 +96,17 @@ fuzz_target!(|input: &[u8]| {
                 now += Duration::from_millis(u64::from(b) * u64::from(b));
                 // The wall clock jumps, now and then back.
                 unix_ms = (unix_ms + u64::from(b) * 100_000).saturating_sub(u64::from(a >> 5) * 1_000_000);
-                let (kind, bytes) = (KINDS[usize::from(a % 9)], u64::from(c) * 20);
+                let (kind, bytes) = (KINDS[usize::from(a % 11)], u64::from(c) * 20);
                 let Some(from) = present[role as usize] else { continue };
                 let before = session.used(unix_ms);
-                let effect = session.handle_message(now, unix_ms, from, kind, bytes);
+                let effect = session.handle_message(now, unix_ms, from, Heard::new(kind, bytes));
                 let after = session.used(unix_ms);
                 match effect {
                     Effect::Forward(to) => {
                         assert_eq!(Some(to), present[role.peer() as usize]);
                         assert!(
-                            matches!(kind, Kind::Other | Kind::Ack)
+                            matches!(kind, Kind::Other | Kind::Ack | Kind::KeyExchange)
+                                || kind == Kind::Relay && !has_ext[role as usize]
                                 || role == Role::Agent && matches!(kind, Kind::Stream | Kind::Done)
                         );
                         assert_eq!(after.day_bytes, before.day_bytes + bytes);
@@ -121,7 +124,7 @@ fuzz_target!(|input: &[u8]| {
                         let is_own_ack = kind == Kind::Ack && has_ext[role as usize] && bytes <= 2048;
                         assert!((is_stream || is_own_ack) && !wait.is_zero());
                         // After that long it is decided.
-                        let then = session.handle_message(now + wait, unix_ms, from, kind, bytes);
+                        let then = session.handle_message(now + wait, unix_ms, from, Heard::new(kind, bytes));
                         assert!(!matches!(then, Effect::Later(_)));
                         if matches!(then, Effect::Forward(_)) {
                             forwarded += bytes;
@@ -129,6 +132,8 @@ fuzz_target!(|input: &[u8]| {
                         now += wait;
                         continue;
                     }
+                    Effect::Order => assert!(kind == Kind::Relay && has_ext[role as usize]),
+                    Effect::Wake(..) => panic!("there are no devices"),
                     Effect::Refuse(_) => {}
                 }
                 assert_eq!(after, before, "what is not forwarded is not counted");

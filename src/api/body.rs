@@ -2,6 +2,7 @@
 
 use super::error::{ApiError, ErrorCode, check_expiry};
 use super::{LABEL_CHARACTERS_MAX, NewToken, TokenChange};
+use crate::proto::device::KeyHash;
 use crate::proto::limits::LimitsOverride;
 use crate::sys::time::read_rfc3339;
 use serde_json::{Map, Value};
@@ -14,7 +15,7 @@ pub fn new_token(now_unix_sec: u64, body: &[u8]) -> Result<NewToken, ApiError> {
     if body.trim_ascii().is_empty() {
         return Ok(NewToken::default());
     }
-    let change = change(now_unix_sec, body).map_err(invalid)?;
+    let change = change(now_unix_sec, body, false).map_err(invalid)?;
     let expires_at = change.expires_at.flatten();
     if let Some(second) = expires_at {
         check_expiry(second, now_unix_sec)?;
@@ -24,7 +25,7 @@ pub fn new_token(now_unix_sec: u64, body: &[u8]) -> Result<NewToken, ApiError> {
 
 /// Reads the body of `PATCH /api/v1/tokens/{id}`.
 pub fn token_change(now_unix_sec: u64, body: &[u8]) -> Result<TokenChange, ApiError> {
-    change(now_unix_sec, body).map_err(invalid)
+    change(now_unix_sec, body, true).map_err(invalid)
 }
 
 /// Reads the body of `PUT /api/v1/log-level`: `{"level":"debug"}`.
@@ -87,7 +88,8 @@ fn object(body: &[u8]) -> Result<Map<String, Value>, BodyError> {
     serde_json::from_slice(body).map_err(|error| format!("the body has to be a JSON object: {error}"))
 }
 
-fn change(now_unix_sec: u64, body: &[u8]) -> Result<TokenChange, BodyError> {
+/// `is_change`: of a token that is there.
+fn change(now_unix_sec: u64, body: &[u8], is_change: bool) -> Result<TokenChange, BodyError> {
     let fields = object(body)?;
     let mut change = TokenChange::default();
     for (name, value) in fields {
@@ -104,6 +106,8 @@ fn change(now_unix_sec: u64, body: &[u8]) -> Result<TokenChange, BodyError> {
                 change.expires_at = Some(seconds.map(ends));
             }
             "limits" => change.limits = Some(limits(value)?),
+            "agent_key" if is_change => change.agent_key = Some(agent_key(&value)?),
+            _ if is_change => return Err(unknown(&name, "label, expires_at, expires_in_sec, limits, agent_key")),
             _ => return Err(unknown(&name, "label, expires_at, expires_in_sec, limits")),
         }
     }
@@ -120,6 +124,16 @@ fn label(value: Value) -> Result<Option<String>, BodyError> {
         Value::String(text) => Ok(Some(text)),
         _ => Err("label: has to be a string or null".to_owned()),
     }
+}
+
+fn agent_key(value: &Value) -> Result<Option<KeyHash>, BodyError> {
+    let key = match value {
+        Value::Null => return Ok(None),
+        Value::String(text) => KeyHash::parse(text),
+        _ => None,
+    };
+    let text = "agent_key: has to be the SHA-256 that the agent shows, as 64 lower-case hex digits, or null";
+    key.map(Some).ok_or_else(|| text.to_owned())
 }
 
 fn limits(value: Value) -> Result<LimitsOverride, BodyError> {
@@ -194,7 +208,7 @@ mod tests {
     }
 
     fn read(body: &str) -> Result<TokenChange, BodyError> {
-        change(NOW, body.as_bytes())
+        change(NOW, body.as_bytes(), true)
     }
 
     #[test]
@@ -240,9 +254,15 @@ mod tests {
     #[test]
     fn what_is_there_changes_and_null_clears() {
         assert_eq!(read("{}"), Ok(TokenChange::default()));
-        let cleared =
-            TokenChange { label: Some(None), expires_at: Some(None), limits: Some(LimitsOverride::default()) };
-        assert_eq!(read(r#"{"label":null,"expires_at":null,"limits":null}"#), Ok(cleared));
+        let cleared = TokenChange {
+            label: Some(None),
+            expires_at: Some(None),
+            limits: Some(LimitsOverride::default()),
+            agent_key: Some(None),
+        };
+        assert_eq!(read(r#"{"label":null,"expires_at":null,"limits":null,"agent_key":null}"#), Ok(cleared));
+        let key = KeyHash::of(&[7; 32]);
+        assert_eq!(read(&format!(r#"{{"agent_key":"{key}"}}"#)).unwrap().agent_key, Some(Some(key)));
         assert_eq!(read(r#"{"label":"Büro \u00e4"}"#).unwrap().label, Some(Some("Büro ä".to_owned())));
         assert_eq!(read(r#"{"expires_in_sec":60}"#).unwrap().expires_at, Some(Some(1060)));
         assert_eq!(read(r#"{"expires_at":60}"#).unwrap().expires_at, Some(Some(60)));
@@ -264,6 +284,8 @@ mod tests {
             (r#"{"expires_in_sec":18446744073709551615}"#, "expires_in_sec: has to be"),
             (r#"{"expires_at":2000,"expires_in_sec":1}"#, "expires_at, expires_in_sec: give one"),
             (r#"{"limits":[]}"#, "limits: has to be"),
+            (r#"{"agent_key":"9f2c"}"#, "agent_key: has to be"),
+            (r#"{"agent_key":7}"#, "agent_key: has to be"),
             (r#"{"limits":{"phone":1}}"#, "limits.phone: no such field"),
             (r#"{"limits":{"phone_per_minute":"1"}}"#, "limits.phone_per_minute: has to be"),
         ] {
@@ -286,6 +308,7 @@ mod tests {
 
     #[test]
     fn what_a_new_token_may_not_say_of_itself_is_an_error_with_a_code() {
+        assert!(new_token(NOW, br#"{"agent_key":null}"#).unwrap_err().message.starts_with("agent_key: no such field"));
         let code = |body: &str| new_token(NOW, body.as_bytes()).unwrap_err().code;
         assert_eq!(code(&format!(r#"{{"label":"{}"}}"#, "é".repeat(201))), ErrorCode::InvalidBody);
         assert_eq!(code(r#"{"expires_at":1000}"#), ErrorCode::InvalidRequest);

@@ -16,6 +16,7 @@ pub use health::{HealthReport, Unready};
 
 use coralmux_proto as proto;
 use coralmux_sys as sys;
+use proto::device::{DeviceId, KeyHash};
 use proto::limits::LimitsOverride;
 use proto::token::{TokenHash, TokenId};
 use std::net::IpAddr;
@@ -85,6 +86,10 @@ pub enum ApiCall {
     BackupState,
     /// `DELETE /api/v1/tokens/{id}`: as `Revoke`, by public id; 204, or 404.
     RevokeId(TokenId),
+    /// `GET /api/v1/tokens/{id}/devices`: what it is bound to and its devices, or 404.
+    Devices(TokenId),
+    /// `DELETE /api/v1/tokens/{id}/devices/{device}`: 204, or 404.
+    RemoveDevice(TokenId, DeviceId),
     /// `GET` and `PUT /api/v1/log-level`: 200 `{"level":…}`; `Some`: what is logged from now on.
     LogLevel(Option<String>),
 }
@@ -109,4 +114,6 @@ pub struct TokenChange {
     pub expires_at: Option<Option<u64>>,
     /// New limits, all of them.
     pub limits: Option<LimitsOverride>,
+    /// The key of the agent that it is bound to from now on; `None` within: it is not bound, and has no devices.
+    pub agent_key: Option<Option<KeyHash>>,
 }

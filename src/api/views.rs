@@ -19,6 +19,10 @@ pub struct TokenView<'a> {
     pub expires_at: Option<String>,
     /// When it expires unless it is used before; `None`: it has been, or the operator made it.
     pub unused_expires_at: Option<String>,
+    /// SHA-256 of the key of the agent that it is bound to.
+    pub agent_key: Option<String>,
+    /// How many devices it has.
+    pub devices: usize,
     /// Those of its own.
     pub limits: LimitsOverride,
     /// Those in force.
@@ -51,6 +55,34 @@ pub struct RolesView<T> {
     pub phone: T,
     /// The agent's.
     pub agent: T,
+}
+
+/// What a token is bound to.
+#[derive(Debug, Serialize)]
+pub struct DevicesView<'a> {
+    /// SHA-256 of the key of its agent; `None`: it is not bound.
+    pub agent_key: Option<String>,
+    /// Whether a phone without a device's key is admitted.
+    pub legacy_phone: bool,
+    /// In the order in which they were added.
+    pub devices: Vec<DeviceView<'a>>,
+}
+
+/// A device of a token.
+#[derive(Debug, Serialize)]
+pub struct DeviceView<'a> {
+    /// Its id.
+    pub device: String,
+    /// For people.
+    pub label: Option<&'a str>,
+    /// When its agent admitted it.
+    pub added_at: String,
+    /// When it connected last, to the day.
+    pub seen_at: String,
+    /// Whether it is connected.
+    pub online: bool,
+    /// And since when.
+    pub online_since: Option<String>,
 }
 
 /// A page of tokens.

@@ -73,6 +73,7 @@ fn blank(machine: Machine) -> Config {
         db: PathBuf::new(),
         registration: false,
         register_per_hour: 0,
+        devices_max: 0,
         limits: Limits::default(),
         max_connections: None,
         max_unauthenticated: 0,

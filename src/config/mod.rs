@@ -88,6 +88,8 @@ pub struct Config {
     pub registration: bool,
     /// Registrations an hour for each client address; 0: no limit.
     pub register_per_hour: u64,
+    /// Devices that a token may have, from 1 to 64.
+    pub devices_max: u64,
     /// The limits of tokens without limits of their own.
     pub limits: Limits,
     /// Connections in all; `None`: as many as the open-files limit allows.

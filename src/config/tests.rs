@@ -41,7 +41,7 @@ fn without_a_word_the_contracts_defaults_hold() {
     assert_eq!(config.listen, [Listen { addr: "[::]:8080".parse().unwrap(), tls: false }]);
     assert!(!config.tls.is_on() && config.tls.http_addrs.is_empty());
     assert_eq!((config.db.to_str(), config.shards), (Some("relay.db"), 4));
-    assert_eq!((config.register_per_hour, config.registration), (5, true));
+    assert_eq!((config.register_per_hour, config.registration, config.devices_max), (5, true, 8));
     assert_eq!((config.max_unauthenticated, config.max_unauthenticated_per_address), (8192, 64));
     assert_eq!((config.auth_timeout.as_secs(), config.ping_interval.as_secs()), (10, 30));
     assert_eq!((config.idle_timeout.as_secs(), config.write_timeout.as_secs()), (60, 30));

@@ -53,6 +53,11 @@ pub(super) fn count(text: &str) -> Read<u64> {
     digits(text).filter(|&n| n <= COUNT_MAX).ok_or_else(right)
 }
 
+/// A whole number from 1 to 64.
+pub(super) fn devices(text: &str) -> Read<u64> {
+    digits(text).filter(|n| (1..=64).contains(n)).ok_or_else(|| "a whole number from 1 to 64".to_owned())
+}
+
 /// A whole number from 1 to 1024.
 pub(super) fn shards(text: &str) -> Read<u16> {
     let right = || "a whole number from 1 to 1024; without it there is one shard for each usable core".to_owned();

@@ -69,6 +69,8 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             return;
         }
         if sweeps {
+            // Where the store fails, that has been noted.
+            let _ = self.forget_unseen(now_ms);
             let oldest = self.age.minutes.checked_sub(UNUSED_MINUTES_MAX);
             let swept = oldest.map_or(Ok(0), |oldest| self.sweep(now_ms, oldest));
             // A full share means that there are more.

@@ -1,9 +1,9 @@
 //! Control's own index of the tokens that admit: where each is in the directory, and when it expires.
 
-use crate::directory::{Directory, Slot, TokenEntry};
+use crate::directory::{Bound, DeviceEntry, Directory, Slot, TokenEntry};
 use crate::proto::quota::{day_of, month_of_day};
 use crate::proto::token::TokenKey;
-use crate::store::{Store, StoreError, TokenRow, UsageSums};
+use crate::store::{BoundRow, Store, StoreError, TokenRow, UsageSums};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -41,7 +41,9 @@ pub fn load(
 ) -> Result<Index, StoreError> {
     let mut index = Index::default();
     let mut left_out = 0_u64;
-    store.for_each_token(now_unix_ms, |row, sums| match directory.insert(entry_of(&row, sums, now_unix_ms)) {
+    let mut bindings = store.bindings()?;
+    let mut entry = |row: &TokenRow, sums| entry_of(row, bindings.remove(&row.serial).map(bound_of), sums, now_unix_ms);
+    store.for_each_token(now_unix_ms, |row, sums| match directory.insert(entry(&row, sums)) {
         Some(slot) => {
             index.insert(row.hash.key(), slot, row.expires_at);
             index.note_unused(&row);
@@ -56,14 +58,21 @@ pub fn load(
 }
 
 /// The directory entry of a token that used `sums` in the day and month of now.
-pub(super) fn entry_of(row: &TokenRow, sums: UsageSums, now_unix_ms: u64) -> TokenEntry {
-    let entry = TokenEntry::new(row.hash.key(), row.expires_at, row.limits);
+pub(super) fn entry_of(row: &TokenRow, bound: Option<Bound>, sums: UsageSums, now_unix_ms: u64) -> TokenEntry {
+    let entry = TokenEntry::new(row.hash.key(), row.expires_at, row.limits).with_bound(bound);
     let today = day_of(now_unix_ms);
     entry.day.store(today, Relaxed);
     entry.month.store(month_of_day(today), Relaxed);
     entry.day_bytes.store(sums.day_bytes, Relaxed);
     entry.month_bytes.store(sums.month_bytes, Relaxed);
     entry
+}
+
+/// What a token is bound to, for its entry in the directory; nobody is connected.
+pub(super) fn bound_of(row: BoundRow) -> Bound {
+    let devices =
+        row.devices.into_iter().map(|device| DeviceEntry::new(device.key, day_of(device.seen_at.saturating_mul(1000))));
+    Bound { agent: row.agent, legacy_phone: row.legacy_phone, devices: devices.collect() }
 }
 
 impl Index {
@@ -98,6 +107,12 @@ impl Index {
             self.expiries.insert((at, key));
         }
         before
+    }
+
+    /// A token has another entry, in which it expires as before; returns the slot of the one that it had.
+    pub(super) fn replace(&mut self, key: TokenKey, slot: Slot) -> Option<Slot> {
+        let entry = self.tokens.get_mut(&key)?;
+        Some(std::mem::replace(&mut entry.slot, slot))
     }
 
     /// Takes a token out; returns the slot that it had.

@@ -3,7 +3,10 @@
 use super::Settings;
 use crate::api::{ApiAnswer, ApiCall};
 use crate::directory::Slot;
+use crate::proto::device::DeviceId;
 use crate::proto::token::TokenKey;
+use crate::session::Change;
+use crate::session::message::ErrorCode;
 
 pub use crate::store::Usage;
 
@@ -19,6 +22,17 @@ pub enum Request {
     },
     /// What a shard's tokens used since it last said so; handed over once a second.
     Usage(Vec<Usage>),
+    /// An agent wants to change whom its token admits; answered by [`Notice::Changed`].
+    Change {
+        /// The token.
+        key: TokenKey,
+        /// What is wanted.
+        change: Change,
+        /// By whom.
+        asked: Asked,
+    },
+    /// These devices have connected, each for the first time on a UTC day.
+    Seen(Vec<(TokenKey, DeviceId)>),
     /// The operator has decided anew: these hold from now on, and tokens are as the store has them now.
     Reload(Settings),
     /// End: record what is queued, close the store, return.
@@ -32,6 +46,41 @@ pub struct Caller {
     pub shard: u16,
     /// The connection's serial number on that shard: unique while the process runs.
     pub serial: u64,
+}
+
+/// The message by which a client has asked for something.
+#[derive(Debug)]
+pub struct Asked {
+    /// The connection's serial number on its shard.
+    pub serial: u64,
+    /// The message's `id`, as JSON text with its quotes.
+    pub reference: Option<Box<str>>,
+    /// The device that it named.
+    pub device: Option<DeviceId>,
+}
+
+/// Why whom a token admits has not been changed.
+#[derive(Debug)]
+pub struct Unchanged {
+    /// The code on the wire.
+    pub code: ErrorCode,
+    /// In plain words.
+    pub message: String,
+    /// When to try again.
+    pub retry_after_ms: Option<u64>,
+}
+
+/// What has become of a change of whom a token admits.
+#[derive(Debug)]
+pub struct Changed {
+    /// The token.
+    pub key: TokenKey,
+    /// What was wanted.
+    pub change: Change,
+    /// By whom.
+    pub asked: Asked,
+    /// Whether it is on the disk.
+    pub result: Result<(), Unchanged>,
 }
 
 /// From control to a shard.
@@ -49,6 +98,8 @@ pub enum Notice {
         /// The token.
         key: TokenKey,
     },
+    /// To the owner: what has become of [`Request::Change`]. Where that has changed anything, [`Notice::Admit`] came before.
+    Changed(Box<Changed>),
     /// To the caller's shard: the answer to [`Request::Call`].
     Answer {
         /// The waiting connection, by [`Caller::serial`].

@@ -5,6 +5,7 @@
 
 mod aging;
 mod backup;
+mod devices;
 mod health;
 mod index;
 pub mod message;
@@ -53,6 +54,8 @@ pub struct Settings {
     pub register_per_hour: u64,
     /// The limits of tokens without limits of their own.
     pub limits: Limits,
+    /// Devices that a token may have.
+    pub devices_max: u64,
 }
 
 /// All that the control thread owns.
@@ -100,6 +103,8 @@ where
                 Request::Stop => return worker.stop(),
                 Request::Reload(settings) => worker.reload(settings),
                 Request::Usage(usage) => worker.handle_usage(&usage),
+                Request::Change { key, change, asked } => worker.handle_change(key, change, asked),
+                Request::Seen(seen) => worker.handle_seen(&seen),
                 Request::Call { from, call } => {
                     let answer = worker.handle_call(call);
                     worker.answer(from, answer);

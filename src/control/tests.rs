@@ -58,7 +58,7 @@ impl Desk {
     }
 
     fn with(change: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = Settings { register_per_hour: 5, limits: Limits::default() };
+        let mut settings = Settings { register_per_hour: 5, limits: Limits::default(), devices_max: 2 };
         change(&mut settings);
         Self::at(Rc::new(tempfile::tempdir().unwrap()), settings, 0)
     }
@@ -134,7 +134,7 @@ fn a_created_token_is_stored_then_told_to_its_owner_and_shown_once() {
     let expected = json!({
         "token": format!("oc_pair_{:032x}", 1), "id": id.to_string(), "label": "desk",
         "created_at": "2024-02-08T20:00:00Z", "expires_at": "2024-02-08T20:01:00Z", "unused_expires_at": null,
-        "limits": {"phone_per_minute": 7},
+        "agent_key": null, "devices": 0, "limits": {"phone_per_minute": 7},
         "effective": {
             "message_bytes_max": 5_242_880, "phone_per_minute": 7, "agent_per_minute": 120,
             "stream_per_second": 100, "daily_quota_bytes": 524_288_000, "monthly_quota_bytes": 10_737_418_240_u64

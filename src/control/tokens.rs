@@ -6,6 +6,7 @@ use super::message::{Notice, Shards};
 use super::{StoreState, Worker};
 use crate::api::views::{LogLevelView, RolesView, TokenPage, TokenView, UsageView};
 use crate::api::{ApiAnswer, ApiCall, ErrorCode, NewToken, PAGE_MAX, TokenChange, check_expiry};
+use crate::directory::Bound;
 use crate::proto::quota::{day_of, month_of_day};
 use crate::proto::token::{Role, TokenHash, TokenId, token_text};
 use crate::store::{StoreError, TokenRow, UsageSums};
@@ -37,6 +38,8 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             ApiCall::BackupState => Ok(self.backups.state()),
             ApiCall::Update(id, change) => self.update(id, change),
             ApiCall::LogLevel(level) => log_level(level),
+            ApiCall::Devices(id) => self.devices(id),
+            ApiCall::RemoveDevice(id, device) => self.remove_device(id, device),
             ApiCall::RevokeId(id) => self.find(id).and_then(|row| self.revoke(&row.hash)),
         };
         answer.unwrap_or_else(|error| error)
@@ -61,9 +64,9 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
                 Err(StoreError::Exists) => continue,
                 result => self.store_backoff.handle_write(now_ms, result)?,
             };
-            self.admit(&row, UsageSums::default(), now_ms)?;
+            self.admit(&row, None, UsageSums::default(), now_ms)?;
             tracing::info!(id = %row.hash.key().id(), "token made");
-            return Ok(ApiAnswer::json(201, &self.view(&row, Some(&text), UsageSums::default())));
+            return Ok(ApiAnswer::json(201, &self.view(&row, None, Some(&text), UsageSums::default())));
         }
         tracing::error!("the random source repeats itself: no token made");
         Err(ApiAnswer::error(ErrorCode::Internal, "no new token could be drawn", None))
@@ -129,7 +132,8 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     fn show_row(&mut self, row: &TokenRow) -> Answer {
         let now_ms = self.now_ms();
         let sums = self.used(row, now_ms)?;
-        Ok(ApiAnswer::json(200, &self.view(row, None, sums)))
+        let bound = self.bound_row(row)?;
+        Ok(ApiAnswer::json(200, &self.view(row, bound.as_ref(), None, sums)))
     }
 
     fn update(&mut self, id: TokenId, change: TokenChange) -> Answer {
@@ -147,17 +151,28 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             return Err(not_found());
         }
         let alive = row.expires_at.is_none_or(|at| at > now_ms / 1000);
-        if alive && (row.expires_at, row.limits) != (before.expires_at, before.limits) {
+        let mut bound = self.bound_row(&row)?;
+        if let Some(agent) = change.agent_key {
+            bound = self.set_agent_key(row.hash.key(), agent, bound)?;
+        }
+        let has_changed = (row.expires_at, row.limits) != (before.expires_at, before.limits);
+        if alive && (has_changed || change.agent_key.is_some()) {
             let sums = self.used(&row, now_ms)?;
-            self.admit(&row, sums, now_ms)?;
+            self.admit(&row, bound, sums, now_ms)?;
         }
         self.show_row(&row)
     }
 
     /// Puts a token's entry into the directory, in the place of one that it had, and tells its owner.
-    pub(super) fn admit(&mut self, row: &TokenRow, sums: UsageSums, now_ms: u64) -> Result<(), ApiAnswer> {
+    pub(super) fn admit(
+        &mut self,
+        row: &TokenRow,
+        bound: Option<Bound>,
+        sums: UsageSums,
+        now_ms: u64,
+    ) -> Result<(), ApiAnswer> {
         let key = row.hash.key();
-        let entry = entry_of(row, sums, now_ms);
+        let entry = entry_of(row, bound, sums, now_ms);
         if let Some(old) = self.entry(key) {
             // The owner writes the new entry from the notice on; until then readers see what was.
             for role in [Role::Phone, Role::Agent] {
@@ -209,10 +224,20 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
 
     /// Tokens with what they used, for a page.
     pub(super) fn views<'a>(&mut self, rows: &'a [TokenRow], now_ms: u64) -> Result<Vec<TokenView<'a>>, ApiAnswer> {
-        rows.iter().map(|row| self.used(row, now_ms).map(|sums| self.view(row, None, sums))).collect()
+        let mut view = |row: &'a TokenRow| {
+            let (sums, bound) = (self.used(row, now_ms)?, self.bound_row(row)?);
+            Ok(self.view(row, bound.as_ref(), None, sums))
+        };
+        rows.iter().map(&mut view).collect()
     }
 
-    fn view<'a>(&self, row: &'a TokenRow, token: Option<&'a str>, sums: UsageSums) -> TokenView<'a> {
+    fn view<'a>(
+        &self,
+        row: &'a TokenRow,
+        bound: Option<&Bound>,
+        token: Option<&'a str>,
+        sums: UsageSums,
+    ) -> TokenView<'a> {
         let effective = row.limits.over(&self.control.settings.limits);
         let entry = self.entry(row.hash.key());
         let is_unused = entry.as_ref().is_none_or(|entry| !entry.was_used());
@@ -229,6 +254,8 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
                 let left = (from + UNUSED_MINUTES_MAX).saturating_sub(self.age.minutes());
                 write_rfc3339((self.now_ms() / 1000 + left * 60).min(LAST_SECOND))
             }),
+            agent_key: bound.map(|bound| bound.agent.to_string()),
+            devices: bound.map_or(0, |bound| bound.devices.len()),
             limits: row.limits,
             usage: UsageView {
                 day_bytes: sums.day_bytes,

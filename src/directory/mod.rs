@@ -4,6 +4,7 @@
 //! Control inserts and removes entries; the shard that owns the token updates them with plain atomic stores; anyone
 //! reads them without a lock. Shard and control each keep an index of their own from [`TokenKey`] to the slot.
 
+use crate::proto::device::{Binding, DeviceId, KeyHash};
 use crate::proto::limits::LimitsOverride;
 use crate::proto::token::{ByRole, Role, TokenKey};
 use sharded_slab::{Entry, Slab};
@@ -22,6 +23,8 @@ pub struct TokenEntry {
     pub expires_at: Option<u64>,
     /// The token's own limits; `None`: the operator's. Boxed, for few have any.
     pub limits: Option<Box<LimitsOverride>>,
+    /// Whom it is bound to. Boxed, for few are.
+    pub bound: Option<Box<Bound>>,
     /// Unix second since which each role is online; 0: offline.
     online_since: ByRole<AtomicU32>,
     /// Whether anybody has been online since the entry was made.
@@ -36,6 +39,75 @@ pub struct TokenEntry {
     pub month_bytes: AtomicU64,
 }
 
+/// Whom a token admits that is bound to its agent's key.
+#[derive(Debug)]
+pub struct Bound {
+    /// The key of its agent.
+    pub agent: KeyHash,
+    /// Whether a phone without a device's key is admitted, too.
+    pub legacy_phone: bool,
+    /// Its devices, in the order in which they were added.
+    pub devices: Vec<DeviceEntry>,
+}
+
+/// A device of a token.
+#[derive(Debug)]
+pub struct DeviceEntry {
+    /// Its key.
+    pub key: KeyHash,
+    /// Unix second since which it is connected; 0: it is not.
+    online_since: AtomicU32,
+    /// The UTC day on which it last connected, as far as control has been told.
+    seen_day: AtomicU32,
+}
+
+impl DeviceEntry {
+    /// A device that is not connected, and did so last on this day.
+    #[must_use]
+    pub fn new(key: KeyHash, seen_day: u32) -> Self {
+        Self { key, online_since: AtomicU32::new(0), seen_day: AtomicU32::new(seen_day) }
+    }
+
+    /// The Unix second since which it is connected, if it is.
+    #[must_use]
+    pub fn online_since(&self) -> Option<u32> {
+        Some(self.online_since.load(Relaxed)).filter(|&since| since != 0)
+    }
+
+    /// For the owning shard: it is connected since that Unix second, or not.
+    pub fn set_online(&self, since: Option<u32>) {
+        self.online_since.store(since.map_or(0, |s| s.max(1)), Relaxed);
+    }
+
+    /// For the owning shard: it connects on that day. Whether that is for the first time.
+    pub fn see(&self, day: u32) -> bool {
+        self.seen_day.swap(day, Relaxed) != day
+    }
+
+    /// What is known of it, for another entry of the same token.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let copy = Self::new(self.key, self.seen_day.load(Relaxed));
+        copy.set_online(self.online_since());
+        copy
+    }
+}
+
+impl Bound {
+    /// For the session of the token.
+    #[must_use]
+    pub fn binding(&self) -> Binding {
+        let devices = self.devices.iter().map(|device| device.key).collect();
+        Binding { agent: self.agent, legacy_phone: self.legacy_phone, devices }
+    }
+
+    /// One of its devices.
+    #[must_use]
+    pub fn device(&self, id: DeviceId) -> Option<&DeviceEntry> {
+        self.devices.iter().find(|device| device.key.device() == id)
+    }
+}
+
 impl TokenEntry {
     /// An entry with nothing used and nobody online.
     #[must_use]
@@ -44,6 +116,7 @@ impl TokenEntry {
             key,
             expires_at,
             limits: (!limits.is_empty()).then(|| Box::new(limits)),
+            bound: None,
             online_since: Default::default(),
             was_used: AtomicBool::new(false),
             day: AtomicU32::new(0),
@@ -68,6 +141,12 @@ impl TokenEntry {
     /// Takes over whether it has been used.
     pub fn set_used(&self, was_used: bool) {
         self.was_used.store(was_used, Relaxed);
+    }
+
+    /// The same, bound so.
+    #[must_use]
+    pub fn with_bound(self, bound: Option<Bound>) -> Self {
+        Self { bound: bound.map(Box::new), ..self }
     }
 
     /// For the owning shard: `role` is online since that Unix second, or offline.

@@ -267,6 +267,8 @@ fn admin_call(now_unix_sec: u64, method: &str, route: Route, query: &str, body: 
         ("GET", Route::Token(id)) => ApiCall::Show(id),
         ("PATCH", Route::Token(id)) => ApiCall::Update(id, api::token_change(now_unix_sec, body)?),
         ("DELETE", Route::Token(id)) => ApiCall::RevokeId(id),
+        ("GET", Route::Devices(id)) => ApiCall::Devices(id),
+        ("DELETE", Route::Device(id, device)) => ApiCall::RemoveDevice(id, device),
         ("GET", Route::TokenUsage(id)) => {
             let (limit, after) = page(query)?;
             ApiCall::Usage { of: Some(id), limit, after }

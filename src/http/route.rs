@@ -3,6 +3,7 @@
 use super::phone::{self, Asset};
 use super::response::Problem;
 use crate::api::{ErrorCode, PAGE_MAX};
+use crate::proto::device::DeviceId;
 use crate::proto::percent::decode;
 use crate::proto::token::{TokenHash, TokenId};
 
@@ -23,6 +24,8 @@ pub(super) enum Route {
     Sweep,
     Token(TokenId),
     TokenUsage(TokenId),
+    Devices(TokenId),
+    Device(TokenId, DeviceId),
     Sessions,
     Usage,
     Drain,
@@ -82,6 +85,7 @@ impl Route {
             | Self::OpenApi
             | Self::Tokens
             | Self::TokenUsage(_)
+            | Self::Devices(_)
             | Self::Sessions
             | Self::Usage
             | Self::Phone(_) => "Allow: GET, HEAD\r\n",
@@ -89,6 +93,7 @@ impl Route {
             Self::LogLevel => "Allow: GET, HEAD, PUT\r\n",
             Self::Backup => "Allow: GET, HEAD, POST\r\n",
             Self::Register | Self::Pair | Self::Drain | Self::Sweep => "Allow: POST\r\n",
+            Self::Device(..) => "Allow: DELETE\r\n",
             Self::PairToken(_) => "Allow: GET, HEAD, DELETE\r\n",
             Self::Token(_) => "Allow: GET, HEAD, PATCH, DELETE\r\n",
         }
@@ -108,10 +113,14 @@ const BAD_ENCODING: Problem =
 
 /// What follows `/api/v1/tokens/`.
 fn of_token(rest: &str) -> Option<Route> {
-    match rest.strip_suffix("/usage") {
-        Some(id) => TokenId::parse(id).map(Route::TokenUsage),
-        None => TokenId::parse(rest).map(Route::Token),
-    }
+    let (id, rest) = rest.split_once('/').map_or((rest, None), |(id, rest)| (id, Some(rest)));
+    let id = TokenId::parse(id)?;
+    Some(match rest {
+        None => Route::Token(id),
+        Some("usage") => Route::TokenUsage(id),
+        Some("devices") => Route::Devices(id),
+        Some(rest) => Route::Device(id, DeviceId::parse(rest.strip_prefix("devices/")?)?),
+    })
 }
 
 /// Path and query of a request target in origin or absolute form (RFC 9112 section 3.2).
@@ -209,6 +218,15 @@ mod tests {
             ("/api/v1/tokens/00112233445566FF", None),
             ("/api/v1/tokens/00112233445566ff/usage", Some(Route::TokenUsage(TokenId(0x0011_2233_4455_66ff)))),
             ("/api/v1/tokens/00112233445566ff/", None),
+            ("/api/v1/tokens/00112233445566ff/devices", Some(Route::Devices(TokenId(0x0011_2233_4455_66ff)))),
+            (
+                "/api/v1/tokens/00112233445566ff/devices/0000000000009f2c",
+                Some(Route::Device(TokenId(0x0011_2233_4455_66ff), DeviceId(0x9f2c))),
+            ),
+            ("/api/v1/tokens/00112233445566ff/devices/", None),
+            ("/api/v1/tokens/00112233445566ff/devices/9f2c", None),
+            ("/api/v1/tokens/00112233445566ff/device/0000000000009f2c", None),
+            ("/api/v1/tokens/00112233445566ff/0000000000009f2c", None),
             ("/api/v1/tokens/usage", None),
             ("/api/v1/tokens/sweep", Some(Route::Sweep)),
             ("/api/v1/sessions", Some(Route::Sessions)),

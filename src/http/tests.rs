@@ -5,6 +5,7 @@ mod chunked;
 
 use super::*;
 use crate::api::{NewToken, TokenChange};
+use crate::proto::device::DeviceId;
 use crate::proto::limits::LimitsOverride;
 use crate::proto::token::{TokenHash, TokenId};
 use proptest::prelude::*;
@@ -108,7 +109,16 @@ fn calls() -> Vec<(String, ApiCall)> {
             request("PATCH /api/v1/tokens/00ff00ff00ff00ff", KEY, r#"{"label":null}"#),
             ApiCall::Update(id, TokenChange { label: Some(None), ..TokenChange::default() }),
         ),
+        (
+            request("PATCH /api/v1/tokens/00ff00ff00ff00ff", KEY, r#"{"agent_key":null}"#),
+            ApiCall::Update(id, TokenChange { agent_key: Some(None), ..TokenChange::default() }),
+        ),
         (request("DELETE /api/v1/tokens/00ff00ff00ff00ff", KEY, ""), ApiCall::RevokeId(id)),
+        (request("GET /api/v1/tokens/00ff00ff00ff00ff/devices", KEY, ""), ApiCall::Devices(id)),
+        (
+            request("DELETE /api/v1/tokens/00ff00ff00ff00ff/devices/0000000000009f2c", KEY, ""),
+            ApiCall::RemoveDevice(id, DeviceId(0x9f2c)),
+        ),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! The peek: what an envelope's `type` says to the relay, and which `id` an error about it repeats. The payload is
 //! checked to be JSON in UTF-8 and otherwise left alone.
 
+use crate::device::DeviceId;
 use crate::json::{Checker, Fault, Member, Outline, Shape};
 use crate::scan;
 use thiserror::Error;
@@ -24,6 +25,10 @@ pub enum Kind {
     Done,
     /// `ack`
     Ack,
+    /// `key_exchange`
+    KeyExchange,
+    /// Any type that begins with `relay.`: for the relay, from a connection with the extension.
+    Relay,
     /// Everything else: the peer's business.
     Other,
 }
@@ -35,6 +40,19 @@ pub struct Envelope<'a> {
     pub kind: Kind,
     /// The JSON text of its `id`, with the quotes: to be copied as it is into the `ref` of an error.
     pub id: Option<&'a str>,
+    /// The device that it is from or for, if it names one.
+    pub device: Option<Named>,
+}
+
+/// The `device` of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// An id, written out: 16 lower-case hex digits without escapes.
+    Id(DeviceId),
+    /// Anything else.
+    Other,
+    /// More than one: the ends would not agree about which counts.
+    Repeated,
 }
 
 /// Why a message is not an envelope: `INVALID_MESSAGE`. Offsets count bytes from the start of the message.
@@ -148,7 +166,8 @@ impl Scanner {
             None => None,
             Some(member) => Some(string_in(message, member).ok_or(Invalid::IdNotAString)?),
         };
-        Ok(Envelope { kind, id })
+        let device = outline.device.as_ref().map(|member| named(message, member, outline.device_repeated));
+        Ok(Envelope { kind, id, device })
     }
 
     /// The message's `id` as in [`Envelope::id`], if it came in whole by now: for a message that is refused before its
@@ -186,11 +205,21 @@ fn string_in<'a>(message: &'a [u8], member: &Member) -> Option<&'a str> {
     std::str::from_utf8(text).ok()
 }
 
+/// The device that a member names.
+#[cold]
+fn named(message: &[u8], member: &Member, repeated: bool) -> Named {
+    if repeated {
+        return Named::Repeated;
+    }
+    let id = string_in(message, member).and_then(|text| DeviceId::parse(text.trim_matches('"')));
+    id.map_or(Named::Other, Named::Id)
+}
+
 /// What a `type` means, from its JSON text with the quotes. `None` where it is empty.
 fn kind_of(text: &[u8]) -> Option<Kind> {
     let [b'"', text @ .., b'"'] = text else { return None };
     // One more than the longest type that is known, so that longer ones look like none.
-    let mut decoded = [0; b"chat.stream".len() + 1];
+    let mut decoded = [0; b"key_exchange".len() + 1];
     let text = if text.contains(&b'\\') { decode_start(text, &mut decoded) } else { text };
     Some(match text {
         b"" => return None,
@@ -201,7 +230,9 @@ fn kind_of(text: &[u8]) -> Option<Kind> {
         b"chat.stream" => Kind::Stream,
         b"chat.done" => Kind::Done,
         b"ack" => Kind::Ack,
+        b"key_exchange" => Kind::KeyExchange,
         _ if text.starts_with(b"auth") => Kind::AuthReserved,
+        _ if text.starts_with(b"relay.") => Kind::Relay,
         _ => Kind::Other,
     })
 }

@@ -71,8 +71,12 @@ pub struct Outline {
     pub kind: Option<Member>,
     /// The value of the key `id`, likewise.
     pub id: Option<Member>,
+    /// The value of the key `device`, likewise.
+    pub device: Option<Member>,
     /// The key of the outermost object that came more than once, if it is one of `type`, `id` and `payload`.
     pub repeated: Option<&'static str>,
+    /// The key `device` came more than once.
+    pub device_repeated: bool,
 }
 
 /// What may come next.
@@ -130,6 +134,7 @@ enum Wanted {
     Nothing,
     Kind,
     Id,
+    Device,
     Payload,
 }
 
@@ -139,6 +144,7 @@ impl Wanted {
         match name {
             b"type" => Self::Kind,
             b"id" => Self::Id,
+            b"device" => Self::Device,
             b"payload" => Self::Payload,
             _ => Self::Nothing,
         }
@@ -149,6 +155,7 @@ impl Wanted {
             Self::Nothing => "",
             Self::Kind => "type",
             Self::Id => "id",
+            Self::Device => "device",
             Self::Payload => "payload",
         }
     }
@@ -216,7 +223,14 @@ impl Checker {
             literal: &[],
             offset: 0,
             member_start: 0,
-            outline: Outline { shape: Shape::Null, kind: None, id: None, repeated: None },
+            outline: Outline {
+                shape: Shape::Null,
+                kind: None,
+                id: None,
+                device: None,
+                repeated: None,
+                device_repeated: false,
+            },
         }
     }
 
@@ -323,9 +337,18 @@ impl Checker {
         if wanted != Wanted::Nothing {
             let bit = 1 << wanted as u8;
             if self.named & bit != 0 {
-                self.outline.repeated = Some(wanted.name());
+                self.repeat(wanted);
             }
             self.named |= bit;
+        }
+    }
+
+    /// A key has come once more. More than one `device` matters only to whom the relay reads it for.
+    #[cold]
+    fn repeat(&mut self, wanted: Wanted) {
+        match wanted {
+            Wanted::Device => self.outline.device_repeated = true,
+            _ => self.outline.repeated = Some(wanted.name()),
         }
     }
 
@@ -449,6 +472,7 @@ impl Checker {
         match self.wanted {
             Wanted::Kind => self.outline.kind = member,
             Wanted::Id => self.outline.id = member,
+            Wanted::Device => self.outline.device = member,
             Wanted::Payload | Wanted::Nothing => {}
         }
         self.wanted = Wanted::Nothing;

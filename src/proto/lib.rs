@@ -2,6 +2,7 @@
 //! randomness, no runtime.
 
 pub mod bucket;
+pub mod device;
 pub mod envelope;
 pub mod frame;
 pub mod json;

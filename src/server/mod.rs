@@ -155,7 +155,8 @@ fn check_machine(config: &Config) -> Result<u64, Failure> {
 }
 
 fn control_settings(config: &Config) -> control::Settings {
-    control::Settings { register_per_hour: config.register_per_hour, limits: config.limits }
+    let &Config { register_per_hour, limits, devices_max, .. } = config;
+    control::Settings { register_per_hour, limits, devices_max }
 }
 
 fn settings(config: &Config) -> Settings {

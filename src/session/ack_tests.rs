@@ -3,7 +3,7 @@
 use super::message::ErrorCode::{DailyQuotaExceeded, PeerOffline, RateLimited};
 use super::policy::ACK_BYTES_MAX;
 use super::tests::{AGENT, NOON, PHONE, START, UNLIMITED, code, join, send, session};
-use super::{Effect, Member, Session};
+use super::{Effect, Heard, Member, Session};
 use crate::proto::envelope::Kind;
 use crate::proto::limits::Limits;
 use crate::proto::token::Role::{Agent, Phone};
@@ -13,7 +13,7 @@ use std::time::Duration;
 fn extended(limits: Limits) -> Session<u32> {
     let mut session = session(limits);
     for (role, connection) in [(Phone, PHONE), (Agent, AGENT)] {
-        let _ = session.join(Member::new(connection, role, 0, START).with_ext(true), NOON);
+        let _ = session.join(Member::new(connection, role, 0, START).with_ext(true), None, NOON);
     }
     session
 }
@@ -33,7 +33,7 @@ fn acknowledgements_wait_for_a_limit_of_their_own_and_use_up_no_other() {
         assert_eq!((session.used(NOON), session.take_unreported()), (used, 160));
         let later = START + Duration::from_millis(250);
         let early = later - Duration::from_millis(1);
-        let mut ack_at = |now| session.handle_message(now, NOON, from, Kind::Ack, 10);
+        let mut ack_at = |now| session.handle_message(now, NOON, from, Heard::new(Kind::Ack, 10));
         assert_eq!(ack_at(early), Effect::Later(Duration::from_millis(1)));
         assert_eq!(ack_at(later), Effect::Forward(to));
         assert_eq!(ack_at(later), Effect::Later(Duration::from_millis(250)));
@@ -59,7 +59,7 @@ fn an_acknowledgement_that_is_too_long_or_of_a_connection_without_the_extension_
     }
     assert_eq!(ACK_BYTES_MAX, 2048);
     let mut session = extended(limits);
-    let mut ack_of = |bytes| session.handle_message(START, NOON, PHONE, Kind::Ack, bytes);
+    let mut ack_of = |bytes| session.handle_message(START, NOON, PHONE, Heard::new(Kind::Ack, bytes));
     for _ in 0..2 {
         assert_eq!(ack_of(2049), Effect::Forward(AGENT));
     }
@@ -74,7 +74,7 @@ fn an_acknowledgement_that_is_too_long_or_of_a_connection_without_the_extension_
 #[test]
 fn an_acknowledgement_is_refused_where_nobody_gets_it_and_where_the_quota_is_used_up() {
     let mut session = session(Limits { daily_quota_bytes: 25, ..UNLIMITED });
-    let _ = session.join(Member::new(PHONE, Phone, 0, START).with_ext(true), NOON);
+    let _ = session.join(Member::new(PHONE, Phone, 0, START).with_ext(true), None, NOON);
     assert_eq!(code(send(&mut session, Phone, Kind::Ack)), Some(PeerOffline));
     let _ = join(&mut session, Agent, AGENT);
     assert_eq!(send(&mut session, Phone, Kind::Ack), Effect::Forward(AGENT));
@@ -95,7 +95,7 @@ fn the_extension_belongs_to_the_connection_and_its_rate_to_token_and_role() {
     assert_eq!(send(&mut session, Phone, Kind::Ack), Effect::Forward(AGENT));
     assert_eq!(code(send(&mut session, Phone, Kind::Ack)), Some(RateLimited));
     // And one with it again, which finds the rate as the first one left it.
-    let _ = session.join(Member::new(4, Phone, 0, START).with_ext(true), NOON);
+    let _ = session.join(Member::new(4, Phone, 0, START).with_ext(true), None, NOON);
     let _ = session.leave(3);
     assert!(matches!(send(&mut session, Phone, Kind::Ack), Effect::Later(_)));
     assert_eq!(send(&mut session, Agent, Kind::Ack), Effect::Forward(4));

@@ -1,13 +1,18 @@
 //! What a session wants done. It does nothing itself: the layer that owns the connections carries its effects out, in order.
 
 use crate::message::{ErrorCode, RelayMessage};
+use crate::proto::device::{DeviceId, KeyHash};
 use std::time::Duration;
 
 /// One thing to be done. `C` names a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect<C> {
     /// The message goes to this connection as it is; it has been counted.
     Forward(C),
+    /// The same, and this device was asleep: that connection is told first that it is not.
+    Wake(C, DeviceId),
+    /// The message is for the relay itself: it is to be read, and handed to [`crate::Session::handle_order`].
+    Order,
     /// The relay says this to a connection.
     Tell(C, RelayMessage<'static>),
     /// A connection is to be closed, behind whatever was queued for it.
@@ -28,6 +33,8 @@ pub enum Farewell {
     Replaced,
     /// The token admits no more (wire contract: 4002).
     Revoked,
+    /// Who could let it in is away; it may come again (wire contract: 1013).
+    NotNow,
 }
 
 /// Why a message was not delivered.
@@ -45,4 +52,51 @@ impl Refusal {
     pub(super) fn new(code: ErrorCode, message: &'static str) -> Self {
         Self { code, message, retry_after_ms: None }
     }
+
+    /// One that a try after `wait` does not meet.
+    pub(super) fn later(code: ErrorCode, message: &'static str, wait: Duration) -> Self {
+        let millis = u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).max(1);
+        Self { code, message, retry_after_ms: Some(millis) }
+    }
+}
+
+/// Why a connection cannot join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotAdmitted {
+    /// It does not have what the token wants to see; in plain words.
+    Refused(&'static str),
+    /// Who could let it in is away: it may try again.
+    NotNow,
+}
+
+/// What becomes of an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ordered<C> {
+    /// It has been carried out, but for these effects.
+    Done(Vec<Effect<C>>),
+    /// It has to be written down first.
+    Store(Change),
+    /// It is not carried out.
+    Refused(Refusal),
+}
+
+/// A change to whom a token admits, which has to outlast the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// To this agent's key, and to whom that admits.
+    Bind {
+        /// The key.
+        agent: KeyHash,
+        /// A phone without a device's key may go on.
+        legacy_phone: bool,
+    },
+    /// A device more.
+    Admit {
+        /// Its key.
+        key: KeyHash,
+        /// For the operator.
+        label: Option<String>,
+    },
+    /// A device less.
+    Revoke(DeviceId),
 }

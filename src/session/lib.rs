@@ -1,19 +1,27 @@
 //! What a token's connections share. No I/O, no clock, no randomness: bytes and `now` go in, effects come out.
 
+mod devices;
 mod effect;
+mod heard;
 mod members;
 pub mod message;
+mod order;
 pub mod policy;
+mod rates;
 mod state;
 
-pub use effect::{Effect, Farewell, Refusal};
+pub use effect::{Change, Effect, Farewell, NotAdmitted, Ordered, Refusal};
+pub use heard::Heard;
 pub use members::{Member, Presence};
-pub use state::Session;
+pub use order::Order;
+pub use state::{Joined, Session};
 
 use coralmux_proto as proto;
 
 #[cfg(test)]
 mod ack_tests;
+#[cfg(test)]
+mod devices_tests;
 #[cfg(test)]
 mod message_tests;
 #[cfg(test)]

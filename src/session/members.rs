@@ -13,7 +13,9 @@ pub struct Member<C> {
     pub role: Role,
     /// Whether it was given the extension: its acknowledgements have limits of their own.
     pub ext: bool,
-    /// Another one has its place: it is on its way out, and nothing is for it any more.
+    /// Whether it is a device: what is for a phone is not for it, but what names it.
+    pub(super) is_device: bool,
+    /// Another one has its place, or it was a device and is none any more: it is on its way out, and nothing is for it.
     pub(super) replaced: bool,
     /// What its layer calls it in the log.
     pub serial: u64,
@@ -29,7 +31,7 @@ impl<C> Member<C> {
     /// One without the extension that joins at `since`.
     #[must_use]
     pub fn new(connection: C, role: Role, serial: u64, since: Duration) -> Self {
-        Self { connection, role, ext: false, replaced: false, serial, since, messages: 0, bytes: 0 }
+        Self { connection, role, ext: false, is_device: false, replaced: false, serial, since, messages: 0, bytes: 0 }
     }
 
     /// The same with the extension, or without.
@@ -58,8 +60,13 @@ pub(super) struct Members<C> {
 }
 
 impl<C> Member<C> {
-    /// Whether messages for `role` are for it.
+    /// Whether messages for `role` that name no device are for it.
     pub(super) fn takes(&self, role: Role) -> bool {
+        self.role == role && !(self.replaced | self.is_device)
+    }
+
+    /// Whether it is of `role`, a device or not, and has not been replaced.
+    pub(super) fn is_of(&self, role: Role) -> bool {
         self.role == role && !self.replaced
     }
 }
@@ -94,13 +101,24 @@ impl<C: Copy + PartialEq> Members<C> {
         &mut self.all
     }
 
-    /// Those of a role that have not been replaced.
+    /// As [`Members::get`].
+    pub(super) fn get_mut(&mut self, connection: C) -> Option<&mut Member<C>> {
+        let place = self.find(connection)?;
+        self.all.get_mut(place)
+    }
+
+    /// Those of a role that have not been replaced, devices among them.
     pub(super) fn of(&self, role: Role) -> impl Iterator<Item = &Member<C>> {
+        self.all.iter().filter(move |member| member.is_of(role))
+    }
+
+    /// Those that messages for a role are for which name no device.
+    pub(super) fn plain(&self, role: Role) -> impl Iterator<Item = &Member<C>> {
         self.all.iter().filter(move |member| member.takes(role))
     }
 
-    /// As [`Members::of`].
-    pub(super) fn of_mut(&mut self, role: Role) -> impl Iterator<Item = &mut Member<C>> {
+    /// As [`Members::plain`].
+    pub(super) fn plain_mut(&mut self, role: Role) -> impl Iterator<Item = &mut Member<C>> {
         self.all.iter_mut().filter(move |member| member.takes(role))
     }
 
@@ -110,7 +128,9 @@ impl<C: Copy + PartialEq> Members<C> {
     }
 
     pub(super) fn presence(&self) -> Presence {
-        let has = |role| self.of(role).next().is_some();
+        // Who is replaced has a successor. A device that is sent away has none, and is there until it leaves.
+        let is_there = |member: &Member<C>| !member.replaced || member.is_device;
+        let has = |role| self.all.iter().any(|member| member.role == role && is_there(member));
         match (has(Role::Phone), has(Role::Agent)) {
             (false, false) => Presence::Empty,
             (true, true) => Presence::Paired,

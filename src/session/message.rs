@@ -1,5 +1,6 @@
 //! The messages that the relay writes itself, as complete WebSocket frames.
 
+use crate::proto::device::DeviceId;
 use crate::proto::frame::{self, Opcode};
 use serde::{Serialize, Serializer};
 use std::fmt;
@@ -24,11 +25,19 @@ pub enum ErrorCode {
     MessageTooLarge,
     /// Not JSON, no type, or a type that the sender may not send.
     InvalidMessage,
+    /// The token has no device of that name.
+    DeviceUnknown,
+    /// The token has as many devices as it may.
+    DevicesFull,
+    /// The token has as many open invites as it may.
+    InvitesFull,
+    /// What was asked for cannot be written down now.
+    RelayBusy,
 }
 
 impl ErrorCode {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::Unauthorized,
         Self::PeerOffline,
         Self::RateLimited,
@@ -36,6 +45,10 @@ impl ErrorCode {
         Self::MonthlyQuotaExceeded,
         Self::MessageTooLarge,
         Self::InvalidMessage,
+        Self::DeviceUnknown,
+        Self::DevicesFull,
+        Self::InvitesFull,
+        Self::RelayBusy,
     ];
 
     /// As it is on the wire.
@@ -49,6 +62,10 @@ impl ErrorCode {
             Self::MonthlyQuotaExceeded => "MONTHLY_QUOTA_EXCEEDED",
             Self::MessageTooLarge => "MESSAGE_TOO_LARGE",
             Self::InvalidMessage => "INVALID_MESSAGE",
+            Self::DeviceUnknown => "DEVICE_UNKNOWN",
+            Self::DevicesFull => "DEVICES_FULL",
+            Self::InvitesFull => "INVITES_FULL",
+            Self::RelayBusy => "RELAY_BUSY",
         }
     }
 }
@@ -101,8 +118,58 @@ impl fmt::Display for Id {
     }
 }
 
+/// What `auth.ok` says of the extension.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ext {
+    /// Nothing: the client did not ask for it.
+    No,
+    /// It has it. It showed no key.
+    Plain,
+    /// It has it, in the place of the plain phone: its key is no device's.
+    Legacy,
+    /// It has it, and is this device.
+    Device {
+        /// Which.
+        device: DeviceId,
+        /// The agent has not admitted it yet.
+        pending: bool,
+    },
+    /// It has it, and is an agent that has shown a key.
+    Agent {
+        /// Whether the token is bound to that key.
+        bound: bool,
+        /// Whether a phone without a device's key is admitted.
+        legacy_phone: bool,
+        /// The token's devices, and whether each is present.
+        devices: Vec<(DeviceId, bool)>,
+    },
+}
+
+impl fmt::Display for Ext {
+    /// As the last member of a JSON object, with the comma before it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::No => Ok(()),
+            Self::Plain => f.write_str(r#","ext":{"v":1}"#),
+            Self::Legacy => f.write_str(r#","ext":{"v":1,"legacy":true}"#),
+            Self::Device { device, pending } => {
+                let pending = if *pending { r#","pending":true"# } else { "" };
+                write!(f, r#","ext":{{"v":1,"device":"{device}"{pending}}}"#)
+            }
+            Self::Agent { bound, legacy_phone, devices } => {
+                write!(f, r#","ext":{{"v":1,"bound":{bound},"legacy":{legacy_phone},"devices":["#)?;
+                for (index, (device, online)) in devices.iter().enumerate() {
+                    let comma = if index == 0 { "" } else { "," };
+                    write!(f, r#"{comma}{{"device":"{device}","online":{online}}}"#)?;
+                }
+                f.write_str("]}")
+            }
+        }
+    }
+}
+
 /// A message of the relay's own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RelayMessage<'a> {
     /// The answer to `auth`.
     AuthOk {
@@ -112,8 +179,8 @@ pub enum RelayMessage<'a> {
         daily_quota_bytes: u64,
         /// What of it is used.
         daily_used_bytes: u64,
-        /// Whether the client asked for the extension, and has it.
-        ext: bool,
+        /// What it says of the extension.
+        ext: Ext,
     },
     /// The refusal of `auth`, before the close.
     AuthFail {
@@ -124,6 +191,25 @@ pub enum RelayMessage<'a> {
     Status {
         /// Whether it is there.
         online: bool,
+    },
+    /// A device is present or not any more.
+    Device {
+        /// Which.
+        device: DeviceId,
+        /// Whether messages reach it.
+        online: bool,
+    },
+    /// A device wants to enrol.
+    Pending {
+        /// Which.
+        device: DeviceId,
+    },
+    /// The agent has admitted the device that is told this.
+    Admitted,
+    /// What was asked of the relay has been done.
+    Ok {
+        /// The `id` of the message, as JSON text with its quotes.
+        reference: Option<&'a str>,
     },
     /// The answer to `ping`.
     Pong,
@@ -137,6 +223,8 @@ pub enum RelayMessage<'a> {
         retry_after_ms: Option<u64>,
         /// The `id` of the message, as JSON text with its quotes.
         reference: Option<&'a str>,
+        /// The device that the message named.
+        device: Option<DeviceId>,
     },
 }
 
@@ -146,16 +234,23 @@ impl RelayMessage<'_> {
     pub fn to_frame(self, ids: &mut Ids, unix_ms: u64) -> Vec<u8> {
         let (kind, payload) = match self {
             Self::AuthOk { paired, daily_quota_bytes, daily_used_bytes, ext } => {
-                let ext = if ext { r#","ext":{"v":1}"# } else { "" };
                 let quota = format!(r#""daily_quota_bytes":{daily_quota_bytes},"daily_used_bytes":{daily_used_bytes}"#);
                 ("auth.ok", format!(r#"{{"paired":{paired},{quota}{ext}}}"#))
             }
-            Self::AuthFail { message } => ("auth.fail", error_payload(ErrorCode::Unauthorized, message, None, None)),
+            Self::AuthFail { message } => {
+                ("auth.fail", error_payload(ErrorCode::Unauthorized, message, None, None, None))
+            }
             Self::Status { online: true } => ("status", r#"{"peer":"online"}"#.to_owned()),
             Self::Status { online: false } => ("status", r#"{"peer":"offline"}"#.to_owned()),
+            Self::Device { device, online } => {
+                ("relay.device", format!(r#"{{"device":"{device}","online":{online}}}"#))
+            }
+            Self::Pending { device } => ("relay.pending", format!(r#"{{"device":"{device}"}}"#)),
+            Self::Admitted => ("relay.admitted", "{}".to_owned()),
+            Self::Ok { reference } => ("relay.ok", ok_payload(reference)),
             Self::Pong => ("pong", "{}".to_owned()),
-            Self::Error { code, message, retry_after_ms, reference } => {
-                ("chat.error", error_payload(code, message, retry_after_ms, reference))
+            Self::Error { code, message, retry_after_ms, reference, device } => {
+                ("chat.error", error_payload(code, message, retry_after_ms, reference, device))
             }
         };
         let id = ids.next();
@@ -164,7 +259,13 @@ impl RelayMessage<'_> {
     }
 }
 
-fn error_payload(code: ErrorCode, message: &str, retry_after_ms: Option<u64>, reference: Option<&str>) -> String {
+fn error_payload(
+    code: ErrorCode,
+    message: &str,
+    retry_after_ms: Option<u64>,
+    reference: Option<&str>,
+    device: Option<DeviceId>,
+) -> String {
     // Neither can fail: an enum of unit variants, and a string.
     let code = serde_json::to_string(&code).unwrap_or_default();
     let message = serde_json::to_string(message).unwrap_or_default();
@@ -172,11 +273,23 @@ fn error_payload(code: ErrorCode, message: &str, retry_after_ms: Option<u64>, re
     if let Some(retry_after_ms) = retry_after_ms {
         payload.push_str(&format!(r#","retry_after_ms":{retry_after_ms}"#));
     }
-    if let Some(reference) = reference.filter(|text| text.len() <= REF_BYTES_MAX) {
+    if let Some(reference) = fitting(reference) {
         payload.push_str(&format!(r#","ref":{reference}"#));
+    }
+    if let Some(device) = device {
+        payload.push_str(&format!(r#","device":"{device}""#));
     }
     payload.push('}');
     payload
+}
+
+fn ok_payload(reference: Option<&str>) -> String {
+    fitting(reference).map_or("{}".to_owned(), |reference| format!(r#"{{"ref":{reference}}}"#))
+}
+
+/// An `id` that is short enough to be repeated.
+fn fitting(reference: Option<&str>) -> Option<&str> {
+    reference.filter(|text| text.len() <= REF_BYTES_MAX)
 }
 
 fn text_frame(payload: &[u8]) -> Vec<u8> {

@@ -3,7 +3,7 @@
 use super::message::ErrorCode::{
     self, DailyQuotaExceeded, InvalidMessage, MonthlyQuotaExceeded, PeerOffline, RateLimited,
 };
-use super::message::{Ids, REF_BYTES_MAX, RelayMessage, frame_of};
+use super::message::{Ext, Ids, REF_BYTES_MAX, RelayMessage, frame_of};
 use crate::proto::frame::{Opcode, header_bytes};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -32,26 +32,31 @@ fn write(message: RelayMessage<'_>) -> Value {
 }
 
 fn error<'a>(message: &'a str, reference: Option<&'a str>) -> RelayMessage<'a> {
-    RelayMessage::Error { code: InvalidMessage, message, retry_after_ms: None, reference }
+    RelayMessage::Error { code: InvalidMessage, message, retry_after_ms: None, reference, device: None }
 }
 
 #[test]
 fn each_message_is_an_envelope_with_the_contracts_payload() {
-    let full =
-        RelayMessage::Error { code: RateLimited, message: "m", retry_after_ms: Some(1500), reference: Some(r#""x""#) };
+    let full = RelayMessage::Error {
+        code: RateLimited,
+        message: "m",
+        retry_after_ms: Some(1500),
+        reference: Some(r#""x""#),
+        device: None,
+    };
     for (message, kind, payload) in [
         (
-            RelayMessage::AuthOk { paired: true, daily_quota_bytes: 524_288_000, daily_used_bytes: 12, ext: false },
+            RelayMessage::AuthOk { paired: true, daily_quota_bytes: 524_288_000, daily_used_bytes: 12, ext: Ext::No },
             "auth.ok",
             json!({"paired": true, "daily_quota_bytes": 524_288_000, "daily_used_bytes": 12}),
         ),
         (
-            RelayMessage::AuthOk { paired: false, daily_quota_bytes: 0, daily_used_bytes: u64::MAX, ext: false },
+            RelayMessage::AuthOk { paired: false, daily_quota_bytes: 0, daily_used_bytes: u64::MAX, ext: Ext::No },
             "auth.ok",
             json!({"paired": false, "daily_quota_bytes": 0, "daily_used_bytes": u64::MAX}),
         ),
         (
-            RelayMessage::AuthOk { paired: true, daily_quota_bytes: 0, daily_used_bytes: 7, ext: true },
+            RelayMessage::AuthOk { paired: true, daily_quota_bytes: 0, daily_used_bytes: 7, ext: Ext::Plain },
             "auth.ok",
             json!({"paired": true, "daily_quota_bytes": 0, "daily_used_bytes": 7, "ext": {"v": 1}}),
         ),
@@ -73,7 +78,7 @@ fn each_message_is_an_envelope_with_the_contracts_payload() {
 
 #[test]
 fn auth_ok_without_the_extension_is_what_it_was_to_the_byte() {
-    let message = RelayMessage::AuthOk { paired: true, daily_quota_bytes: 1, daily_used_bytes: 2, ext: false };
+    let message = RelayMessage::AuthOk { paired: true, daily_quota_bytes: 1, daily_used_bytes: 2, ext: Ext::No };
     let frame = message.to_frame(&mut Ids::new(7), UNIX_MS);
     let id = "00000000-0000-4007-8000-000000000001";
     let payload = r#"{"paired":true,"daily_quota_bytes":1,"daily_used_bytes":2}"#;
@@ -92,7 +97,7 @@ fn codes_are_named_as_the_contract_names_them() {
         (ErrorCode::MessageTooLarge, "MESSAGE_TOO_LARGE"),
         (InvalidMessage, "INVALID_MESSAGE"),
     ] {
-        let message = RelayMessage::Error { code, message: "", retry_after_ms: None, reference: None };
+        let message = RelayMessage::Error { code, message: "", retry_after_ms: None, reference: None, device: None };
         assert_eq!(write(message)["payload"]["code"], name);
     }
 }

@@ -20,6 +20,8 @@ const ACKS_PER_SECOND: u64 = 4;
 const ACKS_BURST: u64 = 16;
 /// A longer one, counted as all of a message is, counts as a message.
 pub const ACK_BYTES_MAX: u64 = 2 << 10;
+/// Messages a minute that are for the relay itself, of the agent and of each device, and as many at once.
+const ORDERS_PER_MINUTE: u64 = 60;
 
 /// A token's limits, with the rates worked out. Most tokens of a shard share one.
 #[derive(Clone, Debug)]
@@ -31,6 +33,7 @@ pub struct Policy {
     stream_rate: Option<Rate>,
     answer_rate: Option<Rate>,
     ack_rate: Option<Rate>,
+    order_rate: Option<Rate>,
 }
 
 impl Policy {
@@ -48,6 +51,7 @@ impl Policy {
             stream_rate: Rate::per(stream_per_second, SECOND, stream_per_second.saturating_mul(2)),
             answer_rate: Rate::per(ANSWERS_PER_SECOND, SECOND, ANSWERS_BURST),
             ack_rate: Rate::per(ACKS_PER_SECOND, SECOND, ACKS_BURST),
+            order_rate: Rate::per(ORDERS_PER_MINUTE, MINUTE, ORDERS_PER_MINUTE),
         }
     }
 
@@ -73,5 +77,11 @@ impl Policy {
     #[must_use]
     pub fn ack_rate(&self) -> Option<&Rate> {
         self.ack_rate.as_ref()
+    }
+
+    /// What the agent, and each device, may ask of the relay itself.
+    #[must_use]
+    pub fn order_rate(&self) -> Option<&Rate> {
+        self.order_rate.as_ref()
     }
 }

@@ -1,13 +1,18 @@
 //! The session state machine: who is there, what may pass, what is used up.
 
-use crate::effect::{Effect, Farewell, Refusal};
+use crate::devices::{self, Devices, Route, Step};
+use crate::effect::{Change, Effect, Farewell, NotAdmitted, Ordered, Refusal};
+use crate::heard::Heard;
 use crate::members::{Member, Members, Presence};
-use crate::message::{ErrorCode, RelayMessage};
-use crate::policy::{ACK_BYTES_MAX, Policy};
+use crate::message::{ErrorCode, Ext, RelayMessage};
+use crate::order::Order;
+use crate::policy::Policy;
 use crate::proto::bucket::Bucket;
+use crate::proto::device::{Binding, Credential, DeviceId};
 use crate::proto::envelope::Kind;
 use crate::proto::quota::{Exceeded, Used};
 use crate::proto::token::{ByRole, Role};
+use crate::rates::{self, Rates};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -16,16 +21,27 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Session<C> {
     members: Members<C>,
-    /// They belong to the token, not to a connection: a reconnect does not refill them.
-    messages: ByRole<Bucket>,
-    streams: Bucket,
-    acks: ByRole<Bucket>,
-    /// What the relay answers itself.
+    /// Of the agent and the phone that is no device.
+    rates: Rates,
+    /// What the relay answers itself, but to devices.
     answers: ByRole<Bucket>,
+    /// There only where the token is bound, or its agent has shown a key.
+    devices: Option<Box<Devices<C>>>,
     used: Used,
     /// Bytes forwarded since [`Session::take_unreported`].
     unreported_bytes: u64,
     policy: Rc<Policy>,
+}
+
+/// What has become of a connection that has joined.
+#[derive(Debug)]
+pub struct Joined<C> {
+    /// They are to be carried out.
+    pub effects: Vec<Effect<C>>,
+    /// The device that it is.
+    pub device: Option<DeviceId>,
+    /// Until then it has to be admitted: see [`Session::expire`].
+    pub pending_until: Option<Duration>,
 }
 
 impl<C: Copy + PartialEq> Session<C> {
@@ -34,10 +50,9 @@ impl<C: Copy + PartialEq> Session<C> {
     pub fn new(policy: Rc<Policy>, used: Used) -> Self {
         Self {
             members: Members::default(),
-            messages: Default::default(),
-            streams: Bucket::default(),
-            acks: Default::default(),
+            rates: Rates::default(),
             answers: Default::default(),
+            devices: None,
             used,
             unreported_bytes: 0,
             policy,
@@ -56,7 +71,7 @@ impl<C: Copy + PartialEq> Session<C> {
         self.members.get(connection)
     }
 
-    /// The connections of a role.
+    /// The connections of a role, devices among them.
     pub fn connections(&self, role: Role) -> impl Iterator<Item = C> {
         self.members.of(role).map(|member| member.connection)
     }
@@ -89,35 +104,124 @@ impl<C: Copy + PartialEq> Session<C> {
         self.unreported_bytes += bytes;
     }
 
-    /// A connection has authenticated, at `unix_ms`. It replaces the connection that has its role.
-    #[must_use = "they are to be carried out"]
-    pub fn join(&mut self, member: Member<C>, unix_ms: u64) -> Vec<Effect<C>> {
-        let Member { connection, role, ext, .. } = member;
+    /// A connection has authenticated, at `unix_ms`, with this beside its token. It replaces the connection that has its role,
+    /// or is the same device.
+    ///
+    /// # Errors
+    /// The token is bound, and not to what it has shown.
+    pub fn join(
+        &mut self,
+        mut member: Member<C>,
+        shown: Option<Credential>,
+        unix_ms: u64,
+    ) -> Result<Joined<C>, NotAdmitted> {
+        let Member { connection, role, ext, since, .. } = member;
         let mut effects = Vec::with_capacity(3);
-        for replaced in self.members.of_mut(role) {
-            replaced.replaced = true;
-            effects.push(Effect::Close(replaced.connection, Farewell::Replaced));
+        let seat = self.seat(since, role, shown, &mut effects)?;
+        if let Some((device, _)) = seat {
+            member.is_device = true;
+            let before = self.devices.as_mut().and_then(|devices| devices.connect(device, connection));
+            if let Some(replaced) = before.and_then(|it| self.members.get_mut(it)) {
+                replaced.replaced = true;
+                effects.push(Effect::Close(replaced.connection, Farewell::Replaced));
+            }
+        } else {
+            for replaced in self.members.plain_mut(role) {
+                replaced.replaced = true;
+                effects.push(Effect::Close(replaced.connection, Farewell::Replaced));
+            }
         }
         self.members.insert(member);
         let daily_quota_bytes = self.policy.limits.daily_quota_bytes;
         let daily_used_bytes = self.used(unix_ms).day_bytes;
-        let paired = self.presence() == Presence::Paired;
+        let paired = self.members.plain(role.peer()).next().is_some();
+        let ext = match (role, seat, &self.devices) {
+            _ if !ext => Ext::No,
+            (_, Some((device, until)), _) => Ext::Device { device, pending: until.is_some() },
+            (Role::Agent, None, Some(devices)) if shown.is_some() => devices.agent_ext(),
+            _ if shown.is_some() => Ext::Legacy,
+            _ => Ext::Plain,
+        };
         // The peer learns of the newcomer before anything of the newcomer can reach it, and its own next key exchange
         // cannot overtake the newcomer's auth.ok, which is queued here and now (wire contract, Order).
         let auth_ok = RelayMessage::AuthOk { paired, daily_quota_bytes, daily_used_bytes, ext };
         effects.push(Effect::Tell(connection, auth_ok));
-        effects.extend(self.tell_peers(role, true));
-        effects
+        match seat {
+            Some((device, Some(_))) => effects.extend(self.tell(Role::Agent, RelayMessage::Pending { device })),
+            Some((device, None)) => {
+                effects.extend(self.tell(Role::Agent, RelayMessage::Device { device, online: true }));
+            }
+            None => effects.extend(self.tell(role.peer(), RelayMessage::Status { online: true })),
+        }
+        let (device, pending_until) = seat.map_or((None, None), |(device, until)| (Some(device), until));
+        Ok(Joined { effects, device, pending_until })
+    }
+
+    /// Whether a newcomer may have a place, and which: that of a device, until when where it is not admitted, or that of
+    /// its role.
+    fn seat(
+        &mut self,
+        now: Duration,
+        role: Role,
+        shown: Option<Credential>,
+        effects: &mut Vec<Effect<C>>,
+    ) -> Result<Option<(DeviceId, Option<Duration>)>, NotAdmitted> {
+        let agent_since = self.members.plain(Role::Agent).next().map(|agent| agent.since);
+        match (role, &mut self.devices) {
+            (Role::Agent, devices) => {
+                let key = shown.map(|shown| shown.key);
+                if key.is_some() || devices.is_some() {
+                    *effects = devices.get_or_insert_with(|| Box::new(Devices::unbound())).seat_agent(key)?;
+                    self.dismiss(effects);
+                }
+                Ok(None)
+            }
+            (Role::Phone, Some(devices)) => {
+                let device = devices.seat_phone(now, shown, agent_since)?;
+                Ok(device.map(|device| (device.id(), device.pending_until())))
+            }
+            (Role::Phone, None) => Ok(None),
+        }
     }
 
     /// A connection has ended. Nobody is told of one that has been replaced, or has not joined.
     #[must_use = "they are to be carried out"]
     pub fn leave(&mut self, connection: C) -> Vec<Effect<C>> {
-        match self.members.remove(connection) {
-            Some(Member { role, replaced: false, .. }) if self.members.of(role).next().is_none() => {
-                self.tell_peers(role, false).collect()
+        let Some(Member { role, is_device, replaced: false, .. }) = self.members.remove(connection) else {
+            return Vec::new();
+        };
+        if is_device {
+            let news = self.devices.as_mut().and_then(|devices| devices.leave(connection));
+            return news.into_iter().flat_map(|news| self.tell(Role::Agent, news)).collect();
+        }
+        if self.members.plain(role).next().is_some() {
+            return Vec::new();
+        }
+        let gone = if role == Role::Agent { self.agent_left() } else { Vec::new() };
+        let told = self.tell(role.peer(), RelayMessage::Status { online: false });
+        gone.into_iter().chain(told).collect()
+    }
+
+    fn agent_left(&mut self) -> Vec<Effect<C>> {
+        let gone = match &mut self.devices {
+            Some(devices) if devices.is_bound() => devices.agent_left(),
+            devices => {
+                *devices = None;
+                Vec::new()
             }
-            _ => Vec::new(),
+        };
+        self.dismiss(&gone);
+        gone
+    }
+
+    /// Nothing is for a device any more that is to be closed.
+    fn dismiss(&mut self, gone: &[Effect<C>]) {
+        for effect in gone {
+            if let &Effect::Close(connection, _) = effect
+                && let Some(member) = self.members.get_mut(connection)
+            {
+                member.replaced = true;
+            }
         }
     }
 
@@ -127,92 +231,158 @@ impl<C: Copy + PartialEq> Session<C> {
         self.members.iter().map(|member| Effect::Close(member.connection, Farewell::Revoked)).collect()
     }
 
-    fn tell_peers(&self, role: Role, online: bool) -> impl Iterator<Item = Effect<C>> {
-        let peers = self.members.of(role.peer());
-        peers.map(move |peer| Effect::Tell(peer.connection, RelayMessage::Status { online }))
+    fn tell(&self, role: Role, message: RelayMessage<'static>) -> impl Iterator<Item = Effect<C>> {
+        self.members.of(role).map(move |member| Effect::Tell(member.connection, message.clone()))
     }
 
-    /// `role` has made the relay answer something, or take a sign of life.
+    /// Whom the token admits from now on. Who is there and is not among them is sent away.
+    #[must_use = "they are to be carried out"]
+    pub fn set_binding(&mut self, binding: Option<Binding>) -> Vec<Effect<C>> {
+        if binding.is_none() && self.devices.is_none() {
+            return Vec::new();
+        }
+        let devices = self.devices.get_or_insert_with(|| Box::new(Devices::unbound()));
+        let (mut effects, news) = devices.set_binding(binding);
+        let (agent_stays, phone_stays) =
+            (!devices.is_bound() || devices.is_agents(), devices.legacy_phone().unwrap_or(true));
+        self.dismiss(&effects);
+        for news in news {
+            effects.extend(self.tell(Role::Agent, news));
+        }
+        if !agent_stays {
+            effects.extend(self.send_away(Role::Agent));
+        }
+        if !phone_stays {
+            effects.extend(self.send_away(Role::Phone));
+        }
+        if self.members.plain(Role::Agent).next().is_none() {
+            effects.extend(self.agent_left());
+        }
+        effects
+    }
+
+    fn send_away(&self, role: Role) -> impl Iterator<Item = Effect<C>> {
+        self.members.plain(role).map(|member| Effect::Close(member.connection, Farewell::Revoked))
+    }
+
+    /// The devices that are admitted, and whether each is connected.
+    pub fn devices(&self) -> impl Iterator<Item = (DeviceId, bool)> {
+        let all = self.devices.iter().flat_map(|devices| devices.iter());
+        all.filter(|device| device.is_admitted()).map(|device| (device.id(), device.is_connected()))
+    }
+
+    /// All devices, those among them that are not admitted.
+    #[cfg(test)]
+    pub(super) fn all_devices(&self) -> impl Iterator<Item = DeviceId> {
+        self.devices.iter().flat_map(|devices| devices.iter()).map(|device| device.id())
+    }
+
+    /// Sends those devices away that have waited for their admission for too long.
+    #[must_use = "they are to be carried out"]
+    pub fn expire(&mut self, now: Duration) -> Vec<Effect<C>> {
+        let gone = self.devices.as_mut().map_or_else(Vec::new, |devices| devices.expire(now));
+        self.dismiss(&gone);
+        gone
+    }
+
+    /// Decides on a message for the relay itself: [`Effect::Order`].
+    #[must_use = "it is to be carried out"]
+    pub fn handle_order(&mut self, now: Duration, from: C, order: &Order) -> Ordered<C> {
+        let Some(&Member { role, is_device, .. }) = self.members.get(from) else { return Ordered::Done(Vec::new()) };
+        let rate = self.policy.order_rate();
+        let devices = self.devices.as_deref_mut();
+        let step = match (role, devices) {
+            (Role::Agent, Some(devices)) => devices.handle_agents_order(now, rate, order),
+            (Role::Phone, Some(devices)) if is_device => devices.handle_devices_order(now, rate, from, order),
+            _ => Ok(Step::Done),
+        };
+        match step {
+            Ok(Step::Done) => Ordered::Done(Vec::new()),
+            Ok(Step::Tell(news)) => Ordered::Done(self.tell(Role::Agent, news).collect()),
+            Ok(Step::Store(change)) => Ordered::Store(change),
+            Err(refusal) => Ordered::Refused(refusal),
+        }
+    }
+
+    /// What an order has changed is on the disk, and whom the token admits is known here.
+    #[must_use = "they are to be carried out"]
+    pub fn handle_stored(&mut self, change: &Change) -> Vec<Effect<C>> {
+        let gone = match (change, &mut self.devices) {
+            (&Change::Revoke(device), Some(devices)) => devices.drop_pending(device),
+            _ => Vec::new(),
+        };
+        self.dismiss(&gone);
+        gone
+    }
+
+    /// A member has made the relay answer something, or take a sign of life.
     ///
     /// # Errors
     /// It does so too often: how long it is not to be read.
-    pub fn charge_answer(&mut self, now: Duration, role: Role) -> Result<(), Duration> {
-        match self.policy.answer_rate() {
-            Some(rate) => self.answers[role].try_take(now, rate),
-            None => Ok(()),
-        }
+    pub fn charge_answer(&mut self, now: Duration, from: C) -> Result<(), Duration> {
+        let Some(&Member { role, is_device, .. }) = self.members.get(from) else { return Ok(()) };
+        let device = self.devices.as_mut().filter(|_| is_device).and_then(|devices| devices.of_mut(from));
+        let bucket = device.map_or(&mut self.answers[role], |device| &mut device.answers);
+        rates::try_take(bucket, now, self.policy.answer_rate())
     }
 
     /// Decides on a message of a member; `now` is monotonic, `unix_ms` the wall clock.
     #[must_use = "it is to be carried out"]
-    pub fn handle_message(
-        &mut self,
-        now: Duration,
-        unix_ms: u64,
-        from: C,
-        kind: Kind,
-        message_bytes: u64,
-    ) -> Effect<C> {
+    pub fn handle_message(&mut self, now: Duration, unix_ms: u64, from: C, heard: Heard) -> Effect<C> {
         let members = self.members.as_mut_slice();
         let Some(place) = members.iter().position(|member| member.connection == from) else { return Effect::Nothing };
         let Member { role, ext, .. } = members[place];
-        match kind {
+        match heard.kind {
             Kind::Ping => return Effect::Tell(from, RelayMessage::Pong),
             Kind::Pong => return Effect::Nothing,
             Kind::Auth | Kind::AuthReserved | Kind::Status => {
-                let text = match kind {
+                let text = match heard.kind {
                     Kind::Auth => "this connection has authenticated already",
                     _ => "this type is reserved for the relay",
                 };
                 return Effect::Refuse(Refusal::new(ErrorCode::InvalidMessage, text));
             }
+            Kind::Relay if self.devices.as_ref().is_some_and(|it| it.takes_orders(&members[place])) => {
+                return Effect::Order;
+            }
             Kind::Stream | Kind::Done if role == Role::Phone => {
                 let text = "a phone may not send chat.stream or chat.done";
                 return Effect::Refuse(Refusal::new(ErrorCode::InvalidMessage, text));
             }
-            Kind::Stream | Kind::Done | Kind::Ack | Kind::Other => {}
+            Kind::Stream | Kind::Done | Kind::Ack | Kind::KeyExchange | Kind::Relay | Kind::Other => {}
         }
         let policy = Rc::clone(&self.policy);
-        // What is slowed down where others are refused.
-        let slowed = match kind {
-            Kind::Stream => Some((&mut self.streams, policy.stream_rate())),
-            Kind::Ack if ext && message_bytes <= ACK_BYTES_MAX => Some((&mut self.acks[role], policy.ack_rate())),
-            _ => None,
-        };
-        if let Some((bucket, rate)) = slowed {
-            if let Some(rate) = rate
-                && let Err(wait) = bucket.try_take(now, rate)
-            {
-                return Effect::Later(wait);
-            }
-        } else if let Some(rate) = policy.message_rate(role)
-            && let Err(wait) = self.messages[role].try_take(now, rate)
-        {
-            return Effect::Refuse(Refusal {
-                code: ErrorCode::RateLimited,
-                message: match role {
-                    Role::Phone => "the phone's messages a minute are used up",
-                    Role::Agent => "the agent's messages a minute are used up",
-                },
-                retry_after_ms: Some(millis_up(wait)),
-            });
+        let to = members.iter().find(|member| member.takes(role.peer())).map(|member| member.connection);
+        let mut route = Route { rates: &mut self.rates, to, wakes: None };
+        if let Some(devices) = self.devices.as_deref_mut() {
+            route = match devices::route(devices, &members[place], heard, route) {
+                Ok(route) => route,
+                Err(refusal) => return Effect::Refuse(refusal),
+            };
         }
-        let to = members.iter().find(|member| member.takes(role.peer()));
-        let Some(to) = to.map(|member| member.connection) else {
-            let text = match role {
-                Role::Phone => "the agent is not connected",
-                Role::Agent => "the phone is not connected",
+        let Route { rates, to, wakes } = route;
+        if let Err(instead) = rates.try_take(now, &policy, (role, ext), heard) {
+            return instead;
+        }
+        let Some(to) = to else {
+            let text = match (role, heard.device) {
+                (Role::Phone, _) => "the agent is not connected",
+                (Role::Agent, None) => "the phone is not connected",
+                (Role::Agent, Some(_)) => "the device is not connected",
             };
             return Effect::Refuse(Refusal::new(ErrorCode::PeerOffline, text));
         };
         let Policy { limits, .. } = &*policy;
-        match self.used.try_charge(unix_ms, message_bytes, limits.daily_quota_bytes, limits.monthly_quota_bytes) {
+        match self.used.try_charge(unix_ms, heard.bytes, limits.daily_quota_bytes, limits.monthly_quota_bytes) {
             Ok(()) => {
-                self.unreported_bytes += message_bytes;
+                self.unreported_bytes += heard.bytes;
                 let member = &mut members[place];
                 member.messages += 1;
-                member.bytes += message_bytes;
-                Effect::Forward(to)
+                member.bytes += heard.bytes;
+                match wakes {
+                    None => Effect::Forward(to),
+                    Some(device) => self.wake(to, device),
+                }
             }
             Err(Exceeded::Daily { retry_after_ms }) => Effect::Refuse(Refusal {
                 code: ErrorCode::DailyQuotaExceeded,
@@ -226,8 +396,12 @@ impl<C: Copy + PartialEq> Session<C> {
             }),
         }
     }
-}
 
-fn millis_up(wait: Duration) -> u64 {
-    u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX).max(1)
+    #[cold]
+    fn wake(&mut self, to: C, device: DeviceId) -> Effect<C> {
+        if let Some(device) = self.devices.as_mut().and_then(|devices| devices.get_mut(device)) {
+            device.set_asleep(false);
+        }
+        Effect::Wake(to, device)
+    }
 }

@@ -3,9 +3,9 @@
 use super::message::ErrorCode::{
     self, DailyQuotaExceeded, InvalidMessage, MonthlyQuotaExceeded, PeerOffline, RateLimited,
 };
-use super::message::RelayMessage;
+use super::message::{Ext, RelayMessage};
 use super::policy::Policy;
-use super::{Effect, Farewell, Member, Presence, Refusal, Session};
+use super::{Effect, Farewell, Heard, Member, Presence, Refusal, Session};
 use crate::proto::envelope::Kind;
 use crate::proto::limits::Limits;
 use crate::proto::quota::{DAY_MS, Used, day_of, first_day_of_month, month_of_day};
@@ -46,11 +46,11 @@ fn paired(limits: Limits) -> Session<u32> {
 
 pub(super) fn send(session: &mut Session<u32>, role: Role, kind: Kind) -> Effect<u32> {
     let from = session.connections(role).next().expect("who sends is there");
-    session.handle_message(START, NOON, from, kind, 10)
+    session.handle_message(START, NOON, from, Heard::new(kind, 10))
 }
 
 pub(super) fn join(session: &mut Session<u32>, role: Role, connection: u32) -> Vec<Effect<u32>> {
-    session.join(Member::new(connection, role, 0, START), NOON)
+    session.join(Member::new(connection, role, 0, START), None, NOON).expect("the token is not bound").effects
 }
 
 /// What joining comes to: who is replaced, the newcomer's answer, and the peer, who is told.
@@ -61,6 +61,7 @@ fn joined(
     (daily_quota_bytes, daily_used_bytes): (u64, u64),
 ) -> Vec<Effect<u32>> {
     let replaced = replaced.map(|it| Effect::Close(it, Farewell::Replaced));
+    let ext = if ext { Ext::Plain } else { Ext::No };
     let answer = RelayMessage::AuthOk { paired: peer.is_some(), daily_quota_bytes, daily_used_bytes, ext };
     let told = peer.map(|it| Effect::Tell(it, RelayMessage::Status { online: true }));
     replaced.into_iter().chain([Effect::Tell(connection, answer)]).chain(told).collect()
@@ -126,21 +127,18 @@ fn a_role_has_its_burst_and_is_then_told_when_the_next_one_passes() {
         let from = session.connections(role).next().unwrap();
         let later = START + Duration::from_millis(interval_ms);
         let early = later - Duration::from_millis(1);
-        assert_eq!(code(session.handle_message(early, NOON, from, Kind::Other, 10)), Some(RateLimited));
-        assert_eq!(session.handle_message(later, NOON, from, Kind::Other, 10), Effect::Forward(to));
-        assert_eq!(code(session.handle_message(later, NOON, from, Kind::Other, 10)), Some(RateLimited));
+        assert_eq!(code(session.handle_message(early, NOON, from, Heard::new(Kind::Other, 10))), Some(RateLimited));
+        assert_eq!(session.handle_message(later, NOON, from, Heard::new(Kind::Other, 10)), Effect::Forward(to));
+        assert_eq!(code(session.handle_message(later, NOON, from, Heard::new(Kind::Other, 10))), Some(RateLimited));
     }
 }
 
 #[test]
 fn key_exchange_counts_like_any_other_message_and_so_does_chat_done() {
-    // The peek has no kind of its own for it: to the relay it is a message like others.
-    let peeked = crate::proto::envelope::peek(br#"{"type":"key_exchange","payload":{}}"#).unwrap();
-    assert_eq!(peeked.kind, Kind::Other);
     let mut session = paired(Limits { agent_per_minute: 2, ..UNLIMITED });
-    assert_eq!(send(&mut session, Agent, peeked.kind), Effect::Forward(PHONE));
+    assert_eq!(send(&mut session, Agent, Kind::KeyExchange), Effect::Forward(PHONE));
     assert_eq!(send(&mut session, Agent, Kind::Done), Effect::Forward(PHONE));
-    assert_eq!(code(send(&mut session, Agent, peeked.kind)), Some(RateLimited));
+    assert_eq!(code(send(&mut session, Agent, Kind::KeyExchange)), Some(RateLimited));
 }
 
 #[test]
@@ -182,8 +180,11 @@ fn streams_have_a_limit_of_their_own_and_wait_for_it_and_a_wait_takes_nothing() 
     }
     assert_eq!((session.used(NOON), session.take_unreported()), (used, 2000));
     let later = START + Duration::from_millis(10);
-    assert_eq!(session.handle_message(later, NOON, AGENT, Kind::Stream, 10), Effect::Forward(PHONE));
-    assert_eq!(session.handle_message(later, NOON, AGENT, Kind::Stream, 10), Effect::Later(Duration::from_millis(10)));
+    assert_eq!(session.handle_message(later, NOON, AGENT, Heard::new(Kind::Stream, 10)), Effect::Forward(PHONE));
+    assert_eq!(
+        session.handle_message(later, NOON, AGENT, Heard::new(Kind::Stream, 10)),
+        Effect::Later(Duration::from_millis(10))
+    );
     assert_eq!(send(&mut session, Agent, Kind::Other), Effect::Forward(PHONE), "the messages' own rate is untouched");
     assert_eq!(code(send(&mut session, Agent, Kind::Other)), Some(RateLimited));
 }
@@ -264,16 +265,19 @@ fn a_used_up_quota_is_told_with_the_time_to_the_end_of_the_utc_day_or_month() {
     ] {
         let mut session = paired(limits);
         // Both roles draw on the one quota of the token.
-        assert_eq!(session.handle_message(START, unix_ms, PHONE, Kind::Other, 10), Effect::Forward(AGENT));
-        assert_eq!(session.handle_message(START, unix_ms, AGENT, Kind::Stream, 10), Effect::Forward(PHONE));
-        let refused = session.handle_message(START, unix_ms, PHONE, Kind::Other, 6);
+        assert_eq!(session.handle_message(START, unix_ms, PHONE, Heard::new(Kind::Other, 10)), Effect::Forward(AGENT));
+        assert_eq!(session.handle_message(START, unix_ms, AGENT, Heard::new(Kind::Stream, 10)), Effect::Forward(PHONE));
+        let refused = session.handle_message(START, unix_ms, PHONE, Heard::new(Kind::Other, 6));
         let Effect::Refuse(refusal) = refused else { panic!("{refused:?}") };
         assert_eq!((refusal.code, refusal.retry_after_ms), (code, Some(retry_after_ms)));
         // What is refused costs nothing, so a smaller one passes, to the last byte.
-        assert_eq!(session.handle_message(START, unix_ms, PHONE, Kind::Other, 5), Effect::Forward(AGENT));
+        assert_eq!(session.handle_message(START, unix_ms, PHONE, Heard::new(Kind::Other, 5)), Effect::Forward(AGENT));
         let next = unix_ms + retry_after_ms;
-        assert!(matches!(session.handle_message(START, next - 1, PHONE, Kind::Other, 1), Effect::Refuse(_)));
-        assert_eq!(session.handle_message(START, next, PHONE, Kind::Other, 25), Effect::Forward(AGENT));
+        assert!(matches!(
+            session.handle_message(START, next - 1, PHONE, Heard::new(Kind::Other, 1)),
+            Effect::Refuse(_)
+        ));
+        assert_eq!(session.handle_message(START, next, PHONE, Heard::new(Kind::Other, 25)), Effect::Forward(AGENT));
         assert_eq!(session.take_unreported(), 50);
     }
 }
@@ -286,7 +290,7 @@ fn what_was_used_before_the_session_began_counts() {
     let _ = join(&mut session, Phone, PHONE);
     let _ = join(&mut session, Agent, AGENT);
     assert_eq!(code(send(&mut session, Phone, Kind::Other)), Some(DailyQuotaExceeded));
-    assert_eq!(session.handle_message(START, NOON, PHONE, Kind::Other, 5), Effect::Forward(AGENT));
+    assert_eq!(session.handle_message(START, NOON, PHONE, Heard::new(Kind::Other, 5)), Effect::Forward(AGENT));
     assert_eq!(session.take_unreported(), 5, "what was used before was reported before");
     assert_eq!(session.used(u64::from(first_day_of_month(month_of(NOON) + 1)) * DAY_MS).day_bytes, 0);
 }
@@ -387,6 +391,7 @@ impl Model {
                 );
             }
             Effect::Close(..) => prop_assert!(false, "a message closes nobody"),
+            Effect::Order | Effect::Wake(..) => prop_assert!(false, "there are no devices"),
             Effect::Nothing => prop_assert_eq!(kind, Kind::Pong),
             Effect::Later(wait) => {
                 prop_assert!((is_own_ack || kind == Kind::Stream && role == Agent) && !wait.is_zero());
@@ -441,7 +446,8 @@ proptest! {
                     model.ext[role as usize] = ext;
                     let quota = (10_000, model.forwarded_on(day_of(unix_ms)));
                     let expected = joined((id, ext), replaced, model.present[role.peer() as usize], quota);
-                    prop_assert_eq!(session.join(Member::new(id, role, 0, now).with_ext(ext), unix_ms), expected);
+                    let joined = session.join(Member::new(id, role, 0, now).with_ext(ext), None, unix_ms);
+                    prop_assert_eq!(joined.map(|it| it.effects), Ok(expected));
                     if let Some(replaced) = replaced {
                         prop_assert!(session.member(replaced).is_some(), "until it has left");
                         prop_assert_eq!(session.leave(replaced), []);
@@ -460,10 +466,10 @@ proptest! {
                     now += after;
                     unix_ms += after.as_millis() as u64;
                     let Some(from) = model.present[role as usize] else {
-                        prop_assert_eq!(session.handle_message(now, unix_ms, 99, kind, bytes), Effect::Nothing);
+                        prop_assert_eq!(session.handle_message(now, unix_ms, 99, Heard::new(kind, bytes)), Effect::Nothing);
                         continue;
                     };
-                    let verdict = session.handle_message(now, unix_ms, from, kind, bytes);
+                    let verdict = session.handle_message(now, unix_ms, from, Heard::new(kind, bytes));
                     model.check_message((now, unix_ms), (role, kind, bytes), verdict)?;
                 }
                 Operation::Report { taken } => {
@@ -487,13 +493,13 @@ proptest! {
 
 #[test]
 fn what_the_relay_answers_itself_has_a_rate_of_its_own_for_each_role() {
-    let mut session: Session<u32> = Session::new(Rc::new(Policy::new(Limits::default())), Used::default());
+    let mut session = paired(Limits::default());
     let now = Duration::from_secs(5);
-    let taken = (0..10_000).take_while(|_| session.charge_answer(now, Role::Phone).is_ok()).count();
+    let taken = (0..10_000).take_while(|_| session.charge_answer(now, PHONE).is_ok()).count();
     assert_eq!(taken, 200, "at once");
-    assert_eq!(session.charge_answer(now, Role::Phone), Err(Duration::from_millis(10)));
-    assert_eq!(session.charge_answer(now, Role::Agent), Ok(()));
-    assert_eq!(session.charge_answer(now + Duration::from_millis(10), Role::Phone), Ok(()));
+    assert_eq!(session.charge_answer(now, PHONE), Err(Duration::from_millis(10)));
+    assert_eq!(session.charge_answer(now, AGENT), Ok(()));
+    assert_eq!(session.charge_answer(now + Duration::from_millis(10), PHONE), Ok(()));
 }
 
 #[test]

@@ -158,6 +158,9 @@ pub(super) const JOINS_PER_SECOND: u64 = 10;
 /// How long they wait.
 pub(super) const JOIN_DELAY: Duration = Duration::from_secs(2);
 
+/// What an agent is told to wait whose order finds control's queue full.
+pub(super) const ORDER_RETRY: Duration = Duration::from_secs(2);
+
 /// Connections over the cap that a shard keeps at a time to tell them so; further ones are closed without a word.
 pub const TURNED_AWAY_MAX: usize = 64;
 /// How long they have to ask for what they are then refused.

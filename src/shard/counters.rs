@@ -75,7 +75,7 @@ pub struct Counters {
     /// From upgraded to authenticated.
     pub auth: Histogram,
     /// Refusals by code.
-    pub refused: LabelCounts<12>,
+    pub refused: LabelCounts<16>,
     /// Refused admin keys, by `KeyRefused as usize`.
     pub keys_refused: [u64; 2],
     /// Ended connections by reason.
@@ -222,6 +222,11 @@ impl Counting {
     /// A message was refused.
     pub(super) fn message_refused(&mut self, role: Role, code: ErrorCode, bytes: usize) {
         self.count(role, Outcome::Refused, bytes);
+        self.counts.refused.add(code.name(), 1);
+    }
+
+    /// What was asked of the relay was not done. As a message it has been counted already.
+    pub(super) fn order_refused(&mut self, code: ErrorCode) {
         self.counts.refused.add(code.name(), 1);
     }
 

@@ -23,6 +23,8 @@ impl<N: Net> Shard<N> {
         self.net.want_less();
         if self.pulse.poll_second() {
             self.report_usage();
+            self.report_seen();
+            self.expire_pending();
             self.sessions.forget_empty(&self.pulse);
             self.publish_counters();
             self.log.end_second(self.pulse.instant());

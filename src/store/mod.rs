@@ -6,6 +6,7 @@
 pub mod backup;
 mod before;
 pub mod check;
+mod devices;
 mod error;
 mod legacy;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
+pub use devices::{BoundRow, DeviceRow};
 pub use error::{OpenError, StoreError};
 pub use legacy::Imported;
 pub use schema::Opened;

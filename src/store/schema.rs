@@ -9,7 +9,7 @@ use std::path::Path;
 pub(super) const APPLICATION_ID: i64 = 0x434d_5852;
 
 /// Step `n` leads from version `n` to `n + 1`. Never edit a step that was released.
-pub(super) const STEPS: [&str; 2] = [
+pub(super) const STEPS: [&str; 3] = [
     "
     CREATE TABLE token (
         serial     INTEGER PRIMARY KEY AUTOINCREMENT, -- order of creation, never reused: the API pages by it
@@ -34,6 +34,24 @@ pub(super) const STEPS: [&str; 2] = [
     -- How long the relay has run with this store: no clock that jumps makes tokens older.
     CREATE TABLE age (minutes INTEGER NOT NULL) STRICT;
     INSERT INTO age (minutes) VALUES (0);
+",
+    "
+    -- Tokens that admit only their agent's key and whom that admits.
+    CREATE TABLE binding (
+        token        INTEGER PRIMARY KEY REFERENCES token (serial) ON DELETE CASCADE,
+        agent        BLOB NOT NULL CHECK (length(agent) = 32), -- SHA-256 of the agent's key
+        legacy_phone INTEGER NOT NULL CHECK (legacy_phone IN (0, 1))
+    ) STRICT;
+    CREATE TABLE device (
+        token    INTEGER NOT NULL REFERENCES binding (token) ON DELETE CASCADE,
+        hash     BLOB NOT NULL CHECK (length(hash) = 32), -- SHA-256 of the device's key
+        label    TEXT,
+        added_at INTEGER NOT NULL, -- Unix seconds
+        seen_at  INTEGER NOT NULL, -- Unix seconds, of the first time on a day
+        seen_age INTEGER NOT NULL, -- the store's age then, in minutes
+        PRIMARY KEY (token, hash)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX device_seen ON device (seen_age);
 ",
 ];
 

@@ -12,6 +12,7 @@ import jsonschema_rs
 
 import http1
 from client import Client
+from devices import bound
 from metrics import measured
 from relay import ADMIN_KEY, GENEROUS, ROOT
 
@@ -99,7 +100,17 @@ async def use_all(check, relay):
         await check.call(relay, "showToken", 200, id=name)
         await check.call(relay, "listTokens", 200)
         await check.call(relay, "listSessions", 200)
+    await check.call(relay, "devicesOfToken", 200, id=name)
     await check.call(relay, "changeToken", 200, {"label": None, "expires_at": "2099-01-01T00:00:00Z"}, id=name)
+    async with bound(relay, token=token) as home:
+        device = (await home.device("desk")).key.id
+        view = (await check.call(relay, "devicesOfToken", 200, id=name)).json()
+        assert [one["device"] for one in view["devices"]] == [device]
+        await check.call(relay, "showToken", 200, id=name)
+        await check.call(relay, "revokeDevice", 204, id=name, device=device)
+        await check.call(relay, "revokeDevice", 404, id=name, device=device)
+        await check.call(relay, "changeToken", 200, {"agent_key": None}, id=name)
+        await check.call(relay, "changeToken", 200, {"agent_key": home.agent.key.sha256}, id=name)
     await check.call(relay, "usage", 200)
     await check.call(relay, "usageOfToken", 200, id=name)
     await check.call(relay, "backup", 202, {"name": "first.backup"})
@@ -118,7 +129,7 @@ async def use_all(check, relay):
         await check.call(relay, operation, 400, query="?limit=0", id=name)
     for operation, body, values in of_the_admin(token, name):
         await check.call(relay, operation, 401, body, admin=False, **values)
-    for operation in ("showToken", "changeToken", "revokeTokenById", "usageOfToken"):
+    for operation in ("showToken", "changeToken", "revokeTokenById", "usageOfToken", "devicesOfToken"):
         await check.call(relay, operation, 404, {} if operation == "changeToken" else None, id=UNKNOWN)
     await check.call(relay, "presence", 404, token="a%2Fb")
     await check.call(relay, "revokeToken", 404, token="a%2Fb")
@@ -148,6 +159,8 @@ def of_the_admin(token, name):
         ("listSessions", None, {}),
         ("usage", None, {}),
         ("usageOfToken", None, {"id": name}),
+        ("devicesOfToken", None, {"id": name}),
+        ("revokeDevice", None, {"id": name, "device": UNKNOWN}),
         ("drain", None, {}),
         ("backup", None, {}),
         ("backupState", None, {}),
@@ -187,6 +200,8 @@ async def test_every_documented_response_is_real(start_relay):
             await check.call(locked, "listSessions", 503)
             await check.call(locked, "usage", 503)
             await check.call(locked, "usageOfToken", 503, id=made["id"])
+            await check.call(locked, "devicesOfToken", 503, id=made["id"])
+            await check.call(locked, "revokeDevice", 503, id=made["id"], device=UNKNOWN)
             await check.call(locked, "showToken", 503, id=made["id"])
             await check.call(locked, "changeToken", 503, {}, id=made["id"])
             await check.call(locked, "revokeTokenById", 503, id=made["id"])

@@ -13,7 +13,7 @@ use coralmux_proto::quota::Used;
 use coralmux_proto::token::{Role, TokenHash, TokenKey, token_text};
 use coralmux_session::message::{Ids, RelayMessage};
 use coralmux_session::policy::Policy;
-use coralmux_session::{Effect, Member, Session};
+use coralmux_session::{Effect, Heard, Member, Session};
 use coralmux_test_support::frames;
 use serde_json::value::RawValue;
 use std::hint::black_box;
@@ -230,8 +230,8 @@ fn quota_charge() {
 fn paired(phone_per_minute: u64) -> Session<u32> {
     let policy = Policy::new(Limits { phone_per_minute, ..Limits::default() });
     let mut session = Session::new(Rc::new(policy), Used::default());
-    let _ = session.join(Member::new(1, Role::Phone, 0, START), NOON);
-    let _ = session.join(Member::new(2, Role::Agent, 0, START), NOON);
+    let _ = session.join(Member::new(1, Role::Phone, 0, START), None, NOON);
+    let _ = session.join(Member::new(2, Role::Agent, 0, START), None, NOON);
     let _ = session.used(NOON);
     session
 }
@@ -240,7 +240,8 @@ fn session_forward() {
     let mut session = paired(60_000);
     let moments = moments(SECOND / 1000);
     let forwarded = under_callgrind(|| {
-        let mut handle = |now| session.handle_message(now, NOON, black_box(1), black_box(Kind::Other), black_box(256));
+        let heard = Heard::new(Kind::Other, 256);
+        let mut handle = |now| session.handle_message(now, NOON, black_box(1), black_box(heard));
         moments.iter().filter(|&&now| matches!(handle(now), Effect::Forward(2))).count()
     });
     assert_eq!((forwarded as u64, session.take_unreported()), (OFTEN, 256 * OFTEN));
@@ -249,11 +250,12 @@ fn session_forward() {
 fn session_refuse() {
     let mut session = paired(1);
     let mut ids = Ids::new(0x0123_4567_89ab_cdef);
-    assert_eq!(session.handle_message(START, NOON, 1, Kind::Other, 256), Effect::Forward(2));
+    let heard = Heard::new(Kind::Other, 256);
+    assert_eq!(session.handle_message(START, NOON, 1, heard), Effect::Forward(2));
     let frame_bytes = under_callgrind(|| {
         let mut refuse = || {
             let from = black_box(1);
-            let Effect::Refuse(refusal) = session.handle_message(START, NOON, from, black_box(Kind::Other), 256) else {
+            let Effect::Refuse(refusal) = session.handle_message(START, NOON, from, black_box(heard)) else {
                 return 0;
             };
             let message = RelayMessage::Error {
@@ -261,6 +263,7 @@ fn session_refuse() {
                 message: refusal.message,
                 retry_after_ms: refusal.retry_after_ms,
                 reference: black_box(Some(r#""0d9488f7-0a41-4f3f-8f34-000000000001""#)),
+                device: None,
             };
             black_box(message.to_frame(&mut ids, NOON)).len()
         };

@@ -46,6 +46,9 @@ enum What {
     /// Pairing tokens: make them, look at them, end them
     #[command(subcommand)]
     Tokens(Tokens),
+    /// Devices of a token, and the agent that it is bound to
+    #[command(subcommand)]
+    Devices(Devices),
     /// Who is online
     Sessions,
     /// Bytes forwarded on each day
@@ -111,6 +114,34 @@ enum Tokens {
         /// First take all that it has of its own away
         #[arg(long)]
         clear: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum Devices {
+    /// All devices of a token, and its agent's key
+    List {
+        /// The token's public name, 16 hex digits
+        id: String,
+    },
+    /// End a device: its connection is closed, and its key admits no more
+    Revoke {
+        /// The token's public name, 16 hex digits
+        id: String,
+        /// The device's id, 16 hex digits
+        device: String,
+    },
+    /// Bind a token to another agent's key; its devices stay
+    Bind {
+        /// The token's public name, 16 hex digits
+        id: String,
+        /// SHA-256 of the key, 64 hex digits, as the agent shows it
+        agent_key: String,
+    },
+    /// Unbind a token, which then has no devices: anyone who knows it can bind it, so rather bind it to the new agent's key
+    Unbind {
+        /// The token's public name, 16 hex digits
+        id: String,
     },
 }
 
@@ -202,11 +233,10 @@ impl Admin {
         let api = Api::new(&relay, key, self.ca.as_deref())?;
         match &self.what {
             What::Tokens(tokens) => self.tokens(&api, tokens),
+            What::Devices(devices) => self.devices(&api, devices),
             What::Sessions => self.list(&api, "/api/v1/sessions", "sessions", show::SESSIONS),
             What::Usage { id: None } => self.list(&api, "/api/v1/usage", "days", show::DAYS),
-            What::Usage { id: Some(id) } => {
-                self.list(&api, &format!("/api/v1/tokens/{}/usage", checked(id)?), "days", show::DAYS)
-            }
+            What::Usage { id: Some(id) } => self.list(&api, &format!("{}/usage", path_of(id)?), "days", show::DAYS),
             What::Drain => {
                 let answer = api.call("POST", "/api/v1/drain", None)?;
                 self.say(&answer, "draining: clients are told to reconnect, then the relay exits");
@@ -224,11 +254,33 @@ impl Admin {
         }
     }
 
+    fn devices(&self, api: &Api, what: &Devices) -> Result<(), ApiError> {
+        match what {
+            Devices::List { id } => {
+                let bound = api.call("GET", &format!("{}/devices", path_of(id)?), None)?;
+                self.say(&bound, &show::devices(&bound));
+            }
+            Devices::Revoke { id, device } => {
+                let (path, of) = (path_of(id)?, checked(device, "a device's id", "devices list")?);
+                api.call("DELETE", &format!("{path}/devices/{of}"), None)?;
+                self.say(&json!({ "revoked": device }), &format!("{device} is a device of {id} no more"));
+            }
+            Devices::Bind { id, agent_key } => self.bind(api, id, Some(agent_key))?,
+            Devices::Unbind { id } => self.bind(api, id, None)?,
+        }
+        Ok(())
+    }
+
+    fn bind(&self, api: &Api, id: &str, agent_key: Option<&String>) -> Result<(), ApiError> {
+        let token = api.call("PATCH", &path_of(id)?, Some(json!({ "agent_key": agent_key })))?;
+        self.say(&token, &show::token(&token));
+        Ok(())
+    }
+
     fn tokens(&self, api: &Api, what: &Tokens) -> Result<(), ApiError> {
-        let path = |id: &String| Ok::<_, ApiError>(format!("/api/v1/tokens/{}", checked(id)?));
         let token = match what {
             Tokens::List => return self.list(api, "/api/v1/tokens", "tokens", show::TOKENS),
-            Tokens::Show { id } => api.call("GET", &path(id)?, None)?,
+            Tokens::Show { id } => api.call("GET", &path_of(id)?, None)?,
             Tokens::Create { label, expires_at, expires_in, limits } => {
                 let mut own = Map::new();
                 limits.put(&mut own)?;
@@ -241,7 +293,7 @@ impl Admin {
                 api.call("POST", "/api/v1/pair", Some(body))?
             }
             Tokens::Revoke { id } => {
-                api.call("DELETE", &path(id)?, None)?;
+                api.call("DELETE", &path_of(id)?, None)?;
                 self.say(&json!({ "revoked": id }), &format!("{id} admits no more"));
                 return Ok(());
             }
@@ -259,7 +311,7 @@ impl Admin {
                 return Ok(());
             }
             Tokens::Limits { id, limits, clear } => {
-                let path = path(id)?;
+                let path = path_of(id)?;
                 limits.put(&mut Map::new())?;
                 // What is there is replaced as a whole.
                 let mut own = match api.call("GET", &path, None)?["limits"].take() {
@@ -319,10 +371,15 @@ impl Admin {
     }
 }
 
-/// A token's public name, which goes into a path.
-fn checked(id: &str) -> Result<&str, ApiError> {
+/// The path of a token, by its public name.
+fn path_of(id: &str) -> Result<String, ApiError> {
+    Ok(format!("/api/v1/tokens/{}", checked(id, "a token's id", "tokens list")?))
+}
+
+/// An id, which goes into a path.
+fn checked<'a>(id: &'a str, what: &str, see: &str) -> Result<&'a str, ApiError> {
     let well = id.len() == 16 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let wrong = || ApiError::Usage(format!("{id:?} is not a token's id: those have 16 hex digits (see `tokens list`)"));
+    let wrong = || ApiError::Usage(format!("{id:?} is not {what}: those have 16 hex digits (see `{see}`)"));
     well.then_some(id).ok_or_else(wrong)
 }
 

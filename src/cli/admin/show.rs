@@ -38,6 +38,15 @@ pub(super) const SESSIONS: &[Column] = &[
     right("TODAY", |row| size(&row["usage"]["day_bytes"])),
 ];
 
+/// Of `devices list`.
+const DEVICES: &[Column] = &[
+    left("DEVICE", |row| word(&row["device"])),
+    left("LABEL", |row| word(&row["label"])),
+    left("ADDED", |row| word(&row["added_at"])),
+    left("SEEN", |row| word(&row["seen_at"])),
+    left("ONLINE SINCE", |row| word(&row["online_since"])),
+];
+
 /// Of `usage`.
 pub(super) const DAYS: &[Column] = &[
     left("DAY", |row| word(&row["day"])),
@@ -114,6 +123,9 @@ pub(super) fn token(token: &Value) -> String {
     if let Some(time) = token["unused_expires_at"].as_str() {
         lines.push(format!("never used: expires {time} unless somebody connects with it"));
     }
+    if let Some(key) = token["agent_key"].as_str() {
+        lines.push(format!("bound    to the agent with key {key}, {} devices", word(&token["devices"])));
+    }
     lines.push(format!("online   {}", online(token)));
     let usage = &token["usage"];
     lines.push(format!("used     {} today, {} this month", size(&usage["day_bytes"]), size(&usage["month_bytes"])));
@@ -128,6 +140,19 @@ pub(super) fn token(token: &Value) -> String {
         lines.push(format!("{flag:<14} {value}{whose}"));
     }
     lines.join("\n")
+}
+
+/// What a token is bound to, and its devices.
+pub(super) fn devices(bound: &Value) -> String {
+    if bound["agent_key"].is_null() {
+        return "not bound to an agent's key: it admits whoever knows the token".to_owned();
+    }
+    let plain = if bound["legacy_phone"] == true { "admitted" } else { "not admitted" };
+    let head = format!("agent key    {}\nplain phone  {plain}\n", word(&bound["agent_key"]));
+    match bound["devices"].as_array().map(Vec::as_slice) {
+        None | Some([]) => format!("{head}no devices"),
+        Some(rows) => format!("{head}{}", table(DEVICES, rows)),
+    }
 }
 
 /// How far a backup has come.

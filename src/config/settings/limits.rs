@@ -50,6 +50,16 @@ pub(super) static TOKENS: Group = Group {
             reload: Now(|old, new| old.register_per_hour != new.register_per_hour),
             set: |to, text| put(&mut to.config.register_per_hour, value::count(text)),
         },
+        Setting {
+            name: "devices-max",
+            unit: "COUNT",
+            takes: One,
+            help: "Devices that a token may have, from 1 to 64",
+            doc: None,
+            default: Is("8"),
+            reload: Now(|old, new| old.devices_max != new.devices_max),
+            set: |to, text| put(&mut to.config.devices_max, value::devices(text)),
+        },
     ],
 };
 

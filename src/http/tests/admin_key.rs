@@ -35,7 +35,7 @@ fn calls_that_need_the_admin_key_are_nothing_without_it() {
 }
 
 /// A path of each resource.
-const PATHS: [&str; 19] = [
+const PATHS: [&str; 21] = [
     "/",
     "/ws",
     "/health",
@@ -49,6 +49,8 @@ const PATHS: [&str; 19] = [
     "/api/v1/tokens",
     "/api/v1/tokens/00ff00ff00ff00ff",
     "/api/v1/tokens/00ff00ff00ff00ff/usage",
+    "/api/v1/tokens/00ff00ff00ff00ff/devices",
+    "/api/v1/tokens/00ff00ff00ff00ff/devices/0000000000009f2c",
     "/api/v1/tokens/sweep",
     "/api/v1/log-level",
     "/api/v1/sessions",
@@ -65,6 +67,7 @@ fn open_methods(route: Route) -> &'static [&'static str] {
         Route::WebSocket => &["GET"],
         Route::Register => &["POST"],
         Route::Pair | Route::Tokens | Route::Token(_) | Route::TokenUsage(_) | Route::Sessions | Route::Usage => &[],
+        Route::Devices(_) | Route::Device(..) => &[],
         Route::LogLevel | Route::Drain | Route::Backup | Route::Sweep => &[],
     }
 }

@@ -99,7 +99,9 @@ fn kind_by_name(name: &str) -> Kind {
         "chat.stream" => Kind::Stream,
         "chat.done" => Kind::Done,
         "ack" => Kind::Ack,
+        "key_exchange" => Kind::KeyExchange,
         name if name.starts_with("auth") => Kind::AuthReserved,
+        name if name.starts_with("relay.") => Kind::Relay,
         _ => Kind::Other,
     }
 }
@@ -349,13 +351,23 @@ fn each_kind_is_told_by_its_type_alone() {
         ("Ack", Kind::Other),
         ("chat.send", Kind::Other),
         (" auth", Kind::Other),
-        ("key_exchange", Kind::Other),
+        ("key_exchange", Kind::KeyExchange),
+        ("key_exchanged", Kind::Other),
+        ("relay", Kind::Other),
+        ("relays.x", Kind::Other),
+        ("relay.", Kind::Relay),
+        ("relay.bind", Kind::Relay),
+        ("relay.something.else", Kind::Relay),
     ] {
         let plain = json!({"payload": {"type": "ping", "id": "no"}, "type": name}).to_string();
-        assert_eq!(peek(plain.as_bytes()), Ok(Envelope { kind, id: None }), "{plain}");
+        assert_eq!(peek(plain.as_bytes()), Ok(Envelope { kind, id: None, device: None }), "{plain}");
         let escaped: String = name.chars().map(|letter| format!("\\u{:04X}", u32::from(letter))).collect();
         let escaped = format!(r#"{{"t\u0079pe":"{escaped}","\u0069d":"q\u0022"}}"#);
-        assert_eq!(peek(escaped.as_bytes()), Ok(Envelope { kind, id: Some("\"q\\u0022\"") }), "{escaped}");
+        assert_eq!(
+            peek(escaped.as_bytes()),
+            Ok(Envelope { kind, id: Some("\"q\\u0022\""), device: None }),
+            "{escaped}"
+        );
     }
 }
 
@@ -385,8 +397,32 @@ fn a_key_that_the_ends_read_may_come_only_once() {
     // Others may, and so may these elsewhere or with a longer name.
     let message =
         br#"{"type":"x","ts":1,"ts":2,"typ":1,"types":2,"payloads":0,"payloads":0,"payload":{"id":1,"id":2}}"#;
-    assert_eq!(peek(message), Ok(Envelope { kind: Kind::Other, id: None }));
+    assert_eq!(peek(message), Ok(Envelope { kind: Kind::Other, id: None, device: None }));
     assert_eq!(Invalid::Repeated { key: "id" }.to_string(), "the message has more than one id");
+}
+
+#[test]
+fn a_device_is_named_once_and_by_an_id_that_is_written_out() {
+    let named = |message: &str| {
+        assert_agrees(message.as_bytes(), message.len() / 2);
+        peek(message.as_bytes()).unwrap().device
+    };
+    let id = Some(Named::Id(DeviceId(0x9f2c)));
+    assert_eq!(named(r#"{"device":"0000000000009f2c","type":"x"}"#), id);
+    assert_eq!(named(r#"{"type":"x","payload":{"device":1},"d\u0065vice":"0000000000009f2c"}"#), id);
+    assert_eq!(named(r#"{"type":"x","payload":{"device":"0000000000009f2c"},"devices":1}"#), None);
+    assert_eq!(named(r#"{"type":"x","device":"0000000000009f2c","device":1}"#), Some(Named::Repeated));
+    for bad in [
+        r#""""#,
+        r#""9f2c""#,
+        r#""0000000000009F2C""#,
+        r#""\u00300000000000009f2c""#,
+        "null",
+        "7",
+        r#"["0000000000009f2c"]"#,
+    ] {
+        assert_eq!(named(&format!(r#"{{"type":"x","device":{bad}}}"#)), Some(Named::Other), "{bad}");
+    }
 }
 
 #[test]
@@ -463,7 +499,7 @@ fn every_cut_gives_the_same_and_every_truncation_fails() {
     .as_bytes();
     let whole = peek(message);
     let id = Some("\"550e8400-e29b-41d4-a716-446655440000\"");
-    assert_eq!(whole, Ok(Envelope { kind: Kind::Stream, id }));
+    assert_eq!(whole, Ok(Envelope { kind: Kind::Stream, id, device: None }));
     for first in 0..=message.len() {
         for second in first..=message.len() {
             assert_eq!(peek_cut(message, [first, second]), whole, "{first} {second}");
@@ -503,7 +539,7 @@ fn a_string_of_five_mebibytes_is_searched_to_its_end() {
     let tail = br#"","id":"z"}"#.as_slice();
     let body = b"QUJDRA==".repeat((5 << 20) / 8);
     let message = [head, &body, tail].concat();
-    assert_eq!(peek(&message), Ok(Envelope { kind: Kind::Other, id: Some("\"z\"") }));
+    assert_eq!(peek(&message), Ok(Envelope { kind: Kind::Other, id: Some("\"z\""), device: None }));
     assert_eq!(peek_cut(&message, (0..message.len()).step_by(16_381)), peek(&message));
     for (at, byte, invalid) in [
         (head.len() + body.len() - 1, b'\n', |at| Invalid::NotJson { at }),
@@ -535,5 +571,5 @@ fn long_text_in_other_scripts_is_cut_anywhere() {
 
 #[test]
 fn a_scanner_is_small() {
-    assert!(size_of::<Scanner>() <= 160, "{}", size_of::<Scanner>());
+    assert!(size_of::<Scanner>() <= 176, "{}", size_of::<Scanner>());
 }

@@ -2,6 +2,7 @@
 
 use super::handover::Destination;
 use super::newcomer::Stage;
+use crate::proto::device::{Credential, InviteHash, KeyHash};
 use crate::proto::owner::owner;
 use crate::proto::token::{Role, TokenHash};
 use crate::ring::{Conn, Net};
@@ -10,15 +11,18 @@ use crate::shard::Shard;
 use crate::shard::bounds::JOIN_DELAY;
 use crate::shard::close::CloseReason;
 use crate::shard::net::connection::{Entry, Phase};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// The first message (wire contract: `auth`).
 #[derive(Deserialize)]
 struct AuthMessage<'a> {
     #[serde(rename = "type", borrow)]
-    kind: std::borrow::Cow<'a, str>,
+    kind: Cow<'a, str>,
     #[serde(borrow, default)]
     payload: Option<AuthPayload<'a>>,
 }
@@ -26,12 +30,48 @@ struct AuthMessage<'a> {
 #[derive(Deserialize)]
 struct AuthPayload<'a> {
     #[serde(borrow)]
-    token: std::borrow::Cow<'a, str>,
+    token: Cow<'a, str>,
     #[serde(borrow)]
-    role: std::borrow::Cow<'a, str>,
+    role: Cow<'a, str>,
     /// The extension, by its version; any JSON may stand there.
     #[serde(borrow, default)]
     ext: Option<&'a RawValue>,
+    /// What is read with the extension alone; else any JSON may stand there, too.
+    #[serde(borrow, default)]
+    key: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    invite: Option<&'a RawValue>,
+}
+
+/// What a first message claims to be, and shows for it.
+#[derive(Clone, Copy)]
+pub(in crate::shard) struct Claim {
+    pub(in crate::shard) hash: TokenHash,
+    pub(in crate::shard) role: Role,
+    /// It has asked for the extension.
+    pub(in crate::shard) ext: bool,
+    /// Its key, with the extension alone.
+    pub(in crate::shard) shown: Option<Credential>,
+}
+
+/// The extension's key and invite.
+fn read_credential(role: Role, payload: &AuthPayload<'_>) -> Result<Option<Credential>, &'static str> {
+    let Some(key) = payload.key else { return Ok(None) };
+    let key = bytes(key).ok_or("the key must be 32 bytes, as 43 characters of base64url")?;
+    let invite = match payload.invite.filter(|_| role == Role::Phone) {
+        None => None,
+        Some(invite) => {
+            let invite = bytes(invite).ok_or("the invite must be 16 bytes, as 22 characters of base64url")?;
+            Some(InviteHash::of(&invite))
+        }
+    };
+    Ok(Some(Credential { key: KeyHash::of(&key), invite }))
+}
+
+/// So many bytes in base64url without padding, from JSON.
+fn bytes<const N: usize>(json: &RawValue) -> Option<[u8; N]> {
+    let text: Cow<'_, str> = serde_json::from_str(json.get()).ok()?;
+    URL_SAFE_NO_PAD.decode(text.as_bytes()).ok()?.try_into().ok()
 }
 
 impl<N: Net> Shard<N> {
@@ -54,7 +94,12 @@ impl<N: Net> Shard<N> {
             return self.close(conn, CloseReason::Restart);
         }
         let ext = payload.ext.is_some_and(|version| version.get() == "1");
+        let shown = match ext.then(|| read_credential(role, &payload)).transpose() {
+            Ok(shown) => shown.flatten(),
+            Err(text) => return self.refuse_auth(conn, text),
+        };
         let hash = TokenHash::of(&payload.token);
+        let claim = Claim { hash, role, ext, shown };
         let owner = owner(hash.key(), self.queues.shards());
         if owner == self.id {
             if !self.sessions.knows(hash.key()) {
@@ -66,9 +111,9 @@ impl<N: Net> Shard<N> {
                     return;
                 }
             }
-            return self.admit(conn, hash, role, ext);
+            return self.admit(conn, claim);
         }
-        let destination = Box::new(Destination::new(owner, hash, role, ext));
+        let destination = Box::new(Destination::new(owner, claim));
         self.transition(conn, Entry::Stage(Stage::Moving(destination)));
     }
 
@@ -84,7 +129,7 @@ impl<N: Net> Shard<N> {
         self.slow_refusal(conn, Some(message), delay);
     }
 
-    /// The token has authenticated too often: the connection is sent away, and not at once.
+    /// The token has authenticated too often, or who could let it in is away: the connection is sent away, and not at once.
     pub(in crate::shard) fn put_off(&mut self, conn: Conn) {
         self.slow_refusal(conn, None, JOIN_DELAY);
     }

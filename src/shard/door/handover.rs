@@ -1,7 +1,7 @@
 //! Hand-over: a connection's one move to the shard that owns its token, before `auth.ok`.
 
+use super::auth::Claim;
 use super::newcomer::{Admission, Stage};
-use crate::proto::token::{Role, TokenHash};
 use crate::ring::chunk::{Chunk, OwnedBuf};
 use crate::ring::{Conn, Net};
 use crate::shard::Shard;
@@ -20,9 +20,7 @@ pub struct HandOver<S = OwnedFd> {
     socket: S,
     address: IpAddr,
     counted: Option<IpAddr>,
-    hash: TokenHash,
-    role: Role,
-    ext: bool,
+    claim: Claim,
     tls: Option<Tls>,
     /// When it was upgraded.
     since: Instant,
@@ -33,17 +31,15 @@ pub struct HandOver<S = OwnedFd> {
 /// Where a connection is to go.
 pub struct Destination {
     shard: u16,
-    hash: TokenHash,
-    role: Role,
-    ext: bool,
+    claim: Claim,
     rest: Vec<u8>,
 }
 
 impl Destination {
     /// To `shard`, to authenticate there.
     #[must_use]
-    pub fn new(shard: u16, hash: TokenHash, role: Role, ext: bool) -> Self {
-        Self { shard, hash, role, ext, rest: Vec::new() }
+    pub(super) fn new(shard: u16, claim: Claim) -> Self {
+        Self { shard, claim, rest: Vec::new() }
     }
 
     /// Adds bytes that came behind the auth message.
@@ -64,9 +60,9 @@ impl<N: Net> Shard<N> {
         self.door.newcomers.remove(&newcomer);
         let (address, counted, since) = (newcomer.address, newcomer.counted(), newcomer.since);
         let Some(destination) = newcomer.into_destination() else { return };
-        let Destination { shard, hash, role, ext, rest } = *destination;
-        let ext = ext && !is_made(Mutation::ExtLeftBehind);
-        let handover = HandOver { socket, address, counted, hash, role, ext, since, tls, rest };
+        let Destination { shard, mut claim, rest } = *destination;
+        claim.ext &= !is_made(Mutation::ExtLeftBehind);
+        let handover = HandOver { socket, address, counted, claim, since, tls, rest };
         if let Err(Command::HandOver(handover)) = self.queues.try_post(shard, Command::HandOver(Box::new(handover))) {
             // The other shard's queue is full, or it has ended: the client is told to come back.
             self.counters.moved(false);
@@ -84,7 +80,7 @@ impl<N: Net> Shard<N> {
 
     /// Takes in a connection of another shard.
     pub(in crate::shard) fn handle_handover(&mut self, handover: HandOver<N::Socket>) {
-        let HandOver { socket, address, counted, hash, role, ext, since, tls, rest } = handover;
+        let HandOver { socket, address, counted, claim, since, tls, rest } = handover;
         let mut newcomer = self.newcomer(address, Stage::Auth);
         (newcomer.admission, newcomer.since) = (Admission::Counted(counted), since);
         let conn = self.insert_connection(socket, newcomer);
@@ -92,7 +88,7 @@ impl<N: Net> Shard<N> {
         if self.is_draining() {
             self.close(conn, CloseReason::Restart);
         } else {
-            self.admit(conn, hash, role, ext);
+            self.admit(conn, claim);
             if !rest.is_empty() {
                 self.handle_bytes(conn, Chunk::Owned(OwnedBuf::from(rest)));
             }

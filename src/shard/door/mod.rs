@@ -3,7 +3,7 @@
 
 mod accept;
 mod answer;
-mod auth;
+pub(super) mod auth;
 pub mod handover;
 mod handshake;
 pub(super) mod newcomer;

@@ -201,6 +201,7 @@ impl<N: Net> Shard<N> {
                 self.inbox(conn).ready = Some((buf, opcode));
                 self.slow_down(conn, wait);
             }
+            Step::Order(ask) => self.carry_out(conn, *ask),
             Step::Close(reason) => self.close(conn, reason),
             Step::Done | Step::Stop => {}
         }

@@ -6,7 +6,7 @@
 
 use super::assembly::HEADROOM;
 use super::inbox::Inbox;
-use super::message::Step;
+use super::message::{Ask, Step};
 use super::turns::Share;
 use crate::proto::envelope::{self, Scanner};
 use crate::proto::frame::{self, Header, Opcode};
@@ -36,6 +36,10 @@ enum RunEnd {
     Other(usize),
     /// Nothing more is to be read now; the rest begins at this offset.
     Stop(usize),
+    /// The frame before this offset is for somebody else, and stands behind the run: the next run begins with it.
+    Turn(usize, Run),
+    /// The frame before this offset asks the relay for something.
+    Order(usize, Box<Ask>),
     /// The connection is to be closed, once the run has been queued.
     Close(CloseReason),
 }
@@ -92,16 +96,17 @@ impl<N: Net> Shard<N> {
                 chunk.advance(used);
                 continue;
             }
-            let mut run = Run::default();
-            let end = self.read_run(conn, &mut chunk, &mut run, share);
+            let (end, run) = self.read_runs(conn, &mut chunk, share);
             let rest_at = match end {
-                RunEnd::Other(at) | RunEnd::Stop(at) => at,
+                RunEnd::Other(at) | RunEnd::Stop(at) | RunEnd::Order(at, _) | RunEnd::Turn(at, _) => at,
                 RunEnd::Close(_) => chunk.len(),
             };
             if rest_at == chunk.len() {
                 self.forward_run(conn, chunk, run);
-                if let RunEnd::Close(reason) = end {
-                    self.close(conn, reason);
+                match end {
+                    RunEnd::Close(reason) => self.close(conn, reason),
+                    RunEnd::Order(_, ask) => self.carry_out(conn, *ask),
+                    _ => {}
                 }
                 return;
             }
@@ -111,19 +116,41 @@ impl<N: Net> Shard<N> {
                 let front = chunk.split_to(rest_at);
                 self.forward_run(conn, front, run);
             }
-            if matches!(end, RunEnd::Other(_)) {
-                let used = self.begin_other(conn, chunk.as_slice(), share);
-                chunk.advance(used);
+            match end {
+                RunEnd::Other(_) => {
+                    let used = self.begin_other(conn, chunk.as_slice(), share);
+                    chunk.advance(used);
+                }
+                RunEnd::Order(_, ask) => self.carry_out(conn, *ask),
+                _ => {}
             }
         }
     }
 
-    /// Reads whole frames and gathers those that are to be forwarded in `run`.
-    fn read_run(&mut self, conn: Conn, chunk: &mut Chunk, run: &mut Run, share: &mut Share) -> RunEnd {
+    /// Reads whole frames and queues them, but for the last run of those that are for the same one. Offsets count from where
+    /// `chunk` begins then.
+    fn read_runs(&mut self, conn: Conn, chunk: &mut Chunk, share: &mut Share) -> (RunEnd, Run) {
+        let (mut run, mut at) = (Run::default(), 0);
+        loop {
+            match self.read_run(conn, chunk, &mut run, at, share) {
+                RunEnd::Turn(rest_at, next) => {
+                    let Run { bytes, to } = std::mem::replace(&mut run, next);
+                    let cut = bytes.end;
+                    let front = chunk.split_to(cut);
+                    self.forward_run(conn, front, Run { bytes, to });
+                    run.bytes = run.bytes.start - cut..run.bytes.end - cut;
+                    at = rest_at - cut;
+                }
+                end => return (end, run),
+            }
+        }
+    }
+
+    /// Reads whole frames from `at` on and gathers those that are to be forwarded in `run`.
+    fn read_run(&mut self, conn: Conn, chunk: &mut Chunk, run: &mut Run, mut at: usize, share: &mut Share) -> RunEnd {
         let bytes = chunk.as_mut_slice();
         let limit = self.message_bytes_max(conn);
         let in_message = self.net[conn].inbox.as_ref().is_some_and(|inbox| inbox.partial.is_some());
-        let mut at = 0;
         // What each frame makes the relay answer is bounded: above the high-water mark the rest waits.
         while at < bytes.len() && !share.is_used_up() && !self.net[conn].is_paused() {
             let header = match frame::parse_header(&bytes[at..]) {
@@ -178,14 +205,14 @@ impl<N: Net> Shard<N> {
                     self.net[conn].set_bulk(false);
                     let header_start = start - frame::header_bytes(payload_bytes);
                     frame::write_header(&mut bytes[header_start..], true, opcode, payload_bytes);
-                    debug_assert!(
-                        run.to.is_none_or(|it| it == to),
-                        "nobody joins or leaves between two frames of a chunk"
-                    );
+                    if run.to.is_some_and(|it| it != to) {
+                        return RunEnd::Turn(at, Run { bytes: header_start..start + length, to: Some(to) });
+                    }
                     run.bytes = if run.to.is_none() { header_start } else { run.bytes.start }..start + length;
                     run.to = Some(to);
                 }
                 Step::Done => {}
+                Step::Order(ask) => return RunEnd::Order(at, ask),
                 Step::Wait(wait) => {
                     let mut buf = OwnedBuf::with_headroom(HEADROOM, length, self.memory.budget().charge(length));
                     buf.extend(message);

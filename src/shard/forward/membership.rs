@@ -2,11 +2,11 @@
 
 use super::sessions::{Change, Joining};
 use crate::control::message::{Notice, Request};
-use crate::proto::token::{Role, TokenHash};
 use crate::ring::{Conn, Net};
 use crate::session::{Effect, Farewell, Member, Presence};
 use crate::shard::Shard;
 use crate::shard::close::CloseReason;
+use crate::shard::door::auth::Claim;
 use crate::shard::door::newcomer::Newcomer;
 use crate::shard::mutation::{Mutation, is_made};
 use crate::shard::net::connection::{Entry, Pauses, Phase, Seat};
@@ -14,12 +14,14 @@ use std::sync::atomic::Ordering::Relaxed;
 
 impl<N: Net> Shard<N> {
     /// Authenticates a connection on the shard that owns its token.
-    pub(in crate::shard) fn admit(&mut self, conn: Conn, hash: TokenHash, role: Role, ext: bool) {
+    pub(in crate::shard) fn admit(&mut self, conn: Conn, claim: Claim) {
+        let Claim { hash, role, ext, shown } = claim;
         let (key, serial) = (hash.key(), self.net[conn].newcomer().map_or(0, Newcomer::serial));
         let member = Member::new(conn, role, serial, self.pulse.now()).with_ext(ext);
-        let (seat, change) = match self.sessions.join(key, member, &self.pulse) {
+        let (seat, change) = match self.sessions.join(key, member, shown, &self.pulse) {
             Joining::Unknown => return self.refuse_auth(conn, "the token is unknown, revoked or expired"),
-            Joining::TooOften => return self.put_off(conn),
+            Joining::Refused(why) => return self.refuse_auth(conn, why),
+            Joining::NotNow => return self.put_off(conn),
             Joining::Joined(seat, change) => (seat, change),
         };
         self.shared.connections.fetch_add(1, Relaxed);
@@ -60,6 +62,11 @@ impl<N: Net> Shard<N> {
     /// The outbox of who has this seat has room again, or is gone: the peers, who filled it, may be read again.
     pub(in crate::shard) fn relieve_peers(&mut self, seat: Seat) {
         for filler in self.sessions.peers(seat) {
+            // An agent fills the outboxes of all its devices, and goes on when none of them is above its mark.
+            let filled = self.net[filler].seat().into_iter().flat_map(|filler| self.sessions.peers(filler));
+            if filled.into_iter().any(|peer| self.net.is_pressed(peer)) {
+                continue;
+            }
             if is_made(Mutation::LostRelief) {
                 self.net.take_pause(filler, Pauses::PEER);
             } else {
@@ -69,7 +76,7 @@ impl<N: Net> Shard<N> {
     }
 
     /// Carries out what follows from somebody's coming or going, in order.
-    fn apply_all(&mut self, effects: Vec<Effect<Conn>>) {
+    pub(super) fn apply_all(&mut self, effects: Vec<Effect<Conn>>) {
         for effect in effects {
             self.apply(effect);
         }
@@ -80,6 +87,7 @@ impl<N: Net> Shard<N> {
         match effect {
             Effect::Tell(conn, message) => self.tell(conn, message),
             Effect::Close(conn, Farewell::Revoked) => self.close(conn, CloseReason::Revoked),
+            Effect::Close(conn, Farewell::NotNow) => self.close(conn, CloseReason::Busy),
             Effect::Close(conn, Farewell::Replaced) => {
                 let seat = self.net[conn].seat();
                 self.close(conn, CloseReason::Replaced);
@@ -91,20 +99,43 @@ impl<N: Net> Shard<N> {
                 }
             }
             // They are about a message, and for whoever has it: `handle_message`.
-            Effect::Forward(_) | Effect::Refuse(_) | Effect::Later(_) | Effect::Nothing => {}
+            Effect::Forward(_)
+            | Effect::Wake(..)
+            | Effect::Order
+            | Effect::Refuse(_)
+            | Effect::Later(_)
+            | Effect::Nothing => {}
         }
     }
 
     /// What control has to say.
     pub(in crate::shard) fn handle_notice(&mut self, notice: Notice) {
         match notice {
-            Notice::Admit { key, slot } => self.sessions.admit(key, slot, &self.pulse),
+            Notice::Admit { key, slot } => {
+                let effects = self.sessions.admit(key, slot, &self.pulse);
+                self.apply_all(effects);
+            }
+            Notice::Changed(changed) => self.handle_changed(*changed),
             Notice::Revoke { key } => {
                 let effects = self.sessions.revoke(key, &self.pulse);
                 self.apply_all(effects);
             }
             Notice::Answer { serial, answer } => self.handle_answer(serial, &answer),
         }
+    }
+
+    /// Hands to control which devices have connected. Where control cannot take it, another day has to do.
+    pub(in crate::shard) fn report_seen(&mut self) {
+        let seen = self.sessions.take_seen();
+        if !seen.is_empty() {
+            let _ = self.ask_control(Request::Seen(seen));
+        }
+    }
+
+    /// Sends devices away whose admission has not come.
+    pub(in crate::shard) fn expire_pending(&mut self) {
+        let effects = self.sessions.expire_pending(&self.pulse);
+        self.apply_all(effects);
     }
 
     /// Hands what was used to control. Where control cannot take it, it is handed over the next time.

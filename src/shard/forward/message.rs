@@ -1,12 +1,13 @@
 //! What becomes of a message: the session decides, the shard carries it out.
 
 use super::inbox::Skipped;
-use crate::proto::envelope::{self, Envelope, Invalid};
+use crate::proto::device::DeviceId;
+use crate::proto::envelope::{self, Envelope, Invalid, Named};
 use crate::proto::frame::{self, Opcode};
 use crate::proto::token::Role;
 use crate::ring::{Conn, Net};
 use crate::session::message::{ErrorCode, RelayMessage, frame_of};
-use crate::session::{Effect, Refusal};
+use crate::session::{Effect, Heard, Order, Refusal};
 use crate::shard::Shard;
 use crate::shard::bounds::MEMORY_RETRY;
 use crate::shard::close::CloseReason;
@@ -20,12 +21,23 @@ pub(in crate::shard) enum Step {
     Forward(Opcode, Conn),
     /// It has been dealt with.
     Done,
+    /// Carry it out, once what came before has been queued.
+    Order(Box<Ask>),
     /// Keep it and read nothing more for that long.
     Wait(Duration),
     /// The connection's phase has changed.
     Stop,
     /// End the connection, once what came before has been queued.
     Close(CloseReason),
+}
+
+/// A message for the relay itself.
+pub(in crate::shard) struct Ask {
+    pub(super) order: Order,
+    /// The message's `id`, as JSON text with its quotes.
+    pub(super) reference: Option<Box<str>>,
+    /// The device that it named.
+    pub(super) device: Option<DeviceId>,
 }
 
 impl<N: Net> Shard<N> {
@@ -48,16 +60,28 @@ impl<N: Net> Shard<N> {
                 return Step::Done;
             }
         };
-        match self.sessions.handle_message(seat, conn, envelope.kind, message.len() as u64, &self.pulse) {
+        let heard = Heard { kind: envelope.kind, device: envelope.device, bytes: message.len() as u64 };
+        match self.sessions.handle_message(seat, conn, heard, &self.pulse) {
             Effect::Forward(to) => {
                 self.counters.forwarded(role, message.len());
                 return Step::Forward(Opcode::Text, to);
             }
             Effect::Later(wait) => return Step::Wait(wait),
-            Effect::Refuse(Refusal { code, message: text, retry_after_ms }) => {
-                self.counters.message_refused(role, code, message.len());
-                self.tell(conn, RelayMessage::Error { code, message: text, retry_after_ms, reference: envelope.id });
+            Effect::Wake(to, device) => {
+                // It has sent nothing else in this run that goes to its agent: what put it to sleep came in between.
+                self.tell(to, RelayMessage::Device { device, online: true });
+                self.counters.forwarded(role, message.len());
+                return Step::Forward(Opcode::Text, to);
             }
+            Effect::Order => match Order::parse(message) {
+                Ok(order) => {
+                    self.counters.count(role, Outcome::Answered, message.len());
+                    let (reference, device) = (envelope.id.map(Box::from), named(envelope.device));
+                    return Step::Order(Box::new(Ask { order, reference, device }));
+                }
+                Err(refusal) => self.refuse(conn, role, refusal, &envelope, message.len()),
+            },
+            Effect::Refuse(refusal) => self.refuse(conn, role, refusal, &envelope, message.len()),
             effect @ (Effect::Tell(..) | Effect::Close(..) | Effect::Nothing) => {
                 self.counters.count(role, Outcome::Answered, message.len());
                 self.apply(effect);
@@ -65,6 +89,14 @@ impl<N: Net> Shard<N> {
         }
         self.count_answer(conn);
         Step::Done
+    }
+
+    /// Tells a sender why its message is not delivered.
+    fn refuse(&mut self, conn: Conn, role: Role, refusal: Refusal, envelope: &Envelope<'_>, bytes: usize) {
+        let Refusal { code, message, retry_after_ms } = refusal;
+        self.counters.message_refused(role, code, bytes);
+        let (reference, device) = (envelope.id, named(envelope.device));
+        self.tell(conn, RelayMessage::Error { code, message, retry_after_ms, reference, device });
     }
 
     /// Decides on a whole message of a connection that is in no session.
@@ -92,6 +124,7 @@ impl<N: Net> Shard<N> {
             message: &invalid.to_string(),
             retry_after_ms: None,
             reference: envelope::id_of(message),
+            device: None,
         };
         self.tell(conn, error);
         self.count_answer(conn);
@@ -111,14 +144,14 @@ impl<N: Net> Shard<N> {
             }
         };
         self.counters.message_refused(seat.role, code, 0);
-        self.tell(conn, RelayMessage::Error { code, message: &message, retry_after_ms, reference });
+        self.tell(conn, RelayMessage::Error { code, message: &message, retry_after_ms, reference, device: None });
         self.count_answer(conn);
     }
 
     /// The connection has made the relay answer something: who does so too often is read more slowly.
     pub(super) fn count_answer(&mut self, conn: Conn) {
         if let Some(seat) = self.net[conn].seat()
-            && let Err(wait) = self.sessions.charge_answer(seat, &self.pulse)
+            && let Err(wait) = self.sessions.charge_answer(seat, conn, &self.pulse)
         {
             self.slow_down(conn, wait);
         }
@@ -143,6 +176,14 @@ impl<N: Net> Shard<N> {
                 None
             }
         }
+    }
+}
+
+/// The device that a message names.
+fn named(device: Option<Named>) -> Option<DeviceId> {
+    match device {
+        Some(Named::Id(device)) => Some(device),
+        _ => None,
     }
 }
 

@@ -5,6 +5,7 @@ mod frames;
 pub(super) mod inbox;
 mod membership;
 mod message;
+mod orders;
 mod paused;
 pub(super) mod sessions;
 pub(super) mod turns;

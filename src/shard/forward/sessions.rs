@@ -3,15 +3,17 @@
 //! It does nothing to connections: what is to be done is returned.
 
 use crate::control::message::Usage;
-use crate::directory::{Directory, Slot, TokenEntry};
+use crate::directory::{Bound, Directory, Slot, TokenEntry};
 use crate::proto::bucket::{Bucket, Rate};
-use crate::proto::envelope::Kind;
+use crate::proto::device::{Credential, DeviceId};
 use crate::proto::limits::{Limits, LimitsOverride};
 use crate::proto::quota::{Used, day_of};
 use crate::proto::token::{Role, TokenKey};
 use crate::ring::Conn;
 use crate::session::policy::Policy;
-use crate::session::{Effect, Member, Presence, Session};
+use crate::session::{
+    Change as DeviceChange, Effect, Heard, Joined, Member, NotAdmitted, Order, Ordered, Presence, Session,
+};
 use crate::shard::bounds::{JOINS_BURST, JOINS_PER_SECOND, LINGER, REPLACED_LINGERING};
 use crate::shard::net::connection::{NONE, Seat};
 use crate::shard::pulse::Pulse;
@@ -37,6 +39,10 @@ pub(in crate::shard) struct Sessions {
     empty: VecDeque<(u32, u32)>,
     /// Sessions with bytes that have not been reported.
     used: Vec<u32>,
+    /// Devices that have connected for the first time on a day, which has not been reported.
+    seen: Vec<(TokenKey, DeviceId)>,
+    /// Sessions with devices that wait for their admission, and until when.
+    pending: Vec<(Duration, u32)>,
 }
 
 struct Token {
@@ -64,8 +70,10 @@ struct Live {
 pub(super) enum Joining {
     /// The token is unknown, revoked or expired.
     Unknown,
-    /// It authenticates too often.
-    TooOften,
+    /// The token is bound, and not to what it has shown.
+    Refused(&'static str),
+    /// It authenticates too often, or who could let it in is away.
+    NotNow,
     /// It has a seat.
     Joined(Seat, Change),
 }
@@ -96,6 +104,8 @@ impl Sessions {
             all: Slab::new(),
             empty: VecDeque::new(),
             used: Vec::new(),
+            seen: Vec::new(),
+            pending: Vec::new(),
         }
     }
 
@@ -131,17 +141,10 @@ impl Sessions {
 
     /// Decides on a message from this seat.
     #[inline]
-    pub(super) fn handle_message(
-        &mut self,
-        seat: Seat,
-        conn: Conn,
-        kind: Kind,
-        bytes: u64,
-        pulse: &Pulse,
-    ) -> Effect<Conn> {
+    pub(super) fn handle_message(&mut self, seat: Seat, conn: Conn, heard: Heard, pulse: &Pulse) -> Effect<Conn> {
         let Some(live) = self.all.get_mut(seat.session as usize) else { return Effect::Nothing };
-        let effect = live.session.handle_message(pulse.now(), pulse.unix_ms(), conn, kind, bytes);
-        if let Effect::Forward(_) = effect {
+        let effect = live.session.handle_message(pulse.now(), pulse.unix_ms(), conn, heard);
+        if let Effect::Forward(_) | Effect::Wake(..) = effect {
             live.note(seat.session, &mut self.used);
         }
         effect
@@ -151,8 +154,56 @@ impl Sessions {
     ///
     /// # Errors
     /// It does so too often: how long it is not to be read.
-    pub(super) fn charge_answer(&mut self, seat: Seat, pulse: &Pulse) -> Result<(), Duration> {
-        self.at_mut(seat.session).map_or(Ok(()), |live| live.session.charge_answer(pulse.now(), seat.role))
+    pub(super) fn charge_answer(&mut self, seat: Seat, conn: Conn, pulse: &Pulse) -> Result<(), Duration> {
+        self.at_mut(seat.session).map_or(Ok(()), |live| live.session.charge_answer(pulse.now(), conn))
+    }
+
+    /// Decides on a message from this seat for the relay itself. Of which token it is, where something is to be stored.
+    pub(super) fn handle_order(
+        &mut self,
+        seat: Seat,
+        conn: Conn,
+        order: &Order,
+        pulse: &Pulse,
+    ) -> Option<(TokenKey, Ordered<Conn>)> {
+        let live = self.at_mut(seat.session)?;
+        Some((live.key, live.session.handle_order(pulse.now(), conn, order)))
+    }
+
+    /// What an agent has asked for is on the disk, if it was done, and whom the token admits is known here. Which connection
+    /// has asked, if it is still there, and what follows.
+    pub(super) fn handle_changed(
+        &mut self,
+        key: TokenKey,
+        serial: u64,
+        done: Option<&DeviceChange>,
+    ) -> Option<(Option<Conn>, Vec<Effect<Conn>>)> {
+        let session = self.by_key.get(&key)?.session;
+        let live = self.at_mut(session)?;
+        let effects = done.map_or_else(Vec::new, |change| live.session.handle_stored(change));
+        let asker = live
+            .session
+            .connections(Role::Agent)
+            .find(|&conn| live.session.member(conn).is_some_and(|member| member.serial == serial));
+        Some((asker, effects))
+    }
+
+    /// Sends those devices away that have waited for their admission for too long.
+    #[must_use = "they are to be carried out"]
+    pub(super) fn expire_pending(&mut self, pulse: &Pulse) -> Vec<Effect<Conn>> {
+        let (now, mut effects) = (pulse.now(), Vec::new());
+        let due: Vec<_> = self.pending.extract_if(.., |&mut (until, _)| until <= now).collect();
+        for (_, session) in due {
+            if let Some(live) = self.at_mut(session) {
+                effects.extend(live.session.expire(now));
+            }
+        }
+        effects
+    }
+
+    /// Takes which devices have connected for the first time on a day.
+    pub(super) fn take_seen(&mut self) -> Vec<(TokenKey, DeviceId)> {
+        std::mem::take(&mut self.seen)
     }
 
     /// Of those who are replaced again and again only a few linger at a time: whether this one may.
@@ -164,22 +215,49 @@ impl Sessions {
         }
     }
 
-    /// A connection has shown a token.
-    pub(super) fn join(&mut self, key: TokenKey, member: Member<Conn>, pulse: &Pulse) -> Joining {
+    /// A connection has shown a token, and this beside it.
+    pub(super) fn join(
+        &mut self,
+        key: TokenKey,
+        member: Member<Conn>,
+        shown: Option<Credential>,
+        pulse: &Pulse,
+    ) -> Joining {
         let (role, unix_ms) = (member.role, pulse.unix_ms());
         let unix_sec = unix_ms / 1000;
         let Some(index) = self.session_of(key, unix_sec) else { return Joining::Unknown };
         let Some(live) = self.all.get_mut(index as usize) else { return Joining::Unknown };
         let joins = Rate::per(JOINS_PER_SECOND, Duration::from_secs(1), JOINS_BURST);
         if joins.is_some_and(|rate| live.joins.try_take(pulse.now(), &rate).is_err()) {
-            return Joining::TooOften;
+            return Joining::NotNow;
         }
         let before = live.session.presence();
-        let effects = live.session.join(member, unix_ms);
+        let Joined { effects, device, pending_until } = match live.session.join(member, shown, unix_ms) {
+            Ok(joined) => joined,
+            Err(not_admitted) => {
+                // One that nobody is in is forgotten like one that all have left.
+                if before == Presence::Empty && live.forget_at == NONE {
+                    live.forget_at = pulse.tick_after(KEPT_AFTER_LEAVING);
+                    self.empty.push_back((live.forget_at, index));
+                }
+                return match not_admitted {
+                    NotAdmitted::Refused(why) => Joining::Refused(why),
+                    NotAdmitted::NotNow => Joining::NotNow,
+                };
+            }
+        };
         let after = live.session.presence();
         live.forget_at = NONE;
+        self.pending.extend(pending_until.map(|until| (until, index)));
         if let Some(entry) = self.directory.entry(live.slot) {
             entry.set_online(role, Some(unix_sec as u32));
+            let known = device.and_then(|device| entry.bound.as_deref()?.device(device));
+            if let Some(known) = known {
+                known.set_online(Some(unix_sec as u32));
+                if known.see(day_of(unix_ms)) {
+                    self.seen.push((key, known.key.device()));
+                }
+            }
         }
         Joining::Joined(Seat { session: index, role }, Change { before, after, effects })
     }
@@ -199,8 +277,11 @@ impl Sessions {
                 month_bytes: entry.month_bytes.load(Relaxed),
             };
             let policy = policy_of(entry.limits.as_deref(), &self.policy);
+            let mut session = Session::new(policy, used);
+            // Nobody is there whom it could send away.
+            let _ = session.set_binding(entry.bound.as_deref().map(Bound::binding));
             token.session = self.all.insert(Live {
-                session: Session::new(policy, used),
+                session,
                 key,
                 slot: token.slot,
                 noted: false,
@@ -219,10 +300,17 @@ impl Sessions {
         let before = live.session.presence();
         let effects = live.session.leave(conn);
         let after = live.session.presence();
-        if live.session.connections(role).next().is_none()
-            && let Some(entry) = self.directory.entry(live.slot)
-        {
-            entry.set_online(role, None);
+        if let Some(entry) = self.directory.entry(live.slot) {
+            if live.session.connections(role).next().is_none() {
+                entry.set_online(role, None);
+            }
+            if let Some(bound) = entry.bound.as_deref().filter(|_| role == Role::Phone) {
+                for device in bound.devices.iter().filter(|device| device.online_since().is_some()) {
+                    if !live.session.devices().any(|it| it == (device.key.device(), true)) {
+                        device.set_online(None);
+                    }
+                }
+            }
         }
         if after == Presence::Empty && before != Presence::Empty {
             live.forget_at = pulse.tick_after(KEPT_AFTER_LEAVING);
@@ -232,11 +320,12 @@ impl Sessions {
     }
 
     /// A token is this shard's, or has other limits now, in a new entry.
-    pub(super) fn admit(&mut self, key: TokenKey, slot: Slot, pulse: &Pulse) {
+    #[must_use = "they are to be carried out"]
+    pub(super) fn admit(&mut self, key: TokenKey, slot: Slot, pulse: &Pulse) -> Vec<Effect<Conn>> {
         let token = self.by_key.entry(key).or_insert(Token { slot, session: NONE });
         token.slot = slot;
         let (Some(live), Some(entry)) = (self.all.get_mut(token.session as usize), self.directory.entry(slot)) else {
-            return;
+            return Vec::new();
         };
         // What was known stands in the new entry too.
         live.slot = slot;
@@ -246,6 +335,13 @@ impl Sessions {
             entry.set_online(role, live.session.connections(role).next().map(|_| unix_sec as u32));
         }
         write_usage(&entry, live.session.used(pulse.unix_ms()));
+        let bound = entry.bound.as_deref();
+        let effects = live.session.set_binding(bound.map(Bound::binding));
+        for device in bound.into_iter().flat_map(|bound| &bound.devices) {
+            let is_online = live.session.devices().any(|it| it == (device.key.device(), true));
+            device.set_online(is_online.then(|| device.online_since().unwrap_or(unix_sec as u32)));
+        }
+        effects
     }
 
     /// A token admits no more.

@@ -169,6 +169,12 @@ impl Outbox {
         std::mem::take(&mut self.pressed)
     }
 
+    /// Whether filling was stopped and may not go on yet.
+    #[must_use]
+    pub(super) fn is_pressed(&self) -> bool {
+        self.pressed
+    }
+
     fn pressure(&mut self) -> Pushed {
         self.pushed(self.bytes)
     }

@@ -146,6 +146,12 @@ impl<N: Net> Transport<N> {
         was_sending
     }
 
+    /// Whether the outbox of a connection is above its high-water mark, or was and has not fallen below the low one.
+    pub(in crate::shard) fn is_pressed(&self, conn: Conn) -> bool {
+        let connection = self.connections.get(conn);
+        connection.and_then(|connection| self.outboxes.get(connection.outbox)).is_some_and(Outbox::is_pressed)
+    }
+
     /// Queues records of TLS that leave with whatever is queued next.
     pub(in crate::shard) fn keep_sealed(&mut self, conn: Conn, records: Vec<u8>) {
         let connection = &mut self.connections[conn];

@@ -1,0 +1,462 @@
+//! The devices of a token that is bound to its agent's key: who may join, whom a message is for, and what each may ask of the
+//! relay. The agent alone decides who is a device; here is only what it has decided.
+
+use crate::effect::{Change, Effect, Farewell, NotAdmitted, Refusal};
+use crate::heard::Heard;
+use crate::members::Member;
+use crate::message::{ErrorCode, Ext, RelayMessage};
+use crate::order::Order;
+use crate::proto::bucket::{Bucket, Rate};
+use crate::proto::device::{Binding, Credential, DeviceId, InviteHash, KeyHash};
+use crate::proto::envelope::{Kind, Named};
+use crate::proto::token::Role;
+use crate::rates::{self, Rates};
+use std::time::Duration;
+
+/// Invites that are open at a time, those among them that a device has come with and is not admitted.
+const INVITES_MAX: usize = 5;
+/// How long a device may wait for its admission.
+const PENDING_MAX: Duration = Duration::from_secs(300);
+/// How long an agent that has joined may take to say which invites are open. Until then an invite that is not known may be.
+const INVITES_GRACE: Duration = Duration::from_secs(10);
+
+const USED: &str = "this link was used: show a new one";
+const NO_PLAIN_PHONE: &str = "the token admits only devices that its agent has admitted: show a new link";
+const OTHER_AGENT: &str = "the token is bound to the key of another agent";
+const NOT_ADMITTED: &str = "the agent has not admitted this device yet";
+const TAKEN: &str = "the token has a device of this id already: make another key";
+
+/// What a session with devices has beside one without: at most 8 devices as a rule, and 5 that are not admitted.
+#[derive(Debug)]
+pub(super) struct Devices<C> {
+    /// The key of the agent that is there, if it has shown one.
+    agent: Option<KeyHash>,
+    /// What the token is bound to.
+    bound: Option<Bound>,
+    all: Vec<Device<C>>,
+    /// Those that no device has come with; with those of `all` that are pending, [`INVITES_MAX`] at the most.
+    invites: Vec<Invite>,
+    /// What the agent asks of the relay.
+    orders: Bucket,
+}
+
+#[derive(Debug)]
+struct Bound {
+    agent: KeyHash,
+    legacy_phone: bool,
+}
+
+#[derive(Debug)]
+struct Invite {
+    hash: InviteHash,
+    /// `None`: until it is used.
+    until: Option<Duration>,
+}
+
+impl Invite {
+    fn is_open(&self, now: Duration) -> bool {
+        self.until.is_none_or(|until| until > now)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Device<C> {
+    key: KeyHash,
+    standing: Standing,
+    connection: Option<C>,
+    /// It is connected and takes nothing.
+    asleep: bool,
+    /// Of it and the agent.
+    pub(super) rates: Rates,
+    /// What the relay answers itself.
+    pub(super) answers: Bucket,
+    /// What it asks of the relay.
+    orders: Bucket,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Admitted,
+    /// It may enrol until then; the invite is its own.
+    Pending {
+        invite: InviteHash,
+        until: Duration,
+    },
+}
+
+impl<C: Copy + PartialEq> Device<C> {
+    fn new(key: KeyHash, standing: Standing) -> Self {
+        Self {
+            key,
+            standing,
+            connection: None,
+            asleep: false,
+            rates: Rates::default(),
+            answers: Bucket::default(),
+            orders: Bucket::default(),
+        }
+    }
+
+    pub(super) fn id(&self) -> DeviceId {
+        self.key.device()
+    }
+
+    pub(super) fn is_admitted(&self) -> bool {
+        self.standing == Standing::Admitted
+    }
+
+    /// Whether messages of the agent reach it.
+    fn is_present(&self) -> bool {
+        self.is_admitted() && self.connection.is_some() && !self.asleep
+    }
+
+    /// When it may not wait for its admission any longer.
+    pub(super) fn pending_until(&self) -> Option<Duration> {
+        match self.standing {
+            Standing::Admitted => None,
+            Standing::Pending { until, .. } => Some(until),
+        }
+    }
+
+    fn is_expired(&self, now: Duration) -> bool {
+        self.pending_until().is_some_and(|until| until <= now)
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.connection.is_some()
+    }
+
+    /// Puts it to sleep or wakes it. Whether that has changed anything for its agent.
+    pub(super) fn set_asleep(&mut self, asleep: bool) -> bool {
+        let was_present = self.is_present();
+        self.asleep = asleep && self.connection.is_some();
+        was_present != self.is_present()
+    }
+
+    /// What its agent is told of it.
+    pub(super) fn news(&self) -> RelayMessage<'static> {
+        RelayMessage::Device { device: self.id(), online: self.is_present() }
+    }
+}
+
+impl<C: Copy + PartialEq> Devices<C> {
+    /// Of a token that is not bound, whose agent has shown a key, or has not.
+    pub(super) fn unbound() -> Self {
+        Self { agent: None, bound: None, all: Vec::new(), invites: Vec::new(), orders: Bucket::default() }
+    }
+
+    /// Whether the agent that is there may decide about devices.
+    pub(super) fn is_agents(&self) -> bool {
+        self.bound.as_ref().is_some_and(|bound| self.agent == Some(bound.agent))
+    }
+
+    pub(super) fn is_bound(&self) -> bool {
+        self.bound.is_some()
+    }
+
+    /// Whether a phone without a device's key may join; `None`: the token is not bound.
+    pub(super) fn legacy_phone(&self) -> Option<bool> {
+        self.bound.as_ref().map(|bound| bound.legacy_phone)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Device<C>> {
+        self.all.iter()
+    }
+
+    /// Whether a member may ask the relay for something: an agent that has shown a key, or a device.
+    pub(super) fn takes_orders(&self, member: &Member<C>) -> bool {
+        member.is_device || member.role == Role::Agent && self.agent.is_some()
+    }
+
+    fn find(&self, device: DeviceId) -> Option<usize> {
+        self.all.iter().position(|one| one.id() == device)
+    }
+
+    pub(super) fn get_mut(&mut self, device: DeviceId) -> Option<&mut Device<C>> {
+        self.all.iter_mut().find(|one| one.id() == device)
+    }
+
+    pub(super) fn of_mut(&mut self, connection: C) -> Option<&mut Device<C>> {
+        self.all.iter_mut().find(|one| one.connection == Some(connection))
+    }
+
+    /// An agent joins with this key, or without one. What becomes of those whom the one before it let in.
+    pub(super) fn seat_agent(&mut self, key: Option<KeyHash>) -> Result<Vec<Effect<C>>, NotAdmitted> {
+        if self.bound.as_ref().is_some_and(|bound| key != Some(bound.agent)) {
+            return Err(NotAdmitted::Refused(OTHER_AGENT));
+        }
+        let effects = self.agent_left();
+        self.agent = key;
+        Ok(effects)
+    }
+
+    /// The agent has left, and its invites with it.
+    pub(super) fn agent_left(&mut self) -> Vec<Effect<C>> {
+        self.agent = None;
+        self.invites.clear();
+        self.remove_where(|one| !one.is_admitted(), Farewell::NotNow)
+    }
+
+    /// A phone joins with this; its agent is there since then. The device that it is, or none: the plain phone.
+    pub(super) fn seat_phone(
+        &mut self,
+        now: Duration,
+        shown: Option<Credential>,
+        agent_since: Option<Duration>,
+    ) -> Result<Option<&mut Device<C>>, NotAdmitted> {
+        let Some(Bound { legacy_phone, .. }) = self.bound else { return Ok(None) };
+        self.forget_expired(now);
+        let Some(Credential { key, invite }) = shown else {
+            return if legacy_phone { Ok(None) } else { Err(NotAdmitted::Refused(NO_PLAIN_PHONE)) };
+        };
+        if let Some(place) = self.all.iter().position(|one| one.key == key) {
+            return Ok(self.all.get_mut(place));
+        }
+        let Some(invite) = invite else { return Err(NotAdmitted::Refused(USED)) };
+        let Some(open) = self.invites.iter().position(|one| one.hash == invite) else {
+            let may_be_open = agent_since.is_none_or(|since| now < since + INVITES_GRACE);
+            return Err(if may_be_open { NotAdmitted::NotNow } else { NotAdmitted::Refused(USED) });
+        };
+        if self.find(key.device()).is_some() {
+            return Err(NotAdmitted::Refused(TAKEN));
+        }
+        self.invites.swap_remove(open);
+        self.all.push(Device::new(key, Standing::Pending { invite, until: now + PENDING_MAX }));
+        Ok(self.all.last_mut())
+    }
+
+    /// A device has another connection; the one that it had.
+    pub(super) fn connect(&mut self, device: DeviceId, connection: C) -> Option<C> {
+        let device = self.get_mut(device)?;
+        device.asleep = false;
+        device.connection.replace(connection)
+    }
+
+    /// A connection of a device has ended. What its agent is to be told.
+    pub(super) fn leave(&mut self, connection: C) -> Option<RelayMessage<'static>> {
+        let device = self.of_mut(connection)?;
+        let is_news = device.is_present() || !device.is_admitted();
+        device.connection = None;
+        device.asleep = false;
+        is_news.then(|| device.news())
+    }
+
+    /// What `auth.ok` says to an agent that has shown a key.
+    pub(super) fn agent_ext(&self) -> Ext {
+        let admitted = self.all.iter().filter(|device| device.is_admitted());
+        Ext::Agent {
+            bound: self.is_agents(),
+            legacy_phone: self.legacy_phone().unwrap_or(true),
+            devices: admitted.map(|device| (device.id(), device.is_present())).collect(),
+        }
+    }
+
+    /// Opens an invite for so long, or withdraws it.
+    fn invite(&mut self, now: Duration, hash: InviteHash, ttl: Option<Duration>) -> Result<(), Refusal> {
+        self.forget_expired(now);
+        let is_used = |one: &Device<C>| matches!(one.standing, Standing::Pending { invite, .. } if invite == hash);
+        if ttl == Some(Duration::ZERO) {
+            self.invites.retain(|one| one.hash != hash);
+            return Ok(());
+        }
+        if self.all.iter().any(is_used) {
+            return Ok(());
+        }
+        let until = ttl.map(|ttl| now + ttl);
+        if let Some(open) = self.invites.iter_mut().find(|one| one.hash == hash) {
+            open.until = until;
+            return Ok(());
+        }
+        let used = self.all.iter().filter(|one| !one.is_admitted()).count();
+        if self.invites.len() + used >= INVITES_MAX {
+            return Err(Refusal::new(ErrorCode::InvitesFull, "the token has five open invites already"));
+        }
+        self.invites.push(Invite { hash, until });
+        Ok(())
+    }
+
+    /// Forgets what nobody can come with any more. Who is connected stays until [`Devices::expire`].
+    fn forget_expired(&mut self, now: Duration) {
+        self.invites.retain(|one| one.is_open(now));
+        self.all.retain(|one| one.connection.is_some() || !one.is_expired(now));
+    }
+
+    /// Sends those away that have waited for their admission for too long.
+    pub(super) fn expire(&mut self, now: Duration) -> Vec<Effect<C>> {
+        self.invites.retain(|one| one.is_open(now));
+        self.remove_where(|one| one.is_expired(now), Farewell::Revoked)
+    }
+
+    /// A device is not to be admitted.
+    pub(super) fn drop_pending(&mut self, device: DeviceId) -> Vec<Effect<C>> {
+        self.remove_where(|one| one.id() == device && !one.is_admitted(), Farewell::Revoked)
+    }
+
+    fn remove_where(&mut self, is_gone: impl Fn(&Device<C>) -> bool, farewell: Farewell) -> Vec<Effect<C>> {
+        let gone = self.all.extract_if(.., |one| is_gone(one));
+        gone.filter_map(|one| Some(Effect::Close(one.connection?, farewell))).collect()
+    }
+
+    /// The token is bound so, or not at all. What its devices are told, and then the agent.
+    pub(super) fn set_binding(&mut self, binding: Option<Binding>) -> (Vec<Effect<C>>, Vec<RelayMessage<'static>>) {
+        let Some(Binding { agent, legacy_phone, devices }) = binding else {
+            self.bound = None;
+            self.invites.clear();
+            return (self.remove_where(|_| true, Farewell::Revoked), Vec::new());
+        };
+        self.bound = Some(Bound { agent, legacy_phone });
+        let is_gone = |one: &Device<C>| one.is_admitted() && !devices.contains(&one.key);
+        let mut news: Vec<_> = self
+            .all
+            .iter()
+            .filter(|one| is_gone(one) && one.is_present())
+            .map(|one| RelayMessage::Device { device: one.id(), online: false })
+            .collect();
+        let mut effects = self.remove_where(is_gone, Farewell::Revoked);
+        for key in devices {
+            match self.all.iter_mut().find(|one| one.key == key) {
+                Some(device) if device.is_admitted() => {}
+                Some(device) => {
+                    device.standing = Standing::Admitted;
+                    effects.extend(device.connection.map(|it| Effect::Tell(it, RelayMessage::Admitted)));
+                    news.extend(device.connection.map(|_| device.news()));
+                }
+                None => self.all.push(Device::new(key, Standing::Admitted)),
+            }
+        }
+        (effects, news)
+    }
+}
+
+/// What comes of an order.
+pub(super) enum Step {
+    /// Nothing more.
+    Done,
+    /// The agent is to be told.
+    Tell(RelayMessage<'static>),
+    /// It has to be written down first.
+    Store(Change),
+}
+
+impl<C: Copy + PartialEq> Devices<C> {
+    /// Carries out what the agent asks for.
+    pub(super) fn handle_agents_order(
+        &mut self,
+        now: Duration,
+        rate: Option<&Rate>,
+        order: &Order,
+    ) -> Result<Step, Refusal> {
+        // Without a key it is no agent of this kind, and its orders are messages like others.
+        let Some(agent) = self.agent else { return Ok(Step::Done) };
+        try_order(&mut self.orders, now, rate)?;
+        if let &Order::Bind { legacy_phone } = order {
+            let is_done = self.is_agents() && self.legacy_phone() == Some(legacy_phone);
+            return Ok(if is_done { Step::Done } else { Step::Store(Change::Bind { agent, legacy_phone }) });
+        }
+        if !self.is_agents() {
+            return Err(invalid("the token is not bound to this agent's key: send relay.bind first"));
+        }
+        match order {
+            &Order::Invite { invite, ttl } => self.invite(now, invite, ttl).map(|()| Step::Done),
+            Order::Admit { device, label } => {
+                let key = self.get_mut(*device).ok_or_else(unknown)?.key;
+                Ok(Step::Store(Change::Admit { key, label: label.clone() }))
+            }
+            // Also of one that is gone: repeated, it is as good as done.
+            &Order::Revoke { device } => Ok(Step::Store(Change::Revoke(device))),
+            &Order::Park { device } => {
+                let device = self.get_mut(device).filter(|device| device.is_admitted()).ok_or_else(unknown)?;
+                device.set_asleep(true);
+                Ok(Step::Done)
+            }
+            Order::Bind { .. } | Order::Sleep | Order::Awake => Err(invalid("only a device may ask for this")),
+        }
+    }
+
+    /// Carries out what a device asks for.
+    pub(super) fn handle_devices_order(
+        &mut self,
+        now: Duration,
+        rate: Option<&Rate>,
+        from: C,
+        order: &Order,
+    ) -> Result<Step, Refusal> {
+        let device = self.of_mut(from).ok_or_else(unknown)?;
+        if !device.is_admitted() {
+            return Err(invalid(NOT_ADMITTED));
+        }
+        try_order(&mut device.orders, now, rate)?;
+        let asleep = match order {
+            Order::Sleep => true,
+            Order::Awake => false,
+            _ => return Err(invalid("only the token's agent may ask for this")),
+        };
+        Ok(if device.set_asleep(asleep) { Step::Tell(device.news()) } else { Step::Done })
+    }
+}
+
+fn try_order(bucket: &mut Bucket, now: Duration, rate: Option<&Rate>) -> Result<(), Refusal> {
+    let text = "messages for the relay itself are limited to 60 a minute";
+    rates::try_take(bucket, now, rate).map_err(|wait| Refusal::later(ErrorCode::RateLimited, text, wait))
+}
+
+fn unknown() -> Refusal {
+    Refusal::new(ErrorCode::DeviceUnknown, "the token has no such device")
+}
+
+/// Which way a message goes.
+pub(super) struct Route<'a, C> {
+    pub(super) rates: &'a mut Rates,
+    /// `None`: whom it is for is not there.
+    pub(super) to: Option<C>,
+    /// The device that it shows not to sleep.
+    pub(super) wakes: Option<DeviceId>,
+}
+
+/// The way of a message in a session with devices. `plain`: that of one without.
+///
+/// # Errors
+/// The sender may not send it, or nobody has the name that it names.
+pub(super) fn route<'a, C: Copy + PartialEq>(
+    devices: &'a mut Devices<C>,
+    from: &Member<C>,
+    heard: Heard,
+    plain: Route<'a, C>,
+) -> Result<Route<'a, C>, Refusal> {
+    let only_enrols = |device: &Device<C>| !device.is_admitted() && heard.kind != Kind::KeyExchange;
+    match (from.role, heard.device) {
+        (Role::Phone, named) if from.is_device => {
+            // One that has been replaced or revoked, and is on its way out.
+            let Some(device) = devices.of_mut(from.connection) else { return Ok(Route { to: None, ..plain }) };
+            if named != Some(Named::Id(device.id())) {
+                return Err(invalid("a device has to name itself, and nobody else, in device"));
+            }
+            if only_enrols(device) {
+                return Err(invalid(NOT_ADMITTED));
+            }
+            let wakes = device.asleep.then(|| device.id());
+            Ok(Route { rates: &mut device.rates, to: plain.to, wakes })
+        }
+        // Whoever names a device is one to the agent.
+        (Role::Phone, Some(_)) if devices.is_bound() => {
+            Err(invalid("this connection is no device, and cannot name one in device"))
+        }
+        (Role::Agent, Some(Named::Id(id))) if devices.agent.is_some() => {
+            let device = devices.get_mut(id).ok_or_else(unknown)?;
+            if only_enrols(device) {
+                return Err(invalid("the device is not admitted: nothing but key_exchange passes"));
+            }
+            let to = device.connection.filter(|_| !device.asleep);
+            Ok(Route { rates: &mut device.rates, to, wakes: None })
+        }
+        (Role::Agent, Some(Named::Repeated)) if devices.agent.is_some() => {
+            Err(invalid("the message has more than one device"))
+        }
+        (Role::Agent, Some(Named::Other)) if devices.agent.is_some() => Err(unknown()),
+        _ => Ok(plain),
+    }
+}
+
+fn invalid(text: &'static str) -> Refusal {
+    Refusal::new(ErrorCode::InvalidMessage, text)
+}
