@@ -133,3 +133,9 @@ async def tells(agent, devices, text="an answer"):
     await agent.client.send("chat.done", {"full_text": text})
     for device in devices:
         await device.expect("chat.done", full_text=text)
+
+
+async def request(device, kind, payload=None, result="device.list.result"):
+    """What the agent answers a device that asks about devices."""
+    asked = await device.client.send(kind, payload)
+    return (await device.expect(result, ref=asked)).payload

@@ -8,7 +8,7 @@ import json
 import random as pseudo
 
 import pytest
-from household import Household, Party, asks, tells
+from household import Household, Party, asks, request, tells
 from lying import LyingRelay
 
 from coralmux import Link, NotDone, Protection, keyed, v3
@@ -277,11 +277,6 @@ async def test_only_the_inviter_admits(tmp_path):
             named = {one["name"]: one for one in welcome["devices"]}
             assert named["browser"]["you"] and named["browser"]["by"] == phone.device and named["phone"]["owner"]
             await asks(browser, home.agent)
-
-
-async def request(device, kind, payload=None, result="device.list.result"):
-    asked = await device.client.send(kind, payload)
-    return (await device.expect(result, ref=asked)).payload
 
 
 # ---- Messages and sessions ----
