@@ -5,6 +5,7 @@
 # make lint   formatting, clippy, advisories, licences
 # make advisories   updates .ci/advisories.toml from the RustSec database, for the crates of Cargo.lock
 # make simulate SEEDS=100000 FROM=1   a simulated relay and its clients, for so many seeds from that one on
+# make works-with   tries the agent frameworks with their own packages, and writes docs/WORKS-WITH.md; some 20 minutes
 # make bench  instruction counts of the message path, against benches/baseline.json (benches/README.md);
 #             bench-check fails if one grew by more than 10% (the message path: 1%), bench-accept writes the baseline
 # make bench-relay   the relay's cost, compared with the simplest relay (BENCH_FLAGS=--reference=path, --only=text)
@@ -37,7 +38,7 @@ SOAK_SECONDS ?= 600
 
 STAGES := test-rust test-python test-node test-deploy test-conformance test-fuzz
 
-.PHONY: run simulate test test-tools build-tests $(STAGES) test-quiet soak lint advisories
+.PHONY: run simulate works-with test test-tools build-tests $(STAGES) test-quiet soak lint advisories
 .PHONY: build-all release test-arm64 bench bench-check bench-accept bench-relay bench-tls bench-hostile clean
 
 run:
@@ -71,12 +72,18 @@ test-rust: build-tests
 
 # Needs Node, too, because one of the ends is the browser's phone.
 test-python: build-tests
-	$(PYTEST) -n $(TESTS_AT_ONCE) -m "not quiet" -c tests/interop/pytest.ini tests/interop
+	$(PYTEST) -n $(TESTS_AT_ONCE) --dist loadgroup -m "not quiet" -c tests/interop/pytest.ini tests/interop
 
 # What measures its own speed, or starves where others compute; one after the other, and after the other stages.
 test-quiet: build-tests
 	$(NEXTEST) --test-threads 1 -E '$(MEASURING)'
 	$(PYTEST) -m quiet -c tests/interop/pytest.ini tests/interop
+
+# In an environment for each framework, in target/python.
+works-with: build-tests
+	rm -rf $(TARGET_DIR)/python/works-with
+	WORKS_WITH=all $(PYTEST) -c tests/interop/pytest.ini tests/interop/test_works_with.py tests/interop/test_python_mcp.py
+	cd tests/interop && ../../$(VENV)/bin/python works_with.py
 
 test-node: build-tests
 	cd $(NODE_TESTS) && node --test --test-concurrency=2

@@ -9,12 +9,13 @@ import os
 import sys
 import time
 
-from coralmux import Agent, AnswerError, Tool
+from coralmux import Agent, AnswerError, Option, Tool
 
 agent = Agent(
     sys.argv[1], state=sys.argv[2], name="Bot", model="none", timeout=float(os.environ.get("BOT_TIMEOUT", 60))
 )
 SECRET = os.environ.setdefault("BOT_API_KEY", "hunter2-hunter2")
+OPTIONS = [Option("Allow once", "allow_once"), Option("No", "reject_once"), "Later"]
 
 
 class Stubborn:
@@ -68,10 +69,14 @@ async def bot(question):
             await asyncio.sleep(0)
     elif word == "tools":
         for number in range(int(rest)):
-            yield Tool(f"tool {number}", "running", "Looking", f"call {number}")
+            yield Tool(f"tool {number}", message="Looking", call_id=f"call {number}")
         yield "done with tools"
     elif word == "ask":
-        reply = await question.ask("Really?", ["yes", "no"])
+        yield "Well."
+        reply = await question.ask("Really?", OPTIONS, free=rest != "strictly")
+        yield f"You said {reply}"
+    elif word == "expire":
+        reply = await question.ask("Now?", OPTIONS, default="No", timeout=1)
         yield f"You said {reply}"
     elif word == "history":
         yield repr([(turn.role, turn.text) for turn in question.history])

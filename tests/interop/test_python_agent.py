@@ -30,17 +30,23 @@ def start_bot(tmp_path, relay):
 
 
 @pytest.fixture
-async def ask(start_bot):
-    """Asks a bot one thing."""
+def ask_bot(start_bot):
+    """A phone that is paired with a bot."""
     bot = start_bot()
+    yield lambda: Phone(bot.link())
+    bot.stop()
 
-    async def ask(text, **more):
-        async with Phone(bot.link()) as phone:
-            await phone.ask(text, **more)
+
+@pytest.fixture
+async def ask(ask_bot):
+    """Asks a bot one thing."""
+
+    async def ask(text):
+        async with ask_bot() as phone:
+            await phone.ask(text)
             return await answered(phone)
 
     yield ask
-    bot.stop()
 
 
 async def test_an_answer_streams_verified_and_names_its_question(start_bot):
@@ -145,7 +151,7 @@ async def test_what_does_not_stop_ends_with_the_process(start_bot, tmp_path, mon
         bot.process.send_signal(signal.SIGTERM)
         assert (await answered(phone))[1].payload["cancelled"] is True
     assert bot.process.wait(TIMEOUT) == 0
-    assert "did not stop, and end with the process" in bot.output()
+    assert "does not stop, and ends with the process" in bot.output()
 
 
 async def test_an_answer_has_a_bound_and_says_so(ask):
@@ -182,22 +188,111 @@ async def test_tools_are_told_within_the_rate_of_an_agents_messages(start_bot):
         assert 20 <= len(told) <= 30 and event.payload["full_text"] == "done with tools"
 
 
-async def test_the_person_is_asked_and_replies(start_bot):
+PLAIN = "Really?\n1. Allow once\n2. No\n3. Later"
+
+
+async def test_a_phone_without_buttons_is_asked_in_plain_text(start_bot):
     bot = start_bot()
     async with Phone(bot.link()) as phone:
-        asked = await phone.ask("ask")
+        asked = await phone.ask("ask", chat_id="a")
         question = (await answered(phone))[1].payload
-        assert question == {"full_text": "Really? (yes / no)", "ref": asked}
-        replied = await phone.ask("no")
-        assert (await answered(phone))[1].payload == {"full_text": "You said no", "ref": replied}
-        await phone.ask("history")
+        assert question == {"full_text": f"Well.\n\n{PLAIN}", "ref": asked, "chat_id": "a"}
+        await phone.ask("say elsewhere", chat_id="b")
+        assert (await answered(phone))[1].payload["full_text"] == "elsewhere ", "others are not held up"
+        replied = await phone.ask(" 2. ", chat_id="a")
+        assert (await answered(phone))[1].payload == {"full_text": "You said No", "ref": replied, "chat_id": "a"}
+        await phone.ask("history", chat_id="a")
         said = (await answered(phone))[1].payload["full_text"]
-        assert "('assistant', 'Really? (yes / no)'), ('user', 'no'), ('assistant', 'You said no')" in said
+        assert said.endswith(
+            f"('assistant', {f'Well.{chr(10)}{chr(10)}{PLAIN}'!r}), ('user', ' 2. '), ('assistant', 'You said No')]"
+        )
+
+
+@pytest.mark.parametrize(
+    ("text", "taken"), [("yes", "Allow once"), ("N", "No"), ("later.", "Later"), ("3", "Later"), ("Why?", "Why?")]
+)
+async def test_a_plain_reply_is_read_as_people_write(ask_bot, text, taken):
+    async with ask_bot() as phone:
+        await phone.ask("ask")
+        await answered(phone)
+        await phone.ask(text)
+        assert (await answered(phone))[1].payload["full_text"] == f"You said {taken}"
+
+
+async def test_what_is_no_reply_repeats_the_options_and_cancel_ends_the_question(start_bot):
+    bot = start_bot()
+    async with Phone(bot.link()) as phone:
+        await phone.ask("ask strictly")
+        await answered(phone)
+        for more in ({}, {"images": [{"data": "AAAA"}]}):
+            again = await phone.ask("Why?" if not more else "yes", **more)
+            assert (await answered(phone))[1].payload == {"full_text": PLAIN, "ref": again}
+        await phone.ask("ok")
+        assert (await answered(phone))[1].payload["full_text"] == "You said Allow once"
         await phone.ask("ask")
         await answered(phone)
         await phone.client.send("chat.cancel")
         await phone.ask("say not a reply any more")
         assert (await answered(phone))[1].payload["full_text"] == "not a reply any more "
+
+
+async def test_a_plain_question_expires_with_its_default_and_the_agent_speaks_first(start_bot):
+    bot = start_bot()
+    async with Phone(bot.link()) as phone:
+        asked = await phone.ask("expire", chat_id="a")
+        assert ": No" in (await answered(phone))[1].payload["full_text"].splitlines()[-1]
+        end = (await answered(phone))[1].payload
+        assert (end["full_text"], end["unasked"], end["chat_id"]) == ("You said No", True, "a")
+        assert end["ref"] != asked
+
+
+async def test_a_phone_with_buttons_is_asked_with_them(start_bot):
+    bot = start_bot()
+    async with Phone(bot.link()) as phone:
+        asked = await phone.ask("ask", chat_id="a", asks=1)
+        shown = (await phone.expect("chat.ask")).payload
+        name = shown.pop("ask")
+        assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name)
+        assert abs(shown.pop("expires_at") / 1000 - time.time() - 86_400) < 60
+        assert shown == {
+            "text": "Really?",
+            "options": [
+                {"id": "1", "label": "Allow once", "kind": "allow_once"},
+                {"id": "2", "label": "No", "kind": "reject_once"},
+                {"id": "3", "label": "Later"},
+            ],
+            "free": True,
+            "chat_id": "a",
+            "ref": asked,
+        }
+        wrong = await phone.client.send("chat.answer", {"ask": name, "option": "9", "chat_id": "a"})
+        refused = (await phone.expect("chat.error")).payload
+        assert (refused["code"], refused["ref"]) == ("BACKEND_ERROR", wrong)
+        await phone.client.send("chat.answer", {"ask": name, "option": "2", "chat_id": "a"})
+        over = (await phone.expect("chat.answered")).payload
+        assert over == {"ask": name, "outcome": "answered", "option": "2", "chat_id": "a", "ref": asked}
+        assert (await answered(phone))[1].payload["full_text"] == "Well.You said No"
+        await phone.client.send("chat.answer", {"ask": name, "text": "but", "chat_id": "a"})
+        assert (await phone.expect("chat.answered")).payload == over, "the first one decides"
+        await phone.client.send("chat.answer", {"ask": "never", "option": "1"})
+        assert (await phone.expect("chat.answered")).payload == {"ask": "never", "outcome": "unknown"}
+
+
+async def test_an_open_question_comes_again_to_a_phone_that_was_away_and_ends_with_its_answer(start_bot):
+    bot = start_bot()
+    link = bot.link()
+    async with Phone(link) as phone:
+        await phone.ask("ask", asks=1)
+        shown = (await phone.expect("chat.ask")).payload
+    async with Phone(link) as phone:
+        assert (await phone.expect("chat.ask")).payload == shown
+        await phone.ask("say on", asks=1)
+        over = (await phone.expect("chat.answered")).payload
+        assert (over["ask"], over["outcome"]) == (shown["ask"], "cancelled")
+        await phone.ask("expire", asks=1)
+        over = (await phone.expect("chat.answered")).payload
+        assert (over["outcome"], over["option"]) == ("expired", "2")
+        assert (await answered(phone))[1].payload["full_text"] == "You said No"
 
 
 async def test_images_arrive_and_what_is_none_is_refused_in_words(start_bot):

@@ -150,11 +150,13 @@ def test_what_is_no_state_is_told(tmp_path):
 
 def test_each_relay_has_a_file_of_its_own():
     env = {"HOME": "/home/me"}
-    paths = {state.default_path(RelayUrl.parse(url), env) for url in ("wss://r", "wss://r/x", "ws://r", "wss://[::1]")}
+    paths = {
+        state.default_path(RelayUrl.parse(url), env=env) for url in ("wss://r", "wss://r/x", "ws://r", "wss://[::1]")
+    }
     assert len(paths) == 4
     assert all(path.parent == pathlib.Path("/home/me/.local/state/coralmux-agent") for path in paths)
     with pytest.raises(StateError, match="name a file"):
-        state.default_path(RELAY, {})
+        state.default_path(RELAY, env={})
 
 
 def test_a_lock_ends_with_its_holder(tmp_path):

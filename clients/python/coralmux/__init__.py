@@ -17,6 +17,7 @@ and 2, `keyed` with those of version 3 (`devices` is an agent's). `end` and `v3`
 """
 
 from .agent import Agent, AgentError
+from .asks import Option
 from .chats import AnswerError
 from .client import Client, Event, Refused
 from .devices import Joining, NotDone
@@ -42,6 +43,7 @@ __all__ = [
     "NotDone",
     "OpenError",
     "Opened",
+    "Option",
     "Piece",
     "Protection",
     "Question",

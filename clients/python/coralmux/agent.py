@@ -9,15 +9,20 @@ import os
 import signal
 import ssl
 import sys
+import threading
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from . import pairing, state
+from .asks import Option, ask_of
 from .chats import Chats
-from .client import Client, Event, Refused, as_object
-from .link import Link, new_secret
+from .client import Client, Event, Refused
+from .link import Link
+from .peer import as_object
 from .pieces import Answers
 from .register import TOKEN, RegisterError, register
 from .relay_url import RelayUrl
@@ -29,6 +34,7 @@ log = logging.getLogger("coralmux")
 
 ENV_RELAY, ENV_TOKEN = "CORALMUX_AGENT_RELAY", "CORALMUX_AGENT_TOKEN"
 REGISTER_DELAYS = 1.0, 60.0
+THREADS, THREADS_TIMEOUT = "coralmux-", 2.0  # seconds, for those that a framework has begun
 REFUSED, REPLACED = 3, 4  # exit codes, as coralmux-agent has them
 
 
@@ -74,6 +80,7 @@ class Agent:
     - `timeout`: seconds that an answer may be silent
     - `qr`: which codes to show: "app", "browser", "both" or "none"
     - `ssl`: trust for the relay's certificate, if not the system's
+    - `say`: shows a line to whoever started it; on standard output, if nothing else is said
     """
 
     def __init__(
@@ -91,6 +98,7 @@ class Agent:
         timeout: float = 300,
         qr: pairing.Codes = "both",
         ssl: ssl.SSLContext | None = None,
+        say: Callable[[str], None] = say,
     ) -> None:
         relay = relay or os.environ.get(ENV_RELAY, "").strip()
         if not relay:
@@ -104,7 +112,9 @@ class Agent:
         self.name, self.backend, self.model = name, backend, model
         self.state, self.token, self.new, self.e2e = state, token, new, e2e
         self.context, self.timeout, self.qr, self.ssl = context, timeout, qr, ssl
+        self.say = say
         self._answers: Answers | None = None
+        self._chats: Chats | None = None  # while it serves
         self._started = time.monotonic()
 
     def answer(self, answers: Answers) -> Answers:
@@ -126,7 +136,8 @@ class Agent:
         """
         if not logging.getLogger().handlers:
             logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-        loop = asyncio.new_event_loop()
+        loop, threads = asyncio.new_event_loop(), ThreadPoolExecutor(thread_name_prefix=THREADS)
+        loop.set_default_executor(threads)
         try:
             stuck = loop.run_until_complete(self._run_until_signal())
         except (AgentError, RegisterError, StateError, Refused) as error:
@@ -134,10 +145,11 @@ class Agent:
             code = 1 if not isinstance(error, Refused) else REPLACED if "another" in str(error) else REFUSED
             raise SystemExit(code) from None
         finally:
-            # Not asyncio.run, which waits for tasks that do not stop.
+            # Not asyncio.run, which waits for tasks and threads that do not stop.
             loop.close()
-        if stuck:
-            _warn(f"{stuck} answer(s) did not stop, and end with the process")
+        threads.shutdown(wait=False)
+        if stuck or not _have_ended(THREADS):
+            _warn("what an answer has begun does not stop, and ends with the process")
             _flush()
             os._exit(0)
 
@@ -156,9 +168,39 @@ class Agent:
             for number, handler in zip(numbers, before, strict=True):
                 signal.signal(number, handler)
 
-    async def serving(self, answers: Answers | None = None, *, stop: asyncio.Event | None = None) -> int:
+    async def ask(
+        self,
+        text: str,
+        options: Sequence[str | Option] = (),
+        *,
+        free: bool | None = None,
+        default: str | None = None,
+        timeout: float | None = None,
+        chat_id: str | None = None,
+    ) -> str | None:
+        """As `Question.ask`, while the agent serves, and without a question of the person's."""
+        return await self._serving().ask(chat_id, ask_of(text, options, free, default, timeout))
+
+    async def tell(self, text: str, *, chat_id: str | None = None) -> bool:
+        """Says something, while the agent serves, without having been asked. False: the phone is away, and is told when
+        it comes, if the agent still serves then. Raises AnswerError if that is too much."""
+        return await self._serving().tell(chat_id, text)
+
+    def _serving(self) -> Chats:
+        if self._chats is None:
+            raise AgentError("the agent does not serve: nobody can be reached")
+        return self._chats
+
+    async def serving(
+        self,
+        answers: Answers | None = None,
+        *,
+        stop: asyncio.Event | None = None,
+        ready: Callable[[], None] | None = None,
+    ) -> int:
         """Serves within a running event loop, until `stop` is set or the task is cancelled; returns how many answers
-        did not stop in time. Raises AgentError, RegisterError, StateError, and Refused where the relay refuses it."""
+        did not stop in time. `ready` is called when it can `ask` and `tell`. Raises AgentError, RegisterError,
+        StateError, and Refused where the relay refuses it."""
         answers = answers or self._answers
         if answers is None:
             raise AgentError("nothing answers: decorate a function with @agent.answer, or give one to serve()")
@@ -171,7 +213,9 @@ class Agent:
             self._show(link, path)
             options = {"ssl": self.ssl} if self.ssl else {}
             async with Client("agent", link, **options) as client:
-                chats = Chats(client, answers, self.context, self.timeout)
+                chats = self._chats = Chats(client, answers, self.context, self.timeout)
+                if ready:
+                    ready()
                 serving = asyncio.create_task(self._serve(client, chats, path, kept if is_new else None))
                 stopping = asyncio.create_task(stop.wait() if stop else asyncio.Event().wait())
                 try:
@@ -179,6 +223,7 @@ class Agent:
                     if serving.done():
                         serving.result()
                 finally:
+                    self._chats = None
                     for task in (serving, stopping):
                         task.cancel()
                     stuck = await chats.cancel_all()
@@ -188,7 +233,7 @@ class Agent:
         async for event in client:
             if event.type == "client.connected" and unkept:  # what was kept before is replaced only now
                 state.write(path, self.relay, unkept)
-                say(f"Token and pairing secret are kept in {path}.")
+                self.say(f"Token and pairing secret are kept in {path}.")
                 unkept = None
             await self._handle(client, chats, event)
 
@@ -199,6 +244,8 @@ class Agent:
             await chats.handle_question(event.id, event.payload)
         elif event.type == "chat.cancel":
             await chats.handle_cancel(event.payload)
+        elif event.type == "chat.answer":
+            await chats.asks.handle_answer(event.id, event.payload)
         elif event.type == "chat.history":
             await chats.handle_history(event.id, event.payload)
         elif event.type == "agent.list":
@@ -215,6 +262,8 @@ class Agent:
         elif event.type == "chat.error":
             await self._handle_error(chats, as_object(event.payload))
         else:
+            if event.type == "client.agreed" or (event.type == "status" and client.paired and self.e2e == 1):
+                await chats.asks.handle_agreed()
             self._tell(client, event)
 
     def _status(self, chats: Chats) -> dict[str, Any]:
@@ -238,21 +287,21 @@ class Agent:
     def _tell(self, client: Client, event: Event) -> None:
         """What the person who started the agent may want to know."""
         if event.type in ("client.connected", "status"):
-            say("The phone is online." if client.paired else "The phone is offline.")
+            self.say("The phone is online." if client.paired else "The phone is offline.")
         elif event.type == "client.agreed" and client.fingerprint:
-            say(f"Encrypted end to end, not verified. Compare with the phone: {client.fingerprint}")
+            self.say(f"Encrypted end to end, not verified. Compare with the phone: {client.fingerprint}")
         elif event.type == "client.agreed":
-            say("Encrypted end to end, verified by the pairing secret.")
+            self.say("Encrypted end to end, verified by the pairing secret.")
         elif event.type in ("client.lost", "client.refused", "client.delayed"):
             log.warning("%s", printable(str(as_object(event.payload).get("message", event.type))))
 
     def _show(self, link: Link, path: Path) -> None:
         if sys.stdout.isatty():
-            say(pairing.instructions(link, self.qr, pairing.has_colours()))
+            self.say(pairing.instructions(link, self.qr, pairing.has_colours()))
         else:  # it would stay in a log, for anyone who reads it
             more = f" --state {path}" if self.state is not None else ""
             more += " --e2e 1" if self.e2e == 1 else ""
-            say(f"The pairing link is shown on a terminal only, or by `coralmux link --relay {self.relay}{more}`.")
+            self.say(f"The pairing link is shown on a terminal only, or by `coralmux link --relay {self.relay}{more}`.")
 
     async def _open_state(self, path: Path) -> tuple[State, bool]:
         """The pairing, and whether it is not kept yet."""
@@ -261,7 +310,7 @@ class Agent:
             _warn(warning)
         if kept and self.token in (None, kept.token):
             return kept, False
-        return State(self.token or await self._register(), new_secret()), True
+        return State.begun(self.token or await self._register()), True
 
     async def _register(self) -> str:
         """A token from the relay, as soon as it gives one. Raises RegisterError where waiting does not help."""
@@ -273,7 +322,7 @@ class Agent:
                 if error.final:
                     raise
                 wait = max(retry.wait(None, None), error.retry_after)
-                say(printable(f"No token: {error}; trying again in {wait:.1f} s."))
+                self.say(printable(f"No token: {error}; trying again in {wait:.1f} s."))
                 await asyncio.sleep(wait)
 
 
@@ -288,6 +337,16 @@ def version() -> str:
 def _warn(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         print(printable(text), file=sys.stderr, flush=True)
+
+
+def _have_ended(prefix: str) -> bool:
+    """Whether the threads of this name end soon."""
+    until = time.monotonic() + THREADS_TIMEOUT
+    while any(thread.name.startswith(prefix) for thread in threading.enumerate()):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def _flush() -> None:

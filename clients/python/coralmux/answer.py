@@ -13,11 +13,13 @@ from .pieces import Tool
 
 log = logging.getLogger("coralmux")
 
+SEND_TIMEOUT = 30.0  # seconds
 ANSWER_BYTES_MAX = 1 << 20  # chat.done repeats all of it, JSON may double it and encryption adds a third
 PIECE_BYTES_MAX = 64 << 10
 PIECES_PER_SECOND = 80.0  # of all answers: the relay reads more slowly beyond 100
 PIECE_INTERVAL = 0.04  # seconds between two pieces of one answer, at least
 TOOLS_BURST, TOOLS_PER_SECOND = 20.0, 1.0  # they count as messages, of which an agent has 120 a minute
+TOOL_MAX, TOOL_MESSAGE_MAX, TOOL_DETAIL_MAX, TOOL_CALL_MAX = 100, 200, 4000, 128  # characters
 
 
 class Ended(Exception):
@@ -53,10 +55,13 @@ class Answer:
     """Text goes in, `chat.stream` messages come out, then one `chat.done` or `chat.error`. `seq` counts from 1.
 
     `fields` is what each of its messages has beside. Whoever ends it first tells the phone; after that nothing is sent.
+    `patience`: seconds that a message waits for a phone that cannot be reached; None: as long as it takes.
     """
 
-    def __init__(self, client: Client, pace: Pace, fields: Mapping[str, Any]) -> None:
-        self.client, self.pace, self.fields = client, pace, fields
+    def __init__(
+        self, client: Client, pace: Pace, fields: Mapping[str, Any], patience: float | None = SEND_TIMEOUT
+    ) -> None:
+        self.client, self.pace, self.fields, self.patience = client, pace, fields, patience
         self.has_ended = False
         self._said: list[str] = []
         self._bytes = self._seq = 0
@@ -98,8 +103,15 @@ class Answer:
             raise Ended
         if not self.pace.takes_tool(asyncio.get_running_loop().time()):
             return
-        payload = {"tool": tool.name, "status": tool.status, "message": tool.message, "call_id": tool.call_id}
-        said = {name: value for name, value in payload.items() if value is not None}
+        said: dict[str, Any] = {"status": tool.status}
+        for name, value, length in (
+            ("tool", tool.name, TOOL_MAX),
+            ("message", tool.message, TOOL_MESSAGE_MAX),
+            ("detail", tool.detail, TOOL_DETAIL_MAX),
+            ("call_id", tool.call_id, TOOL_CALL_MAX),
+        ):
+            if value:
+                said[name] = value[:length]
         await self._send("chat.tool_status", said)
 
     async def end(self, more: Mapping[str, Any]) -> str | None:
@@ -146,10 +158,15 @@ class Answer:
                     await self._changed.wait_for(lambda: self.has_ended)
 
     async def _send(self, kind: str, payload: dict[str, Any]) -> str | None:
-        try:
-            return await self.client.send(kind, {**payload, **self.fields})
-        except TimeoutError:  # nobody there for long, and it keeps nothing: it can ask for the history
-            log.warning("%s was given up: there was no connection to the phone", kind)
-        except Refused:
-            pass  # told where the events are read
-        return None
+        return await send(self.client, kind, {**payload, **self.fields}, self.patience)
+
+
+async def send(client: Client, kind: str, payload: dict[str, Any], patience: float | None = SEND_TIMEOUT) -> str | None:
+    """Sends a message, as far as that is possible. Its id, or None."""
+    try:
+        return await client.send(kind, payload, timeout=patience)
+    except TimeoutError:  # nobody there for long, and it keeps nothing: it can ask for the history
+        log.warning("%s was given up: there was no connection to the phone", kind)
+    except Refused:
+        pass  # told where the events are read
+    return None

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+import uuid
 from collections import deque
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,12 +14,13 @@ from types import MappingProxyType
 from typing import Any
 
 from . import question as questions
-from .answer import ANSWER_BYTES_MAX, Answer, Ended, Pace, TooLong
+from .answer import ANSWER_BYTES_MAX, Answer, Ended, Pace, TooLong, send
+from .asks import OPEN_MAX, Ask, Asks
 from .client import Client
 from .history import History
 from .mask import words_of
 from .pieces import Answers, Tool, pieces_of
-from .question import Question, QuestionError
+from .question import Image, Question, QuestionError
 
 log = logging.getLogger("coralmux")
 
@@ -27,6 +29,9 @@ ENDED_MAX = 64  # answers that have ended, and that the relay may still refuse
 STOP_TIMEOUT = 10.0  # seconds for an answer that was cancelled, until the next one of its conversation gives up
 HISTORY_BYTES_MAX = 3 << 20  # of chat.history.result: sealed, a third is added, and it has to be one message
 HISTORY_MAX = 200  # turns, asked for or not
+UNTOLD_MAX = 64
+TELL_TIMEOUT = 2.0  # seconds, after which a message waits for the phone
+THANKS = "Thank you."  # for the reply to a question that was no part of an answer
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -40,12 +45,12 @@ class AnswerError(Exception):
 
 @dataclass(eq=False)
 class _Running:
-    """An answer in progress. `reply` is there while the person is asked something."""
+    """An answer in progress. `plain` is what the person is asked in plain text, while the next message is the reply."""
 
     chat: str
     answer: Answer
     task: asyncio.Task[None] | None = None
-    reply: asyncio.Future[str] | None = None
+    plain: Ask | None = None
     watch: asyncio.TimerHandle | None = None
 
 
@@ -60,8 +65,13 @@ class Chats:
     history: History = field(default_factory=History)
     running: dict[str, _Running] = field(default_factory=dict)
     pace: Pace = field(default_factory=Pace)
+    _untold: set[asyncio.Task[None]] = field(default_factory=set)  # what the agent says, while it waits for the phone
+    _asking: dict[str, asyncio.Lock] = field(default_factory=dict)
     _tasks: dict[asyncio.Task[None], str] = field(default_factory=dict)  # those at work, and their conversations
     _ended: deque[tuple[str, dict[str, Any]]] = field(default_factory=lambda: deque(maxlen=ENDED_MAX))
+
+    def __post_init__(self) -> None:
+        self.asks = Asks(lambda kind, payload: send(self.client, kind, payload))
 
     @property
     def count(self) -> int:
@@ -87,10 +97,9 @@ class Chats:
         name = chat or ""
         answer = Answer(self.client, self.pace, fields)
         before = self.running.get(name)
-        if before and before.reply and not before.reply.done():
-            self.history.push(name, "user", text, _now_ms(), images)
-            before.answer = answer
-            before.reply.set_result(text)
+        self.asks.note(name, payload)
+        if before and before.plain and not before.plain.reply.done():
+            await self._handle_plain_reply(before, before.plain, answer, text, images)
             return
         await self.cancel(name)
         if self.at_work >= ANSWERS_MAX:
@@ -100,7 +109,7 @@ class Chats:
         self.history.push(name, "user", text, _now_ms(), images)
         running = self.running[name] = _Running(name, answer)
         asked = Question(text, images, name, message_id, earlier)
-        asked = replace(asked, _ask=lambda text, options: self._ask(running, text, options))
+        asked = replace(asked, _ask=lambda ask: self._ask(running, ask))
         earlier_tasks = [task for task, chat in self._tasks.items() if chat == name]
         running.task = self._spawn(name, self._work(running, asked, earlier_tasks))
 
@@ -143,11 +152,14 @@ class Chats:
         if running := self.running.get(chat):
             if not running.answer.has_ended:
                 await self._end(running, {"cancelled": True})
+            running.plain = None  # the next message is no reply any more
             if running.task:
                 running.task.cancel()
 
     async def cancel_all(self, timeout: float = STOP_TIMEOUT) -> int:
         """Ends all answers where they are; how many do not stop."""
+        for task in self._untold:
+            task.cancel()
         for chat in list(self.running):
             await self.cancel(chat)
         if self._tasks:
@@ -202,22 +214,94 @@ class Chats:
             raise AnswerError("the agent gave no answer" if not has_said else "the agent's answer is empty")
         await self._end(running)
 
-    async def _ask(self, running: _Running, text: str, options: tuple[str, ...]) -> str:
-        """Asks in plain text: the text so far, with the question, is an answer; the next message is the reply."""
+    async def ask(self, chat: str | None, ask: Ask) -> str | None:
+        """Asks the person something of the agent's own accord; the reply, or None."""
+        task = asyncio.create_task(self._ask_unasked(chat, ask))
+        try:
+            await asyncio.wait({task})
+        finally:
+            task.cancel()
+        return None if task.cancelled() else task.result()  # the person has cancelled it
+
+    async def _ask_unasked(self, chat: str | None, ask: Ask) -> str | None:
+        name, ask.fields = chat or "", {} if chat is None else {"chat_id": chat}
+        if self.asks.shows(name):
+            return await self.asks.show(ask)
+        async with self._asking.setdefault(name, asyncio.Lock()):  # one at a time: the next message is the reply
+            if (before := self.running.get(name)) and before.task:
+                await asyncio.wait({before.task}, timeout=ask.remaining)
+            if name in self.running:
+                return ask.said(ask.default, None)
+            running = self.running[name] = _Running(name, self._unasked(ask.fields), asyncio.current_task())
+            try:
+                reply = await self._ask_plainly(running, ask)
+                if not running.answer.fields.get("unasked"):
+                    await running.answer.push(THANKS)
+                    await self._end(running)
+                return reply
+            finally:
+                if self.running.get(name) is running:
+                    del self.running[name]
+
+    async def tell(self, chat: str | None, text: str) -> bool:
+        """Says something of the agent's own accord. False: the phone is away, and is told when it comes. AnswerError,
+        where that is too much."""
+        if len(self._untold) >= UNTOLD_MAX:
+            raise AnswerError(f"{UNTOLD_MAX} messages wait for the phone already")
+        running = _Running(chat or "", self._unasked({} if chat is None else {"chat_id": chat}))
+        try:
+            await running.answer.push(text)
+        except TooLong:
+            raise AnswerError(f"a message is at most {ANSWER_BYTES_MAX >> 20} MiB") from None
+        task = asyncio.create_task(self._end(running))
+        self._untold.add(task)
+        task.add_done_callback(self._untold.discard)
+        return bool((await asyncio.wait({task}, timeout=TELL_TIMEOUT))[0])
+
+    def _unasked(self, fields: Mapping[str, Any]) -> Answer:
+        return Answer(self.client, self.pace, {**fields, "unasked": True, "ref": str(uuid.uuid4())}, None)
+
+    async def _ask(self, running: _Running, ask: Ask) -> str | None:
+        """Asks the person something that an answer needs."""
         if running.answer.has_ended:
             raise Ended
-        if options and not all(option in text for option in options):
-            text += f" ({' / '.join(options)})"
-        await running.answer.push(("\n\n" if running.answer.text else "") + text)
+        ask.fields = {name: value for name, value in running.answer.fields.items() if name in ("chat_id", "ref")}
         if running.watch:
             running.watch.cancel()
-        running.reply = asyncio.get_running_loop().create_future()
-        await self._end(running)
         try:
-            return await running.reply
+            if self.asks.shows(running.chat):
+                return await self.asks.show(ask)
+            return await self._ask_plainly(running, ask)
         finally:
-            running.reply = None
             self._watch(running)
+
+    async def _ask_plainly(self, running: _Running, ask: Ask) -> str | None:
+        """The text so far, with the question, is an answer; the next message is the reply to it."""
+        if sum(running.plain is not None for running in self.running.values()) >= OPEN_MAX:
+            return ask.said(ask.default, None)
+        await running.answer.push(("\n\n" if running.answer.text else "") + ask.plain())
+        running.plain = ask
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._end(running), ask.remaining)
+            number, text = await ask.wait()
+            if running.answer.has_ended:  # it expired: what follows is no answer to anything
+                chat = running.answer.fields.get("chat_id")
+                running.answer = self._unasked({} if chat is None else {"chat_id": chat})
+            return ask.said(number, text)
+        finally:
+            running.plain = None
+
+    async def _handle_plain_reply(
+        self, running: _Running, ask: Ask, answer: Answer, text: str, images: tuple[Image, ...]
+    ) -> None:
+        self.history.push(running.chat, "user", text, _now_ms(), images)
+        if not images and ask.take_plain(text):
+            running.answer = answer
+            return
+        again = _Running(running.chat, answer)
+        await answer.push(ask.plain())
+        await self._end(again)
 
     def _watch(self, running: _Running) -> None:
         """From now on it may be silent for `timeout`."""

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from . import pairing, state
 from .agent import ENV_RELAY, link_of, say, state_path, version
-from .link import new_secret
 from .register import TOKEN
 from .relay_url import RelayUrl, RelayUrlError
 from .state import Lock, State, StateError
@@ -68,7 +67,7 @@ def _take_over(options: argparse.Namespace) -> None:
         if kept and kept.token != token:
             raise CommandError(f"{path} has another pairing: remove it, or name another file with --state")
         if kept is None:
-            state.write(path, relay, State(token, new_secret()))
+            state.write(path, relay, State.begun(token))
     more = f" --state {path}" if options.state else ""
     say(
         f"The token of {found} is kept in {path} now, for `coralmux-agent` and for this package.\n"

@@ -19,12 +19,13 @@ AHEAD_MAX = 64  # pieces that a thread may be ahead of the connection
 class Tool:
     """What the agent is doing, for the person to see while there is no text: "running", "done" or "error".
 
-    `message` is for people; `call_id` tells two calls of the same tool apart.
+    `message` is for people, and `detail` more for them (a plan, a diff); `call_id` tells calls of one tool apart.
     """
 
     name: str
     status: Literal["running", "done", "error"] = "running"
     message: str | None = None
+    detail: str | None = None
     call_id: str | None = None
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from .asks import Ask, Option, ask_of
 
 IMAGES_MAX = 16
 CHAT_BYTES_MAX = 256  # of a conversation's name
@@ -58,14 +60,25 @@ class Question:
     chat_id: str = ""
     id: str | None = None
     history: tuple[Turn, ...] = ()
-    _ask: Callable[[str, tuple[str, ...]], Awaitable[str]] | None = field(default=None, repr=False, compare=False)
+    _ask: Callable[[Ask], Awaitable[str | None]] | None = field(default=None, repr=False, compare=False)
 
-    async def ask(self, text: str, options: tuple[str, ...] | list[str] = ()) -> str:
-        """Asks the person something, while this question is being answered, and waits for the reply. `options` are the
-        replies that are offered; the person may say something else all the same."""
+    async def ask(
+        self,
+        text: str,
+        options: Sequence[str | Option] = (),
+        *,
+        free: bool | None = None,
+        default: str | None = None,
+        timeout: float | None = None,
+    ) -> str | None:
+        """Asks the person something, while this question is being answered, and waits for the reply.
+
+        `options` (12 at most) are the replies that are offered; `free` is whether other words will do, too. After
+        `timeout` seconds (24 hours at most, which is also the default) the reply is the option `default`, or None.
+        """
         if self._ask is None:
             raise RuntimeError("this question does not come from a phone: there is nobody to ask")
-        return await self._ask(text, tuple(options))
+        return await self._ask(ask_of(text, options, free, default, timeout))
 
 
 def chat_of(payload: Any) -> str | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from .link import LinkError, secret_of, secret_text
+from .link import LinkError, new_secret, secret_of, secret_text
 from .relay_url import RelayUrl
 
 FILE_BYTES_MAX = 64 << 10
@@ -35,9 +35,14 @@ class State:
     secret: bytes = field(repr=False)
     more: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
+    @classmethod
+    def begun(cls, token: str) -> State:
+        """A new pairing with this token."""
+        return cls(token, new_secret())
 
-def default_path(relay: RelayUrl, env: Mapping[str, str] = os.environ) -> Path:
-    """Where `coralmux-agent` keeps the state for a relay, if nothing else is said."""
+
+def default_path(relay: RelayUrl, program: str = "coralmux-agent", env: Mapping[str, str] = os.environ) -> Path:
+    """Where a program keeps the state for a relay, if nothing else is said."""
     if sys.platform == "win32":
         base = env.get("LOCALAPPDATA")
     else:
@@ -46,7 +51,7 @@ def default_path(relay: RelayUrl, env: Mapping[str, str] = os.environ) -> Path:
         raise StateError("there is no home folder to keep the token in: name a file for the state")
     # The name is for people, the hash makes it one relay's.
     digest = hashlib.sha256(str(relay).encode()).hexdigest()[:8]
-    return Path(base, "coralmux-agent", f"{relay.host.replace(':', '_')[:100]}-{digest}.json")
+    return Path(base, program, f"{relay.host.replace(':', '_')[:100]}-{digest}.json")
 
 
 def read(path: Path) -> tuple[State | None, str | None]:

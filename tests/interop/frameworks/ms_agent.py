@@ -1,0 +1,20 @@
+"""An agent of the Microsoft Agent Framework."""
+
+import os
+import sys
+
+from agent_framework import Agent as Helper
+from agent_framework.openai import OpenAIChatCompletionClient
+
+from coralmux import Agent
+from coralmux.agent_framework import answers
+
+
+def add(a: int, b: int) -> int:
+    """Adds."""
+    return a + b
+
+
+client = OpenAIChatCompletionClient(model="fake-model", base_url=os.environ["FAKE_AI"], api_key="x")
+helper = Helper(client, "Be brief.", tools=[add])
+Agent(sys.argv[1], state=sys.argv[2], name="Agent Framework").serve(answers(helper))
