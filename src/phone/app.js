@@ -46,7 +46,7 @@ let keptAt = 0;
 let nameAsked = null;
 // Lets go of the keys of this browser as a device; null where it is none, or has let go.
 let letGo = null;
-// The request for what was said before this device came; 'due' before it is made.
+// The request for what was said before this device came, or did not arrive; 'due' before it is made.
 let historyAsked = null;
 // Whether the agent has offered this browser to become a device, and it did not.
 let hasTriedLift = false;
@@ -229,7 +229,7 @@ function connected(device, boots) {
     message: (type, payload) => receive(type, payload),
     error: (payload) => receiveError(payload),
     refused: (payload) => sending.receiveUnread(payload),
-    missed: (count) => notes.addMissed(count, channel.resumes),
+    missed: (count) => receiveMissed(count),
     unreadable: (reason) => notes.add(`A message could not be read and was dropped: ${reason}.`),
     left: (id) => sending.markLeft(id),
     taken: (id) => sending.markTaken(id),
@@ -444,6 +444,14 @@ function receiveTurn({ text, images, ref, from }) {
 
 const picturesText = (count) => (count === 1 ? 'With one image' : `With ${count} images`);
 
+// What did not arrive is in what the agent remembers.
+function receiveMissed(count) {
+  notes.addMissed(count, channel.resumes);
+  if (!pairing.a) return;
+  historyAsked ??= 'due';
+  refresh();
+}
+
 async function askHistory() {
   const id = newId();
   historyAsked = id;
@@ -456,6 +464,7 @@ function receiveHistory({ messages, ref }) {
   const said = messages.filter((one) => typeof one?.text === 'string').slice(-HISTORY_TURNS);
   for (const { role, text, ts, images, finish, notice } of said) {
     const message = { role: role === 'user' ? 'me' : 'agent', text, time: Number.isSafeInteger(ts) ? ts : Date.now(), state: role === 'user' ? 'sent' : 'done' };
+    if (conversation.has(message)) continue;
     if (role === 'user') message.from = '';
     if (images > 0) message.remark = picturesText(images);
     if (typeof finish === 'string') message.remark = plainText(notice, 300) || finishText(finish);

@@ -93,6 +93,11 @@ export class Conversation {
     this.#dirty.add(message);
   }
 
+  // Whether the same is there already.
+  has({ role, text }) {
+    return [...this.#items.keys()].some((one) => one.role === role && one.text === text);
+  }
+
   // What was said before has come late: everything in its order.
   sort() {
     const messages = [...this.#items.keys()].sort((one, other) => one.time - other.time);
