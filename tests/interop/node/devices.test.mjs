@@ -346,6 +346,31 @@ test('the connection is cut in an answer, again and again: each piece is there o
   cutting.close();
 });
 
+test('the relay is killed and started in an answer: devices are still devices, and nothing is lost', async () => {
+  const own = await Relay.start();
+  agent = await DeviceAgent.connect(own, await own.token());
+  const phone = await enrolled();
+  await phone.say('Count!');
+  await agent.chat();
+  for (let seq = 1; seq <= 40; seq++) {
+    agent.say('chat.stream', { delta: `w${seq} `, seq, ref: agent.lastId });
+    if (seq === 20) {
+      own.program.process.kill('SIGKILL');
+      await agent.drop();
+      await own.run();
+      await agent.open();
+    }
+  }
+  agent.say('chat.done', { ref: agent.lastId });
+  await phone.shows('.message.agent[data-state="done"] .body', 'w40');
+  const [text] = await phone.messages('agent');
+  assert.deepEqual(text.split(' '), Array.from({ length: 40 }, (_, at) => `w${at + 1}`));
+  await agent.close();
+  agent = null;
+  await phones.pop().close();
+  await own.stop();
+});
+
 // A page whose connection goes through `change(message, toPage)`, which says what becomes of each message of the relay's.
 async function lied(web, change) {
   const phone = await opened('about:blank');
