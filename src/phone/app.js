@@ -8,6 +8,7 @@ import { DeviceChannel, deviceFor, refusedChannel } from './device-channel.js';
 import { Devices } from './devices.js';
 import { canScan, confirm, scanCode, showAbout } from './dialogs.js';
 import { $ } from './dom.js';
+import { Elsewhere } from './elsewhere.js';
 import { Frame } from './frame.js';
 import { History } from './history.js';
 import { inviteOf } from './keys.js';
@@ -18,7 +19,7 @@ import { Notes } from './notes.js';
 import { within } from './patience.js';
 import { newId } from './relay.js';
 import { Sending } from './sending.js';
-import { RESTARTED, UNCONFIRMED, browserName, errorText, finishText, plainText, security, unverifiedText } from './words.js';
+import { RESTARTED, UNCONFIRMED, browserName, errorText, plainText, security, unverifiedText } from './words.js';
 
 // The browser itself is not waited for longer.
 const BROWSER_MS = 3_000;
@@ -27,8 +28,6 @@ const KEEP_EVERY_MS = 2_000;
 const NOT_REMOVED = 'This browser’s storage does not answer. What it kept of the conversation may still be there.';
 const NAME = 'My agent';
 const NAME_CHARACTERS_MAX = 60;
-// What a new device shows of what was said before it came.
-const HISTORY_TURNS = 200;
 
 const conversation = new Conversation($('scroller'), $('log'), {
   retry: (message) => sending.resend(message),
@@ -46,8 +45,6 @@ let keptAt = 0;
 let nameAsked = null;
 // Lets go of the keys of this browser as a device; null where it is none, or has let go.
 let letGo = null;
-// The request for what was said before this device came, or did not arrive; 'due' before it is made.
-let historyAsked = null;
 // Whether the agent has offered this browser to become a device, and it did not.
 let hasTriedLift = false;
 
@@ -82,6 +79,16 @@ const notes = new Notes({
 
 const devices = new Devices({
   send: (type, payload, id) => channel?.send(type, payload, id) ?? Promise.resolve(false),
+  announce: (text) => announce(text),
+});
+
+const elsewhere = new Elsewhere({
+  send: (type, payload, id) => channel.send(type, payload, id),
+  nameOf: (device) => devices.nameOf(device),
+  has: (message) => conversation.has(message),
+  show: (message) => show(message),
+  shown: () => conversation.sort(),
+  keep: (message) => history?.mark(message),
   announce: (text) => announce(text),
 });
 
@@ -207,7 +214,7 @@ async function openChat() {
   const earlier = messages.sort((one, other) => one.time - other.time);
   for (const message of earlier) {
     if (message.role !== 'me') restore(message);
-    else if (!message.from) sending.restore(message);
+    else if (!message.isElsewhere) sending.restore(message);
     conversation.show(message);
   }
   answers.restore(earlier);
@@ -258,7 +265,7 @@ function enrolled({ invite }) {
   pairing = { token: pairing.token, a: pairing.a, used: invite };
   savePairing(pairing);
   hasResumed = true;
-  if (conversation.isEmpty) historyAsked = 'due';
+  if (conversation.isEmpty) elsewhere.miss();
   // A browser that has room takes this as a wish.
   navigator.storage?.persist?.().catch(() => {});
   announce('This browser was added');
@@ -317,7 +324,8 @@ function leaveChat() {
   sending.clear();
   notes.clear();
   devices.clear();
-  nameAsked = historyAsked = null;
+  elsewhere.clear();
+  nameAsked = null;
   composer.clear();
 }
 
@@ -392,10 +400,9 @@ function resumedNoMore() {
 function receive(type, payload) {
   if (type === 'chat.error') receiveAgentError(payload);
   else if (type === 'agent.list.result') receiveName(payload);
-  else if (type === 'chat.turn') receiveTurn(payload);
-  else if (type === 'chat.history.result') receiveHistory(payload);
   else if (!pairing.a && type === 'device.invite.result') lift(payload);
-  else if (pairing.a && devices.receive(type, payload)) receiveWelcome(type, payload);
+  else if (pairing.a && type === 'device.welcome') receiveWelcome(payload);
+  else if (pairing.a && (devices.receive(type, payload) || elsewhere.receive(type, payload))) return;
   // Types of other apps: nothing that a chat could show.
   else answers.receive(type, payload);
 }
@@ -425,53 +432,17 @@ function receiveError(payload) {
   else notes.add(text, true);
 }
 
-// ---- Other devices ----
-
-function receiveWelcome(type, { name }) {
-  if (type === 'device.welcome') showName(name);
-}
-
-// What was asked on another device.
-function receiveTurn({ text, images, ref, from }) {
-  if (typeof text !== 'string') return;
-  const message = { role: 'me', text, time: Date.now(), state: 'sent', from: devices.nameOf(from) || 'another device' };
-  if (typeof ref === 'string') message.id = ref;
-  if (images > 0) message.remark = picturesText(images);
-  show(message);
-  history?.mark(message);
-  announce(`From ${message.from}: ${text.slice(0, 300)}`);
-}
-
-const picturesText = (count) => (count === 1 ? 'With one image' : `With ${count} images`);
-
 // What did not arrive is in what the agent remembers.
 function receiveMissed(count) {
   notes.addMissed(count, channel.resumes);
   if (!pairing.a) return;
-  historyAsked ??= 'due';
+  elsewhere.miss();
   refresh();
 }
 
-async function askHistory() {
-  const id = newId();
-  historyAsked = id;
-  if (!(await channel.send('chat.history', { limit: HISTORY_TURNS }, id)) && historyAsked === id) historyAsked = 'due';
-}
-
-function receiveHistory({ messages, ref }) {
-  if (!historyAsked || ref !== historyAsked || !Array.isArray(messages)) return;
-  historyAsked = null;
-  const said = messages.filter((one) => typeof one?.text === 'string').slice(-HISTORY_TURNS);
-  for (const { role, text, ts, images, finish, notice } of said) {
-    const message = { role: role === 'user' ? 'me' : 'agent', text, time: Number.isSafeInteger(ts) ? ts : Date.now(), state: role === 'user' ? 'sent' : 'done' };
-    if (conversation.has(message)) continue;
-    if (role === 'user') message.from = '';
-    if (images > 0) message.remark = picturesText(images);
-    if (typeof finish === 'string') message.remark = plainText(notice, 300) || finishText(finish);
-    show(message);
-    history?.mark(message);
-  }
-  conversation.sort();
+function receiveWelcome(payload) {
+  devices.receive('device.welcome', payload);
+  showName(payload.name);
 }
 
 // ---- The agent's name ----
@@ -513,7 +484,7 @@ function refresh() {
   clearTimeout(countdown);
   if (connection.name === 'waiting') countdown = setTimeout(refresh, 1000);
   if (channel.ready && nameAsked?.security !== channel.security && !nameAsked?.isHeld) askName();
-  if (channel.ready && historyAsked === 'due') askHistory();
+  if (channel.ready) elsewhere.ask();
   sending.flush();
   return undefined;
 }
