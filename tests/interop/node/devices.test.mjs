@@ -436,6 +436,31 @@ test('an agent with another key than the link’s is refused', async () => {
   assert.equal(agent.devices.size, 0);
 });
 
+test('three tries without an answer are enough for a link', async () => {
+  await started();
+  agent.isSilent = true;
+  const tries = new Set();
+  const phone = await opened('about:blank');
+  await phone.page.clock.install();
+  await phone.page.routeWebSocket(/\/ws$/, (page) => {
+    const server = page.connectToServer();
+    page.onMessage((text) => {
+      const { type, payload } = JSON.parse(text);
+      if (type === 'key_exchange') tries.add(payload.noise);
+      server.send(text);
+    });
+  });
+  await phone.page.goto((await agent.invite()).web);
+  await phone.shows('#enrol-text', 'Asking your agent');
+  for (let count = 1; count <= 3; count++) {
+    while (tries.size < count) await delay(20);
+    await delay(100);
+    await phone.page.clock.fastForward(10_200);
+  }
+  await phone.shows('#banner-text', 'does not answer this link');
+  assert.equal(tries.size, 3);
+});
+
 test('a phone with a plain link becomes a device when the agent offers it, and stays a phone where that fails', async () => {
   const secret = new Uint8Array(32).fill(7);
   agent = await DeviceAgent.connect(relay, await relay.token(), { secret, lifts: true });
