@@ -234,6 +234,8 @@ test('a link that was used says so, and its own browser goes on with it', async 
   await phone.page.goto(web);
   await phone.secure('Encrypted, verified');
   const late = await opened(web);
+  // An agent that has just come has ten seconds to say which links are open.
+  late.page.setDefaultTimeout(40_000);
   await late.shows('#banner-title', 'This link was used');
   await late.shows('#banner-text', 'show a new one');
 });
