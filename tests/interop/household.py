@@ -86,6 +86,7 @@ class Household:
 
     def __init__(self, url, token, folder, **options):
         self.url, self.token, self.folder, self.options = url, token, folder, options
+        self.link = Link(token, url)
         self.stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self):
@@ -98,8 +99,7 @@ class Household:
 
     async def start(self, **more):
         """The agent, for the first time or again."""
-        link = Link(self.token, self.url)
-        self.agent = Party("agent", link, state=self.folder / "agent.json", **self.options | more)
+        self.agent = Party("agent", self.link, state=self.folder / "agent.json", **self.options | more)
         await self.stack.enter_async_context(self.agent)
 
     async def first(self):

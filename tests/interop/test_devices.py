@@ -135,6 +135,26 @@ async def test_an_old_phone_with_a_new_agent(relay, tmp_path):
             assert home.agent.client.devices.state.enrolments.links == []
 
 
+async def test_a_plain_phone_that_has_learnt_of_devices_becomes_one(relay, tmp_path):
+    """31, 3.13: it paired while its agent was old; now it enrols by itself with a link that came over version 2."""
+    secret, token = new_secret(), await relay.token()
+    link = Link(token, relay.url, secret)
+    async with Party("agent", link), Party("phone", link) as old:
+        await old.expect("client.agreed")
+    state = tmp_path / "phone.json"
+    home = Household(relay.url, token, tmp_path)
+    home.link = link
+    async with home, Party("phone", link, state=state, name="phone") as phone:
+        await phone.expect("client.lifted")
+        await phone.expect("device.welcome")
+        assert not home.agent.of("client.link")[1:]
+        await asks(phone, home.agent)
+        await tells(home.agent, [phone])
+        await phone.__aexit__()
+        async with Party("phone", link, state=state) as again:  # its old link leads to the device that it is
+            await asks(again, home.agent, "and once more")
+
+
 async def test_an_old_phone_comes_too_late(relay, tmp_path):
     """31: with the first enrolment the link opens no version 2 either: the relay admits no plain phone any more."""
     async with household(relay, tmp_path) as home:

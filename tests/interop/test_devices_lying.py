@@ -567,6 +567,31 @@ async def opens_in_vain(device, relay):
             await asyncio.sleep(0.01)
 
 
+async def test_a_device_that_never_acknowledges_holds_nobody_up(tmp_path, monkeypatch):
+    """11: the agent holds what its window lets it, parks the device when it has been silent for long, and goes on."""
+    monkeypatch.setattr(keyed, "STALLED", 4)
+    deaf = []
+
+    def no_acks(who, message):
+        return [] if who in deaf and message["type"] == "ack" else [message]
+
+    async with LyingRelay(no_acks) as relay, Household(relay.url, TOKEN, tmp_path) as home:
+        phone, tablet = await home.device("phone"), await home.device("tablet")
+        await asks(tablet, home.agent)
+        deaf.append(tablet.device)
+        for number in range(600):
+            await home.agent.client.send("chat.note", {"text": f"{number} " + "x" * 2000})
+            if number % 100 == 99:
+                await phone.expect("chat.note", text=f"{number} " + "x" * 2000)
+        await relay.until_seen(lambda _, m: m["type"] == "relay.park" and m["payload"]["device"] == tablet.device)
+        peer = home.agent.client.devices.peers[tablet.device]
+        assert sum(message.size for message in peer.resume.sender.held) <= 192 << 10 and not peer.online
+        assert sum(1 for message in to_device(relay, tablet.device) if message["type"] == "chat.note") < 150
+        deaf.clear()
+        await relay.tell("agent", {"type": "relay.device", "payload": {"device": tablet.device, "online": True}})
+        await tablet.expect("chat.note", text="599 " + "x" * 2000)
+
+
 # ---- Restarts, and states that are set back ----
 
 

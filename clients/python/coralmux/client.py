@@ -19,11 +19,12 @@ from .device_state import DeviceState
 from .devices import LINK_LIFE, Devices
 from .end import DECRYPTION_FAILED, PAYLOAD_MAX, Protection, Waiting
 from .keyed import AgentPeer
-from .link import Link, new_secret
+from .link import Link, LinkError, new_secret
 from .peer import as_object
 from .plain import PlainPeer
 from .retry import Retry
-from .store import StateFile
+from .state import StateError
+from .store import StateFile, has_state
 from .wire import Unreadable, dumps, envelope
 
 MAX_SIZE = 5 * 1024 * 1024
@@ -88,7 +89,8 @@ class Client:
     link with a secret. Other options go to `websockets.connect`.
 
     Devices: a phone whose link names its agent (`Link.agent`) becomes a device of it. `state` is the file that keeps its
-    keys; without one they end with the process. Once it is one, it needs no link. `name`: what others see.
+    keys; without one they end with the process. Once it is one, it needs no link. `name`: what others see. With a `state`
+    and the link of a plain phone it becomes a device when its agent has learnt to have some (`client.lifted`).
 
     An agent with a `state` file has devices, and one plain phone until the first of them has enrolled. `admit`: a
     function, or a coroutine, of a `Joining` that says whether who shows the agent's own link becomes a device; without
@@ -121,12 +123,14 @@ class Client:
             kept = AgentState.open(StateFile(state), link, restored, random)
             self.devices = Devices(self, kept, admit, name or "Agent", keep_plain)
             self.plain = self._plain_of(link, kept.plain)
-        elif role == "phone" and (link is None or link.agent):
+        elif role == "phone" and (link is None or link.agent or has_state(state)):
             kept = DeviceState.open(StateFile(state), link, name, random)
             link = link or Link(kept.token, kept.relay)
             self.agent = AgentPeer(self, kept)
         else:
-            self.plain = PlainPeer(self, link, clear_after, resume)
+            lifts = role == "phone" and state is not None and link.secret
+            lift = (lambda text: self._lift(text, state, name)) if lifts else None
+            self.plain = PlainPeer(self, link, clear_after, resume, lift)
         self.link = link
         proxy = {"proxy": None} if KNOWS_PROXIES and leads_here(link.relay) else {}  # else as the environment says
         timing = {"ping_interval": 30, "ping_timeout": 10, "close_timeout": 2}  # the last: to wait for a dead connection
@@ -391,6 +395,17 @@ class Client:
         elif peer := self.devices.peers.get(device):
             await peer.handle_message(kind, payload, message_id)
 
+    def _lift(self, text, state, name):
+        """The agent makes a device of this phone, over the keys that the two have: it enrols with this link."""
+        with contextlib.suppress(LinkError, StateError):
+            link = Link.parse(text)
+            if link.agent and link.token == self.link.token:
+                kept = DeviceState.open(StateFile(state), Link(link.token, self.link.relay, link.secret, link.agent), name)
+                self.close_plain()
+                self.agent = AgentPeer(self, kept)
+                self.tell_now("client.lifted", {})
+                self._ws.transport.abort()  # and comes back as what it is now
+
     def change_plain(self):
         """The plain phone has to scan a new link."""
         kept = self.devices.state
@@ -414,7 +429,8 @@ class Client:
                     self.devices.park_stalled()
                 for peer in self._peers:
                     peer.resume.receiver.is_full = is_full
-                    has_more |= self.is_connected and await peer.send_next()
+                    with contextlib.suppress(ConnectionClosed):  # the next one asks again for what is due
+                        has_more |= self.is_connected and await peer.send_next()
                 self.lock.notify_all()  # acknowledgements make room
             if has_more:
                 continue

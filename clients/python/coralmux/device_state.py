@@ -36,7 +36,7 @@ class DeviceState:
             state = cls(file, value)
         except (KeyError, TypeError, ValueError):
             raise StateError(f"{file.path} is damaged: remove it, and enrol with a new link") from None
-        if link and (link.token, link.agent) != (state.token, state.a):
+        if link and (link.token != state.token or link.agent not in (state.a, None)):
             raise StateError(f"{file.path} has the keys for another agent: name another file")
         return state
 

@@ -51,7 +51,8 @@ class Devices:
         self.client, self.state, self.decide = client, state, decide
         self.agent_name, self.keep_plain = agent_name, keep_plain
         self.peers = {name: self._peer(name, end, taken) for name, (end, taken) in state.ends.items()}
-        self.is_bound = False  # on this connection
+        self._bound = asyncio.Event()  # on this connection
+        self._lifts = False  # a plain phone, on this connection
         self._asked = {}  # id of a request to the relay: its future
         self._deciding = {}  # device: the future of an inviter's decision
         self._to_revoke = set()  # the relay has not confirmed it
@@ -77,6 +78,10 @@ class Devices:
         return [peer for peer in self.peers.values() if peer.end.admitted]
 
     @property
+    def is_bound(self):
+        return self._bound.is_set()
+
+    @property
     def link(self):
         """The first link, while it is unused and the relay knows of it; None: there is none."""
         return self.state.link(self.state.first) if self.is_bound and self.state.first else None
@@ -96,7 +101,8 @@ class Devices:
     async def handle_connected(self, ext):
         """The relay has let the agent in. Whether it knows devices."""
         self._fail_asked()
-        self.is_bound = False
+        self._bound.clear()
+        self._lifts = False
         for peer in self.peers.values():
             peer.end.handle_connected()
             peer.end.handle_drained()
@@ -116,7 +122,7 @@ class Devices:
     def handle_pause(self):
         """The connection is gone."""
         self._fail_asked()
-        self.is_bound = False
+        self._bound.clear()
         for peer in self.peers.values():
             peer.online = False
             peer.handle_pause()
@@ -126,7 +132,7 @@ class Devices:
         try:
             if not ext["bound"] or ext.get("legacy") is not (self.state.plain is not None):
                 await self._bind()
-            self.is_bound = True
+            self._bound.set()
             for link in self.state.enrolments.links:
                 await self._open_at_relay(link)
             for name in set(at_relay) - set(self.state.devices) | self._to_revoke:
@@ -165,7 +171,8 @@ class Devices:
         self.client.close_plain()
 
     async def handle_plain(self, is_v3):
-        """A plain phone has agreed on keys of version 2. `is_v3`: it can become a device, and does by itself."""
+        """A plain phone has agreed on keys of version 2. `is_v3`: it can become a device, and does with what is returned,
+        the payload of a `device.invite.result`; once a connection."""
         used = self.state.plain_at
         if used is None or time.time() - used > SEEN_INTERVAL:
             self.state.plain_at = time.time()
@@ -175,10 +182,12 @@ class Devices:
                 self.state.keep()
                 self.later(self._withdraw(k))
             self.state.keep()
-        if is_v3 and self.is_bound:
-            with contextlib.suppress(NotDone):
-                link = await self.invite(by="plain")
-                return self._invite_result(link)
+        if is_v3 and not self._lifts:
+            self._lifts = True
+            with contextlib.suppress(NotDone, TimeoutError):
+                async with asyncio.timeout(ANSWER_TIME):
+                    await self._bound.wait()
+                return self._invite_result(await self.invite(by="plain"))
         return None
 
     async def _withdraw(self, k):

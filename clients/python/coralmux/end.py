@@ -189,7 +189,7 @@ class End:
     says whether the keys are for those.
     """
 
-    def __init__(self, role, token, secret=None, random=os.urandom, padding=1, resume=False):
+    def __init__(self, role, token, secret=None, random=os.urandom, padding=1, resume=False, knows_v3=False):
         if role not in ("phone", "agent"):
             raise ValueError(f"no such role: {role}")
         if secret is not None and len(secret) != 32:
@@ -201,6 +201,7 @@ class End:
         self.private = None  # agent, version 1: of the announced pair
         self.opening = None  # phone, version 2: the id of the newest opening, and its handshake
         self.resume = resume and secret is not None
+        self.knows_v3 = knows_v3  # phone: it can become a device, and says so
         self.announced = False  # phone: the agent's newest announcement was of version 2
         self.offered = False  # phone: and it offered to resume
         self.agreeing = False  # phone: no keys have been agreed since the connection came, or the agent
@@ -372,7 +373,8 @@ class End:
         resumes = self.resume and self.offered
         handshake = Handshake.of_pair(self.token, self.secret, self.random(32), resumes)
         self.opening, self.waiting = (reply_id, handshake, resumes), True
-        return self._exchange(self.random(32), e2e=2, noise=crypto.b64(handshake.write_1()), **_offer(resumes))
+        more = _offer(resumes) | ({"v3": 1} if self.knows_v3 else {})
+        return self._exchange(self.random(32), e2e=2, noise=crypto.b64(handshake.write_1()), **more)
 
     def _agree_v1(self, private, public):
         try:

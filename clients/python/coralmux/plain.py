@@ -19,10 +19,13 @@ RETRY_AFTER_MS_MAX = 65_000  # the longest that the relay can ask to wait with a
 
 
 class PlainPeer(Peer):
-    def __init__(self, client, link, clear_after, resume):
+    """`lift`: what a phone does with a link by which the agent makes it a device; None: it becomes none."""
+
+    def __init__(self, client, link, clear_after, resume, lift=None):
         super().__init__(client)
+        self.lift = lift
         self.clear_after = clear_after
-        self.end = End(client.role, link.token, link.secret, os.urandom, PADDING, resume)
+        self.end = End(client.role, link.token, link.secret, os.urandom, PADDING, resume, lift is not None)
         self._exchanges = set()  # ids of our own, on this connection
         self._timers = {}  # name: task
         self._heal_from = 0.0
@@ -42,6 +45,12 @@ class PlainPeer(Peer):
         if self.resumes:
             return self.hold(kind, payload)
         return await self.client.put(kind, self.end.seal(kind, payload))
+
+    def handle_taken(self, kind, payload, message_id, protection, missed):
+        if kind == "device.invite.result" and self.lift and isinstance(as_object(payload).get("link"), str):
+            self.lift(payload["link"])
+        else:
+            super().handle_taken(kind, payload, message_id, protection, missed)
 
     def close(self):
         """Ends what was to happen later."""

@@ -8,6 +8,11 @@ from .state import Lock, StateError, replace
 FILE_BYTES_MAX = 1 << 20
 
 
+def has_state(path):
+    """Whether something is kept there."""
+    return path is not None and pathlib.Path(path).exists()
+
+
 class StateFile:
     """One file, or with `path` None only memory: it ends with the process then."""
 
