@@ -12,6 +12,7 @@
 # make build-all     release programs for x86-64 and 64-bit ARM, with checksums, in dist/ (deploy/build-all.sh)
 # make test-arm64    boots an ARM kernel in QEMU and passes messages through the relay of dist/ (tests/arm64/run.sh)
 # make bench-tls     the cost of TLS, compared with plain connections and with HAProxy in front of the reference
+# make bench-page    how long a phone waits for the page, on a slow network (RELAYS=programs to compare, ROUNDS=9)
 # make bench-hostile what most pairs notice while one in ten misbehaves in every known way
 #
 # Needs Rust (1.88 or newer), a C compiler and C++ compiler, Python 3.11 or newer with venv, and Node 20.19 or newer.
@@ -39,7 +40,7 @@ SOAK_SECONDS ?= 600
 STAGES := test-rust test-python test-node test-deploy test-conformance test-fuzz
 
 .PHONY: run simulate works-with test test-tools build-tests $(STAGES) test-quiet soak lint advisories
-.PHONY: build-all release test-arm64 bench bench-check bench-accept bench-relay bench-tls bench-hostile clean
+.PHONY: build-all release test-arm64 bench bench-check bench-accept bench-relay bench-tls bench-page bench-hostile clean
 
 run:
 	cargo build --release --bins
@@ -148,6 +149,12 @@ bench-relay:
 bench-tls:
 	cargo build --release -p coralmux-relay -p coralmux-loadtest
 	$(TARGET_DIR)/release/coralmux-loadtest bench --tls --relay $(TARGET_DIR)/release/coralmux-relay $(BENCH_FLAGS)
+
+RELAYS ?=
+
+bench-page: $(NODE_TESTS)/node_modules/.package-lock.json
+	cargo build --release -p coralmux-relay
+	cd $(NODE_TESTS) && ROUNDS=$(or $(ROUNDS),9) node visits.mjs $(abspath $(or $(RELAYS),$(TARGET_DIR)/release/coralmux-relay))
 
 # As bench-relay.
 bench-hostile:

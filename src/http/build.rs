@@ -1,6 +1,10 @@
 //! Makes what the relay serves of `src/phone`: the modules as one script with short names inside, without comments and
 //! white space; the style without comments and line breaks; everything else as it is. So it is fetched in one go, and
 //! compresses as one. `tests/interop/node/vendor.test.mjs` proves that what is served means what the sources say.
+//! `build/served.rs` says under which names, and compressed.
+
+#[path = "build/served.rs"]
+mod served;
 
 use oxc_allocator::Allocator;
 use oxc_codegen::{Codegen, CodegenOptions};
@@ -8,7 +12,7 @@ use oxc_mangler::Mangler;
 use oxc_parser::Parser;
 use oxc_semantic::SemanticBuilder;
 use oxc_span::SourceType;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::path::Path;
 use std::{env, fs};
@@ -25,32 +29,30 @@ const MADE: [&str; 2] = ["markdown-it.js", "qr.js"];
 
 fn main() -> Outcome<()> {
     println!("cargo::rerun-if-changed={SOURCES}");
-    let served = Path::new(&env::var("OUT_DIR")?).join("phone");
-    // What an earlier build left is not served.
-    if served.exists() {
-        fs::remove_dir_all(&served)?;
-    }
-    fs::create_dir_all(&served)?;
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build");
+    let folder = Path::new(&env::var("OUT_DIR")?).join("phone");
+    fs::create_dir_all(&folder)?;
     let mut bundle = Bundle::default();
     bundle.add(FIRST)?;
-    fs::write(served.join(FIRST), minified(&(bundle.imports + &bundle.text))?)?;
+    let mut files = BTreeMap::from([(FIRST.to_owned(), minified(&(bundle.imports + &bundle.text))?.into_bytes())]);
     for entry in fs::read_dir(SOURCES)? {
         let source = entry?.path();
         let name = source.file_name().and_then(|name| name.to_str()).ok_or("a file has no name")?;
-        let target = served.join(name);
-        match source.extension().and_then(|extension| extension.to_str()) {
-            Some("js") if name == WORKER => fs::write(&target, minified(&fs::read_to_string(&source)?)?)?,
-            Some("js") if bundle.names.contains(name) => {}
+        let content = match source.extension().and_then(|extension| extension.to_str()) {
+            Some("js") if name == WORKER => minified(&fs::read_to_string(&source)?)?.into_bytes(),
+            Some("js") if bundle.names.contains(name) => continue,
             Some("js") if !MADE.contains(&name) => return Err(format!("{name} is imported by nobody").into()),
             Some("css") => {
                 let text = fs::read_to_string(&source)?;
                 let style = minifier::css::minify(&text).map_err(|fault| format!("{name}: {fault}"))?;
-                fs::write(&target, style.to_string())?;
+                style.to_string().into_bytes()
             }
-            _ => fs::write(&target, fs::read(&source)?)?,
-        }
+            _ => fs::read(&source)?,
+        };
+        files.insert(name.to_owned(), content);
     }
-    Ok(())
+    served::write(files, &folder)
 }
 
 /// Modules, one after the other. Names at their top level are the same everywhere: an import needs no code, and a name

@@ -35,6 +35,7 @@ pub(super) struct Head<'a> {
     pub(super) websocket_key: Option<&'a [u8]>,
     pub(super) websocket_version: Option<&'a [u8]>,
     pub(super) if_none_match: Option<&'a [u8]>,
+    pub(super) accept_encoding: Option<&'a [u8]>,
     /// Each `X-Forwarded-For` field, in order.
     pub(super) forwarded_for: Vec<&'a [u8]>,
     pub(super) host: Option<&'a [u8]>,
@@ -126,6 +127,9 @@ impl<'a> Head<'a> {
             Ok(())
         } else if is("if-none-match") {
             self.if_none_match = Some(value);
+            Ok(())
+        } else if is("accept-encoding") {
+            self.accept_encoding = Some(value);
             Ok(())
         } else if is("expect") {
             once(&mut self.expect, value, "Expect")

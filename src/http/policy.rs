@@ -293,7 +293,7 @@ fn not_allowed(route: Route) -> Problem {
 }
 
 fn file(asset: &'static phone::Asset, head: &Head<'_>) -> Reply {
-    asset.response(head.if_none_match, head.keep_alive(), head.method == "HEAD")
+    asset.response(head.if_none_match, head.accept_encoding, head.keep_alive(), head.method == "HEAD")
 }
 
 /// The token of `Authorization: Bearer …` (RFC 6750 section 2.1).

@@ -383,7 +383,7 @@ fn the_page_of_the_relay_itself_may_connect_to_it() {
 #[test]
 fn the_phone_in_the_browser_can_be_turned_off() {
     let off = RequestPolicy::new(RequestPolicyOptions { phone: false, ..options() });
-    for path in ["/phone/app.js", "/sw.js"] {
+    for path in ["/phone/qr.js", "/sw.js"] {
         assert!(response(&policy(), &request(&format!("GET {path}"), "", "")).starts_with("HTTP/1.1 200 "), "{path}");
         assert!(response(&policy(), &request(&format!("POST {path}"), "", "")).starts_with("HTTP/1.1 405 "), "{path}");
         assert!(response(&off, &request(&format!("GET {path}"), "", "")).starts_with("HTTP/1.1 404 "), "{path}");

@@ -1,60 +1,54 @@
-// Keeps the page for when the network is away: from the relay first, from the cache where it does not answer, or not
-// soon. The page then shows the conversation, and says that there is no connection.
+// Keeps the page for when the network is away or slow. The files of one version are kept together, when a new worker comes,
+// so that a page is never made of two.
 
-const CACHE = 'phone';
-const FILES = [
-  './',
-  'phone/style.css',
-  'phone/manifest.webmanifest',
-  'phone/icon.svg',
-  'phone/icon-192.png',
-  'phone/app.js',
-  'phone/markdown-it.js',
-  'phone/qr.js',
-];
+// Becomes a hash of all files: another page has another worker.
+const CACHE = 'phone-VERSION_OF_THE_PAGE';
+// `build/served.rs` puts a hash into the names of what the page loads when it starts.
+const START = ['phone/style.css', 'phone/app.js', 'phone/markdown-it.js'];
+const FILES = ['./', ...START, 'phone/manifest.webmanifest', 'phone/icon.svg', 'phone/icon-192.png', 'phone/qr.js'];
 
-// A file that is kept is waited for no longer than this, and for some time after that none is.
-const NETWORK_MS = 2_500;
-const SLOW_MS = 10_000;
-// The cache itself has to answer within this.
+// The page itself is waited for no longer than this where one is kept: a newer one is shown the next time then.
+const NETWORK_MS = 400;
+// The cache has to answer within this.
 const CACHE_MS = 1_000;
 
-let slowUntil = 0;
-
-self.addEventListener('install', (event) => {
-  event.waitUntil(caches.open(CACHE).then((cache) => cache.addAll(FILES)).then(() => self.skipWaiting()));
-});
-
-self.addEventListener('activate', (event) => event.waitUntil(self.clients.claim()));
+self.addEventListener('install', (event) => event.waitUntil(keep().then(() => self.skipWaiting())));
+self.addEventListener('activate', (event) => event.waitUntil(clean().then(() => self.clients.claim())));
 
 self.addEventListener('fetch', (event) => {
   const { request } = event;
+  if (request.method !== 'GET') return;
   const address = new URL(request.url);
   address.search = '';
-  const isOurs = FILES.some((file) => new URL(file, self.location).href === address.href);
-  if (request.method === 'GET' && isOurs) event.respondWith(answer(request, address.href));
+  const page = new URL('./', self.location).href;
+  if (address.href === page) event.respondWith(newest(request, page));
+  else if (address.href.startsWith(`${page}phone/`)) event.respondWith(kept(address.href).then((found) => found ?? fetch(request)));
 });
 
-async function answer(request, address) {
-  const kept = await within(caches.open(CACHE).then((cache) => cache.match(address)));
-  if (kept && Date.now() < slowUntil) return kept;
-  const signal = kept && AbortSignal.timeout(NETWORK_MS);
-  try {
-    const fresh = await fetch(request, { signal });
-    if (!fresh.ok) throw new Error(`status ${fresh.status}`);
-    const body = await fresh.blob();
-    const { status, headers } = fresh;
-    const copy = () => new Response(body, { status, headers });
-    await within(caches.open(CACHE).then((cache) => cache.put(address, copy())));
-    return copy();
-  } catch (error) {
-    if (signal?.aborted) slowUntil = Date.now() + SLOW_MS;
-    if (kept) return kept;
-    throw error;
-  }
+async function keep() {
+  const cache = await caches.open(CACHE);
+  await cache.addAll(FILES);
+  const page = await (await cache.match('./')).text();
+  // The relay may have been upgraded meanwhile: the next try gets the new worker.
+  if (!START.every((file) => page.includes(file))) throw new Error('the page is not of this version');
 }
 
-// Undefined where the cache fails, or does not answer.
-function within(promise) {
-  return Promise.race([promise.catch(() => {}), new Promise((resolve) => setTimeout(resolve, CACHE_MS))]);
+// A page of the version before may still be loading: its files stay until there is another version.
+async function clean() {
+  const others = (await caches.keys()).filter((name) => name !== CACHE);
+  await Promise.all(others.slice(0, -1).map((name) => caches.delete(name)));
+}
+
+async function newest(request, page) {
+  const old = await kept(page);
+  const fresh = fetch(request);
+  if (!old) return fresh;
+  const late = new Promise((resolve) => setTimeout(resolve, NETWORK_MS, old));
+  return Promise.race([fresh.then((answer) => (answer.status < 400 ? answer : old)), late]).catch(() => old);
+}
+
+// Undefined where nothing is kept, or the cache fails or does not answer.
+function kept(address) {
+  const found = caches.open(CACHE).then(async (cache) => (await cache.match(address)) ?? caches.match(address));
+  return Promise.race([found.catch(() => {}), new Promise((resolve) => setTimeout(resolve, CACHE_MS))]);
 }

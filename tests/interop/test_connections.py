@@ -309,7 +309,7 @@ async def test_http_answers_that_nobody_reads_hold_little_memory(start_relay):
         assert gone.get("coralmux_connections_closed_total", reason="slow_consumer") == connections
 
 
-@pytest.mark.parametrize("path", ["/api/v1/openapi.json", "/phone/app.js", "/", "/health"])
+@pytest.mark.parametrize("path", ["/api/v1/openapi.json", "/phone/qr.js", "/", "/health"])
 @pytest.mark.parametrize("tls", [False, True])
 async def test_pipelined_requests_are_answered_whole_and_in_order(start_relay, tmp_path, path, tls):
     relay = sealed.start(start_relay, tmp_path)

@@ -487,7 +487,7 @@ async def test_metrics_are_told_under_a_name_of_the_relays_own_only(start_relay)
 async def test_every_answer_says_that_it_is_what_it_says(relay):
     """`X-Content-Type-Options: nosniff`, and no promise of TLS where there is none."""
     for method, path in (("GET", "/"), ("GET", "/health"), ("GET", "/nothing"), ("POST", "/api/v1/pair"), ("GET", "/ws"),
-                         ("GET", "/api/v1/openapi.json"), ("GET", "/phone/app.js"), ("POST", "/api/v1/register")):
+                         ("GET", "/api/v1/openapi.json"), ("GET", "/phone/qr.js"), ("POST", "/api/v1/register")):
         answer = await relay.http(method, path)
         assert answer.headers["x-content-type-options"] == "nosniff", path
         assert "strict-transport-security" not in answer.headers

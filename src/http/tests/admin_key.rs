@@ -41,7 +41,7 @@ const PATHS: [&str; 21] = [
     "/health",
     "/livez",
     "/readyz",
-    "/phone/app.js",
+    "/phone/qr.js",
     "/api/v1/openapi.json",
     "/api/v1/register",
     "/api/v1/pair",

@@ -61,8 +61,9 @@ test('the whole of a page that is kept fits together: none of it is of another v
   await phone.secure('Encrypted, verified');
   await phone.page.evaluate(() => navigator.serviceWorker.ready);
   const missing = await phone.page.evaluate(async () => {
-    const cache = await caches.open('phone');
-    const kept = (await cache.keys()).map(({ url }) => new URL(url).pathname);
+    const [name, ...others] = await caches.keys();
+    if (others.length) throw new Error(`other caches: ${others}`);
+    const kept = (await (await caches.open(name)).keys()).map(({ url }) => new URL(url).pathname);
     const used = performance.getEntriesByType('resource').map(({ name }) => new URL(name).pathname);
     return used.filter((path) => /\.(js|css)$/.test(path) && path !== '/sw.js' && !kept.includes(path));
   });
@@ -70,6 +71,60 @@ test('the whole of a page that is kept fits together: none of it is of another v
   await agent.close();
   await phone.close();
   await own.stop();
+});
+
+// The relay as another version of it would serve the page: with other names, and without those of this one.
+class Upgraded {
+  static mark = (text) => text.replace(/\.([0-9a-f]{8})\.(js|css)\b/g, '.new-$1.$2').replace(/phone-[0-9a-f]{8}\b/, '$&-new').replace('<title>CoralMux', '<title>New CoralMux');
+  isOn = false;
+
+  rewrite(path) {
+    if (!this.isOn) return path;
+    if (/\.[0-9a-f]{8}\.(js|css)$/.test(path)) return null;
+    return path.replace('.new-', '.');
+  }
+
+  mark(path, text) {
+    return this.isOn && /^\/($|sw\.js|phone\/app)/.test(path) ? Upgraded.mark(text) : text;
+  }
+}
+
+test('a new version comes while a chat is open: nothing is lost, and the next visit has it', async () => {
+  const upgraded = new Upgraded();
+  const proxy = await behind('', upgraded);
+  const { token, secret, agent } = await chat.pairing(relay);
+  const hash = new URL(link(relay, token, secret)).hash;
+  const address = `http://127.0.0.1:${proxy.port}/`;
+  const phone = await Phone.open(browser, address + hash);
+  await phone.secure('Encrypted, verified');
+  await talk({ agent, phone }, 'before', 'The old one.');
+  await phone.page.waitForFunction(() => navigator.serviceWorker.controller);
+  await phone.page.fill('#text', 'half a mess');
+
+  upgraded.isOn = true;
+  await phone.page.evaluate(async () => {
+    const changed = new Promise((done) => navigator.serviceWorker.addEventListener('controllerchange', done));
+    await (await navigator.serviceWorker.ready).update();
+    await changed;
+  });
+  // The open page is what it was, and what it has not loaded yet is still to be had.
+  assert.equal(await phone.page.inputValue('#text'), 'half a mess');
+  assert.equal(await phone.page.title(), 'CoralMux');
+  await talk({ agent, phone }, 'half a message', 'Still the old one.');
+  const later = await phone.page.evaluate(async () => {
+    const [script] = document.querySelectorAll('script[type=module]');
+    return [(await fetch(script.src)).status, typeof (await import(new URL('phone/qr.js', document.baseURI))).generate];
+  });
+  assert.deepEqual(later, [200, 'function']);
+
+  await phone.page.reload();
+  await phone.secure('Encrypted, verified');
+  assert.equal(await phone.page.title(), 'New CoralMux');
+  assert.deepEqual(await phone.messages('agent'), ['The old one.', 'Still the old one.']);
+  await talk({ agent, phone }, 'after', 'The new one.');
+  await phone.close();
+  await agent.close();
+  proxy.close();
 });
 
 test('storage that never answers keeps nothing from being shown or sent', async () => {
@@ -277,14 +332,24 @@ test('the pairing is taken along: the link is shown on request, with a warning, 
   await agent.close();
 });
 
-// Passes what is below `prefix` on to the relay, without it.
-async function behind(prefix) {
+// Passes what is below `prefix` on to the relay, without it; as `upgraded` has it, if there is one.
+async function behind(prefix, upgraded) {
   const proxy = createServer((from, to) => {
     if (!from.url.startsWith(`${prefix}/`) && from.url !== prefix) return to.writeHead(404).end('not here');
-    const path = from.url.slice(prefix.length) || '/';
-    const passed = request({ port: relay.port, path, method: from.method, headers: from.headers }, (answer) => {
-      to.writeHead(answer.statusCode, answer.headers);
-      answer.pipe(to);
+    const asked = from.url.slice(prefix.length) || '/';
+    const path = upgraded ? upgraded.rewrite(asked) : asked;
+    if (!path) return to.writeHead(404).end('not in this version');
+    const headers = upgraded ? { ...from.headers, 'accept-encoding': 'identity', 'if-none-match': '' } : from.headers;
+    const passed = request({ port: relay.port, path, method: from.method, headers }, async (answer) => {
+      if (!upgraded) {
+        to.writeHead(answer.statusCode, answer.headers);
+        return answer.pipe(to);
+      }
+      const pieces = [];
+      for await (const piece of answer) pieces.push(piece);
+      const whole = Buffer.concat(pieces);
+      const body = /text|script/.test(answer.headers['content-type']) ? Buffer.from(upgraded.mark(path, whole.toString())) : whole;
+      return to.writeHead(answer.statusCode, { ...answer.headers, 'content-length': body.length }).end(body);
     });
     return from.pipe(passed);
   });
