@@ -9,7 +9,14 @@ import subprocess
 import sys
 
 import acp
-from acp.schema import AgentCapabilities, PermissionOption, PromptCapabilities, ToolCallUpdate
+from acp.schema import (
+    AgentCapabilities,
+    PermissionOption,
+    PromptCapabilities,
+    SessionCapabilities,
+    SessionResumeCapabilities,
+    ToolCallUpdate,
+)
 
 KEPT = pathlib.Path(sys.argv[1])
 OPTIONS = [
@@ -27,7 +34,9 @@ class Agent(acp.Agent):
 
     async def initialize(self, protocol_version, **_):
         can = AgentCapabilities(
-            load_session="forgetful" not in sys.argv, prompt_capabilities=PromptCapabilities(image=True)
+            load_session="forgetful" not in sys.argv,
+            prompt_capabilities=PromptCapabilities(image=True),
+            session_capabilities=SessionCapabilities(resume=SessionResumeCapabilities() if "boasts" in sys.argv else None),
         )
         return acp.InitializeResponse(protocol_version=protocol_version, agent_capabilities=can)
 
@@ -41,6 +50,9 @@ class Agent(acp.Agent):
             await self.client.session_update(session_id, acp.update_user_message_text(text))
             await self.client.session_update(session_id, acp.update_agent_message_text("said before"))
         return acp.LoadSessionResponse()
+
+    async def resume_session(self, **_):
+        raise acp.RequestError.method_not_found("session/resume")
 
     async def cancel(self, session_id, **_):
         self.cancelled.setdefault(session_id, asyncio.Event()).set()
@@ -125,6 +137,9 @@ class Agent(acp.Agent):
 
     async def nothing(self):
         pass
+
+    async def silently(self):
+        await self.request()
 
     async def long(self):
         await self.say("as far as")

@@ -86,8 +86,9 @@ async def test_each_conversation_has_a_session_of_its_own_that_remembers(start, 
         assert (result.payload["ref"], result.payload["agents"][0]["backend"]) == (listed, "acp")
 
 
-async def test_a_session_goes_on_after_a_restart_of_the_agent(start_agent, start, kept, relay, tmp_path):
-    agent = start()
+@pytest.mark.parametrize("how", ["", "boasts"])  # of resuming sessions, which it cannot
+async def test_a_session_goes_on_after_a_restart_of_the_agent(start, relay, tmp_path, how):
+    agent = start(how=how)
     async with Phone(agent.link()) as phone:
         await text(phone, "one")
     agent.stop()
@@ -294,6 +295,14 @@ async def test_what_is_no_answer_is_told_in_words(start, question, words):
     async with Phone(agent.link()) as phone:
         _, _, end = await ask(phone, question)
         assert end.type == "chat.error" and words in end.payload["message"], end
+
+
+async def test_a_turn_without_a_word_in_which_something_was_done_is_no_error(start):
+    agent = start("--ask-timeout", "1")
+    async with Phone(agent.link()) as phone:
+        await phone.ask("silently", asks=1)
+        end = (await phone.expect("chat.done")).payload
+        assert (end["full_text"], end["finish"]) == ("", "other") and "without saying anything" in end["notice"]
 
 
 async def test_an_answer_that_was_cut_is_marked(start):

@@ -158,22 +158,18 @@ impl Acp {
         json!({"cwd": self.settings.directory, "mcpServers": []})
     }
 
-    /// Whether the program goes on with this session.
+    /// Whether the program goes on with this session. Some say that they can resume one, and can only load it.
     fn find(&self, running: &Running, session: &str) -> bool {
-        let method = match (running.resumes, running.loads) {
-            (true, _) => "session/resume",
-            (_, true) => "session/load",
-            _ => return false,
-        };
-        let mut params = self.params();
-        params["sessionId"] = json!(session);
-        match running.connection.request(method, params, START_TIMEOUT) {
-            Ok(_) => true,
-            Err(fault) => {
-                warn(&format!("acp: {method}: {}", self.failure(&fault, &running.connection)));
-                false
+        let ways = [(running.resumes, "session/resume"), (running.loads, "session/load")];
+        ways.iter().filter(|(can, _)| *can).any(|(_, method)| {
+            let mut params = self.params();
+            params["sessionId"] = json!(session);
+            let found = running.connection.request(method, params, START_TIMEOUT);
+            if let Err(fault) = &found {
+                warn(&format!("acp: {method}: {}", self.failure(fault, &running.connection)));
             }
-        }
+            found.is_ok()
+        })
     }
 
     fn begin(&self, running: &Running, chat: &str) -> Result<String, BackendError> {

@@ -35,6 +35,11 @@ impl Telling {
         self.has_text
     }
 
+    /// Whether it did anything since.
+    pub(super) fn has_acted(&self) -> bool {
+        self.has_acted
+    }
+
     /// Takes an update. Gives the call that is over by it, if one is.
     ///
     /// # Errors
@@ -70,26 +75,30 @@ impl Telling {
 
     fn take_call(&mut self, update: &Value, output: &mut dyn Output) -> Option<String> {
         let id = update["toolCallId"].as_str()?;
-        if self.calls.len() >= CALLS_MAX && !self.calls.contains_key(id) {
-            self.calls.clear();
-        }
-        let call = self.calls.entry(id.to_owned()).or_default();
+        let call = self.call(id);
         let before = call.clone();
         call.take(update);
         let doing = call.doing;
+        let (tool, message) = (call.tool().to_owned(), call.title.clone());
         let detail = details(&update["content"]);
         if *call != before || !detail.is_empty() {
             self.has_acted = true;
-            let (tool, message) = (call.tool().to_owned(), call.title.clone());
             output.activity(&Activity { doing, tool, message, detail, call: id.to_owned() });
         }
         (doing != Doing::Running).then(|| id.to_owned())
     }
 
-    /// What the person is asked about a tool call.
-    pub(super) fn question(&self, tool_call: &Value) -> String {
-        let known = tool_call["toolCallId"].as_str().and_then(|id| self.calls.get(id));
-        let mut call = known.cloned().unwrap_or_default();
+    fn call(&mut self, id: &str) -> &mut Call {
+        if self.calls.len() >= CALLS_MAX && !self.calls.contains_key(id) {
+            self.calls.clear();
+        }
+        self.calls.entry(id.to_owned()).or_default()
+    }
+
+    /// What the person is asked about a tool call. Some agents tell of it here alone.
+    pub(super) fn question(&mut self, tool_call: &Value) -> String {
+        self.has_acted = true;
+        let call = self.call(tool_call["toolCallId"].as_str().unwrap_or_default());
         call.take(tool_call);
         let title = if call.title.trim().is_empty() { call.tool() } else { call.title.trim() };
         let command = match &tool_call["rawInput"]["command"] {
@@ -273,7 +282,7 @@ mod tests {
     #[test]
     fn a_question_says_what_would_be_done() {
         let start = json!({"sessionUpdate": "tool_call", "toolCallId": "a", "title": "bash", "kind": "execute"});
-        let (_, telling) = tell(&[start]);
+        let (_, mut telling) = tell(&[start]);
         let asked = telling.question(&json!({"toolCallId": "a", "rawInput": {"command": "rm -r build"}}));
         assert_eq!(asked, "The agent asks for your permission: bash\n\nrm -r build");
         assert!(telling.question(&json!({})).ends_with(": tool"));
