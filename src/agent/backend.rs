@@ -119,6 +119,9 @@ pub trait Backend: Send + Sync {
     /// Why there is no answer, or only the part of it that was pushed.
     fn answer(&self, question: &Question, output: &mut dyn Output, cancel: &Cancel) -> Result<Outcome, BackendError>;
 
+    /// The agent has a pairing, and this is its public name.
+    fn handle_paired(&self, _pairing: &str) {}
+
     /// The process ends: ends at once what was started outside of it, and starts nothing more.
     fn end(&self) {}
 

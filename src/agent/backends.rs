@@ -1,9 +1,12 @@
 //! What answers, as the command line asks for it.
 
 use super::acp::{self, Acp};
+use super::agent_protocol::AgentProtocol;
+use super::agui::{self, AgUi};
 use super::backend::Backend;
 use super::echo::Echo;
 use super::exec::Exec;
+use super::http;
 use super::openai::{self, OpenAi};
 use super::options::BackendOptions;
 use super::printable::warn;
@@ -19,7 +22,7 @@ pub(super) enum Failure {
     #[error("the API key in {path}: {text}", path = .path.display())]
     ApiKey { path: PathBuf, text: String },
     #[error("{0}")]
-    Server(#[from] openai::OpenError),
+    Server(#[from] http::OpenError),
     #[error("the folder {path} (--acp-dir): {error}", path = .path.display())]
     Directory { path: PathBuf, error: io::Error },
 }
@@ -39,22 +42,27 @@ pub(super) fn open(options: &BackendOptions, state: &Path) -> Result<Arc<dyn Bac
         };
         return Ok(Arc::new(Acp::new(settings, &hidden, &options.exec_env)));
     }
+    let is_stateful = options.stateful;
+    if let Some(url) = &options.ag_ui {
+        return Ok(Arc::new(AgUi::new(agui::Settings { server: server(url, options)?, is_stateful })?));
+    }
+    if let Some(url) = &options.agent_protocol {
+        return Ok(Arc::new(AgentProtocol::new(server(url, options)?)?));
+    }
     let (Some(url), Some(model)) = (&options.openai, &options.model) else { return Ok(Arc::new(Echo)) };
-    let settings = openai::Settings {
-        url: url.clone(),
-        model: model.clone(),
-        api_key: api_key(options)?,
-        system: options.system.clone(),
-        timeout: options.timeout,
-        trust: options.openai_ca_file.clone().map_or(Trust::PublicRoots, Trust::PublicRootsAnd),
-    };
-    let server = OpenAi::new(settings)?;
+    let (server, model, system) = (server(url, options)?, model.clone(), options.system.clone());
+    Ok(Arc::new(OpenAi::new(openai::Settings { server, model, system, is_stateful })?))
+}
+
+fn server(url: &str, options: &BackendOptions) -> Result<http::Settings, Failure> {
+    let trust = options.openai_ca_file.clone().map_or(Trust::PublicRoots, Trust::PublicRootsAnd);
+    let server = http::Settings { url: url.to_owned(), api_key: api_key(options)?, timeout: options.timeout, trust };
     if server.is_exposed() {
         warn(&format!(
             "coralmux-agent: warning: {url} has no TLS: on the way anyone can read the API key. Use https://."
         ));
     }
-    Ok(Arc::new(server))
+    Ok(server)
 }
 
 /// The folder's path from the root.

@@ -9,6 +9,8 @@
 
 mod acp;
 pub mod activity;
+mod agent_protocol;
+mod agui;
 mod answer;
 pub mod asking;
 mod asks;
@@ -19,9 +21,11 @@ mod chats;
 pub mod echo;
 mod exec;
 pub mod history;
+mod http;
 mod openai;
 mod options;
 pub mod pairing;
+mod paragraphs;
 pub mod printable;
 mod process;
 mod question;
@@ -36,8 +40,10 @@ use coralmux_client::{
     Backoff, Client, Encryption, Link, PairingSecret, RegisterError, RelayUrl, Role, StartError, Trust, random,
     register,
 };
+use coralmux_proto::token::hex;
 use options::{E2e, Options, Pairing, Task};
 use printable::{printable, warn};
+use sha2::{Digest, Sha256};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use state::{State, StateError};
@@ -138,6 +144,7 @@ fn start(options: &Options) -> Result<Ending, Failure> {
     let stop = listen_for_signals(Arc::clone(&backend)).map_err(Failure::Signals)?;
     let Some(Kept { path, state, is_new }) = open_state(options, &trust, &stop)? else { return Ok(Ending::Stopped) };
     let link = link_of(&options.pairing, &state);
+    backend.handle_paired(&hex(&Sha256::digest(&state.token)[..8]));
     match io::stdout().is_terminal() {
         true => say(&pairing::instructions(&link, options.pairing.qr, has_colours())),
         // It would stay in a log, for anyone who reads it.

@@ -19,7 +19,7 @@ use ureq::http::Uri;
     after_help = AFTER_HELP,
     subcommand_negates_reqs = true,
     args_conflicts_with_subcommands = true,
-    group(ArgGroup::new("what_answers").required(true).args(["echo", "openai", "exec", "acp"]))
+    group(ArgGroup::new("what_answers").required(true).args(["echo", "openai", "exec", "acp", "ag_ui", "agent_protocol"]))
 )]
 struct CommandLine {
     #[command(subcommand)]
@@ -108,27 +108,36 @@ pub(super) struct BackendOptions {
     /// An agent that speaks the Agent Client Protocol, run by the shell: 'openclaw acp', 'opencode acp', 'qwen --acp'
     #[arg(long, value_name = "COMMAND", value_parser = command, help_heading = "What answers (one of these)")]
     pub(super) acp: Option<String>,
+    /// A server of AG-UI, the Agent User Interaction Protocol; the address of its runs
+    #[arg(long, value_name = "URL", value_parser = ai_server, help_heading = "What answers (one of these)")]
+    pub(super) ag_ui: Option<String>,
+    /// A server of the Agent Protocol (AutoGPT), such as http://localhost:8000; each message is a task
+    #[arg(long, value_name = "URL", value_parser = ai_server, help_heading = "What answers (one of these)")]
+    pub(super) agent_protocol: Option<String>,
     /// Folder that the agent of --acp works in [default: the current one]
-    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["echo", "openai", "exec"], help_heading = "Program")]
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = SERVERS, conflicts_with = "exec", help_heading = "Program")]
     pub(super) acp_dir: Option<PathBuf>,
     /// Variable that the program gets although it has a secret of the agent's; may be given several times
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["echo", "openai"], help_heading = "Program")]
+    #[arg(long, value_name = "NAME", conflicts_with_all = SERVERS, help_heading = "Program")]
     pub(super) exec_env: Vec<String>,
     /// The model's name
-    #[arg(long, value_name = "MODEL", conflicts_with_all = ["echo", "exec", "acp"], help_heading = "AI server")]
+    #[arg(long, value_name = "MODEL", conflicts_with_all = NO_CHAT_API, help_heading = "AI server")]
     pub(super) model: Option<String>,
     /// Variable of the environment that has the API key
     #[arg(long, value_name = "NAME", default_value = "OPENAI_API_KEY", help_heading = "AI server")]
     pub(super) api_key_env: String,
     /// File that has the API key
-    #[arg(long, conflicts_with_all = ["echo", "exec", "acp"], value_name = "FILE", help_heading = "AI server")]
+    #[arg(long, conflicts_with_all = PROGRAMS, value_name = "FILE", help_heading = "AI server")]
     pub(super) api_key_file: Option<PathBuf>,
     /// Trust the certificates of this PEM file at the AI server, and no others [default: the public ones]
-    #[arg(long, conflicts_with_all = ["echo", "exec", "acp"], value_name = "FILE", help_heading = "AI server")]
+    #[arg(long, conflicts_with_all = PROGRAMS, value_name = "FILE", help_heading = "AI server")]
     pub(super) openai_ca_file: Option<PathBuf>,
     /// Said to the model before the conversation
-    #[arg(long, value_name = "TEXT", conflicts_with_all = ["echo", "exec", "acp"], help_heading = "AI server")]
+    #[arg(long, value_name = "TEXT", conflicts_with_all = NO_CHAT_API, help_heading = "AI server")]
     pub(super) system: Option<String>,
+    /// The AI server keeps conversations: tell it which one it is, and of what is said the newest turn alone
+    #[arg(long, conflicts_with_all = PROGRAMS, conflicts_with = "agent_protocol", help_heading = "AI server")]
+    pub(super) stateful: bool,
     /// Turns of the conversation that the model is told
     #[arg(long, value_name = "COUNT", default_value = "40", value_parser = turns, allow_hyphen_values = true, help_heading = "AI server")]
     pub(super) context: usize,
@@ -136,6 +145,11 @@ pub(super) struct BackendOptions {
     #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = seconds, allow_hyphen_values = true)]
     pub(super) timeout: Duration,
 }
+
+/// What answers without an AI server, what does without a program, and what has no chat API of OpenAI.
+const PROGRAMS: [&str; 3] = ["echo", "exec", "acp"];
+const SERVERS: [&str; 4] = ["echo", "openai", "ag_ui", "agent_protocol"];
+const NO_CHAT_API: [&str; 5] = ["echo", "exec", "acp", "ag_ui", "agent_protocol"];
 
 const AFTER_HELP: &str = "\
 A proxy that the environment names (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY) is used for the relay and the AI server,
@@ -326,6 +340,13 @@ mod tests {
             ("--exec ", "--exec"),
             ("--echo --model m", "--model"),
             ("--exec cat --system s", "--system"),
+            ("--ag-ui http://h --model m", "--model"),
+            ("--ag-ui h", "--ag-ui"),
+            ("--agent-protocol http://h --stateful", "--stateful"),
+            ("--acp x --stateful", "--stateful"),
+            ("--echo --acp-dir /", "--acp-dir"),
+            ("--exec x --acp-dir /", "--acp-dir"),
+            ("--ag-ui http://h --exec-env A", "--exec-env"),
             ("--echo --timeout -5", "'-5' for '--timeout <SECONDS>': a number of seconds from 1"),
             ("--echo --timeout=-5", "'-5' for '--timeout <SECONDS>': a number of seconds from 1"),
             ("--echo --shutdown-timeout -5s", "'-5s' for '--shutdown-timeout <SECONDS>': a number of seconds from 1"),

@@ -101,6 +101,22 @@ async def test_the_conversation_and_its_images_go_along(start_agent):
     assert bodies[1] == [first, {"role": "assistant", "content": "answer 1"}, {"role": "user", "content": "and now?"}]
 
 
+async def test_a_server_that_keeps_conversations_is_told_which_one_and_the_newest_turn(start_agent):
+    async def answer(_, write):
+        await write(head() + event("yes") + DONE)
+
+    async with AiServer(answer) as server:
+        agent = start_agent("--openai", server.url, "--model", "m", "--stateful", "--system", "Be brief.")
+        async with Phone(agent.link()) as phone:
+            for text, chat in [("one", "c"), ("two", "c"), ("three", "d")]:
+                await phone.ask(text, chat_id=chat)
+                await phone.answer()
+        bodies = [body for _, body in server.requests]
+    assert [[m["content"] for m in body["messages"]] for body in bodies] == [["Be brief.", t] for t in ("one", "two", "three")]
+    users = [body["user"] for body in bodies]
+    assert users[0] == users[1] != users[2] and re.fullmatch("coralmux:[0-9a-f]{16}:c", users[0])
+
+
 @pytest.mark.parametrize(
     ("status", "words"),
     [("401 Unauthorized", "API key"), ("429 Too Many Requests", "too much"), ("500 Internal Server Error", "failed")],

@@ -202,10 +202,12 @@ impl<'a> Turn<'a> {
             "max_turn_requests" => {
                 part("other", "The answer is not complete: the agent may not ask its model any further.")
             }
-            _ if !self.telling.has_text() && self.telling.has_acted() => {
+            _ if !self.telling.text().has_text() && self.telling.text().has_acted() => {
                 part("other", "The agent has ended its turn without saying anything.")
             }
-            _ if !self.telling.has_text() => Err(BackendError::failed("the agent has ended its turn without a word")),
+            _ if !self.telling.text().has_text() => {
+                Err(BackendError::failed("the agent has ended its turn without a word"))
+            }
             _ => Ok(Outcome::Whole),
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::activity::{Activity, Doing};
 use crate::backend::{BackendError, Output};
+use crate::paragraphs::Paragraphs;
 use serde_json::Value;
 use std::collections::HashMap;
 
@@ -22,22 +23,13 @@ struct Call {
 #[derive(Debug, Default)]
 pub(super) struct Telling {
     calls: HashMap<String, Call>,
-    /// The text so far ends with white space, or there is none.
-    ends_blank: bool,
-    has_text: bool,
-    /// Something was done since the last text.
-    has_acted: bool,
+    text: Paragraphs,
 }
 
 impl Telling {
-    /// Whether it said anything.
-    pub(super) fn has_text(&self) -> bool {
-        self.has_text
-    }
-
-    /// Whether it did anything since.
-    pub(super) fn has_acted(&self) -> bool {
-        self.has_acted
+    /// Its text.
+    pub(super) fn text(&self) -> &Paragraphs {
+        &self.text
     }
 
     /// Takes an update. Gives the call that is over by it, if one is.
@@ -46,31 +38,17 @@ impl Telling {
     /// The answer is not wanted any more.
     pub(super) fn take(&mut self, update: &Value, output: &mut dyn Output) -> Result<Option<String>, BackendError> {
         match update["sessionUpdate"].as_str().unwrap_or_default() {
-            "agent_message_chunk" => self.push(&content(&update["content"]), output)?,
+            "agent_message_chunk" => self.text.push(&content(&update["content"]), output)?,
             "agent_thought_chunk" => output.thinking(&content(&update["content"])),
             "tool_call" | "tool_call_update" => return Ok(self.take_call(update, output)),
             "plan" => {
-                self.has_acted = true;
+                self.text.act();
                 output.activity(&plan(&update["entries"]));
             }
             // The person's own words, modes, commands, what was used up: nothing to a phone.
             _ => {}
         }
         Ok(None)
-    }
-
-    fn push(&mut self, text: &str, output: &mut dyn Output) -> Result<(), BackendError> {
-        if text.is_empty() {
-            return Ok(());
-        }
-        let is_apart = !self.has_text || self.ends_blank || text.starts_with(char::is_whitespace);
-        if std::mem::take(&mut self.has_acted) && !is_apart {
-            // What is said after something was done is a paragraph of its own.
-            output.push("\n\n")?;
-        }
-        self.has_text = true;
-        self.ends_blank = text.ends_with(char::is_whitespace);
-        output.push(text)
     }
 
     fn take_call(&mut self, update: &Value, output: &mut dyn Output) -> Option<String> {
@@ -82,7 +60,7 @@ impl Telling {
         let (tool, message) = (call.tool().to_owned(), call.title.clone());
         let detail = details(&update["content"]);
         if *call != before || !detail.is_empty() {
-            self.has_acted = true;
+            self.text.act();
             output.activity(&Activity { doing, tool, message, detail, call: id.to_owned() });
         }
         (doing != Doing::Running).then(|| id.to_owned())
@@ -97,7 +75,7 @@ impl Telling {
 
     /// What the person is asked about a tool call. Some agents tell of it here alone.
     pub(super) fn question(&mut self, tool_call: &Value) -> String {
-        self.has_acted = true;
+        self.text.act();
         let call = self.call(tool_call["toolCallId"].as_str().unwrap_or_default());
         call.take(tool_call);
         let title = if call.title.trim().is_empty() { call.tool() } else { call.title.trim() };

@@ -1,7 +1,7 @@
 //! Why a model stopped, in the words that servers have for it, and in words for the person.
 
-use super::body::words;
 use crate::backend::Ending;
+use crate::http::body::words;
 
 /// Why a model stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]

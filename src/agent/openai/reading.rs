@@ -1,10 +1,11 @@
 //! What an AI server sends, whatever it says that it is: a stream of events, or JSON. The bytes tell, not the content
 //! type: servers send errors and whole answers under any.
 
-use super::reply::{Reply, no_answer, server_error};
-use super::sse::{Kind, Parser, TooLong};
-use super::{BODY_BYTES_MAX, WORDS_MAX, body};
+use super::reply::Reply;
 use crate::backend::{BackendError, Outcome, Output};
+use crate::http::body::{no_answer, server_error};
+use crate::http::sse::{Kind, Parser, TooLong};
+use crate::http::{BODY_BYTES_MAX, Reading, WORDS_MAX, body};
 use coralmux_client::lenient;
 use serde_json::value::RawValue;
 use serde_json::{Deserializer, Value};
@@ -16,7 +17,7 @@ const START_BYTES_MAX: usize = 16 * WORDS_MAX;
 
 /// An answer that is being read.
 #[derive(Debug, Default)]
-pub(super) struct Reading {
+pub(super) struct Answering {
     form: Form,
     reply: Reply,
     parser: Parser,
@@ -39,18 +40,8 @@ impl Default for Form {
     }
 }
 
-impl From<TooLong> for BackendError {
-    fn from(_: TooLong) -> Self {
-        Self::failed("the AI server sends what is too long to be a piece of an answer")
-    }
-}
-
-impl Reading {
-    /// Takes the next bytes.
-    ///
-    /// # Errors
-    /// An error that is among them, or the bytes are no answer.
-    pub(super) fn feed(&mut self, bytes: &[u8], output: &mut dyn Output) -> Result<(), BackendError> {
+impl Reading for Answering {
+    fn feed(&mut self, bytes: &[u8], output: &mut dyn Output) -> Result<(), BackendError> {
         match &mut self.form {
             Form::Json(text) => {
                 text.extend_from_slice(bytes);
@@ -78,19 +69,19 @@ impl Reading {
         }
     }
 
-    fn parse(&mut self, bytes: &[u8], output: &mut dyn Output) -> Result<(), BackendError> {
-        let reply = &mut self.reply;
-        self.parser.feed(bytes, |kind, data| take(reply, kind, data, output))
-    }
-
-    /// Whether nothing more is to be read.
-    pub(super) fn is_over(&self) -> bool {
+    fn is_over(&self) -> bool {
         self.reply.is_over()
     }
 
-    /// Whether nothing of the answer is missing if no more comes.
-    pub(super) fn has_finished(&self) -> bool {
+    fn has_finished(&self) -> bool {
         self.reply.has_finished()
+    }
+}
+
+impl Answering {
+    fn parse(&mut self, bytes: &[u8], output: &mut dyn Output) -> Result<(), BackendError> {
+        let reply = &mut self.reply;
+        self.parser.feed(bytes, |kind, data| take(reply, kind, data, output))
     }
 
     /// No more comes: how the answer has ended.

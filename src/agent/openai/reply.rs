@@ -1,10 +1,10 @@
 //! What an AI server says, put together: text, thoughts, a refusal, an error, and how it ended. Servers differ in where
 //! they write each of these; all places that are known are looked at.
 
-use super::body::{self, words};
 use super::finish::{self, Finish};
 use super::think::Filter;
 use crate::backend::{BackendError, Outcome, Output};
+use crate::http::body::{self, no_answer, server_error};
 use serde_json::Value;
 
 /// Where servers put a model's thoughts.
@@ -218,18 +218,6 @@ impl Reply {
             None => Outcome::Whole,
         })
     }
-}
-
-/// What is neither an answer nor an error, in words.
-pub(super) fn no_answer(data: &str) -> BackendError {
-    BackendError::failed(format!("the AI server sent an invalid answer: {}", words(data)))
-}
-
-/// An error of the server, from what it says about it.
-pub(super) fn server_error(error: &Value) -> BackendError {
-    let said = body::error_words(error);
-    let said = if said.is_empty() { "an error without a word".to_owned() } else { said };
-    BackendError::failed(format!("the AI server: {said}"))
 }
 
 fn says_something(value: &Value) -> bool {

@@ -1,15 +1,23 @@
 //! Server-sent events (HTML standard, section 9.2), as far as AI servers use them, and as loosely as they write them.
 
+use crate::backend::BackendError;
+
 /// The longest event, in bytes. Some servers send a whole answer as one.
-pub(super) const EVENT_BYTES_MAX: usize = 8 << 20;
+pub(crate) const EVENT_BYTES_MAX: usize = 8 << 20;
 
 /// An event was longer than [`EVENT_BYTES_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TooLong;
+pub(crate) struct TooLong;
+
+impl From<TooLong> for BackendError {
+    fn from(_: TooLong) -> Self {
+        Self::failed("the AI server sends what is too long to be a piece of an answer")
+    }
+}
 
 /// What an event is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// The data of an event.
     Data,
     /// The data of an `event: error`, or the value of a field `error`, which llama.cpp sends.
@@ -20,7 +28,7 @@ pub(super) enum Kind {
 
 /// Takes bytes, cut anywhere; gives events.
 #[derive(Debug, Default)]
-pub(super) struct Parser {
+pub(crate) struct Parser {
     /// The line that is not whole yet.
     line: Vec<u8>,
     /// The `data` lines of the event that is not whole yet, each with a line feed behind it.
@@ -40,7 +48,7 @@ impl Parser {
     ///
     /// # Errors
     /// An event is too long, or what `handle` says.
-    pub(super) fn feed<E: From<TooLong>>(
+    pub(crate) fn feed<E: From<TooLong>>(
         &mut self,
         bytes: &[u8],
         mut handle: impl FnMut(Kind, &str) -> Result<(), E>,
@@ -65,7 +73,7 @@ impl Parser {
     ///
     /// # Errors
     /// What `handle` says.
-    pub(super) fn finish<E>(&mut self, mut handle: impl FnMut(Kind, &str) -> Result<(), E>) -> Result<(), E> {
+    pub(crate) fn finish<E>(&mut self, mut handle: impl FnMut(Kind, &str) -> Result<(), E>) -> Result<(), E> {
         if !self.line.is_empty() {
             self.end_line(&mut handle)?;
         }
@@ -73,7 +81,7 @@ impl Parser {
     }
 
     /// Whether anything that was read is of a stream of events.
-    pub(super) fn is_stream(&self) -> bool {
+    pub(crate) fn is_stream(&self) -> bool {
         self.is_stream
     }
 

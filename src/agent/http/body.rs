@@ -33,8 +33,20 @@ const WORDY: [&str; 14] = [
     "status",
 ];
 
+/// What is neither an answer nor an error, in words.
+pub(crate) fn no_answer(data: &str) -> BackendError {
+    BackendError::failed(format!("the AI server sent an invalid answer: {}", words(data)))
+}
+
+/// An error of the server, from what it says about it.
+pub(crate) fn server_error(error: &Value) -> BackendError {
+    let said = error_words(error);
+    let said = if said.is_empty() { "an error without a word".to_owned() } else { said };
+    BackendError::failed(format!("the AI server: {said}"))
+}
+
 /// A JSON text, as far as it can be read at all.
-pub(super) fn json(text: &str) -> Option<Value> {
+pub(crate) fn json(text: &str) -> Option<Value> {
     lenient::value(text)
 }
 
@@ -46,7 +58,7 @@ fn read(answer: Response<Body>) -> Vec<u8> {
 }
 
 /// What a status other than success means to the person.
-pub(super) fn refusal(answer: Response<Body>) -> BackendError {
+pub(crate) fn refusal(answer: Response<Body>) -> BackendError {
     let status = answer.status().as_u16();
     let retry_after = retry_after(answer.headers()).map(|asked| asked.min(RETRY_AFTER_MAX));
     let body = read(answer);
@@ -73,7 +85,7 @@ pub(super) fn refusal(answer: Response<Body>) -> BackendError {
 }
 
 /// The words of an error, in one of the forms that servers use.
-pub(super) fn error_words(error: &Value) -> String {
+pub(crate) fn error_words(error: &Value) -> String {
     match error {
         Value::Null => String::new(),
         Value::String(text) => words(text),
@@ -89,7 +101,7 @@ pub(super) fn error_words(error: &Value) -> String {
 }
 
 /// The start of a text, on one line; of a web page its title, or the text that it shows.
-pub(super) fn words(text: &str) -> String {
+pub(crate) fn words(text: &str) -> String {
     let text = text.trim_start_matches('\u{feff}').trim_start();
     let shown = if is_page(text) { page_words(text) } else { text.to_owned() };
     let mut line = String::new();
@@ -110,7 +122,7 @@ fn starts_with(text: &str, tag: &str) -> bool {
 }
 
 /// Whether it is HTML.
-pub(super) fn is_page(text: &str) -> bool {
+pub(crate) fn is_page(text: &str) -> bool {
     ["<!doctype html", "<html", "<head", "<body", "<h1", "<title"].iter().any(|tag| starts_with(text, tag))
 }
 
