@@ -20,6 +20,15 @@ pub enum Unready {
     StoreStuck,
 }
 
+/// What moves the bytes of connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Driver {
+    /// `io_uring` or `epoll`.
+    pub name: &'static str,
+    /// Why it is not io_uring, where that was looked for.
+    pub reason: Option<String>,
+}
+
 /// The numbers of `GET /health`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HealthReport {
@@ -31,6 +40,8 @@ pub struct HealthReport {
     pub uptime_sec: u64,
     /// How many shards run.
     pub shards: u16,
+    /// What they run on.
+    pub driver: Driver,
     /// Milliseconds since each shard's last sign of life, by shard.
     pub beat_ages_ms: Vec<u64>,
     /// What is wrong with the store, if anything is: the relay then still forwards.
@@ -67,6 +78,9 @@ impl HealthReport {
             sessions: u64,
             uptime_sec: u64,
             shards: u16,
+            io: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            io_reason: Option<&'a str>,
             version: &'a str,
             ready: bool,
             draining: bool,
@@ -81,6 +95,8 @@ impl HealthReport {
             sessions: self.sessions,
             uptime_sec: self.uptime_sec,
             shards: self.shards,
+            io: self.driver.name,
+            io_reason: self.driver.reason.as_deref(),
             version: env!("CARGO_PKG_VERSION"),
             ready: self.unready.is_none(),
             draining: self.draining,

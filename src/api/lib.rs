@@ -12,7 +12,7 @@ pub mod views;
 pub use answer::ApiAnswer;
 pub use body::{backup_name, log_level, new_token, token_change, unused_days};
 pub use error::{ApiError, ErrorCode, check_expiry, error_body};
-pub use health::{HealthReport, Unready};
+pub use health::{Driver, HealthReport, Unready};
 
 use coralmux_proto as proto;
 use coralmux_sys as sys;

@@ -2,7 +2,7 @@
 
 use super::error::ConfigError;
 use super::source::Sources;
-use super::{Config, MetricsAddr, Origins, Tls, credential, settings, tls};
+use super::{Config, Io, MetricsAddr, Origins, Tls, credential, settings, tls};
 use crate::proto::limits::Limits;
 use crate::sys::machine::Machine;
 use crate::telemetry::log::LogFormat;
@@ -80,6 +80,7 @@ fn blank(machine: Machine) -> Config {
         max_unauthenticated_per_address: 0,
         memory_budget_bytes: 0,
         shards: machine.cores,
+        io: Io::Auto,
         auth_timeout: Duration::ZERO,
         ping_interval: Duration::ZERO,
         idle_timeout: Duration::ZERO,

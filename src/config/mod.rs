@@ -49,6 +49,17 @@ impl Origins {
     }
 }
 
+/// What is to move the bytes of connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Io {
+    /// io_uring, and epoll where it cannot be had.
+    Auto,
+    /// io_uring; where it cannot be had, the relay does not start.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
 /// Where the metrics are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricsAddr {
@@ -102,6 +113,8 @@ pub struct Config {
     pub memory_budget_bytes: u64,
     /// Shards, 1 to 1024.
     pub shards: u16,
+    /// What is to move the bytes of connections.
+    pub io: Io,
     /// From accept to authenticated.
     pub auth_timeout: Duration,
     /// Between pings.

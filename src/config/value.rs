@@ -1,6 +1,6 @@
 //! How single values are read. The error of each reader is what it accepts, for the sentence "expected …".
 
-use super::MetricsAddr;
+use super::{Io, MetricsAddr};
 use crate::sys::net::Network;
 use crate::telemetry::log::LogFormat;
 use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -205,6 +205,15 @@ pub(super) fn path(text: &str) -> Read<PathBuf> {
     if text.trim().is_empty() { Err("a path".to_owned()) } else { Ok(PathBuf::from(text)) }
 }
 
+pub(super) fn io(text: &str) -> Read<Io> {
+    match text.to_ascii_lowercase().as_str() {
+        "auto" => Ok(Io::Auto),
+        "uring" | "io_uring" => Ok(Io::Uring),
+        "epoll" => Ok(Io::Epoll),
+        _ => Err("auto, uring or epoll".to_owned()),
+    }
+}
+
 pub(super) fn log_format(text: &str) -> Read<LogFormat> {
     match text.to_ascii_lowercase().as_str() {
         "auto" => Ok(LogFormat::Auto),
@@ -303,6 +312,8 @@ mod tests {
         assert_eq!(log_level("WARN"), Ok(LevelFilter::WARN));
         assert!(log_level("3").is_err() && log_level("").is_err());
         assert_eq!(log_format("JSON"), Ok(LogFormat::Json));
+        assert_eq!((io("Epoll"), io("io_uring")), (Ok(Io::Epoll), Ok(Io::Uring)));
+        assert!(io("kqueue").is_err());
         assert_eq!((switch("off"), switch("true")), (Ok(false), Ok(true)));
         assert!(switch("").is_err());
         assert!(store_path(":memory:").is_err() && store_path(" ").is_err() && store_path("relay.db").is_ok());

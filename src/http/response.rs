@@ -231,6 +231,7 @@ fn reason(status: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Driver;
 
     fn shown(bytes: Vec<u8>) -> String {
         String::from_utf8(bytes).unwrap()
@@ -284,14 +285,22 @@ mod tests {
             sessions: 1,
             uptime_sec: 60,
             shards: 2,
+            driver: Driver { name: "epoll", reason: None },
             beat_ages_ms: vec![7, 90],
             ..HealthReport::default()
         };
-        let begins = r#"{"status":"ok","connections":3,"sessions":1,"uptime_sec":60,"shards":2,"version":""#;
+        let begins =
+            r#"{"status":"ok","connections":3,"sessions":1,"uptime_sec":60,"shards":2,"io":"epoll","version":""#;
         let text = shown(health(&report, true, false));
         assert!(text.contains(begins), "{text}");
         let ends = r#","ready":true,"draining":false,"beat_ages_ms":[7,90],"store":"ok"}"#;
         assert!(text.ends_with(ends), "{text}");
+        report.driver.reason = Some("forbidden".to_owned());
+        let text = shown(health(&report, true, false));
+        assert!(
+            text.contains(r#""status":"ok""#) && text.contains(r#","io":"epoll","io_reason":"forbidden","#),
+            "{text}"
+        );
         report.store_fault = Some("disk full".to_owned());
         let text = shown(health(&report, true, false));
         assert!(text.contains(r#"{"status":"degraded""#) && text.ends_with(r#","store":"disk full"}"#), "{text}");

@@ -4,7 +4,10 @@
 //! it ends the process. So all of this is found out before the first executor is built. The ring itself is tried out in
 //! `ring`; here is only the reading of what was found.
 
+mod driver;
 pub mod rlimits;
+
+pub use self::driver::Driver;
 
 use std::fmt;
 use std::fs;
@@ -145,15 +148,24 @@ impl ProbeError {
         }
     }
 
-    /// Whether limits, already raised, are enough: `memlock` in bytes, `nofile` in files.
+    /// Whether enough memory may be locked for io_uring's executor, in bytes, the limit already raised.
     ///
     /// # Errors
     ///
-    /// [`Self::Memlock`] or [`Self::Nofile`].
-    pub fn check_limits(memlock: u64, nofile: u64, shards: u16) -> Result<(), Self> {
-        if memlock < MEMLOCK_BYTES_MIN {
-            return Err(Self::Memlock { limit: memlock, needed: MEMLOCK_BYTES_MIN });
+    /// [`Self::Memlock`].
+    pub fn check_memlock(memlock: u64) -> Result<(), Self> {
+        match memlock {
+            ..MEMLOCK_BYTES_MIN => Err(Self::Memlock { limit: memlock, needed: MEMLOCK_BYTES_MIN }),
+            _ => Ok(()),
         }
+    }
+
+    /// Whether enough files may be open, the limit already raised.
+    ///
+    /// # Errors
+    ///
+    /// [`Self::Nofile`].
+    pub fn check_nofile(nofile: u64, shards: u16) -> Result<(), Self> {
         if rlimits::connection_capacity(nofile, shards) < CONNECTIONS_MIN {
             let own = u64::MAX - rlimits::connection_capacity(u64::MAX, shards);
             return Err(Self::Nofile { limit: nofile, needed: own + CONNECTIONS_MIN });
@@ -180,10 +192,14 @@ impl ProbeError {
     /// All of it, as it goes to standard error before the process exits with code 3.
     #[must_use]
     pub fn report(&self) -> String {
-        format!("coralmux-relay cannot start: {self}.\n\nWhat to do:\n{}", self.remedy())
+        let otherwise = if matches!(self, Self::Nofile { .. }) { "" } else { WITHOUT };
+        format!("coralmux-relay cannot start: {self}.\n\nWhat to do:\n{}{otherwise}", self.remedy())
     }
 }
 
+/// What can be done about everything but [`ProbeError::Nofile`].
+const WITHOUT: &str = "  - Or run on epoll: leave --io uring out, or give --io epoll.
+";
 const ENOSYS: &str =
     "  - In a sandbox such as gVisor (runsc), or where a container runtime hides the call: use the runc runtime, and a
     seccomp profile that allows io_uring_setup, io_uring_enter and io_uring_register.
@@ -274,14 +290,12 @@ mod tests {
 
     #[test]
     fn limits_are_enough_or_named() {
-        assert_eq!(ProbeError::check_limits(512 << 10, 1024, 2), Ok(()));
+        assert_eq!((ProbeError::check_memlock(512 << 10), ProbeError::check_nofile(1024, 2)), (Ok(()), Ok(())));
         let memlock = ProbeError::Memlock { limit: 65536, needed: 524_288 };
-        assert_eq!(ProbeError::check_limits(65536, 1024, 2), Err(memlock));
-        let Err(ProbeError::Nofile { limit: 100, needed }) = ProbeError::check_limits(u64::MAX, 100, 2) else {
-            panic!()
-        };
-        assert_eq!(ProbeError::check_limits(u64::MAX, needed, 2), Ok(()));
-        assert!(ProbeError::check_limits(u64::MAX, needed - 1, 2).is_err());
+        assert_eq!(ProbeError::check_memlock(65536), Err(memlock));
+        let Err(ProbeError::Nofile { limit: 100, needed }) = ProbeError::check_nofile(100, 2) else { panic!() };
+        assert_eq!(ProbeError::check_nofile(needed, 2), Ok(()));
+        assert!(ProbeError::check_nofile(needed - 1, 2).is_err());
     }
 
     #[test]

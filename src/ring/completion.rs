@@ -69,7 +69,7 @@ pub struct Counts {
 pub struct Buffers {
     /// What tells the pool from the other one; empty before it has been looked at.
     pub pool: &'static str,
-    /// The kernel may write into them.
+    /// The kernel may write into them, or the driver that receives by itself.
     pub kernel: u64,
     /// Nobody uses them.
     pub free: u64,
@@ -78,8 +78,9 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    pub(super) fn of(pool: &Pool) -> Self {
-        let (kernel, free) = (pool.provided() as u64, pool.free() as u64);
-        Self { pool: pool.name(), kernel, free, all: pool.buffers() as u64 }
+    /// Those of `pool`, of which so many are lent.
+    pub(super) fn of(pool: &Pool, lent: u16) -> Self {
+        let cut = pool.cut();
+        Self { pool: cut.name, kernel: u64::from(lent), free: pool.free() as u64, all: u64::from(cut.count) }
     }
 }

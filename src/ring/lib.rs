@@ -1,4 +1,5 @@
-//! The data ring: an io_uring of a shard's own, under glommio's executor, behind a safe interface.
+//! What moves a shard's bytes, behind a safe interface: the data ring, an io_uring of the shard's own; where there is none,
+//! [`Epoll`]; and for tests the [simulated network](simulated).
 //!
 //! All memory that the kernel may read or write belongs to the ring while an operation is in progress: buffers of the
 //! [`Pool`], and the chunks and allocations that are handed to [`Net::send`] and [`Net::fill`] and
@@ -7,6 +8,9 @@
 pub mod buffers;
 pub mod chunk;
 mod completion;
+#[cfg(test)]
+mod contract;
+mod epoll;
 mod inflight;
 pub mod inherited;
 mod listeners;
@@ -16,6 +20,7 @@ mod net;
 pub mod order;
 mod persist;
 pub mod probe;
+mod provided;
 mod queue;
 mod ranges;
 pub mod simulated;
@@ -24,23 +29,24 @@ mod sockets;
 mod tests;
 mod wake;
 
-use self::buffers::Pool;
 use self::chunk::{Chunk, Outgoing, OwnedBuf};
 pub use self::completion::{Buffers, Completion, Counts};
+pub use self::epoll::Epoll;
 use self::inflight::{Inflight, InflightOp};
 use self::listeners::Listeners;
 pub use self::net::Net;
 use self::order::Consumption;
+use self::provided::Provided;
 pub use self::sockets::Conn;
 use self::sockets::Sockets;
 pub use self::wake::Waker;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use rustix::net::Shutdown;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
-use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Submission entries; when more is pushed in one turn, what is there is submitted first.
@@ -69,10 +75,11 @@ const KIND: u64 = 0xff << 56;
 pub struct Ring {
     counts: Counts,
     uring: IoUring,
-    /// The buffers of multishot receives.
-    streams: Rc<Pool>,
+    /// The buffers of multishot receives. Leaked with the ring, as those below, for the kernel may still write into them
+    /// for a moment after its descriptor is closed.
+    streams: ManuallyDrop<Provided>,
     /// Those of single receives.
-    glances: Rc<Pool>,
+    glances: ManuallyDrop<Provided>,
     sockets: Sockets,
     listeners: Listeners,
     inflight: Inflight,
@@ -100,14 +107,14 @@ impl Ring {
     }
 
     fn from_uring(uring: IoUring, wanted: Consumption) -> io::Result<Self> {
-        // SAFETY: both pools are leaked with the ring, see `Drop`; before there is one, nothing is received.
+        // SAFETY: both are leaked with the ring; before there is one, nothing is received.
         let ((streams, _), glances) =
-            unsafe { (Pool::streams(&uring.submitter(), wanted)?, Pool::glances(&uring.submitter())?) };
+            unsafe { (Provided::streams(&uring.submitter(), wanted)?, Provided::glances(&uring.submitter())?) };
         let mut ring = Self {
             counts: Counts::default(),
             uring,
-            streams,
-            glances,
+            streams: ManuallyDrop::new(streams),
+            glances: ManuallyDrop::new(glances),
             sockets: Sockets::default(),
             listeners: Listeners::default(),
             inflight: Inflight::default(),
@@ -118,17 +125,6 @@ impl Ring {
         };
         ring.listen_to_waker();
         Ok(ring)
-    }
-
-    /// What other threads wake this ring with.
-    #[must_use]
-    pub fn waker(&self) -> Waker {
-        self.waker.clone()
-    }
-
-    /// The pools of receive buffers: that of [`Net::receive`], and that of [`Net::receive_once`].
-    fn pools(&self) -> [&Pool; 2] {
-        [&self.streams, &self.glances]
     }
 
     fn enter(&mut self, min_complete: u32) -> io::Result<usize> {
@@ -153,14 +149,14 @@ impl Ring {
             let index = tag as u32;
             match tag & KIND {
                 RECEIVE => {
-                    let data = received(&self.streams, result, flags, &mut self.counts);
+                    let data = received(&mut self.streams, result, flags, &mut self.counts);
                     let (conn, more) = (Conn::from_tag(tag), cqueue::more(flags));
                     if self.sockets.complete(conn, !more) {
                         completions.push(Completion::Received { conn, data, more });
                     }
                 }
                 RECEIVE_ONCE => {
-                    let data = received(&self.glances, result, flags, &mut self.counts);
+                    let data = received(&mut self.glances, result, flags, &mut self.counts);
                     let conn = Conn::from_tag(tag);
                     if self.sockets.complete(conn, true) {
                         completions.push(Completion::Received { conn, data, more: false });
@@ -203,8 +199,8 @@ impl Ring {
     }
 
     fn listen_to_waker(&mut self) {
-        let Some(number) = self.waker.as_raw_fd() else { return };
-        let entry = opcode::Read::new(types::Fd(number), self.wake_count.as_ptr().cast(), 8).build();
+        let Some(eventfd) = self.waker.eventfd() else { return };
+        let entry = opcode::Read::new(types::Fd(eventfd.as_raw_fd()), self.wake_count.as_ptr().cast(), 8).build();
         self.push(entry.user_data(WAKE));
     }
 
@@ -232,15 +228,22 @@ impl Ring {
 impl Net for Ring {
     type Socket = OwnedFd;
 
+    fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
     fn now(&self) -> Instant {
         Instant::now()
     }
 
     fn unix_now(&self) -> Duration {
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+        unix_now()
     }
 
     fn listen(&mut self, socket: OwnedFd) -> u32 {
+        // The socket of a service manager may come from a process that had another driver. An accept on one that does not
+        // wait fails where there is nobody yet.
+        let _ = rustix::io::ioctl_fionbio(&socket, false);
         self.listeners.add(socket)
     }
 
@@ -272,8 +275,7 @@ impl Net for Ring {
     }
 
     fn peer_address(socket: &OwnedFd) -> io::Result<SocketAddr> {
-        let address = rustix::net::getpeername(socket)?.ok_or(rustix::io::Errno::NOTCONN)?;
-        Ok(SocketAddr::try_from(address)?)
+        peer_address(socket)
     }
 
     fn open(&mut self, socket: OwnedFd) -> Conn {
@@ -307,7 +309,7 @@ impl Net for Ring {
 
     fn receive(&mut self, conn: Conn) {
         let Some(number) = self.sockets.begin(conn) else { return };
-        let entry = opcode::RecvMulti::new(types::Fd(number), buffers::STREAMS).build();
+        let entry = opcode::RecvMulti::new(types::Fd(number), provided::STREAMS).build();
         self.push(entry.user_data(RECEIVE | conn.tag()));
     }
 
@@ -315,7 +317,7 @@ impl Net for Ring {
         let Some(number) = self.sockets.begin(conn) else { return };
         self.glances.replenish();
         let entry = opcode::Recv::new(types::Fd(number), std::ptr::null_mut(), buffers::GLANCE_BYTES)
-            .buf_group(buffers::GLANCES)
+            .buf_group(provided::GLANCES)
             .build()
             .flags(squeue::Flags::BUFFER_SELECT);
         self.push(entry.user_data(RECEIVE_ONCE | conn.tag()));
@@ -376,11 +378,12 @@ impl Net for Ring {
     }
 
     fn want_less(&mut self) {
-        self.pools().into_iter().for_each(Pool::want_less);
+        self.streams.want_less();
+        self.glances.want_less();
     }
 
     fn buffers(&self) -> [Buffers; 2] {
-        self.pools().map(Buffers::of)
+        [self.streams.buffers(), self.glances.buffers()]
     }
 
     fn counts(&self) -> Counts {
@@ -390,10 +393,18 @@ impl Net for Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        // The kernel may still write into what it holds for a moment after the ring's descriptor is closed: leak it.
+        // As the buffers.
         self.inflight.leak();
-        std::mem::forget((Rc::clone(&self.streams), Rc::clone(&self.glances)));
     }
+}
+
+fn unix_now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+fn peer_address(socket: &OwnedFd) -> io::Result<SocketAddr> {
+    let address = rustix::net::getpeername(socket)?.ok_or(rustix::io::Errno::NOTCONN)?;
+    Ok(SocketAddr::try_from(address)?)
 }
 
 /// Memory that the kernel may use at any time, for good.
@@ -415,15 +426,15 @@ fn builder() -> io_uring::Builder {
 
 /// What a receive into one of `pool`'s buffers came to.
 #[inline]
-fn received(pool: &Rc<Pool>, result: i32, flags: u32, counts: &mut Counts) -> io::Result<Option<Chunk>> {
+fn received(pool: &mut Provided, result: i32, flags: u32, counts: &mut Counts) -> io::Result<Option<Chunk>> {
     match cqueue::buffer_select(flags) {
         Some(buffer) if result > 0 => {
             // SAFETY: the kernel has just said that it wrote so many bytes into this buffer. One buffer has one completion,
             // or the kernel is trusted to keep those of one buffer in order (see `order`).
-            Ok(Some(Chunk::Slice(unsafe { Pool::take(pool, buffer, result as u32, cqueue::buffer_more(flags)) })))
+            Ok(Some(Chunk::Slice(unsafe { pool.take(buffer, result as u32, cqueue::buffer_more(flags)) })))
         }
         Some(buffer) => {
-            Pool::take_back(pool, buffer);
+            pool.take_back(buffer);
             outcome(result).map(|_| None)
         }
         None => {

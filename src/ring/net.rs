@@ -1,10 +1,11 @@
-//! What a shard asks of whatever moves its bytes: an io_uring, or the simulated network of the tests.
+//! What a shard asks of whatever moves its bytes: an io_uring, epoll, or the simulated network of the tests.
 //!
 //! Which one it is, is settled when the shard is compiled: nothing is looked up on the way of a message.
 
 use super::chunk::{Outgoing, OwnedBuf};
 use super::completion::{Buffers, Completion, Counts};
 use super::sockets::Conn;
+use super::wake::Waker;
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -13,6 +14,10 @@ use std::time::{Duration, Instant};
 pub trait Net {
     /// A socket that is nobody's connection yet, or no more.
     type Socket: Send + 'static;
+
+    /// What other threads wake it with.
+    #[must_use]
+    fn waker(&self) -> Waker;
 
     /// What time it is.
     fn now(&self) -> Instant;

@@ -1,8 +1,8 @@
 //! What io_uring can do here, tried for real before any shard starts.
 
-use super::buffers::Pool;
 use super::order::Consumption;
 use super::persist::persist;
+use super::provided::Provided;
 use io_uring::{IoUring, Probe, opcode};
 use std::io;
 
@@ -49,7 +49,7 @@ pub fn parts() -> Result<Parts, Unfit> {
     let mut parts: Vec<_> = OPERATIONS.iter().map(|&(name, code)| (name, probe.is_supported(code))).collect();
     let wanted = Consumption::of_this_kernel();
     // SAFETY: nothing is received on this ring.
-    let (has_buffers, consumption) = match persist(|| unsafe { Pool::streams(&ring.submitter(), wanted) }) {
+    let (has_buffers, consumption) = match persist(|| unsafe { Provided::streams(&ring.submitter(), wanted) }) {
         Ok((_, consumption)) => (true, consumption),
         Err(error) if is_unknown(&error) => (false, wanted),
         Err(error) => return Err(Unfit::Refused(error)),

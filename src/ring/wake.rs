@@ -1,8 +1,8 @@
-//! Waking a shard from another thread: an eventfd that its ring reads.
+//! Waking a shard from another thread: an eventfd that its driver looks at.
 
 use rustix::event::{EventfdFlags, eventfd};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// Wakes the shard that it came from; any thread may hold a clone.
@@ -30,7 +30,7 @@ impl Waker {
         }
     }
 
-    pub(super) fn as_raw_fd(&self) -> Option<RawFd> {
-        self.eventfd.as_ref().map(AsRawFd::as_raw_fd)
+    pub(super) fn eventfd(&self) -> Option<&OwnedFd> {
+        self.eventfd.as_deref()
     }
 }

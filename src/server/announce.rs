@@ -3,11 +3,25 @@
 use super::listeners::Listeners;
 use crate::config::{Config, Secret, WEAK_KEY};
 use crate::console;
+use crate::preflight::Driver;
 use crate::shard::shared::Caps;
 use crate::sys::net::is_public;
 use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
+
+/// What the shards run on.
+pub(super) fn driver(driver: Driver) {
+    let kernel = rustix::system::uname();
+    let kernel = kernel.release().to_string_lossy();
+    match driver {
+        Driver::Uring(consumption) => tracing::info!(%kernel, receive_buffers = %consumption, "io_uring works"),
+        Driver::Epoll(None) => tracing::info!(%kernel, "running on epoll, as --io says"),
+        Driver::Epoll(Some(reason)) => {
+            tracing::info!(%kernel, %reason, "running on epoll; `coralmux-relay doctor` says how to have io_uring");
+        }
+    }
+}
 
 /// The relay accepts connections from now on.
 pub(super) fn ready(config: &Config, listeners: &Listeners, http_addrs: &[SocketAddr], caps: &Caps, tokens: usize) {

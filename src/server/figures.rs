@@ -88,6 +88,7 @@ impl Figures {
         let process = ProcessFigures::read();
         let uptime = self.shared.started.elapsed();
         let version = [("version", env!("CARGO_PKG_VERSION")), ("arch", std::env::consts::ARCH)];
+        exposition.gauge(table::IO_DRIVER, &[("driver", self.shared.driver.name)], 1.0);
         exposition.gauge(table::BUILD_INFO, &version, 1.0);
         exposition.gauge(table::START_TIME, &[], self.started);
         exposition.gauge(table::UPTIME, &[], uptime.as_secs_f64());

@@ -28,14 +28,14 @@ use self::notify::Notify;
 use self::stalls::Stalls;
 use self::supervise::Running;
 use self::threads::{start_control, start_shards};
+use crate::api;
 use crate::config::{Config, KeyOrigin, Origins, Secret, admin_key};
 use crate::console;
 use crate::control::message::{Notice, Shards as _};
 use crate::control::{self, StoreHealth};
 use crate::directory::Directory;
 use crate::http::{RequestPolicy, RequestPolicyOptions};
-use crate::preflight::{ProbeError, Surroundings, rlimits};
-use crate::ring::probe::{Unfit, probe};
+use crate::preflight::{Driver, ProbeError, rlimits};
 use crate::shard::Settings;
 use crate::shard::command::Command;
 use crate::shard::shared::addresses::Addresses;
@@ -83,7 +83,7 @@ fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> 
     // Before anything that lasts, so that a signal during the start is not lost.
     let (orders, ordered) = crossbeam_channel::bounded(ORDERS_MAX);
     signals::listen(orders.clone()).map_err(|error| Failure::new(exit::FAILURE, error))?;
-    let nofile = check_machine(config)?;
+    let (nofile, driver) = check_machine(config)?;
     let store = Store::open(&config.db, unix_ms()).map_err(|error| Failure::new(exit::STORE, error))?;
     let (key, origin) =
         admin_key(config.admin_key.clone(), &config.db, random()).map_err(|error| Failure::new(exit::STORE, error))?;
@@ -94,9 +94,9 @@ fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> 
     let prepared = Prepared::new(&config.tls)?;
     let http_addrs = prepared.as_ref().map(Prepared::http_addrs).unwrap_or_default();
     let all = prepared.as_ref().map(|prepared| Arc::clone(&prepared.certificates));
-    let shared = Arc::new(shared(config, &key, nofile, Arc::clone(&health), all)?);
+    let shared = Arc::new(shared(config, &key, nofile, driver, Arc::clone(&health), all)?);
     let kept = prepared.map(|prepared| prepared.start(&listeners.listen)).transpose()?;
-    let (shards, control_requests) = start_shards(config, settings(config), &shared, &orders)?;
+    let (shards, control_requests) = start_shards(config, driver, settings(config), &shared, &orders)?;
     if let Some(listener) = metrics {
         announce::metrics(&listener);
         let (shared, store) = (Arc::clone(&shared), Arc::clone(&health));
@@ -126,8 +126,8 @@ fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> 
     Ok(Running { config: config.clone(), key, nofile, shared, shards, control, kept, ordered, notify, stalls, lapses })
 }
 
-/// Raises the limits, tries io_uring, and gives how many files may be open.
-fn check_machine(config: &Config) -> Result<u64, Failure> {
+/// Raises the limits, and gives how many files may be open and what the shards run on.
+fn check_machine(config: &Config) -> Result<(u64, Driver), Failure> {
     let nofile = rlimits::raise_nofile();
     let memlock = rlimits::raise_memlock();
     tracing::info!(
@@ -137,21 +137,10 @@ fn check_machine(config: &Config) -> Result<u64, Failure> {
         "open files, and the connections that they allow"
     );
     let unfit = |error: ProbeError| Failure { exit_code: exit::PREFLIGHT, text: error.report() };
-    ProbeError::check_limits(memlock.now, nofile.now, config.shards).map_err(unfit)?;
-    // glommio ends the process when it meets a kernel that it cannot use, so this comes before any executor.
-    let consumption = probe().map_err(|missing| {
-        let around = Surroundings::observe();
-        unfit(match missing {
-            Unfit::Refused(error) => ProbeError::of_errno(error.raw_os_error().unwrap_or_default(), &around),
-            Unfit::Lacks(what) => ProbeError::of_missing(what, &around),
-        })
-    })?;
-    tracing::info!(
-        kernel = %rustix::system::uname().release().to_string_lossy(),
-        receive_buffers = %consumption,
-        "io_uring works"
-    );
-    Ok(nofile.now)
+    ProbeError::check_nofile(nofile.now, config.shards).map_err(unfit)?;
+    let driver = Driver::choose(config.io, memlock.now).map_err(unfit)?;
+    announce::driver(driver);
+    Ok((nofile.now, driver))
 }
 
 fn control_settings(config: &Config) -> control::Settings {
@@ -174,6 +163,7 @@ fn shared(
     config: &Config,
     key: &Secret,
     nofile: u64,
+    driver: Driver,
     health: Arc<StoreHealth>,
     certificates: Option<Arc<Certificates>>,
 ) -> Result<Shared, Failure> {
@@ -191,6 +181,7 @@ fn shared(
         lifecycle: Arc::new(Lifecycle::new(Instant::now(), config.shards)),
         started: Instant::now(),
         shards: config.shards,
+        driver: api::Driver { name: driver.name(), reason: driver.reason().map(|missing| missing.to_string()) },
         tls: tls.map_err(|error| Failure::new(exit::FAILURE, error))?,
         sockets: Default::default(),
         unauthenticated: Default::default(),
@@ -247,7 +238,7 @@ fn unix_ms() -> u64 {
 /// Bytes from the system's secure random source.
 fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    // The source fails only where the system is broken beyond use: a kernel without getrandom(2) has no io_uring.
+    // The source fails only where the system is broken beyond use: a kernel without getrandom(2) is older than Rust runs on.
     getrandom::fill(&mut bytes).expect("the system has a random source");
     bytes
 }

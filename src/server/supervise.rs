@@ -81,7 +81,7 @@ impl Running {
         }
         let mut exit_code = exit::OK;
         for thread in self.shards.threads {
-            if !matches!(thread.join(), Ok(Ok(()))) {
+            if !thread.join() {
                 exit_code = exit::FAILURE;
             }
         }

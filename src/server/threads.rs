@@ -6,14 +6,17 @@ use super::{Failure, control_settings, exit, random, unix_ms};
 use crate::config::Config;
 use crate::control::message::Request;
 use crate::control::{self, Control, Index, StoreHealth};
-use crate::ring::{Ring, Waker};
+use crate::preflight::Driver;
+use crate::ring::{Epoll, Net, Ring, Waker};
 use crate::shard::command::{Command, Queues, channel};
 use crate::shard::shared::Shared;
 use crate::shard::{Links, Settings, Shard};
 use crate::store::Store;
-use crate::sys::machine::cpus::usable_cpus;
+use crate::sys::machine::cpus::{stay_on, usable_cpus};
 use crossbeam_channel::{Receiver, Sender, bounded};
-use glommio::{LocalExecutorBuilder, Placement};
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
@@ -25,7 +28,22 @@ const REQUESTS_MAX: usize = 16 * 1024;
 const GLOMMIO_IO_MEMORY_BYTES: usize = 64 << 10;
 /// How often a shard lets glommio look after itself. It has nothing else to run.
 const GLOMMIO_TURN: Duration = Duration::from_secs(1);
-type ShardThread = glommio::ExecutorJoinHandle<std::io::Result<()>>;
+
+/// A shard's thread: glommio's for the ring, a plain one for epoll.
+pub(super) enum ShardThread {
+    Glommio(ExecutorJoinHandle<io::Result<()>>),
+    Plain(JoinHandle<io::Result<()>>),
+}
+
+impl ShardThread {
+    /// Waits for its end; whether it ended in order.
+    pub(super) fn join(self) -> bool {
+        match self {
+            Self::Glommio(thread) => matches!(thread.join(), Ok(Ok(()))),
+            Self::Plain(thread) => matches!(thread.join(), Ok(Ok(()))),
+        }
+    }
+}
 
 /// The shards' threads.
 pub(super) struct Shards {
@@ -61,9 +79,99 @@ impl Drop for Ended {
     }
 }
 
-/// Starts one pinned thread a shard. Each builds its ring, says how it is woken, and waits to be told of the others.
+/// What a shard's thread begins with.
+struct Beginning {
+    id: u16,
+    settings: Settings,
+    commands: Receiver<Command<OwnedFd>>,
+    /// Where it is told of the others.
+    queues: Receiver<Queues>,
+    control: Sender<Request>,
+    shared: Arc<Shared>,
+    /// Where it says how it is woken, or why it cannot begin.
+    ready: Sender<Result<(u16, Waker), String>>,
+    ended: Ended,
+}
+
+impl Beginning {
+    /// On the shard's thread: says how it is woken, and waits to be told of the others. `None`: the start has failed
+    /// elsewhere.
+    fn shard<N: Net<Socket = OwnedFd>>(self, net: io::Result<N>) -> io::Result<Option<(Shard<N>, Ended)>> {
+        let Self { id, settings, commands, queues, control, shared, ready, ended } = self;
+        let net = match net {
+            Ok(net) => net,
+            Err(error) => {
+                let driver = shared.driver.name;
+                let _ = ready.send(Err(format!("shard {id}: cannot set {driver} up: {error}")));
+                return Err(error);
+            }
+        };
+        let _ = ready.send(Ok((id, net.waker())));
+        drop(ready);
+        // Nothing else runs on this thread, so waiting here holds nobody up. It ends when the start fails.
+        let Ok(queues) = queues.recv() else { return Ok(None) };
+        let links = Links { id, commands, queues, control, shared };
+        let mut shard = Shard::new(net, settings, links, u64::from_ne_bytes(random()));
+        shard.start();
+        Ok(Some((shard, ended)))
+    }
+
+    /// Starts its thread, on the CPU of that number.
+    fn spawn(self, driver: Driver, cpu: Option<usize>) -> Result<ShardThread, Failure> {
+        let id = self.id;
+        let failed = |error: String| Failure::new(exit::FAILURE, format_args!("cannot start shard {id}: {error}"));
+        match driver {
+            Driver::Uring(_) => LocalExecutorBuilder::new(cpu.map_or(Placement::Unbound, Placement::Fixed))
+                .name(&format!("shard-{id}"))
+                .io_memory(GLOMMIO_IO_MEMORY_BYTES)
+                .preempt_timer(GLOMMIO_TURN)
+                .spawn(move || run_under_glommio(self))
+                .map(ShardThread::Glommio)
+                .map_err(|error| failed(error.to_string())),
+            Driver::Epoll(_) => thread::Builder::new()
+                .name(format!("shard-{id}"))
+                .spawn(move || run(self, cpu))
+                .map(ShardThread::Plain)
+                .map_err(|error| failed(error.to_string())),
+        }
+    }
+}
+
+async fn run_under_glommio(beginning: Beginning) -> io::Result<()> {
+    let id = beginning.id;
+    let Some((mut shard, _ended)) = beginning.shard(Ring::new())? else { return Ok(()) };
+    let mut completions = Vec::new();
+    while shard.serve(&mut completions).unwrap_or_else(|error| fail(id, &error)) {
+        glommio::yield_if_needed().await;
+    }
+    Ok(())
+}
+
+fn run(beginning: Beginning, cpu: Option<usize>) -> io::Result<()> {
+    let id = beginning.id;
+    if let Some(cpu) = cpu
+        && let Err(error) = stay_on(cpu)
+    {
+        // Some sandboxes know nothing of it. What it costs is speed.
+        tracing::warn!(shard = id, cpu, %error, "the shard cannot be kept on its CPU");
+    }
+    let Some((mut shard, _ended)) = beginning.shard(Epoll::new())? else { return Ok(()) };
+    let mut completions = Vec::new();
+    while shard.serve(&mut completions).unwrap_or_else(|error| fail(id, &error)) {}
+    Ok(())
+}
+
+/// Half a relay is worse than none: the service manager starts a whole one.
+fn fail(shard: u16, error: &io::Error) -> ! {
+    tracing::error!(shard, %error, "what moves the shard's bytes has failed");
+    crate::telemetry::log::flush();
+    std::process::exit(i32::from(exit::FAILURE));
+}
+
+/// Starts one pinned thread a shard. Each sets its driver up, says how it is woken, and waits to be told of the others.
 pub(super) fn start_shards(
     config: &Config,
+    driver: Driver,
     settings: Settings,
     shared: &Arc<Shared>,
     orders: &Sender<Order>,
@@ -77,45 +185,21 @@ pub(super) fn start_shards(
     let mut starters = Vec::new();
     for id in 0..config.shards {
         let (sender, commands) = channel();
-        let (start_sender, start) = bounded::<Queues>(1);
+        let (starter, queues) = bounded::<Queues>(1);
         senders.push(sender);
-        starters.push(start_sender);
-        let (control, shared, settings, ready) =
-            (control.clone(), Arc::clone(shared), settings.clone(), ready_sender.clone());
-        let ended = Ended { count: Arc::clone(&ended_count), orders: orders.clone() };
-        let placement = match cpus.len() {
-            0 => Placement::Unbound,
-            count => Placement::Fixed(cpus[usize::from(id) % count]),
+        starters.push(starter);
+        let beginning = Beginning {
+            id,
+            settings: settings.clone(),
+            commands,
+            queues,
+            control: control.clone(),
+            shared: Arc::clone(shared),
+            ready: ready_sender.clone(),
+            ended: Ended { count: Arc::clone(&ended_count), orders: orders.clone() },
         };
-        let thread = LocalExecutorBuilder::new(placement)
-            .name(&format!("shard-{id}"))
-            .io_memory(GLOMMIO_IO_MEMORY_BYTES)
-            .preempt_timer(GLOMMIO_TURN)
-            .spawn(move || async move {
-                let _ended = ended;
-                let ring = match Ring::new() {
-                    Ok(ring) => ring,
-                    Err(error) => {
-                        let _ = ready.send(Err(format!("shard {id}: cannot build its ring: {error}")));
-                        return Err(error);
-                    }
-                };
-                let _ = ready.send(Ok((id, ring.waker())));
-                drop(ready);
-                // Nothing else runs on this executor, so waiting here holds nobody up. It ends when the start fails.
-                let Ok(queues) = start.recv() else { return Ok(()) };
-                let links = Links { id, commands, queues, control, shared };
-                let served = Shard::new(ring, settings, links, u64::from_ne_bytes(random())).run().await;
-                if let Err(error) = &served {
-                    // Half a relay is worse than none: the service manager starts a whole one.
-                    tracing::error!(shard = id, %error, "the shard's ring has failed");
-                    crate::telemetry::log::flush();
-                    std::process::exit(i32::from(exit::FAILURE));
-                }
-                served
-            })
-            .map_err(|error| Failure::new(exit::FAILURE, format_args!("cannot start shard {id}: {error}")))?;
-        threads.push(thread);
+        let cpu = cpus.get(usize::from(id) % cpus.len().max(1)).copied();
+        threads.push(beginning.spawn(driver, cpu)?);
     }
     drop(ready_sender);
     let mut wakers: Vec<Option<Waker>> = vec![None; usize::from(config.shards)];

@@ -1,12 +1,12 @@
-//! A shard: a pinned thread with its ring, its connections and the sessions of its tokens.
+//! A shard: a pinned thread with what moves its bytes, its connections and the sessions of its tokens.
 //!
-//! Everything here runs on one thread under one glommio executor and takes no lock. Each turn of [`Shard::run`] takes
+//! Everything here runs on one thread and takes no lock. Each turn of [`Shard::serve`] takes
 //! what completed, lets it change connections and sessions, and flushes the outboxes that were filled: all that one
 //! turn queued for a socket leaves in one send. What peers do can end their connection, never the shard.
 //!
 //! The words of this folder:
 //!
-//! - **turn**: one pass of [`Shard::run`]: what the ring completed, then what follows from it, then one send for each socket;
+//! - **turn**: one [`Shard::serve`]: what the ring completed, then what follows from it, then one send for each socket;
 //! - **tick**: 0.1 s, the unit of deadlines, which the timing wheel keeps;
 //! - **newcomer**: a connection that has not authenticated; **session**: what the connections of a token share;
 //! - **stage**: how far a newcomer has come; **seat**: a connection's place in its session;
@@ -139,19 +139,19 @@ impl<N: Net> Shard<N> {
         }
     }
 
-    /// Serves until a [`Command::Drain`] has been carried out.
+    /// Serves for a turn; `false`: a [`Command::Drain`] has been carried out, and it is over. `completions` is empty
+    /// before and after, and keeps its room.
     ///
     /// # Errors
-    /// The ring has become unusable.
-    pub async fn run(mut self) -> io::Result<()> {
-        let mut completions = Vec::new();
-        self.start();
-        while !self.has_ended() {
-            self.turn(&mut completions)?;
-            glommio::yield_if_needed().await;
+    /// What moves its bytes has become unusable.
+    #[inline]
+    pub fn serve(&mut self, completions: &mut Vec<Completion<N::Socket>>) -> io::Result<bool> {
+        if self.has_ended() {
+            self.finish();
+            return Ok(false);
         }
-        self.finish();
-        Ok(())
+        self.turn(completions)?;
+        Ok(true)
     }
 
     /// Before the first turn.
@@ -166,10 +166,10 @@ impl<N: Net> Shard<N> {
         self.shared.lifecycle.heartbeats.end_shard(self.id);
     }
 
-    /// One turn; `completions` is empty before and after, and keeps its room.
+    /// One turn.
     ///
     /// # Errors
-    /// The ring has become unusable.
+    /// As [`Shard::serve`].
     pub fn turn(&mut self, completions: &mut Vec<Completion<N::Socket>>) -> io::Result<()> {
         // Nothing else is to be done here, and whatever comes next comes through the ring: it may sleep.
         let quiet = self.turns.is_quiet() && self.door.is_quiet();

@@ -1,8 +1,8 @@
-//! The machine: kernel, io_uring with each operation, seccomp, sysctls, limits, clock.
+//! The machine: kernel, io_uring with each operation, seccomp, what the relay would run on, sysctls, limits, clock.
 
 use super::Finding;
-use crate::config::Config;
-use crate::preflight::{KERNEL_MIN, ProbeError, Surroundings, rlimits};
+use crate::config::{Config, Io};
+use crate::preflight::{Driver, KERNEL_MIN, ProbeError, Surroundings, rlimits};
 use crate::ring::probe::{self, Parts, Unfit};
 use crate::sys::time::unix_now;
 use crate::sys::time::write_rfc3339;
@@ -20,22 +20,48 @@ const CLOCK_MIN: u64 = 1_735_689_600;
 
 pub(super) fn look(config: &Config) -> Vec<Finding> {
     let around = Surroundings::observe();
-    let mut findings = vec![kernel(&around)];
-    let (io_uring, works) = io_uring(&around);
-    findings.extend(io_uring);
-    findings.push(seccomp(works));
-    findings.push(sysctl_io_uring(&around, works));
+    let mut findings = Vec::new();
+    match config.io {
+        Io::Epoll => findings.push(kernel(&around, false)),
+        Io::Auto | Io::Uring => {
+            findings.push(kernel(&around, true));
+            let (io_uring, works) = io_uring(&around);
+            findings.extend(io_uring);
+            findings.push(seccomp(works));
+            findings.push(sysctl_io_uring(&around, works));
+            findings.push(memlock());
+        }
+    }
+    if config.io == Io::Auto {
+        // The relay does without.
+        findings.iter_mut().for_each(Finding::soften);
+    }
+    findings.push(driver(config));
     findings.push(somaxconn());
-    findings.extend(limits(config));
+    findings.extend(files(config));
     findings.push(clock());
     findings
 }
 
-fn kernel(around: &Surroundings) -> Finding {
+/// What the relay would run on.
+fn driver(config: &Config) -> Finding {
+    match Driver::choose(config.io, rlimits::raise_memlock().now) {
+        Ok(Driver::Uring(_)) => Finding::ok("io", "io_uring"),
+        Ok(Driver::Epoll(None)) => Finding::ok("io", "epoll, as --io says"),
+        Ok(Driver::Epoll(Some(missing))) => {
+            let to_do =
+                "the relay runs as well; --io epoll says that it is meant, and the lines above how to have io_uring";
+            Finding::warn("io", format!("epoll: {missing}"), to_do)
+        }
+        Err(missing) => Finding::fail("io", missing.to_string(), "leave --io uring out, and the relay runs on epoll"),
+    }
+}
+
+fn kernel(around: &Surroundings, for_io_uring: bool) -> Finding {
     match around.kernel {
-        Some(found) if found < KERNEL_MIN => {
+        Some(found) if for_io_uring && found < KERNEL_MIN => {
             let to_do = ProbeError::KernelTooOld { found, needed: KERNEL_MIN }.remedy();
-            Finding::warn("kernel", format!("{found}; the relay needs {KERNEL_MIN} or newer"), to_do)
+            Finding::warn("kernel", format!("{found}; io_uring needs {KERNEL_MIN} or newer"), to_do)
         }
         Some(found) => Finding::ok("kernel", found.to_string()),
         None => Finding::warn("kernel", "its release cannot be read", "see the lines about io_uring"),
@@ -109,21 +135,9 @@ fn somaxconn() -> Finding {
     }
 }
 
-fn limits(config: &Config) -> Vec<Finding> {
-    let nofile = rlimits::raise_nofile().now;
+fn memlock() -> Finding {
     let memlock = rlimits::raise_memlock().now;
-    let capacity = rlimits::connection_capacity(nofile, config.shards);
-    let files = format!("{nofile}, for {capacity} connections");
-    let mut findings = Vec::new();
-    findings.push(match ProbeError::check_limits(u64::MAX, nofile, config.shards) {
-        Err(error) => Finding::fail("limit nofile", error.to_string(), error.remedy()),
-        Ok(()) if nofile < NOFILE_GOOD => {
-            let to_do = "for more: LimitNOFILE=1048576 in the unit, --ulimit nofile=1048576:1048576 in a container";
-            Finding::warn("limit nofile", files, to_do)
-        }
-        Ok(()) => Finding::ok("limit nofile", files),
-    });
-    findings.push(match ProbeError::check_limits(memlock, u64::MAX, config.shards) {
+    match ProbeError::check_memlock(memlock) {
         Err(error) => Finding::fail("limit memlock", error.to_string(), error.remedy()),
         Ok(()) if memlock < MEMLOCK_GOOD => {
             let to_do = "enough for few shards; for more: LimitMEMLOCK=64M in the unit";
@@ -131,15 +145,29 @@ fn limits(config: &Config) -> Vec<Finding> {
         }
         Ok(()) if memlock == u64::MAX => Finding::ok("limit memlock", "none"),
         Ok(()) => Finding::ok("limit memlock", format!("{memlock} bytes")),
-    });
+    }
+}
+
+fn files(config: &Config) -> [Finding; 2] {
+    let nofile = rlimits::raise_nofile().now;
+    let capacity = rlimits::connection_capacity(nofile, config.shards);
+    let files = format!("{nofile}, for {capacity} connections");
+    let of_process = match ProbeError::check_nofile(nofile, config.shards) {
+        Err(error) => Finding::fail("limit nofile", error.to_string(), error.remedy()),
+        Ok(()) if nofile < NOFILE_GOOD => {
+            let to_do = "for more: LimitNOFILE=1048576 in the unit, --ulimit nofile=1048576:1048576 in a container";
+            Finding::warn("limit nofile", files, to_do)
+        }
+        Ok(()) => Finding::ok("limit nofile", files),
+    };
     let file_max = number("/proc/sys/fs/file-max").unwrap_or(u64::MAX);
-    findings.push(if file_max < nofile {
+    let of_machine = if file_max < nofile {
         let to_do = format!("the whole machine may open fewer files than this process: sysctl -w fs.file-max={nofile}");
         Finding::warn("sysctl fs.file-max", file_max.to_string(), to_do)
     } else {
         Finding::ok("sysctl fs.file-max", file_max.to_string())
-    });
-    findings
+    };
+    [of_process, of_machine]
 }
 
 fn clock() -> Finding {

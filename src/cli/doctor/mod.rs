@@ -42,6 +42,13 @@ impl Finding {
         Self { name: name.into(), state: State::Warn, text: text.into(), to_do: Some(to_do.into()) }
     }
 
+    /// The relay runs all the same.
+    fn soften(&mut self) {
+        if self.state == State::Fail {
+            self.state = State::Warn;
+        }
+    }
+
     fn fail(name: impl Into<String>, text: impl Into<String>, to_do: impl Into<String>) -> Self {
         Self { name: name.into(), state: State::Fail, text: text.into(), to_do: Some(to_do.into()) }
     }

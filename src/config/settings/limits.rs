@@ -194,5 +194,17 @@ pub(super) static OF_THE_MACHINE: Group = Group {
             reload: Restart(|old, new| keep(&old.shards, &mut new.shards)),
             set: |to, text| put(&mut to.config.shards, value::shards(text)),
         },
+        Setting {
+            name: "io",
+            unit: "auto|uring|epoll",
+            takes: One,
+            help: "What moves the bytes; auto: io_uring, or epoll where that cannot be had",
+            doc: Some(
+                "what moves the bytes; auto: io_uring, or epoll where that cannot be had ([Without io_uring](operations/install.md#without-io_uring))",
+            ),
+            default: Is("auto"),
+            reload: Restart(|old, new| keep(&old.io, &mut new.io)),
+            set: |to, text| put(&mut to.config.io, value::io(text)),
+        },
     ],
 };

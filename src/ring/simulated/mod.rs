@@ -110,12 +110,6 @@ impl Simulated {
         self.faults = faults;
     }
 
-    /// For the shard's queue: whoever drives the simulation turns the shard anyway.
-    #[must_use]
-    pub fn waker(&self) -> Waker {
-        Waker::of_nobody()
-    }
-
     /// Places that a connection has, or had and that something is in progress on.
     #[must_use]
     pub fn connections(&self) -> usize {
@@ -324,6 +318,11 @@ fn send_to(wire: &mut wire::Wire, outgoing: &Outgoing, count: usize) {
 
 impl Net for Simulated {
     type Socket = Socket;
+
+    /// Whoever drives the simulation turns the shard anyway.
+    fn waker(&self) -> Waker {
+        Waker::of_nobody()
+    }
 
     fn now(&self) -> Instant {
         self.clock.now()

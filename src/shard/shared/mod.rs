@@ -6,7 +6,7 @@ pub mod guesses;
 use self::addresses::Addresses;
 use self::guesses::Guesses;
 use super::counters::Counters;
-use crate::api::HealthReport;
+use crate::api::{Driver, HealthReport};
 use crate::directory::Directory;
 use crate::http::RequestPolicy;
 use crate::sys::net::Network;
@@ -64,6 +64,8 @@ pub struct Shared {
     pub started: Instant,
     /// How many shards there are.
     pub shards: u16,
+    /// What they run on.
+    pub driver: Driver,
     /// How TLS is spoken; `None`: nowhere.
     pub tls: Option<Arc<ServerConfig>>,
     /// Sockets.
@@ -85,6 +87,7 @@ impl Shared {
             sessions: self.sessions.load(Relaxed),
             uptime_sec: now.saturating_duration_since(self.started).as_secs(),
             shards: self.shards,
+            driver: self.driver.clone(),
             beat_ages_ms: self.lifecycle.heartbeats.shard_ages(now).map(|age| age.as_millis() as u64).collect(),
             store_fault: (self.store_fault)(),
             tls: self.certificates.is_some(),

@@ -382,6 +382,7 @@ fn shared(plan: &Plan, clock: &Clock, directory: &Arc<Directory>) -> Shared {
         lifecycle: Arc::new(lifecycle),
         started: clock.now(),
         shards: plan.shards,
+        driver: Default::default(),
         tls: plan.has_tls.then(relay_tls),
         sockets: Default::default(),
         unauthenticated: Default::default(),

@@ -4,13 +4,27 @@
 //! and a half CPUs would be left with one shard, and it counts CPUs but does not name them.
 
 use super::cgroup;
-use rustix::thread::{CpuSet, sched_getaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use std::io;
 use std::thread::available_parallelism;
 
 /// The numbers of the CPUs that this process may run on, cut to what its cgroup's quota pays for. Never empty.
 #[must_use]
 pub fn usable_cpus() -> Vec<usize> {
     within_quota(allowed_cpus(), cgroup::limit("cpu", |read| cpu_quota(read)))
+}
+
+/// Keeps the calling thread on one CPU.
+///
+/// # Errors
+/// The system refuses, or the CPU's number is above 1023.
+pub fn stay_on(cpu: usize) -> io::Result<()> {
+    if cpu >= CpuSet::MAX_CPU {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut only = CpuSet::new();
+    only.set(cpu);
+    Ok(sched_setaffinity(None, &only)?)
 }
 
 /// The CPUs of the affinity mask; where it does not fit (more than 1024 CPUs), as many as the system counts.

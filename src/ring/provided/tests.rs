@@ -3,17 +3,17 @@
 use super::*;
 
 /// A pool that no kernel knows of.
-fn pool(cut: Cut) -> Rc<Pool> {
-    let pool = Pool::map(cut).unwrap();
+fn pool(cut: Cut) -> Provided {
+    let mut pool = Provided::map(cut).unwrap();
     pool.replenish();
-    Rc::new(pool)
+    pool
 }
 
 fn told(cut: Cut, completions: &[(u16, u32, bool)]) {
-    let pool = pool(cut);
+    let mut pool = pool(cut);
     for &(id, length, goes_on) in completions {
         // SAFETY: nobody else writes there, and mapped memory is never uninitialised.
-        let mut slice = unsafe { Pool::take(&pool, id, length, goes_on) };
+        let mut slice = unsafe { pool.take(id, length, goes_on) };
         slice.as_mut_slice().fill(1);
     }
 }
@@ -64,27 +64,28 @@ fn a_buffer_that_does_not_exist_is_not_believed() {
 #[test]
 #[should_panic(expected = "received nothing")]
 fn a_shared_buffer_that_was_picked_for_nothing_is_a_bug() {
-    Pool::take_back(&pool(Cut::INCREMENTAL), 0);
+    pool(Cut::INCREMENTAL).take_back(0);
 }
 
 #[test]
 fn a_whole_buffer_that_was_picked_for_nothing_comes_back() {
-    let pool = pool(Cut::WHOLE);
-    let (provided, free) = (pool.provided(), pool.free());
-    Pool::take_back(&pool, 0);
-    assert_eq!((pool.provided(), pool.free()), (provided - 1, free + 1));
+    let mut pool = pool(Cut::WHOLE);
+    let before = pool.buffers();
+    pool.take_back(0);
+    let after = pool.buffers();
+    assert_eq!((after.kernel, after.free), (before.kernel - 1, before.free + 1));
 }
 
 #[test]
 fn a_buffer_comes_back_when_the_kernel_and_all_slices_have_let_it_go() {
-    let pool = pool(Cut::INCREMENTAL);
-    let free = pool.free();
+    let mut pool = pool(Cut::INCREMENTAL);
+    let free = pool.buffers().free;
     // SAFETY: as above.
-    let (first, mut second) = unsafe { (Pool::take(&pool, 0, 10, true), Pool::take(&pool, 0, 10, false)) };
+    let (first, mut second) = unsafe { (pool.take(0, 10, true), pool.take(0, 10, false)) };
     assert_eq!(second.as_slice().as_ptr() as usize - first.as_slice().as_ptr() as usize, 10);
     let third = second.split_off(4);
     drop((first, second));
-    assert_eq!(pool.free(), free);
+    assert_eq!(pool.buffers().free, free);
     drop(third);
-    assert_eq!(pool.free(), free + 1);
+    assert_eq!(pool.buffers().free, free + 1);
 }
