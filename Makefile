@@ -37,7 +37,11 @@ STAGES_AT_ONCE ?= 2
 TESTS_AT_ONCE ?= 3
 SOAK_SECONDS ?= 600
 
-STAGES := test-rust test-python test-node test-deploy test-conformance test-fuzz
+# What touches sockets: these tests run on epoll, too, which a relay has where io_uring is forbidden.
+EPOLL_TESTS := $(foreach name,chunked connections limits messages order tls transport,tests/interop/test_$(name).py)
+EPOLL_RUST_TESTS := binary_id(coralmux-relay::relay) & test(/^(drain|gone|hostile|large|order|slow)::/)
+
+STAGES := test-rust test-python test-epoll test-node test-deploy test-conformance test-fuzz
 
 .PHONY: run simulate works-with test test-tools build-tests $(STAGES) test-quiet soak lint advisories
 .PHONY: build-all release test-arm64 bench bench-check bench-accept bench-relay bench-tls bench-page bench-hostile clean
@@ -74,6 +78,11 @@ test-rust: build-tests
 # Needs Node, too, because one of the ends is the browser's phone.
 test-python: build-tests
 	$(PYTEST) -n $(TESTS_AT_ONCE) --dist loadgroup -m "not quiet" -c tests/interop/pytest.ini tests/interop
+
+# CORALMUX_IO=epoll with the stages above and test-node runs everything on epoll.
+test-epoll: build-tests
+	CORALMUX_IO=epoll $(PYTEST) -n $(TESTS_AT_ONCE) -m "not quiet" -c tests/interop/pytest.ini $(EPOLL_TESTS)
+	CORALMUX_IO=epoll $(NEXTEST) --test-threads $(TESTS_AT_ONCE) -E '$(EPOLL_RUST_TESTS)'
 
 # What measures its own speed, or starves where others compute; one after the other, and after the other stages.
 test-quiet: build-tests

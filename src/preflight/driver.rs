@@ -48,14 +48,15 @@ impl Driver {
 
 /// glommio ends the process when it meets a kernel that it cannot use, so this comes before any executor.
 fn try_uring(memlock: u64) -> Result<Consumption, ProbeError> {
-    ProbeError::check_memlock(memlock)?;
-    probe().map_err(|missing| {
+    let consumption = probe().map_err(|missing| {
         let around = Surroundings::observe();
         match missing {
             Unfit::Refused(error) => ProbeError::of_errno(error.raw_os_error().unwrap_or_default(), &around),
             Unfit::Lacks(what) => ProbeError::of_missing(what, &around),
         }
-    })
+    })?;
+    ProbeError::check_memlock(memlock)?;
+    Ok(consumption)
 }
 
 #[cfg(test)]

@@ -117,6 +117,7 @@ def test_the_compose_file_sets_what_the_relay_needs_and_takes_the_rest_away(imag
 @pytest.mark.needs_root
 async def test_the_image_forwards_messages_as_nobody_special_on_a_read_only_root(image, tmp_path):
     container = Container(image, tmp_path, seccomp_profile=profile()).start()
+    assert container.health()["io"] == "io_uring"
     status = pathlib.Path(f"/proc/{container.process.pid}/status").read_text()
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     assert fields["Uid"].split() == ["65532"] * 4
@@ -148,21 +149,26 @@ def test_the_image_says_itself_whether_it_is_healthy(image, tmp_path):
 
 
 @pytest.mark.needs_root
-def test_under_dockers_own_default_the_relay_says_that_io_uring_is_forbidden(image, tmp_path):
-    container = Container(image, tmp_path, seccomp_profile=default_profile()).spawn()
-    assert container.wait() == 3
-    assert "io_uring is forbidden here" in container.log()
-    assert "seccomp" in container.log() and "--security-opt seccomp=" in container.log()
+async def test_under_dockers_own_default_the_relay_runs_on_epoll(image, tmp_path):
+    container = Container(image, tmp_path, seccomp_profile=default_profile()).start()
+    health = container.health()
+    assert health["io"] == "epoll" and "io_uring is forbidden here" in health["io_reason"], health
+    async with pair(container) as (agent, phone):
+        await phone.send("chat.send", {"text": "ahoy"})
+        assert await agent.expect("chat.send") == {"text": "ahoy"}
+        await agent.send("chat.stream", {"text": "x" * 1_000_000})
+        assert len((await phone.expect("chat.stream"))["text"]) == 1_000_000
+    container.stop()
 
 
 @pytest.mark.needs_root
 @pytest.mark.parametrize("call", IO_URING)
-def test_each_of_the_three_calls_is_needed(image, tmp_path, call):
+def test_each_of_the_three_calls_is_needed_for_io_uring(image, tmp_path, call):
     without = copy.deepcopy(profile())
     without["syscalls"][-1]["names"].remove(call)
-    container = Container(image, tmp_path, seccomp_profile=without).spawn()
+    container = Container(image, tmp_path, "--io", "uring", seccomp_profile=without).spawn()
     assert container.wait() == 3, container.log()
-    assert "io_uring is forbidden here" in container.log()
+    assert "io_uring is forbidden here" in container.log() and "--security-opt seccomp=" in container.log()
 
 
 @pytest.mark.needs_root

@@ -69,7 +69,7 @@ def free_port():
 class Relay:
     """One relay process."""
 
-    def __init__(self, directory, *flags, admin_key=ADMIN_KEY, env=None, port=None, db=None, rlimits=()):
+    def __init__(self, directory, *flags, admin_key=ADMIN_KEY, env=None, port=None, db=None, rlimits=(), prepare=None):
         self.directory = pathlib.Path(directory)
         self.port = port or free_port()
         self.db = pathlib.Path(db) if db else self.directory / "relay.db"
@@ -85,6 +85,8 @@ class Relay:
         )
         self.log_path = self.directory / "relay.log"
         self.rlimits = rlimits
+        # Called in the process before it becomes the relay.
+        self.prepare = prepare
         self.process = None
         self.log_start = 0
 
@@ -97,12 +99,14 @@ class Relay:
 
     def popen(self, **options):
         """Its process, with what is the same wherever the output goes."""
-        lower = self.lower_limits if self.rlimits else None
-        return subprocess.Popen(self.command, env=self.environment, cwd=self.directory, preexec_fn=lower, **options)
+        before = self.before_it_runs if self.rlimits or self.prepare else None
+        return subprocess.Popen(self.command, env=self.environment, cwd=self.directory, preexec_fn=before, **options)
 
-    def lower_limits(self):
+    def before_it_runs(self):
         for name, value in self.rlimits:
             resource.setrlimit(name, (value, value))
+        if self.prepare:
+            self.prepare()
 
     def start(self):
         """Starts the process and waits until /health answers."""

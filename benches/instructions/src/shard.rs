@@ -11,8 +11,8 @@ use coralmux::telemetry::lifecycle::Lifecycle;
 use coralmux_http::{RequestPolicy, RequestPolicyOptions};
 use coralmux_proto::limits::{Limits, LimitsOverride};
 use coralmux_proto::token::TokenHash;
-use coralmux_ring::Completion;
 use coralmux_ring::simulated::{Client, Clock, Faults, Heard, Link, Port, Simulated, Socket};
+use coralmux_ring::{Completion, Net};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -120,6 +120,7 @@ fn shared(clock: &Clock, directory: &Arc<Directory>) -> Shared {
         lifecycle: Arc::new(Lifecycle::new(clock.now(), 1)),
         started: clock.now(),
         shards: 1,
+        driver: Default::default(),
         tls: None,
         sockets: Default::default(),
         unauthenticated: Default::default(),

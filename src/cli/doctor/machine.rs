@@ -46,14 +46,16 @@ pub(super) fn look(config: &Config) -> Vec<Finding> {
 /// What the relay would run on.
 fn driver(config: &Config) -> Finding {
     match Driver::choose(config.io, rlimits::raise_memlock().now) {
-        Ok(Driver::Uring(_)) => Finding::ok("io", "io_uring"),
-        Ok(Driver::Epoll(None)) => Finding::ok("io", "epoll, as --io says"),
+        Ok(Driver::Uring(_)) => Finding::ok("driver", "io_uring"),
+        Ok(Driver::Epoll(None)) => Finding::ok("driver", "epoll, as --io says"),
         Ok(Driver::Epoll(Some(missing))) => {
             let to_do =
                 "the relay runs as well; --io epoll says that it is meant, and the lines above how to have io_uring";
-            Finding::warn("io", format!("epoll: {missing}"), to_do)
+            Finding::warn("driver", format!("epoll: {missing}"), to_do)
         }
-        Err(missing) => Finding::fail("io", missing.to_string(), "leave --io uring out, and the relay runs on epoll"),
+        Err(missing) => {
+            Finding::fail("driver", missing.to_string(), "leave --io uring out, and the relay runs on epoll")
+        }
     }
 }
 

@@ -75,8 +75,9 @@ impl Listening {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ring::{Completion, Ring};
+    use crate::ring::{Completion, Epoll, Net, Ring};
     use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::os::fd::OwnedFd;
 
     fn listener(inherited: bool) -> (Listener, SocketAddr) {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -84,7 +85,7 @@ mod tests {
         (Listener { socket: socket.into(), inherited, echo: false, tls: false }, address)
     }
 
-    fn complete(ring: &mut Ring) -> Vec<Completion> {
+    fn complete(ring: &mut impl Net<Socket = OwnedFd>) -> Vec<Completion> {
         let mut completions = Vec::new();
         ring.turn(&mut completions, false).unwrap();
         completions
@@ -103,15 +104,14 @@ mod tests {
         accepted
     }
 
-    fn turn(ring: &mut Ring, listening: &mut Listening) -> Vec<SocketAddr> {
+    fn turn(ring: &mut impl Net<Socket = OwnedFd>, listening: &mut Listening) -> Vec<SocketAddr> {
         let completions = complete(ring);
         handle(listening, completions)
     }
 
-    #[test]
-    fn whoever_gets_a_listeners_number_is_not_accepted_on() {
+    fn whoever_gets_a_listeners_number_is_not_accepted_on<N: Net<Socket = OwnedFd>>(new: &dyn Fn() -> N) {
         for inherited in [false, true] {
-            let (mut ring, mut listening) = (Ring::new().unwrap(), Listening::default());
+            let (mut ring, mut listening) = (new(), Listening::default());
             let (ours, addresses): (Vec<_>, Vec<_>) = (0..2).map(|_| listener(inherited)).unzip();
             listening.add(&mut ring, ours);
             // In the same turn, with the accepts still to be submitted.
@@ -126,10 +126,11 @@ mod tests {
         }
     }
 
-    #[test]
-    fn one_that_was_accepted_before_the_stop_is_served_and_then_the_port_is_closed() {
+    fn one_that_was_accepted_before_the_stop_is_served_and_then_the_port_is_closed<N: Net<Socket = OwnedFd>>(
+        new: &dyn Fn() -> N,
+    ) {
         for inherited in [false, true] {
-            let (mut ring, mut listening) = (Ring::new().unwrap(), Listening::default());
+            let (mut ring, mut listening) = (new(), Listening::default());
             let (listener, address) = listener(inherited);
             listening.add(&mut ring, vec![listener]);
             let _client = TcpStream::connect(address).unwrap();
@@ -141,9 +142,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn in_a_crowd_each_turn_accepts_one() {
-        let (mut ring, mut listening) = (Ring::new().unwrap(), Listening::default());
+    fn in_a_crowd_each_turn_accepts_one<N: Net<Socket = OwnedFd>>(new: &dyn Fn() -> N) {
+        let (mut ring, mut listening) = (new(), Listening::default());
         let (one, address) = listener(false);
         listening.add(&mut ring, vec![one]);
         listening.set_one_by_one(&mut ring, true);
@@ -159,9 +159,10 @@ mod tests {
         assert_eq!(turn(&mut ring, &mut listening), [address; 3]);
     }
 
-    #[test]
-    fn a_listener_is_accepted_on_once_at_a_time_and_never_after_the_stop() {
-        let (mut ring, mut listening) = (Ring::new().unwrap(), Listening::default());
+    fn a_listener_is_accepted_on_once_at_a_time_and_never_after_the_stop<N: Net<Socket = OwnedFd>>(
+        new: &dyn Fn() -> N,
+    ) {
+        let (mut ring, mut listening) = (new(), Listening::default());
         let (one, address) = listener(true);
         listening.add(&mut ring, vec![one]);
         // Further ones do not start a second accept on the first.
@@ -174,5 +175,24 @@ mod tests {
         listening.arm(&mut ring, 0);
         assert!(turn(&mut ring, &mut listening).is_empty());
         assert!(TcpStream::connect(address).is_err(), "nothing was under way");
+    }
+
+    /// Makes a test for each driver out of a function that is given one.
+    macro_rules! for_each_driver {
+        ($($name:ident)*) => {
+            mod on_the_ring {
+                $(#[test] fn $name() { super::$name(&|| super::Ring::new().unwrap()); })*
+            }
+            mod on_epoll {
+                $(#[test] fn $name() { super::$name(&|| super::Epoll::new().unwrap()); })*
+            }
+        };
+    }
+
+    for_each_driver! {
+        whoever_gets_a_listeners_number_is_not_accepted_on
+        one_that_was_accepted_before_the_stop_is_served_and_then_the_port_is_closed
+        in_a_crowd_each_turn_accepts_one
+        a_listener_is_accepted_on_once_at_a_time_and_never_after_the_stop
     }
 }

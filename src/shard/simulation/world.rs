@@ -13,8 +13,8 @@ use crate::control::message::Request;
 use crate::directory::Directory;
 use crate::http::{RequestPolicy, RequestPolicyOptions};
 use crate::proto::limits::LimitsOverride;
-use crate::ring::Completion;
 use crate::ring::simulated::{Clock, Port, Random, Simulated, Socket};
+use crate::ring::{Completion, Net};
 use crate::shard::command::{Command, DrainPlan, Listener, Queues};
 use crate::shard::shared::{Rules, Shared};
 use crate::shard::{Links, Settings, Shard};
@@ -57,7 +57,7 @@ impl World {
         let (senders, commands): (Vec<_>, Vec<_>) = (0..plan.shards).map(|_| bounded(plan.commands_max)).unzip();
         let nets: Vec<_> =
             (0..plan.shards).map(|_| Simulated::new(clock.clone(), random.draw(), plan.faults)).collect();
-        let queues = Queues::new(senders.into_iter().zip(nets.iter().map(Simulated::waker)).collect());
+        let queues = Queues::new(senders.into_iter().zip(nets.iter().map(Net::waker)).collect());
         let mut shards = Vec::new();
         for ((id, net), commands) in (0..).zip(nets).zip(commands) {
             let (queues, control, shared) = (queues.clone(), control_sender.clone(), Arc::clone(&shared));
