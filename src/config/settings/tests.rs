@@ -70,6 +70,7 @@ const VALUES: [&str; 14] = [
     "b3RoZXI",
     "other",
     "json",
+    "epoll",
     "debug",
 ];
 
