@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import relay as relays
 from agents import Process
@@ -40,14 +41,14 @@ class Bot(Process):
         super().__init__(directory, [python, str(script), relay, str(self.state), *flags], env)
 
     def link(self):
-        """Its pairing link, as soon as there is one."""
+        """The link of a plain phone, as soon as there is one: it may be used several times."""
         deadline = time.monotonic() + TIMEOUT
         while not self.state.exists():
             assert self.process.poll() is None and time.monotonic() < deadline, self.output()
             time.sleep(0.02)
         flags = ["--relay", self.relay, "--state", str(self.state), "--qr", "none"]
         shown = coralmux("link", *flags, python=self.python)
-        return Link.parse(re.search(r"^ +(openclaw://pair\S+)$", shown.stdout, re.MULTILINE)[1])
+        return replace(Link.parse(re.search(r"^ +(openclaw://pair\S+)$", shown.stdout, re.MULTILINE)[1]), agent=None)
 
 
 async def appears(path):

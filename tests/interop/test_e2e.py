@@ -477,7 +477,7 @@ async def test_two_hundred_reconnects_during_a_stream(relay, phone, agent):
 
 async def test_the_example_of_the_clients_readme_works(relay, tmp_path):
     text = (ROOT / "clients/python/README.md").read_text()
-    code = text.split("```python\n")[1].split("```")[0]
+    [code] = [block.split("```")[0] for block in text.split("```python\n") if "async def main(relay, token)" in block]
     assert len([line for line in code.splitlines() if line.strip()]) <= 30
     (tmp_path / "example.py").write_text(code)
     token = await relay.token()

@@ -1,16 +1,18 @@
 """The Python package's agent, a program of its own, through the real relay with a phone that verifies it."""
 
+import asyncio
 import base64
 import json
 import re
 import signal
+import subprocess
 import time
 
 import pytest
 
-from agents import Phone
+from agents import Phone, program
 from bots import TIMEOUT, Bot, answered, appears, coralmux
-from coralmux import Protection
+from coralmux import Client, Link, Protection
 
 
 @pytest.fixture
@@ -330,9 +332,7 @@ async def test_functions_that_are_not_asynchronous_have_threads(start_bot, tmp_p
     bot.stop()
 
 
-async def test_two_programs_never_use_one_pairing_and_either_goes_on_where_the_other_was(
-    start_bot, start_agent, tmp_path
-):
+async def test_two_programs_never_use_one_pairing(start_bot, tmp_path):
     state = tmp_path / "state.json"
     bot = start_bot(state=state)
     link = bot.link()
@@ -341,15 +341,70 @@ async def test_two_programs_never_use_one_pairing_and_either_goes_on_where_the_o
     assert f"another program uses {state}: stop it, or name another state file" in other.output()
     bot.stop()
     assert state.stat().st_mode & 0o777 == 0o600
-    agent = start_agent("--echo", "--state", str(state))
+    again = start_bot(state=state)
     async with Phone(link) as phone:
-        await phone.ask("to the same phone")
-        assert "to the same phone" in (await phone.answer())[1].payload["full_text"]
-        agent.stop()
+        await phone.ask("say and again")
+        assert (await answered(phone))[1].payload["full_text"] == "and again "
+    again.stop()
+
+
+def agent_has_devices():
+    """Whether coralmux-agent keeps devices in its state, as this package does."""
+    return subprocess.run([program("coralmux-agent"), "devices", "--help"], capture_output=True).returncode == 0
+
+
+class Tablet(Phone):
+    """A device, which keeps its keys in a file."""
+
+    def __init__(self, link, state):
+        self.client = Client("phone", link, state=state, name="Tablet", proxy=None)
+
+
+async def device_link(state, relay):
+    """The link by which a phone becomes a device, as soon as the relay has told that it knows devices."""
+    async with asyncio.timeout(TIMEOUT):
+        while True:
+            shown = coralmux("link", "--relay", relay, "--state", str(state), "--qr", "none").stdout
+            if found := re.search(r"^ +(openclaw://pair\S+&a=\S+)$", shown, re.MULTILINE):
+                return Link.parse(found[1])
+            await asyncio.sleep(0.05)
+
+
+async def test_a_phone_becomes_a_device_and_stays_one(start_bot, tmp_path):
+    state, keys = tmp_path / "state.json", tmp_path / "tablet.json"
+    bot = start_bot(state=state)
+    link = await device_link(state, bot.relay)
+    async with Tablet(link, keys) as tablet:
+        await tablet.expect("device.welcome")
+        await tablet.ask("say to a device", chat_id="a")
+        end = (await answered(tablet))[1]
+        assert (end.payload["full_text"], end.protection) == ("to a device ", Protection.VERIFIED)
+        await tablet.client.send("chat.history", {"chat_id": "a"})
+        assert len((await tablet.expect("chat.history.result")).payload["messages"]) == 2
+        assert "the link was used" in coralmux("link", "--relay", bot.relay, "--state", str(state)).stderr
+        bot.stop()
         again = start_bot(state=state)
-        await phone.ask("say and back")
-        assert (await answered(phone))[1].payload["full_text"] == "and back "
+        await tablet.ask("say the same")
+        assert (await answered(tablet))[1].payload["full_text"] == "the same "
         again.stop()
+
+
+@pytest.mark.skipif(not agent_has_devices(), reason="this coralmux-agent has no devices")
+async def test_a_device_stays_one_whichever_agent_goes_on(start_bot, start_agent, tmp_path):
+    state = tmp_path / "state.json"
+    bot = start_bot(state=state)
+    async with Tablet(await device_link(state, bot.relay), tmp_path / "tablet.json") as tablet:
+        await tablet.expect("device.welcome")
+        bot.stop()
+        for number in range(2):
+            agent = start_agent("--echo", "--state", str(state))
+            await tablet.ask(f"echo {number}")
+            assert f"echo {number}" in (await answered(tablet))[1].payload["full_text"]
+            agent.stop()
+            bot = start_bot(state=state)
+            await tablet.ask(f"say bot {number}")
+            assert (await answered(tablet))[1].payload["full_text"] == f"bot {number} "
+            bot.stop()
 
 
 def test_both_keep_a_relays_pairing_in_the_same_place(start_agent, relay, tmp_path):

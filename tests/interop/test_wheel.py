@@ -2,6 +2,7 @@
 
 import pathlib
 import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from agents import Phone
 from bots import Bot, answered, coralmux
 from coralmux import Protection
-from environments import environment, pythons, wheel
+from environments import PACKAGE, environment, pythons, wheel
 
 LOWEST = "websockets==13.0", "cryptography==42.0.0"  # as pyproject.toml has them
 ENDS = [("lowest", min(pythons()), LOWEST), *(("newest", minor, ()) for minor in {min(pythons()), max(pythons())})]
@@ -25,7 +26,7 @@ async def test_an_agent_from_the_wheel_answers(relay, tmp_path, name, minor, req
             await answered(phone)
             await phone.ask("yes")
             end = (await answered(phone))[1]
-            assert (end.payload["full_text"], end.protection) == ("You said yes", Protection.VERIFIED)
+            assert (end.payload["full_text"], end.protection) == ("You said Allow once", Protection.VERIFIED)
         bot.stop()
     finally:
         bot.kill()
@@ -49,3 +50,10 @@ def test_the_installed_command_says_its_version():
     assert subprocess.run(command, capture_output=True, text=True).stdout == "0.1.0\n"
     refused = coralmux("link", "--relay", "nonsense", python=python)
     assert refused.stderr.startswith("coralmux: a relay's address begins with wss://")
+
+
+def test_its_types_are_right_and_go_along():
+    done = subprocess.run([sys.executable, "-m", "mypy"], capture_output=True, text=True, cwd=PACKAGE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with zipfile.ZipFile(wheel()) as file:
+        assert "coralmux/py.typed" in file.namelist()

@@ -21,7 +21,7 @@ from .asks import Option
 from .chats import AnswerError
 from .client import Client, Event, Refused
 from .devices import Joining, NotDone
-from .end import End, ExchangeError, OpenError, Opened, Protection, Waiting
+from .end import End, ExchangeError, Opened, OpenError, Protection, Waiting
 from .link import Link, LinkError, new_secret
 from .pieces import Answers, Piece, Tool
 from .question import Image, Question, Turn

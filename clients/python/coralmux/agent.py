@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from . import pairing, state
+from .agent_files import AgentFiles, first_link
 from .asks import Option, ask_of
 from .chats import Chats
 from .client import Client, Event, Refused
@@ -53,9 +54,12 @@ def state_path(relay: RelayUrl, named: str | os.PathLike[str] | None) -> Path:
     return Path(named) if named is not None else state.default_path(relay)
 
 
-def link_of(relay: RelayUrl, kept: State, e2e: int) -> Link:
-    """The pairing link of what is kept."""
-    return Link(kept.token, str(relay), kept.secret if e2e == 2 else None)
+def link_of(path: Path, relay: RelayUrl, kept: State, e2e: int) -> Link:
+    """The pairing link of what is kept. Raises StateError where it was used."""
+    link = first_link(path, relay, kept) if e2e == 2 else Link(kept.token, str(relay))
+    if link is None:
+        raise StateError("the link was used: a device that is paired makes one for another device")
+    return link
 
 
 class Agent:
@@ -209,14 +213,16 @@ class Agent:
         path = state_path(self.relay, self.state)
         with Lock(path):
             kept, is_new = await self._open_state(path)
-            link = link_of(self.relay, kept, self.e2e)
-            self._show(link, path)
-            options = {"ssl": self.ssl} if self.ssl else {}
-            async with Client("agent", link, **options) as client:
+            link = Link(kept.token, str(self.relay), kept.secret if self.e2e == 2 else None)
+            files = AgentFiles(path, self.relay, kept, is_new) if self.e2e == 2 else None
+            if files is None or not sys.stdout.isatty():
+                self._show(link, path)
+            options: dict[str, Any] = {"ssl": self.ssl} if self.ssl else {}
+            async with Client("agent", link, state=files, name=self.name, **options) as client:
                 chats = self._chats = Chats(client, answers, self.context, self.timeout)
                 if ready:
                     ready()
-                serving = asyncio.create_task(self._serve(client, chats, path, kept if is_new else None))
+                serving = asyncio.create_task(self._serve(client, chats, path, kept if is_new else None, files))
                 stopping = asyncio.create_task(stop.wait() if stop else asyncio.Event().wait())
                 try:
                     await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -229,12 +235,20 @@ class Agent:
                     stuck = await chats.cancel_all()
                 return stuck
 
-    async def _serve(self, client: Client, chats: Chats, path: Path, unkept: State | None) -> None:
+    async def _serve(
+        self, client: Client, chats: Chats, path: Path, unkept: State | None, files: AgentFiles | None
+    ) -> None:
         async for event in client:
+            if files and event.type in ("client.link", "client.joining", "relay.device"):
+                files.is_bound = True
             if event.type == "client.connected" and unkept:  # what was kept before is replaced only now
                 state.write(path, self.relay, unkept)
                 self.say(f"Token and pairing secret are kept in {path}.")
                 unkept = None
+            if files and event.type in ("client.connected", "client.link"):
+                files.accept()
+            if files and sys.stdout.isatty():
+                self._show_link(event, files, path)
             await self._handle(client, chats, event)
 
     async def _handle(self, client: Client, chats: Chats, event: Event) -> None:
@@ -247,7 +261,7 @@ class Agent:
         elif event.type == "chat.answer":
             await chats.asks.handle_answer(event.id, event.payload)
         elif event.type == "chat.history":
-            await chats.handle_history(event.id, event.payload)
+            await chats.handle_history(event.id, event.payload, event.device)
         elif event.type == "agent.list":
             about = {
                 "id": "default",
@@ -256,9 +270,9 @@ class Agent:
                 "model": self.model,
                 "status": "online",
             }
-            await client.send("agent.list.result", {"agents": [about], "ref": event.id})
+            await client.send("agent.list.result", {"agents": [about], "ref": event.id}, device=event.device)
         elif event.type == "system.status":
-            await client.send("system.status.result", {**self._status(chats), "ref": event.id})
+            await client.send("system.status.result", {**self._status(chats), "ref": event.id}, device=event.device)
         elif event.type == "chat.error":
             await self._handle_error(chats, as_object(event.payload))
         else:
@@ -292,8 +306,18 @@ class Agent:
             self.say(f"Encrypted end to end, not verified. Compare with the phone: {client.fingerprint}")
         elif event.type == "client.agreed":
             self.say("Encrypted end to end, verified by the pairing secret.")
+        elif event.type in ("client.joining", "client.joined"):
+            what = f"shows the code {event.payload['code']}" if event.type == "client.joining" else "is a device now"
+            self.say(printable(f"{event.payload.get('name')} ({event.payload.get('platform')}) {what}."))
         elif event.type in ("client.lost", "client.refused", "client.delayed"):
             log.warning("%s", printable(str(as_object(event.payload).get("message", event.type))))
+
+    def _show_link(self, event: Event, files: AgentFiles, path: Path) -> None:
+        """The link, as soon as it is known whether the relay knows devices."""
+        if event.type == "client.link":
+            self._show(Link.parse(event.payload["link"]), path)
+        elif event.type == "client.refused" and event.payload.get("reason") == "no_devices":
+            self._show(Link(files.kept.token, str(self.relay), files.kept.secret), path)
 
     def _show(self, link: Link, path: Path) -> None:
         if sys.stdout.isatty():

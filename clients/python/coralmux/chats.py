@@ -118,8 +118,8 @@ class Chats:
         with contextlib.suppress(QuestionError):
             await self.cancel(questions.chat_of(payload) or "")
 
-    async def handle_history(self, message_id: str | None, payload: Any) -> None:
-        """A `chat.history`."""
+    async def handle_history(self, message_id: str | None, payload: Any, device: str | None) -> None:
+        """A `chat.history`, of a device if the phone is one."""
         fields: dict[str, Any] = {"ref": message_id} if message_id else {}
         limit = payload.get("limit") if isinstance(payload, dict) else None
         try:
@@ -134,7 +134,7 @@ class Chats:
         result: dict[str, Any] = {"messages": messages, **fields}
         result |= {"more": True} if more else {}
         result |= {} if chat is None else {"chat_id": chat}
-        await self.client.send("chat.history.result", result)
+        await self.client.send("chat.history.result", result, device=device)
 
     async def handle_too_large(self, message_id: str) -> None:
         """The relay lets no message of this size through. If it ended an answer, the phone still waits for an end."""

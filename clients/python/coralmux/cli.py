@@ -55,7 +55,7 @@ def _link(options: argparse.Namespace) -> None:
         print(warning, file=sys.stderr)
     if kept is None:
         raise CommandError(f"no pairing is kept in {path}: start the agent first")
-    say(pairing.instructions(link_of(relay, kept, int(options.e2e)), options.qr, pairing.has_colours()))
+    say(pairing.instructions(link_of(path, relay, kept, int(options.e2e)), options.qr, pairing.has_colours()))
 
 
 def _take_over(options: argparse.Namespace) -> None:

@@ -1,6 +1,8 @@
 """A lasting connection to the relay: it authenticates, reconnects, and yields events. What is said to whom, and with
 which keys, is the peers' (`peer`)."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import inspect
@@ -8,15 +10,17 @@ import ipaddress
 import os
 import time
 import uuid
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, WebSocketException
 
 from .agent_state import AgentState
 from .device_state import DeviceState
-from .devices import LINK_LIFE, Devices
+from .devices import LINK_LIFE, Devices, Joining
 from .end import DECRYPTION_FAILED, PAYLOAD_MAX, Protection, Waiting
 from .keyed import AgentPeer
 from .link import Link, LinkError, new_secret
@@ -39,7 +43,7 @@ RECORD_BYTES = 256  # at most, of what a record has around its payload
 FINAL = {4001: "another connection has taken this role", 4002: "the token was revoked"}
 
 
-def leads_here(url):
+def leads_here(url: str) -> bool:
     """Whether a URL leads to this machine, which no proxy does."""
     host = (urlsplit(url).hostname or "").rstrip(".")
     if host == "localhost" or host.endswith(".localhost"):
@@ -74,7 +78,7 @@ class Event:
     """
 
     type: str
-    payload: dict
+    payload: Any
     id: str | None = None
     protection: Protection = Protection.CLEAR
     missed: int = field(default=0)
@@ -100,56 +104,68 @@ class Client:
 
     def __init__(
         self,
-        role,
-        link=None,
+        role: str,
+        link: Link | None = None,
         *,
-        clear_after=CLEAR_AFTER,
-        delays=DELAYS,
-        resume=True,
-        state=None,
-        name=None,
-        admit=None,
-        restored=False,
-        keep_plain=False,
-        random=os.urandom,
-        **options,
-    ):
+        clear_after: float | None = CLEAR_AFTER,
+        delays: tuple[float, float] = DELAYS,
+        resume: bool = True,
+        state: str | os.PathLike[str] | StateFile | None = None,
+        name: str | None = None,
+        admit: Callable[[Joining], Any] | None = None,
+        restored: bool = False,
+        keep_plain: bool = False,
+        random: Callable[[int], bytes] = os.urandom,
+        **options: Any,
+    ) -> None:
         self.role, self.random = role, random
         self.retry = Retry(delays)
         self.lock = asyncio.Condition()  # who seals and sends holds it; notified when something may have changed
-        self.plain = self.agent = self.devices = None  # the other ends: for an agent with devices two of them
+        self.plain: Any = None
+        self.agent: Any = None
+        self.devices: Any = None  # the other ends: for an agent with devices two of them
         self._resume = resume
-        if role == "agent" and state is not None:
-            kept = AgentState.open(StateFile(state), link, restored, random)
+        file = state if isinstance(state, StateFile) else StateFile(state)
+        if role == "agent" and state is not None and link is not None:
+            kept = AgentState.open(file, link, restored, random)
             self.devices = Devices(self, kept, admit, name or "Agent", keep_plain)
             self.plain = self._plain_of(link, kept.plain)
         elif role == "phone" and (link is None or link.agent or has_state(state)):
-            kept = DeviceState.open(StateFile(state), link, name, random)
-            link = link or Link(kept.token, kept.relay)
-            self.agent = AgentPeer(self, kept)
-        else:
+            own = DeviceState.open(file, link, name, random)
+            link = link or Link(own.token, own.relay)
+            self.agent = AgentPeer(self, own)
+        elif link is not None:
             lifts = role == "phone" and state is not None and link.secret
             lift = (lambda text: self._lift(text, state, name)) if lifts else None
             self.plain = PlainPeer(self, link, clear_after, resume, lift)
+        if link is None:
+            raise ValueError("a link is missing")
         self.link = link
         proxy = {"proxy": None} if KNOWS_PROXIES and leads_here(link.relay) else {}  # else as the environment says
-        timing = {"ping_interval": 30, "ping_timeout": 10, "close_timeout": 2}  # the last: to wait for a dead connection
+        timing = {
+            "ping_interval": 30,
+            "ping_timeout": 10,
+            "close_timeout": 2,
+        }  # the last: to wait for a dead connection
         self.options = proxy | timing | {"max_size": MAX_SIZE} | options
         self._paired = False
-        self._ws = None
-        self._events = asyncio.Queue()  # of no more than EVENTS_MAX, and what the peers may have unacknowledged
+        self._ws: ClientConnection | None = None
+        self._authenticated_at: float | None = None
+        self._events: asyncio.Queue[Event | None] = (
+            asyncio.Queue()
+        )  # of no more than EVENTS_MAX, and what the peers may have unacknowledged
         self._read = asyncio.Event()  # somebody has taken an event
         self._due = asyncio.Event()  # there may be something to send
-        self._ended = None
+        self._ended: Exception | None = None
 
-    def _plain_of(self, link, secret):
-        return secret and PlainPeer(self, Link(link.token, link.relay, secret), None, self._resume)
+    def _plain_of(self, link: Link, secret: bytes | None) -> PlainPeer | None:
+        return PlainPeer(self, Link(link.token, link.relay, secret), None, self._resume) if secret else None
 
-    async def __aenter__(self):
+    async def __aenter__(self) -> Client:
         self._tasks = [asyncio.create_task(self.run(part())) for part in (self._stay, self._pump)]
         return self
 
-    async def __aexit__(self, error=None, *_):
+    async def __aexit__(self, error: type[BaseException] | None = None, *_: Any) -> None:
         if error is None and not self._ended:  # what was sent leaves, as far as the peers' windows let it
             with contextlib.suppress(TimeoutError, Refused):
                 await self._until(lambda: all(peer.has_left for peer in self._peers), CLOSING)
@@ -162,49 +178,50 @@ class Client:
         for part in filter(None, (self.plain, self.agent, self.devices)):
             part.close()
 
-    def __aiter__(self):
+    def __aiter__(self) -> Client:
         return self
 
-    async def __anext__(self):
+    async def __anext__(self) -> Event:
         event = await self._events.get()
         self._read.set()
         if self._events.qsize() == EVENTS_MAX - 1:
             self._due.set()
         if event is None:
             self._events.put_nowait(None)
-            raise self._ended
+            raise self._ended or Refused("the client has ended")
         return event
 
     @property
-    def paired(self):
+    def paired(self) -> bool:
         """Whether the peer is here; at an agent with devices any of them."""
         return self._paired or bool(self.devices and any(peer.online for peer in self.devices.admitted))
 
     @property
-    def protection(self):
+    def protection(self) -> Protection:
         """Of what is sent now."""
         if self.agent or (self.devices and self.devices.admitted):
             return Protection.VERIFIED if any(peer.resumes for peer in self._peers) else Protection.WAITING
         return self.plain.end.protection if self.plain else Protection.WAITING
 
     @property
-    def resumes(self):
+    def resumes(self) -> bool:
         """Whether breaks lose nothing, as was agreed with the peer last."""
         return any(peer.resumes for peer in self._peers)
 
     @property
-    def fingerprint(self):
-        return self.plain and self.plain.end.fingerprint
+    def fingerprint(self) -> str | None:
+        plain: PlainPeer | None = self.plain
+        return plain.end.fingerprint if plain else None
 
     @property
-    def is_connected(self):
+    def is_connected(self) -> bool:
         return self._ws is not None
 
     @property
-    def _peers(self):
+    def _peers(self) -> list[Any]:
         return [*filter(None, (self.plain, self.agent)), *(self.devices.peers.values() if self.devices else ())]
 
-    def _receivers(self, device):
+    def _receivers(self, device: str | None) -> list[Any]:
         """Who gets a message: this device, or everybody."""
         if device is not None and self.devices:
             return [peer for peer in self.devices.admitted if peer.device == device]
@@ -213,7 +230,7 @@ class Client:
         plain = self.plain if self.plain and not (admitted and self.plain.end.keys is None) else None
         return [*filter(None, (plain, self.agent)), *admitted]
 
-    async def send(self, kind, payload=None, timeout=30, device=None):
+    async def send(self, kind: str, payload: Any = None, timeout: float | None = 30, device: str | None = None) -> str:
         """Sends a message to the peer, encrypted if keys are agreed; waits for connection and keys. Returns its id.
         ValueError: the payload has what JSON has not (NaN, infinity), or no message is large enough for it.
 
@@ -222,7 +239,8 @@ class Client:
 
         An agent sends to all of its devices, with an id for each, or to one `device`; to one that was revoked, nothing.
         """
-        payload, ids = {} if payload is None else payload, []
+        ids: list[str] = []
+        payload = {} if payload is None else payload
         check(kind, payload)
         try:
             async with asyncio.timeout(timeout), self.lock:
@@ -245,33 +263,34 @@ class Client:
             return ids[0]
         raise self._ended
 
-    async def delivered(self, timeout=30):
+    async def delivered(self, timeout: float | None = 30) -> None:
         """Waits until the peer's process has all that was sent to it. With a peer that does not resume nobody knows."""
         await self._until(lambda: all(peer.is_idle for peer in self._peers), timeout)
 
-    async def _until(self, is_so, timeout):
+    async def _until(self, is_so: Callable[[], bool], timeout: float | None) -> None:
         async with asyncio.timeout(timeout), self.lock:
             await self.lock.wait_for(lambda: is_so() or self._ended)
         if self._ended:
             raise self._ended
 
-    async def disconnect(self):
+    async def disconnect(self) -> None:
         """Cuts the connection, as a network would: the client comes back by itself."""
         if self._ws:
             self._ws.transport.abort()
 
-    async def invite(self, lifetime=LINK_LIFE):
+    async def invite(self, lifetime: float = LINK_LIFE) -> Link:
         """An agent's link for one more device, open for so many seconds. Raises NotDone."""
-        return await self.devices.invite(lifetime=lifetime)
+        devices: Devices = self.devices
+        return await devices.invite(lifetime=lifetime)
 
-    async def revoke(self, device, keep_invited=False):
+    async def revoke(self, device: str, keep_invited: bool = False) -> None:
         """An agent's device is one no more, nor is what it invited, unless that is to be kept. Raises NotDone."""
         await self.devices.revoke(device, keep_invited)
 
-    def refused(self, text):
+    def refused(self, text: str) -> Refused:
         return Refused(text)
 
-    async def run(self, coroutine):
+    async def run(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         try:
             await coroutine
         except ConnectionClosed:
@@ -281,21 +300,22 @@ class Client:
             await self._set_connection(None)
             self._events.put_nowait(None)
 
-    async def _stay(self):
+    async def _stay(self) -> None:
         while True:
-            self._authenticated_at, code = None, None
+            self._authenticated_at = None
+            code: int | None = None
             try:
                 async with connect(self.link.relay, **self.options) as ws:
                     await self._serve(ws)
                 reason = f"closed by the relay ({ws.close_code} {ws.close_reason})"
                 code = ws.close_code
-                final = FINAL.get(code)
+                final = FINAL.get(code or 0)
             except Refused as refused:
                 final = str(refused)
             except (OSError, TimeoutError, InvalidHandshake, Unreadable, WebSocketException) as error:
                 rcvd = getattr(error, "rcvd", None)
                 code = rcvd.code if rcvd else None
-                reason, final = str(error), FINAL.get(code)
+                reason, final = str(error), FINAL.get(code or 0)
             self._ended = Refused(final) if final else None
             await self._set_connection(None)
             if final:
@@ -305,7 +325,7 @@ class Client:
             since = self._authenticated_at
             await asyncio.sleep(self.retry.wait(None if since is None else time.monotonic() - since, code))
 
-    async def _serve(self, ws):
+    async def _serve(self, ws: ClientConnection) -> None:
         """One connection, from `auth` to its end."""
         await ws.send(self._envelope("auth", {"token": self.link.token, "role": self.role} | self._auth())[0])
         kind, _, payload, _ = envelope(await asyncio.wait_for(ws.recv(), AUTH_TIMEOUT))
@@ -331,17 +351,20 @@ class Client:
             try:
                 message = envelope(text)
             except Unreadable as error:  # the peer's fault: it costs that message and nothing else
-                await self.tell("client.refused", {"reason": "unreadable", "message": f"a message is passed over: {error}"})
+                await self.tell(
+                    "client.refused", {"reason": "unreadable", "message": f"a message is passed over: {error}"}
+                )
             else:
                 await self._handle(*message)
 
-    def _auth(self):
+    def _auth(self) -> dict[str, Any]:
         """What `auth` has beside token and role."""
         if self.devices or self.agent:
-            return (self.devices or self.agent).auth()
+            keyed: Devices | AgentPeer = self.devices or self.agent
+            return keyed.auth()
         return {"ext": 1} if self.plain.end.resume else {}
 
-    async def _handle(self, kind, message_id, payload, device):
+    async def _handle(self, kind: str, message_id: str | None, payload: Any, device: str | None) -> None:
         if kind in ("ping", "pong"):
             return
         if kind.startswith("relay.") and (self.devices or self.agent):
@@ -358,13 +381,13 @@ class Client:
             else:
                 await peer.handle_message(kind, payload, message_id)
 
-    async def _handle_relay(self, kind, payload):
+    async def _handle_relay(self, kind: str, payload: Any) -> None:
         if self.devices is None:
             await self.tell(kind, payload)  # the relay's word, on which nothing hangs
         elif not self.devices.handle_answer(kind, payload):
             await self.devices.handle_relay(kind, payload)
 
-    async def _handle_refused(self, error):
+    async def _handle_refused(self, error: dict[str, Any]) -> bool:
         """The relay refused something of ours; whether that is dealt with."""
         if error.get("code") == DECRYPTION_FAILED:  # which is the other end's to say
             return False
@@ -378,7 +401,7 @@ class Client:
                 return True
         return False
 
-    async def _handle_status(self, payload):
+    async def _handle_status(self, payload: Any) -> None:
         self._paired = payload.get("peer") == "online"
         peer = self.agent or self.plain
         if peer:
@@ -389,24 +412,26 @@ class Client:
         elif self.plain and self._paired:
             await self.plain.handle_online()
 
-    async def _handle_of_device(self, device, kind, message_id, payload):
+    async def _handle_of_device(self, device: str, kind: str, message_id: str | None, payload: Any) -> None:
         if kind == "key_exchange":
             await self.devices.handle_key_exchange(device, message_id, payload)
         elif peer := self.devices.peers.get(device):
             await peer.handle_message(kind, payload, message_id)
 
-    def _lift(self, text, state, name):
+    def _lift(self, text: str, state: str | os.PathLike[str] | StateFile | None, name: str | None) -> None:
         """The agent makes a device of this phone, over the keys that the two have: it enrols with this link."""
         with contextlib.suppress(LinkError, StateError):
             link = Link.parse(text)
             if link.agent and link.token == self.link.token:
-                kept = DeviceState.open(StateFile(state), Link(link.token, self.link.relay, link.secret, link.agent), name)
+                file = state if isinstance(state, StateFile) else StateFile(state)
+                kept = DeviceState.open(file, Link(link.token, self.link.relay, link.secret, link.agent), name)
                 self.close_plain()
                 self.agent = AgentPeer(self, kept)
                 self.tell_now("client.lifted", {})
-                self._ws.transport.abort()  # and comes back as what it is now
+                if self._ws:
+                    self._ws.transport.abort()  # and comes back as what it is now
 
-    def change_plain(self):
+    def change_plain(self) -> None:
         """The plain phone has to scan a new link."""
         kept = self.devices.state
         kept.plain = new_secret()
@@ -414,12 +439,12 @@ class Client:
         self.plain.close()
         self.plain = self._plain_of(self.link, kept.plain)
 
-    def close_plain(self):
+    def close_plain(self) -> None:
         if self.plain:
             self.plain.close()
         self.plain = None
 
-    async def _pump(self):
+    async def _pump(self) -> None:
         """Sends what the rules of resuming let leave."""
         while True:
             self._due.clear()
@@ -434,17 +459,17 @@ class Client:
                 self.lock.notify_all()  # acknowledgements make room
             if has_more:
                 continue
-            deadlines = [peer.deadline() for peer in self._peers] if self._ws else []
+            deadlines: list[float | None] = [peer.deadline() for peer in self._peers] if self._ws else []
             deadline = min((at for at in deadlines if at is not None), default=None)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if deadline is None else max(0, deadline - time.monotonic())):
                     await self._due.wait()
 
-    def is_due(self):
+    def is_due(self) -> None:
         """There may be something to send."""
         self._due.set()
 
-    async def put(self, kind, payload, message_id=None, device=None):
+    async def put(self, kind: str, payload: Any, message_id: str | None = None, device: str | None = None) -> str:
         """Sends a message as it is; under the lock, and while there is a connection. Returns its id."""
         text, message_id = self._envelope(kind, payload, message_id, device)
         if self._ws is None:
@@ -453,13 +478,13 @@ class Client:
         return message_id
 
     @staticmethod
-    def _envelope(kind, payload, message_id=None, device=None):
+    def _envelope(kind: str, payload: Any, message_id: str | None = None, device: str | None = None) -> tuple[str, str]:
         message_id = message_id or str(uuid.uuid4())
         now_ms = int(time.time() * 1000)
         message = {"v": 1, "type": kind, "id": message_id, "ts": now_ms, "payload": payload}
         return dumps(message | ({"device": device} if device else {})), message_id
 
-    async def _set_connection(self, ws):
+    async def _set_connection(self, ws: ClientConnection | None) -> None:
         self._ws = ws
         if ws is None:
             for peer in self._peers:
@@ -468,23 +493,39 @@ class Client:
                 self.devices.handle_pause()
         await self.notify()
 
-    async def notify(self):
+    async def notify(self) -> None:
         """Wakes those who wait to send."""
         async with self.lock:
             self.lock.notify_all()
 
-    async def tell(self, kind, payload, message_id=None, protection=Protection.CLEAR, missed=0, device=None):
+    async def tell(
+        self,
+        kind: str,
+        payload: Any,
+        message_id: str | None = None,
+        protection: Protection = Protection.CLEAR,
+        missed: int = 0,
+        device: str | None = None,
+    ) -> None:
         """An event, as soon as there is room for it."""
         while self._events.qsize() >= EVENTS_MAX:
             self._read.clear()
             await self._read.wait()
         self.tell_now(kind, payload, device, message_id, protection, missed)
 
-    def tell_now(self, kind, payload, device=None, message_id=None, protection=Protection.CLEAR, missed=0):
+    def tell_now(
+        self,
+        kind: str,
+        payload: Any,
+        device: str | None = None,
+        message_id: str | None = None,
+        protection: Protection = Protection.CLEAR,
+        missed: int = 0,
+    ) -> None:
         self._events.put_nowait(Event(kind, payload, message_id, protection, missed, device))
 
 
-def check(kind, payload):
+def check(kind: str, payload: Any) -> None:
     """ValueError where no message has this type, or holds this payload and what numbers it."""
     if "\0" in kind:
         raise ValueError("a message's type cannot have the character U+0000")

@@ -1,9 +1,12 @@
 """Building blocks of both versions: base64, the shape of an encrypted payload, version 1's key, the fingerprint."""
 
+from __future__ import annotations
+
 import base64
 import binascii
 import hashlib
 import struct
+from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -14,11 +17,11 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 NONCE_BYTES = 12
 
 
-def b64(data):
+def b64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def unb64(text):
+def unb64(text: Any) -> bytes:
     """The bytes of standard base64 with padding. ValueError for anything else."""
     if not isinstance(text, str):
         raise ValueError("not a string")
@@ -28,11 +31,11 @@ def unb64(text):
         raise ValueError(str(error)) from None
 
 
-def b64url(data):
+def b64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
-def unb64url(text):
+def unb64url(text: Any) -> bytes:
     """The bytes of base64url without padding. ValueError for anything else."""
     if not isinstance(text, str):
         raise ValueError("not a string")
@@ -45,15 +48,15 @@ def unb64url(text):
     return data
 
 
-def enclose(nonce, ciphertext):
+def enclose(nonce: bytes, ciphertext: bytes) -> dict[str, Any]:
     return {"enc": True, "ciphertext": b64(ciphertext), "nonce": b64(nonce)}
 
 
-def is_enclosed(payload):
+def is_enclosed(payload: Any) -> bool:
     return isinstance(payload, dict) and payload.get("enc") is True
 
 
-def enclosed(payload):
+def enclosed(payload: dict[str, Any]) -> tuple[bytes, bytes]:
     """Nonce and ciphertext. ValueError where the shape is wrong."""
     nonce, ciphertext = unb64(payload.get("nonce")), unb64(payload.get("ciphertext"))
     if len(nonce) != NONCE_BYTES:
@@ -61,7 +64,7 @@ def enclosed(payload):
     return nonce, ciphertext
 
 
-def decrypt(key, nonce, ciphertext, associated):
+def decrypt(key: bytes, nonce: bytes, ciphertext: bytes, associated: bytes) -> bytes | None:
     """The plaintext, or None where it does not authenticate."""
     try:
         return AESGCM(key).decrypt(nonce, ciphertext, associated)
@@ -69,22 +72,22 @@ def decrypt(key, nonce, ciphertext, associated):
         return None
 
 
-def public_of(private):
+def public_of(private: bytes) -> bytes:
     return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
 
 
-def diffie_hellman(private, public):
+def diffie_hellman(private: bytes, public: bytes) -> bytes:
     """X25519. ValueError for a public key that is not 32 bytes or of low order."""
     return X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(public))
 
 
-def key_of_v1(private, public):
+def key_of_v1(private: bytes, public: bytes) -> bytes:
     """Version 1's key for both directions."""
     shared = diffie_hellman(private, public)
     return HKDF(hashes.SHA256(), 32, b"openclaw-relay-e2e-v1", b"chat-encryption").derive(shared)
 
 
-def fingerprint(one, other):
+def fingerprint(one: bytes, other: bytes) -> str:
     """What people compare, from the two public keys of version 1."""
     keys = b"".join(sorted((one, other)))
     digest = hashlib.pbkdf2_hmac("sha256", keys, b"coralmux-fingerprint-v1", 10_000, 16)

@@ -1,13 +1,18 @@
 """An agent's devices (PROTOCOL.md, "Devices" and "Between devices and their agent"): it binds its token, opens links,
 decides who becomes a device, and answers what devices ask about each other."""
 
+from __future__ import annotations
+
 import asyncio
 import base64
+import builtins
 import contextlib
 import hashlib
 import time
 import uuid
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from websockets.exceptions import ConnectionClosed
 
@@ -16,6 +21,13 @@ from .crypto import b64url
 from .keyed import DevicePeer, now
 from .peer import as_object
 from .v3 import EnrolError, cleaned, invite, parse_key_exchange
+
+if TYPE_CHECKING:
+    from .agent_state import AgentState
+    from .client import Client
+    from .link import Link
+    from .v3 import AgentEnd
+    from .v3.enrol import Joined, Open
 
 LINK_LIFE = 600  # seconds
 PENDING_LIFE = 300  # seconds, after which the relay closes who was not admitted
@@ -38,7 +50,7 @@ class Joining:
 class NotDone(Exception):
     """The relay, or this agent, refuses something. `code` is one of PROTOCOL.md's."""
 
-    def __init__(self, code, message):
+    def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
 
@@ -47,58 +59,67 @@ class Devices:
     """`decide(joining)`: whether who comes with the agent's own link becomes a device; may be a coroutine. None: everybody.
     `agent_name`: as devices show it."""
 
-    def __init__(self, client, state, decide=None, agent_name="Agent", keep_plain=False):
+    def __init__(
+        self,
+        client: Client,
+        state: AgentState,
+        decide: Callable[[Joining], Any] | None = None,
+        agent_name: str = "Agent",
+        keep_plain: bool = False,
+    ) -> None:
         self.client, self.state, self.decide = client, state, decide
         self.agent_name, self.keep_plain = agent_name, keep_plain
-        self.peers = {name: self._peer(name, end, taken) for name, (end, taken) in state.ends.items()}
+        self.peers: dict[str, DevicePeer] = {
+            name: self._peer(name, end, taken) for name, (end, taken) in state.ends.items()
+        }
         self._bound = asyncio.Event()  # on this connection
         self._lifts = False  # a plain phone, on this connection
-        self._asked = {}  # id of a request to the relay: its future
-        self._deciding = {}  # device: the future of an inviter's decision
-        self._to_revoke = set()  # the relay has not confirmed it
-        self._tasks = set()
+        self._asked: dict[str, asyncio.Future[Any]] = {}  # id of a request to the relay: its future
+        self._deciding: dict[str, asyncio.Future[Any]] = {}  # device: the future of an inviter's decision
+        self._to_revoke: set[str] = set()  # the relay has not confirmed it
+        self._tasks: set[asyncio.Task[Any]] = set()
 
-    def _peer(self, name, end, taken):
-        def store(changed):
+    def _peer(self, name: str, end: AgentEnd, taken: list[Any]) -> DevicePeer:
+        def store(changed: dict[str, Any]) -> None:
             self.state.keep_device(name, changed)
 
         return DevicePeer(self.client, name, end, taken, store, self._handle_said)
 
-    def auth(self):
+    def auth(self) -> dict[str, Any]:
         """What `auth` has beside token and role."""
         return {"ext": 1, "key": b64url(self.state.key)}
 
-    def close(self):
+    def close(self) -> None:
         for task in self._tasks:
             task.cancel()
         self.state.close()
 
     @property
-    def admitted(self):
+    def admitted(self) -> list[DevicePeer]:
         return [peer for peer in self.peers.values() if peer.end.admitted]
 
     @property
-    def is_bound(self):
+    def is_bound(self) -> bool:
         return self._bound.is_set()
 
     @property
-    def link(self):
+    def link(self) -> Link | None:
         """The first link, while it is unused and the relay knows of it; None: there is none."""
         return self.state.link(self.state.first) if self.is_bound and self.state.first else None
 
-    def listed(self, peer, you=None):
+    def listed(self, peer: DevicePeer, you: str | None = None) -> dict[str, Any]:
         """A device as others see it."""
         fields = {name: value for name, value in asdict(self.state.devices[peer.device]).items() if value}
         fields.pop("code", None)
         online = {"online": True} if peer.online else {}
         return fields | online | ({"you": True} if peer.device == you else {})
 
-    def list(self, you=None):
+    def list(self, you: str | None = None) -> builtins.list[dict[str, Any]]:
         return [self.listed(peer, you) for peer in self.admitted]
 
     # ---- The connection ----
 
-    async def handle_connected(self, ext):
+    async def handle_connected(self, ext: dict[str, Any]) -> bool:
         """The relay has let the agent in. Whether it knows devices."""
         self._fail_asked()
         self._bound.clear()
@@ -110,8 +131,10 @@ class Devices:
             text = "the relay knows no devices: only a plain phone can connect"
             await self.client.tell("client.refused", {"reason": "no_devices", "message": text})
             return False
-        listed = ext.get("devices") if isinstance(ext.get("devices"), list) else []
-        at_relay = {one.get("device"): one.get("online") is True for one in listed if isinstance(one, dict)}
+        listed: Any = ext.get("devices") if isinstance(ext.get("devices"), list) else []
+        at_relay: dict[Any, bool] = {
+            one.get("device"): one.get("online") is True for one in listed if isinstance(one, dict)
+        }
         self._close_unused_plain()
         for name, online in at_relay.items():
             if name in self.peers:
@@ -119,7 +142,7 @@ class Devices:
         self.later(self._settle(ext, at_relay))
         return True
 
-    def handle_pause(self):
+    def handle_pause(self) -> None:
         """The connection is gone."""
         self._fail_asked()
         self._bound.clear()
@@ -127,7 +150,7 @@ class Devices:
             peer.online = False
             peer.handle_pause()
 
-    async def _settle(self, ext, at_relay):
+    async def _settle(self, ext: dict[str, Any], at_relay: dict[Any, bool]) -> None:
         """Binds, opens the links again, and has the relay's list of devices as the agent's own is."""
         try:
             if not ext["bound"] or ext.get("legacy") is not (self.state.plain is not None):
@@ -151,26 +174,26 @@ class Devices:
         if self.link:
             await self.client.tell("client.link", {"link": self.link.for_apps(), "web": self.link.for_browsers()})
 
-    async def _bind(self):
+    async def _bind(self) -> None:
         await self.ask("relay.bind", {"legacy_phone": self.state.plain is not None})
 
-    async def _open_at_relay(self, link):
+    async def _open_at_relay(self, link: Open) -> None:
         digest = base64.b64encode(hashlib.sha256(invite(link.k)).digest()).decode()
         until = {} if link.until is None else {"ttl_sec": max(1, int(link.until - time.time()))}
         await self.ask("relay.invite", {"invite": digest} | until)
 
-    def _close_unused_plain(self):
+    def _close_unused_plain(self) -> None:
         """A plain phone's place that nobody has used for a week is closed, if there is a device to use in its stead."""
         unused = self.state.plain_at is not None and time.time() - self.state.plain_at > PLAIN_UNUSED
         if self.state.plain and self.state.devices and unused and not self.keep_plain:
             self._close_plain()
 
-    def _close_plain(self):
+    def _close_plain(self) -> None:
         self.state.plain = None
         self.state.keep()
         self.client.close_plain()
 
-    async def handle_plain(self, is_v3):
+    async def handle_plain(self, is_v3: bool) -> dict[str, Any] | None:
         """A plain phone has agreed on keys of version 2. `is_v3`: it can become a device, and does with what is returned,
         the payload of a `device.invite.result`; once a connection."""
         used = self.state.plain_at
@@ -190,14 +213,14 @@ class Devices:
                 return self._invite_result(await self.invite(by="plain"))
         return None
 
-    async def _withdraw(self, k):
+    async def _withdraw(self, k: bytes) -> None:
         digest = base64.b64encode(hashlib.sha256(invite(k)).digest()).decode()
         with contextlib.suppress(NotDone):
             await self.ask("relay.invite", {"invite": digest, "ttl_sec": 0})
 
     # ---- What is said to the relay ----
 
-    async def ask(self, kind, payload):
+    async def ask(self, kind: str, payload: Any) -> None:
         """A request to the relay, confirmed when this returns. Raises NotDone."""
         message_id = str(uuid.uuid4())
         answer = self._asked[message_id] = asyncio.get_running_loop().create_future()
@@ -215,21 +238,22 @@ class Devices:
         if error:
             raise NotDone(str(error.get("code")), str(error.get("message")))
 
-    def handle_answer(self, kind, payload):
+    def handle_answer(self, kind: str, payload: dict[str, Any]) -> bool:
         """Whether this is the relay's answer to a request of ours."""
-        answer = self._asked.get(payload.get("ref")) if isinstance(payload.get("ref"), str) else None
+        ref = payload.get("ref")
+        answer = self._asked.get(ref) if isinstance(ref, str) else None
         if answer is None:
             return kind == "relay.ok"
         if not answer.done():
             answer.set_result(None if kind == "relay.ok" else payload)
         return True
 
-    def _fail_asked(self):
+    def _fail_asked(self) -> None:
         for answer in self._asked.values():
             if not answer.done():
                 answer.set_result({"code": UNSURE, "message": "the relay is away"})
 
-    async def _revoke_at_relay(self, name):
+    async def _revoke_at_relay(self, name: str) -> None:
         self._to_revoke.add(name)
         while self.client.is_connected:
             try:
@@ -240,26 +264,26 @@ class Devices:
                 self._to_revoke.discard(name)
                 return
 
-    def park_stalled(self):
+    def park_stalled(self) -> None:
         """A device that has not acknowledged for long counts as absent, until it says something."""
         for peer in self.admitted:
             if peer.stalls():
                 peer.handle_online(False)
                 self.later(self._park(peer))
 
-    async def _park(self, peer):
+    async def _park(self, peer: DevicePeer) -> None:
         with contextlib.suppress(NotDone):
             await self.ask("relay.park", {"device": peer.device})
 
     # ---- What the relay says ----
 
-    async def handle_relay(self, kind, payload):
+    async def handle_relay(self, kind: str, payload: dict[str, Any]) -> None:
         name = payload.get("device")
-        if kind == "relay.device" and name in self.peers:
+        if kind == "relay.device" and isinstance(name, str) and name in self.peers:
             self._handle_device(name, payload.get("online") is True)
         await self.client.tell(kind, payload, device=name if isinstance(name, str) else None)
 
-    def _handle_device(self, name, online):
+    def _handle_device(self, name: str, online: bool) -> None:
         self.peers[name].handle_online(online)
         known = self.state.devices[name]
         unix_ms = int(time.time() * 1000)
@@ -270,7 +294,7 @@ class Devices:
 
     # ---- Becoming a device ----
 
-    async def handle_key_exchange(self, name, message_id, payload):
+    async def handle_key_exchange(self, name: str, message_id: str | None, payload: Any) -> None:
         exchange, peer = parse_key_exchange(payload), self.peers.get(name)
         try:
             if exchange is None:
@@ -282,7 +306,7 @@ class Devices:
                     await self.client.put("key_exchange", answer, None, name)
             elif exchange[0] == 3 and peer is None:
                 await self._handle_joined(self.state.enrolments.handle_third(now(), name, payload))
-            elif exchange[0] == 3 and peer.end.repeats_enrolment(payload):
+            elif exchange[0] == 3 and peer and peer.end.repeats_enrolment(payload):
                 self.later(self._welcome(peer) if peer.end.admitted else self._decide(peer))
             elif exchange[0] is None and peer:
                 await peer.handle_opening(message_id, payload)
@@ -291,7 +315,7 @@ class Devices:
             text = f"somebody could not enrol: {error}"
             await self.client.tell("client.refused", {"reason": str(error), "message": text}, device=name)
 
-    async def _handle_joined(self, joined):
+    async def _handle_joined(self, joined: Joined) -> None:
         """The third message fits: its link is used up, and nobody is told before that is on the disk."""
         name, by = joined.end.device, self.state.invited.get(b64url(joined.invite))
         is_first = self.state.first is not None and invite(self.state.first) == joined.invite
@@ -307,11 +331,11 @@ class Devices:
         self.state.keep()
         self.later(self._decide(peer))
 
-    async def _bind_quietly(self):
+    async def _bind_quietly(self) -> None:
         with contextlib.suppress(NotDone):  # the next connection says it again
             await self._bind()
 
-    async def _decide(self, peer):
+    async def _decide(self, peer: DevicePeer) -> None:
         """Asks who has to be asked, and admits or refuses."""
         known = self.state.devices.get(peer.device)
         if known is None or peer.device in self._deciding or peer.end.admitted:
@@ -344,7 +368,7 @@ class Devices:
         finally:
             self._deciding.pop(peer.device, None)
 
-    async def admit(self, peer):
+    async def admit(self, peer: DevicePeer) -> None:
         await self.ask("relay.admit", {"device": peer.device, "label": None})
         known = self.state.devices[peer.device]
         known.code, known.owner = None, not any(one.owner for one in self.state.devices.values())
@@ -358,22 +382,22 @@ class Devices:
         await self.client.tell("client.joined", self.listed(peer), device=peer.device)
         self._tell_list(but=peer.device)
 
-    async def _welcome(self, peer):
+    async def _welcome(self, peer: DevicePeer) -> None:
         await peer.welcome({"devices": self.list(peer.device), "name": self.agent_name})
 
-    async def refuse(self, peer):
+    async def refuse(self, peer: DevicePeer) -> None:
         """Leaves no trace of it."""
         self._forget(peer.device)
         await self._revoke_at_relay(peer.device)
 
-    def _forget(self, name):
+    def _forget(self, name: str) -> None:
         self.peers.pop(name, None)
         if name in self.state.devices:
             self.state.forget(name)
 
     # ---- Inviting, revoking ----
 
-    async def invite(self, by=None, lifetime=LINK_LIFE):
+    async def invite(self, by: str | None = None, lifetime: float = LINK_LIFE) -> Link:
         """A link for one more device, open for so many seconds. Raises NotDone."""
         self.state.enrolments.invites(now())  # those whose time is over are gone
         others = [link for link in self.state.enrolments.links if link.k != self.state.first]
@@ -388,12 +412,12 @@ class Devices:
             raise
         return self.state.link(k)
 
-    def _invite_result(self, link):
+    def _invite_result(self, link: Link) -> dict[str, Any]:
         until = next(one.until for one in self.state.enrolments.links if one.k == link.secret)
         web = link.for_browsers()
-        return {"link": link.for_apps()} | ({"web": web} if web else {}) | {"expires_at": int(until * 1000)}
+        return {"link": link.for_apps()} | ({"web": web} if web else {}) | {"expires_at": int((until or 0) * 1000)}
 
-    async def revoke(self, name, keep_invited=False):
+    async def revoke(self, name: str, keep_invited: bool = False) -> None:
         """Forgets a device, and what it invited unless said otherwise: nothing is sealed for them from here on."""
         if name not in self.state.devices:
             raise NotDone("DEVICE_UNKNOWN", f"there is no device {name}")
@@ -415,14 +439,14 @@ class Devices:
         for one in gone:
             await self._revoke_at_relay(one)
 
-    def own(self, name):
+    def own(self, name: str) -> None:
         """Makes this device the owner."""
         for peer in self.admitted:
             self.state.devices[peer.device].owner = peer.device == name
             peer.change()
             peer.keep()
 
-    def _tell_list(self, but=None):
+    def _tell_list(self, but: str | None = None) -> None:
         for peer in self.admitted:
             if peer.device != but:
                 peer.hold("device.list.result", {"devices": self.list(peer.device)})
@@ -430,13 +454,13 @@ class Devices:
 
     # ---- What devices say ----
 
-    def _handle_said(self, peer, kind, payload, message_id):
+    def _handle_said(self, peer: DevicePeer, kind: str, payload: Any, message_id: str | None) -> None:
         if kind == "chat.send" and isinstance(payload, dict):
             self._show_others(peer, payload, message_id)
         elif kind.startswith("device."):
             self.later(self._answer(peer, kind, as_object(payload), message_id))
 
-    def _show_others(self, asker, payload, message_id):
+    def _show_others(self, asker: DevicePeer, payload: Any, message_id: str | None) -> None:
         """A question that one device asks shows on the others."""
         turn = {"role": "user", "text": payload.get("text"), "ref": message_id, "from": asker.device}
         if isinstance(payload.get("images"), list):
@@ -447,7 +471,7 @@ class Devices:
             if peer is not asker:
                 peer.hold("chat.turn", turn)
 
-    async def _answer(self, peer, kind, payload, message_id):
+    async def _answer(self, peer: DevicePeer, kind: str, payload: Any, message_id: str | None) -> None:
         ref = {"ref": message_id} if message_id else {}
         try:
             if kind == "device.invite":
@@ -459,12 +483,12 @@ class Devices:
         else:
             self._reply(peer, "device.list.result", {"devices": self.list(peer.device)} | ref)
 
-    def _reply(self, peer, kind, payload):
+    def _reply(self, peer: DevicePeer, kind: str, payload: Any) -> None:
         if peer.device in self.peers:
             peer.hold(kind, payload)
             self.client.is_due()
 
-    async def _do(self, peer, kind, payload):
+    async def _do(self, peer: DevicePeer, kind: str, payload: Any) -> None:
         name, owns = payload.get("device"), self.state.devices[peer.device].owner
         if kind == "device.list":
             return
@@ -494,7 +518,7 @@ class Devices:
         self.peers[name].keep()
         self._tell_list(but=peer.device)
 
-    def later(self, coroutine):
+    def later(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(self.client.run(coroutine))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

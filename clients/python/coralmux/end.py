@@ -13,10 +13,14 @@ The caller drives it in the same way for both roles:
 The relay's own messages do not pass through here, except its `chat.error`, which is in clear text.
 """
 
+from __future__ import annotations
+
 import enum
 import os
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -30,6 +34,9 @@ PAYLOAD_MAX = (5 * 1024 * 1024 - 1024) // 4 * 3 - 16
 HANDSHAKE_BYTES = 48
 OPENINGS_MAX = 1024  # that an agent remembers, so that it takes none twice
 DECRYPTION_FAILED = "DECRYPTION_FAILED"
+
+
+Exchange = tuple[str, dict[str, Any]]  # type and payload of a message
 
 
 class Protection(enum.Enum):
@@ -60,7 +67,7 @@ class ExchangeError(Exception):
         "wrong_secret": "the pairing secret does not match: pair again",
     }
 
-    def __init__(self, reason):
+    def __init__(self, reason: str) -> None:
         super().__init__(self.TEXTS[reason])
         self.reason = reason
 
@@ -79,12 +86,12 @@ class OpenError(Exception):
         "not_json": "the decrypted message is not JSON",
     }
 
-    def __init__(self, reason):
+    def __init__(self, reason: str) -> None:
         super().__init__(self.TEXTS[reason])
         self.reason = reason
 
     @property
-    def of_other_keys(self):
+    def of_other_keys(self) -> bool:
         """Version 2: so it would be, too, if the peer had agreed to other keys."""
         return self.reason in ("replayed", "forged")
 
@@ -93,7 +100,7 @@ class OpenError(Exception):
 class Step:
     """What a key exchange led to: a message to send at once, and whether new keys are in use after it."""
 
-    reply: tuple[str, dict] | None = None
+    reply: Exchange | None = None
     agreed: bool = False
 
 
@@ -111,12 +118,12 @@ class Version1:
     protection = Protection.UNVERIFIED
     resumes = False
 
-    def __init__(self, private, public, random):
+    def __init__(self, private: bytes, public: bytes, random: Callable[[int], bytes]) -> None:
         self.key = crypto.key_of_v1(private, public)
         self.publics = crypto.public_of(private), public
-        self.random, self.newest, self.sealed, self.missed = random, None, 0, 0
+        self.random, self.newest, self.sealed, self.missed = random, b"", 0, 0
 
-    def seal(self, _kind, plaintext):
+    def seal(self, _kind: str, plaintext: bytes) -> dict[str, Any]:
         nonce = self.random(crypto.NONCE_BYTES)
         if nonce == self.newest:
             raise RuntimeError("the source of randomness repeats itself")
@@ -125,7 +132,7 @@ class Version1:
         self.newest, self.sealed = nonce, self.sealed + 1
         return crypto.enclose(nonce, AESGCM(self.key).encrypt(nonce, plaintext, b""))
 
-    def open(self, _kind, nonce, ciphertext):
+    def open(self, _kind: str, nonce: bytes, ciphertext: bytes) -> tuple[Any, int]:
         plaintext = crypto.decrypt(self.key, nonce, ciphertext, b"")
         return parsed(plaintext), 0
 
@@ -135,18 +142,18 @@ class Version2:
 
     protection = Protection.VERIFIED
 
-    def __init__(self, send, receive, resumes):
+    def __init__(self, send: bytes, receive: bytes, resumes: bool) -> None:
         self.send, self.receive, self.resumes = send, receive, resumes
         self.sent = self.expected = self.missed = 0
 
-    def seal(self, kind, plaintext):
+    def seal(self, kind: str, plaintext: bytes) -> dict[str, Any]:
         if self.sent >= MESSAGES_MAX:
             raise Exhausted
         nonce = nonce_of(self.sent)
         self.sent += 1
         return crypto.enclose(nonce, AESGCM(self.send).encrypt(nonce, plaintext, kind.encode()))
 
-    def open(self, kind, nonce, ciphertext):
+    def open(self, kind: str, nonce: bytes, ciphertext: bytes) -> tuple[Any, int]:
         counter = int.from_bytes(nonce[4:], "big")
         if nonce[:4] != bytes(4) or counter >= MESSAGES_MAX:
             raise OpenError("nonce")
@@ -158,7 +165,7 @@ class Version2:
         return payload, missed
 
 
-def parsed(plaintext):
+def parsed(plaintext: bytes | None) -> Any:
     if plaintext is None:
         raise OpenError("forged")
     try:
@@ -167,16 +174,16 @@ def parsed(plaintext):
         raise OpenError("not_json") from None
 
 
-def _offer(resumes):
+def _offer(resumes: bool) -> dict[str, Any]:
     """The field of a key exchange that says so."""
     return {"rs": 1} if resumes else {}
 
 
-def _offers(payload):
+def _offers(payload: Any) -> bool:
     return _says(payload, "rs")
 
 
-def _says(payload, name):
+def _says(payload: dict[str, Any], name: str) -> bool:
     value = payload.get(name)
     return value == 1 and not isinstance(value, bool)
 
@@ -189,33 +196,44 @@ class End:
     says whether the keys are for those.
     """
 
-    def __init__(self, role, token, secret=None, random=os.urandom, padding=1, resume=False, knows_v3=False):
+    def __init__(
+        self,
+        role: str,
+        token: str,
+        secret: bytes | None = None,
+        random: Callable[[int], bytes] = os.urandom,
+        padding: int = 1,
+        resume: bool = False,
+        knows_v3: bool = False,
+    ) -> None:
         if role not in ("phone", "agent"):
             raise ValueError(f"no such role: {role}")
         if secret is not None and len(secret) != 32:
             raise ValueError("a pairing secret has 32 bytes")
         self.role, self.token, self.secret, self.random, self.padding = role, token, secret, random, padding
-        self.keys = None  # for opening, and for sealing unless `waiting`
+        self.keys: Version1 | Version2 | None = None  # for opening, and for sealing unless `waiting`
         self.waiting = role == "phone"
         self.clear = False
-        self.private = None  # agent, version 1: of the announced pair
-        self.opening = None  # phone, version 2: the id of the newest opening, and its handshake
+        self.private: bytes | None = None  # agent, version 1: of the announced pair
+        self.opening: tuple[str, Handshake, bool] | None = (
+            None  # phone, version 2: the id of the newest opening, and its handshake
+        )
         self.resume = resume and secret is not None
         self.knows_v3 = knows_v3  # phone: it can become a device, and says so
         self.announced = False  # phone: the agent's newest announcement was of version 2
         self.offered = False  # phone: and it offered to resume
         self.agreeing = False  # phone: no keys have been agreed since the connection came, or the agent
         self.peer_knows_v3 = False  # agent: the newest opening said so
-        self.taken = deque(maxlen=OPENINGS_MAX)  # agent, version 2: the openings' ephemeral keys
+        self.taken: deque[bytes] = deque(maxlen=OPENINGS_MAX)  # agent, version 2: the openings' ephemeral keys
 
-    def handle_online(self):
+    def handle_online(self) -> Exchange | None:
         """The connection is authenticated, or the peer has come."""
         if self.role == "agent":
             return self._announce()
         self.waiting, self.clear, self.agreeing = True, False, True
         return None
 
-    def handle_key_exchange(self, message_id, payload, reply_id):
+    def handle_key_exchange(self, message_id: str | None, payload: Any, reply_id: str) -> Step:
         """Takes a key exchange in. `reply_id` is the `id` that the reply will be sent with. Raises ExchangeError."""
         if not isinstance(payload, dict):
             raise ExchangeError("malformed")
@@ -231,32 +249,32 @@ class End:
             return step
         return self._handle_announcement(pubkey, noise, verified, payload, reply_id)
 
-    def retry(self, reply_id):
+    def retry(self, reply_id: str) -> Exchange | None:
         """Says again what the relay has refused; also after Exhausted."""
         return self._announce() if self.role == "agent" else self._reopen(reply_id)
 
-    def doubt(self):
+    def doubt(self) -> bool:
         """Phone, version 2: there is a sign that the agent has other keys. Whether to `retry`: then nothing is sealed
         until an answer has come. Anyone can give such a sign, so a client opens anew for it only now and then."""
         doubted = self.role == "phone" and self.protection is Protection.VERIFIED
         self.waiting = self.waiting or doubted
         return doubted
 
-    def seal(self, kind, payload=None):
+    def seal(self, kind: str, payload: Any = None) -> Any:
         """The payload to send in place of this one. Raises Waiting or Exhausted."""
         payload = {} if payload is None else payload
         if self.keys is None and self.clear:
             return payload
         return self.seal_text(kind, dumps(payload))
 
-    def seal_text(self, kind, text):
+    def seal_text(self, kind: str, text: str) -> dict[str, Any]:
         """The payload to send for this JSON text, which is never sent in clear. Raises Waiting or Exhausted."""
         if self.keys is None or self.waiting:
             raise Waiting
         plaintext = text.encode()
         return self.keys.seal(kind, plaintext + b" " * self._room(len(plaintext)))
 
-    def open(self, kind, payload):
+    def open(self, kind: str, payload: Any) -> Opened:
         """The payload in clear. Raises OpenError: then the message is not to be acted on."""
         if not crypto.is_enclosed(payload):
             return self._open_clear(kind, payload)
@@ -269,50 +287,53 @@ class End:
         payload, missed = self.keys.open(kind, nonce, ciphertext)
         return Opened(payload, self.keys.protection, missed, self.keys.resumes)
 
-    def allow_clear(self):
+    def allow_clear(self) -> bool:
         """Lets a phone without a secret speak in clear to an agent that agrees no keys; whether it may."""
         self.clear = self.secret is None and self.keys is None
         return self.clear
 
-    def complaint(self, error):
+    def complaint(self, error: Exception) -> Exchange | None:
         """By which an agent says why it refused something; phones only show it."""
         if self.role == "phone":
             return None
         return "chat.error", {"code": DECRYPTION_FAILED, "message": str(error)}
 
     @property
-    def protection(self):
+    def protection(self) -> Protection:
         if self.keys and not self.waiting:
             return self.keys.protection
         return Protection.CLEAR if self.keys is None and self.clear else Protection.WAITING
 
     @property
-    def resumes(self):
+    def resumes(self) -> bool:
         return self.keys is not None and self.keys.resumes
 
     @property
-    def fingerprint(self):
+    def fingerprint(self) -> str | None:
         """Version 1: what people compare."""
         return crypto.fingerprint(*self.keys.publics) if isinstance(self.keys, Version1) else None
 
     @property
-    def missed(self):
+    def missed(self) -> int:
         return self.keys.missed if self.keys else 0
 
-    def _room(self, size):
+    def _room(self, size: int) -> int:
         """The blanks behind a payload of this size."""
         return max(0, min(-size % self.padding, PAYLOAD_MAX - size))
 
-    def _exchange(self, public, **more):
+    def _exchange(self, public: bytes, **more: Any) -> Exchange:
         return "key_exchange", {"pubkey": crypto.b64(public)} | more
 
-    def _announce(self):
+    def _announce(self) -> Exchange:
         if self.secret:
             return self._exchange(self.random(32), e2e=2, **_offer(self.resume))
-        self.private, self.keys, self.clear = self.random(32), None, False
-        return self._exchange(crypto.public_of(self.private))
+        private = self.private = self.random(32)
+        self.keys, self.clear = None, False
+        return self._exchange(crypto.public_of(private))
 
-    def _handle_opening(self, message_id, pubkey, noise, verified, offers):
+    def _handle_opening(
+        self, message_id: str | None, pubkey: bytes, noise: bytes | None, verified: bool, offers: bool
+    ) -> Step:
         if self.secret is None:
             if noise is not None:
                 raise ExchangeError("unexpected")
@@ -339,7 +360,9 @@ class End:
         more = ({} if message_id is None else {"re": message_id}) | _offer(resumes)
         return Step(self._exchange(self.random(32), e2e=2, noise=crypto.b64(message), **more), agreed=True)
 
-    def _handle_announcement(self, pubkey, noise, verified, payload, reply_id):
+    def _handle_announcement(
+        self, pubkey: bytes, noise: bytes | None, verified: bool, payload: dict[str, Any], reply_id: str
+    ) -> Step:
         if self.secret and not verified:
             raise ExchangeError("downgrade")
         if not self.secret and verified:
@@ -367,7 +390,7 @@ class End:
         self.waiting = self.agreeing = False
         return Step(agreed=True)
 
-    def _reopen(self, reply_id):
+    def _reopen(self, reply_id: str) -> Exchange | None:
         if not (self.secret and self.announced):
             return None
         resumes = self.resume and self.offered
@@ -376,14 +399,14 @@ class End:
         more = _offer(resumes) | ({"v3": 1} if self.knows_v3 else {})
         return self._exchange(self.random(32), e2e=2, noise=crypto.b64(handshake.write_1()), **more)
 
-    def _agree_v1(self, private, public):
+    def _agree_v1(self, private: bytes, public: bytes) -> None:
         try:
             self.keys = Version1(private, public, self.random)
         except ValueError:
             raise ExchangeError("bad_key") from None
         self.waiting = self.clear = self.agreeing = False
 
-    def _open_clear(self, kind, payload):
+    def _open_clear(self, kind: str, payload: Any) -> Opened:
         relays = kind == "chat.error"  # which the relay says, too
         if self.secret and not relays:
             raise OpenError("in_clear")

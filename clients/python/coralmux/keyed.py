@@ -1,14 +1,24 @@
 """The two ends of version 3: a device as its agent has it, and the agent as its device has it."""
 
+from __future__ import annotations
+
 import time
 import uuid
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from .end import DECRYPTION_FAILED, Protection
 from .noise import HandshakeError
 from .peer import Peer, as_object
 from .plain import PADDING
-from .v3 import Enrolment, EnrolError, Now, OpenError, parse_key_exchange
+from .v3 import EnrolError, Enrolment, Now, OpenError, parse_key_exchange
 from .wire import dumps
+
+if TYPE_CHECKING:
+    from .client import Client
+    from .device_state import DeviceState
+    from .v3 import AgentEnd
+    from .v3.enrol import Enrolled
 
 STALLED = 15  # seconds in which a device has acknowledged nothing: it sleeps
 POLL_INTERVAL = 60  # seconds between two looks at whether the session has aged
@@ -16,7 +26,7 @@ ENROL_POLL = 1  # the same while it enrols
 SPENT = "the agent does not answer this link: show a new one"
 
 
-def now():
+def now() -> Now:
     return Now(time.monotonic(), time.time())
 
 
@@ -25,52 +35,55 @@ class KeyedPeer(Peer):
 
     protection = Protection.VERIFIED
 
-    def __init__(self, client, device, end, taken, store):
+    def __init__(
+        self, client: Client, device: str, end: Any, taken: list[Any], store: Callable[[dict[str, Any]], None]
+    ) -> None:
         super().__init__(client)
         self.device, self.store = device, store
         self.resume.receiver.restore(taken)
         self._is_changed = False
         self.use(end)
 
-    def use(self, end):
-        self.end = end
+    def use(self, end: Any) -> None:
+        self.end: Any = end  # AgentEnd or DeviceEnd; None before there is one
         self.resumes = end is not None and end.admitted
         if end:
             end.sessions.padding = PADDING
 
     @property
-    def state(self):
+    def state(self) -> dict[str, Any]:
         return {"end": self.end and self.end.state, "taken": self.resume.receiver.stored}
 
-    def keep(self):
+    def keep(self) -> None:
         if self._is_changed:
             self.store(self.state)
             self._is_changed = False
 
-    def change(self):
+    def change(self) -> None:
         """Keys or position have changed: kept before anything is said about it."""
         self._is_changed = True
 
-    def has_room(self, kind, payload):
+    def has_room(self, kind: str, payload: Any) -> bool:
         return self.resumes and super().has_room(kind, payload)
 
-    def seal_text(self, kind, message_id, text):
+    def seal_text(self, kind: str, message_id: str | None, text: str) -> dict[str, Any]:
+        payload: dict[str, Any]
         payload, to_store = self.end.seal_text(self.client.random, kind, message_id, text)
         if to_store:
             self.change()
             self.keep()
         return payload
 
-    async def send(self, kind, payload):
+    async def send(self, kind: str, payload: Any) -> str:
         return self.hold(kind, payload)
 
-    def agree(self):
+    def agree(self) -> None:
         """The other end is there: each says what it lacks, before anything that is numbered."""
         if self.resumes:
             self.resume.handle_agreed()
             self.client.is_due()
 
-    async def handle_message(self, kind, payload, message_id):
+    async def handle_message(self, kind: str, payload: Any, message_id: str | None) -> None:
         try:
             opened = self.end.open(now(), kind, message_id, payload) if self.end else None
         except OpenError as error:
@@ -91,12 +104,12 @@ class KeyedPeer(Peer):
             await self.client.tell("client.agreed", {}, protection=Protection.VERIFIED, device=self.device)
             await self.client.notify()
 
-    async def handle_unopened(self, error, kind, payload, message_id):
+    async def handle_unopened(self, error: OpenError, kind: str, payload: Any, message_id: str | None) -> None:
         """A message is refused, and moved nothing."""
         text = f"a message of the other end is refused: {error.reason}"
         await self.client.tell("client.refused", {"reason": error.reason, "message": text}, device=self.device)
 
-    async def exchange(self, payload, message_id=None):
+    async def exchange(self, payload: Any, message_id: str | None = None) -> str:
         """Under the lock."""
         return await self.client.put("key_exchange", payload, message_id, self.device)
 
@@ -105,26 +118,39 @@ class DevicePeer(KeyedPeer):
     """A device, at its agent. `handle_device(peer, kind, payload, id)` gets what it says, once and in order;
     what is about devices (`device.*`) is its alone."""
 
-    def __init__(self, client, device, end, taken, store, handle_device):
+    def __init__(
+        self,
+        client: Client,
+        device: str,
+        end: AgentEnd,
+        taken: list[Any],
+        store: Callable[[dict[str, Any]], None],
+        handle_device: Callable[[DevicePeer, str, Any, str | None], None],
+    ) -> None:
         super().__init__(client, device, end, taken, store)
         self.handle_device = handle_device
         self.online = False
-        self._complaint = None  # an error, and the id of what it is about: said as soon as it may be
-        self._acked, self._since = None, 0.0  # what it had acknowledged at this time, and nothing since
+        self._complaint: tuple[OpenError, str | None] | None = (
+            None  # an error, and the id of what it is about: said as soon as it may be
+        )
+        self._acked: tuple[str, int] | None = None
+        self._since = 0.0  # what it had acknowledged at this time, and nothing since
 
-    def handle_taken(self, kind, payload, message_id, protection, missed):
+    def handle_taken(
+        self, kind: str, payload: Any, message_id: str | None, protection: Protection, missed: int
+    ) -> None:
         self.handle_device(self, kind, payload, message_id)
         if not kind.startswith("device."):
             super().handle_taken(kind, payload, message_id, protection, missed)
 
-    def handle_online(self, online):
+    def handle_online(self, online: bool) -> None:
         self.online = online
         self.handle_pause()
         if online:
             self._acked = None
             self.agree()
 
-    async def handle_opening(self, message_id, payload):
+    async def handle_opening(self, message_id: str | None, payload: Any) -> None:
         try:
             answer = self.end.handle_opening(now(), self.client.random, message_id, payload)
         except HandshakeError as error:
@@ -135,7 +161,7 @@ class DevicePeer(KeyedPeer):
             async with self.client.lock:
                 await self.exchange(answer)
 
-    async def welcome(self, payload):
+    async def welcome(self, payload: Any) -> None:
         """It is admitted, and hears so."""
         self.resumes = True
         message_id = str(uuid.uuid4())
@@ -145,17 +171,17 @@ class DevicePeer(KeyedPeer):
             await self.client.put("device.welcome", sealed, message_id, self.device)
         self.agree()
 
-    async def handle_unopened(self, error, kind, payload, message_id):
+    async def handle_unopened(self, error: OpenError, kind: str, payload: Any, message_id: str | None) -> None:
         await super().handle_unopened(error, kind, payload, message_id)
         if self.end.owes_complaint(error):
             self._complaint = error, message_id
             self.client.is_due()
 
-    def agree(self):
+    def agree(self) -> None:
         self._complaint = None  # what was refused comes again
         super().agree()
 
-    async def send_next(self):
+    async def send_next(self) -> bool:
         if self._complaint and self.end.complains(now(), self._complaint[0]):
             (error, message_id), self._complaint = self._complaint, None
             complaint = {"code": DECRYPTION_FAILED, "message": str(error)} | ({"ref": message_id} if message_id else {})
@@ -163,7 +189,7 @@ class DevicePeer(KeyedPeer):
             return True
         return await super().send_next()
 
-    def stalls(self):
+    def stalls(self) -> bool:
         """Whether it has acknowledged nothing for so long that it sleeps: it counts as absent until it says something."""
         sender = self.resume.sender
         acked = (sender.boot, sender.acked) if sender.is_open and sender.held else None
@@ -171,7 +197,7 @@ class DevicePeer(KeyedPeer):
             self._acked, self._since = acked, time.monotonic()
         return acked is not None and time.monotonic() >= self._since + STALLED
 
-    def deadline(self):
+    def deadline(self) -> float | None:
         stalled = self._since + STALLED if self._acked else None
         complains = self.end.complains_at if self._complaint else None
         return min((at for at in (super().deadline(), stalled, complains) if at is not None), default=None)
@@ -180,30 +206,30 @@ class DevicePeer(KeyedPeer):
 class AgentPeer(KeyedPeer):
     """The agent, at a device. `device_state` is what the device keeps (`DeviceState`)."""
 
-    def __init__(self, client, device_state):
+    def __init__(self, client: Client, device_state: DeviceState) -> None:
         self.kept = device_state
         super().__init__(client, device_state.device, device_state.end, device_state.taken, device_state.keep)
-        self.enrolment = None
+        self.enrolment: Enrolment | None = None
         if self.end is None:
             state = device_state
             about = state.token, state.device, state.own, state.k, state.a, state.name, state.platform
             self.enrolment = Enrolment(*about)
         self._third_due = False
 
-    def auth(self):
+    def auth(self) -> dict[str, Any]:
         """What `auth` has beside token and role."""
         return {"ext": 1} | self.kept.auth()
 
-    def close(self):
+    def close(self) -> None:
         self.kept.close()
 
-    def problem(self, ext):
+    def problem(self, ext: dict[str, Any]) -> str | None:
         """What is wrong with the relay's `auth.ok`; None: nothing. Nothing is said in the plain phone's place."""
         if ext.get("v") == 1 and ext.get("device") == self.device:
             return None
         return "the relay does not take this phone for a device: ask the agent for a new link"
 
-    async def handle_connected(self, is_online):
+    async def handle_connected(self, is_online: bool) -> None:
         """The relay has let the device in."""
         if self.end:
             self.end.handle_connected()
@@ -212,7 +238,7 @@ class AgentPeer(KeyedPeer):
             self.enrolment.handle_connected()
         await self.handle_online(is_online)
 
-    async def handle_online(self, is_online):
+    async def handle_online(self, is_online: bool) -> None:
         self.handle_pause()
         if self.enrolment and is_online:
             self.enrolment.handle_connected()
@@ -223,19 +249,19 @@ class AgentPeer(KeyedPeer):
                 self.agree()
         self.client.is_due()
 
-    def deadline(self):
+    def deadline(self) -> float | None:
         if self.enrolment and not self.enrolment.done:
             return time.monotonic() + ENROL_POLL
         at = self.end and self.end.opens_at
         at = time.monotonic() + POLL_INTERVAL if at is None else max(at, time.monotonic() + 0.05)
         return min(one for one in (super().deadline(), at) if one is not None)
 
-    async def send_next(self):
+    async def send_next(self) -> bool:
         if self.client.paired and await self._send_exchange():
             return True
         return await super().send_next()
 
-    async def _send_exchange(self):
+    async def _send_exchange(self) -> bool:
         """Sends the step of enrolment or session that is due; whether there was one."""
         message_id = str(uuid.uuid4())
         if self.enrolment and not self.enrolment.done:
@@ -256,7 +282,7 @@ class AgentPeer(KeyedPeer):
             return True
         return False
 
-    async def handle_key_exchange(self, _message_id, payload):
+    async def handle_key_exchange(self, _message_id: str | None, payload: Any) -> None:
         exchange = parse_key_exchange(payload)
         try:
             if exchange and exchange[0] == 2 and self.enrolment:
@@ -273,7 +299,7 @@ class AgentPeer(KeyedPeer):
             text = f"what answers is not the agent of this link: {reason}"
             await self.client.tell("client.refused", {"reason": reason, "message": text}, device=self.device)
 
-    async def _handle_enrolled(self, enrolled):
+    async def _handle_enrolled(self, enrolled: Enrolled) -> None:
         """The agent has answered; now it decides, or a person does, who compares the code."""
         self.use(enrolled.end)
         self.kept.code = enrolled.code
@@ -285,7 +311,7 @@ class AgentPeer(KeyedPeer):
         await self.client.tell("client.enrolling", {"code": enrolled.code}, device=self.device)
         self.client.is_due()
 
-    async def handle_message(self, kind, payload, message_id):
+    async def handle_message(self, kind: str, payload: Any, message_id: str | None) -> None:
         sealed = isinstance(payload, dict) and payload.get("enc") is True
         if kind == "chat.error" and not sealed:
             if as_object(payload).get("code") == DECRYPTION_FAILED and self.end:

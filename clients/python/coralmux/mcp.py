@@ -65,7 +65,7 @@ def _show_link(relay: RelayUrl, path: Path, qr: pairing.Codes) -> None:
         with Lock(path):
             kept = State.begun(register(relay))
             state.write(path, relay, kept)
-    print(pairing.instructions(link_of(relay, kept, 2), qr, pairing.has_colours()))
+    print(pairing.instructions(link_of(path, relay, kept, 2), qr, pairing.has_colours()))
 
 
 async def _nobody(_question: Question) -> str:

@@ -3,9 +3,12 @@
 `PlainPeer` (`plain`) has the keys of versions 1 and 2, `DevicePeer` and `AgentPeer` (`keyed`) those of version 3.
 """
 
+from __future__ import annotations
+
 import time
 import uuid
 from collections import deque
+from typing import TYPE_CHECKING, Any
 
 from websockets.exceptions import ConnectionClosed
 
@@ -14,76 +17,82 @@ from .records import Ack, Malformed, read_ack, read_record
 from .resume import Resume
 from .wire import dumps
 
+if TYPE_CHECKING:
+    from .client import Client
+    from .end import Protection
+
 ACKS_MAX = 64  # of whose ids are remembered, for the relay may refuse them
 MONTH_MS = 31 * 86_400_000  # the longest that the relay can ask to wait: to the end of a month's quota
 
 
-def as_object(payload):
+def as_object(payload: Any) -> dict[str, Any]:
     """The payload of a message that has to have an object for it."""
     return payload if isinstance(payload, dict) else {}
 
 
-def wait_of(error, longest_ms):
+def wait_of(error: dict[str, Any], longest_ms: float) -> float:
     """The seconds that an error of the relay asks to wait."""
-    after_ms = error.get("retry_after_ms")
+    after_ms: Any = error.get("retry_after_ms")
     is_time = isinstance(after_ms, int | float) and not isinstance(after_ms, bool) and after_ms >= 0
-    return min(after_ms if is_time else 1000, longest_ms) / 1000
+    return float(min(after_ms if is_time else 1000, longest_ms) / 1000)
 
 
 class Peer:
     """One other end. `client` is whose it is; what this seals, it sends under the client's lock."""
 
-    device = None  # the id in the envelope, where one of the two ends is a device
+    device: Any = None  # the id in the envelope, where one of the two ends is a device
 
-    def __init__(self, client):
+    def __init__(self, client: Client) -> None:
         self.client = client
         self.resume = Resume(client.role)
         self.resumes = False  # as the newest keys have it, also while there is no connection
         self._missed = 0  # messages that the next event tells of
-        self._acks = deque(maxlen=ACKS_MAX)  # ids of our own
+        self._acks: deque[str] = deque(maxlen=ACKS_MAX)  # ids of our own
 
-    def seal_text(self, kind, message_id, text):
+    def seal_text(self, kind: str, message_id: str | None, text: str) -> dict[str, Any]:
         """The payload to send for this JSON text. Raises Waiting or Exhausted."""
         raise NotImplementedError
 
-    def keep(self):
+    def keep(self) -> None:
         """What has been taken is durable when this returns."""
 
-    def has_room(self, kind, payload):
+    def has_room(self, kind: str, payload: Any) -> bool:
         """Whether a message may be held for it now."""
         return self.resume.sender.has_room(kind, payload)
 
     @property
-    def is_leaving(self):
+    def is_leaving(self) -> bool:
         """Whether something that is held leaves by itself at once."""
         return self.resumes and self.resume.sender.is_leaving
 
     @property
-    def is_idle(self):
+    def is_idle(self) -> bool:
         return self.resume.sender.is_idle
 
     @property
-    def has_left(self):
+    def has_left(self) -> bool:
         """Whether nothing is on its way out that could leave."""
         return not self.resume.is_agreed or self.resume.sender.has_left
 
-    def hold(self, kind, payload):
+    def hold(self, kind: str, payload: Any) -> str:
         """Takes a message in, to be sent as the rules of resuming let it. Returns its id."""
         message_id = str(uuid.uuid4())
         given_up = self.resume.sender.push(kind, message_id, payload)
         if given_up:
             text = f"{len(given_up)} of the oldest messages to the absent phone were given up"
-            self.client.tell_now("client.refused", {"reason": "given_up", "message": text, "refs": given_up}, self.device)
+            self.client.tell_now(
+                "client.refused", {"reason": "given_up", "message": text, "refs": given_up}, self.device
+            )
         return message_id
 
-    def handle_pause(self):
+    def handle_pause(self) -> None:
         self.resume.handle_pause()
 
-    def deadline(self):
+    def deadline(self) -> float | None:
         """When to come again even if nothing happens; None: never."""
         return self.resume.deadline()
 
-    async def send_next(self):
+    async def send_next(self) -> bool:
         """Sends one message, under the lock and while there is a connection; whether there may be another one."""
         leaving = self.resume.poll(time.monotonic()) if self.resumes else None
         if leaving is None:
@@ -103,10 +112,10 @@ class Peer:
                 self.handle_exhausted()
         return True
 
-    def handle_exhausted(self):
+    def handle_exhausted(self) -> None:
         """The keys have sealed as many messages as they may."""
 
-    async def handle_sealed(self, kind, payload, message_id, protection):
+    async def handle_sealed(self, kind: str, payload: Any, message_id: str | None, protection: Protection) -> None:
         """A record or an acknowledgement, in clear."""
         now = time.monotonic()
         try:
@@ -123,21 +132,25 @@ class Peer:
                     self._tell_taken(*item)
         except Malformed as error:
             text = f"a message of the other end is passed over: {error}"
-            await self.client.tell("client.refused", {"reason": "malformed_record", "message": text}, device=self.device)
+            await self.client.tell(
+                "client.refused", {"reason": "malformed_record", "message": text}, device=self.device
+            )
         self.client.is_due()
 
-    def _tell_taken(self, kind, payload, message_id, protection):
+    def _tell_taken(self, kind: str, payload: Any, message_id: str | None, protection: Protection) -> None:
         """Does not wait for whoever reads the events: acknowledgements have to be read on. Instead nothing more is
         acknowledged by itself, and the peer's window fills."""
         payload = as_object(payload) if kind == "chat.error" else payload
         missed, self._missed = self._missed, 0
         self.handle_taken(kind, payload, message_id, protection, missed)
 
-    def handle_taken(self, kind, payload, message_id, protection, missed):
+    def handle_taken(
+        self, kind: str, payload: Any, message_id: str | None, protection: Protection, missed: int
+    ) -> None:
         """A message of the peer's, once and in order."""
         self.client.tell_now(kind, payload, self.device, message_id, protection, missed)
 
-    async def handle_refused(self, error):
+    async def handle_refused(self, error: dict[str, Any]) -> bool:
         """The relay refused something that is held, or an acknowledgement; whether it did."""
         ref, code = error.get("ref"), error.get("code")
         after = wait_of(error, MONTH_MS)

@@ -1,15 +1,23 @@
 """The other end of a pair: keys of version 2 or 1 by `End`, agreed anew with each connection; or none."""
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import os
 import time
 import uuid
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from websockets.exceptions import ConnectionClosed
 
-from .end import DECRYPTION_FAILED, End, ExchangeError, OpenError, Protection, Waiting
+from .end import DECRYPTION_FAILED, End, Exchange, ExchangeError, OpenError, Protection, Waiting
 from .peer import Peer, as_object, wait_of
+
+if TYPE_CHECKING:
+    from .client import Client
+    from .link import Link
 
 PADDING = 192  # sealed payloads are multiples of it: a piece of an answer, whose length would tell its words, has less
 # Seconds between two openings that a phone makes because the agent seems to have other keys.
@@ -21,56 +29,65 @@ RETRY_AFTER_MS_MAX = 65_000  # the longest that the relay can ask to wait with a
 class PlainPeer(Peer):
     """`lift`: what a phone does with a link by which the agent makes it a device; None: it becomes none."""
 
-    def __init__(self, client, link, clear_after, resume, lift=None):
+    def __init__(
+        self,
+        client: Client,
+        link: Link,
+        clear_after: float | None,
+        resume: bool,
+        lift: Callable[[str], None] | None = None,
+    ) -> None:
         super().__init__(client)
         self.lift = lift
         self.clear_after = clear_after
         self.end = End(client.role, link.token, link.secret, os.urandom, PADDING, resume, lift is not None)
-        self._exchanges = set()  # ids of our own, on this connection
-        self._timers = {}  # name: task
+        self._exchanges: set[str] = set()  # ids of our own, on this connection
+        self._timers: dict[str, asyncio.Task[None]] = {}  # name: task
         self._heal_from = 0.0
 
-    def seal_text(self, kind, _message_id, text):
+    def seal_text(self, kind: str, _message_id: str | None, text: str) -> dict[str, Any]:
         return self.end.seal_text(kind, text)
 
-    def handle_exhausted(self):
+    def handle_exhausted(self) -> None:
         self._doubt()
 
-    def has_room(self, kind, payload):
+    def has_room(self, kind: str, payload: Any) -> bool:
         """Without resuming a message can leave or not, and the one who sends it waits until it can."""
         return super().has_room(kind, payload) if self.resumes else self.client.is_connected
 
-    async def send(self, kind, payload):
+    async def send(self, kind: str, payload: Any) -> str:
         """Under the lock. Raises Waiting or ConnectionClosed."""
         if self.resumes:
             return self.hold(kind, payload)
         return await self.client.put(kind, self.end.seal(kind, payload))
 
-    def handle_taken(self, kind, payload, message_id, protection, missed):
+    def handle_taken(
+        self, kind: str, payload: Any, message_id: str | None, protection: Protection, missed: int
+    ) -> None:
         if kind == "device.invite.result" and self.lift and isinstance(as_object(payload).get("link"), str):
             self.lift(payload["link"])
         else:
             super().handle_taken(kind, payload, message_id, protection, missed)
 
-    def close(self):
+    def close(self) -> None:
         """Ends what was to happen later."""
         for timer in self._timers.values():
             timer.cancel()
 
-    def _later(self, name, coroutine):
+    def _later(self, name: str, coroutine: Coroutine[Any, Any, None]) -> None:
         """One of each name at a time; one that starts itself anew is at its end."""
         old = self._timers.get(name)
         if old and old is not asyncio.current_task():
             old.cancel()
         self._timers[name] = asyncio.create_task(coroutine)
 
-    async def handle_connected(self, is_counted):
+    async def handle_connected(self, is_counted: bool) -> None:
         """The connection is authenticated. `is_counted`: the relay takes an acknowledgement for a message."""
         self._exchanges.clear()
         self.resume.receiver.counted = is_counted
         await self.handle_online()
 
-    async def handle_online(self):
+    async def handle_online(self) -> None:
         """Keys are agreed anew."""
         self.resume.handle_pause()
         self.close()
@@ -80,12 +97,12 @@ class PlainPeer(Peer):
         if self.client.role == "phone" and self.clear_after is not None and self.client.paired:
             self._later("clear", self._allow_clear())
 
-    async def _allow_clear(self):
-        await asyncio.sleep(self.clear_after)
+    async def _allow_clear(self) -> None:
+        await asyncio.sleep(self.clear_after or 0)
         if self.end.protection is Protection.WAITING and self.end.allow_clear():
             await self.client.notify()
 
-    async def handle_key_exchange(self, message_id, payload):
+    async def handle_key_exchange(self, message_id: str | None, payload: Any) -> None:
         reply_id = str(uuid.uuid4())
         try:
             async with self.client.lock:
@@ -108,13 +125,13 @@ class PlainPeer(Peer):
             if had_resumed and not self.resumes:
                 await self._resume_no_more()
 
-    async def _tell_devices(self):
+    async def _tell_devices(self) -> None:
         """An agent with devices keeps that a plain phone is in use, and lifts one that knows devices."""
-        if invite := await self.client.devices.handle_plain(self.end.peer_knows_v3):
+        if self.client.devices and (invite := await self.client.devices.handle_plain(self.end.peer_knows_v3)):
             self.hold("device.invite.result", invite)
             self.client.is_due()
 
-    async def _resume_no_more(self):
+    async def _resume_no_more(self) -> None:
         """The peer is another one now, or somebody on the way says so for it."""
         self.resume.handle_pause()
         unknown = len(self.resume.sender.held)
@@ -127,10 +144,10 @@ class PlainPeer(Peer):
             for message in waiting:
                 if self.client.is_connected:
                     with contextlib.suppress(Waiting, ConnectionClosed):
-                        sealed = self.end.seal_text(message.kind, message.text)
+                        sealed = self.end.seal_text(message.kind, message.text or "")
                         await self.client.put(message.kind, sealed, message.id)
 
-    async def handle_message(self, kind, payload, message_id):
+    async def handle_message(self, kind: str, payload: Any, message_id: str | None) -> None:
         try:
             opened = self.end.open(kind, payload)
         except OpenError as error:
@@ -152,7 +169,7 @@ class PlainPeer(Peer):
         await self.client.tell(kind, payload, message_id, opened.protection, opened.missed)
         await self.client.notify()  # an agent may have learned that its phone speaks in clear
 
-    def _doubt(self):
+    def _doubt(self) -> None:
         """A phone's keys may be worth nothing: it opens anew, though not for each such sign."""
         if self.end.doubt():
             self.resume.handle_pause()
@@ -160,23 +177,23 @@ class PlainPeer(Peer):
             self._heal_from = at + HEAL_INTERVAL
             self._later("heal", self._reopen(at - time.monotonic()))
 
-    async def _reopen(self, after):
+    async def _reopen(self, after: float) -> None:
         """Opens anew after so many seconds, if the agent is there and there are still no keys in use."""
         await asyncio.sleep(after)
         if self.client.paired and self.end.protection is Protection.WAITING:
             await self._say_again()
 
-    def is_about_exchange(self, ref):
+    def is_about_exchange(self, ref: Any) -> bool:
         """Whether an error is about a key exchange of ours."""
         return isinstance(ref, str) and ref in self._exchanges
 
-    async def handle_unsaid(self, error):
+    async def handle_unsaid(self, error: dict[str, Any]) -> None:
         """The relay refused a key exchange of ours. That nobody is there is normal; else it is said again."""
         if error.get("code") == "PEER_OFFLINE":
             return
         self._later("unsaid", self._say_again(wait_of(error, RETRY_AFTER_MS_MAX)))
 
-    async def _say_again(self, after=0.0):
+    async def _say_again(self, after: float = 0.0) -> None:
         await asyncio.sleep(after)
         reply_id = str(uuid.uuid4())
         async with self.client.lock:
@@ -184,15 +201,16 @@ class PlainPeer(Peer):
                 with contextlib.suppress(ConnectionClosed):
                     await self._exchange(again, reply_id)
 
-    async def _refuse(self, error):
+    async def _refuse(self, error: ExchangeError | OpenError) -> None:
         await self.client.tell("client.refused", {"reason": error.reason, "message": str(error)})
         if complaint := self.end.complaint(error):
             async with self.client.lock:
                 await self.client.put(*complaint)
 
-    async def _exchange(self, message, message_id=None):
+    async def _exchange(self, message: Exchange, message_id: str | None = None) -> None:
         message_id = message_id or str(uuid.uuid4())
         self._exchanges.add(message_id)
-        await self.client.put(*message, message_id)
+        kind, payload = message
+        await self.client.put(kind, payload, message_id)
         if self.client.role == "phone" and self.end.secret:
             self._later("lost", self._reopen(OPENING_LIFE))

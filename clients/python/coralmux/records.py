@@ -1,7 +1,10 @@
 """Records and acknowledgements: what the plaintexts of a pair that resumes hold (PROTOCOL.md, "Resume")."""
 
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from .wire import dumps
 
@@ -40,12 +43,12 @@ class Ack:
     a: Position
     r: bool = False
 
-    def text(self):
+    def text(self) -> str:
         more = {"r": True} if self.r else {}
         return dumps({"a": {"e": self.a.e, "n": self.a.n}} | more)
 
 
-def read_record(value):
+def read_record(value: Any) -> Record:
     """The record that a plaintext's JSON value is. Raises Malformed."""
     _check_object(value, "e", "n", "b", "p")
     e, n, b = _boot(value, "e"), _number(value, "n"), _number(value, "b")
@@ -59,7 +62,7 @@ def read_record(value):
     return Record(e, n, f, b, value["p"], a, o)
 
 
-def read_ack(value):
+def read_ack(value: Any) -> Ack:
     """The acknowledgement that a plaintext's JSON value is. Raises Malformed."""
     _check_object(value, "a")
     r = value.get("r", False)
@@ -68,13 +71,13 @@ def read_ack(value):
     return Ack(_position(value["a"], empty_allowed=True), r)
 
 
-def record_text(e, n, f, b, a, payload_text):
+def record_text(e: str, n: int, f: int, b: int, a: Position, payload_text: str) -> str:
     """The plaintext of a record around a payload that is JSON already."""
     head = {"e": e, "n": n} | ({"f": f} if f < n else {}) | {"b": b, "a": {"e": a.e, "n": a.n}}
     return f'{dumps(head)[:-1]},"p":{payload_text}}}'
 
 
-def _check_object(value, *names):
+def _check_object(value: Any, *names: str) -> None:
     if not isinstance(value, dict):
         raise Malformed("it is not an object")
     for name in names:
@@ -82,21 +85,21 @@ def _check_object(value, *names):
             raise Malformed(f"{name} is missing")
 
 
-def _boot(value, name):
+def _boot(value: Any, name: str) -> str:
     boot = value[name]
     if not isinstance(boot, str) or not _BOOT.fullmatch(boot):
         raise Malformed(f"{name} is not 11 characters of base64url")
     return boot
 
 
-def _number(value, name, lowest=1):
+def _number(value: Any, name: str, lowest: int = 1) -> int:
     number = value[name]
     if not isinstance(number, int) or isinstance(number, bool) or not lowest <= number <= NUMBER_MAX:
         raise Malformed(f"{name} is not a whole number from {lowest} to 2^53 - 1")
     return number
 
 
-def _position(value, empty_allowed=False):
+def _position(value: Any, empty_allowed: bool = False) -> Position:
     _check_object(value, "e", "n")
     if empty_allowed and value["e"] == "" and value["n"] == 0 and not isinstance(value["n"], bool | float):
         return NOTHING

@@ -5,12 +5,20 @@ in. `handle_*` takes something in, `poll` yields what is to be sealed and sent, 
 PROTOCOL.md's chapter "Resume" has the rules.
 """
 
+from __future__ import annotations
+
 import base64
 import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from .receiver import Receiver
 from .records import Ack, record_text
 from .sender import Sender
+
+if TYPE_CHECKING:
+    from .records import Record
+    from .sender import Leaving
 
 BOOT_BYTES = 8
 REPEAT_FIRST, REPEAT_MAX = 2.0, 30.0  # seconds after which an end repeats its first ack
@@ -20,8 +28,8 @@ NEVER = float("-inf")
 class Resume:
     """One end of a pair that resumes: its sender, its receiver, and the agreement between them."""
 
-    def __init__(self, role, random=os.urandom):
-        def draw_boot():
+    def __init__(self, role: str, random: Callable[[int], bytes] = os.urandom) -> None:
+        def draw_boot() -> str:
             return base64.urlsafe_b64encode(random(BOOT_BYTES)).decode().rstrip("=")
 
         self.sender, self.receiver = Sender(role, draw_boot), Receiver()
@@ -29,20 +37,20 @@ class Resume:
         self.repeat_at, self.repeat_delay = NEVER, REPEAT_FIRST
         self.is_said = False  # this end's first ack has left
 
-    def handle_pause(self):
+    def handle_pause(self) -> None:
         """The connection is gone or new, or the peer has come or left: keys are to be agreed."""
         self.is_agreed = False
         self.sender.handle_pause()
         self.receiver.drop_ahead()
 
-    def handle_agreed(self):
+    def handle_agreed(self) -> None:
         """New keys are in use."""
         self.handle_pause()
         self.sender.handle_agreed()
         self.receiver.asked_at = NEVER
         self.is_agreed, self.is_said, self.repeat_delay = True, False, REPEAT_FIRST
 
-    def handle_ack(self, now, ack):
+    def handle_ack(self, now: float, ack: Ack) -> None:
         """An ack that was sealed with the keys in use."""
         if not self.is_agreed:
             self.sender.handle_ack(now, ack.a)
@@ -53,13 +61,13 @@ class Resume:
             self.receiver.owed = True
         self.sender.handle_ack(now, ack.a, ack.r)
 
-    def handle_record(self, now, record, size, item):
+    def handle_record(self, now: float, record: Record, size: int, item: Any) -> tuple[list[Any], int]:
         """The items of what is taken with this record, and how many messages are missed."""
         if record.a:
             self.sender.handle_ack(now, record.a)
         return self.receiver.handle(now, record, size, item)
 
-    def poll(self, now):
+    def poll(self, now: float) -> Ack | Leaving | None:
         """The next Ack or Leaving to seal and send, or None."""
         if not self.is_agreed:
             return None
@@ -70,13 +78,13 @@ class Resume:
             return Ack(self.receiver.told(), r=True)
         return self.receiver.poll(now) or self.sender.poll(now)
 
-    def text(self, leaving):
+    def text(self, leaving: Ack | Leaving) -> str:
         """The plaintext of what `poll` yielded."""
         if isinstance(leaving, Ack):
             return leaving.text()
-        return record_text(leaving.e, leaving.n, leaving.f, leaving.b, self.receiver.told(), leaving.message.text)
+        return record_text(leaving.e, leaving.n, leaving.f, leaving.b, self.receiver.told(), leaving.message.text or "")
 
-    def deadline(self):
+    def deadline(self) -> float | None:
         """When to poll again even if nothing happens; None: never."""
         if not self.is_agreed:
             return None

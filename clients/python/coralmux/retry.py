@@ -1,6 +1,9 @@
 """When a client tries again after its connection has ended."""
 
+from __future__ import annotations
+
 import random
+from collections.abc import Callable
 
 SOON = 0.5  # seconds, at most, until the first try after a connection that was of use
 SHORT = 5  # seconds: a connection that broke within them
@@ -12,12 +15,12 @@ BUSY = (1012, 1013)  # close codes of a relay that restarts or is full
 class Retry:
     """Its waits grow only with tries that fail. `delays`: seconds before the second try, and at most."""
 
-    def __init__(self, delays, uniform=random.uniform):
+    def __init__(self, delays: tuple[float, float], uniform: Callable[[float, float], float] = random.uniform) -> None:
         self.first, self.longest = delays
         self.uniform = uniform
         self.delay, self.short = self.first, 0
 
-    def wait(self, lasted, code):
+    def wait(self, lasted: float | None, code: int | None) -> float:
         """Seconds until the next try. `lasted`: how long the connection was authenticated, None if it never was;
         `code`: its close code, if it had one."""
         if lasted is not None:

@@ -3,9 +3,16 @@
 Time is passed in, as seconds of any steady clock. The numbers in the comments are those of the rules in PROTOCOL.md.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from .wire import dumps
+
+if TYPE_CHECKING:
+    from .records import Position
 
 KIB, MIB = 1 << 10, 1 << 20
 # What is numbered and not acknowledged: messages and bytes.
@@ -29,12 +36,12 @@ class Message:
     id: str
     text: str | None
     size: int
-    payload: dict | None = None
+    payload: dict[str, Any] | None = None
     answer: str | None = None  # of a piece whose answer has not ended: which one it is
-    n: int | None = None
-    f: int | None = None  # f to n - 1 are void
+    n: int = 0  # once it is numbered
+    f: int = 0  # f to n - 1 are void
 
-    def settle(self):
+    def settle(self) -> None:
         """A piece that leaves grows no more."""
         if self.text is None:
             self.text = dumps(self.payload)
@@ -53,16 +60,16 @@ class Leaving:
     b: int
 
 
-def answer_of(payload):
+def answer_of(payload: dict[str, Any]) -> str:
     """Which answer a message belongs to."""
     return dumps([payload.get("chat_id"), payload.get("ref")])
 
 
-def _is_piece(kind, payload):
+def _is_piece(kind: str, payload: Any) -> bool:
     return kind == "chat.stream" and isinstance(payload, dict) and isinstance(payload.get("delta"), str)
 
 
-def _is_whole(kind, payload):
+def _is_whole(kind: str, payload: Any) -> bool:
     """Whether it is the end of an answer that contains its pieces."""
     return kind == "chat.done" and isinstance(payload, dict) and isinstance(payload.get("full_text"), str)
 
@@ -74,41 +81,43 @@ class Sender:
     are void. `cursor` <= len(held): from there on they are to be sent again.
     """
 
-    def __init__(self, role, draw_boot):
+    def __init__(self, role: str, draw_boot: Callable[[], str]) -> None:
         self.role, self.draw_boot = role, draw_boot
-        self.waiting = []  # not numbered yet
-        self.lags = {}  # answer: by how much its pieces are fewer than their owner counts
+        self.waiting: list[Message] = []  # not numbered yet
+        self.lags: dict[str, int] = {}  # answer: by how much its pieces are fewer than their owner counts
         self.is_open = False
         self.blocked_until = NEVER
-        self.request_at, self.followed_at = None, NEVER
+        self.request_at: float | None = None
+        self.followed_at = NEVER
         self._begin()
 
-    def _begin(self):
+    def _begin(self) -> None:
         self.boot = self.draw_boot()
-        self.held, self.next, self.void, self.acked, self.cursor = [], 1, 1, 0, 0
+        self.held: list[Message] = []
+        self.next, self.void, self.acked, self.cursor = 1, 1, 0, 0
 
     @property
-    def base(self):
+    def base(self) -> int:
         return self.held[0].f if self.held else self.void
 
     @property
-    def is_idle(self):
+    def is_idle(self) -> bool:
         """Whether nothing is held or waits."""
         return not self.held and not self.waiting
 
     @property
-    def is_leaving(self):
+    def is_leaving(self) -> bool:
         """Whether `poll` yields something that neither the time nor an acknowledgement has to come for."""
         if not self.is_open or self.request_at is not None or self.blocked_until != NEVER:
             return False
         return self.cursor < len(self.held) or bool(self.waiting and self._fits(self.waiting[0]))
 
     @property
-    def has_left(self):
+    def has_left(self) -> bool:
         """Whether everything has been sent, though it may not have arrived."""
         return not self.waiting and self.cursor == len(self.held)
 
-    def has_room(self, kind, payload):
+    def has_room(self, kind: str, payload: Any) -> bool:
         """Whether one more may come in. An absent phone never makes an agent wait (6)."""
         if self.role == "agent" and not self.is_open:
             return True
@@ -119,7 +128,7 @@ class Sender:
         count_max, bytes_max = HELD[self.role]
         return count < count_max and (size < bytes_max or count == 0)
 
-    def push(self, kind, message_id, payload):
+    def push(self, kind: str, message_id: str, payload: Any) -> list[str]:
         """Takes a message in; returns the ids of those that are given up for it. ValueError where it is not JSON."""
         text = dumps(payload)
         if _is_piece(kind, payload):
@@ -130,7 +139,7 @@ class Sender:
         self.waiting.append(Message(kind, message_id, text, len(text.encode())))
         return self._give_up() if self.role == "agent" and not self.is_open else []
 
-    def handle_ack(self, now, a, r=False):
+    def handle_ack(self, now: float, a: Position, r: bool = False) -> None:
         """`a` is what the peer has taken, `r` whether it lacks what comes after that."""
         if a.e == self.boot and a.n >= self.next:  # 7: this process was set back
             again = self.held + self.waiting
@@ -146,7 +155,7 @@ class Sender:
         if r and self.request_at is None:  # 3
             self.request_at = max(now, self.followed_at + REQUEST_INTERVAL)
 
-    def handle_refused(self, now, message_id, code, after):
+    def handle_refused(self, now: float, message_id: Any, code: Any, after: float) -> str | None:
         """The relay refused a message (4). "held": it leaves again by itself; "void": it never will; None: not one that
         is held. `after`: seconds until the relay takes it. A code that is not known changes nothing: anybody can invent
         one, and what did not arrive leaves again when the peer asks for it."""
@@ -163,14 +172,14 @@ class Sender:
             self.handle_pause()
         return "held"
 
-    def handle_pause(self):
+    def handle_pause(self) -> None:
         self.is_open, self.request_at = False, None
 
-    def handle_agreed(self):
+    def handle_agreed(self) -> None:
         self.handle_pause()
         self.followed_at = self.blocked_until = NEVER
 
-    def poll(self, now):
+    def poll(self, now: float) -> Leaving | None:
         """The next record that leaves now, or None."""
         if not self.is_open or now < self.blocked_until:
             return None
@@ -193,14 +202,14 @@ class Sender:
         self.cursor += 1
         return Leaving(message, self.boot, message.n, message.f, self.base)
 
-    def deadline(self):
+    def deadline(self) -> float | None:
         """When `poll` may yield something because of time alone; None: never."""
         if not self.is_open or not (self.held or self.waiting):
             return None
-        times = [time for time in (self.request_at, self.blocked_until) if time not in (None, NEVER)]
+        times = [time for time in (self.request_at, self.blocked_until) if time is not None and time != NEVER]
         return max(times, default=None)
 
-    def take_waiting(self):
+    def take_waiting(self) -> list[Message]:
         """Gives up what is held, and returns what has not left yet: the peer resumes no more."""
         waiting, self.waiting = self.waiting, []
         self.held, self.void, self.cursor = [], self.next, 0
@@ -208,19 +217,19 @@ class Sender:
             message.settle()
         return waiting
 
-    def _fits(self, message):
+    def _fits(self, message: Message) -> bool:
         count_max, bytes_max = WINDOWS[self.role]
         size = sum(held.size for held in self.held)
         return not self.held or (len(self.held) < count_max and size + message.size <= bytes_max)
 
-    def _load(self, without=None):
+    def _load(self, without: str | None = None) -> tuple[int, int]:
         """How many messages count toward what may be held, and their bytes: all but pieces that wait and can grow, and
         but those of an answer that ends."""
         counted = [message for message in self.held if message.answer is None or message.answer != without]
         counted += [message for message in self.waiting if message.answer is None]
         return len(counted), sum(message.size for message in counted)
 
-    def _growing(self, answer):
+    def _growing(self, answer: str) -> Message | None:
         return next(
             (
                 message
@@ -230,9 +239,9 @@ class Sender:
             None,
         )
 
-    def _push_piece(self, kind, message_id, payload, size):
+    def _push_piece(self, kind: str, message_id: str, payload: dict[str, Any], size: int) -> None:
         answer = answer_of(payload)
-        if growing := self._growing(answer):
+        if (growing := self._growing(answer)) and growing.payload:
             growing.payload["delta"] += payload["delta"]
             growing.size += len(dumps(payload["delta"]).encode()) - 2
             self.lags[answer] = self.lags.get(answer, 0) + 1
@@ -242,7 +251,7 @@ class Sender:
             payload = payload | {"seq": seq - lag}  # receivers see the pieces counted without a gap
         self.waiting.append(Message(kind, message_id, None, size, dict(payload), answer))
 
-    def _end_answer(self, answer, is_contained):
+    def _end_answer(self, answer: str, is_contained: bool) -> None:
         """5: a complete text contains the pieces; after any other end they stay, and grow no more."""
         self.lags.pop(answer, None)
         while len(self.lags) > LAGS_MAX:
@@ -258,7 +267,7 @@ class Sender:
                     message.settle()
                     message.answer = None
 
-    def _make_void(self, at):
+    def _make_void(self, at: int) -> None:
         message = self.held.pop(at)
         if at < len(self.held):
             self.held[at].f = message.f
@@ -266,7 +275,7 @@ class Sender:
             self.void = message.f
         self.cursor -= at < self.cursor
 
-    def _give_up(self):
+    def _give_up(self) -> list[str]:
         """6: the oldest go, in the order of their numbers."""
         count_max, bytes_max = HELD[self.role]
         given_up = []

@@ -37,8 +37,13 @@ class State:
 
     @classmethod
     def begun(cls, token: str) -> State:
-        """A new pairing with this token."""
-        return cls(token, new_secret())
+        """A new pairing with this token, and with the keys that devices need."""
+        return cls(token, new_secret(), new_keys())
+
+
+def new_keys() -> dict[str, str]:
+    """The agent's key pair, and the key by which the relay knows it."""
+    return {name: secret_text(new_secret()) for name in ("key", "relay_key")}
 
 
 def default_path(relay: RelayUrl, program: str = "coralmux-agent", env: Mapping[str, str] = os.environ) -> Path:

@@ -9,7 +9,7 @@ that opened, before the message is acknowledged; and before a message leaves tha
 
 from .agent import AgentEnd
 from .device import DeviceEnd
-from .enrol import Enrolled, EnrolError, Enrolment, Enrolments, Joined, cleaned
+from .enrol import EnrolError, Enrolled, Enrolment, Enrolments, Joined, cleaned
 from .keys import StaticKey, agent_print, device_id, invite
 from .sessions import Now, Opened, OpenError, SealError
 from .wire import key_exchange, parse_key_exchange

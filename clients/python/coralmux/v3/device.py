@@ -1,11 +1,16 @@
 """The device's end."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 from ..crypto import b64url, unb64url
 from ..wire import dumps
 from . import wire
 from .handshake import SESSION, Handshake
 from .keys import StaticKey
-from .sessions import Chain, Fresh, Opened, OpenError, SealError, Sessions, parts_of, stored_bytes
+from .sessions import Chain, Fresh, Now, Opened, OpenError, SealError, Sessions, parts_of, stored_bytes
 
 HEAL_INTERVAL = 5
 SESSION_AGE, SESSION_MESSAGES = 60 * 60, 4096
@@ -21,42 +26,44 @@ class DeviceEnd:
     - everything sealed: `open`, `seal`.
     """
 
-    def __init__(self, token, key, agent, psk, sessions, third=None):
+    def __init__(
+        self, token: str, key: StaticKey, agent: bytes, psk: bytes, sessions: Sessions, third: bytes | None = None
+    ) -> None:
         self.token, self.key, self.agent, self.psk, self.sessions = token, key, agent, psk, sessions
         self.third = third  # of the enrolment, until the agent's first sealed message has opened
-        self.opening = None  # the newest: its id, its handshake
+        self.opening: tuple[str, Handshake] | None = None  # the newest: its id, its handshake
         self.opened_at = float("-inf")
         self.doubted = self.met = False
 
     @property
-    def device(self):
+    def device(self) -> str:
         return self.sessions.device
 
     @property
-    def admitted(self):
+    def admitted(self) -> bool:
         return self.third is None
 
-    def handle_connected(self):
+    def handle_connected(self) -> None:
         """A new connection: whether the agent is there, and the mailbox empty, is to be said again."""
         self.sessions.handle_connected()
         self.met, self.opening = False, None
 
-    def handle_drained(self):
+    def handle_drained(self) -> None:
         """Nothing waits in the mailbox, or all that did is acknowledged. To be stored."""
         self.sessions.handle_drained()
 
-    def handle_agent(self, online):
+    def handle_agent(self, online: bool) -> None:
         self.met = online
 
-    def handle_complaint(self):
+    def handle_complaint(self) -> None:
         """A hint that the agent has other keys. Anyone on the way can give it."""
         self.doubted = True
 
-    def poll_enrolment(self):
+    def poll_enrolment(self) -> dict[str, Any] | None:
         """The third message, to be sent after each connect until the agent has said something sealed; or None."""
-        return self.third and wire.key_exchange(self.third, enrol=3)
+        return wire.key_exchange(self.third, enrol=3) if self.third else None
 
-    def poll_opening(self, now, random, message_id):
+    def poll_opening(self, now: Now, random: Callable[[int], bytes], message_id: str) -> dict[str, Any] | None:
         """The opening of a new session, to be sent with this `id`; None where it is not time for one."""
         self.sessions.expire(now)
         due = now.monotonic >= self.opened_at + HEAL_INTERVAL
@@ -70,17 +77,17 @@ class DeviceEnd:
         return wire.key_exchange(handshake.write())
 
     @property
-    def opens_at(self):
+    def opens_at(self) -> float | None:
         """When `poll_opening` may yield something because of time alone; None: in an hour at most."""
         return self.opened_at + HEAL_INTERVAL if self.doubted else None
 
-    def _worn(self, now):
+    def _worn(self, now: Now) -> bool:
         if not self.sessions.receiving or self.sessions.sending.next >= SESSION_MESSAGES:
             return True
         newest = self.sessions.receiving[0]
         return newest.chain.next >= SESSION_MESSAGES or not 0 <= now.unix - newest.since <= SESSION_AGE
 
-    def handle_answer(self, now, payload):
+    def handle_answer(self, now: Now, payload: Any) -> bool:
         """Whether new keys are in use: then the state is to be stored, and an `ack` with `r` to be sealed at once.
         HandshakeError where it does not authenticate: the right one may still come."""
         exchange = wire.parse_key_exchange(payload)
@@ -93,17 +100,21 @@ class DeviceEnd:
         self.opening, self.doubted = None, False
         return True
 
-    def seal(self, random, kind, message_id=None, payload=None):
+    def seal(
+        self, random: Callable[[int], bytes], kind: str, message_id: str | None = None, payload: Any = None
+    ) -> tuple[dict[str, Any], bool]:
         """As `seal_text`, for a payload."""
         return self.seal_text(random, kind, message_id, dumps({} if payload is None else payload))
 
-    def seal_text(self, random, kind, message_id, text):
+    def seal_text(
+        self, random: Callable[[int], bytes], kind: str, message_id: str | None, text: str
+    ) -> tuple[dict[str, Any], bool]:
         """The payload to send for this JSON text, and whether the state has to be stored before it leaves."""
         if not self.admitted:
             raise SealError("the device has not been admitted yet")
         return self.sessions.seal(random, kind, message_id, text)
 
-    def open(self, now, kind, message_id, payload):
+    def open(self, now: Now, kind: str, message_id: str | None, payload: Any) -> Opened:
         """Opens a message of the agent's. OpenError: it is not to be acted on."""
         self.sessions.expire(now)
         try:
@@ -119,13 +130,13 @@ class DeviceEnd:
         return Opened(payload, skipped, first)
 
     @property
-    def state(self):
+    def state(self) -> dict[str, Any]:
         third = self.third and b64url(self.third)
         keys = {"key": b64url(self.key.private), "agent": b64url(self.agent), "psk": b64url(self.psk), "third": third}
         return {"v": 1, "token": self.token} | keys | {"sessions": self.sessions.state}
 
     @classmethod
-    def load(cls, state):
+    def load(cls, state: dict[str, Any]) -> DeviceEnd:
         """From what was stored. ValueError, KeyError or TypeError where it is damaged."""
         if state["v"] != 1:
             raise ValueError("the stored keys are of a version that is not known here")

@@ -1,8 +1,12 @@
 """How a device becomes one: three messages with the secret of a link, and a code of six digits."""
 
+from __future__ import annotations
+
 import json
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from .. import crypto
 from ..noise import HandshakeError
@@ -10,7 +14,8 @@ from . import keys, wire
 from .agent import AgentEnd
 from .device import DeviceEnd
 from .handshake import ENROL, Handshake
-from .sessions import Chain, Fresh, Sessions, stored_bytes
+from .keys import StaticKey
+from .sessions import Chain, Fresh, Now, Sessions, stored_bytes
 
 FIRST_MAX = 8  # first messages that an agent answers with one `k`
 TRIES_MAX, SILENCE = 3, 10  # of a device with one link; seconds after which it begins anew
@@ -24,13 +29,13 @@ class EnrolError(Exception):
     """A step that is refused: malformed, wrong secret, other agent, answered, spent, commitment, name."""
 
 
-def cleaned(name):
+def cleaned(name: str) -> str:
     """A name as a device may have it: what a terminal shows as it is, cut to 64 characters."""
     shown = (c for c in name if unicodedata.category(c) not in ("Cc", "Cs") and ord(c) not in NOT_SHOWN)
     return "".join(shown)[:NAME_CHARS_MAX]
 
 
-def step_of(payload, step):
+def step_of(payload: Any, step: int) -> Any:
     exchange = wire.parse_key_exchange(payload)
     if exchange is None or exchange[0] != step:
         raise EnrolError("malformed")
@@ -56,34 +61,38 @@ class Try:
 class Enrolment:
     """A device that has scanned a link, until the agent has answered. `agent`: the link's `a`."""
 
-    def __init__(self, token, device, key, k, agent, name, platform):
+    def __init__(self, token: str, device: str, key: StaticKey, k: bytes, agent: str, name: str, platform: str) -> None:
         self.token, self.device, self.key, self.k, self.agent = token, device, key, k, agent
         self.about = {"name": cleaned(name), "platform": cleaned(platform)}
-        self.tries, self.current, self.unsent, self.done = 0, None, True, False
+        self.tries, self.unsent, self.done = 0, True, False
+        self.current: Try | None = None
 
-    def handle_connected(self):
+    def handle_connected(self) -> None:
         self.unsent = True
 
-    def poll_first(self, now, random, message_id):
+    def poll_first(
+        self, now: Now, random: Callable[[int], bytes], message_id: str
+    ) -> tuple[str, dict[str, Any]] | None:
         """The first message and the `id` to send it with, if it is time; else None. EnrolError: tried too often."""
         if self.done:
             return None
-        silent = self.current is None or now.monotonic >= self.current.sent + SILENCE
-        if silent:
+        current = self.current
+        silent = current is None or now.monotonic >= current.sent + SILENCE
+        if current is None or silent:
             if self.tries >= TRIES_MAX:
                 raise EnrolError("spent")
             self.tries += 1
             handshake = Handshake(ENROL, self.token, self.device, self.k, self.key, random(32), initiator=True)
             r = random(32)
             first = handshake.write(keys.commitment(self.key.public, r))
-            self.current = Try(message_id, r, handshake, first, now.monotonic)
+            current = self.current = Try(message_id, r, handshake, first, now.monotonic)
         due, self.unsent = silent or self.unsent, False
-        if not due or self.current.answered:
+        if not due or current.answered:
             return None
-        self.current.sent = now.monotonic
-        return self.current.id, wire.key_exchange(self.current.first, enrol=1)
+        current.sent = now.monotonic
+        return current.id, wire.key_exchange(current.first, enrol=1)
 
-    def handle_second(self, now, payload):
+    def handle_second(self, now: Now, payload: Any) -> Enrolled | None:
         """Takes the agent's answer; None for one to an older message."""
         noise, re = step_of(payload, 2)
         if self.done:
@@ -102,7 +111,8 @@ class Enrolment:
         except HandshakeError:
             raise EnrolError("wrong secret") from None
         current.answered = True  # whatever becomes of it, this first message takes no other
-        if keys.agent_print(handshake.remote) != self.agent:
+        agent = handshake.remote or b""
+        if keys.agent_print(agent) != self.agent:
             raise EnrolError("other agent")
         code = keys.code(handshake.hash, self.key.public, current.r)
         about = {"r": crypto.b64url(current.r)} | self.about
@@ -111,7 +121,7 @@ class Enrolment:
         fresh = Fresh(split.sid, Chain(split.of_agent), Chain(split.of_device))
         sessions = Sessions.of(self.device, fresh, now)
         self.done, self.current = True, None
-        return Enrolled(DeviceEnd(self.token, self.key, handshake.remote, split.psk, sessions, third), code)
+        return Enrolled(DeviceEnd(self.token, self.key, agent, split.psk, sessions, third), code)
 
 
 @dataclass
@@ -146,25 +156,28 @@ class Open:
 class Enrolments:
     """All the `k` by which a device can become one."""
 
-    def __init__(self, token, key):
-        self.token, self.key, self.links = token, key, []
+    def __init__(self, token: str, key: StaticKey) -> None:
+        self.token, self.key = token, key
+        self.links: list[Open] = []
 
-    def open(self, k, until=None):
+    def open(self, k: bytes, until: float | None = None) -> None:
         """Opens a `k`, until a Unix time or its use; beyond 5 the oldest is forgotten. To be stored."""
         self.links.append(Open(k, until))
         del self.links[:-OPEN_MAX]
 
-    def forget(self, invite):
+    def forget(self, invite: bytes) -> None:
         self.links = [link for link in self.links if keys.invite(link.k) != invite]
 
-    def handle_restored(self):
+    def handle_restored(self) -> None:
         self.links.clear()
 
-    def invites(self, now):
+    def invites(self, now: Now) -> list[bytes]:
         self._expire(now)
         return [keys.invite(link.k) for link in self.links]
 
-    def handle_first(self, now, random, device, message_id, payload):
+    def handle_first(
+        self, now: Now, random: Callable[[int], bytes], device: str, message_id: str | None, payload: Any
+    ) -> dict[str, Any]:
         """The answer to a device's first message. The count has changed: to be stored before the answer leaves."""
         first, _ = step_of(payload, 1)
         if len(first) != 80:
@@ -190,7 +203,7 @@ class Enrolments:
             return wire.key_exchange(second, enrol=2, re=message_id)
         raise EnrolError("wrong secret")
 
-    def handle_third(self, now, device, payload):
+    def handle_third(self, now: Now, device: str, payload: Any) -> Joined:
         """A device's third message. Its `k` is forgotten then."""
         third, _ = step_of(payload, 3)
         if not 64 <= len(third) <= THIRD_BYTES_MAX:
@@ -205,22 +218,22 @@ class Enrolments:
                     about = handshake.read(third)
                 except HandshakeError:
                     continue
-                pending.over = True
+                pending.over, public = True, handshake.remote or b""
                 r, name, platform = self._about(about)
-                if keys.commitment(handshake.remote, r) != pending.commitment:
+                if keys.commitment(public, r) != pending.commitment:
                     raise EnrolError("commitment")
                 if cleaned(name) != name or cleaned(platform) != platform:
                     raise EnrolError("name")
-                code, split = keys.code(h2, handshake.remote, r), handshake.split()
+                code, split = keys.code(h2, public, r), handshake.split()
                 fresh = Fresh(split.sid, Chain(split.of_device), Chain(split.of_agent))
                 sessions = Sessions.of(device, fresh, now)
-                end = AgentEnd(self.token, self.key, handshake.remote, split.psk, sessions, keys.sha256(third))
+                end = AgentEnd(self.token, self.key, public, split.psk, sessions, keys.sha256(third))
                 self.links.remove(link)
                 return Joined(end, code, keys.invite(link.k), name, platform)
         raise EnrolError("wrong secret")
 
     @staticmethod
-    def _about(text):
+    def _about(text: bytes) -> tuple[bytes, str, str]:
         try:
             about = json.loads(text)
             r, name, platform = crypto.unb64url(about["r"]), about["name"], about["platform"]
@@ -230,11 +243,11 @@ class Enrolments:
             raise EnrolError("malformed")
         return r, name, platform
 
-    def _expire(self, now):
+    def _expire(self, now: Now) -> None:
         self.links = [link for link in self.links if link.until is None or now.unix < link.until]
 
     @property
-    def state(self):
+    def state(self) -> dict[str, Any]:
         links = [
             {
                 "k": crypto.b64url(link.k),
@@ -246,7 +259,7 @@ class Enrolments:
         return {"v": 1, "links": links}
 
     @classmethod
-    def load(cls, token, key, state):
+    def load(cls, token: str, key: StaticKey, state: dict[str, Any]) -> Enrolments:
         """From what was stored. ValueError, KeyError or TypeError where it is damaged."""
         if state["v"] != 1:
             raise ValueError("the stored links are of a version that is not known here")

@@ -1,5 +1,9 @@
 """The payloads of version 3."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from .. import crypto
 
 NUMBER_MAX = 2**53 - 1
@@ -9,12 +13,12 @@ class Malformed(ValueError):
     """A payload that does not have the form of version 3."""
 
 
-def enclose(sid, number, nonce, ciphertext):
+def enclose(sid: bytes, number: int, nonce: bytes, ciphertext: bytes) -> dict[str, Any]:
     place = {"enc": True, "v": 3, "s": crypto.b64url(sid), "i": number}
     return place | {"ciphertext": crypto.b64(ciphertext), "nonce": crypto.b64(nonce)}
 
 
-def enclosed(payload):
+def enclosed(payload: dict[str, Any]) -> tuple[bytes, int, bytes, bytes]:
     """`sid`, number, nonce, ciphertext."""
     number, version = payload.get("i"), payload.get("v")
     if type(version) is not int or version != 3:
@@ -31,12 +35,12 @@ def enclosed(payload):
     return sid, number, nonce, ciphertext
 
 
-def key_exchange(noise, enrol=None, re=None):
+def key_exchange(noise: bytes, enrol: int | None = None, re: str | None = None) -> dict[str, Any]:
     payload = {"e2e": 3, "enrol": enrol, "noise": crypto.b64(noise), "re": re}
     return {name: value for name, value in payload.items() if value is not None}
 
 
-def parse_key_exchange(payload):
+def parse_key_exchange(payload: Any) -> tuple[int | None, bytes, str | None] | None:
     """`enrol`, the Noise message, `re`; None where it is not of version 3."""
     if not isinstance(payload, dict) or type(payload.get("e2e")) is not int or payload["e2e"] != 3:
         return None
