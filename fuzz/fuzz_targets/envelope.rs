@@ -1,8 +1,8 @@
 //! The envelope's scanner against `serde_json`: it takes exactly what is JSON in UTF-8 of at most 128 levels, reads
-//! `type` and `id` as `serde_json` does, and does not care how the message is cut.
+//! `type`, `id` and `device` as `serde_json` does, and does not care how the message is cut.
 #![no_main]
 
-use coralmux_proto::envelope::{Envelope, Invalid, Kind, Scanner, id_of, peek};
+use coralmux_proto::envelope::{Envelope, Invalid, Kind, Named, Scanner, id_of, peek};
 use coralmux_proto::json::DEPTH_MAX;
 use libfuzzer_sys::fuzz_target;
 use serde::de::IgnoredAny;
@@ -33,6 +33,11 @@ fuzz_target!(|input: &[u8]| {
         Ok(envelope) => {
             assert_eq!(envelope.kind, kind_by_name(kind.and_then(Value::as_str).unwrap()));
             assert_eq!(envelope.id.map(decoded).map(Value::from).as_ref(), id);
+            let device = value.get("device");
+            assert_eq!(envelope.device.is_some(), device.is_some());
+            if let Some(Named::Id(named)) = envelope.device {
+                assert_eq!(device, Some(&Value::from(named.to_string())));
+            }
         }
         Err(Invalid::Repeated { .. }) => {
             let error = serde_json::from_slice::<Once>(message).err().map(|error| error.to_string());
@@ -75,7 +80,10 @@ fn kind_by_name(name: &str) -> Kind {
         "pong" => Kind::Pong,
         "chat.stream" => Kind::Stream,
         "chat.done" => Kind::Done,
+        "ack" => Kind::Ack,
+        "key_exchange" => Kind::KeyExchange,
         name if name.starts_with("auth") => Kind::AuthReserved,
+        name if name.starts_with("relay.") => Kind::Relay,
         _ => Kind::Other,
     }
 }

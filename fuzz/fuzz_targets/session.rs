@@ -8,7 +8,7 @@ use coralmux_proto::quota::Used;
 use coralmux_proto::token::Role;
 use coralmux_session::message::{Ext, RelayMessage};
 use coralmux_session::policy::Policy;
-use coralmux_session::{Effect, Farewell, Heard, Member, Presence, Session};
+use coralmux_session::{Effect, Farewell, Heard, Joined, Member, Presence, Session};
 use libfuzzer_sys::fuzz_target;
 use std::rc::Rc;
 use std::time::Duration;
@@ -56,20 +56,16 @@ fuzz_target!(|input: &[u8]| {
                 let peer = present[role.peer() as usize];
                 let ext = a & 1 == 1;
                 has_ext[role as usize] = ext;
-                let effects = session.join(Member::new(next, role, 0, now).with_ext(ext), None, unix_ms);
-                let mut effects = effects.expect("the token is not bound").effects.into_iter().peekable();
+                let joined = session.join(Member::new(next, role, 0, now).with_ext(ext), None, unix_ms);
+                let Joined { gone, welcome, told, .. } = joined.expect("the token is not bound");
+                assert!(gone.into_iter().eq(replaced.map(|it| Effect::Close(it, Farewell::Replaced))));
                 if let Some(replaced) = replaced {
-                    assert_eq!(effects.next(), Some(Effect::Close(replaced, Farewell::Replaced)));
                     assert_eq!(session.leave(replaced), []);
                 }
-                let paired = peer.is_some();
-                assert!(matches!(
-                    effects.next(),
-                    Some(Effect::Tell(to, RelayMessage::AuthOk { paired: said, ext: given, .. }))
-                        if to == next && said == paired && given == if ext { Ext::Plain } else { Ext::No }
-                ));
-                assert_eq!(effects.next(), peer.map(|peer| Effect::Tell(peer, RelayMessage::Status { online: true })));
-                assert_eq!(effects.peek(), None);
+                let expected = if ext { Ext::Plain } else { Ext::No };
+                assert_eq!((welcome.paired, welcome.ext), (peer.is_some(), expected));
+                let online = peer.map(|peer| Effect::Tell(peer, RelayMessage::Status { online: true }));
+                assert!(told.into_iter().eq(online));
             }
             1 => {
                 // The one that is there, or one that may have left or been replaced.

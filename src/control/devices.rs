@@ -115,6 +115,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
 
     /// Gives a token that admits an entry in which it is bound so, and tells its owner.
     fn rebind(&mut self, key: TokenKey, bound: Option<Bound>) {
+        self.devices_changed = true;
         let Some(entry) = self.entry(key).map(|old| entry_like(&old, bound)) else { return };
         let Some(slot) = self.control.directory.insert(entry) else {
             // What is on the disk holds after the next start; not met in practice.
@@ -146,6 +147,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     ) -> Result<Option<Bound>, ApiAnswer> {
         let now_ms = self.now_ms();
         self.store_backoff.poll_open(now_ms)?;
+        self.devices_changed = true;
         let Some(agent) = agent else {
             self.write(now_ms, |store| store.unbind(key))?;
             tracing::info!(id = %key.id(), "token unbound");
@@ -197,6 +199,16 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
                 let message = "the device is shut out until the relay restarts, but the token store cannot be written \
                                now; try again later to make it last";
                 Err(ApiAnswer::error(ErrorCode::StoreUnavailable, message, Some(unavailable.retry_after_ms)))
+            }
+        }
+    }
+
+    /// Counts devices for the metrics, where their number may be another.
+    pub(super) fn count_devices(&mut self) {
+        if std::mem::take(&mut self.devices_changed) {
+            // Where it cannot be read, the last count stands until the next change.
+            if let Ok(count) = self.control.store.count_devices() {
+                self.control.health.set_devices(count);
             }
         }
     }

@@ -63,6 +63,8 @@ pub struct StoreHealth {
     usage_dropped_bytes: AtomicU64,
     /// Since when, in Unix milliseconds, usage has waited; 0 while none does.
     usage_since_ms: AtomicU64,
+    /// Devices that tokens have, as they were last counted.
+    devices: AtomicU64,
     /// By `StoreState as usize`.
     errors: [AtomicU64; StoreState::ALL.len()],
     writes: Mutex<Histogram>,
@@ -110,6 +112,12 @@ impl StoreHealth {
         }
     }
 
+    /// Devices that tokens have.
+    #[must_use]
+    pub fn devices(&self) -> u64 {
+        self.devices.load(Relaxed)
+    }
+
     /// Failures so far, by kind.
     pub fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         let all = StoreState::ALL.into_iter().zip(&self.errors);
@@ -147,6 +155,10 @@ impl StoreHealth {
         };
         self.usage_since_ms.store(since, Relaxed);
         self.usage_waiting.store(records, Relaxed);
+    }
+
+    pub(super) fn set_devices(&self, devices: u64) {
+        self.devices.store(devices, Relaxed);
     }
 
     pub(super) fn add_usage_dropped(&self, bytes: u64) {

@@ -6,6 +6,8 @@
 mod aging;
 mod backup;
 mod devices;
+#[cfg(test)]
+mod devices_tests;
 mod health;
 mod index;
 pub mod message;
@@ -125,6 +127,8 @@ struct Worker<S, C, R> {
     pending: PendingUsage,
     backups: Backups,
     age: Age,
+    /// Whom tokens admit has changed since devices were last counted.
+    devices_changed: bool,
 }
 
 impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
@@ -136,6 +140,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             backups: Backups::default(),
             // A store that cannot be read now is as young as a new one: nothing expires before its time.
             age: Age::new(control.store.age().unwrap_or(0), (control.clock)()),
+            devices_changed: true,
             control,
         }
     }
@@ -177,6 +182,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             tracing::info!(id = %key.id(), "token expired");
         }
         self.age(now_ms);
+        self.count_devices();
         while let Some(slot) = self.control.index.poll_retired(now_ms) {
             self.control.directory.remove(slot);
         }
@@ -220,6 +226,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
 
     /// The token admits no more: out of the directory, and its owner closes what is open. Whether it did admit.
     fn shut_out(&mut self, key: TokenKey) -> bool {
+        self.devices_changed = true;
         let Some(slot) = self.control.index.remove(key) else { return false };
         self.control.directory.remove(slot);
         self.tell_owner(key, Notice::Revoke { key });

@@ -15,15 +15,15 @@ use std::sync::Mutex;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// 2024-02-08T20:00:00Z.
-const NOW_MS: u64 = 1_707_422_400_000;
+pub(super) const NOW_MS: u64 = 1_707_422_400_000;
 const TODAY: u32 = (NOW_MS / 86_400_000) as u32;
 
 /// Notices that were posted, with their shard.
 #[derive(Clone, Default)]
-struct Posted(Arc<Mutex<Vec<(u16, Notice)>>>);
+pub(super) struct Posted(Arc<Mutex<Vec<(u16, Notice)>>>);
 
 impl Posted {
-    fn take(&self) -> Vec<(u16, Notice)> {
+    pub(super) fn take(&self) -> Vec<(u16, Notice)> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
 }
@@ -39,21 +39,21 @@ impl Shards for Posted {
     }
 }
 
-type Clock = Box<dyn Fn() -> u64>;
-type Random = Box<dyn FnMut() -> [u8; 16]>;
+pub(super) type Clock = Box<dyn Fn() -> u64>;
+pub(super) type Random = Box<dyn FnMut() -> [u8; 16]>;
 
-struct Desk {
-    worker: Worker<Posted, Clock, Random>,
-    posted: Posted,
-    now_ms: Rc<Cell<u64>>,
+pub(super) struct Desk {
+    pub(super) worker: Worker<Posted, Clock, Random>,
+    pub(super) posted: Posted,
+    pub(super) now_ms: Rc<Cell<u64>>,
     directory: Arc<Directory>,
-    health: Arc<StoreHealth>,
-    path: PathBuf,
-    _directory: Rc<tempfile::TempDir>,
+    pub(super) health: Arc<StoreHealth>,
+    pub(super) path: PathBuf,
+    pub(super) _directory: Rc<tempfile::TempDir>,
 }
 
 impl Desk {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(|_| {})
     }
 
@@ -63,7 +63,7 @@ impl Desk {
         Self::at(Rc::new(tempfile::tempdir().unwrap()), settings, 0)
     }
 
-    fn at(home: Rc<tempfile::TempDir>, settings: Settings, mut drawn: u128) -> Self {
+    pub(super) fn at(home: Rc<tempfile::TempDir>, settings: Settings, mut drawn: u128) -> Self {
         let path = home.path().join("relay.db");
         let store = Store::open(&path, NOW_MS).unwrap();
         let (directory, health, posted) =
@@ -91,12 +91,12 @@ impl Desk {
         Self { worker: Worker::new(control), posted, now_ms, directory, health, path, _directory: home }
     }
 
-    fn call(&mut self, call: ApiCall) -> (u16, Value) {
+    pub(super) fn call(&mut self, call: ApiCall) -> (u16, Value) {
         let answer = self.worker.handle_call(call);
         (answer.status, serde_json::from_str(&answer.body).unwrap_or(Value::Null))
     }
 
-    fn create(&mut self, new: NewToken) -> (TokenHash, TokenId, Value) {
+    pub(super) fn create(&mut self, new: NewToken) -> (TokenHash, TokenId, Value) {
         let (status, body) = self.call(ApiCall::Create(new));
         assert_eq!(status, 201, "{body}");
         let hash = TokenHash::of(body["token"].as_str().unwrap());
@@ -105,18 +105,18 @@ impl Desk {
         (hash, id, body)
     }
 
-    fn advance(&mut self, ms: u64) {
+    pub(super) fn advance(&mut self, ms: u64) {
         self.now_ms.set(self.now_ms.get() + ms);
         self.worker.handle_tick();
     }
 
     /// What control would find after `kill -9`: what another connection reads.
-    fn stored(&self, sql: &str) -> i64 {
+    pub(super) fn stored(&self, sql: &str) -> i64 {
         let other = rusqlite::Connection::open(&self.path).unwrap();
         other.query_row(sql, [], |row| row.get(0)).unwrap()
     }
 
-    fn entry(&self, key: TokenKey) -> sharded_slab::Entry<'_, crate::directory::TokenEntry> {
+    pub(super) fn entry(&self, key: TokenKey) -> sharded_slab::Entry<'_, crate::directory::TokenEntry> {
         self.directory.entry(self.worker.control.index.slot(key).unwrap()).unwrap()
     }
 }
@@ -443,7 +443,7 @@ fn registered(desk: &mut Desk, address: &str) -> (TokenHash, TokenId) {
 }
 
 /// As if the relay had run for so many days.
-fn run_for(desk: &mut Desk, days: u64) {
+pub(super) fn run_for(desk: &mut Desk, days: u64) {
     let minutes = desk.worker.age.minutes() + days * 24 * 60 - 1;
     desk.worker.age = aging::Age::new(minutes, desk.now_ms.get());
     desk.advance(60_000);

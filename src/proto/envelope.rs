@@ -166,8 +166,17 @@ impl Scanner {
             None => None,
             Some(member) => Some(string_in(message, member).ok_or(Invalid::IdNotAString)?),
         };
-        let device = outline.device.as_ref().map(|member| named(message, member, outline.device_repeated));
+        let device = match outline.device_at {
+            0 => None,
+            at => Some(named(message, at, outline.device_repeated)),
+        };
         Ok(Envelope { kind, id, device })
+    }
+
+    /// The device that the message names, if that came in whole by now: as [`Scanner::id_so_far`].
+    #[must_use]
+    pub fn device_so_far(&self, prefix: &[u8]) -> Option<DeviceId> {
+        device_in(prefix, self.checker.so_far())
     }
 
     /// The message's `id` as in [`Envelope::id`], if it came in whole by now: for a message that is refused before its
@@ -198,6 +207,24 @@ pub fn id_of(message: &[u8]) -> Option<&str> {
     string_in(message, id)
 }
 
+/// The device that a message names which is refused, as [`id_of`].
+#[must_use]
+pub fn device_of(message: &[u8]) -> Option<DeviceId> {
+    let mut checker = Checker::new();
+    checker.feed(message).ok()?;
+    device_in(message, checker.finish().ok()?)
+}
+
+fn device_in(message: &[u8], outline: &Outline) -> Option<DeviceId> {
+    if outline.shape != Shape::Object || outline.device_at == 0 {
+        return None;
+    }
+    match named(message, outline.device_at, outline.device_repeated) {
+        Named::Id(device) => Some(device),
+        Named::Other | Named::Repeated => None,
+    }
+}
+
 /// A string member's text with its quotes. `None` where the member is something else.
 fn string_in<'a>(message: &'a [u8], member: &Member) -> Option<&'a str> {
     let text = (member.shape == Shape::String).then(|| message.get(member.span.clone())).flatten()?;
@@ -205,13 +232,17 @@ fn string_in<'a>(message: &'a [u8], member: &Member) -> Option<&'a str> {
     std::str::from_utf8(text).ok()
 }
 
-/// The device that a member names.
+/// The device that the value at `at` names, in a text that was checked.
 #[cold]
-fn named(message: &[u8], member: &Member, repeated: bool) -> Named {
+fn named(message: &[u8], at: usize, repeated: bool) -> Named {
     if repeated {
         return Named::Repeated;
     }
-    let id = string_in(message, member).and_then(|text| DeviceId::parse(text.trim_matches('"')));
+    let text = message.get(at..).and_then(|text| text.split_first_chunk::<18>());
+    let id = match text {
+        Some(([b'"', id @ .., b'"'], _)) => std::str::from_utf8(id).ok().and_then(DeviceId::parse),
+        _ => None,
+    };
     id.map_or(Named::Other, Named::Id)
 }
 

@@ -71,8 +71,8 @@ pub struct Outline {
     pub kind: Option<Member>,
     /// The value of the key `id`, likewise.
     pub id: Option<Member>,
-    /// The value of the key `device`, likewise.
-    pub device: Option<Member>,
+    /// Where the value of the key `device` begins, likewise; 0 where there is none.
+    pub device_at: usize,
     /// The key of the outermost object that came more than once, if it is one of `type`, `id` and `payload`.
     pub repeated: Option<&'static str>,
     /// The key `device` came more than once.
@@ -227,7 +227,7 @@ impl Checker {
                 shape: Shape::Null,
                 kind: None,
                 id: None,
-                device: None,
+                device_at: 0,
                 repeated: None,
                 device_repeated: false,
             },
@@ -472,7 +472,7 @@ impl Checker {
         match self.wanted {
             Wanted::Kind => self.outline.kind = member,
             Wanted::Id => self.outline.id = member,
-            Wanted::Device => self.outline.device = member,
+            Wanted::Device => self.outline.device_at = self.member_start,
             Wanted::Payload | Wanted::Nothing => {}
         }
         self.wanted = Wanted::Nothing;

@@ -73,6 +73,7 @@ impl Figures {
     fn of_store(&self, exposition: &mut Exposition) {
         let store = &self.store;
         let unix_ms = unix_now().as_millis() as u64;
+        exposition.gauge(table::DEVICES, &[("state", "enrolled")], store.devices() as f64);
         exposition.gauge(table::STORE_OK, &[], f64::from(u8::from(store.is_ok())));
         exposition.gauge(table::STORE_QUEUE, &[], self.control.len() as f64);
         exposition.histogram(table::STORE_WRITE_SECONDS, &[], &store.writes());
@@ -183,6 +184,9 @@ fn of_all_shards(exposition: &mut Exposition, counters: &[Counters]) {
         let count = counters.iter().map(|one| one.keys_refused[why as usize]).sum();
         exposition.count(table::ADMIN_KEYS_REFUSED, &[("why", name)], count);
     }
+    tallied(exposition, table::NOT_ADMITTED, "reason", counters.iter().map(|one| &one.not_admitted));
+    let connected: u64 = counters.iter().map(|one| one.devices).sum();
+    exposition.gauge(table::DEVICES, &[("state", "connected")], connected as f64);
     tallied(exposition, table::CLOSED, "reason", counters.iter().map(|one| &one.closed));
     tallied(exposition, table::TLS_HANDSHAKES, "outcome", counters.iter().map(|one| &one.tls_handshakes));
     tallied(exposition, table::HTTP_RESPONSES, "status", counters.iter().map(|one| &one.responses));

@@ -20,11 +20,7 @@ const PENDING_MAX: Duration = Duration::from_secs(300);
 /// How long an agent that has joined may take to say which invites are open. Until then an invite that is not known may be.
 const INVITES_GRACE: Duration = Duration::from_secs(10);
 
-const USED: &str = "this link was used: show a new one";
-const NO_PLAIN_PHONE: &str = "the token admits only devices that its agent has admitted: show a new link";
-const OTHER_AGENT: &str = "the token is bound to the key of another agent";
 const NOT_ADMITTED: &str = "the agent has not admitted this device yet";
-const TAKEN: &str = "the token has a device of this id already: make another key";
 
 /// What a session with devices has beside one without: at most 8 devices as a rule, and 5 that are not admitted.
 #[derive(Debug)]
@@ -183,7 +179,7 @@ impl<C: Copy + PartialEq> Devices<C> {
     /// An agent joins with this key, or without one. What becomes of those whom the one before it let in.
     pub(super) fn seat_agent(&mut self, key: Option<KeyHash>) -> Result<Vec<Effect<C>>, NotAdmitted> {
         if self.bound.as_ref().is_some_and(|bound| key != Some(bound.agent)) {
-            return Err(NotAdmitted::Refused(OTHER_AGENT));
+            return Err(NotAdmitted::OtherAgent);
         }
         let effects = self.agent_left();
         self.agent = key;
@@ -207,18 +203,18 @@ impl<C: Copy + PartialEq> Devices<C> {
         let Some(Bound { legacy_phone, .. }) = self.bound else { return Ok(None) };
         self.forget_expired(now);
         let Some(Credential { key, invite }) = shown else {
-            return if legacy_phone { Ok(None) } else { Err(NotAdmitted::Refused(NO_PLAIN_PHONE)) };
+            return if legacy_phone { Ok(None) } else { Err(NotAdmitted::NoPlainPhone) };
         };
         if let Some(place) = self.all.iter().position(|one| one.key == key) {
             return Ok(self.all.get_mut(place));
         }
-        let Some(invite) = invite else { return Err(NotAdmitted::Refused(USED)) };
+        let Some(invite) = invite else { return Err(NotAdmitted::LinkUsed) };
         let Some(open) = self.invites.iter().position(|one| one.hash == invite) else {
             let may_be_open = agent_since.is_none_or(|since| now < since + INVITES_GRACE);
-            return Err(if may_be_open { NotAdmitted::NotNow } else { NotAdmitted::Refused(USED) });
+            return Err(if may_be_open { NotAdmitted::AgentAway } else { NotAdmitted::LinkUsed });
         };
         if self.find(key.device()).is_some() {
-            return Err(NotAdmitted::Refused(TAKEN));
+            return Err(NotAdmitted::IdTaken);
         }
         self.invites.swap_remove(open);
         self.all.push(Device::new(key, Standing::Pending { invite, until: now + PENDING_MAX }));

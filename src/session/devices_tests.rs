@@ -1,7 +1,7 @@
 //! Sessions with devices, against a model that only remembers who may be there and who is.
 
 use super::message::ErrorCode::{self, DeviceUnknown, InvalidMessage, InvitesFull, PeerOffline, RateLimited};
-use super::message::{Ext, RelayMessage};
+use super::message::{Ext, RelayMessage, Welcome};
 use super::policy::Policy;
 use super::tests::{NOON, START, UNLIMITED};
 use super::{Change, Effect, Farewell, Heard, Joined, Member, NotAdmitted, Order, Ordered, Refusal, Session};
@@ -38,6 +38,7 @@ struct Desk {
     /// Changes that are not on the disk yet.
     waiting: VecDeque<Change>,
     told: HashMap<u32, Vec<RelayMessage<'static>>>,
+    welcomes: HashMap<u32, Welcome>,
     closed: HashMap<u32, Farewell>,
     /// Connections of devices whose revocation has been confirmed.
     revoked: HashSet<u32>,
@@ -52,6 +53,7 @@ impl Desk {
             binding: None,
             waiting: VecDeque::new(),
             told: HashMap::new(),
+            welcomes: HashMap::new(),
             closed: HashMap::new(),
             revoked: HashSet::new(),
         }
@@ -79,8 +81,10 @@ impl Desk {
         let shown = shown.map(|(n, i)| Credential { key: key(n), invite: i.map(invite) });
         self.next += 1;
         let member = Member::new(self.next, role, 0, self.now).with_ext(shown.is_some());
-        let Joined { effects, .. } = self.session.join(member, shown, NOON)?;
-        self.apply(effects);
+        let Joined { gone, welcome, told, .. } = self.session.join(member, shown, NOON)?;
+        self.apply(gone);
+        self.welcomes.insert(self.next, welcome);
+        self.apply(told);
         Ok(self.next)
     }
 
@@ -144,9 +148,8 @@ impl Desk {
         self.told.remove(&connection).unwrap_or_default()
     }
 
-    fn ext(&mut self, connection: u32) -> Ext {
-        let [RelayMessage::AuthOk { ext, .. }, ..] = &self.take(connection)[..] else { panic!("no auth.ok") };
-        ext.clone()
+    fn ext(&self, connection: u32) -> Ext {
+        self.welcomes[&connection].ext.clone()
     }
 
     /// A bound token with its agent, key 0, and so many admitted devices that are there, keys from 1 on.
@@ -207,20 +210,19 @@ fn a_pending_device_has_five_minutes_and_its_invite_is_used() {
     let effects = desk.session.expire(desk.now);
     assert_eq!(effects, [Effect::Close(again, Farewell::Revoked)]);
     desk.apply(effects);
-    let refused = NotAdmitted::Refused("this link was used: show a new one");
-    assert_eq!(desk.join(Phone, Some((1, Some(1)))), Err(refused));
+    assert_eq!(desk.join(Phone, Some((1, Some(1)))), Err(NotAdmitted::LinkUsed));
 }
 
 #[test]
 fn an_invite_that_is_not_known_may_be_told_yet_by_an_agent_that_has_just_come() {
     let (mut desk, agent, _) = Desk::bound(UNLIMITED, true, 0);
-    assert_eq!(desk.join(Phone, Some((1, Some(1)))), Err(NotAdmitted::NotNow));
+    assert_eq!(desk.join(Phone, Some((1, Some(1)))), Err(NotAdmitted::AgentAway));
     desk.now += 10 * SECOND;
-    assert!(matches!(desk.join(Phone, Some((1, Some(1)))), Err(NotAdmitted::Refused(_))));
+    assert_eq!(desk.join(Phone, Some((1, Some(1)))), Err(NotAdmitted::LinkUsed));
     desk.leave(agent);
-    assert_eq!(desk.join(Phone, Some((1, Some(1)))), Err(NotAdmitted::NotNow));
-    assert!(matches!(desk.join(Phone, Some((1, None))), Err(NotAdmitted::Refused(_))), "it has none");
-    assert!(matches!(desk.join(Agent, None), Err(NotAdmitted::Refused(_))));
+    assert_eq!(desk.join(Phone, Some((1, Some(1)))), Err(NotAdmitted::AgentAway));
+    assert_eq!(desk.join(Phone, Some((1, None))), Err(NotAdmitted::LinkUsed), "it has none");
+    assert_eq!(desk.join(Agent, None), Err(NotAdmitted::OtherAgent));
     assert!(desk.join(Phone, None).is_ok(), "the plain phone");
 }
 
@@ -232,7 +234,7 @@ fn two_keys_with_one_id_are_not_both_devices() {
     desk.get(agent, &Order::Invite { invite: invite(2), ttl: None });
     let shown = Some(Credential { key: twin, invite: Some(invite(2)) });
     let member = Member::new(99, Phone, 0, desk.now).with_ext(true);
-    assert!(matches!(desk.session.join(member, shown, NOON), Err(NotAdmitted::Refused(_))));
+    assert_eq!(desk.session.join(member, shown, NOON).err(), Some(NotAdmitted::IdTaken));
     assert!(desk.join(Phone, Some((2, Some(2)))).is_ok(), "the invite is as good as before");
 }
 
@@ -460,7 +462,7 @@ proptest! {
             match act {
                 Act::Join { role, shown } => {
                     let Ok(connection) = desk.join(role, shown) else { continue };
-                    let ext = desk.told[&connection].first().cloned();
+                    let ext = desk.ext(connection);
                     model.forget(&desk);
                     match (role, ext) {
                         (Agent, _) => {
@@ -469,7 +471,7 @@ proptest! {
                             model.drop_pending_without_agent();
                             model.agent = Some((connection, shown.map(|it| it.0)));
                         }
-                        (Phone, Some(RelayMessage::AuthOk { ext: Ext::Device { device, pending }, .. })) => {
+                        (Phone, Ext::Device { device, pending }) => {
                             let (n, _) = shown.unwrap();
                             prop_assert_eq!(device, id(n));
                             let keys = &desk.binding.as_ref().unwrap().devices;
@@ -549,7 +551,7 @@ proptest! {
                     let from = *who.get(&all);
                     let expected = model.route(&desk, from, kind, named);
                     let effect = desk.send(from, kind, named.map(|n| Named::Id(id(n))));
-                    match effect.clone() {
+                    match effect {
                         Effect::Forward(to) => prop_assert_eq!(Ok((to, false)), expected),
                         Effect::Wake(to, device) => {
                             prop_assert_eq!(Ok((to, true)), expected);

@@ -5,7 +5,7 @@ use crate::proto::device::{DeviceId, KeyHash};
 use std::time::Duration;
 
 /// One thing to be done. `C` names a connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect<C> {
     /// The message goes to this connection as it is; it has been counted.
     Forward(C),
@@ -60,13 +60,48 @@ impl Refusal {
     }
 }
 
-/// Why a connection cannot join.
+/// Why a bound token does not admit a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotAdmitted {
-    /// It does not have what the token wants to see; in plain words.
-    Refused(&'static str),
-    /// Who could let it in is away: it may try again.
-    NotNow,
+    /// It is an agent without the key that the token is bound to.
+    OtherAgent,
+    /// Its key is no device's, and it has no invite that is open.
+    LinkUsed,
+    /// It has no key, and the plain phone is not admitted.
+    NoPlainPhone,
+    /// Its key has the id of another device.
+    IdTaken,
+    /// Its invite may be an open one, but the agent that could say so is away, or has just come: it may try again.
+    AgentAway,
+}
+
+impl NotAdmitted {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::OtherAgent, Self::LinkUsed, Self::NoPlainPhone, Self::IdTaken, Self::AgentAway];
+
+    /// The label of the metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::OtherAgent => "other_agent",
+            Self::LinkUsed => "link_used",
+            Self::NoPlainPhone => "no_plain_phone",
+            Self::IdTaken => "id_taken",
+            Self::AgentAway => "agent_away",
+        }
+    }
+
+    /// In plain words; `None`: it is not refused for good.
+    #[must_use]
+    pub const fn text(self) -> Option<&'static str> {
+        Some(match self {
+            Self::OtherAgent => "the token is bound to the key of another agent",
+            Self::LinkUsed => "this link was used: show a new one",
+            Self::NoPlainPhone => "the token admits only devices that its agent has admitted: show a new link",
+            Self::IdTaken => "the token has a device of this id already: make another key",
+            Self::AgentAway => return None,
+        })
+    }
 }
 
 /// What becomes of an order.

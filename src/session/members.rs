@@ -60,6 +60,12 @@ pub(super) struct Members<C> {
 }
 
 impl<C> Member<C> {
+    /// Whether it is a device, admitted or not.
+    #[must_use]
+    pub fn is_device(&self) -> bool {
+        self.is_device
+    }
+
     /// Whether messages for `role` that name no device are for it.
     pub(super) fn takes(&self, role: Role) -> bool {
         self.role == role && !(self.replaced | self.is_device)

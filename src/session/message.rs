@@ -168,20 +168,24 @@ impl fmt::Display for Ext {
     }
 }
 
-/// A message of the relay's own.
+/// What a client learns that has authenticated.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Welcome {
+    /// Whether the other role is online now.
+    pub paired: bool,
+    /// The token's daily quota; 0: none.
+    pub daily_quota_bytes: u64,
+    /// What of it is used.
+    pub daily_used_bytes: u64,
+    /// The extension.
+    pub ext: Ext,
+}
+
+/// A message of the relay's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RelayMessage<'a> {
     /// The answer to `auth`.
-    AuthOk {
-        /// Whether the other role is online now.
-        paired: bool,
-        /// The token's daily quota; 0: none.
-        daily_quota_bytes: u64,
-        /// What of it is used.
-        daily_used_bytes: u64,
-        /// What it says of the extension.
-        ext: Ext,
-    },
+    AuthOk(&'a Welcome),
     /// The refusal of `auth`, before the close.
     AuthFail {
         /// In plain words.
@@ -233,7 +237,7 @@ impl RelayMessage<'_> {
     #[must_use]
     pub fn to_frame(self, ids: &mut Ids, unix_ms: u64) -> Vec<u8> {
         let (kind, payload) = match self {
-            Self::AuthOk { paired, daily_quota_bytes, daily_used_bytes, ext } => {
+            Self::AuthOk(Welcome { paired, daily_quota_bytes, daily_used_bytes, ext }) => {
                 let quota = format!(r#""daily_quota_bytes":{daily_quota_bytes},"daily_used_bytes":{daily_used_bytes}"#);
                 ("auth.ok", format!(r#"{{"paired":{paired},{quota}{ext}}}"#))
             }

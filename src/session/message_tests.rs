@@ -3,7 +3,7 @@
 use super::message::ErrorCode::{
     self, DailyQuotaExceeded, InvalidMessage, MonthlyQuotaExceeded, PeerOffline, RateLimited,
 };
-use super::message::{Ext, Ids, REF_BYTES_MAX, RelayMessage, frame_of};
+use super::message::{Ext, Ids, REF_BYTES_MAX, RelayMessage, Welcome, frame_of};
 use crate::proto::frame::{Opcode, header_bytes};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -46,17 +46,27 @@ fn each_message_is_an_envelope_with_the_contracts_payload() {
     };
     for (message, kind, payload) in [
         (
-            RelayMessage::AuthOk { paired: true, daily_quota_bytes: 524_288_000, daily_used_bytes: 12, ext: Ext::No },
+            RelayMessage::AuthOk(&Welcome {
+                paired: true,
+                daily_quota_bytes: 524_288_000,
+                daily_used_bytes: 12,
+                ext: Ext::No,
+            }),
             "auth.ok",
             json!({"paired": true, "daily_quota_bytes": 524_288_000, "daily_used_bytes": 12}),
         ),
         (
-            RelayMessage::AuthOk { paired: false, daily_quota_bytes: 0, daily_used_bytes: u64::MAX, ext: Ext::No },
+            RelayMessage::AuthOk(&Welcome {
+                paired: false,
+                daily_quota_bytes: 0,
+                daily_used_bytes: u64::MAX,
+                ext: Ext::No,
+            }),
             "auth.ok",
             json!({"paired": false, "daily_quota_bytes": 0, "daily_used_bytes": u64::MAX}),
         ),
         (
-            RelayMessage::AuthOk { paired: true, daily_quota_bytes: 0, daily_used_bytes: 7, ext: Ext::Plain },
+            RelayMessage::AuthOk(&Welcome { paired: true, daily_quota_bytes: 0, daily_used_bytes: 7, ext: Ext::Plain }),
             "auth.ok",
             json!({"paired": true, "daily_quota_bytes": 0, "daily_used_bytes": 7, "ext": {"v": 1}}),
         ),
@@ -78,7 +88,8 @@ fn each_message_is_an_envelope_with_the_contracts_payload() {
 
 #[test]
 fn auth_ok_without_the_extension_is_what_it_was_to_the_byte() {
-    let message = RelayMessage::AuthOk { paired: true, daily_quota_bytes: 1, daily_used_bytes: 2, ext: Ext::No };
+    let message =
+        RelayMessage::AuthOk(&Welcome { paired: true, daily_quota_bytes: 1, daily_used_bytes: 2, ext: Ext::No });
     let frame = message.to_frame(&mut Ids::new(7), UNIX_MS);
     let id = "00000000-0000-4007-8000-000000000001";
     let payload = r#"{"paired":true,"daily_quota_bytes":1,"daily_used_bytes":2}"#;

@@ -1,8 +1,6 @@
 //! How fast two that send each other messages may do so.
 
-use crate::effect::{Effect, Refusal};
 use crate::heard::Heard;
-use crate::message::ErrorCode;
 use crate::policy::{ACK_BYTES_MAX, Policy};
 use crate::proto::bucket::{Bucket, Rate};
 use crate::proto::envelope::Kind;
@@ -22,14 +20,15 @@ impl Rates {
     /// Takes a message of `role` from what it may send; `ext`: it has the extension.
     ///
     /// # Errors
-    /// What becomes of the message instead: it waits where others are refused, or is refused.
-    pub(super) fn try_take<C>(
+    /// What becomes of the message instead.
+    #[inline]
+    pub(super) fn try_take(
         &mut self,
         now: Duration,
         policy: &Policy,
         (role, ext): (Role, bool),
         heard: Heard,
-    ) -> Result<(), Effect<C>> {
+    ) -> Result<(), Early> {
         // What is slowed down where others are refused.
         let slowed = match heard.kind {
             Kind::Stream => Some((&mut self.streams, policy.stream_rate())),
@@ -37,19 +36,22 @@ impl Rates {
             _ => None,
         };
         if let Some((bucket, rate)) = slowed {
-            return try_take(bucket, now, rate).map_err(Effect::Later);
+            return try_take(bucket, now, rate).map_err(Early::Waits);
         }
-        try_take(&mut self.messages[role], now, policy.message_rate(role)).map_err(|wait| {
-            let text = match role {
-                Role::Phone => "the phone's messages a minute are used up",
-                Role::Agent => "the agent's messages a minute are used up",
-            };
-            Effect::Refuse(Refusal::later(ErrorCode::RateLimited, text, wait))
-        })
+        try_take(&mut self.messages[role], now, policy.message_rate(role)).map_err(Early::Refused)
     }
 }
 
+/// A message has come before its time, by so much.
+pub(super) enum Early {
+    /// It waits where others are refused.
+    Waits(Duration),
+    /// It is refused.
+    Refused(Duration),
+}
+
 /// Takes one from a bucket, if there is a limit.
+#[inline]
 pub(super) fn try_take(bucket: &mut Bucket, now: Duration, rate: Option<&Rate>) -> Result<(), Duration> {
     rate.map_or(Ok(()), |rate| bucket.try_take(now, rate))
 }

@@ -4,7 +4,7 @@ use crate::devices::{self, Devices, Route, Step};
 use crate::effect::{Change, Effect, Farewell, NotAdmitted, Ordered, Refusal};
 use crate::heard::Heard;
 use crate::members::{Member, Members, Presence};
-use crate::message::{ErrorCode, Ext, RelayMessage};
+use crate::message::{ErrorCode, Ext, RelayMessage, Welcome};
 use crate::order::Order;
 use crate::policy::Policy;
 use crate::proto::bucket::Bucket;
@@ -12,7 +12,7 @@ use crate::proto::device::{Binding, Credential, DeviceId};
 use crate::proto::envelope::Kind;
 use crate::proto::quota::{Exceeded, Used};
 use crate::proto::token::{ByRole, Role};
-use crate::rates::{self, Rates};
+use crate::rates::{self, Early, Rates};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -36,8 +36,12 @@ pub struct Session<C> {
 /// What has become of a connection that has joined.
 #[derive(Debug)]
 pub struct Joined<C> {
-    /// They are to be carried out.
-    pub effects: Vec<Effect<C>>,
+    /// Whom it replaces, and who has to come again. They are to be carried out before it is told.
+    pub gone: Vec<Effect<C>>,
+    /// What it is told.
+    pub welcome: Welcome,
+    /// Who hears of it, after that.
+    pub told: Vec<Effect<C>>,
     /// The device that it is.
     pub device: Option<DeviceId>,
     /// Until then it has to be admitted: see [`Session::expire`].
@@ -116,19 +120,19 @@ impl<C: Copy + PartialEq> Session<C> {
         unix_ms: u64,
     ) -> Result<Joined<C>, NotAdmitted> {
         let Member { connection, role, ext, since, .. } = member;
-        let mut effects = Vec::with_capacity(3);
-        let seat = self.seat(since, role, shown, &mut effects)?;
+        let mut gone = Vec::new();
+        let seat = self.seat(since, role, shown, &mut gone)?;
         if let Some((device, _)) = seat {
             member.is_device = true;
             let before = self.devices.as_mut().and_then(|devices| devices.connect(device, connection));
             if let Some(replaced) = before.and_then(|it| self.members.get_mut(it)) {
                 replaced.replaced = true;
-                effects.push(Effect::Close(replaced.connection, Farewell::Replaced));
+                gone.push(Effect::Close(replaced.connection, Farewell::Replaced));
             }
         } else {
             for replaced in self.members.plain_mut(role) {
                 replaced.replaced = true;
-                effects.push(Effect::Close(replaced.connection, Farewell::Replaced));
+                gone.push(Effect::Close(replaced.connection, Farewell::Replaced));
             }
         }
         self.members.insert(member);
@@ -144,17 +148,14 @@ impl<C: Copy + PartialEq> Session<C> {
         };
         // The peer learns of the newcomer before anything of the newcomer can reach it, and its own next key exchange
         // cannot overtake the newcomer's auth.ok, which is queued here and now (wire contract, Order).
-        let auth_ok = RelayMessage::AuthOk { paired, daily_quota_bytes, daily_used_bytes, ext };
-        effects.push(Effect::Tell(connection, auth_ok));
-        match seat {
-            Some((device, Some(_))) => effects.extend(self.tell(Role::Agent, RelayMessage::Pending { device })),
-            Some((device, None)) => {
-                effects.extend(self.tell(Role::Agent, RelayMessage::Device { device, online: true }));
-            }
-            None => effects.extend(self.tell(role.peer(), RelayMessage::Status { online: true })),
-        }
+        let welcome = Welcome { paired, daily_quota_bytes, daily_used_bytes, ext };
+        let told = match seat {
+            Some((device, Some(_))) => self.tell(Role::Agent, RelayMessage::Pending { device }).collect(),
+            Some((device, None)) => self.tell(Role::Agent, RelayMessage::Device { device, online: true }).collect(),
+            None => self.tell(role.peer(), RelayMessage::Status { online: true }).collect(),
+        };
         let (device, pending_until) = seat.map_or((None, None), |(device, until)| (Some(device), until));
-        Ok(Joined { effects, device, pending_until })
+        Ok(Joined { gone, welcome, told, device, pending_until })
     }
 
     /// Whether a newcomer may have a place, and which: that of a device, until when where it is not admitted, or that of
@@ -232,7 +233,7 @@ impl<C: Copy + PartialEq> Session<C> {
     }
 
     fn tell(&self, role: Role, message: RelayMessage<'static>) -> impl Iterator<Item = Effect<C>> {
-        self.members.of(role).map(move |member| Effect::Tell(member.connection, message.clone()))
+        self.members.of(role).map(move |member| Effect::Tell(member.connection, message))
     }
 
     /// Whom the token admits from now on. Who is there and is not among them is sent away.
@@ -263,6 +264,14 @@ impl<C: Copy + PartialEq> Session<C> {
 
     fn send_away(&self, role: Role) -> impl Iterator<Item = Effect<C>> {
         self.members.plain(role).map(|member| Effect::Close(member.connection, Farewell::Revoked))
+    }
+
+    /// Whether messages of a member name devices, and those that begin with `relay.` are for the relay: it is a device, or an
+    /// agent that has shown a key.
+    #[must_use]
+    pub fn names_devices(&self, connection: C) -> bool {
+        let Some((member, devices)) = self.members.get(connection).zip(self.devices.as_ref()) else { return false };
+        devices.takes_orders(member)
     }
 
     /// The devices that are admitted, and whether each is connected.
@@ -361,8 +370,16 @@ impl<C: Copy + PartialEq> Session<C> {
             };
         }
         let Route { rates, to, wakes } = route;
-        if let Err(instead) = rates.try_take(now, &policy, (role, ext), heard) {
-            return instead;
+        match rates.try_take(now, &policy, (role, ext), heard) {
+            Ok(()) => {}
+            Err(Early::Waits(wait)) => return Effect::Later(wait),
+            Err(Early::Refused(wait)) => {
+                let text = match role {
+                    Role::Phone => "the phone's messages a minute are used up",
+                    Role::Agent => "the agent's messages a minute are used up",
+                };
+                return Effect::Refuse(Refusal::later(ErrorCode::RateLimited, text, wait));
+            }
         }
         let Some(to) = to else {
             let text = match (role, heard.device) {

@@ -3,9 +3,9 @@
 use super::message::ErrorCode::{
     self, DailyQuotaExceeded, InvalidMessage, MonthlyQuotaExceeded, PeerOffline, RateLimited,
 };
-use super::message::{Ext, RelayMessage};
+use super::message::{Ext, RelayMessage, Welcome};
 use super::policy::Policy;
-use super::{Effect, Farewell, Heard, Member, Presence, Refusal, Session};
+use super::{Effect, Farewell, Heard, Joined, Member, Presence, Refusal, Session};
 use crate::proto::envelope::Kind;
 use crate::proto::limits::Limits;
 use crate::proto::quota::{DAY_MS, Used, day_of, first_day_of_month, month_of_day};
@@ -50,21 +50,22 @@ pub(super) fn send(session: &mut Session<u32>, role: Role, kind: Kind) -> Effect
 }
 
 pub(super) fn join(session: &mut Session<u32>, role: Role, connection: u32) -> Vec<Effect<u32>> {
-    session.join(Member::new(connection, role, 0, START), None, NOON).expect("the token is not bound").effects
+    let joined = session.join(Member::new(connection, role, 0, START), None, NOON).expect("the token is not bound");
+    joined.gone.into_iter().chain(joined.told).collect()
 }
 
 /// What joining comes to: who is replaced, the newcomer's answer, and the peer, who is told.
 fn joined(
-    (connection, ext): (u32, bool),
+    ext: bool,
     replaced: Option<u32>,
     peer: Option<u32>,
     (daily_quota_bytes, daily_used_bytes): (u64, u64),
-) -> Vec<Effect<u32>> {
-    let replaced = replaced.map(|it| Effect::Close(it, Farewell::Replaced));
+) -> (Vec<Effect<u32>>, Welcome, Vec<Effect<u32>>) {
+    let gone = replaced.map(|it| Effect::Close(it, Farewell::Replaced));
     let ext = if ext { Ext::Plain } else { Ext::No };
-    let answer = RelayMessage::AuthOk { paired: peer.is_some(), daily_quota_bytes, daily_used_bytes, ext };
+    let welcome = Welcome { paired: peer.is_some(), daily_quota_bytes, daily_used_bytes, ext };
     let told = peer.map(|it| Effect::Tell(it, RelayMessage::Status { online: true }));
-    replaced.into_iter().chain([Effect::Tell(connection, answer)]).chain(told).collect()
+    (gone.into_iter().collect(), welcome, told.into_iter().collect())
 }
 
 /// What leaving comes to.
@@ -228,9 +229,13 @@ fn other_limits_are_in_force_from_the_next_message_on() {
 #[test]
 fn a_second_join_replaces_the_first_whose_leave_is_then_no_offline() {
     let mut session = session(UNLIMITED);
-    assert_eq!(join(&mut session, Phone, 1), joined((1, false), None, None, (0, 0)));
-    assert_eq!(join(&mut session, Agent, 2), joined((2, false), None, Some(1), (0, 0)));
-    assert_eq!(join(&mut session, Phone, 3), joined((3, false), Some(1), Some(2), (0, 0)));
+    for (role, connection, replaced, peer) in
+        [(Phone, 1, None, None), (Agent, 2, None, Some(1)), (Phone, 3, Some(1), Some(2))]
+    {
+        let Joined { gone, welcome, told, .. } =
+            session.join(Member::new(connection, role, 0, START), None, NOON).unwrap();
+        assert_eq!((gone, welcome, told), joined(false, replaced, peer, (0, 0)));
+    }
     assert_eq!(session.leave(1), []);
     assert_eq!(session.connections(Phone).collect::<Vec<_>>(), [3]);
     assert_eq!(send(&mut session, Agent, Kind::Other), Effect::Forward(3));
@@ -445,9 +450,9 @@ proptest! {
                     let replaced = model.present[role as usize].replace(id);
                     model.ext[role as usize] = ext;
                     let quota = (10_000, model.forwarded_on(day_of(unix_ms)));
-                    let expected = joined((id, ext), replaced, model.present[role.peer() as usize], quota);
+                    let expected = joined(ext, replaced, model.present[role.peer() as usize], quota);
                     let joined = session.join(Member::new(id, role, 0, now).with_ext(ext), None, unix_ms);
-                    prop_assert_eq!(joined.map(|it| it.effects), Ok(expected));
+                    prop_assert_eq!(joined.map(|it| (it.gone, it.welcome, it.told)), Ok(expected));
                     if let Some(replaced) = replaced {
                         prop_assert!(session.member(replaced).is_some(), "until it has left");
                         prop_assert_eq!(session.leave(replaced), []);

@@ -9,8 +9,8 @@ use super::mutation::{Mutation, is_made};
 use crate::api;
 use crate::proto::token::{ByRole, Role};
 use crate::ring::{Buffers, Counts, Net};
-use crate::session::Presence;
 use crate::session::message::ErrorCode;
+use crate::session::{NotAdmitted, Presence};
 use crate::telemetry::metrics::{Histogram, LabelCounts};
 use crate::telemetry::process::thread_cpu;
 use crate::tls;
@@ -76,6 +76,8 @@ pub struct Counters {
     pub auth: Histogram,
     /// Refusals by code.
     pub refused: LabelCounts<16>,
+    /// Connections that bound tokens did not admit, by reason.
+    pub not_admitted: LabelCounts<8>,
     /// Refused admin keys, by `KeyRefused as usize`.
     pub keys_refused: [u64; 2],
     /// Ended connections by reason.
@@ -100,6 +102,8 @@ pub struct Counters {
     pub budget_waits: u64,
     /// Open connections now.
     pub open: ByRole<u64>,
+    /// Devices that are connected now, among the open connections.
+    pub devices: u64,
     /// Closing connections now.
     pub closing: u64,
     /// Sessions now in which both are there.
@@ -141,6 +145,7 @@ impl Default for Counters {
             handshake: Histogram::default(),
             auth: Histogram::default(),
             refused,
+            not_admitted: LabelCounts::new(&NotAdmitted::ALL.map(NotAdmitted::name)),
             keys_refused: [0; 2],
             closed: LabelCounts::new(&CloseReason::LABELS),
             tls_handshakes: LabelCounts::new(&tls::outcome::Outcome::ALL.map(tls::outcome::Outcome::name)),
@@ -153,6 +158,7 @@ impl Default for Counters {
             high_water: [0; 2],
             budget_waits: 0,
             open: ByRole::default(),
+            devices: 0,
             closing: 0,
             paired: 0,
             waiting: 0,
@@ -295,6 +301,11 @@ impl Counting {
         self.counts.auth.record(took, 1);
     }
 
+    /// A bound token did not admit a connection.
+    pub(super) fn not_admitted(&mut self, why: NotAdmitted) {
+        self.counts.not_admitted.add(why.name(), 1);
+    }
+
     /// A connection was moved to another shard, or should have been.
     pub(super) fn moved(&mut self, has_moved: bool) {
         self.counts.moved += u64::from(has_moved);
@@ -318,13 +329,15 @@ impl Counting {
     }
 
     /// A connection left its session.
-    pub(super) fn left(&mut self, role: Role) {
+    pub(super) fn left(&mut self, role: Role, is_device: bool) {
         self.counts.open[role] -= 1;
+        self.counts.devices -= u64::from(is_device);
     }
 
     /// A connection joined a session.
-    pub(super) fn joined(&mut self, role: Role) {
+    pub(super) fn joined(&mut self, role: Role, is_device: bool) {
         self.counts.open[role] += 1;
+        self.counts.devices += u64::from(is_device);
         self.counts.authenticated[role] += 1;
     }
 

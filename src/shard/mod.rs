@@ -44,6 +44,7 @@ use self::connection_log::ConnectionLog;
 use self::counters::Counting;
 use self::door::Door;
 use self::drain::Drain;
+use self::forward::message::Ask;
 use self::forward::sessions::Sessions;
 use self::forward::turns::Turns;
 use self::memory::Memory;
@@ -109,6 +110,8 @@ pub struct Shard<N: Net> {
     log: ConnectionLog,
     /// Commands are being carried out: whoever is called from there takes no further ones.
     running_commands: bool,
+    /// What the message at hand asks of the relay, until what came before it is queued.
+    asked: Option<Box<Ask>>,
     /// Under way, once it has begun.
     drain: Option<Drain>,
 }
@@ -134,6 +137,7 @@ impl<N: Net> Shard<N> {
             counters: Counting::default(),
             log: ConnectionLog::new(id),
             running_commands: false,
+            asked: None,
             drain: None,
             settings,
         }

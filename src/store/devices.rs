@@ -144,6 +144,14 @@ impl Store {
         Ok(transaction.commit()?)
     }
 
+    /// Devices that tokens have.
+    ///
+    /// # Errors
+    /// [`StoreError`] when reading fails.
+    pub fn count_devices(&self) -> Result<u64, StoreError> {
+        Ok(self.connection.query_row("SELECT count(*) FROM device", [], |row| row.get(0)).map(natural)?)
+    }
+
     /// At most `limit` devices that were last seen at this age of the store or before.
     ///
     /// # Errors
@@ -219,6 +227,7 @@ mod tests {
         assert_eq!(store.binding(1).unwrap(), Some(bound.clone()));
         assert_eq!(store.bindings().unwrap(), HashMap::from([(1, bound)]));
         assert_eq!(store.binding(2).unwrap(), None);
+        assert_eq!(store.count_devices().unwrap(), 2);
 
         let id = KeyHash([1; 32]).device();
         assert!(!store.remove_device(keys[1], id).unwrap(), "another token's");

@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import functools
 import json
 import os
 import pathlib
@@ -15,6 +16,7 @@ import time
 import pytest
 
 import raw
+from devices import Key, bound
 from relay import ADMIN_KEY, Relay, binary
 
 DEADLINE = 30
@@ -84,6 +86,31 @@ async def test_tokens_that_were_never_used_are_shown_and_swept(admin):
     assert {token["id"] for token in admin.json("tokens", "list")["tokens"]} == {used["id"], made["id"]}
     with pytest.raises(AssertionError, match="UNAUTHORIZED"):
         await raw.RawSocket.authed(admin.relay, unused["token"], "agent")
+
+
+async def test_devices_are_listed_revoked_and_their_token_bound_to_another_agent(admin):
+    made = await admin.relay.pair()
+    name, command = made["id"], functools.partial(asyncio.to_thread, admin.text, "devices")
+    assert "not bound" in await command("list", name)
+    async with bound(admin.relay, token=made["token"]) as home:
+        assert "no devices" in await command("list", name)
+        device = await home.device("kitchen")
+        text = await command("list", name)
+        assert home.agent.key.sha256 in text and "not admitted" in text and "kitchen" in text and device.key.id in text
+        assert home.agent.key.sha256 in await asyncio.to_thread(admin.text, "tokens", "show", name)
+        assert device.key.id in await command("revoke", name, device.key.id)
+        assert (await device.closed())[0] == 4002
+        gone = await asyncio.to_thread(admin.run, "devices", "revoke", name, device.key.id)
+        assert gone.returncode == 1 and "no such device" in gone.stderr
+        successor = Key().sha256
+        assert successor in await command("bind", name, successor)
+        assert (await home.agent.closed())[0] == 4002
+    assert successor not in await command("unbind", name)
+    for wrong in (["revoke", name, "x"], ["list", "x"]):
+        done = await asyncio.to_thread(admin.run, "devices", *wrong)
+        assert done.returncode == 2 and "16 hex digits" in done.stderr
+    done = await asyncio.to_thread(admin.run, "devices", "bind", name, "x")
+    assert done.returncode == 1 and "agent_key" in done.stderr
 
 
 def test_a_file_of_certificates_that_is_none_is_named_and_not_waited_for(admin):

@@ -10,6 +10,7 @@ import pytest
 import raw
 from client import Client, pair
 from devices import Invite, Key, Peer, base64url, bound, refusal
+from metrics import measured, scrape_until
 from relay import GENEROUS
 
 
@@ -181,6 +182,11 @@ async def test_old_clients_see_nothing_of_it(relay):
             text = '{"type":"x","device":1,"device":2}'
             await sender.send_text(text)
             assert await receiver.receive_text() == text
+            # No error of theirs speaks of a device.
+            await sender.send_text('{"type":"x","device":"0000000000000000","id":7}')
+            assert "device" not in await sender.expect_error("INVALID_MESSAGE")
+            await sender.send_text('{"type":"auth.x","device":"0000000000000000"}')
+            assert "device" not in await sender.expect_error("INVALID_MESSAGE")
 
 
 async def test_an_invite_lets_one_device_in(relay):
@@ -338,6 +344,39 @@ async def test_a_credential_of_another_form_is_refused(start_relay, field, value
             assert agent.ext["bound"] is False
         async with await Peer.join(relay, token, "phone", more={"invite": value}) as phone:
             assert phone.ext == {"v": 1}
+
+
+async def test_each_error_about_a_message_names_its_device(start_relay):
+    relay = start_relay("--max-message", "10KiB", *GENEROUS)
+    async with bound(relay) as home:
+        device = await home.device()
+        for sender in (device, home.agent):
+            too_large = {"device": device.key.id, "text": "x" * 20_000}
+            for broken in ('"id":7', '"id":"a","id":"b"', '"type":7'):
+                await sender.send_text(f'{{"device":"{device.key.id}","type":"x",{broken}}}')
+                assert (await sender.expect_error("INVALID_MESSAGE"))["device"] == device.key.id
+            await sender.send_text(json.dumps(too_large))
+            assert (await sender.expect_error("MESSAGE_TOO_LARGE"))["device"] == device.key.id
+
+
+async def test_the_metrics_count_devices_and_why_some_are_refused(start_relay):
+    relay, port = measured(start_relay, *GENEROUS)
+    async with bound(relay) as home:
+        one, _ = await home.device(), await home.pending()
+        await one.ws.close()
+        await refusal(relay, home.token, "agent", Key())
+        await refusal(relay, home.token, "phone")
+        await refusal(relay, home.token, "phone", Key())
+        await refusal(relay, home.token, "phone", Key(), Invite())
+        await one.closed()
+
+        def holds(figures):
+            counts = [figures.get("coralmux_devices", state=state) for state in ("enrolled", "connected")]
+            return counts == [1, 1] and figures.get("coralmux_bound_token_refusals_total") == 4
+
+        figures = await scrape_until(port, holds)
+        for reason, count in {"other_agent": 1, "no_plain_phone": 1, "link_used": 1, "agent_away": 1, "id_taken": 0}.items():
+            assert figures.get("coralmux_bound_token_refusals_total", reason=reason) == count, reason
 
 
 async def test_a_device_that_sleeps_or_does_not_answer_is_absent(relay):

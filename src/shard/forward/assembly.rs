@@ -140,8 +140,8 @@ impl<N: Net> Shard<N> {
         let Some(inbox) = &mut self.net[conn].inbox else { return };
         let Some(partial) = &mut inbox.partial else { return };
         if partial.skipped.is_some() {
-            if let Some((why, reference)) = partial.poll_refusal() {
-                self.refuse_skipped(conn, why, reference.as_deref());
+            if let Some((why, reference, device)) = partial.poll_refusal() {
+                self.refuse_skipped(conn, why, reference.as_deref(), device);
             }
             let Some(partial) = &mut self.inbox(conn).partial else { return };
             if !partial.is_whole() {
@@ -201,7 +201,7 @@ impl<N: Net> Shard<N> {
                 self.inbox(conn).ready = Some((buf, opcode));
                 self.slow_down(conn, wait);
             }
-            Step::Order(ask) => self.carry_out(conn, *ask),
+            Step::Order => self.carry_out(conn),
             Step::Close(reason) => self.close(conn, reason),
             Step::Done | Step::Stop => {}
         }

@@ -6,7 +6,7 @@
 
 use super::assembly::HEADROOM;
 use super::inbox::Inbox;
-use super::message::{Ask, Step};
+use super::message::Step;
 use super::turns::Share;
 use crate::proto::envelope::{self, Scanner};
 use crate::proto::frame::{self, Header, Opcode};
@@ -28,6 +28,14 @@ struct Run {
     bytes: Range<usize>,
     /// Whom they are for; `None`: there are none.
     to: Option<Conn>,
+    /// What stands behind them, up to this offset, is for this one: [`RunEnd::Turn`].
+    next: Option<(usize, Conn)>,
+}
+
+impl Run {
+    fn of(bytes: Range<usize>, to: Conn) -> Self {
+        Self { bytes, to: Some(to), next: None }
+    }
 }
 
 /// Why a run of whole frames ended.
@@ -37,9 +45,9 @@ enum RunEnd {
     /// Nothing more is to be read now; the rest begins at this offset.
     Stop(usize),
     /// The frame before this offset is for somebody else, and stands behind the run: the next run begins with it.
-    Turn(usize, Run),
+    Turn(usize),
     /// The frame before this offset asks the relay for something.
-    Order(usize, Box<Ask>),
+    Order(usize),
     /// The connection is to be closed, once the run has been queued.
     Close(CloseReason),
 }
@@ -98,14 +106,14 @@ impl<N: Net> Shard<N> {
             }
             let (end, run) = self.read_runs(conn, &mut chunk, share);
             let rest_at = match end {
-                RunEnd::Other(at) | RunEnd::Stop(at) | RunEnd::Order(at, _) | RunEnd::Turn(at, _) => at,
+                RunEnd::Other(at) | RunEnd::Stop(at) | RunEnd::Order(at) | RunEnd::Turn(at) => at,
                 RunEnd::Close(_) => chunk.len(),
             };
             if rest_at == chunk.len() {
                 self.forward_run(conn, chunk, run);
                 match end {
                     RunEnd::Close(reason) => self.close(conn, reason),
-                    RunEnd::Order(_, ask) => self.carry_out(conn, *ask),
+                    RunEnd::Order(_) => self.carry_out(conn),
                     _ => {}
                 }
                 return;
@@ -121,7 +129,7 @@ impl<N: Net> Shard<N> {
                     let used = self.begin_other(conn, chunk.as_slice(), share);
                     chunk.advance(used);
                 }
-                RunEnd::Order(_, ask) => self.carry_out(conn, *ask),
+                RunEnd::Order(_) => self.carry_out(conn),
                 _ => {}
             }
         }
@@ -133,12 +141,11 @@ impl<N: Net> Shard<N> {
         let (mut run, mut at) = (Run::default(), 0);
         loop {
             match self.read_run(conn, chunk, &mut run, at, share) {
-                RunEnd::Turn(rest_at, next) => {
-                    let Run { bytes, to } = std::mem::replace(&mut run, next);
-                    let cut = bytes.end;
+                RunEnd::Turn(rest_at) => {
+                    let cut = run.bytes.end;
+                    let next = run.next.map_or_else(Run::default, |(end, to)| Run::of(0..end - cut, to));
                     let front = chunk.split_to(cut);
-                    self.forward_run(conn, front, Run { bytes, to });
-                    run.bytes = run.bytes.start - cut..run.bytes.end - cut;
+                    self.forward_run(conn, front, std::mem::replace(&mut run, next));
                     at = rest_at - cut;
                 }
                 end => return (end, run),
@@ -206,13 +213,14 @@ impl<N: Net> Shard<N> {
                     let header_start = start - frame::header_bytes(payload_bytes);
                     frame::write_header(&mut bytes[header_start..], true, opcode, payload_bytes);
                     if run.to.is_some_and(|it| it != to) {
-                        return RunEnd::Turn(at, Run { bytes: header_start..start + length, to: Some(to) });
+                        run.next = Some((start + length, to));
+                        return RunEnd::Turn(at);
                     }
                     run.bytes = if run.to.is_none() { header_start } else { run.bytes.start }..start + length;
                     run.to = Some(to);
                 }
                 Step::Done => {}
-                Step::Order(ask) => return RunEnd::Order(at, ask),
+                Step::Order => return RunEnd::Order(at),
                 Step::Wait(wait) => {
                     let mut buf = OwnedBuf::with_headroom(HEADROOM, length, self.memory.budget().charge(length));
                     buf.extend(message);

@@ -1,6 +1,7 @@
 //! What a connection has sent that could not be passed on yet: a part of a frame, a message under way, or bytes that
 //! wait because reading is paused.
 
+use crate::proto::device::DeviceId;
 use crate::proto::envelope::{Invalid, Scanner};
 use crate::proto::frame::{self, Header, Opcode};
 use crate::proto::payload;
@@ -187,20 +188,20 @@ impl Partial {
         self.announced_bytes - self.frame.map_or(0, |frame| frame.left)
     }
 
-    /// Why it is skipped and what its `id` is, for its sender: once, as soon as the `id` can be known.
-    pub(super) fn poll_refusal(&mut self) -> Option<(Skipped, Option<String>)> {
+    /// Why it is skipped, what its `id` is and which device it names, for its sender: once, as soon as that can be known.
+    pub(super) fn poll_refusal(&mut self) -> Option<(Skipped, Option<String>, Option<DeviceId>)> {
         let why = self.skipped?;
         let prefix = self.buf.as_ref()?.as_slice();
         if self.told || (prefix.len() < PREFIX_BYTES_MAX && !self.is_whole()) {
             return None;
         }
         let mut scanner = Scanner::new();
-        let reference = match scanner.feed(prefix) {
-            Ok(()) => scanner.id_so_far(prefix).map(str::to_owned),
-            Err(_) => None,
+        let (reference, device) = match scanner.feed(prefix) {
+            Ok(()) => (scanner.id_so_far(prefix).map(str::to_owned), scanner.device_so_far(prefix)),
+            Err(_) => (None, None),
         };
         self.told = true;
-        Some((why, reference))
+        Some((why, reference, device))
     }
 
     /// Whether the message is whole.

@@ -3,6 +3,7 @@
 use super::sessions::{Change, Joining};
 use crate::control::message::{Notice, Request};
 use crate::ring::{Conn, Net};
+use crate::session::message::RelayMessage;
 use crate::session::{Effect, Farewell, Member, Presence};
 use crate::shard::Shard;
 use crate::shard::close::CloseReason;
@@ -18,14 +19,20 @@ impl<N: Net> Shard<N> {
         let Claim { hash, role, ext, shown } = claim;
         let (key, serial) = (hash.key(), self.net[conn].newcomer().map_or(0, Newcomer::serial));
         let member = Member::new(conn, role, serial, self.pulse.now()).with_ext(ext);
-        let (seat, change) = match self.sessions.join(key, member, shown, &self.pulse) {
+        let (seat, change, gone, welcome) = match self.sessions.join(key, member, shown, &self.pulse) {
             Joining::Unknown => return self.refuse_auth(conn, "the token is unknown, revoked or expired"),
-            Joining::Refused(why) => return self.refuse_auth(conn, why),
-            Joining::NotNow => return self.put_off(conn),
-            Joining::Joined(seat, change) => (seat, change),
+            Joining::NotAdmitted(why) => {
+                self.counters.not_admitted(why);
+                return match why.text() {
+                    Some(text) => self.refuse_auth(conn, text),
+                    None => self.put_off(conn),
+                };
+            }
+            Joining::TooOften => return self.put_off(conn),
+            Joining::Joined { seat, change, gone, welcome } => (seat, change, gone, welcome),
         };
         self.shared.connections.fetch_add(1, Relaxed);
-        self.counters.joined(role);
+        self.counters.joined(role, change.is_device);
         self.count_presence(&change);
         let due = self.pulse.tick_after(self.settings.ping_interval);
         let left = self.transition(conn, Entry::Open(seat));
@@ -35,6 +42,8 @@ impl<N: Net> Shard<N> {
         }
         self.net[conn].due = due;
         self.pulse.arm(conn, due);
+        self.apply_all(gone);
+        self.tell(conn, RelayMessage::AuthOk(&welcome));
         self.apply_all(change.effects);
     }
 
@@ -43,7 +52,7 @@ impl<N: Net> Shard<N> {
         let Some(seat) = seat else { return };
         let Some(change) = self.sessions.leave(seat, conn, &self.pulse) else { return };
         self.shared.connections.fetch_sub(1, Relaxed);
-        self.counters.left(seat.role);
+        self.counters.left(seat.role, change.is_device);
         self.count_presence(&change);
         self.apply_all(change.effects);
         self.relieve_peers(seat);

@@ -21,8 +21,8 @@ pub(in crate::shard) enum Step {
     Forward(Opcode, Conn),
     /// It has been dealt with.
     Done,
-    /// Carry it out, once what came before has been queued.
-    Order(Box<Ask>),
+    /// Carry out what it has asked for ([`Shard::asked`]), once what came before has been queued.
+    Order,
     /// Keep it and read nothing more for that long.
     Wait(Duration),
     /// The connection's phase has changed.
@@ -77,7 +77,8 @@ impl<N: Net> Shard<N> {
                 Ok(order) => {
                     self.counters.count(role, Outcome::Answered, message.len());
                     let (reference, device) = (envelope.id.map(Box::from), named(envelope.device));
-                    return Step::Order(Box::new(Ask { order, reference, device }));
+                    self.asked = Some(Box::new(Ask { order, reference, device }));
+                    return Step::Order;
                 }
                 Err(refusal) => self.refuse(conn, role, refusal, &envelope, message.len()),
             },
@@ -95,8 +96,14 @@ impl<N: Net> Shard<N> {
     fn refuse(&mut self, conn: Conn, role: Role, refusal: Refusal, envelope: &Envelope<'_>, bytes: usize) {
         let Refusal { code, message, retry_after_ms } = refusal;
         self.counters.message_refused(role, code, bytes);
-        let (reference, device) = (envelope.id, named(envelope.device));
+        let (reference, device) = (envelope.id, self.shown(conn, named(envelope.device)));
         self.tell(conn, RelayMessage::Error { code, message, retry_after_ms, reference, device });
+    }
+
+    /// The device that a message named, for whoever knows what that is.
+    fn shown(&self, conn: Conn, device: Option<DeviceId>) -> Option<DeviceId> {
+        let seat = self.net[conn].seat()?;
+        device.filter(|_| self.sessions.names_devices(seat, conn))
     }
 
     /// Decides on a whole message of a connection that is in no session.
@@ -124,14 +131,20 @@ impl<N: Net> Shard<N> {
             message: &invalid.to_string(),
             retry_after_ms: None,
             reference: envelope::id_of(message),
-            device: None,
+            device: self.shown(conn, envelope::device_of(message)),
         };
         self.tell(conn, error);
         self.count_answer(conn);
     }
 
     /// Tells the sender of a message that is skipped why.
-    pub(super) fn refuse_skipped(&mut self, conn: Conn, why: Skipped, reference: Option<&str>) {
+    pub(super) fn refuse_skipped(
+        &mut self,
+        conn: Conn,
+        why: Skipped,
+        reference: Option<&str>,
+        device: Option<DeviceId>,
+    ) {
         let Some(seat) = self.net[conn].seat() else { return };
         let (code, message, retry_after_ms) = match why {
             Skipped::TooLarge => {
@@ -144,7 +157,8 @@ impl<N: Net> Shard<N> {
             }
         };
         self.counters.message_refused(seat.role, code, 0);
-        self.tell(conn, RelayMessage::Error { code, message: &message, retry_after_ms, reference, device: None });
+        let device = self.shown(conn, device);
+        self.tell(conn, RelayMessage::Error { code, message: &message, retry_after_ms, reference, device });
         self.count_answer(conn);
     }
 

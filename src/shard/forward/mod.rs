@@ -4,7 +4,7 @@ mod assembly;
 mod frames;
 pub(super) mod inbox;
 mod membership;
-mod message;
+pub(super) mod message;
 mod orders;
 mod paused;
 pub(super) mod sessions;

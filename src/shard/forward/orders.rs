@@ -9,10 +9,12 @@ use crate::shard::Shard;
 use crate::shard::bounds::ORDER_RETRY;
 
 impl<N: Net> Shard<N> {
-    /// Carries out what a connection has asked for, or has control write it down first.
-    pub(super) fn carry_out(&mut self, conn: Conn, ask: Ask) {
+    /// Carries out what a connection has just asked for, or has control write it down first.
+    #[cold]
+    pub(super) fn carry_out(&mut self, conn: Conn) {
+        let Some(ask) = self.asked.take() else { return };
         let Some(seat) = self.net.get(conn).and_then(|connection| connection.seat()) else { return };
-        let Ask { order, reference, device } = ask;
+        let Ask { order, reference, device } = *ask;
         let Some((key, ordered)) = self.sessions.handle_order(seat, conn, &order, &self.pulse) else { return };
         match ordered {
             Ordered::Done(effects) => {

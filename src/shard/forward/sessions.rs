@@ -10,6 +10,7 @@ use crate::proto::limits::{Limits, LimitsOverride};
 use crate::proto::quota::{Used, day_of};
 use crate::proto::token::{Role, TokenKey};
 use crate::ring::Conn;
+use crate::session::message::Welcome;
 use crate::session::policy::Policy;
 use crate::session::{
     Change as DeviceChange, Effect, Heard, Joined, Member, NotAdmitted, Order, Ordered, Presence, Session,
@@ -71,11 +72,11 @@ pub(super) enum Joining {
     /// The token is unknown, revoked or expired.
     Unknown,
     /// The token is bound, and not to what it has shown.
-    Refused(&'static str),
-    /// It authenticates too often, or who could let it in is away.
-    NotNow,
-    /// It has a seat.
-    Joined(Seat, Change),
+    NotAdmitted(NotAdmitted),
+    /// It authenticates too often.
+    TooOften,
+    /// It has a seat. What is `gone` with it is to be carried out, then it is told, and then others are.
+    Joined { seat: Seat, change: Change, gone: Vec<Effect<Conn>>, welcome: Welcome },
 }
 
 /// What somebody's coming or going has changed.
@@ -84,6 +85,8 @@ pub(super) struct Change {
     pub(super) after: Presence,
     /// They are to be carried out.
     pub(super) effects: Vec<Effect<Conn>>,
+    /// Whether it is a device's.
+    pub(super) is_device: bool,
 }
 
 impl Live {
@@ -158,6 +161,11 @@ impl Sessions {
         self.at_mut(seat.session).map_or(Ok(()), |live| live.session.charge_answer(pulse.now(), conn))
     }
 
+    /// Whether messages from this seat name devices.
+    pub(super) fn names_devices(&self, seat: Seat, conn: Conn) -> bool {
+        self.at(seat.session).is_some_and(|live| live.session.names_devices(conn))
+    }
+
     /// Decides on a message from this seat for the relay itself. Of which token it is, where something is to be stored.
     pub(super) fn handle_order(
         &mut self,
@@ -229,10 +237,10 @@ impl Sessions {
         let Some(live) = self.all.get_mut(index as usize) else { return Joining::Unknown };
         let joins = Rate::per(JOINS_PER_SECOND, Duration::from_secs(1), JOINS_BURST);
         if joins.is_some_and(|rate| live.joins.try_take(pulse.now(), &rate).is_err()) {
-            return Joining::NotNow;
+            return Joining::TooOften;
         }
         let before = live.session.presence();
-        let Joined { effects, device, pending_until } = match live.session.join(member, shown, unix_ms) {
+        let Joined { gone, welcome, told, device, pending_until } = match live.session.join(member, shown, unix_ms) {
             Ok(joined) => joined,
             Err(not_admitted) => {
                 // One that nobody is in is forgotten like one that all have left.
@@ -240,10 +248,7 @@ impl Sessions {
                     live.forget_at = pulse.tick_after(KEPT_AFTER_LEAVING);
                     self.empty.push_back((live.forget_at, index));
                 }
-                return match not_admitted {
-                    NotAdmitted::Refused(why) => Joining::Refused(why),
-                    NotAdmitted::NotNow => Joining::NotNow,
-                };
+                return Joining::NotAdmitted(not_admitted);
             }
         };
         let after = live.session.presence();
@@ -259,7 +264,8 @@ impl Sessions {
                 }
             }
         }
-        Joining::Joined(Seat { session: index, role }, Change { before, after, effects })
+        let change = Change { before, after, effects: told, is_device: device.is_some() };
+        Joining::Joined { seat: Seat { session: index, role }, change, gone, welcome }
     }
 
     /// The session of a token that admits.
@@ -298,6 +304,7 @@ impl Sessions {
         let Seat { session: index, role } = seat;
         let live = self.all.get_mut(index as usize)?;
         let before = live.session.presence();
+        let is_device = live.session.member(conn).is_some_and(Member::is_device);
         let effects = live.session.leave(conn);
         let after = live.session.presence();
         if let Some(entry) = self.directory.entry(live.slot) {
@@ -316,7 +323,7 @@ impl Sessions {
             live.forget_at = pulse.tick_after(KEPT_AFTER_LEAVING);
             self.empty.push_back((live.forget_at, index));
         }
-        Some(Change { before, after, effects })
+        Some(Change { before, after, effects, is_device })
     }
 
     /// A token is this shard's, or has other limits now, in a new entry.

@@ -1,7 +1,7 @@
 //! A client that behaves well: a phone or an agent that connects, sends messages, answers pings, leaves and comes again.
 
 use super::framing::{self, Frame, read_frame};
-use super::ledger::{Broken, Kind, Ledger};
+use super::ledger::{Broken, DEVICES, Kind, Ledger, key_of};
 use super::scene::{Door, Mood, Scene};
 use super::stream::Stream;
 use crate::proto::frame::Opcode;
@@ -18,6 +18,8 @@ const QUEUED_BYTES_MAX: usize = 32 << 10;
 pub(super) struct Client {
     token: usize,
     role: Role,
+    /// Which device it is; 0: none.
+    device: u8,
     connection: Option<Connection>,
 }
 
@@ -63,14 +65,30 @@ struct Envelope<'a> {
 }
 
 #[derive(Deserialize)]
-struct AuthOk {
+struct AuthOk<'a> {
     paired: bool,
-    ext: Option<Ext>,
+    #[serde(borrow)]
+    ext: Option<Ext<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Ext {
+struct Ext<'a> {
     v: u8,
+    #[serde(borrow, default)]
+    devices: Vec<Presence<'a>>,
+}
+
+/// A device, as an agent hears of it.
+#[derive(Deserialize)]
+struct Presence<'a> {
+    device: &'a str,
+    online: bool,
+}
+
+impl Presence<'_> {
+    fn number(&self) -> Option<u8> {
+        (1..=DEVICES as u8).find(|&device| key_of(device).device().to_string() == self.device)
+    }
 }
 
 #[derive(Deserialize)]
@@ -86,8 +104,8 @@ struct Refused<'a> {
 }
 
 impl Client {
-    pub(super) fn new(token: usize, role: Role) -> Self {
-        Self { token, role, connection: None }
+    pub(super) fn new(token: usize, role: Role, device: u8) -> Self {
+        Self { token, role, device, connection: None }
     }
 
     /// Whether nothing is on its way to the relay, or the client is not there.
@@ -131,10 +149,13 @@ impl Client {
 
     fn connect(&mut self, scene: &mut Scene) {
         let Some(stream) = scene.connect(Door::Front) else { return };
-        let ext = scene.random.chance(scene.plan.ext);
-        let member = scene.ledger.join(self.token, self.role, ext);
+        // Of a bound token, its agent and its devices show their keys.
+        let is_bound = scene.control.tokens[self.token].is_bound;
+        let key = (is_bound && (self.role == Role::Agent || self.device != 0)).then_some(self.device);
+        let ext = scene.random.chance(scene.plan.ext) || key.is_some();
+        let member = scene.ledger.join(self.token, self.role, self.device, ext);
         let mut out = framing::upgrade("/ws", "");
-        let auth = scene.control.auth(self.token, self.role.name(), ext);
+        let auth = scene.control.auth(self.token, self.role.name(), ext, key);
         out.extend(framing::masked(&mut scene.random, true, Opcode::Text, auth.as_bytes()));
         let mut connection = Connection {
             stream,
@@ -214,12 +235,22 @@ impl Connection {
             Role::Agent if scene.random.chance(400) => Kind::Stream,
             _ => Kind::Send,
         };
-        let message = scene.ledger.begin(self.member, bytes, kind);
+        let device = match scene.ledger.role(self.member) {
+            Role::Agent if scene.control.tokens[scene.ledger.token(self.member)].is_bound => {
+                scene.random.below(DEVICES + 1) as u8
+            }
+            _ => scene.ledger.device(self.member),
+        };
+        let message = scene.ledger.begin(self.member, bytes, device, kind);
         self.out.extend(framing::message(&mut scene.random, &message.text()));
     }
 
     fn ping(&mut self, scene: &mut Scene) {
         self.pings.push_back(scene.ledger.begun(self.member));
+        if scene.ledger.device(self.member) != 0 && scene.random.chance(100) {
+            let text = br#"{"type":"relay.sleep"}"#;
+            self.out.extend(framing::masked(&mut scene.random, true, Opcode::Text, text));
+        }
         let text = br#"{"v":1,"type":"ping","id":"ping","payload":{}}"#;
         self.out.extend(framing::masked(&mut scene.random, true, Opcode::Text, text));
     }
@@ -301,6 +332,15 @@ impl Connection {
         Ok(Next::Goes)
     }
 
+    fn hear_of(&self, one: &Presence<'_>, scene: &mut Scene) -> Result<(), Broken> {
+        let member = self.member;
+        let Some(device) = one.number().filter(|_| scene.ledger.role(member) == Role::Agent) else {
+            return Err(format!("device: {member} heard of {}", one.device));
+        };
+        scene.ledger.hear_status(member, device, one.online);
+        Ok(())
+    }
+
     fn handle_message(&mut self, message: &[u8], scene: &mut Scene) -> Result<Next, Broken> {
         let member = self.member;
         let Ok(envelope) = serde_json::from_slice::<Envelope<'_>>(message) else {
@@ -315,8 +355,12 @@ impl Connection {
                 let Ok(AuthOk { paired, ext }) = serde_json::from_str(payload) else {
                     return Err(format!("bytes: {member} got {payload}"));
                 };
-                scene.ledger.authenticate(member, ext.is_some_and(|ext| ext.v == 1))?;
-                scene.ledger.hear_status(member, paired);
+                scene.ledger.authenticate(member, ext.as_ref().is_some_and(|ext| ext.v == 1))?;
+                let own = scene.ledger.device(member);
+                scene.ledger.hear_status(member, own, paired);
+                for one in ext.iter().flat_map(|ext| &ext.devices) {
+                    self.hear_of(one, scene)?;
+                }
                 if self.stage == Stage::Authenticating {
                     self.stage = Stage::Open;
                 }
@@ -330,8 +374,13 @@ impl Connection {
             other if !self.has_authenticated => return Err(format!("order: {member} got {other} before auth.ok")),
             "status" => {
                 let peer = serde_json::from_str::<Peer<'_>>(payload).map(|payload| payload.peer == "online");
-                scene.ledger.hear_status(member, peer.unwrap_or(false));
+                let own = scene.ledger.device(member);
+                scene.ledger.hear_status(member, own, peer.unwrap_or(false));
             }
+            "relay.device" => match serde_json::from_str(payload) {
+                Ok(one) => self.hear_of(&one, scene)?,
+                Err(_) => return Err(format!("bytes: {member} got {payload}")),
+            },
             "pong" => match self.pings.pop_front() {
                 Some(count) => scene.ledger.settle(member, count),
                 None => return Err(format!("doubled: {member} got a pong for no ping")),

@@ -1,14 +1,16 @@
 //! What stands in for the control thread: it admits and revokes, answers calls, takes reports of use, and all that late.
 
-use super::ledger::mark_of;
+use super::ledger::{DEVICES, key_of, mark_of};
 use crate::api::ApiAnswer;
 use crate::control::message::{Notice, Request};
-use crate::directory::{Directory, Slot, TokenEntry};
+use crate::directory::{Bound, DeviceEntry, Directory, Slot, TokenEntry};
 use crate::proto::limits::LimitsOverride;
 use crate::proto::owner::owner;
 use crate::proto::token::{TokenHash, TokenKey, token_text};
 use crate::ring::simulated::{Random, Socket};
 use crate::shard::command::{Command, Queues};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crossbeam_channel::Receiver;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,6 +23,8 @@ pub(super) struct Token {
     slot: Option<Slot>,
     /// It was taken back at some time.
     pub(super) was_revoked: bool,
+    /// It is bound, and has devices.
+    pub(super) is_bound: bool,
 }
 
 /// See the module.
@@ -45,17 +49,22 @@ impl Control {
     }
 
     /// A new token; some day its shard hears of it.
-    pub(super) fn create(&mut self, random: &mut Random, limits: LimitsOverride) {
+    pub(super) fn create(&mut self, random: &mut Random, limits: LimitsOverride, is_bound: bool) {
         let text = token_text((u128::from(random.draw()) << 64 | u128::from(random.draw())).to_be_bytes());
         let key = TokenHash::of(&text).key();
-        self.tokens.push(Token { text, key, slot: None, was_revoked: false });
+        self.tokens.push(Token { text, key, slot: None, was_revoked: false, is_bound });
         self.admit(self.tokens.len() - 1, limits);
     }
 
     /// A token has other limits, in a new entry. The old one stays: its shard may not have heard of the new one yet.
     fn admit(&mut self, token: usize, limits: LimitsOverride) {
-        let Token { key, slot, .. } = &mut self.tokens[token];
-        *slot = self.directory.insert(TokenEntry::new(*key, None, limits));
+        let Token { key, slot, is_bound, .. } = &mut self.tokens[token];
+        let bound = is_bound.then(|| Bound {
+            agent: key_of(0),
+            legacy_phone: true,
+            devices: (1..=DEVICES as u8).map(|device| DeviceEntry::new(key_of(device), 0)).collect(),
+        });
+        *slot = self.directory.insert(TokenEntry::new(*key, None, limits).with_bound(bound));
         if let Some(slot) = *slot {
             let notice = Notice::Admit { key: *key, slot };
             self.commands.push_back((owner(*key, self.queues.shards()), Command::Notice(notice)));
@@ -121,9 +130,13 @@ impl Control {
     }
 
     /// What says whose bytes these are.
-    pub(super) fn auth(&self, token: usize, role: &str, ext: bool) -> String {
+    pub(super) fn auth(&self, token: usize, role: &str, ext: bool, key: Option<u8>) -> String {
         let (text, mark) = (&self.tokens[token].text, mark_of(token));
-        let ext = if ext { r#","ext":1"# } else { "" };
+        let ext = match (ext, key) {
+            (false, _) => String::new(),
+            (true, None) => r#","ext":1"#.to_owned(),
+            (true, Some(n)) => format!(r#","ext":1,"key":"{}""#, URL_SAFE_NO_PAD.encode([n; 32])),
+        };
         format!(r#"{{"type":"auth","id":"{mark}","payload":{{"token":"{text}","role":"{role}"{ext}}}}}"#)
     }
 }

@@ -3,6 +3,7 @@
 //! Each message says whose it is, so that whoever gets it can tell what it must look like to the last byte.
 
 use super::Digest;
+use crate::proto::device::KeyHash;
 use crate::proto::token::Role;
 use crate::session::message::ErrorCode;
 use crate::session::policy::ACK_BYTES_MAX;
@@ -21,6 +22,8 @@ pub(super) struct Message {
     pub(super) number: u32,
     /// Bytes of all of it.
     pub(super) bytes: usize,
+    /// The device that it is from or for; 0: the plain phone.
+    pub(super) device: u8,
     pub(super) kind: Kind,
 }
 
@@ -51,10 +54,15 @@ impl Message {
 
     /// All of it.
     pub(super) fn text(&self) -> Vec<u8> {
-        let Self { token, sender, number, bytes, kind } = *self;
+        let Self { token, sender, number, bytes, device, kind } = *self;
         let kind = kind.name();
         let mark = format!("{}{sender}.{number} ", mark_of(token));
-        let head = format!(r#"{{"v":1,"type":"{kind}","id":"{token}:{sender}:{number}:{bytes}","payload":{{"t":""#);
+        let (named, of) = match device {
+            0 => (String::new(), String::new()),
+            device => (format!(r#""device":"{}","#, key_of(device).device()), format!(":{device}")),
+        };
+        let id = format!("{token}:{sender}:{number}:{bytes}{of}");
+        let head = format!(r#"{{"v":1,"type":"{kind}","id":"{id}",{named}"payload":{{"t":""#);
         let mut text = head.into_bytes();
         let end = br#""}}"#;
         let room = bytes.saturating_sub(text.len() + end.len());
@@ -68,8 +76,17 @@ impl Message {
         let mut numbers = id.split(':').map(|number| number.parse::<usize>().ok());
         let mut next = || numbers.next().flatten();
         let (token, sender, number, bytes) = (next()?, next()?, next()?, next()?);
-        Some(Self { token, sender, number: number as u32, bytes, kind })
+        let device = next().unwrap_or(0) as u8;
+        Some(Self { token, sender, number: number as u32, bytes, device, kind })
     }
+}
+
+/// Devices that a token may have here.
+pub(super) const DEVICES: usize = 2;
+
+/// The hash of a device's key; of 0, the agent's.
+pub(super) fn key_of(device: u8) -> KeyHash {
+    KeyHash::of(&[device; 32])
 }
 
 /// What the payloads of a token's messages consist of, and nobody else's has.
@@ -99,6 +116,8 @@ pub(super) fn marks_in(bytes: &[u8]) -> BTreeSet<usize> {
 struct Member {
     token: usize,
     role: Role,
+    /// Which device it is; 0: none.
+    device: u8,
     /// It asked for the extension.
     ext: bool,
     is_alive: bool,
@@ -110,10 +129,20 @@ struct Member {
     /// Those that have a limit of their own, and no other.
     acks: BTreeSet<u32>,
     delivered: BTreeSet<u32>,
-    /// The number of its next message when it last heard that its peer is there; `None`: it is not, as far as it knows.
-    online_from: Option<u32>,
+    /// The device that each of its messages is from or for.
+    named: Vec<u8>,
+    /// The number of its next message when it last heard that its peer is there; `None`: it is not, as far as it knows. Of an
+    /// agent for the plain phone and each device.
+    online_from: [Option<u32>; DEVICES + 1],
     /// What it got, by sender.
     got: BTreeMap<usize, Vec<u32>>,
+}
+
+impl Member {
+    /// Whether that message of a peer is for it.
+    fn is_named_by(&self, from: &Self, number: u32) -> bool {
+        self.role == Role::Agent || from.named.get(number as usize) == Some(&self.device)
+    }
 }
 
 /// See the module.
@@ -124,15 +153,18 @@ pub(super) struct Ledger {
     pub(super) delivered: u64,
     /// Of those, the acknowledgements that had a limit of their own.
     pub(super) acks: u64,
+    /// Of those, the ones from or for a device.
+    pub(super) of_devices: u64,
     pub(super) refused: u64,
 }
 
 impl Ledger {
     /// A connection begins; its number.
-    pub(super) fn join(&mut self, token: usize, role: Role, ext: bool) -> usize {
+    pub(super) fn join(&mut self, token: usize, role: Role, device: u8, ext: bool) -> usize {
         self.members.push(Member {
             token,
             role,
+            device,
             ext,
             is_alive: false,
             begun: 0,
@@ -140,7 +172,8 @@ impl Ledger {
             refused: BTreeSet::new(),
             acks: BTreeSet::new(),
             delivered: BTreeSet::new(),
-            online_from: None,
+            named: Vec::new(),
+            online_from: [None; DEVICES + 1],
             got: BTreeMap::new(),
         });
         self.members.len() - 1
@@ -173,15 +206,21 @@ impl Ledger {
         self.members[member].is_alive = false;
     }
 
-    /// The member's next message, of so many bytes.
-    pub(super) fn begin(&mut self, member: usize, bytes: usize, kind: Kind) -> Message {
-        let Member { token, ext, begun, acks, .. } = &mut self.members[member];
+    /// Which device a member is; 0: none.
+    pub(super) fn device(&self, member: usize) -> u8 {
+        self.members[member].device
+    }
+
+    /// The member's next message, of so many bytes, from or for this device.
+    pub(super) fn begin(&mut self, member: usize, bytes: usize, device: u8, kind: Kind) -> Message {
+        let Member { token, ext, begun, acks, named, .. } = &mut self.members[member];
         let (number, bytes) = (*begun, bytes.max(Message::BYTES_MIN));
         *begun += 1;
+        named.push(device);
         if kind == Kind::Ack && *ext && bytes <= ACK_BYTES_MAX as usize {
             acks.insert(number);
         }
-        Message { token: *token, sender: member, number, bytes, kind }
+        Message { token: *token, sender: member, number, bytes, device, kind }
     }
 
     pub(super) fn begun(&self, member: usize) -> u32 {
@@ -193,10 +232,10 @@ impl Ledger {
         self.members[member].settled = count;
     }
 
-    /// The member has heard whether its peer is there.
-    pub(super) fn hear_status(&mut self, member: usize, is_online: bool) {
+    /// The member has heard whether its peer is there: of an agent, this device, or the plain phone.
+    pub(super) fn hear_status(&mut self, member: usize, device: u8, is_online: bool) {
         let member = &mut self.members[member];
-        member.online_from = is_online.then_some(member.begun);
+        member.online_from[usize::from(device)] = is_online.then_some(member.begun);
     }
 
     /// The relay has told the member that it refused the message of that id, and with which code.
@@ -224,10 +263,14 @@ impl Ledger {
         let Some(message) = Message::of_id(id, Kind::of_name(kind)) else {
             return Err(format!("token: {to} got {id:?}"));
         };
-        let (token, role) = (self.members[to].token, self.members[to].role);
+        let Member { token, role, device, .. } = self.members[to];
         let Some(from) = self.members.get_mut(message.sender) else { return Err(format!("token: {message:?}")) };
         if (from.token, from.role) != (token, role.peer()) || message.token != token || message.number >= from.begun {
             return Err(format!("token: {to} of token {token} got {message:?}"));
+        }
+        let (named, of_phone) = (message.device, if role == Role::Agent { from.device } else { device });
+        if named != of_phone || from.named.get(message.number as usize) != Some(&named) {
+            return Err(format!("device: {to}, device {device} of token {token}, got {message:?}"));
         }
         if message.text() != text {
             return Err(format!("bytes: {message:?} was changed on the way to {to}"));
@@ -244,6 +287,7 @@ impl Ledger {
         }
         got.push(message.number);
         self.delivered += 1;
+        self.of_devices += u64::from(named != 0);
         self.acks += u64::from(self.members[message.sender].acks.contains(&message.number));
         Ok(())
     }
@@ -254,22 +298,30 @@ impl Ledger {
             for (&sender, got) in &receiver.got {
                 let from = &self.members[sender];
                 let (Some(&first), Some(&last)) = (got.first(), got.last()) else { continue };
-                let missing =
-                    (first..last).find(|number| got.binary_search(number).is_err() && !from.refused.contains(number));
+                let is_for = |&number: &u32| receiver.is_named_by(from, number);
+                let missing = (first..last)
+                    .filter(is_for)
+                    .find(|number| got.binary_search(number).is_err() && !from.refused.contains(number));
                 // Of what it was refused in the end, a sender that has gone may not have heard.
                 if let Some(number) = missing.filter(|&number| from.is_alive || number < from.settled) {
                     return Err(format!("lost: {number} of {sender} never came to {to}, which has {got:?}"));
                 }
             }
         }
-        for (sender, from) in self.members.iter().enumerate().filter(|(_, from)| from.is_alive) {
+        let senders = self.members.iter().enumerate().filter(|(_, from)| from.is_alive);
+        for ((sender, from), device) in senders.flat_map(|it| (0..=DEVICES as u8).map(move |device| (it, device))) {
+            let is_peer = |it: &Member| (it.token, it.role) == (from.token, from.role.peer());
+            let is_device = |it: &Member| device == if from.role == Role::Agent { it.device } else { from.device };
             let mut peers = self.members.iter().enumerate();
-            let peer = peers.rfind(|(_, it)| it.is_alive && (it.token, it.role) == (from.token, from.role.peer()));
-            let (Some(online_from), Some((to, receiver))) = (from.online_from, peer) else { continue };
+            let peer = peers.rfind(|(_, it)| it.is_alive && is_peer(it) && is_device(it));
+            let (Some(online_from), Some((to, receiver))) = (from.online_from[usize::from(device)], peer) else {
+                continue;
+            };
             let none = Vec::new();
             let got = receiver.got.get(&sender).unwrap_or(&none);
             let is_missing = |number: &u32| got.binary_search(number).is_err() && !from.refused.contains(number);
-            if let Some(number) = (online_from..from.settled).find(is_missing) {
+            let mut sent = (online_from..from.settled).filter(|&number| receiver.is_named_by(from, number));
+            if let Some(number) = sent.find(is_missing) {
                 return Err(format!("lost: {number} of {sender} did not come to {to}, which has {got:?}"));
             }
         }

@@ -1,5 +1,6 @@
 //! What a seed draws before it begins: the relay's settings, the network's faults, and who is there.
 
+use super::ledger::DEVICES;
 use crate::proto::limits::{Limits, LimitsOverride};
 use crate::proto::token::Role;
 use crate::ring::simulated::{Faults, Random};
@@ -26,7 +27,10 @@ pub(super) struct Plan {
     /// Tokens of clients that behave well; those of the others come behind them.
     pub(super) tokens: usize,
     pub(super) rogue_tokens: usize,
-    pub(super) clients: Vec<(usize, Role)>,
+    /// Each with its token and role, and which device it is; 0: none.
+    pub(super) clients: Vec<(usize, Role, u8)>,
+    /// Tokens that are bound, and have devices.
+    pub(super) bound: Vec<usize>,
     /// How many clients that do not behave come in all.
     pub(super) rogues: usize,
     /// TLS is spoken, too.
@@ -56,10 +60,10 @@ impl Plan {
         let tokens = random.between(1, 3);
         let mut clients = Vec::new();
         for token in 0..tokens {
-            clients.push((token, Role::Phone));
-            clients.push((token, Role::Agent));
+            clients.push((token, Role::Phone, 0));
+            clients.push((token, Role::Agent, 0));
             if random.chance(300) {
-                clients.push((token, random.pick(&[Role::Phone, Role::Agent])));
+                clients.push((token, random.pick(&[Role::Phone, Role::Agent]), 0));
             }
         }
         let mut plan = Self {
@@ -74,6 +78,7 @@ impl Plan {
             tokens,
             rogue_tokens: random.between(1, 2),
             clients,
+            bound: Vec::new(),
             rogues: random.pick(&[0, 2, 6, 20]),
             has_tls: random.chance(60),
             is_hungry: random.chance(80) || is_hungry,
@@ -96,6 +101,17 @@ impl Plan {
             plan.caps = Caps { connections_max: 0, unauthenticated_max: 0, unauthenticated_per_address_max: 0 };
         }
         plan
+    }
+
+    /// Binds some tokens. It draws from numbers of its own: seeds without devices are as they would be if there were none.
+    pub(super) fn bind_some(&mut self, random: &mut Random) {
+        for token in 0..self.tokens {
+            if random.chance(250) {
+                self.bound.push(token);
+                let devices = (1..=DEVICES as u8).chain(random.chance(300).then_some(1));
+                self.clients.extend(devices.map(|device| (token, Role::Phone, device)));
+            }
+        }
     }
 }
 

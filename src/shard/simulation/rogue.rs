@@ -155,7 +155,7 @@ fn wait(random: &mut Random, most_ms: usize) -> Act {
 fn authenticated(scene: &mut Scene, token: usize) -> Vec<Act> {
     let role = scene.random.pick(&["phone", "agent"]);
     let ext = scene.random.chance(scene.plan.ext);
-    let auth = scene.control.auth(token, role, ext);
+    let auth = scene.control.auth(token, role, ext, None);
     let auth = masked(&mut scene.random, true, Opcode::Text, auth.as_bytes());
     match scene.random.chance(500) {
         true => vec![send([upgrade("/ws", ""), auth].concat())],
@@ -186,7 +186,7 @@ fn half_a_head(scene: &mut Scene, _: usize) -> Vec<Act> {
 }
 
 fn wrong_first_message(scene: &mut Scene, token: usize) -> Vec<Act> {
-    let right = scene.control.auth(token, "phone", false);
+    let right = scene.control.auth(token, "phone", false, None);
     let random = &mut scene.random;
     let first = match random.below(9) {
         0 => masked(random, true, Opcode::Text, b"{\"type\":\"auth\"}"),

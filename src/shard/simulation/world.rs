@@ -49,7 +49,8 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(seed: u64, is_hungry: bool) -> Self {
         let mut random = Random::new(seed);
-        let plan = Plan::draw(&mut random, is_hungry);
+        let mut plan = Plan::draw(&mut random, is_hungry);
+        plan.bind_some(&mut Random::new(!seed));
         let clock = Clock::new(UNIX_AT_START);
         let (control_sender, requests) = bounded(REQUESTS_MAX);
         let directory = Arc::new(Directory::default());
@@ -67,7 +68,7 @@ impl World {
         let mut control = begin(requests, queues, directory, &plan, &mut random);
         let [ports, echo_ports, tls_ports] = listen(&mut control, &plan, random.chance(200));
         control.settle();
-        let clients = plan.clients.iter().map(|&(token, role)| Client::new(token, role)).collect();
+        let clients = plan.clients.iter().map(|&(token, role, device)| Client::new(token, role, device)).collect();
         let rogues_to_come = plan.rogues;
         let (ledger, digest, mood) = (Ledger::default(), Digest::default(), Mood::Busy);
         let scene = Scene { plan, random, clock, ledger, digest, control, mood, ports, echo_ports, tls_ports };
@@ -305,7 +306,10 @@ impl World {
 
     /// What has been met, by name.
     pub(super) fn met(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.shards.iter().flat_map(inspect::met).chain([("acks", self.scene.ledger.acks)])
+        self.shards
+            .iter()
+            .flat_map(inspect::met)
+            .chain([("acks", self.scene.ledger.acks), ("of devices", self.scene.ledger.of_devices)])
     }
 
     /// What all that has happened comes to.
@@ -327,9 +331,9 @@ fn begin(
     random: &mut Random,
 ) -> Control {
     let mut control = Control::new(requests, queues, directory);
-    for _ in 0..plan.tokens + plan.rogue_tokens {
+    for token in 0..plan.tokens + plan.rogue_tokens {
         let own = if random.chance(200) { own_limits(random) } else { LimitsOverride::default() };
-        control.create(random, own);
+        control.create(random, own, plan.bound.contains(&token));
     }
     control
 }
