@@ -6,12 +6,13 @@ The numbers are those of the acceptance tests of devices.
 import asyncio
 import json
 import random as pseudo
+import time
 
 import pytest
 from household import Household, Party, asks, request, tells
 from lying import LyingRelay
 
-from coralmux import Link, NotDone, Protection, keyed, v3
+from coralmux import Link, NotDone, Protection, StateError, keyed, v3
 from coralmux.crypto import b64url
 from coralmux.v3 import agent as v3_agent
 from coralmux.v3 import device as v3_device
@@ -744,3 +745,73 @@ async def test_an_agent_of_a_backup_acts_on_nothing_that_was_recorded_since(tmp_
                 assert "show a new one" in await late.end()
             phone = await home.device("phone")
             await asks(phone, home.agent, "and on")
+
+
+# ---- What devices may, and the plain phone's place ----
+
+
+async def test_a_device_manages_itself_and_the_owner_manages_all(tmp_path):
+    """3.9: renaming and revoking; what is not allowed or makes no sense is refused with its code, and changes nothing."""
+    async with LyingRelay() as relay, Household(relay.url, TOKEN, tmp_path) as home:
+        owner, guest = await home.device("owner"), await home.device("guest")
+        refused = [
+            (guest, "device.revoke", {"device": owner.device}, "NOT_ALLOWED"),
+            (guest, "device.rename", {"device": owner.device, "name": "mine"}, "NOT_ALLOWED"),
+            (owner, "device.rename", {"device": owner.device, "name": "\u202e"}, "INVALID_MESSAGE"),
+            (owner, "device.rename", {"device": owner.device, "name": ""}, "INVALID_MESSAGE"),
+            (owner, "device.rename", {"device": owner.device, "name": 7}, "INVALID_MESSAGE"),
+            (owner, "device.revoke", {"device": "f" * 16}, "DEVICE_UNKNOWN"),
+            (owner, "device.revoke", {}, "INVALID_MESSAGE"),
+            (owner, "device.obey", {"device": guest.device}, "INVALID_MESSAGE"),
+        ]
+        for device, kind, payload, code in refused:
+            assert (await request(device, kind, payload, result="chat.error"))["code"] == code, (kind, payload)
+        listed = (await request(guest, "device.rename", {"device": guest.device, "name": "Kitchen"}))["devices"]
+        assert [one["name"] for one in listed] == ["owner", "Kitchen"]
+        await owner._until(lambda: owner.of("device.list.result")[-1]["devices"][1]["name"] == "Kitchen", "a notice", 20)
+        listed = (await request(owner, "device.revoke", {"device": guest.device}))["devices"]
+        assert [one["name"] for one in listed] == ["owner"]
+        assert [m["payload"]["device"] for m in sent_by(relay, "agent") if m["type"] == "relay.revoke"] == [guest.device]
+        await owner.client.send("device.revoke", {"device": owner.device})
+        await home.agent.expect("client.left", device=owner.device)
+        assert home.agent.client.devices.peers == {}
+
+
+@pytest.mark.parametrize("keep", [False, True])
+async def test_a_plain_phone_s_place_that_nobody_uses_is_closed_after_a_week(tmp_path, keep):
+    """31, 3.13: where there is a device in its stead, and unless it is to be kept."""
+    async with LyingRelay() as relay, Household(relay.url, TOKEN, tmp_path) as home:
+        link = await home.first()
+        async with Party("phone", Link(TOKEN, relay.url, link.secret)) as old:
+            await old.expect("client.agreed")
+            await home.device("phone", await home.agent.client.invite())
+        await home.agent.__aexit__()
+        path = tmp_path / "agent.json"
+        value = json.loads(path.read_text())
+        for days, closes in ((6, False), (8, not keep)):
+            path.write_text(json.dumps(value | {"plain_at": time.time() - days * 86_400}))
+            before = len(relay.seen)
+            await home.start(keep_plain=keep)
+            await home.agent.expect("client.connected")
+            if closes:
+                bind = await relay.until_seen(lambda _, m: m["type"] == "relay.bind" and m["payload"]["legacy_phone"] is False)
+                assert bind and home.agent.client.plain is None
+            else:
+                await asyncio.sleep(SILENT)
+                assert not [m for _, m in relay.seen[before:] if m["type"] == "relay.bind"] and home.agent.client.plain
+            await home.agent.__aexit__()
+
+
+async def test_a_state_file_is_one_process_s_and_its_owner_s(tmp_path):
+    """A second client is refused in words, as is a damaged file, or one that is of another token."""
+    async with LyingRelay() as relay, Household(relay.url, TOKEN, tmp_path) as home:
+        await home.device("phone")
+        for role, name in (("agent", "agent"), ("phone", "phone")):
+            with pytest.raises(StateError, match="another"):
+                Party(role, Link(TOKEN, relay.url), state=tmp_path / f"{name}.json")
+        files = [path for path in tmp_path.rglob("*.json")]
+        assert len(files) == 3 and all(path.stat().st_mode & 0o777 == 0o600 for path in files)
+    for text, match in (("{", "remove it"), ('{"v":2}', "remove it"), ('{"v":1}', "damaged")):
+        (tmp_path / "agent.json").write_text(text)
+        with pytest.raises(StateError, match=match):
+            Party("agent", Link(TOKEN, relay.url), state=tmp_path / "agent.json")
