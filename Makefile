@@ -77,7 +77,7 @@ test-rust: build-tests
 
 # Needs Node, too, because one of the ends is the browser's phone.
 test-python: build-tests
-	$(PYTEST) -n $(TESTS_AT_ONCE) --dist loadgroup -m "not quiet" -c tests/interop/pytest.ini tests/interop
+	$(PYTEST) -n $(TESTS_AT_ONCE) -m "not quiet" -c tests/interop/pytest.ini tests/interop
 
 # CORALMUX_IO=epoll with the stages above and test-node runs everything on epoll.
 test-epoll: build-tests

@@ -19,8 +19,6 @@ from works_with import PROGRAMS, record, tried
 
 TIMEOUT = 60
 CANCEL_TIMEOUT = 10
-# The checks of a framework share its agent.
-FRAMEWORKS = [pytest.param(one, marks=pytest.mark.xdist_group(one.program), id=one.program) for one in tried()]
 
 
 def png():
@@ -61,7 +59,7 @@ class Run:
         record(self.framework, check, self.python)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=FRAMEWORKS)
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=tried(), ids=lambda framework: framework.program)
 async def run(request, relay, tmp_path_factory):
     framework = request.param
     python = await asyncio.to_thread(environment, framework.adapter.removeprefix("coralmux."), *framework.packages)

@@ -50,6 +50,13 @@ FRAMEWORKS = [
         {"tool": "as above"},
     ),
     Framework(
+        "LangGraph server, `RemoteGraph`",
+        "coralmux.langchain",
+        "langgraph_remote.py",
+        ("langgraph", "langgraph-cli[inmem]", "langchain", "langchain-openai"),
+        {},
+    ),
+    Framework(
         "CrewAI",
         "coralmux.crewai",
         "crew.py",

@@ -125,7 +125,8 @@ class _Graph:
     async def _run(self, given: Any, config: dict[str, Any], interrupts: list[Any]) -> AsyncGenerator[Piece]:
         tools: dict[str, str] = {}
         last = None  # the message that was streamed last
-        async for mode, event, *_ in self.graph.astream(given, config, stream_mode=["messages", "updates"]):
+        more = {"on_disconnect": "cancel"} if self.is_remote else {}  # else a server goes on with what nobody hears
+        async for mode, event, *_ in self.graph.astream(given, config, stream_mode=["messages", "updates"], **more):
             if mode == "updates":
                 interrupts += (_field(event, "__interrupt__") or ()) if isinstance(event, dict) else ()
             elif mode != "messages":
