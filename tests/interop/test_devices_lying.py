@@ -12,7 +12,7 @@ import pytest
 from household import Household, Party, asks, request, tells
 from lying import LyingRelay
 
-from coralmux import Link, NotDone, Protection, StateError, keyed, v3
+from coralmux import Link, NotDone, Protection, StateError, devices, keyed, v3
 from coralmux.crypto import b64url
 from coralmux.v3 import agent as v3_agent
 from coralmux.v3 import device as v3_device
@@ -745,6 +745,27 @@ async def test_an_agent_of_a_backup_acts_on_nothing_that_was_recorded_since(tmp_
                 assert "show a new one" in await late.end()
             phone = await home.device("phone")
             await asks(phone, home.agent, "and on")
+
+
+async def test_a_relay_that_is_busy_is_asked_again(tmp_path, monkeypatch):
+    """What it has not confirmed is said again on the same connection: binding, the links, a revocation."""
+    monkeypatch.setattr(devices, "RETRY_TIME", 0.1)
+    busy = dict.fromkeys(("relay.bind", "relay.invite", "relay.revoke"), 2)
+
+    class Busy(LyingRelay):
+        async def _obey(self, who, message):
+            if busy.get(message["type"]):
+                busy[message["type"]] -= 1
+                error = {"code": "RELAY_BUSY", "message": "the disk is slow", "ref": message["id"]}
+                await self.tell(who, {"type": "chat.error", "payload": error})
+                return
+            await super()._obey(who, message)
+
+    async with Busy() as relay, Household(relay.url, TOKEN, tmp_path) as home:
+        phone = await home.device("phone")
+        await home.agent.client.revoke(phone.device)
+        assert not any(busy.values())
+        assert len([m for m in sent_by(relay, "agent") if m["type"] == "relay.revoke"]) == 3
 
 
 # ---- What devices may, and the plain phone's place ----

@@ -74,6 +74,7 @@ class Devices:
         }
         self._bound = asyncio.Event()  # on this connection
         self._lifts = False  # a plain phone, on this connection
+        self._settling: asyncio.Task[None] | None = None
         self._asked: dict[str, asyncio.Future[Any]] = {}  # id of a request to the relay: its future
         self._deciding: dict[str, asyncio.Future[Any]] = {}  # device: the future of an inviter's decision
         self._to_revoke: set[str] = set()  # the relay has not confirmed it
@@ -139,11 +140,13 @@ class Devices:
         for name, online in at_relay.items():
             if name in self.peers:
                 self._handle_device(name, online)
-        self.later(self._settle(ext, at_relay))
+        self._settling = self.later(self._settle(ext, at_relay))
         return True
 
     def handle_pause(self) -> None:
         """The connection is gone."""
+        if self._settling:
+            self._settling.cancel()
         self._fail_asked()
         self._bound.clear()
         for peer in self.peers.values():
@@ -152,18 +155,20 @@ class Devices:
 
     async def _settle(self, ext: dict[str, Any], at_relay: dict[Any, bool]) -> None:
         """Binds, opens the links again, and has the relay's list of devices as the agent's own is."""
-        try:
-            if not ext["bound"] or ext.get("legacy") is not (self.state.plain is not None):
-                await self._bind()
-            self._bound.set()
-            for link in self.state.enrolments.links:
-                await self._open_at_relay(link)
-            for name in set(at_relay) - set(self.state.devices) | self._to_revoke:
-                if isinstance(name, str):
-                    await self._revoke_at_relay(name)
-        except NotDone as error:
-            await self.client.tell("client.refused", {"reason": error.code, "message": str(error)})
-            return
+        while True:
+            try:
+                if not self.is_bound and (not ext["bound"] or ext.get("legacy") is not (self.state.plain is not None)):
+                    await self._bind()
+                self._bound.set()
+                for link in self.state.enrolments.links:
+                    await self._open_at_relay(link)
+                break
+            except NotDone as error:  # a busy relay's, most of all
+                await self.client.tell("client.refused", {"reason": error.code, "message": str(error)})
+                await asyncio.sleep(RETRY_TIME)
+        for name in set(at_relay) - set(self.state.devices) | self._to_revoke:
+            if isinstance(name, str):
+                self.later(self._revoke_at_relay(name))
         missing = [one.name for one in self.state.devices.values() if one.device not in at_relay and not one.code]
         if missing:
             text = f"the relay knows these devices no more: {', '.join(missing)}; revoke them, and enrol them again"
@@ -518,7 +523,8 @@ class Devices:
         self.peers[name].keep()
         self._tell_list(but=peer.device)
 
-    def later(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+    def later(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[None]:
         task = asyncio.create_task(self.client.run(coroutine))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
