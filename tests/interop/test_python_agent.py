@@ -3,16 +3,20 @@
 import asyncio
 import base64
 import json
+import os
 import re
 import signal
 import subprocess
+import sys
 import time
+from dataclasses import replace
 
 import pytest
 
 from agents import Phone, program
-from bots import TIMEOUT, Bot, answered, appears, coralmux
+from bots import BOT, CHECKOUT, TIMEOUT, Bot, answered, appears, coralmux
 from coralmux import Client, Link, Protection
+from terminal import Screen
 
 
 @pytest.fixture
@@ -456,6 +460,35 @@ async def test_a_token_that_the_relay_does_not_know_ends_it_with_words(start_bot
     bot = start_bot(state=state)
     assert bot.process.wait(TIMEOUT) == 3
     assert "could be read or written by others" in bot.output() and "Traceback" not in bot.output()
+
+
+async def test_an_agent_whose_place_is_taken_ends_and_says_so(start_bot, tmp_path):
+    bot = start_bot()
+    bot.link()
+    copy = tmp_path / "copy.json"  # which no lock keeps from being used
+    copy.write_text(bot.state.read_text())
+    other = start_bot(state=copy)
+    assert bot.process.wait(TIMEOUT) == 4
+    assert "another connection has taken this role" in bot.output() and "Traceback" not in bot.output()
+    other.stop()
+
+
+async def test_on_a_terminal_the_link_is_shown_once_with_its_codes(relay, tmp_path):
+    state = tmp_path / "state.json"
+    with Screen(tmp_path / "screen") as screen:
+        command = [sys.executable, str(BOT), f"ws://127.0.0.1:{relay.port}", str(state)]
+        process = subprocess.Popen(command, stdin=screen, stdout=screen, stderr=screen, env=os.environ | CHECKOUT)
+        shown = lambda: (tmp_path / "screen").read_text()  # noqa: E731
+        async with asyncio.timeout(TIMEOUT):
+            while "openclaw://pair?" not in shown() or shown().count("\u2588\u2588") < 100:
+                await asyncio.sleep(0.05)
+        link = Link.parse(re.search(r"openclaw://pair\S+", shown())[0])
+        async with Phone(replace(link, agent=None)) as phone:
+            await phone.ask("say hello")
+            assert (await answered(phone))[1].payload["full_text"] == "hello "
+        process.send_signal(signal.SIGINT)
+        assert process.wait(TIMEOUT) == 0
+    assert shown().count("openclaw://pair?") == 1 and shown().count(f"#token={link.token}") == 1
 
 
 async def test_nothing_is_lost_where_the_relay_is_killed_in_an_answer(start_relay, tmp_path):

@@ -21,7 +21,7 @@ from . import pairing, state
 from .agent_files import AgentFiles, first_link
 from .asks import Option, ask_of
 from .chats import Chats
-from .client import Client, Event, Refused
+from .client import FINAL, Client, Event, Refused
 from .link import Link
 from .peer import as_object
 from .pieces import Answers
@@ -146,7 +146,7 @@ class Agent:
             stuck = loop.run_until_complete(self._run_until_signal())
         except (AgentError, RegisterError, StateError, Refused) as error:
             _warn(str(error))
-            code = 1 if not isinstance(error, Refused) else REPLACED if "another" in str(error) else REFUSED
+            code = 1 if not isinstance(error, Refused) else REPLACED if str(error) == FINAL[4001] else REFUSED
             raise SystemExit(code) from None
         finally:
             # Not asyncio.run, which waits for tasks and threads that do not stop.
