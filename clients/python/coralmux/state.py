@@ -6,6 +6,7 @@ It is the file of `coralmux-agent`: one of the two can go on where the other was
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -21,6 +22,8 @@ from .link import LinkError, new_secret, secret_of, secret_text
 from .relay_url import RelayUrl
 
 FILE_BYTES_MAX = 64 << 10
+# A file system without locks, such as some network file systems: better without than not at all.
+NO_LOCKS = (errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS)
 
 
 class StateError(Exception):
@@ -156,7 +159,9 @@ class Lock:
             raise StateError(f"{lock}: {error.strerror or error}") from None
         try:
             _try_lock(self._file)
-        except OSError:
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                return self
             self._file.close()
             raise StateError(
                 f"another program uses {self.path}: stop it, or name another state file, with a pairing of its own"
