@@ -14,6 +14,8 @@ export class Stream {
   #owner;
   #handlers;
   #isPumping = false;
+  // Something has changed since it was looked whether there is something to send.
+  #isDue = false;
   #isKeeping = false;
   #timer = null;
   // What could not be sealed waits until then.
@@ -78,10 +80,14 @@ export class Stream {
 
   // Sends what is due, one after the other, and comes back when more is.
   async pump() {
+    this.#isDue = true;
     if (this.#isPumping) return;
     this.#isPumping = true;
     try {
-      while (await this.#sendNext());
+      while (this.#isDue) {
+        this.#isDue = false;
+        while (await this.#sendNext());
+      }
     } catch (error) {
       console.error(error);
     } finally {

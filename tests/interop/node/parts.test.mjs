@@ -1,10 +1,13 @@
 // Parts of the phone in the browser that need no browser.
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { Answers } from '../../../src/phone/answers.js';
 import { labelOf } from '../../../src/phone/markdown.js';
 import { LinkError, readFragment, readLink, socketUrl } from '../../../src/phone/link.js';
 import { Relay, newId, retryDelay } from '../../../src/phone/relay.js';
+import { Receiver, Resume, Sender } from '../../../src/phone/resume.js';
+import { Stream } from '../../../src/phone/stream.js';
 import { errorText, plainText, presence, security, unverifiedText } from '../../../src/phone/words.js';
 
 const TOKEN = `oc_pair_${'0123456789abcdef'.repeat(2)}`;
@@ -181,6 +184,32 @@ function answering() {
   const state = () => shown.map(({ ref, text, state }) => [ref, text, state]);
   return { answers, shown, failed, delta, state };
 }
+
+test('what is to be sent while nothing else is leaves at once', async () => {
+  const sent = [];
+  const keys = {};
+  const owner = {
+    keys: () => keys,
+    seal: async (_keys, _type, _id, plain) => plain,
+    hand: (type, { p }) => sent.push([type, p]),
+    send: (type) => sent.push([type]),
+  };
+  const next = ['a', 'b', 'c'];
+  const handlers = {
+    // The ends have met: whoever waited for that sends now.
+    change: () => next.length && stream.push('chat.send', next.shift(), `id ${next.length}`),
+    resumed: () => {},
+  };
+  const stream = new Stream(new Resume(new Sender(() => 'A'.repeat(11)), new Receiver()), owner, handlers);
+  stream.handleAgreed();
+  await delay(20);
+  for (let n = 0; n < 3; n++) {
+    stream.handle('ack', { a: n ? { e: 'A'.repeat(11), n } : { e: '', n: 0 } });
+    await delay(20);
+  }
+  stream.stop();
+  assert.deepEqual(sent, [['ack'], ['chat.send', 'a'], ['chat.send', 'b'], ['chat.send', 'c']]);
+});
 
 test('an answer belongs to the question that it names, and so does an error', () => {
   const { answers, failed, delta, state } = answering();
