@@ -13,6 +13,7 @@ from network import Network
 
 from client import Client as Raw
 from coralmux import Link, NotDone
+from coralmux.chats import Chats
 from coralmux.crypto import b64url
 from coralmux.link import new_secret
 from coralmux.v3 import invite
@@ -90,6 +91,36 @@ async def test_a_revoked_device_is_out_at_once(relay, tmp_path):
         assert devices.status in (200, 404) and thief.device not in devices.body.decode()
 
 
+async def test_what_a_revoked_device_asked_is_answered_no_further(relay, tmp_path):
+    """56: an answer that runs for it ends; one for another device goes on."""
+    ended, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def answers(question):
+        yield question.text
+        try:
+            await goes_on.wait()
+        finally:
+            if question.text == "the thief's":
+                ended.set()
+        yield " and on"
+
+    async with household(relay, tmp_path) as home:
+        phone, thief = await home.device("phone"), await home.device("thief")
+        chats = Chats(home.agent.client, answers, 40, 300)
+        for device, text in ((phone, "the phone's"), (thief, "the thief's")):
+            await device.client.send("chat.send", {"text": text, "chat_id": text})
+            event = await home.agent.expect("chat.send", text=text)
+            await chats.handle_question(event.id, event.payload, event.device)
+            await device.expect("chat.stream")
+        await home.agent.client.revoke(thief.device)
+        await chats.handle_left((await home.agent.expect("client.left")).device)
+        async with asyncio.timeout(TIMEOUT):
+            await ended.wait()
+        goes_on.set()
+        await phone.expect("chat.done", full_text="the phone's and on")
+        await chats.cancel_all()
+
+
 async def first_answer(relay, token, role, more):
     """What the relay says to this `auth`; one that is to come again does."""
     async with asyncio.timeout(TIMEOUT):
@@ -132,6 +163,16 @@ async def test_an_old_phone_with_a_new_agent(relay, tmp_path):
             tablet = await home.device("tablet", await home.agent.client.invite())
             await asks(tablet, home.agent)
             await tells(home.agent, [old, tablet], "to both")
+            asked = await asks(tablet, home.agent, "of the device")
+            await home.agent.client.send("chat.done", {"full_text": "for devices", "ref": asked.id})
+            await tablet.expect("chat.done", full_text="for devices")
+            await old.client.send("chat.send", {"text": "of the plain phone"})
+            asked = await home.agent.expect("chat.send", text="of the plain phone")
+            await home.agent.client.send("chat.done", {"full_text": "for the plain phone", "ref": asked.id})
+            await old.expect("chat.done", full_text="for the plain phone")
+            await tells(home.agent, [old, tablet], "to both again")
+            assert [payload["full_text"] for payload in old.of("chat.done")][-2:] == ["for the plain phone", "to both again"]
+            assert "for the plain phone" not in [payload["full_text"] for payload in tablet.of("chat.done")]
             assert home.agent.client.devices.state.enrolments.links == []
 
 

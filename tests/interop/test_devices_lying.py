@@ -395,7 +395,7 @@ async def test_a_device_that_opened_anew_and_says_nothing_gets_the_new_keys_at_o
         old = phone.client.agent.end.sessions.sid
         await opens_anew(phone, relay)
         peer = home.agent.client.devices.peers[phone.device]
-        async with asyncio.timeout(5):  # on a machine that does nothing else 0.1 s; the next break or question is no reason
+        async with asyncio.timeout(5):  # nothing is said, and nothing breaks, that would make it happen
             while peer.end.sessions.sid == old:
                 await asyncio.sleep(0.01)
         await tells(home.agent, [phone], "sealed with the new keys")

@@ -255,7 +255,9 @@ class Agent:
         if event.missed:
             log.warning("%d message(s) from the phone did not arrive or could not be read", event.missed)
         if event.type == "chat.send":
-            await chats.handle_question(event.id, event.payload)
+            await chats.handle_question(event.id, event.payload, event.device)
+        elif event.type == "client.left":
+            await chats.handle_left(event.device)
         elif event.type == "chat.cancel":
             await chats.handle_cancel(event.payload)
         elif event.type == "chat.answer":

@@ -52,6 +52,7 @@ class _Running:
     task: asyncio.Task[None] | None = None
     plain: Ask | None = None
     watch: asyncio.TimerHandle | None = None
+    device: str | None = None  # that asked
 
 
 @dataclass(eq=False)
@@ -83,8 +84,8 @@ class Chats:
         """How many tasks there are, those of answers that were cancelled and do not stop among them."""
         return len(self._tasks)
 
-    async def handle_question(self, message_id: str | None, payload: Any) -> None:
-        """A `chat.send`. An answer that is in progress in the same conversation ends where it is, unless it waits for
+    async def handle_question(self, message_id: str | None, payload: Any, device: str | None = None) -> None:
+        """A `chat.send`, of a device if the phone is one. An answer that is in progress in the same conversation ends where it is, unless it waits for
         a reply: then this is it."""
         fields: dict[str, Any] = {"ref": message_id} if message_id else {}
         try:
@@ -107,7 +108,7 @@ class Chats:
             return
         earlier = tuple(self.history.context(name, self.context))
         self.history.push(name, "user", text, _now_ms(), images)
-        running = self.running[name] = _Running(name, answer)
+        running = self.running[name] = _Running(name, answer, device=device)
         asked = Question(text, images, name, message_id, earlier)
         asked = replace(asked, _ask=lambda ask: self._ask(running, ask))
         earlier_tasks = [task for task, chat in self._tasks.items() if chat == name]
@@ -117,6 +118,11 @@ class Chats:
         """A `chat.cancel`. What cannot be read names no conversation: none is cancelled for it."""
         with contextlib.suppress(QuestionError):
             await self.cancel(questions.chat_of(payload) or "")
+
+    async def handle_left(self, device: str | None) -> None:
+        """A device is one no more: what it asked is answered no further."""
+        for chat in [chat for chat, running in self.running.items() if device and running.device == device]:
+            await self.cancel(chat)
 
     async def handle_history(self, message_id: str | None, payload: Any, device: str | None) -> None:
         """A `chat.history`, of a device if the phone is one."""

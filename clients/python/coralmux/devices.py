@@ -33,6 +33,7 @@ LINK_LIFE = 600  # seconds
 PENDING_LIFE = 300  # seconds, after which the relay closes who was not admitted
 ANSWER_TIME = 10  # seconds for the relay to confirm something
 RETRY_TIME = 5  # seconds until it is told again
+QUESTIONS_MAX = 1024  # of which is known who asked them
 INVITES_MAX = 4  # open links that devices or the agent itself asked for
 UNSURE = "RELAY_BUSY"
 
@@ -74,6 +75,7 @@ class Devices:
         }
         self._bound = asyncio.Event()  # on this connection
         self._lifts = False  # a plain phone, on this connection
+        self._askers: dict[str, str | None] = {}  # id of a question: the device that asked it
         self._settling: asyncio.Task[None] | None = None
         self._asked: dict[str, asyncio.Future[Any]] = {}  # id of a request to the relay: its future
         self._deciding: dict[str, asyncio.Future[Any]] = {}  # device: the future of an inviter's decision
@@ -222,6 +224,21 @@ class Devices:
         digest = base64.b64encode(hashlib.sha256(invite(k)).digest()).decode()
         with contextlib.suppress(NotDone):
             await self.ask("relay.invite", {"invite": digest, "ttl_sec": 0})
+
+    # ---- Who asked ----
+
+    def note_question(self, message_id: str, device: str | None) -> None:
+        self._askers[message_id] = device
+        while len(self._askers) > QUESTIONS_MAX:
+            del self._askers[next(iter(self._askers))]
+
+    def was_asked(self, payload: Any) -> bool:
+        """Whether a message is about a question that is known."""
+        ref = as_object(payload).get("ref")
+        return isinstance(ref, str) and ref in self._askers
+
+    def was_asked_by_device(self, payload: Any) -> bool:
+        return self._askers[payload["ref"]] is not None
 
     # ---- What is said to the relay ----
 
