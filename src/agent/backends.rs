@@ -5,7 +5,7 @@ use super::agent_protocol::AgentProtocol;
 use super::agui::{self, AgUi};
 use super::backend::Backend;
 use super::echo::Echo;
-use super::exec::Exec;
+use super::exec::{Exec, JsonLines};
 use super::http;
 use super::openai::{self, OpenAi};
 use super::options::BackendOptions;
@@ -30,6 +30,9 @@ pub(super) enum Failure {
 /// Opens it. `state`: where the agent's pairing is kept; what else is kept is beside it.
 pub(super) fn open(options: &BackendOptions, state: &Path) -> Result<Arc<dyn Backend>, Failure> {
     let hidden = [options.api_key_env.as_str()];
+    if let Some(command) = options.exec.as_ref().filter(|_| options.exec_json) {
+        return Ok(Arc::new(JsonLines::new(command.clone(), options.timeout, &hidden, &options.exec_env)));
+    }
     if let Some(command) = &options.exec {
         return Ok(Arc::new(Exec::new(command.clone(), options.timeout, &hidden, &options.exec_env)));
     }

@@ -4,6 +4,7 @@
 //! the answer has ended, in whatever way, and when the agent ends. What it prints on standard error goes to the agent's.
 
 mod controls;
+mod json;
 mod screen;
 
 use super::backend::{Backend, BackendError, Outcome, Output, Question};
@@ -11,6 +12,7 @@ use super::cancel::Cancel;
 use super::printable::warn;
 use super::process::{Pipes, Program, Programs, show_lines};
 use super::utf8::Decoder;
+pub(super) use json::JsonLines;
 use screen::Screen;
 use std::io::{Read, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};

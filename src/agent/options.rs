@@ -105,6 +105,9 @@ pub(super) struct BackendOptions {
     /// A program, run by the shell for each message: text on its standard input, its output is the answer
     #[arg(long, value_name = "COMMAND", value_parser = command, help_heading = "What answers (one of these)")]
     pub(super) exec: Option<String>,
+    /// The program of --exec speaks in lines of JSON: images and history in, pieces, activity and questions out
+    #[arg(long, requires = "exec", help_heading = "Program")]
+    pub(super) exec_json: bool,
     /// An agent that speaks the Agent Client Protocol, run by the shell: 'openclaw acp', 'opencode acp', 'qwen --acp'
     #[arg(long, value_name = "COMMAND", value_parser = command, help_heading = "What answers (one of these)")]
     pub(super) acp: Option<String>,
@@ -340,6 +343,7 @@ mod tests {
             ("--exec ", "--exec"),
             ("--echo --model m", "--model"),
             ("--exec cat --system s", "--system"),
+            ("--echo --exec-json", "--exec"),
             ("--ag-ui http://h --model m", "--model"),
             ("--ag-ui h", "--ag-ui"),
             ("--agent-protocol http://h --stateful", "--stateful"),

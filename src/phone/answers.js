@@ -35,6 +35,13 @@ export class Answers {
     return this.#open.filter((answer) => !answer.text).map(({ ref }) => ref);
   }
 
+  // The answer that waits for a question to the person.
+  waiting(ref) {
+    const answer = this.#find(ref) ?? this.#begin(ref);
+    delete answer.isUnseen;
+    return answer;
+  }
+
   // What an earlier page kept, oldest first.
   restore(messages) {
     this.#open = messages.filter(({ role, state }) => role === 'agent' && state === 'streaming');
@@ -162,7 +169,7 @@ export class Answers {
 
   #end(answer, state, error) {
     this.#open = this.#open.filter((one) => one !== answer);
-    for (const field of ['doing', 'isPaused', 'isUnseen']) delete answer[field];
+    for (const field of ['doing', 'call', 'isPaused', 'isUnseen']) delete answer[field];
     if (error) answer.error = error;
     answer.state = state;
     if (state === 'cut') this.#cut = [...this.#cut, answer].slice(-CUT_MAX);
@@ -214,11 +221,19 @@ export class Answers {
     this.#end(answer, 'done');
   }
 
-  #receiveStatus(payload) {
-    const answer = this.#find(payload.ref) ?? this.#begin(payload.ref);
-    delete answer.isUnseen;
-    const text = payload.message ?? payload.status ?? payload.tool ?? payload.name;
+  #receiveStatus({ status, tool, message, call_id: call = tool, ref }) {
+    if (status === 'done' || status === 'error') {
+      const answer = this.#find(ref);
+      if (!answer || answer.call !== call) return;
+      delete answer.doing;
+      this.#handlers.show(answer);
+      return;
+    }
+    const answer = this.waiting(ref);
+    // Older agents say in `status` what they do.
+    const text = message ?? tool ?? (status === 'running' ? '' : status);
     answer.doing = plainText(text, STATUS_CHARACTERS_MAX) || 'Working…';
+    answer.call = call;
     this.#handlers.show(answer);
   }
 }

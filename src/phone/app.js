@@ -17,6 +17,7 @@ import { takeLock } from './lock.js';
 import { Conversation } from './messages.js';
 import { Notes } from './notes.js';
 import { within } from './patience.js';
+import { Questions } from './questions.js';
 import { newId } from './relay.js';
 import { Sending } from './sending.js';
 import { RESTARTED, UNCONFIRMED, browserName, errorText, plainText, security, unverifiedText } from './words.js';
@@ -32,6 +33,7 @@ const NAME_CHARACTERS_MAX = 60;
 const conversation = new Conversation($('scroller'), $('log'), {
   retry: (message) => sending.resend(message),
   follow: (isAtEnd) => ($('to-end').hidden = isAtEnd),
+  answer: (asked, given) => questions.answer(asked, given),
 });
 
 let pairing = null;
@@ -66,6 +68,14 @@ const sending = new Sending(answers, {
   hasResumed: () => hasResumed,
   show: (message) => show(message),
   keep: (message) => keep(message),
+  announce: (text) => announce(text),
+});
+
+const questions = new Questions({
+  answerFor: (ref) => answers.waiting(ref),
+  send: (type, payload, id) => channel?.send(type, payload, id) ?? Promise.resolve(false),
+  show: (answer) => show(answer),
+  keep: (answer) => keep(answer),
   announce: (text) => announce(text),
 });
 
@@ -218,6 +228,7 @@ async function openChat() {
     conversation.show(message);
   }
   answers.restore(earlier);
+  questions.restore(earlier);
   showName('');
   channel = connected(device, boots);
   for (const message of earlier.filter(isUnanswered)) {
@@ -321,6 +332,7 @@ function leaveChat() {
   history = null;
   conversation.clear();
   answers.clear();
+  questions.clear();
   sending.clear();
   notes.clear();
   devices.clear();
@@ -400,6 +412,7 @@ function resumedNoMore() {
 function receive(type, payload) {
   if (type === 'chat.error') receiveAgentError(payload);
   else if (type === 'agent.list.result') receiveName(payload);
+  else if (type === 'chat.ask' || type === 'chat.answered') questions.receive(type, payload);
   else if (!pairing.a && type === 'device.invite.result') lift(payload);
   else if (pairing.a && type === 'device.welcome') receiveWelcome(payload);
   else if (pairing.a && (devices.receive(type, payload) || elsewhere.receive(type, payload))) return;

@@ -63,7 +63,7 @@ export class Conversation {
   #following = true;
   #lastTop = 0;
 
-  // handlers: retry(message), follow(isAtEnd)
+  // handlers: retry(message), follow(isAtEnd), answer(asked, given)
   constructor(scroller, log, handlers) {
     this.#scroller = scroller;
     this.#log = log;
@@ -142,11 +142,12 @@ export class Conversation {
     if (message.images?.length) item.append(pictures(message.images));
     const gap = element('p', 'doing');
     const body = element('div', 'body');
+    const questions = element('div', 'questions');
     const doing = element('div');
     const meta = element('div', 'meta');
-    item.append(gap, body, doing, meta);
+    item.append(gap, body, questions, doing, meta);
     const drawing = message.role === 'agent' ? new Drawing(body) : null;
-    this.#items.set(message, { item, gap, body, doing, meta, drawing });
+    this.#items.set(message, { item, gap, body, questions, doing, meta, drawing });
     this.#log.append(item);
     if (message.role === 'me') this.#follow(true);
   }
@@ -169,7 +170,8 @@ export class Conversation {
     if (this.#following) this.toEnd();
   }
 
-  #fill(message, { item, gap, body, doing, meta, drawing }) {
+  #fill(message, shown) {
+    const { item, gap, body, doing, meta, drawing } = shown;
     item.dataset.state = message.state;
     item.hidden = Boolean(message.isUnseen);
     if (message.unverified) item.dataset.unverified = '';
@@ -179,12 +181,21 @@ export class Conversation {
     if (drawing) drawing.show(message.text, !isStreaming);
     else if (body.textContent !== message.text) body.textContent = message.text;
     body.hidden = !body.hasChildNodes();
+    this.#fillQuestions(message.asked ?? [], isStreaming, shown);
     const what = message.isPaused ? PAUSED : message.doing;
     if (isStreaming && !message.text) doing.replaceChildren(dots(what));
     else if (isStreaming && what) doing.replaceChildren(element('p', 'doing', what));
     else doing.replaceChildren();
     doing.hidden = !doing.hasChildNodes();
     this.#fillMeta(message, meta);
+  }
+
+  // Drawn anew where something has changed only: the person may be writing an answer.
+  #fillQuestions(asked, isOpen, shown) {
+    const drawn = JSON.stringify([asked, isOpen]);
+    if (drawn === (shown.asked ?? '[[],true]')) return;
+    shown.asked = drawn;
+    shown.questions.replaceChildren(...asked.map((one) => question(one, isOpen, (given) => this.#handlers.answer(one, given))));
   }
 
   #fillMeta(message, meta) {
@@ -207,6 +218,35 @@ export class Conversation {
       meta.append(button);
     }
   }
+}
+
+function question({ text, choices, free, given, outcome }, isOpen, answer) {
+  const block = element('div', 'question');
+  block.append(element('p', '', text));
+  if (outcome || !isOpen) {
+    block.append(element('p', 'doing', outcome ?? 'Not answered'));
+    return block;
+  }
+  for (const { id, label } of choices) {
+    const button = element('button', '', label);
+    button.type = 'button';
+    button.onclick = () => answer({ option: id });
+    block.append(button);
+  }
+  if (free) {
+    const form = element('form');
+    const field = element('input');
+    field.maxLength = 4_000;
+    field.setAttribute('aria-label', 'Your answer');
+    form.append(field, element('button', '', 'Answer'));
+    form.onsubmit = (event) => {
+      event.preventDefault();
+      if (field.value.trim()) answer({ text: field.value });
+    };
+    block.append(form);
+  }
+  for (const control of block.querySelectorAll('button, input')) control.disabled = Boolean(given);
+  return block;
 }
 
 function dots(doing) {

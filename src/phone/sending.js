@@ -286,10 +286,11 @@ async function payloadOf(message) {
   const { images } = message;
   // Half of a pair of code units is no character; not every agent could read it.
   const text = message.text.toWellFormed?.() ?? message.text;
-  if (!images?.length) return { text };
+  const payload = { text, asks: 1 };
+  if (!images?.length) return payload;
   const encoded = images.map(async (blob) => ({
     mime: blob.type,
     data: toBase64(new Uint8Array(await within(blob.arrayBuffer(), PICTURES_MS))),
   }));
-  return { text, images: await Promise.all(encoded) };
+  return { ...payload, images: await Promise.all(encoded) };
 }

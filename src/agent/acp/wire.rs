@@ -2,20 +2,18 @@
 //! loosely as can be; lines that are no JSON are its logs.
 
 use crate::printable::warn;
-use crate::process::{Pipes, Program, Programs, show_lines};
+use crate::process::{Pipes, Program, Programs, read_lines, show_lines, write_lines};
 use coralmux_client::lenient;
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io;
 use std::path::Path;
 use std::process::ChildStdout;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The longest line that is read: results of tools have whole files in them.
-const LINE_BYTES_MAX: u64 = 32 << 20;
 /// What waits for a turn's attention; then the program waits.
 const WAITING_MAX: usize = 64;
 /// Lines that are no JSON of which the agent tells; a program that logs there does so for long.
@@ -110,10 +108,8 @@ impl Connection {
         let (program, pipes) = programs.spawn(command, |command| {
             command.current_dir(directory);
         })?;
-        let Pipes { mut stdin, stdout, stderr } = pipes;
-        let (lines, to_write) = channel::<Vec<u8>>();
-        // Ends when the program does not read any more, or nobody is left to write.
-        thread::spawn(move || to_write.iter().try_for_each(|line| stdin.write_all(&line).and_then(|()| stdin.flush())));
+        let Pipes { stdin, stdout, stderr } = pipes;
+        let lines = write_lines(stdin);
         thread::spawn(move || show_lines("acp", stderr));
         let inner = Arc::<Mutex<Inner>>::default();
         let reader = Reader {
@@ -218,36 +214,19 @@ struct Reader {
 
 impl Reader {
     fn run(mut self, stdout: ChildStdout) {
-        let why = self.read(stdout);
+        let is_too_long = read_lines(stdout, |line| self.handle(line));
         let status = self.program.end_by(Instant::now() + END_TIMEOUT);
         self.programs.forget(&self.program);
-        let words = match (why, status) {
-            (Some(why), _) => why.to_owned(),
-            (None, Some(status)) => format!("the agent's program has ended ({status})"),
-            (None, None) => "the agent's program has closed its output".to_owned(),
+        let words = match status {
+            _ if is_too_long => "the agent's program wrote a line without end".to_owned(),
+            Some(status) => format!("the agent's program has ended ({status})"),
+            None => "the agent's program has closed its output".to_owned(),
         };
         warn(&format!("acp: {words}"));
         let mut inner = lock(&self.inner);
         inner.ended = Some(words);
         inner.waiting.clear();
         inner.turns.clear();
-    }
-
-    /// Why it was given up, if it was.
-    fn read(&mut self, stdout: ChildStdout) -> Option<&'static str> {
-        let mut stdout = BufReader::new(stdout);
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            // Half a line at the end is nothing: its end says more.
-            match stdout.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line) {
-                Ok(1..) if line.ends_with(b"\n") => self.handle(&String::from_utf8_lossy(&line)),
-                Ok(count) if count as u64 == LINE_BYTES_MAX => {
-                    return Some("the agent's program wrote a line without end");
-                }
-                _ => return None,
-            }
-        }
     }
 
     fn handle(&mut self, line: &str) {

@@ -8,12 +8,17 @@ mod program;
 pub(super) use program::{Program, show_lines};
 
 use program::MARK;
-use std::io;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 /// What a program is not told: tokens and keys that are the agent's, or the relay's on the same machine.
 const SECRETS: [&str; 4] = ["CORALMUX_AGENT_TOKEN", "CORALMUX_ADMIN_KEY", "OPENAI_API_KEY", "RELAY_ADMIN_KEY"];
+
+/// The longest line that is read: results of tools have whole files in them.
+const LINE_BYTES_MAX: u64 = 32 << 20;
 
 /// The running programs of a backend.
 #[derive(Debug)]
@@ -87,6 +92,28 @@ impl Programs {
         running.ended = true;
         running.programs.iter().for_each(Program::kill_all);
     }
+}
+
+/// Reads the lines that a program writes, to the end of its output. Half a line there is none. Whether one was too long, and
+/// the rest is not read.
+pub(super) fn read_lines(stdout: ChildStdout, mut handle: impl FnMut(&str)) -> bool {
+    let (mut stdout, mut line) = (BufReader::new(stdout), Vec::new());
+    loop {
+        line.clear();
+        match stdout.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line) {
+            Ok(1..) if line.ends_with(b"\n") => handle(&String::from_utf8_lossy(&line)),
+            Ok(count) => return count as u64 == LINE_BYTES_MAX,
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Writes what is sent to a program's input, by a thread of its own: one that does not read holds up nobody. Ends when the
+/// program has closed its input, or nobody is left to send.
+pub(super) fn write_lines(mut stdin: ChildStdin) -> Sender<Vec<u8>> {
+    let (lines, to_write) = channel::<Vec<u8>>();
+    thread::spawn(move || to_write.iter().try_for_each(|line| stdin.write_all(&line).and_then(|()| stdin.flush())));
+    lines
 }
 
 #[cfg(unix)]

@@ -1,0 +1,107 @@
+"""coralmux-agent with a program behind it that speaks in lines of JSON (--exec-json)."""
+
+import json
+import shlex
+import sys
+
+import pytest
+
+from agents import Phone
+from test_acp import ask, finish
+
+PROGRAM = """
+import json, sys, time
+def say(kind, **fields): print(json.dumps({"type": kind} | fields), flush=True)
+question = json.loads(sys.stdin.readline())
+what = question["text"].split()[0]
+if what == "work":
+    say("thinking", text="Hm.")
+    say("activity", tool="search", message="Looking", call_id="a")
+    say("text", text="One ")
+    print("a stray line", flush=True)
+    say("activity", tool="search", status="done", call_id="a")
+    say("news")
+    say("text", text="two.")
+elif what == "ask":
+    say("ask", id="q", text="Shall I?", options=[{"id": "y", "label": "Yes"}, {"id": "n", "label": "No"}], default="n")
+    say("text", text=json.dumps(json.loads(sys.stdin.readline())))
+elif what == "words":
+    say("ask", id="q", text="Your name?", free=True)
+    say("text", text=json.loads(sys.stdin.readline())["text"])
+elif what == "cut":
+    say("text", text="as far as")
+    say("done", finish="length", notice="No more room.")
+    time.sleep(1000)
+elif what == "fail":
+    say("error", message="no luck")
+elif what == "die":
+    say("text", text="half")
+    sys.stdout.write('{"type":"te')
+    sys.stdout.flush()
+    sys.exit(3)
+elif what == "hang":
+    say("text", text="wait")
+    time.sleep(1000)
+else:
+    say("text", text=json.dumps(question))
+"""
+
+
+@pytest.fixture
+def start(start_agent):
+    command = f"exec {sys.executable} -c {shlex.quote(PROGRAM)}"
+    return lambda *flags: start_agent("--exec", command, "--exec-json", *flags)
+
+
+async def test_the_question_comes_with_its_images_and_what_was_said_before(start):
+    agent = start()
+    async with Phone(agent.link()) as phone:
+        await ask(phone, "work", chat_id="c")
+        image = {"mime": "image/png", "data": "iVBORw0KGgo="}
+        _, streamed, end = await ask(phone, "look", images=[image], chat_id="c")
+        assert end.type == "chat.done" and json.loads(streamed) == {
+            "type": "question", "chat_id": "c", "text": "look", "images": [image],
+            "history": [{"role": "user", "text": "work"}, {"role": "assistant", "text": "One two."}],
+        }  # fmt: skip
+
+
+async def test_pieces_and_activity_come_out(start):
+    agent = start()
+    async with Phone(agent.link()) as phone:
+        doing, streamed, end = await ask(phone, "work")
+        assert streamed == end.payload["full_text"] == "One two."
+        assert [(one["status"], one.get("tool"), one.get("detail")) for one in doing] == [
+            ("thinking", None, "Hm."), ("running", "search", None), ("done", "search", None),
+        ]  # fmt: skip
+    assert "exec: not JSON: a stray line" in agent.output()
+
+
+async def test_what_it_asks_is_answered_on_the_phone(start):
+    agent = start("--timeout", "5")
+    async with Phone(agent.link()) as phone:
+        await phone.ask("ask", asks=1)
+        asked = (await phone.expect("chat.ask")).payload
+        assert (asked["text"], asked["default"]) == ("Shall I?", "n")
+        await phone.client.send("chat.answer", {"ask": asked["ask"], "option": "y"})
+        _, streamed, _ = await finish(phone)
+        assert json.loads(streamed) == {"type": "answer", "id": "q", "option": "y"}
+        await ask(phone, "words")
+        assert (await ask(phone, "Ann"))[1] == "Ann"
+
+
+@pytest.mark.parametrize(
+    ("question", "streamed", "words"),
+    [("fail", "", "no luck"), ("die", "half", "exit status: 3"), ("hang", "wait", "took longer than 1 s")],
+)
+async def test_what_goes_wrong_is_told_in_words(start, question, streamed, words):
+    agent = start("--timeout", "1")
+    async with Phone(agent.link()) as phone:
+        _, said, end = await ask(phone, question)
+        assert (said, end.type) == (streamed, "chat.error") and words in end.payload["message"], end
+
+
+async def test_an_answer_that_it_calls_cut_is_marked_and_it_is_not_waited_for(start):
+    agent = start()
+    async with Phone(agent.link()) as phone:
+        _, streamed, end = await ask(phone, "cut")
+        assert (streamed, end.payload["finish"], end.payload["notice"]) == ("as far as", "length", "No more room.")
