@@ -478,11 +478,11 @@ async def test_on_a_terminal_the_link_is_shown_once_with_its_codes(relay, tmp_pa
     with Screen(tmp_path / "screen") as screen:
         command = [sys.executable, str(BOT), f"ws://127.0.0.1:{relay.port}", str(state)]
         process = subprocess.Popen(command, stdin=screen, stdout=screen, stderr=screen, env=os.environ | CHECKOUT)
-        shown = lambda: (tmp_path / "screen").read_text()  # noqa: E731
+        shown = lambda: (tmp_path / "screen").read_text(errors="replace")  # noqa: E731
         async with asyncio.timeout(TIMEOUT):
-            while "openclaw://pair?" not in shown() or shown().count("\u2588\u2588") < 100:
+            while not (found := re.search(r"(openclaw://pair\S+)\s+[\u2588\u2580\u2584\x1b]", shown())):
                 await asyncio.sleep(0.05)
-        link = Link.parse(re.search(r"openclaw://pair\S+", shown())[0])
+        link = Link.parse(found[1])
         async with Phone(replace(link, agent=None)) as phone:
             await phone.ask("say hello")
             assert (await answered(phone))[1].payload["full_text"] == "hello "

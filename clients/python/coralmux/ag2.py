@@ -1,9 +1,9 @@
 """AG2: an agent as what answers.
 
-    from coralmux import Agent
-    from coralmux.ag2 import answers
+from coralmux import Agent
+from coralmux.ag2 import answers
 
-    Agent("wss://relay.example.com").serve(answers(agent))
+Agent("wss://relay.example.com").serve(answers(agent))
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Microsoft Agent Framework: an agent as what answers.
 
-    from coralmux import Agent
-    from coralmux.agent_framework import answers
+from coralmux import Agent
+from coralmux.agent_framework import answers
 
-    Agent("wss://relay.example.com").serve(answers(agent))
+Agent("wss://relay.example.com").serve(answers(agent))
 """
 
 from __future__ import annotations

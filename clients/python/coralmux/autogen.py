@@ -1,9 +1,9 @@
 """AutoGen (AgentChat): an agent or a team as what answers.
 
-    from coralmux import Agent
-    from coralmux.autogen import answers
+from coralmux import Agent
+from coralmux.autogen import answers
 
-    Agent("wss://relay.example.com").serve(answers(make_agent))
+Agent("wss://relay.example.com").serve(answers(make_agent))
 """
 
 from __future__ import annotations

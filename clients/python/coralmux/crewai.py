@@ -1,9 +1,9 @@
 """CrewAI: a crew as what answers.
 
-    from coralmux import Agent
-    from coralmux.crewai import answers
+from coralmux import Agent
+from coralmux.crewai import answers
 
-    Agent("wss://relay.example.com").serve(answers(make_crew))
+Agent("wss://relay.example.com").serve(answers(make_crew))
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """LangChain and LangGraph: a Runnable, a graph or a remote graph as what answers.
 
-    from coralmux import Agent
-    from coralmux.langchain import answers
+from coralmux import Agent
+from coralmux.langchain import answers
 
-    Agent("wss://relay.example.com").serve(answers(graph))
+Agent("wss://relay.example.com").serve(answers(graph))
 """
 
 from __future__ import annotations

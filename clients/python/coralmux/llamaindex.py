@@ -1,9 +1,9 @@
 """LlamaIndex: an agent workflow as what answers.
 
-    from coralmux import Agent
-    from coralmux.llamaindex import answers
+from coralmux import Agent
+from coralmux.llamaindex import answers
 
-    Agent("wss://relay.example.com").serve(answers(FunctionAgent(...)))
+Agent("wss://relay.example.com").serve(answers(FunctionAgent(...)))
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """OpenAI Agents SDK: an agent as what answers.
 
-    from coralmux import Agent
-    from coralmux.openai_agents import answers
+from coralmux import Agent
+from coralmux.openai_agents import answers
 
-    Agent("wss://relay.example.com").serve(answers(agent))
+Agent("wss://relay.example.com").serve(answers(agent))
 """
 
 from __future__ import annotations

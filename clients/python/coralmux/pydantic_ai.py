@@ -1,9 +1,9 @@
 """Pydantic AI: an agent as what answers.
 
-    from coralmux import Agent
-    from coralmux.pydantic_ai import answers
+from coralmux import Agent
+from coralmux.pydantic_ai import answers
 
-    Agent("wss://relay.example.com").serve(answers(agent))
+Agent("wss://relay.example.com").serve(answers(agent))
 """
 
 from __future__ import annotations
