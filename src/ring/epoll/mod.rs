@@ -31,6 +31,10 @@ use std::time::{Duration, Instant};
 /// Events that one call brings; the set keeps the others for the next one.
 const EVENTS_A_TURN: usize = 1024;
 
+/// Once a turn has received so many bytes, the others wait for the next one: by then these have been sent, and their memory
+/// is used again while it is in the cache.
+const BYTES_A_TURN: usize = 256 << 10;
+
 /// What an event is about: the upper byte of its data; below it a connection or a listener.
 const CONNECTION: u64 = 1 << 56;
 const LISTENER: u64 = 2 << 56;
@@ -191,20 +195,26 @@ impl Epoll {
     fn receive_ready(&mut self, completions: &mut Vec<Completion>) {
         self.incoming.begin_turn();
         let mut ready = std::mem::replace(&mut self.ready, std::mem::take(&mut self.looked_at));
-        for conn in ready.drain(..) {
-            self.receive_from(conn, completions);
+        let (mut waiting, mut bytes) = (ready.drain(..), 0);
+        while bytes < BYTES_A_TURN
+            && let Some(conn) = waiting.next()
+        {
+            bytes += self.receive_from(conn, completions);
         }
+        // Before those that have just been received from and have more.
+        self.ready.splice(..0, waiting);
         self.looked_at = ready;
     }
 
+    /// How many bytes came.
     #[inline]
-    fn receive_from(&mut self, conn: Conn, completions: &mut Vec<Completion>) {
-        let Some(entry) = self.table.get_mut(conn) else { return };
+    fn receive_from(&mut self, conn: Conn, completions: &mut Vec<Completion>) -> usize {
+        let Some(entry) = self.table.get_mut(conn) else { return 0 };
         entry.is_listed = false;
-        let Some(socket) = &entry.socket else { return };
+        let Some(socket) = &entry.socket else { return 0 };
         self.counts.submissions += 1;
         let came = match entry.receive {
-            Receive::None | Receive::Cancelled => return,
+            Receive::None | Receive::Cancelled => return 0,
             Receive::Stream => self.incoming.receive(socket),
             Receive::Once => self.incoming.receive_once(socket),
             Receive::Fill => return self.fill_from(conn, completions),
@@ -217,14 +227,15 @@ impl Epoll {
             }
             Some(Err(Errno::AGAIN)) => {
                 entry.is_readable = false;
-                return;
+                return 0;
             }
             Some(Err(error)) => Err(error.into()),
             None => {
                 // In the next turn there are buffers again.
                 self.counts.shortages += 1;
                 entry.is_listed = true;
-                return self.ready.push(conn);
+                self.ready.push(conn);
+                return 0;
             }
         };
         let more = entry.receive == Receive::Stream && matches!(data, Ok(Some(_)));
@@ -234,13 +245,15 @@ impl Epoll {
             entry.is_listed = true;
             self.ready.push(conn);
         }
+        let bytes = data.as_ref().map_or(0, |chunk| chunk.as_ref().map_or(0, Chunk::len));
         completions.push(Completion::Received { conn, data, more });
+        bytes
     }
 
-    fn fill_from(&mut self, conn: Conn, completions: &mut Vec<Completion>) {
-        let Some(entry) = self.table.get_mut(conn) else { return };
+    fn fill_from(&mut self, conn: Conn, completions: &mut Vec<Completion>) -> usize {
+        let Some(entry) = self.table.get_mut(conn) else { return 0 };
         let index = entry.fill as usize;
-        let (Some(socket), Some((buf, bytes_max))) = (&entry.socket, self.fills.get_mut(index)) else { return };
+        let (Some(socket), Some((buf, bytes_max))) = (&entry.socket, self.fills.get_mut(index)) else { return 0 };
         let count = match incoming::fill(socket, buf, *bytes_max) {
             Ok(Came { what, is_full }) => {
                 entry.is_readable = is_full || entry.has_ended;
@@ -248,13 +261,15 @@ impl Epoll {
             }
             Err(Errno::AGAIN) => {
                 entry.is_readable = false;
-                return;
+                return 0;
             }
             Err(error) => Err(error.into()),
         };
         (entry.receive, entry.fill) = (Receive::None, NONE);
         let (buf, _) = self.fills.remove(index);
+        let bytes = *count.as_ref().unwrap_or(&0);
         completions.push(Completion::Filled { conn, buf, count });
+        bytes
     }
 
     fn end_cancelled(&mut self, completions: &mut Vec<Completion>) {

@@ -104,3 +104,30 @@ fn shards_take_turns_at_a_socket_that_they_share() {
     let counts: Vec<_> = nets.iter().map(|(.., count)| *count).collect();
     assert_eq!(counts.iter().sum::<u32>(), 10, "{counts:?}");
 }
+
+#[test]
+fn nobody_is_left_out_while_others_have_ever_more() {
+    let mut net = Epoll::new().unwrap();
+    let mut pairs: Vec<_> = (0..16).map(|_| opened(&mut net)).collect();
+    let mut counts = std::collections::HashMap::new();
+    for (ours, _) in &pairs {
+        net.receive(*ours);
+    }
+    let mut completions = Vec::new();
+    for _ in 0..200 {
+        for (_, theirs) in &mut pairs {
+            while theirs.write(&[1; 1 << 16]).is_ok() {}
+        }
+        net.turn(&mut completions, true).unwrap();
+        let mut bytes = 0;
+        for completion in completions.drain(..) {
+            let Completion::Received { conn, data: Ok(Some(chunk)), .. } = completion else { panic!("{completion:?}") };
+            bytes += chunk.len();
+            *counts.entry(conn).or_insert(0) += 1;
+        }
+        assert!(bytes < BYTES_A_TURN + (1 << 20), "{bytes}");
+    }
+    let (least, most) = (counts.values().min(), counts.values().max());
+    assert_eq!(counts.len(), pairs.len());
+    assert!(most.unwrap() - least.unwrap() <= 2, "{counts:?}");
+}
