@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let relay: RelayUrl = std::env::args().nth(1).ok_or("usage: small-agent RELAY")?.parse()?;
     let token = register(&relay, &Trust::PublicRoots)?;
     let secret = PairingSecret::generate(&mut |bytes: &mut [u8]| getrandom::fill(bytes).expect("there is randomness"));
-    let link = Link { token: token.clone(), relay: relay.to_string(), secret: Some(secret.clone()) };
+    let link = Link { token: token.clone(), relay: relay.to_string(), secret: Some(secret.clone()), agent: None };
     println!("Pair a phone: {}", link.for_browsers().unwrap_or(link.for_apps()));
     let mut options = Options::new(relay, token, Role::Agent);
     options.encryption = Encryption::Version2(secret);

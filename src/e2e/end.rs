@@ -62,6 +62,8 @@ pub struct Step {
     pub reply: Option<Reply>,
     /// New keys are in use: what waited can be sealed, after the reply was sent.
     pub agreed: bool,
+    /// Agent, version 2: the phone says that it knows version 3. Anyone on the way can say so for it.
+    pub devices: bool,
 }
 
 /// A message that was opened.

@@ -1,6 +1,7 @@
 //! The pairing link: for apps, and for the browser.
 
 use super::PairingSecret;
+use super::v3::AgentPrint;
 use coralmux_proto::percent;
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -15,8 +16,10 @@ pub struct Link {
     pub token: String,
     /// The relay's address: `ws://` or `wss://`, and for the browser's link the path `/ws`.
     pub relay: String,
-    /// Version 2's secret; without it version 1.
+    /// Version 2's secret, or what admits one device; without it version 1.
     pub secret: Option<PairingSecret>,
+    /// Version 3: the agent's key. A phone that knows devices enrols as one, with this agent and no other.
+    pub agent: Option<AgentPrint>,
 }
 
 /// A text that is not a pairing link.
@@ -40,6 +43,15 @@ pub enum LinkError {
     /// There is one, and it is not 43 characters of base64url.
     #[error("the pairing link's secret is damaged: copy the whole link")]
     Secret,
+    /// There is one, and it is not 22 characters of base64url; or there is one without a secret.
+    #[error("what the pairing link says about its agent is damaged: copy the whole link")]
+    Agent,
+}
+
+impl PartialEq for Link {
+    fn eq(&self, other: &Self) -> bool {
+        self.for_apps() == other.for_apps()
+    }
 }
 
 impl Link {
@@ -69,13 +81,14 @@ impl Link {
     }
 
     fn of_fields(fields: &str, relay: Option<String>) -> Result<Self, LinkError> {
-        let (mut token, mut relay, mut secret) = (None, relay, None);
+        let (mut token, mut relay, mut secret, mut agent) = (None, relay, None, None);
         for field in fields.split('&') {
             let (name, value) = field.split_once('=').unwrap_or((field, ""));
             match name {
                 "token" => token = Some(unescaped(value)?),
                 "relay" => relay = Some(unescaped(value)?),
                 "k" => secret = Some(PairingSecret::parse(value).ok_or(LinkError::Secret)?),
+                "a" => agent = Some(AgentPrint::parse(value).ok_or(LinkError::Agent)?),
                 _ => {} // from a later version
             }
         }
@@ -83,13 +96,16 @@ impl Link {
             !token.is_empty() && token.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
         };
         let relay = relay.filter(|relay| host_of(relay).is_some()).ok_or(LinkError::Relay)?;
-        Ok(Self { token: token.filter(sound).ok_or(LinkError::Token)?, relay, secret })
+        if agent.is_some() && secret.is_none() {
+            return Err(LinkError::Agent);
+        }
+        Ok(Self { token: token.filter(sound).ok_or(LinkError::Token)?, relay, secret, agent })
     }
 
     /// `openclaw://pair?token=...&relay=...&k=...`, for apps and QR codes.
     #[must_use]
     pub fn for_apps(&self) -> String {
-        format!("openclaw://pair?token={}&relay={}{}", self.token, escaped(&self.relay), self.secret_field())
+        format!("openclaw://pair?token={}&relay={}{}", self.token, escaped(&self.relay), self.secret_fields())
     }
 
     /// `https://relay.example/#token=...&k=...`, for the page that the relay itself serves. `None` where the relay's
@@ -101,11 +117,15 @@ impl Link {
         let page = if scheme == "wss" { "https" } else { "http" };
         let path = self.relay[scheme.len() + "://".len() + host.len()..].strip_suffix("/ws")?;
         let own = !path.contains(['?', '#']);
-        own.then(|| format!("{page}://{host}{path}/#token={}{}", self.token, self.secret_field()))
+        own.then(|| format!("{page}://{host}{path}/#token={}{}", self.token, self.secret_fields()))
     }
 
-    fn secret_field(&self) -> String {
-        self.secret.as_ref().map_or_else(String::new, |secret| format!("&k={}", *secret.expose()))
+    fn secret_fields(&self) -> String {
+        let mut fields = self.secret.as_ref().map_or_else(String::new, |secret| format!("&k={}", *secret.expose()));
+        if let Some(agent) = &self.agent {
+            let _ = write!(fields, "&a={agent}"); // a String takes all
+        }
+        fields
     }
 }
 
@@ -140,7 +160,7 @@ mod tests {
 
     fn link(relay: &str, secret: bool) -> Link {
         let secret = secret.then(|| PairingSecret::from_bytes([0xfb; 32]));
-        Link { token: TOKEN.into(), relay: relay.into(), secret }
+        Link { token: TOKEN.into(), relay: relay.into(), secret, agent: None }
     }
 
     #[test]
@@ -209,6 +229,9 @@ mod tests {
             ("openclaw://pair?token=%ff&relay=ws://x/ws".into(), LinkError::Escape),
             ("openclaw://pair?token=a&relay=ws://x/ws&k=short".into(), LinkError::Secret),
             ("openclaw://pair?token=a&relay=ws://x/ws&k=".into(), LinkError::Secret),
+            (format!("openclaw://pair?token=a&relay=ws://x/ws&k={}&a=short", "A".repeat(43)), LinkError::Agent),
+            (format!("openclaw://pair?token=a&relay=ws://x/ws&k={}&a=", "A".repeat(43)), LinkError::Agent),
+            (format!("openclaw://pair?token=a&relay=ws://x/ws&a={}", "A".repeat(22)), LinkError::Agent),
             ("a".repeat(LINK_BYTES_MAX + 1), LinkError::TooLong),
         ];
         for (text, error) in cases {

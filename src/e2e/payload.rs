@@ -136,6 +136,8 @@ pub(super) struct Received<'a> {
     pub(super) re: Option<Cow<'a, str>>,
     /// It offers or accepts resume.
     pub(super) resume: bool,
+    /// It knows version 3, and could be a device.
+    pub(super) devices: bool,
 }
 
 #[derive(Deserialize)]
@@ -150,6 +152,8 @@ struct ExchangeFields<'a> {
     re: Option<&'a RawValue>,
     #[serde(borrow, default)]
     rs: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    v3: Option<&'a RawValue>,
 }
 
 /// Reads a `key_exchange` payload.
@@ -167,5 +171,6 @@ pub(super) fn received(payload: Option<&RawValue>) -> Result<Received<'_>, Excha
         noise: given(fields.noise)?,
         re: fields.re.and_then(text),
         resume: fields.rs.is_some_and(|rs| rs.get() == "1"),
+        devices: fields.v3.is_some_and(|v3| v3.get() == "1"),
     })
 }

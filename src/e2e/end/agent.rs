@@ -37,9 +37,9 @@ impl End {
             let pair = self.pair.take().unwrap_or_else(|| v1::KeyPair::generate(&mut *self.random));
             let agreed = self.agree(&pair, &theirs.pubkey);
             self.pair = Some(pair);
-            return agreed.map(|()| Step { reply: None, agreed: true });
+            return agreed.map(|()| Step { agreed: true, ..Step::default() });
         };
-        let resume = self.resume && theirs.resume;
+        let (resume, devices) = (self.resume && theirs.resume, theirs.devices);
         let message = theirs.noise.filter(|_| theirs.verified).ok_or(ExchangeError::NotVerified)?;
         let theirs = v2::ephemeral_of(&message).ok_or(ExchangeError::Malformed)?;
         if self.taken.contains(&theirs) {
@@ -53,7 +53,7 @@ impl End {
         self.remember(theirs);
         let filler = draw(&mut *self.random);
         let exchange = Exchange::announcing(&filler, Some(2)).with_noise(&message).with_resume(resume);
-        Ok(Step { reply: Some(Reply::exchange(&Exchange { re: id, ..exchange })), agreed: true })
+        Ok(Step { reply: Some(Reply::exchange(&Exchange { re: id, ..exchange })), agreed: true, devices })
     }
 
     fn remember(&mut self, ephemeral: [u8; 32]) {

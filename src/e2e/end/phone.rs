@@ -17,7 +17,7 @@ impl End {
             (true, true) if theirs.noise.is_some() => self.handle_answer(&theirs),
             (true, true) => {
                 (self.announced, self.offered_resume) = (true, theirs.resume);
-                Ok(Step { reply: self.reopen(reply_id), agreed: false })
+                Ok(Step { reply: self.reopen(reply_id), agreed: false, devices: false })
             }
             (true, false) => Err(ExchangeError::Downgrade),
             (false, true) => Err(ExchangeError::SecretMissing),
@@ -42,13 +42,17 @@ impl End {
         let (Some((_, opening)), Some(message)) = (newest, &theirs.noise) else { return Ok(Step::default()) };
         self.keys = Some(Keys::Verified(opening.finish(message, theirs.resume)?));
         (self.opening, self.waiting) = (None, false);
-        Ok(Step { reply: None, agreed: true })
+        Ok(Step { reply: None, agreed: true, devices: false })
     }
 
     /// Version 1: a new pair for each of the agent's keys.
     fn handle_public_key(&mut self, theirs: &Received<'_>) -> Result<Step, ExchangeError> {
         let pair = v1::KeyPair::generate(&mut *self.random);
         self.agree(&pair, &theirs.pubkey)?;
-        Ok(Step { reply: Some(Reply::exchange(&Exchange::announcing(pair.public(), None))), agreed: true })
+        Ok(Step {
+            reply: Some(Reply::exchange(&Exchange::announcing(pair.public(), None))),
+            agreed: true,
+            devices: false,
+        })
     }
 }

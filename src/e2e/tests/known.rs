@@ -291,8 +291,12 @@ fn version_2_refuses_the_vectors_false_handshakes() {
 #[test]
 fn links_are_those_of_the_vectors() {
     let vectors = Version2::read();
-    let link =
-        Link { token: vectors.token.clone(), relay: vectors.links.relay.clone(), secret: Some(vectors.secret()) };
+    let link = Link {
+        token: vectors.token.clone(),
+        relay: vectors.links.relay.clone(),
+        secret: Some(vectors.secret()),
+        agent: None,
+    };
     assert_eq!(link.for_apps(), vectors.links.for_apps);
     assert_eq!(link.for_browsers().unwrap(), vectors.links.for_browsers);
 }

@@ -1,5 +1,4 @@
 //! Version 3: devices, each with keys of its own that outlast connections and restarts (PROTOCOL.md, "Version 3").
-//! No program speaks it yet.
 //!
 //! | end | first | then, for as long as the device is one |
 //! | --- | --- | --- |

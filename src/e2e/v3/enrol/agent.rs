@@ -91,6 +91,12 @@ impl Enrolments {
         self.open.iter().map(|open| Invite::of(&open.k)).collect()
     }
 
+    /// The same, each with the Unix time until which it is open; `None`: until it is used.
+    pub fn times(&mut self, now: Now) -> Vec<(Invite, Option<Duration>)> {
+        self.expire(now);
+        self.open.iter().map(|open| (Invite::of(&open.k), open.until)).collect()
+    }
+
     fn expire(&mut self, now: Now) {
         self.open.retain(|open| open.until.is_none_or(|until| now.unix < until));
     }
