@@ -2,15 +2,17 @@
 //! happens is told in the same way on standard output. It ends with its standard input.
 //!
 //!     end phone|agent LINK [answers]
+//!     end device LINK FOLDER
 //!
-//! With `answers`, its `chat.stream` and `chat.done` make an answer, whose pieces grow while they wait.
+//! A device enrols with the link and keeps its keys in the folder; where it has some, it goes on with them. With `answers`, its `chat.stream` and `chat.done` make an answer, whose pieces grow while they wait.
 
-use coralmux_client::{Client, Encryption, Event, Link, Options, Role, SendError, Stream};
+use coralmux_client::{Client, Device, Encryption, Event, Folder, Link, Options, Role, SendError, Stream};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::error::Error;
 use std::io::{BufRead, Write, stdin, stdout};
+use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(Deserialize)]
@@ -22,18 +24,29 @@ struct Outgoing {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let (Some(role), Some(link)) = (std::env::args().nth(1), std::env::args().nth(2)) else {
-        return Err("usage: end phone|agent LINK [answers]".into());
+        return Err("usage: end phone|agent LINK [answers], or end device LINK FOLDER".into());
     };
-    let answers = std::env::args().nth(3).is_some_and(|arg| arg == "answers");
+    let third = std::env::args().nth(3).unwrap_or_default();
+    let answers = third == "answers";
     let link = Link::parse(&link)?;
-    let role = Role::parse(&role).ok_or("the role is phone or agent")?;
+    let is_device = role == "device";
+    let role = if is_device { Role::Phone } else { Role::parse(&role).ok_or("the role is phone, agent or device")? };
     let options = Options {
-        encryption: link.secret.map_or(Encryption::Version1, Encryption::Version2),
+        encryption: link.secret.clone().map_or(Encryption::Version1, Encryption::Version2),
         backoff_min: Duration::from_millis(10),
         backoff_max: Duration::from_millis(100),
-        ..Options::new(link.relay.parse()?, link.token, role)
+        ..Options::new(link.relay.parse()?, link.token.clone(), role)
     };
-    let (client, events) = Client::start(options)?;
+    let (client, events) = if is_device {
+        let store = Arc::new(Folder::new(third));
+        let device = match Device::load(store.clone())? {
+            Some(device) => device,
+            None => Device::enrol(&link, "Rust", "test", store)?,
+        };
+        Client::start_as_device(options, device)?
+    } else {
+        Client::start(options)?
+    };
     std::thread::spawn(move || {
         let mut stream = None;
         for line in stdin().lock().lines().map_while(Result::ok) {
@@ -87,6 +100,8 @@ fn told(event: &Event) -> Option<Value> {
         Event::Missed { count } => json!({"event": "missed", "count": count}),
         Event::PeerRestarted => json!({"event": "restarted"}),
         Event::ResumeLost => json!({"event": "resume lost"}),
+        Event::Code { code } => json!({"event": "code", "code": code}),
+        Event::NotEnrolled { why } => json!({"event": "not enrolled", "message": why}),
         Event::Disconnected { reason, .. } => json!({"event": "lost", "message": reason.to_string()}),
         other => json!({"event": "other", "message": format!("{other:?}")}),
     })

@@ -4,7 +4,7 @@
 use super::connect::{Stream, lost};
 use super::event::{Event, Reason};
 use super::options::Options;
-use super::session::{Action, Lasting, Outcome, Session};
+use super::session::{Action, Outcome, Session};
 use super::shared::Shared;
 use mio::Poll;
 use std::io::ErrorKind;
@@ -49,7 +49,7 @@ impl<'a> Connection<'a> {
         options: &'a Options,
         shared: &'a Shared,
         socket: WebSocket<Stream>,
-        lasting: Lasting,
+        session: Session,
         auth_by: Instant,
     ) -> Self {
         let now = Instant::now();
@@ -57,7 +57,7 @@ impl<'a> Connection<'a> {
             options,
             shared,
             socket,
-            session: Session::new(lasting),
+            session,
             auth_by,
             heard: now,
             pinged: false,
@@ -70,7 +70,7 @@ impl<'a> Connection<'a> {
     /// Serves the connection to its end.
     pub(super) fn run(&mut self, poll: &mut Poll) -> Ending {
         let mut events = mio::Events::with_capacity(8);
-        if let Err(ending) = self.send(Session::auth(self.options)) {
+        if let Err(ending) = self.send(self.session.auth(self.options)) {
             return ending;
         }
         loop {
@@ -90,8 +90,8 @@ impl<'a> Connection<'a> {
     }
 
     /// The socket, to be taken off the poll, and what outlives the connection, for the next one.
-    pub(super) fn into_parts(self) -> (Stream, Lasting) {
-        (self.socket.into_inner(), self.session.into_lasting())
+    pub(super) fn into_parts(self) -> (Stream, Session) {
+        (self.socket.into_inner(), self.session.on_next_connection())
     }
 
     /// Does what can be done now; how long to wait for more.
@@ -103,7 +103,7 @@ impl<'a> Connection<'a> {
         }
         self.session.handle_time(now, self.shared, &mut self.actions);
         self.act()?;
-        self.shared.set_absent(!self.session.can_reach_peer());
+        self.session.share_presence(self.shared);
         self.expire(now);
         let wake_at = self.write(now)?;
         if self.is_stuck {
@@ -169,7 +169,7 @@ impl<'a> Connection<'a> {
             match action {
                 Action::Send(text) => self.send(text)?,
                 Action::Emit(event, bytes) => self.shared.emit(event, bytes),
-                Action::Again(entry) => self.shared.outgoing(|outgoing| outgoing.put_back(entry)),
+                Action::Again(lane, entry) => self.shared.outgoing(lane, |outgoing| outgoing.put_back(entry)),
                 Action::Lost(reason) => return Err(Ending::Lost(reason)),
                 Action::End(event) => return Err(Ending::Last(event)),
             }
@@ -180,7 +180,7 @@ impl<'a> Connection<'a> {
 
     /// Says `NotSent` about what has waited for too long.
     fn expire(&mut self, now: Instant) {
-        if !self.session.can_reach_peer() {
+        if !self.session.can_reach_plain() {
             expire(self.shared, now, self.options.hold);
         }
     }
@@ -258,8 +258,8 @@ impl<'a> Connection<'a> {
         let mut next = if self.pinged { silent_at } else { ping_at };
         if !self.session.is_authed() {
             next = next.min(self.auth_by);
-        } else if !self.session.can_reach_peer()
-            && let Some(oldest) = self.shared.outgoing(|outgoing| outgoing.oldest())
+        } else if !self.session.can_reach_plain()
+            && let Some(oldest) = self.shared.outgoing(None, |outgoing| outgoing.oldest())
         {
             next = next.min(oldest + self.options.hold);
         }
@@ -267,9 +267,7 @@ impl<'a> Connection<'a> {
             None => Ok(next),
             Some(by) if now >= by => Err(Ending::Last(Event::Closed)),
             Some(by) => {
-                let nothing_can_leave =
-                    self.shared.outgoing(|outgoing| outgoing.is_empty()) || !self.session.can_reach_peer();
-                if nothing_can_leave && !self.is_stuck && !self.closing {
+                if self.session.is_done(self.shared) && !self.is_stuck && !self.closing {
                     self.closing = true;
                     let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
                     // Failing, it is closed all the same.
@@ -285,7 +283,7 @@ impl<'a> Connection<'a> {
 /// Takes what has waited for longer than `hold` from the queue, and says so.
 pub(super) fn expire(shared: &Shared, now: Instant, hold: Duration) {
     while shared.has_room()
-        && let Some(entry) = shared.outgoing(|outgoing| outgoing.pop_expired(now, hold))
+        && let Some(entry) = shared.outgoing(None, |outgoing| outgoing.pop_expired(now, hold))
     {
         if !entry.is_piece() {
             shared.emit(Event::NotSent { id: entry.id }, 0);

@@ -1,5 +1,6 @@
 //! Envelopes: written, and read as far as a client needs.
 
+use coralmux_e2e::v3::DeviceId;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -12,6 +13,8 @@ struct Written<'a> {
     kind: &'a str,
     id: &'a str,
     ts: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<&'a str>,
     payload: &'a RawValue,
 }
 
@@ -22,15 +25,25 @@ pub(super) struct Received<'a> {
     pub(super) kind: Cow<'a, str>,
     #[serde(borrow, default)]
     pub(super) id: Option<Cow<'a, str>>,
+    /// Which device it is from.
+    #[serde(borrow, default)]
+    pub(super) device: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub(super) payload: Option<&'a RawValue>,
 }
 
-/// The text of an envelope.
-pub(super) fn write(kind: &str, id: &str, payload: &RawValue) -> String {
-    let ts = unix_ms();
+impl Received<'_> {
+    /// Which device it is from, if it is from one.
+    pub(super) fn device(&self) -> Option<DeviceId> {
+        serde_json::from_str::<String>(self.device?.get()).ok().and_then(|device| DeviceId::parse(&device))
+    }
+}
+
+/// The text of an envelope. `device`: which it is from or for, if it is.
+pub(super) fn write(device: Option<DeviceId>, kind: &str, id: &str, payload: &RawValue) -> String {
+    let (ts, device) = (unix_ms(), device.as_ref().map(DeviceId::as_str));
     // Strings, numbers and text that is JSON already: there is nothing in it that cannot be written.
-    serde_json::to_string(&Written { v: 1, kind, id, ts, payload }).unwrap_or_default()
+    serde_json::to_string(&Written { v: 1, kind, id, ts, device, payload }).unwrap_or_default()
 }
 
 /// Milliseconds since 1970.
@@ -68,10 +81,14 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let payload = RawValue::from_string(r#"{"text":"\"ü\""}"#.to_owned()).unwrap();
-        let text = write("chat.send", "x", &payload);
+        let text = write(None, "chat.send", "x", &payload);
+        assert!(!text.contains("device"));
         let read: Received<'_> = serde_json::from_str(&text).unwrap();
         assert_eq!((&*read.kind, read.id.as_deref()), ("chat.send", Some("x")));
         assert_eq!(read.payload.unwrap().get(), payload.get());
+        let device = DeviceId::parse("0123456789abcdef");
+        let text = write(device, "chat.send", "x", &payload);
+        assert_eq!(serde_json::from_str::<Received<'_>>(&text).unwrap().device(), device);
         let bare: Received<'_> = serde_json::from_str(r#"{"type":"a\u0062","payload":null,"other":[1]}"#).unwrap();
         assert_eq!((&*bare.kind, bare.id, bare.payload.map(RawValue::get)), ("ab", None, None));
     }

@@ -1,5 +1,8 @@
 //! What a client hears.
 
+use super::devices::{Info, Joined, Lane};
+use coralmux_e2e::Link;
+use coralmux_e2e::v3::DeviceId;
 use serde_json::Value;
 use std::time::Duration;
 use thiserror::Error;
@@ -22,9 +25,9 @@ pub enum Event {
     PeerOffline,
     /// Both ends have keys: what is sent from now on is encrypted.
     Secure {
-        /// Of the encryption, 1 or 2.
+        /// Of the encryption, 1 to 3.
         version: u8,
-        /// Version 1: what both ends show so that people can compare. Version 2 needs none.
+        /// Version 1: what both ends show so that people can compare. The others need none.
         fingerprint: Option<String>,
     },
     /// A message of the peer.
@@ -46,8 +49,8 @@ pub enum Event {
     /// The peer resumed lost connections, and does not any more: it was replaced by an older one, or the relay keeps the
     /// ends from agreeing on it. What breaks from now on may lose messages.
     ResumeLost,
-    /// A message was not sent: no connection, no peer or no keys for as long as it could wait, too much that waited for
-    /// the peer after it, or refused too often.
+    /// A message was not sent, or is not known to have arrived: no connection, no peer or no keys for as long as it could
+    /// wait, too much that waited for the peer after it, refused too often, or the client is closed.
     NotSent {
         /// Its id.
         id: String,
@@ -72,13 +75,92 @@ pub enum Event {
     },
     /// The client was closed by its owner. The last event.
     Closed,
+    /// Agent with devices, after each [`Connected`](Self::Connected): whether the relay knows devices, and then the link of
+    /// the first start, while it is good for one.
+    Devices {
+        /// It does, and the token is bound to this agent.
+        known: bool,
+        /// That link.
+        link: Option<Box<Link>>,
+    },
+    /// Agent: a device has come, or has come anew, or has gone, or sleeps.
+    Device {
+        /// Which.
+        device: DeviceId,
+        /// It is there.
+        online: bool,
+    },
+    /// Agent: somebody with the secret of a link wants to be a device. To be answered by
+    /// [`Client::admit`](super::Client::admit) or [`Client::revoke`](super::Client::revoke). Told again when it comes anew.
+    Joined(Box<Joined>),
+    /// Agent: a device is one, and the relay lets it in.
+    Admitted {
+        /// Which.
+        info: Box<Info>,
+        /// Phones that know no devices are let in, too.
+        plain_is_open: bool,
+    },
+    /// Agent: a device has another name, or another one is the owner.
+    DevicesChanged,
+    /// Agent: a device that was admitted does not know it: it is told by [`Client::welcome`](super::Client::welcome).
+    WantsWelcome {
+        /// Which.
+        device: DeviceId,
+    },
+    /// Agent: a device is none any more, or was refused.
+    Left(Box<Info>),
+    /// Agent: the relay does not know this device any more, which it should.
+    DeviceMissing(Box<Info>),
+    /// Agent: a link that was asked for, which the relay knows of.
+    Invited {
+        /// The word that it was asked for with.
+        tag: String,
+        /// For whom.
+        by: Lane,
+        /// To be shown.
+        link: Box<Link>,
+        /// Until when it is good, in Unix milliseconds.
+        expires_at: u64,
+    },
+    /// Agent: there is no link.
+    NotInvited {
+        /// The word that it was asked for with.
+        tag: String,
+        /// For whom.
+        by: Lane,
+        /// `INVITES_FULL`, `RELAY_BUSY` and so on (PROTOCOL.md).
+        code: String,
+    },
+    /// Agent: phones that know no devices are not let in any more, for none has come for 7 days.
+    PlainClosed,
+    /// Agent: the phone in the plain slot knows devices, and could be one.
+    CanBeDevice,
+    /// Device: what it shows while it enrols, and the agent's end as well, so that people can compare.
+    Code {
+        /// Six digits.
+        code: String,
+    },
+    /// Device: it does not become one with this link, or the relay knows no devices. The last event.
+    NotEnrolled {
+        /// In words.
+        why: String,
+    },
 }
 
 impl Event {
     /// Whether nothing follows it.
     #[must_use]
     pub fn is_last(&self) -> bool {
-        matches!(self, Self::Replaced | Self::Revoked | Self::Refused { .. } | Self::Closed)
+        matches!(self, Self::Replaced | Self::Revoked | Self::Refused { .. } | Self::Closed | Self::NotEnrolled { .. })
+    }
+
+    /// A peer has come, or has left.
+    pub(super) fn presence(lane: Lane, online: bool) -> Self {
+        match (lane, online) {
+            (Some(device), online) => Self::Device { device, online },
+            (None, true) => Self::PeerOnline,
+            (None, false) => Self::PeerOffline,
+        }
     }
 }
 
@@ -93,6 +175,8 @@ pub struct Message {
     pub payload: Value,
     /// Version 2, where the ends do not resume: how many messages of the peer before this one never came.
     pub missed: u64,
+    /// Agent: which device it is from; `None`: from the phone in the plain slot.
+    pub from: Lane,
 }
 
 /// A `chat.error`.

@@ -30,6 +30,7 @@
 mod backoff;
 mod connect;
 mod connection;
+mod devices;
 mod envelope;
 mod event;
 pub mod lenient;
@@ -48,9 +49,14 @@ mod url;
 mod worker;
 
 pub use backoff::Backoff;
+pub use coralmux_e2e::v3::{AgentPrint, DeviceId, NAME_CHARS_MAX, StaticKey, cleaned};
 pub use coralmux_e2e::{Link, PairingSecret};
 pub use coralmux_proto::limits::MESSAGE_BYTES_MAX;
 pub use coralmux_proto::token::Role;
+pub use devices::{
+    AgentKeys, BookError, DEVICES_MAX, Device, DeviceError, Devices, Folder, INVITE_LIFE, Info, Joined, Lane, Store,
+    To, first_link, make_folder, replace,
+};
 pub use envelope::{new_id, random, unix_ms};
 pub use event::{Event, Message, PeerError, Reason};
 pub use options::{Encryption, Options, Trust};
@@ -61,12 +67,14 @@ pub use url::{RelayUrl, UrlError, is_of_own_network};
 
 use connect::Way;
 use coralmux_e2e::{ENVELOPE_BYTES, TAG_BYTES};
+use devices::Command;
 use mio::{Poll, Token, Waker};
 use outgoing::{Entry, Outgoing};
 use resume::{Boot, RECORD_BYTES};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
+use session::{Fleet, Session};
 use shared::{Full, Shared};
 use std::io;
 use std::sync::Arc;
@@ -86,6 +94,9 @@ pub enum StartError {
     /// The environment names a proxy of a kind that is not supported.
     #[error("{0}")]
     Proxy(String),
+    /// What is kept of an agent's devices cannot be used.
+    #[error(transparent)]
+    Devices(#[from] BookError),
 }
 
 /// Why a message is not sent.
@@ -136,25 +147,54 @@ impl Client {
     /// The CA file cannot be read, or the system gives no thread. That the relay is away is no error: it is told as
     /// an event, and tried again.
     pub fn start(options: Options) -> Result<(Self, Events), StartError> {
+        Self::start_with(options, |options, _| Ok(Session::new(options)))
+    }
+
+    /// Starts an agent that has devices, where its relay knows them: each phone, tablet or browser has keys of its own.
+    /// The encryption is version 2, whose secret is that of the link of the first start; phones that know no devices use
+    /// it.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start); and what is kept of the devices cannot be used.
+    pub fn start_with_devices(options: Options, devices: &Devices) -> Result<(Self, Events), StartError> {
+        Self::start_with(options, |options, shared| {
+            Ok(Session::of_agent(Fleet::open(options, devices, shared)?, shared))
+        })
+    }
+
+    /// Starts a phone that is a device of its agent, or becomes one. Encryption and token of the options are not used.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_as_device(options: Options, device: Device) -> Result<(Self, Events), StartError> {
+        let options = Options { token: device.token().to_owned(), encryption: Encryption::Device, ..options };
+        Self::start_with(options, |_, _| Ok(Session::of_device(device)))
+    }
+
+    fn start_with(
+        options: Options,
+        session: impl FnOnce(&Options, &Shared) -> Result<Session, StartError>,
+    ) -> Result<(Self, Events), StartError> {
         let tls = if options.relay.is_secure() { Some(tls::config(&options.trust)?) } else { None };
         let proxy = Tunnel::from_env(&options.relay).map_err(StartError::Proxy)?;
         let way = Way { tls, proxy };
         let poll = Poll::new()?;
         let outgoing = Outgoing::new(options.role, Boot::draw());
         let shared = Arc::new(Shared::new(Waker::new(poll.registry(), Token(0))?, outgoing));
+        let session = session(&options, &shared)?;
         let client = Self {
             shared: Arc::clone(&shared),
             hold: options.hold,
             overhead: match options.encryption {
                 Encryption::Off => None,
                 Encryption::Version1 => Some(TAG_BYTES),
-                Encryption::Version2(_) => Some(TAG_BYTES + RECORD_BYTES),
+                Encryption::Version2(_) | Encryption::Device => Some(TAG_BYTES + RECORD_BYTES),
             },
         };
         let of_thread = Arc::clone(&shared);
         std::thread::Builder::new()
             .name("coralmux-client".to_owned())
-            .spawn(move || worker::run(&options, &way, poll, &of_thread))?;
+            .spawn(move || worker::run(&options, &way, poll, &of_thread, session))?;
         Ok((client, Events { shared }))
     }
 
@@ -164,13 +204,28 @@ impl Client {
     /// # Errors
     /// It was not queued, and will not be sent.
     pub fn send(&self, kind: &str, payload: &impl Serialize) -> Result<String, SendError> {
+        self.send_to(To::All, kind, payload)
+    }
+
+    /// The same, of an agent with devices, for some of them. Each gets it when it comes; an absent one makes nobody wait.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn send_to(&self, to: To, kind: &str, payload: &impl Serialize) -> Result<String, SendError> {
         let id = envelope::new_id();
-        self.send_raw(&id, kind, to_raw_value(payload)?, None)?;
+        self.send_raw(to, &id, kind, to_raw_value(payload)?, None)?;
         Ok(id)
     }
 
     /// `ends`: the payload has the whole text of this stream.
-    fn send_raw(&self, id: &str, kind: &str, payload: Box<RawValue>, ends: Option<u64>) -> Result<(), SendError> {
+    fn send_raw(
+        &self,
+        to: To,
+        id: &str,
+        kind: &str,
+        payload: Box<RawValue>,
+        ends: Option<u64>,
+    ) -> Result<(), SendError> {
         let plain = payload.get().len() + kind.len();
         let sealed = self.overhead.map(|overhead| (plain + overhead).div_ceil(3) * 4);
         let bytes = sealed.unwrap_or(plain) + ENVELOPE_BYTES;
@@ -178,14 +233,84 @@ impl Client {
             return Err(SendError::TooLarge { bytes, max: MESSAGE_BYTES_MAX });
         }
         let entry = Entry::message(Instant::now(), id.to_owned(), kind, payload);
-        Ok(self.shared.push(entry, ends, self.deadline())?)
+        Ok(self.shared.push(to, &entry, ends, self.deadline())?)
     }
 
     /// Begins an answer that is sent while it is made. `fields` stand beside the text in each of its messages:
     /// `chat_id`, for example.
     #[must_use]
     pub fn stream(&self, fields: Map<String, Value>) -> Stream {
-        Stream::new(self.clone(), fields)
+        self.stream_to(To::All, fields)
+    }
+
+    /// The same, of an agent with devices, for some of them.
+    #[must_use]
+    pub fn stream_to(&self, to: To, fields: Map<String, Value>) -> Stream {
+        Stream::new(self.clone(), to, fields)
+    }
+
+    /// An agent's devices, those that wait to be admitted (they have a code) among them.
+    #[must_use]
+    pub fn devices(&self) -> Vec<Info> {
+        self.shared.infos()
+    }
+
+    /// Makes one that has joined a device; [`Event::Admitted`] says when the relay lets it in.
+    ///
+    /// # Errors
+    /// The client has ended, or too much is asked of it at once.
+    pub fn admit(&self, device: DeviceId) -> Result<(), SendError> {
+        Ok(self.shared.command(Command::Admit(device))?)
+    }
+
+    /// Tells a device that it is one, when it [wants](Event::WantsWelcome) to hear it: `device.welcome`.
+    ///
+    /// # Errors
+    /// As [`admit`](Self::admit).
+    pub fn welcome(&self, device: DeviceId, payload: &impl Serialize) -> Result<(), SendError> {
+        Ok(self.shared.command(Command::Welcome(device, to_raw_value(payload)?))?)
+    }
+
+    /// Forgets a device, and refuses one that has joined. `invited`: and what it has invited, and what that has invited.
+    /// [`Event::Left`] names each. The relay is told, as soon as it can be.
+    ///
+    /// # Errors
+    /// As [`admit`](Self::admit).
+    pub fn revoke(&self, device: DeviceId, invited: bool) -> Result<(), SendError> {
+        Ok(self.shared.command(Command::Revoke { device, invited })?)
+    }
+
+    /// Lets in no phones any more that know no devices.
+    ///
+    /// # Errors
+    /// As [`admit`](Self::admit).
+    pub fn close_plain(&self) -> Result<(), SendError> {
+        Ok(self.shared.command(Command::ClosePlain)?)
+    }
+
+    /// Names a device. The caller has [cleaned] the name.
+    ///
+    /// # Errors
+    /// As [`admit`](Self::admit).
+    pub fn rename(&self, device: DeviceId, name: String) -> Result<(), SendError> {
+        Ok(self.shared.command(Command::Rename(device, name))?)
+    }
+
+    /// Makes a device the one that may revoke all others.
+    ///
+    /// # Errors
+    /// As [`admit`](Self::admit).
+    pub fn set_owner(&self, device: DeviceId) -> Result<(), SendError> {
+        Ok(self.shared.command(Command::Owner(device))?)
+    }
+
+    /// Asks for a link for one more device, on behalf of a device or, `None`, of the agent itself. What comes of it is
+    /// told with `tag`: [`Event::Invited`] or [`Event::NotInvited`].
+    ///
+    /// # Errors
+    /// As [`admit`](Self::admit).
+    pub fn invite(&self, by: Lane, tag: String) -> Result<(), SendError> {
+        Ok(self.shared.command(Command::Invite { by, tag })?)
     }
 
     /// Ends the client: what waits is sent if that can be done within `within`, then the connection is closed. Does

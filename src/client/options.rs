@@ -32,6 +32,8 @@ pub(super) const PIECE_INTERVAL: Duration = Duration::from_micros(12_500);
 /// The longest piece of an answer, in bytes of its text.
 pub(super) const PIECE_BYTES_MAX: usize = 32 << 10;
 
+/// A device that has not said anything for so long, although something was sent that it has to acknowledge, is asleep.
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(15);
 /// The usual waits after a connection was lost: the first one, and the longest.
 pub(super) const WAIT_MIN: Duration = Duration::from_secs(1);
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -65,6 +67,8 @@ pub enum Encryption {
     Version1,
     /// Version 2, with the pairing secret of the link. Nothing else is accepted.
     Version2(PairingSecret),
+    /// Version 3: this end is a device ([`Client::start_as_device`](super::Client::start_as_device)).
+    Device,
 }
 
 /// All that a client needs to know. [`Options::new`] has the usual values.

@@ -84,6 +84,16 @@ impl Entry {
     }
 }
 
+/// The next text of an answer.
+#[derive(Clone, Copy)]
+pub(super) struct Piece<'a> {
+    pub(super) stream: u64,
+    /// The number of the piece, if it is one by itself.
+    pub(super) seq: u64,
+    pub(super) fields: &'a Arc<Map<String, Value>>,
+    pub(super) text: &'a str,
+}
+
 /// What may leave now.
 #[derive(Debug)]
 pub(super) enum Next {
@@ -97,6 +107,8 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub(super) struct Outgoing {
     role: Role,
+    /// Of a device: it never makes an agent wait, absent or not, for there are others.
+    is_devices: bool,
     /// By their `order`.
     entries: VecDeque<Entry>,
     /// How many were queued so far.
@@ -115,6 +127,7 @@ impl Outgoing {
     pub(super) fn new(role: Role, boot: Boot) -> Self {
         Self {
             role,
+            is_devices: false,
             entries: VecDeque::new(),
             queued: 0,
             bytes: 0,
@@ -122,6 +135,11 @@ impl Outgoing {
             resumes: false,
             absent: true,
         }
+    }
+
+    /// An agent's toward one of its devices.
+    pub(super) fn of_device(boot: Boot) -> Self {
+        Self { is_devices: true, resumes: true, ..Self::new(Role::Agent, boot) }
     }
 
     /// What this end sends is numbered, and held until it is acknowledged.
@@ -144,7 +162,7 @@ impl Outgoing {
 
     /// An absent phone never makes an agent wait.
     pub(super) fn never_waits(&self) -> bool {
-        self.role == Role::Agent && self.resumes && self.absent
+        self.is_devices || self.role == Role::Agent && self.resumes && self.absent
     }
 
     /// What senders wait for to fall: whether they have to, and how much is before them.
@@ -163,7 +181,9 @@ impl Outgoing {
         let mut given_up = Vec::new();
         loop {
             let waiting = || self.entries.iter().filter(|entry| !entry.is_piece());
-            let count = self.sender.len() + waiting().count() + messages;
+            // While a device is there the pieces that it has not acknowledged are within its window.
+            let held = if self.absent { self.sender.len() } else { self.sender.messages() };
+            let count = held + waiting().count() + messages;
             let size =
                 self.sender.bytes() + waiting().map(Entry::size).sum::<usize>() + if messages == 0 { 0 } else { bytes };
             if count <= ABSENT.messages_max && size <= ABSENT.bytes_max {
@@ -192,15 +212,9 @@ impl Outgoing {
         self.entries.push_back(entry);
     }
 
-    /// Adds text to a stream: to the piece that still waits, or as the piece `seq`. Gives whether it was a new one.
-    pub(super) fn push_text(
-        &mut self,
-        now: Instant,
-        stream: u64,
-        seq: u64,
-        fields: &Arc<Map<String, Value>>,
-        text: &str,
-    ) -> bool {
+    /// Adds text to a stream: to the piece that still waits, or as a new one. Gives whether it was a new one.
+    pub(super) fn push_text(&mut self, now: Instant, piece: Piece<'_>) -> bool {
+        let Piece { stream, seq, fields, text } = piece;
         let grows = self.never_waits();
         let of_stream = |entry: &&mut Entry| entry.stream() == Some(stream);
         if let Some(Entry { content: Content::Piece { text: waiting, .. }, .. }) =
@@ -300,7 +314,6 @@ impl Outgoing {
     }
 
     /// The ids of what waits or is held, pieces aside.
-    #[cfg(test)]
     pub(super) fn ids(&self) -> impl Iterator<Item = &str> {
         let waiting = self.entries.iter().filter(|entry| !entry.is_piece()).map(|entry| entry.id.as_str());
         self.sender.ids().chain(waiting)

@@ -1,11 +1,13 @@
 //! What the client's thread and its owner's threads share: the messages that wait to be sent, and the events that wait
 //! to be taken. Both are bounded; whoever fills one waits.
 
+use super::devices::{COMMANDS_MAX, Command, Info, Lane, To};
 use super::event::Event;
 use super::options::{EVENTS_BYTES_MAX, EVENTS_MAX};
-use super::outgoing::{Entry, Outgoing};
+use super::outgoing::{Entry, Outgoing, Piece};
+use coralmux_e2e::v3::DeviceId;
 use serde_json::{Map, Value};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,11 +21,46 @@ pub(super) enum Full {
 /// What the owner sends, and whether it may.
 #[derive(Debug)]
 struct Sending {
-    outgoing: Outgoing,
+    /// Toward the agent, or toward the phone of the plain slot.
+    plain: Outgoing,
+    /// What is for everybody is for that phone, too.
+    plain_listens: bool,
+    /// An agent's, toward each of its devices.
+    devices: BTreeMap<DeviceId, Outgoing>,
+    /// What the owner wants of the devices.
+    commands: VecDeque<Command>,
     /// Nothing more is taken.
     ended: bool,
     /// To be closed, with what waits sent by then.
     close_by: Option<Instant>,
+}
+
+impl Sending {
+    fn lane(&mut self, lane: Lane) -> &mut Outgoing {
+        match lane {
+            None => &mut self.plain,
+            // A device's lane goes with its peer, and both are the client's thread's.
+            Some(device) => self.devices.get_mut(&device).expect("a peer has a lane"),
+        }
+    }
+
+    /// The lanes of those that a message is for.
+    fn lanes(&mut self, to: To) -> impl Iterator<Item = (Lane, &mut Outgoing)> {
+        let plain_listens = self.plain_listens;
+        let plain = [(None, &mut self.plain)].into_iter();
+        let all = plain.chain(self.devices.iter_mut().map(|(device, outgoing)| (Some(*device), outgoing)));
+        all.filter(move |(lane, _)| match to {
+            To::All => lane.is_some() || plain_listens,
+            To::Only(only) => *lane == only,
+            To::Devices { but } => lane.is_some() && *lane != but,
+        })
+    }
+
+    /// How much is before senders, and how many of the lanes make them wait.
+    fn pressure(&self) -> (usize, usize) {
+        let lanes = self.devices.values().chain([&self.plain]).map(Outgoing::pressure);
+        lanes.fold((0, 0), |(waiting, bytes), (waits, more)| (waiting + usize::from(waits), bytes + more))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -41,6 +78,8 @@ pub(super) struct Shared {
     room: Condvar,
     incoming: Mutex<Incoming>,
     arrived: Condvar,
+    /// An agent's devices, as its owner sees them.
+    infos: Mutex<Vec<Info>>,
     waker: mio::Waker,
 }
 
@@ -52,10 +91,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Shared {
     pub(super) fn new(waker: mio::Waker, outgoing: Outgoing) -> Self {
         Self {
-            sending: Mutex::new(Sending { outgoing, ended: false, close_by: None }),
+            sending: Mutex::new(Sending {
+                plain: outgoing,
+                plain_listens: true,
+                devices: BTreeMap::new(),
+                commands: VecDeque::new(),
+                ended: false,
+                close_by: None,
+            }),
             room: Condvar::new(),
             incoming: Mutex::default(),
             arrived: Condvar::new(),
+            infos: Mutex::default(),
             waker,
         }
     }
@@ -69,48 +116,72 @@ impl Shared {
     // What owners call.
 
     /// Queues an entry, waiting for room until `deadline`. `ends`: it has the whole text of this stream.
-    pub(super) fn push(&self, entry: Entry, ends: Option<u64>, deadline: Instant) -> Result<(), Full> {
-        let mut sending = self.room_for(1, entry.bytes(), deadline)?;
-        if let Some(stream) = ends {
-            sending.outgoing.end_stream(stream);
+    pub(super) fn push(&self, to: To, entry: &Entry, ends: Option<u64>, deadline: Instant) -> Result<(), Full> {
+        let mut sending = self.room_for(to, 1, entry.bytes(), deadline)?;
+        for (_, outgoing) in sending.lanes(to) {
+            if let Some(stream) = ends {
+                outgoing.end_stream(stream);
+            }
+            outgoing.push(entry.clone());
         }
-        sending.outgoing.push(entry);
         drop(sending);
         self.wake();
         Ok(())
     }
 
-    /// Adds text to a stream: to the piece that still waits, or as the piece `seq`. Gives whether it was a new one.
+    /// Adds text to a stream: to the piece that still waits, or as the next one of its lane, which
+    /// `pieces` counts.
     pub(super) fn push_text(
         &self,
+        to: To,
         stream: u64,
-        seq: u64,
+        pieces: &mut BTreeMap<Lane, u64>,
         fields: &Arc<Map<String, Value>>,
         text: &str,
         deadline: Instant,
-    ) -> Result<bool, Full> {
-        let mut sending = self.room_for(0, text.len(), deadline)?;
-        let is_new = sending.outgoing.push_text(Instant::now(), stream, seq, fields, text);
+    ) -> Result<(), Full> {
+        let mut sending = self.room_for(to, 0, text.len(), deadline)?;
+        let mut any_new = false;
+        for (lane, outgoing) in sending.lanes(to) {
+            let pieces = pieces.entry(lane).or_default();
+            let entry = Piece { stream, seq: *pieces + 1, fields, text };
+            if outgoing.push_text(Instant::now(), entry) {
+                *pieces += 1;
+                any_new = true;
+            }
+        }
         drop(sending);
-        if is_new {
+        if any_new {
             self.wake();
         }
-        Ok(is_new)
+        Ok(())
     }
 
-    fn room_for(&self, messages: usize, bytes: usize, deadline: Instant) -> Result<MutexGuard<'_, Sending>, Full> {
+    fn room_for(
+        &self,
+        to: To,
+        messages: usize,
+        bytes: usize,
+        deadline: Instant,
+    ) -> Result<MutexGuard<'_, Sending>, Full> {
         let mut sending = lock(&self.sending);
         loop {
             if sending.ended || sending.close_by.is_some() {
                 return Err(Full::Ended);
             }
+            let (mut room, mut given_up) = (true, Vec::new());
             // What is given up is told: an owner that takes no events has to wait after all.
-            if sending.outgoing.never_waits() && self.has_room() {
-                for id in sending.outgoing.give_up_for(messages, bytes) {
-                    self.emit(Event::NotSent { id }, 0);
+            let may_give_up = self.has_room();
+            for (_, outgoing) in sending.lanes(to) {
+                if may_give_up && outgoing.never_waits() {
+                    given_up.extend(outgoing.give_up_for(messages, bytes));
                 }
+                room &= outgoing.has_room(bytes);
             }
-            if sending.outgoing.has_room(bytes) {
+            for id in given_up {
+                self.emit(Event::NotSent { id }, 0);
+            }
+            if room {
                 return Ok(sending);
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -119,6 +190,26 @@ impl Shared {
             }
             sending = self.room.wait_timeout(sending, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// Has the client's thread do this.
+    pub(super) fn command(&self, command: Command) -> Result<(), Full> {
+        let mut sending = lock(&self.sending);
+        if sending.ended {
+            return Err(Full::Ended);
+        }
+        if sending.commands.len() >= COMMANDS_MAX {
+            return Err(Full::NoRoom);
+        }
+        sending.commands.push_back(command);
+        drop(sending);
+        self.wake();
+        Ok(())
+    }
+
+    /// The devices, as they are now.
+    pub(super) fn infos(&self) -> Vec<Info> {
+        lock(&self.infos).clone()
     }
 
     /// Asks the thread to end, and to send by then what waits.
@@ -178,12 +269,12 @@ impl Shared {
         self.arrived.notify_all();
     }
 
-    /// Looks at what this end sends, and takes from it.
-    pub(super) fn outgoing<T>(&self, look: impl FnOnce(&mut Outgoing) -> T) -> T {
+    /// Looks at what this end sends to this peer, and takes from it.
+    pub(super) fn outgoing<T>(&self, lane: Lane, look: impl FnOnce(&mut Outgoing) -> T) -> T {
         let mut sending = lock(&self.sending);
-        let before = sending.outgoing.pressure();
-        let result = look(&mut sending.outgoing);
-        let eased = sending.outgoing.pressure() < before;
+        let before = sending.pressure();
+        let result = look(sending.lane(lane));
+        let eased = sending.pressure() < before;
         drop(sending);
         if eased {
             self.room.notify_all();
@@ -191,11 +282,37 @@ impl Shared {
         result
     }
 
-    /// Whether the peer can be reached, of which it depends whether senders wait for it.
-    pub(super) fn set_absent(&self, absent: bool) {
-        for id in self.outgoing(|outgoing| outgoing.set_absent(absent)) {
+    /// Whether this peer can be reached, of which it depends whether senders wait for it.
+    pub(super) fn set_absent(&self, lane: Lane, absent: bool) {
+        for id in self.outgoing(lane, |outgoing| outgoing.set_absent(absent)) {
             self.emit(Event::NotSent { id }, 0);
         }
+    }
+
+    /// A device has come to stay: what is for everybody is for it.
+    pub(super) fn add_lane(&self, device: DeviceId, outgoing: Outgoing) {
+        lock(&self.sending).devices.insert(device, outgoing);
+    }
+
+    /// It is none any more.
+    pub(super) fn remove_lane(&self, device: DeviceId) {
+        lock(&self.sending).devices.remove(&device);
+        self.room.notify_all();
+    }
+
+    /// Whether what is for everybody is for the phone of the plain slot, too.
+    pub(super) fn set_plain_listens(&self, listens: bool) {
+        lock(&self.sending).plain_listens = listens;
+    }
+
+    /// What the owner wants next.
+    pub(super) fn next_command(&self) -> Option<Command> {
+        lock(&self.sending).commands.pop_front()
+    }
+
+    /// Shows the owner its devices.
+    pub(super) fn set_infos(&self, infos: Vec<Info>) {
+        *lock(&self.infos) = infos;
     }
 
     /// By when the owner wants it closed, if so.
@@ -203,11 +320,20 @@ impl Shared {
         lock(&self.sending).close_by
     }
 
+    /// The ids of what waits, or was not acknowledged, pieces of answers aside.
+    pub(super) fn unsent(&self) -> BTreeSet<String> {
+        let sending = lock(&self.sending);
+        sending.devices.values().chain([&sending.plain]).flat_map(Outgoing::ids).map(str::to_owned).collect()
+    }
+
     /// Nothing is sent any more: senders that wait are told.
     pub(super) fn end(&self) {
         let mut sending = lock(&self.sending);
         sending.ended = true;
-        sending.outgoing.clear();
+        sending.plain.clear();
+        sending.devices.values_mut().for_each(Outgoing::clear);
+        // Whoever waits for what comes of a command hears that nothing does.
+        sending.commands.clear();
         drop(sending);
         self.room.notify_all();
         lock(&self.incoming).ended = true;
@@ -236,7 +362,7 @@ mod tests {
     }
 
     fn pop(shared: &Shared) -> Option<Entry> {
-        shared.outgoing(|outgoing| outgoing.pop_if(|_| true))
+        shared.outgoing(None, |outgoing| outgoing.pop_if(|_| true))
     }
 
     fn soon() -> Instant {
@@ -247,11 +373,13 @@ mod tests {
     fn text_joins_the_piece_of_its_stream_that_still_waits() {
         let (_poll, shared) = shared();
         let fields = Arc::default();
-        for (stream, seq, text, is_new) in [(1, 1, "a", true), (2, 1, "x", true), (1, 2, "b", false)] {
-            assert_eq!(shared.push_text(stream, seq, &fields, text, soon()), Ok(is_new));
-        }
+        let (mut first, mut second) = (BTreeMap::new(), BTreeMap::new());
+        shared.push_text(To::All, 1, &mut first, &fields, "a", soon()).unwrap();
+        shared.push_text(To::All, 2, &mut second, &fields, "x", soon()).unwrap();
+        shared.push_text(To::All, 1, &mut first, &fields, "b", soon()).unwrap();
+        assert_eq!((first[&None], second[&None]), (1, 1));
         assert_eq!(pop(&shared).unwrap().payload().get(), r#"{"delta":"ab","seq":1}"#);
-        assert_eq!(shared.push_text(1, 2, &fields, "c", soon()), Ok(true));
+        shared.push_text(To::All, 1, &mut first, &fields, "c", soon()).unwrap();
         assert_eq!(pop(&shared).unwrap().payload().get(), r#"{"delta":"x","seq":1}"#);
         assert_eq!(pop(&shared).unwrap().payload().get(), r#"{"delta":"c","seq":2}"#);
     }
@@ -261,8 +389,10 @@ mod tests {
         let (_poll, shared) = shared();
         let fields = Arc::default();
         let text = "x".repeat(PIECE_BYTES_MAX);
-        assert_eq!(shared.push_text(1, 1, &fields, &text, soon()), Ok(true));
-        assert_eq!(shared.push_text(1, 2, &fields, "y", soon()), Ok(true));
+        let mut pieces = BTreeMap::new();
+        shared.push_text(To::All, 1, &mut pieces, &fields, &text, soon()).unwrap();
+        shared.push_text(To::All, 1, &mut pieces, &fields, "y", soon()).unwrap();
+        assert_eq!(pieces[&None], 2);
     }
 
     #[test]
@@ -271,14 +401,14 @@ mod tests {
         let payload = RawValue::from_string("{}".to_owned()).unwrap();
         let entry = || Entry::message(Instant::now(), "x".to_owned(), "chat.send", payload.clone());
         for _ in 0..OUTGOING_MAX {
-            assert_eq!(shared.push(entry(), None, Instant::now()), Ok(()));
+            assert_eq!(shared.push(To::All, &entry(), None, Instant::now()), Ok(()));
         }
-        assert_eq!(shared.push(entry(), None, Instant::now()), Err(Full::NoRoom));
+        assert_eq!(shared.push(To::All, &entry(), None, Instant::now()), Err(Full::NoRoom));
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| shared.push(entry(), None, soon()));
+            let waiting = scope.spawn(|| shared.push(To::All, &entry(), None, soon()));
             assert!(pop(&shared).is_some());
             assert_eq!(waiting.join().unwrap(), Ok(()));
-            let waiting = scope.spawn(|| shared.push(entry(), None, soon()));
+            let waiting = scope.spawn(|| shared.push(To::All, &entry(), None, soon()));
             shared.close(Instant::now());
             assert_eq!(waiting.join().unwrap(), Err(Full::Ended));
         });
@@ -290,11 +420,11 @@ mod tests {
         let payload = RawValue::from_string("{}".to_owned()).unwrap();
         for id in ["1", "2", "3"] {
             let entry = Entry::message(Instant::now(), id.to_owned(), "chat.send", payload.clone());
-            assert_eq!(shared.push(entry, None, soon()), Ok(()));
+            assert_eq!(shared.push(To::All, &entry, None, soon()), Ok(()));
         }
         let (first, second) = (pop(&shared).unwrap(), pop(&shared).unwrap());
-        shared.outgoing(|outgoing| outgoing.put_back(first));
-        shared.outgoing(|outgoing| outgoing.put_back(second));
+        shared.outgoing(None, |outgoing| outgoing.put_back(first));
+        shared.outgoing(None, |outgoing| outgoing.put_back(second));
         let ids: Vec<String> = std::iter::from_fn(|| pop(&shared)).map(|entry| entry.id).collect();
         assert_eq!(ids, ["1", "2", "3"]);
     }

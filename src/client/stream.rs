@@ -1,10 +1,12 @@
 //! An answer that is sent while it is made.
 
+use super::devices::{Lane, To};
 use super::envelope::new_id;
 use super::options::PIECE_BYTES_MAX;
 use super::{Client, SendError};
 use serde_json::value::to_raw_value;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,16 +22,18 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 #[derive(Debug)]
 pub struct Stream {
     client: Client,
+    to: To,
     number: u64,
-    seq: u64,
+    /// How many pieces were made of it for each peer.
+    pieces: BTreeMap<Lane, u64>,
     fields: Arc<Map<String, Value>>,
     full_text: String,
 }
 
 impl Stream {
-    pub(super) fn new(client: Client, fields: Map<String, Value>) -> Self {
+    pub(super) fn new(client: Client, to: To, fields: Map<String, Value>) -> Self {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self { client, number, seq: 0, fields: Arc::new(fields), full_text: String::new() }
+        Self { client, to, number, pieces: BTreeMap::new(), fields: Arc::new(fields), full_text: String::new() }
     }
 
     /// Adds text to the answer. Waits while too much is waiting to be sent.
@@ -49,8 +53,7 @@ impl Stream {
         while !rest.is_empty() {
             let (piece, more) = split_at_most(rest, PIECE_BYTES_MAX);
             let (deadline, shared) = (self.client.deadline(), &self.client.shared);
-            let is_new = shared.push_text(self.number, self.seq + 1, &self.fields, piece, deadline)?;
-            self.seq += u64::from(is_new);
+            shared.push_text(self.to, self.number, &mut self.pieces, &self.fields, piece, deadline)?;
             self.full_text.push_str(piece);
             rest = more;
         }
@@ -84,7 +87,7 @@ impl Stream {
         payload.insert("full_text".to_owned(), json!(self.full_text));
         payload.extend(more);
         let id = new_id();
-        self.client.send_raw(&id, "chat.done", to_raw_value(&payload)?, Some(self.number))?;
+        self.client.send_raw(self.to, &id, "chat.done", to_raw_value(&payload)?, Some(self.number))?;
         Ok(id)
     }
 }

@@ -1,7 +1,7 @@
 //! One end of a pair as the tests drive it: what the client's session does, without encryption and envelopes.
 
 use super::{Ack, Acks, Boot, Held, Position, Receiver, Record, Refusal, Refused, Taken};
-use crate::outgoing::{Entry, Next, Outgoing};
+use crate::outgoing::{Entry, Next, Outgoing, Piece};
 use coralmux_proto::token::Role;
 use serde_json::value::RawValue;
 use serde_json::{Map, json};
@@ -79,7 +79,7 @@ impl End {
     pub(super) fn piece(&mut self, now: Instant, stream: u64, answer: &str, delta: &str) -> bool {
         assert!(self.make_room(0, delta.len()).is_empty());
         let fields = Arc::new(Map::from_iter([("answer".to_owned(), json!(answer))]));
-        self.outgoing.push_text(now, stream, 1, &fields, delta)
+        self.outgoing.push_text(now, Piece { stream, seq: 1, fields: &fields, text: delta })
     }
 
     fn make_room(&mut self, messages: usize, bytes: usize) -> Vec<String> {

@@ -64,6 +64,19 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
+    /// One that goes on where another was: the boots of the peer, the newest last, with the number that is expected of each.
+    pub(crate) fn of(known: Vec<(Boot, u64)>) -> Self {
+        let mut receiver = Self::default();
+        receiver.boots.extend(known.into_iter().map(|(boot, next)| Known { boot, next: next.max(1) }));
+        receiver.forget_boots();
+        receiver
+    }
+
+    /// What [`of`](Self::of) is given.
+    pub(crate) fn known(&self) -> impl Iterator<Item = (Boot, u64)> {
+        self.boots.iter().map(|known| (known.boot, known.next))
+    }
+
     /// What has been taken.
     pub(crate) fn position(&self) -> Position {
         let position = |known: &Known| Position { boot: Some(known.boot), number: known.next - 1 };

@@ -90,8 +90,12 @@ impl Sender {
         self.held.len()
     }
 
+    /// How many of them are no pieces of answers.
+    pub(crate) fn messages(&self) -> usize {
+        self.held.iter().filter(|held| held.stream.is_none()).count()
+    }
+
     /// The ids of what is held, pieces aside.
-    #[cfg(test)]
     pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
         self.held.iter().filter(|held| held.stream.is_none()).map(|held| held.id.as_str())
     }

@@ -1,6 +1,7 @@
 //! Errors: what the relay refuses, what the peer complains about, and what this end tells its owner.
 
-use super::{Action, Session};
+use super::Action;
+use super::peer::Peer;
 use crate::envelope;
 use crate::event::{Event, PeerError};
 use crate::options::{PACED_FOR, RETRIES_MAX, RETRY_AFTER_MAX};
@@ -41,7 +42,7 @@ pub(super) fn whole_number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(float)
 }
 
-impl Session {
+impl Peer {
     pub(super) fn handle_error(
         &mut self,
         now: Instant,
@@ -66,22 +67,25 @@ impl Session {
             if let Some(mut entry) = error.about.as_deref().and_then(|id| self.take_recent(id)) {
                 entry.refusals += 1;
                 sent_again = entry.refusals <= RETRIES_MAX;
-                let action =
-                    if sent_again { Action::Again(entry) } else { Action::Emit(Event::NotSent { id: entry.id }, 0) };
+                let action = if sent_again {
+                    Action::Again(self.lane(), entry)
+                } else {
+                    Action::Emit(Event::NotSent { id: entry.id }, 0)
+                };
                 actions.push(action);
             }
         }
         if is_key_exchange && error.code == "PEER_OFFLINE" {
             return; // Nobody was there to hear it, which is normal.
         }
+        if error.code == DECRYPTION_FAILED && !authenticated {
+            self.doubt(now); // The word of nobody in particular, so it is no more than a hint.
+        }
         if !authenticated && let Some(id) = error.about.as_deref() {
             if self.ack_ids.iter().any(|ack| ack == id) {
                 return; // It is said again, if the peer wants to hear it.
             }
             sent_again |= self.handle_refusal(now, id, &error, shared, actions);
-        }
-        if error.code == DECRYPTION_FAILED && !authenticated {
-            self.doubt(now); // The word of nobody in particular, so it is no more than a hint.
         }
         let bytes = error.message.len() + error.code.len();
         let event = PeerError {
@@ -103,9 +107,9 @@ impl Session {
     }
 }
 
-pub(super) fn refuse(refusal: Refusal, about: Option<&str>, actions: &mut Vec<Action>) {
+pub(super) fn refuse(peer: &Peer, refusal: Refusal, about: Option<&str>, actions: &mut Vec<Action>) {
     if let Some(complaint) = refusal.complaint {
-        actions.push(Action::Send(envelope::write(complaint.kind, &envelope::new_id(), &complaint.payload)));
+        actions.push(Action::Send(peer.envelope(complaint.kind, &envelope::new_id(), &complaint.payload)));
     }
     if refusal.worth_telling {
         let error = PeerError {
@@ -118,6 +122,13 @@ pub(super) fn refuse(refusal: Refusal, about: Option<&str>, actions: &mut Vec<Ac
         };
         actions.push(Action::Emit(Event::Error(error), 0));
     }
+}
+
+/// Tells the owner that nothing can be sent, for the keys cannot be kept.
+pub(super) fn not_kept(message: String) -> Action {
+    let code = "STORE".to_owned();
+    let error = PeerError { code, message, retry_after: None, about: None, authenticated: false, sent_again: false };
+    Action::Emit(Event::Error(error), 0)
 }
 
 /// Tells the owner that a message was passed over.

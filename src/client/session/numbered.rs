@@ -1,17 +1,19 @@
 //! What a session does where the peer resumes: records and acknowledgements, in both directions.
 
-use super::error::ErrorPayload;
-use super::{Action, Outcome, Session};
+use super::error::{ErrorPayload, not_kept};
+use super::peer::Peer;
+use super::{Action, Outcome};
+use crate::devices::Lane;
 use crate::envelope;
 use crate::event::Event;
 use crate::options::ACKS_REMEMBERED;
 use crate::resume::{self, ACK, Ack, Boot, Position, Record, RecordError, Refused, Taken};
-use crate::secure::Opened;
+use crate::secure::{NotSealed, Opened};
 use crate::shared::Shared;
 use serde_json::value::RawValue;
 use std::time::{Duration, Instant};
 
-impl Session {
+impl Peer {
     pub(super) fn write_record(
         &mut self,
         now: Instant,
@@ -20,15 +22,20 @@ impl Session {
         plaintext: &RawValue,
         is_piece: bool,
     ) -> Outcome {
-        let Some(payload) = self.secure.seal(kind, plaintext) else {
-            // The key is worn out. What is numbered stays held, and follows under new ones.
-            self.acks.handle_away();
-            self.key_exchange_at = Some(now);
-            return Outcome::Wait(Some(now));
+        let payload = match self.secure.seal(kind, id, plaintext, &self.receiver) {
+            Ok(payload) => payload,
+            Err(NotSealed { again, .. }) => {
+                // The key is worn out, or cannot be stored. What is numbered stays held, and follows later.
+                self.acks.handle_away();
+                let at = now + again.unwrap_or_default();
+                self.key_exchange_at = Some(at);
+                return Outcome::Wait(Some(at));
+            }
         };
-        let text = envelope::write(kind, id, &payload);
+        let text = self.envelope(kind, id, &payload);
         self.acks.handle_carried();
         self.handle_left(now, is_piece);
+        self.handle_sent(now);
         Outcome::Send(text)
     }
 
@@ -39,10 +46,18 @@ impl Session {
         }
         let Some(resend) = self.acks.poll(now) else { return };
         let plaintext = Ack { position: self.receiver.position(), resend }.write();
-        // If the key is worn out, the next message sees to it.
-        let Some(payload) = self.secure.seal(ACK, &plaintext) else { return };
         let id = envelope::new_id();
-        actions.push(Action::Send(envelope::write(ACK, &id, &payload)));
+        let payload = match self.secure.seal(ACK, &id, &plaintext, &self.receiver) {
+            Ok(payload) => payload,
+            // If the key is worn out, the next message sees to it.
+            Err(NotSealed { again: None, .. }) => return,
+            Err(NotSealed { again: Some(after), why }) => {
+                self.acks.handle_away();
+                self.key_exchange_at = Some(now + after);
+                return actions.push(not_kept(why.unwrap_or_default()));
+            }
+        };
+        actions.push(Action::Send(self.envelope(ACK, &id, &payload)));
         if self.ack_ids.len() == ACKS_REMEMBERED {
             self.ack_ids.pop_front();
         }
@@ -53,8 +68,9 @@ impl Session {
     pub(super) fn handle_agreement(&mut self, now: Instant, shared: &Shared, actions: &mut Vec<Action>) {
         let resume = self.secure.resumes();
         self.handle_away();
-        self.peer_online = true; // Whatever the relay said of it last.
-        let (had, abandoned) = shared.outgoing(|outgoing| (outgoing.resumes(), outgoing.handle_agreement(resume)));
+        self.set_online(); // Whatever the relay said of it last.
+        let (had, abandoned) =
+            shared.outgoing(self.lane(), |outgoing| (outgoing.resumes(), outgoing.handle_agreement(resume)));
         if resume {
             self.acks.handle_agreement(now);
         } else if had {
@@ -75,8 +91,10 @@ impl Session {
         let Ack { position, resend } = Ack::read(plaintext)?;
         // Under the last keys it is true all the same, and asks for nothing.
         let is_current = self.has_keys();
-        acknowledged(now, position, resend && is_current, shared, actions);
+        acknowledged(now, self.lane(), position, resend && is_current, shared, actions);
         if is_current {
+            // This end's own first one may be due in this very moment: it leaves all the same.
+            self.acknowledge(now, actions);
             self.acks.handle_ack(now, resend);
         }
         Ok(())
@@ -94,7 +112,7 @@ impl Session {
     ) -> Result<(), RecordError> {
         let record = Record::read(&opened.payload)?;
         if let Some(position) = record.ack {
-            acknowledged(now, position, false, shared, actions);
+            acknowledged(now, self.lane(), position, false, shared, actions);
         }
         let taken = self.receiver.handle(&record, kind, id);
         self.acks.handle_taken(now, &taken, self.receiver.is_missing());
@@ -106,7 +124,7 @@ impl Session {
             actions.push(Action::Emit(Event::Missed { count: missed }, 0));
         }
         for resume::Message { kind, id, payload } in messages {
-            let opened = Opened { payload, authenticated: true, missed: 0, resume: false };
+            let opened = Opened { payload, authenticated: true, missed: 0, resume: false, renewed: false };
             self.handle_payload(now, &kind, id.as_deref(), &opened, shared, actions);
         }
         Ok(())
@@ -129,7 +147,7 @@ impl Session {
             "MESSAGE_TOO_LARGE" | "INVALID_MESSAGE" => resume::Refusal::Never,
             _ => return false,
         };
-        match shared.outgoing(|outgoing| outgoing.sender.handle_refusal(now, id, refusal)) {
+        match shared.outgoing(self.lane(), |outgoing| outgoing.sender.handle_refusal(now, id, refusal)) {
             Refused::Unknown => false,
             Refused::Held => {
                 if refusal == resume::Refusal::Offline {
@@ -148,8 +166,15 @@ impl Session {
 }
 
 /// The peer has taken what was sent up to this position.
-fn acknowledged(now: Instant, position: Position, resend: bool, shared: &Shared, actions: &mut Vec<Action>) {
-    let taken = shared.outgoing(|outgoing| outgoing.sender.handle_ack(now, position, resend, Boot::draw));
+fn acknowledged(
+    now: Instant,
+    lane: Lane,
+    position: Position,
+    resend: bool,
+    shared: &Shared,
+    actions: &mut Vec<Action>,
+) {
+    let taken = shared.outgoing(lane, |outgoing| outgoing.sender.handle_ack(now, position, resend, Boot::draw));
     let ids = taken.into_iter().filter(|held| held.stream.is_none()).map(|held| held.id);
     actions.extend(ids.map(|id| Action::Emit(Event::Delivered { id }, 0)));
 }

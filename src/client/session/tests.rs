@@ -1,12 +1,15 @@
+mod devices;
 mod numbered;
 
 use super::error::INVALID_MESSAGE;
 use super::*;
+use crate::event::Message;
 use crate::options::{Encryption, HEAL_INTERVAL, PACED_FOR, RETRIES_MAX};
 use crate::outgoing::Outgoing;
 use crate::resume::Boot;
 use coralmux_e2e::{DECRYPTION_FAILED, PairingSecret};
 use coralmux_proto::token::Role;
+use std::time::Duration;
 
 fn options(role: Role, encryption: Encryption) -> Options {
     Options { encryption, ..Options::new("ws://relay".parse().unwrap(), "oc_pair_00", role) }
@@ -24,7 +27,7 @@ impl Played {
         let poll = mio::Poll::new().unwrap();
         let waker = mio::Waker::new(poll.registry(), mio::Token(0)).unwrap();
         let shared = Shared::new(waker, Outgoing::new(role, Boot::draw()));
-        let session = Session::new(Lasting::new(&options(role, encryption)));
+        let session = Session::new(&options(role, encryption));
         Self { session, shared, now: Instant::now() }
     }
 
@@ -61,7 +64,7 @@ impl Played {
 
     fn queues(&mut self, kind: &str, id: &str) {
         let entry = Entry::message(self.now, id.to_owned(), kind, raw(&json!({"n": 1})));
-        self.shared.outgoing(|outgoing| outgoing.push(entry));
+        self.shared.outgoing(None, |outgoing| outgoing.push(entry));
     }
 
     /// The next message that leaves, or until when it waits.
@@ -120,7 +123,7 @@ fn messages_are_told_and_missing_payloads_are_empty_ones() {
         (r#"{"type":"x.y","id":"a"}"#, json!({})),
     ] {
         let actions = played.hears_text(text);
-        let expected = Message { kind: "x.y".to_owned(), id: "a".to_owned(), payload, missed: 0 };
+        let expected = Message { kind: "x.y".to_owned(), id: "a".to_owned(), payload, missed: 0, from: None };
         assert!(
             matches!(&actions[..], [Action::Emit(Event::Message(message), _)] if *message == expected),
             "{text}: {actions:?}"
@@ -140,9 +143,9 @@ fn what_was_refused_for_its_rate_is_sent_again_after_the_wait_but_not_forever() 
     for round in 1..=RETRIES_MAX {
         let mut actions = played.refused("mine", "RATE_LIMITED", 500);
         assert!(matches!(&actions[1], Action::Emit(Event::Error(error), _) if error.sent_again), "{actions:?}");
-        let Action::Again(entry) = actions.swap_remove(0) else { panic!("{actions:?}") };
+        let Action::Again(None, entry) = actions.swap_remove(0) else { panic!("{actions:?}") };
         assert_eq!((entry.id.as_str(), entry.refusals), ("mine", round));
-        played.shared.outgoing(|outgoing| outgoing.put_back(entry));
+        played.shared.outgoing(None, |outgoing| outgoing.put_back(entry));
         let until = played.now + Duration::from_millis(500);
         assert_eq!(played.sends(), Err(Some(until)));
         played.now = until;
@@ -150,7 +153,7 @@ fn what_was_refused_for_its_rate_is_sent_again_after_the_wait_but_not_forever() 
         played.queues("chat.done", "other");
         let next = played.sends();
         assert_eq!(next, Err(Some(played.now + Duration::from_millis(500))), "no faster than the relay said");
-        played.shared.outgoing(|outgoing| outgoing.pop_if(|_| true));
+        played.shared.outgoing(None, |outgoing| outgoing.pop_if(|_| true));
     }
     let actions = played.refused("mine", "RATE_LIMITED", 500);
     assert!(matches!(&actions[0], Action::Emit(Event::NotSent { id }, _) if id == "mine"), "{actions:?}");
@@ -158,7 +161,7 @@ fn what_was_refused_for_its_rate_is_sent_again_after_the_wait_but_not_forever() 
     played.now += PACED_FOR;
     played.comes_due();
     played.writes("chat.done", "mine").unwrap();
-    assert_eq!(played.session.message_at, None);
+    assert_eq!(played.session.plain.message_at, None);
 }
 
 #[test]

@@ -17,7 +17,13 @@ fn told(actions: &[Action]) -> Vec<&Event> {
 
 #[test]
 fn only_an_end_that_can_resume_asks_for_the_relays_extension() {
-    let asks = |encryption| Session::auth(&options(Role::Phone, encryption)).contains(r#""ext":1"#);
+    let asks = |encryption| {
+        {
+            let options = options(Role::Phone, encryption);
+            Session::new(&options).auth(&options)
+        }
+        .contains(r#""ext":1"#)
+    };
     assert!(asks(secret()) && !asks(Encryption::Version1) && !asks(Encryption::Off));
 }
 
@@ -78,23 +84,24 @@ fn a_peer_that_does_not_resume_any_more_is_told_and_what_was_held_given_back() {
     let expected = [&Event::ResumeLost, &Event::NotSent { id: "held".to_owned() }];
     assert_eq!(told(&actions)[1..], expected);
     assert!(phone.session.can_reach_peer());
-    assert!(!phone.shared.outgoing(|outgoing| outgoing.resumes()));
+    assert!(!phone.shared.outgoing(None, |outgoing| outgoing.resumes()));
     assert!(phone.writes("chat.send", "as before").is_some());
 }
 
 #[test]
 fn a_record_that_cannot_be_read_is_told_and_changes_nothing() {
     let (mut phone, mut agent, _) = pair(secret(), secret());
-    let position = agent.session.receiver.position();
+    let position = agent.session.plain.receiver.position();
     for (kind, plaintext) in [("chat.send", json!({"text": "bare"})), ("ack", json!({"r": true}))] {
-        let payload = phone.session.secure.seal(kind, &raw(&plaintext)).unwrap().into_owned();
-        let actions = agent.hears_text(&envelope::write(kind, "odd", &payload));
+        let payload =
+            phone.session.plain.secure.seal(kind, "odd", &raw(&plaintext), &Receiver::default()).unwrap().into_owned();
+        let actions = agent.hears_text(&envelope::write(None, kind, "odd", &payload));
         assert!(
             matches!(told(&actions)[..], [Event::Error(error)] if error.code == INVALID_MESSAGE),
             "{kind}: {actions:?}"
         );
     }
-    assert_eq!(agent.session.receiver.position(), position);
+    assert_eq!(agent.session.plain.receiver.position(), position);
 }
 
 #[test]

@@ -1,52 +1,19 @@
-//! What encryption asks of a client: what to send when, what to seal, what to refuse. The ciphers are `e2e`'s.
+//! Versions 1 and 2, and no encryption at all.
 
-use super::envelope::{new_id, random};
-use super::options::{Encryption, HEAL_INTERVAL, Options, PADDING_BYTES};
-use coralmux_e2e::{End, OpenError, Protection, Reply};
+use super::{Opened, Refusal, Step, empty};
+use crate::envelope::{new_id, random};
+use crate::event::Event;
+use crate::options::{Encryption, HEAL_INTERVAL, Options, PADDING_BYTES};
+use coralmux_e2e::{End, OpenError, Protection};
 use coralmux_proto::token::Role;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::time::Instant;
 
-/// What follows from a signal or a `key_exchange`.
-#[derive(Debug, Default)]
-pub(super) struct Step {
-    /// The id of a `key_exchange` to send, and the message.
-    pub(super) send: Option<(String, Reply)>,
-    /// There are keys now: of this version, with this fingerprint.
-    pub(super) secured: Option<(u8, Option<String>)>,
-    /// The peer was refused.
-    pub(super) refused: Option<Refusal>,
-}
-
-/// Why the peer's message is not acted on.
+/// The state of a pair's encryption, over all of its connections.
 #[derive(Debug)]
-pub(super) struct Refusal {
-    pub(super) message: String,
-    /// What the peer is told, in clear.
-    pub(super) complaint: Option<Reply>,
-    /// Whether the owner is told.
-    pub(super) worth_telling: bool,
-    /// It may be of keys that this end has not.
-    pub(super) of_other_keys: bool,
-}
-
-/// A message's payload in clear.
-#[derive(Debug)]
-pub(super) struct Opened {
-    pub(super) payload: Box<RawValue>,
-    /// It was encrypted, so that it is the peer's word.
-    pub(super) authenticated: bool,
-    /// How many messages before it never came, as far as that can be known.
-    pub(super) missed: u64,
-    /// It is a record, or an acknowledgement.
-    pub(super) resume: bool,
-}
-
-/// The state of a client's encryption, over all of its connections.
-#[derive(Debug)]
-pub(super) struct Secure {
+pub(crate) struct Pair {
     role: Role,
     /// `None`: everything goes in clear.
     end: Option<End>,
@@ -56,11 +23,12 @@ pub(super) struct Secure {
     heal_from: Option<Instant>,
 }
 
-impl Secure {
+impl Pair {
     pub(super) fn new(options: &Options) -> Self {
         let secret = match &options.encryption {
             Encryption::Off => return Self { role: options.role, end: None, agreed: false, heal_from: None },
-            Encryption::Version1 => None,
+            // A device has no pair's keys; what comes of these nothing is sealed with.
+            Encryption::Version1 | Encryption::Device => None,
             Encryption::Version2(secret) => Some(secret.clone()),
         };
         let fill = |bytes: &mut [u8]| random(bytes);
@@ -106,7 +74,9 @@ impl Secure {
                 self.agreed |= step.agreed;
                 let version = if end.protection() == Protection::Verified { 2 } else { 1 };
                 let secured = step.agreed.then(|| (version, end.fingerprint().map(|number| number.to_string())));
-                Step { send: step.reply.map(|reply| (reply_id, reply)), secured, refused: None }
+                let told = step.devices.then_some(Event::CanBeDevice);
+                let send = step.reply.map(|reply| (reply_id, reply));
+                Step { send, agreed: step.agreed, secured, told, ..Step::default() }
             }
             Err(error) => Step { refused: Some(refusal(end, error)), ..Step::default() },
         }
@@ -138,7 +108,7 @@ impl Secure {
     pub(super) fn open(&mut self, kind: &str, payload: Option<&RawValue>) -> Result<Opened, Refusal> {
         let Some(end) = &mut self.end else {
             let payload = payload.map_or_else(empty, ToOwned::to_owned);
-            return Ok(Opened { payload, authenticated: false, missed: 0, resume: false });
+            return Ok(Opened { payload, authenticated: false, missed: 0, resume: false, renewed: false });
         };
         match end.open(kind, payload) {
             Ok(opened) => Ok(Opened {
@@ -146,6 +116,7 @@ impl Secure {
                 authenticated: opened.protection != Protection::Clear,
                 missed: opened.missed,
                 resume: opened.resume,
+                renewed: false,
             }),
             // Meant for the phone's last run, or for its last connection.
             Err(OpenError::NoKey) if self.role == Role::Phone => {
@@ -164,9 +135,4 @@ impl Secure {
 
 fn refusal(end: &End, error: impl Display) -> Refusal {
     Refusal { message: error.to_string(), complaint: end.complaint(&error), worth_telling: true, of_other_keys: false }
-}
-
-/// The payload of a message that has none.
-pub(super) fn empty() -> Box<RawValue> {
-    RawValue::from_string("{}".to_owned()).expect("it is JSON")
 }

@@ -1,0 +1,205 @@
+//! An agent's end toward one of its devices, and what it knows of it.
+
+use super::stored::{StoredPeer, VERSION, receiver};
+use super::{AgentKeys, Info, Joined, Store, clocks, fill};
+use crate::envelope::unix_ms;
+use crate::options::PADDING_BYTES;
+use crate::resume::Receiver;
+use coralmux_e2e::ExchangeError;
+use coralmux_e2e::v3::{self, AgentEnd, DeviceId, KeyExchange, OpenError, SealError};
+use serde_json::value::RawValue;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// How exactly it is kept when a device was last there.
+const SEEN_MS: u64 = 60 * 60 * 1000;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Of {
+    end: AgentEnd,
+    info: Info,
+    store: Arc<dyn Store>,
+    /// The word that its link was asked for with.
+    tag: String,
+    /// It has been told that it is a device, as far as this process knows. If it was not it asks for it.
+    welcomed: bool,
+    /// Something has opened, or changed, that was not stored.
+    dirty: bool,
+}
+
+/// Why nothing is sealed.
+#[derive(Debug)]
+pub(crate) enum NotSealed {
+    Seal(SealError),
+    Store(io::Error),
+}
+
+impl Of {
+    /// A device that has just joined: stored before anybody hears of it.
+    pub(crate) fn joined(
+        joined: v3::Joined,
+        by: Option<DeviceId>,
+        tag: String,
+        store: Arc<dyn Store>,
+    ) -> io::Result<Self> {
+        let (device, now) = (joined.end.device(), unix_ms());
+        let info = Info {
+            device,
+            name: joined.name,
+            platform: joined.platform,
+            added_at: now,
+            seen_at: now,
+            owner: false,
+            by,
+            code: Some(joined.code.to_string()),
+            online: false,
+        };
+        let mut of = Self { tag, ..Self::new(joined.end, info, store) };
+        of.handle_connected();
+        of.store(&Receiver::default())?;
+        Ok(of)
+    }
+
+    fn new(mut end: AgentEnd, info: Info, store: Arc<dyn Store>) -> Self {
+        end.set_padding(PADDING_BYTES);
+        Self { end, info, store, tag: String::new(), welcomed: false, dirty: false }
+    }
+
+    /// One that is kept, and what was taken of it. `None`: the text is damaged, or of a later version.
+    pub(crate) fn load(
+        text: &str,
+        token: &str,
+        keys: &AgentKeys,
+        store: Arc<dyn Store>,
+        restored: bool,
+    ) -> Option<(Self, Receiver)> {
+        let stored: StoredPeer<'_> =
+            serde_json::from_str(text).ok().filter(|stored: &StoredPeer<'_>| stored.v == VERSION)?;
+        let mut end = AgentEnd::load(token, Arc::clone(&keys.key), stored.end.get()).ok()?;
+        let info = stored.info().filter(|info| info.device == end.device())?;
+        let taken = receiver(&stored.taken)?;
+        if restored {
+            end.handle_restored();
+        }
+        let welcomed = end.is_admitted();
+        Some((Self { welcomed, dirty: restored, ..Self::new(end, info, store) }, taken))
+    }
+
+    /// Writes all of it.
+    pub(crate) fn store(&mut self, receiver: &Receiver) -> io::Result<()> {
+        let end = self.end.store();
+        let end: &RawValue = serde_json::from_str(&end)?;
+        let text = serde_json::to_string(&StoredPeer::new(&self.info, receiver, end))?;
+        self.store.write(self.info.device.as_str(), &text)?;
+        self.dirty = false;
+        Ok(())
+    }
+
+    pub(crate) fn device(&self) -> DeviceId {
+        self.info.device
+    }
+
+    pub(crate) fn info(&self) -> &Info {
+        &self.info
+    }
+
+    /// Changes what is known of it; to be stored soon.
+    pub(crate) fn info_mut(&mut self) -> &mut Info {
+        self.dirty = true;
+        &mut self.info
+    }
+
+    pub(crate) fn is_admitted(&self) -> bool {
+        self.end.is_admitted()
+    }
+
+    /// Makes it a device; to be stored.
+    pub(crate) fn admit(&mut self) {
+        self.end.admit();
+        self.info.code = None;
+        self.dirty = true;
+    }
+
+    /// It is a device, and knows it.
+    pub(crate) fn is_welcomed(&self) -> bool {
+        self.welcomed
+    }
+
+    /// It is about to be told that it is a device.
+    pub(crate) fn welcome(&mut self) {
+        self.welcomed = true;
+    }
+
+    /// What its owner decides about.
+    pub(crate) fn as_joined(&self) -> Option<Joined> {
+        let Info { device, name, platform, by, .. } = self.info.clone();
+        let code = self.info.code.clone()?;
+        Some(Joined { device, name, platform, code, by, tag: self.tag.clone() })
+    }
+
+    /// A new connection of the agent's. Nothing waits in a mailbox: the relay has none.
+    pub(crate) fn handle_connected(&mut self) {
+        self.info.online = false;
+        self.end.handle_connected();
+        self.end.handle_drained();
+    }
+
+    pub(crate) fn handle_presence(&mut self, online: bool) {
+        self.info.online = online;
+        let now = unix_ms();
+        if now.saturating_sub(self.info.seen_at) >= SEEN_MS {
+            self.info.seen_at = now;
+            self.dirty = true;
+        }
+    }
+
+    /// Whether this is its enrolment's last message again.
+    pub(crate) fn repeats_enrolment(&self, message: &KeyExchange) -> bool {
+        self.end.repeats_enrolment(message)
+    }
+
+    pub(crate) fn handle_opening(
+        &mut self,
+        now: Instant,
+        id: Option<&str>,
+        opening: &KeyExchange,
+    ) -> Result<Option<Box<RawValue>>, ExchangeError> {
+        self.end.handle_opening(clocks(now), &mut fill, id, opening)
+    }
+
+    /// Seals a payload. What the message acknowledges, and what its key takes, is stored before.
+    pub(crate) fn seal(
+        &mut self,
+        kind: &str,
+        id: &str,
+        payload: &RawValue,
+        receiver: &Receiver,
+    ) -> Result<Box<RawValue>, NotSealed> {
+        let sent = self.end.seal(&mut fill, kind, Some(id), Some(payload)).map_err(NotSealed::Seal)?;
+        if sent.store || self.dirty {
+            self.store(receiver).map_err(NotSealed::Store)?;
+        }
+        Ok(sent.payload)
+    }
+
+    /// Opens a message. `numbered`: what it says is acknowledged, and stored before that.
+    pub(crate) fn open(
+        &mut self,
+        now: Instant,
+        kind: &str,
+        id: Option<&str>,
+        payload: Option<&RawValue>,
+        numbered: bool,
+    ) -> Result<v3::Opened, OpenError> {
+        let opened = self.end.open(clocks(now), kind, id, payload)?;
+        self.dirty |= numbered || opened.confirmed;
+        Ok(opened)
+    }
+
+    /// Whether the device is told that its message was refused.
+    pub(crate) fn complains(&mut self, now: Instant, error: OpenError) -> bool {
+        self.end.complains(clocks(now), error)
+    }
+}
