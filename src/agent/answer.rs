@@ -5,7 +5,7 @@ use super::asking::{Ask, Decided, Decision};
 use super::asks::{Asks, Way as AskWay};
 use super::backend::{BackendError, Ending, Outcome, Output};
 use super::history::{History, Speaker, Turn};
-use coralmux_client::{ANSWER_BYTES_MAX, Client, SendError, Stream, new_id, unix_ms};
+use coralmux_client::{ANSWER_BYTES_MAX, Client, SendError, Stream, To, new_id, unix_ms};
 use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,9 +19,12 @@ pub(super) struct Shared {
     pub(super) client: Client,
     pub(super) asks: Asks,
     pub(super) history: Mutex<History>,
-    /// The newest `chat.done` messages: the id of each, and what each message of its answer has. At most [`ENDED_MAX`].
-    ended: Mutex<VecDeque<(String, Map<String, Value>)>>,
+    /// The newest `chat.done` messages: at most [`ENDED_MAX`].
+    ended: Mutex<VecDeque<Done>>,
 }
+
+/// The id of a `chat.done`, who heard it, and what each message of its answer has.
+type Done = (String, To, Map<String, Value>);
 
 /// The answer's way to the phone. Clones are the same answer's.
 #[derive(Clone)]
@@ -46,6 +49,8 @@ enum Way {
 /// What the phone gets under one `ref`.
 struct Said {
     stream: Stream,
+    /// Who hears it.
+    to: To,
     /// What each of its messages has beside its text.
     fields: Map<String, Value>,
     /// It goes on with what another one began: blank lines at its start have nothing to be between.
@@ -64,26 +69,32 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub(super) fn new(client: Client, asks: Asks) -> Self {
-        Self { client, asks, history: Mutex::default(), ended: Mutex::default() }
+    pub(super) fn new(client: Client, asks: Asks, history: History) -> Self {
+        Self { client, asks, history: Mutex::new(history), ended: Mutex::default() }
     }
 
-    pub(super) fn send_error(&self, mut fields: Map<String, Value>, message: &str, retry_after_ms: Option<u64>) {
+    pub(super) fn send_error(
+        &self,
+        to: To,
+        mut fields: Map<String, Value>,
+        message: &str,
+        retry_after_ms: Option<u64>,
+    ) {
         fields.insert("code".to_owned(), json!("BACKEND_ERROR"));
         fields.insert("message".to_owned(), json!(message));
         if let Some(ms) = retry_after_ms {
             fields.insert("retry_after_ms".to_owned(), json!(ms));
         }
         // The client has ended, or nothing could be sent for long: there is nobody to tell.
-        let _ = self.client.send("chat.error", &fields);
+        let _ = self.client.send_to(to, "chat.error", &fields);
     }
 
     /// The relay lets no message of this size through. If it ended an answer, the phone still waits for an end.
     pub(super) fn handle_too_large(&self, id: &str) {
         let mut ended = lock(&self.ended);
-        if let Some((_, fields)) = ended.iter().position(|(done, _)| done == id).and_then(|at| ended.remove(at)) {
+        if let Some((_, to, fields)) = ended.iter().position(|(done, ..)| done == id).and_then(|at| ended.remove(at)) {
             drop(ended);
-            self.send_error(fields, "the relay does not forward an answer of this size", None);
+            self.send_error(to, fields, "the relay does not forward an answer of this size", None);
         }
     }
 
@@ -93,7 +104,7 @@ impl Shared {
     }
 
     /// Says that a message is complete, or how it was cut short, and remembers it.
-    fn end(&self, Said { stream, fields, .. }: Said, chat: &str, how: How) {
+    fn end(&self, Said { stream, to, fields, .. }: Said, chat: &str, how: How) {
         let mut more = Map::new();
         let ending = match how {
             How::Ended(Outcome::Whole) => None,
@@ -113,7 +124,7 @@ impl Shared {
         // As above, if it fails. The phone can ask for the history.
         let Ok(id) = stream.finish(more) else { return };
         let mut ended = lock(&self.ended);
-        ended.push_back((id, fields));
+        ended.push_back((id, to, fields));
         if ended.len() > ENDED_MAX {
             ended.pop_front();
         }
@@ -137,9 +148,15 @@ fn unasked(chat: &str) -> Map<String, Value> {
 }
 
 impl Answer {
-    /// An answer in this conversation, with these fields in each of its messages.
-    pub(super) fn new(shared: &Arc<Shared>, chat: &str, fields: Map<String, Value>, shows_questions: bool) -> Self {
-        let said = Said { stream: shared.client.stream(fields.clone()), fields, goes_on: false };
+    /// An answer in this conversation, for these, with these fields in each of its messages.
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        chat: &str,
+        to: To,
+        fields: Map<String, Value>,
+        shows_questions: bool,
+    ) -> Self {
+        let said = Said { stream: shared.client.stream_to(to, fields.clone()), to, fields, goes_on: false };
         let way = Arc::new(Mutex::new(Way::Open(said)));
         Self { shared: Arc::clone(shared), chat: chat.to_owned(), shows_questions, way }
     }
@@ -184,7 +201,7 @@ impl Answer {
                     self.shared.remember(&self.chat, said.stream.text(), Some(ending));
                 }
                 let ms = retry_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
-                self.shared.send_error(said.fields, &message, ms);
+                self.shared.send_error(said.to, said.fields, &message, ms);
                 return Some(BackendError::Failed { message, retry_after });
             }
         }
@@ -201,19 +218,19 @@ impl Answer {
     }
 
     /// What was asked in plain text is over: the answer goes on, as that to the message with these fields, or unasked.
-    pub(super) fn go_on(&self, fields: Option<Map<String, Value>>) {
+    pub(super) fn go_on(&self, asked: Option<(To, Map<String, Value>)>) {
         let mut way = lock(&self.way);
-        self.reopen(&mut way, fields);
+        self.reopen(&mut way, asked);
         // Whatever else was asked meanwhile.
         if let Some(text) = self.shared.asks.plain_text(&self.chat) {
             self.ask_plainly(&mut way, &text);
         }
     }
 
-    fn reopen(&self, way: &mut Way, fields: Option<Map<String, Value>>) {
+    fn reopen(&self, way: &mut Way, asked: Option<(To, Map<String, Value>)>) {
         let Way::Asking { held } = way else { return };
-        let fields = fields.unwrap_or_else(|| unasked(&self.chat));
-        let mut said = Said { stream: self.shared.client.stream(fields.clone()), fields, goes_on: true };
+        let (to, fields) = asked.unwrap_or_else(|| (To::All, unasked(&self.chat)));
+        let mut said = Said { stream: self.shared.client.stream_to(to, fields.clone()), to, fields, goes_on: true };
         // It is within an answer's bounds.
         let _ = said.push(held);
         *way = Way::Open(said);
@@ -250,7 +267,7 @@ impl Answer {
         let Way::Open(said) = &*lock(&self.way) else { return };
         let mut payload = said.fields.clone();
         payload.extend(more);
-        let _ = self.shared.client.send(kind, &payload);
+        let _ = self.shared.client.send_to(said.to, kind, &payload);
     }
 }
 

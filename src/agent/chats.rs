@@ -4,11 +4,11 @@ use super::answer::{Answer, Desk, Shared, lock};
 use super::asks::Asks;
 use super::backend::{Backend, Image, Question};
 use super::cancel::Cancel;
-use super::history::{Speaker, Turn};
+use super::history::{History, Speaker, Turn};
 use super::printable::warn;
-use coralmux_client::{Client, MESSAGE_BYTES_MAX, unix_ms};
+use coralmux_client::{Client, DeviceId, Lane, MESSAGE_BYTES_MAX, To, unix_ms};
 use serde_json::{Map, Value, json};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -17,10 +17,15 @@ use std::time::{Duration, Instant};
 /// Backends at work at once, those that have not noticed yet that they were cancelled among them.
 pub(super) const ANSWERS_MAX: usize = 16;
 
+/// Questions that wait for one of these to end: after a long absence many come at once.
+pub(super) const WAITING_MAX: usize = 64;
+
 /// The longest name of a conversation, in bytes.
 pub(super) const CHAT_BYTES_MAX: usize = 256;
 /// Turns in `chat.history.result`, in bytes of their JSON: sealed, a third is added, and it has to be one message.
 const HISTORY_BYTES_MAX: usize = 3 << 20;
+/// The same for a device: what is on its way to one is below 192 KiB, so that it does not hold up the others.
+const DEVICE_HISTORY_BYTES_MAX: usize = 128 << 10;
 const _: () = assert!(HISTORY_BYTES_MAX / 3 * 4 + (64 << 10) < MESSAGE_BYTES_MAX);
 
 /// A question as it came.
@@ -36,6 +41,15 @@ pub(super) struct Asked {
     pub(super) images: Vec<Image>,
     /// The phone shows questions (`chat.ask`).
     pub(super) shows_questions: bool,
+    /// Who asks.
+    pub(super) from: Lane,
+}
+
+impl Asked {
+    /// Who hears the answer. A plain phone hears nothing of what devices ask: it takes the next answer for its own.
+    fn answer_to(&self) -> To {
+        if self.from.is_some() { To::Devices { but: None } } else { To::All }
+    }
 }
 
 /// See the module.
@@ -45,6 +59,8 @@ pub(super) struct Chats {
     /// Turns that the backend is told.
     context_turns: usize,
     running: HashMap<String, Running>,
+    /// Oldest first, at most one a conversation.
+    waiting: VecDeque<Asked>,
     /// Threads of backends.
     threads: Arc<AtomicUsize>,
 }
@@ -53,14 +69,29 @@ pub(super) struct Chats {
 struct Running {
     answer: Answer,
     cancel: Cancel,
+    /// Who asked.
+    from: Lane,
 }
 
 impl Chats {
     /// No answer is in progress. `ask_timeout`: how long a question to the person waits.
-    pub(super) fn new(client: Client, backend: Arc<dyn Backend>, context_turns: usize, ask_timeout: Duration) -> Self {
+    pub(super) fn new(
+        client: Client,
+        backend: Arc<dyn Backend>,
+        context_turns: usize,
+        ask_timeout: Duration,
+        history: History,
+    ) -> Self {
         let asks = Asks::new(client.clone(), ask_timeout);
-        let shared = Arc::new(Shared::new(client, asks));
-        Self { shared, backend, context_turns, running: HashMap::new(), threads: Arc::default() }
+        let shared = Arc::new(Shared::new(client, asks, history));
+        Self {
+            shared,
+            backend,
+            context_turns,
+            running: HashMap::new(),
+            waiting: VecDeque::new(),
+            threads: Arc::default(),
+        }
     }
 
     /// Starts an answer; one that is in progress in the same conversation ends where it is, unless it has asked the person
@@ -75,17 +106,21 @@ impl Chats {
         if chat.len() > CHAT_BYTES_MAX {
             return self.refuse(&asked, "the chat_id is too long");
         }
-        if self.threads.load(Ordering::Relaxed) >= ANSWERS_MAX {
-            return self.refuse(&asked, "the agent answers too many questions at once: try again in a while");
+        if self.is_busy() {
+            if self.waiting.len() >= WAITING_MAX {
+                return self.refuse(&asked, "the agent answers too many questions at once: try again in a while");
+            }
+            return self.waiting.push_back(asked);
         }
-        let fields = fields(&asked);
+        let (fields, to, from) = (fields(&asked), asked.answer_to(), asked.from);
+        self.show_turn(&asked);
         let turn = Turn::new(Speaker::User, asked.text, asked.images, unix_ms());
         let turns = {
             let mut history = lock(&self.shared.history);
             history.push(&chat, turn);
             history.context(&chat, self.context_turns)
         };
-        let answer = Answer::new(&self.shared, &chat, fields.clone(), asked.shows_questions);
+        let answer = Answer::new(&self.shared, &chat, to, fields.clone(), asked.shows_questions);
         let cancel = Cancel::default();
         let work = Work {
             backend: Arc::clone(&self.backend),
@@ -96,14 +131,18 @@ impl Chats {
         };
         match thread::Builder::new().name("answer".to_owned()).spawn(move || work.run()) {
             Ok(_) => {
-                self.running.insert(chat, Running { answer, cancel });
+                self.running.insert(chat, Running { answer, cancel, from });
             }
             Err(error) => {
                 lock(&self.shared.history).forget_question(&chat);
                 let message = format!("the agent has no thread for the answer: {error}");
-                self.shared.send_error(fields, &message, None);
+                self.shared.send_error(to, fields, &message, None);
             }
         }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.threads.load(Ordering::Relaxed) >= ANSWERS_MAX
     }
 
     /// What the person says to a question that was asked in plain text. Whether there is one.
@@ -113,11 +152,12 @@ impl Chats {
         let Some(decided) = self.shared.asks.handle_text(chat, text) else { return false };
         let turn = Turn::new(Speaker::User, asked.text.clone(), Vec::new(), unix_ms());
         lock(&self.shared.history).push(chat, turn);
+        self.show_turn(asked);
         match (decided, self.running.get(chat)) {
-            (Ok(()), Some(running)) => running.answer.go_on(Some(fields(asked))),
+            (Ok(()), Some(running)) => running.answer.go_on(Some((asked.answer_to(), fields(asked)))),
             (Ok(()), None) => {}
             (Err(question), _) => {
-                let answer = Answer::new(&self.shared, chat, fields(asked), asked.shows_questions);
+                let answer = Answer::new(&self.shared, chat, asked.answer_to(), fields(asked), asked.shows_questions);
                 answer.end_with(&question);
             }
         }
@@ -125,9 +165,9 @@ impl Chats {
     }
 
     /// Takes a `chat.answer` to a question to the person.
-    pub(super) fn handle_answer(&self, id: &str, payload: &Value) {
+    pub(super) fn handle_answer(&self, id: &str, from: Lane, payload: &Value) {
         if let Err(fault) = self.shared.asks.handle_answer(payload) {
-            let asked = Asked { id: id.to_owned(), ..Asked::default() };
+            let asked = Asked { id: id.to_owned(), from, ..Asked::default() };
             self.refuse(&asked, fault);
         }
     }
@@ -137,8 +177,13 @@ impl Chats {
         self.shared.asks.send_again();
     }
 
-    /// Ends questions to the person that have waited long enough.
-    pub(super) fn poll(&self, now: Instant) {
+    /// Ends questions to the person that have waited long enough, and answers those of the person that now can be.
+    pub(super) fn poll(&mut self, now: Instant) {
+        while !self.is_busy()
+            && let Some(asked) = self.waiting.pop_front()
+        {
+            self.ask(asked);
+        }
         for chat in self.shared.asks.poll(now) {
             if let Some(running) = self.running.get(&chat) {
                 running.answer.go_on(None);
@@ -148,6 +193,10 @@ impl Chats {
 
     /// Ends the answer of this conversation where it is, if one is in progress.
     pub(super) fn cancel(&mut self, chat: &str) {
+        let is_of_it = |asked: &Asked| asked.chat.as_deref().unwrap_or_default() == chat;
+        if let Some(asked) = self.waiting.iter().position(is_of_it).and_then(|at| self.waiting.remove(at)) {
+            self.refuse(&asked, "the question was cancelled before it could be answered");
+        }
         let Some(running) = self.running.remove(chat) else { return };
         running.cancel.cancel();
         running.answer.cancel();
@@ -158,28 +207,64 @@ impl Chats {
         self.shared.handle_too_large(id);
     }
 
+    /// Shows the other devices what is asked on one, or on a plain phone.
+    fn show_turn(&self, asked: &Asked) {
+        let client = &self.shared.client;
+        if client.devices().iter().all(|info| info.code.is_some() || Some(info.device) == asked.from) {
+            return;
+        }
+        let mut turn = fields(asked);
+        turn.insert("role".to_owned(), json!(Speaker::User.name()));
+        turn.insert("text".to_owned(), json!(asked.text));
+        if !asked.images.is_empty() {
+            turn.insert("images".to_owned(), json!(asked.images.len()));
+        }
+        if let Some(from) = asked.from {
+            turn.insert("from".to_owned(), json!(from.as_str()));
+        }
+        // The client has ended, or nothing could be sent for long: there is nobody to show it to.
+        let _ = client.send_to(To::Devices { but: asked.from }, "chat.turn", &turn);
+    }
+
+    /// Ends the answers that run for a device.
+    pub(super) fn cancel_of(&mut self, device: DeviceId) {
+        let of_it = self.running.iter().filter(|(_, running)| running.from == Some(device));
+        for chat in of_it.map(|(chat, _)| chat.clone()).collect::<Vec<_>>() {
+            self.cancel(&chat);
+        }
+    }
+
     /// Ends all answers where they are.
     pub(super) fn cancel_all(&mut self) {
+        for asked in std::mem::take(&mut self.waiting) {
+            self.refuse(&asked, "the agent is stopping");
+        }
         for chat in self.running.keys().cloned().collect::<Vec<_>>() {
             self.cancel(&chat);
         }
     }
 
-    /// How many answers are in progress.
+    /// How many answers are in progress, or wait for their turn.
     #[must_use]
     pub(super) fn running(&self) -> usize {
-        self.running.values().filter(|running| !running.answer.has_ended()).count()
+        self.waiting.len() + self.running.values().filter(|running| !running.answer.has_ended()).count()
     }
 
     /// The last turns of a conversation, as `chat.history.result` has them, and whether there are older ones.
     #[must_use]
-    pub(super) fn history(&self, chat: &str, limit: usize) -> (Value, bool) {
-        lock(&self.shared.history).to_json(chat, limit, HISTORY_BYTES_MAX)
+    pub(super) fn history(&self, chat: &str, limit: usize, to: Lane) -> (Value, bool) {
+        let bytes_max = if to.is_some() { DEVICE_HISTORY_BYTES_MAX } else { HISTORY_BYTES_MAX };
+        lock(&self.shared.history).to_json(chat, limit, bytes_max)
+    }
+
+    /// Looks at what was said.
+    pub(super) fn with_history<T>(&self, look: impl FnOnce(&History) -> T) -> T {
+        look(&lock(&self.shared.history))
     }
 
     /// Tells the phone that its question is not answered.
     pub(super) fn refuse(&self, asked: &Asked, message: &str) {
-        self.shared.send_error(fields(asked), message, None);
+        self.shared.send_error(To::Only(asked.from), fields(asked), message, None);
     }
 }
 

@@ -1,6 +1,8 @@
-//! What was said, for the model's context and for `chat.history`. In memory, within bounds.
+//! What was said, for the model's context and for `chat.history`. In memory, within bounds; where there are devices,
+//! the texts of the newest turns are kept in a file, too.
 
 use super::backend::{Ending, Image};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{HashMap, VecDeque};
 
@@ -16,8 +18,14 @@ const _: () = assert!(BYTES_MAX <= ALL_BYTES_MAX);
 /// Turns, counted from the end, whose images are kept.
 const TURNS_WITH_IMAGES: usize = 6;
 
+/// Bytes of the texts that are kept in the file: of the newest turns, in the conversations that were last spoken in.
+const FILE_TEXTS_MAX: usize = 4 << 20;
+/// The longest file that is read.
+pub const FILE_BYTES_MAX: u64 = 32 << 20;
+
 /// Who said something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Speaker {
     /// The person.
     User,
@@ -75,19 +83,102 @@ struct Chat {
     bytes: usize,
 }
 
+/// A conversation in the file.
+#[derive(Serialize, Deserialize)]
+struct KeptChat {
+    chat: String,
+    turns: Vec<KeptTurn>,
+}
+
+/// A turn in the file.
+#[derive(Serialize, Deserialize)]
+struct KeptTurn {
+    role: Speaker,
+    text: String,
+    ts: u64,
+    #[serde(default)]
+    images: usize,
+    #[serde(default)]
+    finish: Option<String>,
+    #[serde(default)]
+    notice: String,
+}
+
+/// Why an answer was not whole, by the word that was kept.
+const FINISHES: [&str; 7] = ["length", "content_filter", "tool_calls", "refusal", "other", "cancelled", "error"];
+
+impl KeptTurn {
+    fn of(turn: &Turn) -> Self {
+        let (finish, notice) = turn
+            .ending
+            .as_ref()
+            .map_or((None, String::new()), |ending| (Some(ending.finish.to_owned()), ending.notice.clone()));
+        Self { role: turn.speaker, text: turn.text.clone(), ts: turn.at_ms, images: turn.image_count, finish, notice }
+    }
+
+    fn read(self) -> Turn {
+        let ending = self.finish.map(|word| {
+            let finish = FINISHES.into_iter().find(|finish| *finish == word).unwrap_or("other");
+            Ending { finish, notice: self.notice }
+        });
+        let turn = Turn::new(self.role, self.text, Vec::new(), self.ts);
+        Turn { image_count: self.images, ending, ..turn }
+    }
+}
+
 /// All conversations of a pairing.
 #[derive(Debug, Default)]
 pub struct History {
     chats: HashMap<String, Chat>,
     clock: u64,
+    changes: u64,
     /// Of all conversations: at most [`ALL_BYTES_MAX`], but for a single one.
     bytes: usize,
 }
 
 impl History {
+    /// What was kept. `None`: it is not what [`to_file`](Self::to_file) writes.
+    #[must_use]
+    pub fn of_file(text: &str) -> Option<Self> {
+        let chats: Vec<KeptChat> = serde_json::from_str(text).ok()?;
+        let mut history = Self::default();
+        for KeptChat { chat, turns } in chats {
+            turns.into_iter().for_each(|turn| history.push(&chat, turn.read()));
+        }
+        history.changes = 0;
+        Some(history)
+    }
+
+    /// What is kept of it: texts, and no images.
+    #[must_use]
+    pub fn to_file(&self) -> String {
+        let mut newest_first: Vec<_> = self.chats.iter().collect();
+        newest_first.sort_by_key(|(_, chat)| std::cmp::Reverse(chat.touched));
+        let mut left = FILE_TEXTS_MAX;
+        let mut kept = Vec::new();
+        for (name, chat) in newest_first {
+            let turns = chat.turns.iter().rev().map_while(|turn| {
+                left = left.checked_sub(turn.text.len())?;
+                Some(KeptTurn::of(turn))
+            });
+            let mut turns: Vec<_> = turns.collect();
+            turns.reverse();
+            kept.push(KeptChat { chat: name.clone(), turns });
+        }
+        kept.reverse();
+        // Structs of strings and numbers: there is nothing in them that cannot be written.
+        serde_json::to_string(&kept).unwrap_or_default()
+    }
+
+    /// How often it was changed.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// Adds what was said.
     pub fn push(&mut self, chat: &str, turn: Turn) {
-        self.clock += 1;
+        (self.clock, self.changes) = (self.clock + 1, self.changes + 1);
         if !self.chats.contains_key(chat) && self.chats.len() >= CHATS_MAX {
             self.forget_quietest(chat);
         }
@@ -120,6 +211,7 @@ impl History {
             && chat.turns.back().is_some_and(|turn| turn.speaker == Speaker::User)
             && let Some(turn) = chat.turns.pop_back()
         {
+            self.changes += 1;
             chat.bytes -= turn.bytes();
             self.bytes -= turn.bytes();
         }
@@ -206,6 +298,29 @@ mod tests {
         assert_eq!(written(9, 0).0, 0);
         let all = written(3, usize::MAX);
         assert_eq!((all.0, all.2), (3, false));
+    }
+
+    #[test]
+    fn what_is_kept_reads_back_without_images_and_within_its_bound() {
+        let mut history = History::default();
+        history.push("a", turn(Speaker::User, "image"));
+        let ending = Some(Ending { finish: "length", notice: "why".to_owned() });
+        history.push("a", Turn { ending, ..turn(Speaker::Assistant, "\u{1}\"") });
+        history.push("", turn(Speaker::User, "b"));
+        let read = History::of_file(&history.to_file()).unwrap();
+        assert_eq!((read.changes(), history.changes()), (0, 3));
+        assert_eq!(read.to_json("a", 9, usize::MAX), history.to_json("a", 9, usize::MAX));
+        assert!(read.context("a", 9)[0].images.is_empty() && read.context("", 9)[0].text == "b");
+        for number in 0..9 {
+            history.push(&number.to_string(), turn(Speaker::User, &"x".repeat(1 << 20)));
+        }
+        let text = history.to_file();
+        assert!(text.len() < FILE_TEXTS_MAX + 4096, "{}", text.len());
+        let read = History::of_file(&text).unwrap();
+        assert!(read.context("8", 1).len() == 1 && read.context("0", 1).is_empty());
+        for damaged in ["", "{}", "[{}]"] {
+            assert!(History::of_file(damaged).is_none());
+        }
     }
 
     #[test]

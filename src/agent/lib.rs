@@ -18,6 +18,9 @@ pub mod backend;
 mod backends;
 pub mod cancel;
 mod chats;
+mod commands;
+pub mod control;
+pub mod devices;
 pub mod echo;
 mod exec;
 pub mod history;
@@ -31,16 +34,18 @@ mod process;
 mod question;
 mod serve;
 pub mod state;
+pub mod terminal;
 mod utf8;
 
 pub use serve::{Ending, Settings, serve};
 
 use backend::Backend;
 use coralmux_client::{
-    Backoff, Client, Encryption, Link, PairingSecret, RegisterError, RelayUrl, Role, StartError, Trust, random,
-    register,
+    AgentKeys, Backoff, Client, Devices, Encryption, Events, Folder, Link, PairingSecret, RegisterError, RelayUrl,
+    Role, StartError, Trust, make_folder, random, register,
 };
 use coralmux_proto::token::hex;
+use devices::{Admission, Desk};
 use options::{E2e, Options, Pairing, Task};
 use printable::{printable, warn};
 use sha2::{Digest, Sha256};
@@ -88,6 +93,16 @@ enum Failure {
     NotPaired { path: PathBuf },
     #[error("signals: {0}")]
     Signals(io::Error),
+    #[error("{path}: {error}", path = .path.display())]
+    Folder { path: PathBuf, error: io::Error },
+    #[cfg(unix)]
+    #[error("no agent runs with {path}: start it first; its terminal shows links, too, and lets devices in", path = .path.display())]
+    NotRunning { path: PathBuf },
+    #[cfg(unix)]
+    #[error("the agent: {0}")]
+    Control(io::Error),
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// Runs the agent to its end; gives the process's exit code.
@@ -104,6 +119,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
     let done = match &task {
         Task::Serve(options) => start(options),
         Task::ShowLink(pairing) => show_link(pairing).map(|()| Ending::Stopped),
+        Task::Pair(pairing) => commands::pair(pairing).map(|()| Ending::Stopped),
+        Task::Ask(pairing, request) => commands::ask(pairing, request).map(|()| Ending::Stopped),
     };
     match done {
         Ok(Ending::Stopped) => STOPPED,
@@ -142,25 +159,43 @@ fn start(options: &Options) -> Result<Ending, Failure> {
         ));
     }
     let stop = listen_for_signals(Arc::clone(&backend)).map_err(Failure::Signals)?;
-    let Some(Kept { path, state, is_new }) = open_state(options, &trust, &stop)? else { return Ok(Ending::Stopped) };
+    // Two agents with the same keys would each undo what the other does.
+    let _lock =
+        (options.pairing.e2e == E2e::Version3).then(|| state::lock(&state_path(&options.pairing)?)).transpose()?;
+    let Some(Kept { path, mut state, is_new }) = open_state(options, &trust, &stop)? else {
+        return Ok(Ending::Stopped);
+    };
     let link = link_of(&options.pairing, &state);
     backend.handle_paired(&hex(&Sha256::digest(&state.token)[..8]));
-    match io::stdout().is_terminal() {
-        true => say(&pairing::instructions(&link, options.pairing.qr, has_colours())),
-        // It would stay in a log, for anyone who reads it.
-        false => {
-            say(&format!("The pairing link is shown on a terminal only, or by `{}`.", link_command(&options.pairing)))
-        }
-    }
     let mut client = coralmux_client::Options::new(relay.clone(), state.token.clone(), Role::Agent);
     client.trust = trust;
-    client.encryption = link.secret.map_or(Encryption::Version1, Encryption::Version2);
-    let (client, events) = Client::start(client)?;
+    client.encryption = link.secret.clone().map_or(Encryption::Version1, Encryption::Version2);
     let settings = Settings {
         name: options.name.clone(),
         context_turns: options.backend.context,
         ask_timeout: options.ask_timeout,
         shutdown_timeout: options.shutdown_timeout,
+        history: (options.pairing.e2e == E2e::Version3)
+            .then(|| state::devices_path(&path, &state.token).join("history.json")),
+    };
+    let (client, events, desk) = if options.pairing.e2e == E2e::Version3 {
+        let keys = state.keys.clone().unwrap_or_else(AgentKeys::generate);
+        let folder = state::devices_path(&path, &state.token);
+        let (client, events) = start_with_devices(options, client, &keys, (&folder, is_new))?;
+        if state.keys.is_none() {
+            state.keys = Some(keys);
+            if !is_new {
+                state::write(&path, relay, &state)?;
+            }
+        }
+        (client, events, Some(desk(options, link, &folder)?))
+    } else {
+        match colours() {
+            Some(colours) => say(&pairing::instructions(&link, options.pairing.qr, colours)),
+            None => say(&elsewhere(&options.pairing)),
+        }
+        let (client, events) = Client::start(client)?;
+        (client, events, None)
     };
     // What was kept before is replaced only when the relay has accepted the new token.
     let unkept = RefCell::new(is_new.then_some(state));
@@ -172,25 +207,73 @@ fn start(options: &Options) -> Result<Ending, Failure> {
             stop.store(true, Ordering::Relaxed);
         }
     };
-    let ending = serve(&client, &events, Arc::clone(&backend), &settings, &stop, &say, &welcomed);
+    let ending = serve((&client, &events), Arc::clone(&backend), &settings, &stop, &say, &welcomed, desk);
     backend.end();
     failed.take().map_or(Ok(ending), |error| Err(error.into()))
 }
 
-/// The pairing link of what is kept.
-fn link_of(pairing: &Pairing, state: &State) -> Link {
-    let secret = (pairing.e2e == E2e::Version2).then(|| state.secret.clone());
-    Link { token: state.token.clone(), relay: pairing.relay().to_string(), secret }
+fn start_with_devices(
+    options: &Options,
+    client: coralmux_client::Options,
+    keys: &AgentKeys,
+    (folder, is_new): (&Path, bool),
+) -> Result<(Client, Events), StartError> {
+    let devices = Devices {
+        keys: keys.clone(),
+        store: Arc::new(Folder::new(folder)),
+        is_new,
+        legacy_phone: options.legacy_phone,
+        restored: options.restored,
+    };
+    Client::start_with_devices(client, &devices)
 }
 
-/// What shows the link of this pairing.
-fn link_command(pairing: &Pairing) -> String {
-    let mut command = format!("coralmux-agent link --relay {}", pairing.relay());
+/// What the agent's devices are let in with.
+fn desk(options: &Options, plain_link: Link, folder: &Path) -> Result<Desk, Failure> {
+    let colours = colours();
+    let lines = terminal::lines().filter(|_| colours.is_some());
+    let admission = match (options.yes, &lines) {
+        (true, _) => Admission::All,
+        (false, Some(_)) => Admission::Ask,
+        (false, None) => Admission::First,
+    };
+    make_folder(folder).map_err(|error| Failure::Folder { path: folder.to_owned(), error })?;
+    let controls = control::listen(folder);
+    if let Err(error) = &controls
+        && cfg!(unix)
+    {
+        warn(&format!("coralmux-agent: `devices`, `pair` and `revoke` will not reach this agent: {error}"));
+    }
+    let (codes, elsewhere) = (options.pairing.qr, elsewhere(&options.pairing));
+    Ok(Desk { admission, codes, colours, elsewhere, lines, controls: controls.ok(), plain_link })
+}
+
+/// Whether the terminal takes colours, if there is one.
+fn colours() -> Option<bool> {
+    io::stdout().is_terminal().then(has_colours)
+}
+
+/// What is said instead of the link where it would stay in a log, for anyone who reads it.
+fn elsewhere(pairing: &Pairing) -> String {
+    format!("The pairing link is shown on a terminal only, or by `{}`.", link_command("link", pairing))
+}
+
+/// The pairing link of what is kept, for phones that know no devices.
+fn link_of(pairing: &Pairing, state: &State) -> Link {
+    let secret = (pairing.e2e != E2e::Version1).then(|| state.secret.clone());
+    Link { token: state.token.clone(), relay: pairing.relay().to_string(), secret, agent: None }
+}
+
+/// What does this with this pairing.
+fn link_command(what: &str, pairing: &Pairing) -> String {
+    let mut command = format!("coralmux-agent {what} --relay {}", pairing.relay());
     if let Some(path) = &pairing.state {
         command += &format!(" --state {}", path.display());
     }
-    if pairing.e2e == E2e::Version1 {
-        command += " --e2e 1";
+    match pairing.e2e {
+        E2e::Version1 => command += " --e2e 1",
+        E2e::Version2 => command += " --e2e 2",
+        E2e::Version3 => {}
     }
     command
 }
@@ -198,8 +281,17 @@ fn link_command(pairing: &Pairing) -> String {
 /// Shows the link on request, wherever that goes.
 fn show_link(pairing: &Pairing) -> Result<(), Failure> {
     let path = state_path(pairing)?;
-    let state = state::read(&path)?.ok_or(Failure::NotPaired { path })?;
-    say(&pairing::instructions(&link_of(pairing, &state), pairing.qr, has_colours()));
+    let state = state::read(&path)?.ok_or_else(|| Failure::NotPaired { path: path.clone() })?;
+    let mut link = link_of(pairing, &state);
+    if let (E2e::Version3, Some(keys)) = (pairing.e2e, &state.keys) {
+        let store = Folder::new(state::devices_path(&path, &state.token));
+        let kept = coralmux_client::first_link(&link, keys, &store);
+        link = kept.ok_or_else(|| {
+            let command = link_command("pair", pairing);
+            Failure::Refused(format!("the first link was used, and is worth one device; `{command}` makes another one"))
+        })?;
+    }
+    say(&pairing::instructions(&link, pairing.qr, has_colours()));
     Ok(())
 }
 
@@ -263,7 +355,7 @@ fn open_state(options: &Options, trust: &Trust, stop: &AtomicBool) -> Result<Opt
         Some(token) => Some(token.clone()),
         None => register_by_and_by(options.pairing.relay(), trust, stop)?,
     };
-    Ok(token.map(|token| Kept { path, state: State { token, secret: new_secret() }, is_new: true }))
+    Ok(token.map(|token| Kept { path, state: State { token, secret: new_secret(), keys: None }, is_new: true }))
 }
 
 /// A token from the relay, as soon as it gives one. `None`: it was stopped.
@@ -300,6 +392,7 @@ fn register_by_and_by(relay: &RelayUrl, trust: &Trust, stop: &AtomicBool) -> Res
 
 fn keep(path: &Path, options: &Options, state: &State) -> Result<(), StateError> {
     state::write(path, options.pairing.relay(), state)?;
+    state::forget_other_devices(path, &state.token);
     say(&format!("Token and pairing secret are kept in {}.", path.display()));
     Ok(())
 }

@@ -5,6 +5,7 @@ use clap::error::ErrorKind;
 use clap::{ArgGroup, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use coralmux_client::RelayUrl;
 use coralmux_proto::token::is_token_text;
+use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -33,6 +34,37 @@ struct CommandLine {
 enum Also {
     /// Show the pairing link of an agent that has been started before
     Link(Pairing),
+    /// Make a device: shows a link, and asks who comes by it. The agent has to run
+    Pair(Pairing),
+    /// List the devices of the agent that runs
+    Devices(Pairing),
+    /// Revoke a device, and what it has invited
+    Revoke(Revoke),
+    /// Name the device that may revoke all others
+    Owner(Owner),
+}
+
+/// Which device is revoked.
+#[derive(Debug, Args)]
+pub(super) struct Revoke {
+    #[command(flatten)]
+    pub(super) pairing: Pairing,
+    /// Its id, as `devices` lists it; `plain`: phones that know no devices
+    #[arg(value_name = "DEVICE")]
+    pub(super) device: String,
+    /// Keep the devices that it has invited
+    #[arg(long)]
+    pub(super) keep_invited: bool,
+}
+
+/// Which device is the owner.
+#[derive(Debug, Args)]
+pub(super) struct Owner {
+    #[command(flatten)]
+    pub(super) pairing: Pairing,
+    /// Its id, as `devices` lists it
+    #[arg(value_name = "DEVICE")]
+    pub(super) device: String,
 }
 
 /// What is to be done.
@@ -42,6 +74,10 @@ pub(super) enum Task {
     Serve(Box<Options>),
     /// Show the link.
     ShowLink(Pairing),
+    /// Pair another device with the agent that runs.
+    Pair(Pairing),
+    /// Have the agent that runs do something, which is said in one answer.
+    Ask(Pairing, Value),
 }
 
 /// Which pairing.
@@ -53,8 +89,9 @@ pub(super) struct Pairing {
     /// Where token and pairing secret are kept [default: a file for each relay in ~/.local/state/coralmux-agent]
     #[arg(long, value_name = "FILE")]
     pub(super) state: Option<PathBuf>,
-    /// End-to-end encryption: 2 is verified by the link's secret; 1 is for phones that know no other
-    #[arg(long, value_name = "VERSION", default_value = "2")]
+    /// End-to-end encryption: 3 gives each device keys of its own, and takes 2 from phones that know no devices; 2 is
+    /// verified by the link's secret alone; 1 is for phones that know no other
+    #[arg(long, value_name = "VERSION", default_value = "3")]
     pub(super) e2e: E2e,
     /// Which QR codes to show
     #[arg(long, value_name = "WHICH", default_value = "both")]
@@ -87,6 +124,15 @@ pub(super) struct Options {
     /// How long a question to the person waits for an answer, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = seconds, allow_hyphen_values = true)]
     pub(super) ask_timeout: Duration,
+    /// Let in every device that has a link, without asking at the terminal
+    #[arg(long, help_heading = "Devices")]
+    pub(super) yes: bool,
+    /// Go on letting in a phone that knows no devices, even if none has come for 7 days
+    #[arg(long, help_heading = "Devices")]
+    pub(super) legacy_phone: bool,
+    /// The state file comes from a backup: what was recorded since is not taken again
+    #[arg(long, conflicts_with = "new", help_heading = "Devices")]
+    pub(super) restored: bool,
     /// How long answers in progress may take after SIGTERM or Ctrl-C, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "20", value_parser = seconds, allow_hyphen_values = true)]
     pub(super) shutdown_timeout: Duration,
@@ -163,6 +209,7 @@ Examples:
   coralmux-agent --relay wss://relay.example.com --exec 'python my_bot.py'
   coralmux-agent --relay wss://relay.example.com --acp 'openclaw acp'
   coralmux-agent link --relay wss://relay.example.com
+  coralmux-agent pair --relay wss://relay.example.com
 
 Exit codes: 0 stopped, 1 failed, 2 wrong command line, 3 the token is refused or revoked, 4 replaced by another agent.";
 
@@ -175,6 +222,9 @@ pub(super) enum E2e {
     /// Version 2.
     #[value(name = "2")]
     Version2,
+    /// Version 3, and version 2 for phones that do not know it.
+    #[value(name = "3")]
+    Version3,
 }
 
 /// The longest time that can be asked for.
@@ -214,11 +264,19 @@ impl Task {
         let env = |name: &str| env(name).filter(|text| !text.trim().is_empty());
         let mut task = match line.subcommand {
             Some(Also::Link(pairing)) => Self::ShowLink(pairing),
+            Some(Also::Pair(pairing)) => Self::Pair(pairing),
+            Some(Also::Devices(pairing)) => Self::Ask(pairing, json!({"do": "devices"})),
+            Some(Also::Revoke(Revoke { pairing, device, keep_invited })) => {
+                Self::Ask(pairing, json!({"do": "revoke", "device": device, "keep_invited": keep_invited}))
+            }
+            Some(Also::Owner(Owner { pairing, device })) => {
+                Self::Ask(pairing, json!({"do": "owner", "device": device}))
+            }
             None => Self::Serve(Box::new(line.options)),
         };
         let pairing = match &mut task {
             Self::Serve(options) => &mut options.pairing,
-            Self::ShowLink(pairing) => pairing,
+            Self::ShowLink(pairing) | Self::Pair(pairing) | Self::Ask(pairing, _) => pairing,
         };
         if pairing.relay.is_none() {
             let text = env("CORALMUX_AGENT_RELAY").ok_or_else(|| {
@@ -267,7 +325,7 @@ mod tests {
     fn read_with(line: &str, env: impl Fn(&str) -> Option<String>) -> Result<Options, clap::Error> {
         match Task::read(line.split(' '), env)? {
             Task::Serve(options) => Ok(*options),
-            Task::ShowLink(_) => panic!("{line}"),
+            other => panic!("{line}: {other:?}"),
         }
     }
 
@@ -275,7 +333,7 @@ mod tests {
     fn the_command_line_has_sense() {
         CommandLine::command().debug_assert();
         let options = read("coralmux-agent --relay wss://r --openai http://h/v1 --model m").unwrap();
-        assert_eq!((options.pairing.e2e, options.pairing.relay().to_string().as_str()), (E2e::Version2, "wss://r/ws"));
+        assert_eq!((options.pairing.e2e, options.pairing.relay().to_string().as_str()), (E2e::Version3, "wss://r/ws"));
     }
 
     #[test]

@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn both_links_are_shown_with_the_codes_that_were_asked_for() {
         let secret = Some(PairingSecret::from_bytes([1; 32]));
-        let mut link = Link { token: "t".to_owned(), relay: "ws://127.0.0.1:8080/ws".to_owned(), secret };
+        let mut link = Link { token: "t".to_owned(), relay: "ws://127.0.0.1:8080/ws".to_owned(), secret, agent: None };
         let count = |link: &Link, codes| {
             let text = instructions(link, codes, false);
             assert!(text.contains("openclaw://pair?token=t&relay=ws%3A%2F%2F127.0.0.1%3A8080%2Fws&k="), "{text}");

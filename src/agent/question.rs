@@ -10,7 +10,7 @@ const IMAGES_MAX: usize = 16;
 
 /// The question, as far as it can be read, and why it cannot be answered.
 pub(super) fn read(message: Message) -> (Asked, Option<&'static str>) {
-    let mut asked = Asked { id: message.id, ..Asked::default() };
+    let mut asked = Asked { id: message.id, from: message.from, ..Asked::default() };
     let fault = fill(&mut asked, message.payload).err();
     (asked, fault)
 }
@@ -65,7 +65,7 @@ mod tests {
     use serde_json::json;
 
     fn fault(payload: Value) -> Option<&'static str> {
-        read(Message { kind: "chat.send".to_owned(), id: "a".to_owned(), payload, missed: 0 }).1
+        read(Message { kind: "chat.send".to_owned(), id: "a".to_owned(), payload, missed: 0, from: None }).1
     }
 
     #[test]

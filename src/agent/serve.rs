@@ -3,10 +3,13 @@
 
 use super::backend::Backend;
 use super::chats::{CHAT_BYTES_MAX, Chats};
-use super::printable::printable;
+use super::devices::{Desk, Devices};
+use super::history::{self, History};
+use super::printable::{printable, warn};
 use super::question;
-use coralmux_client::{Client, Event, Events, Message, PeerError};
+use coralmux_client::{Client, Event, Events, Lane, Message, PeerError, To, replace};
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -15,6 +18,8 @@ use std::time::{Duration, Instant};
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// For the last messages, when all answers have ended.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two times that what was said is written.
+const KEEP_INTERVAL: Duration = Duration::from_secs(2);
 /// Turns in `chat.history.result`, asked for or not.
 const HISTORY_MAX: usize = 200;
 
@@ -29,6 +34,8 @@ pub struct Settings {
     pub ask_timeout: Duration,
     /// For answers in progress, once the agent is to end.
     pub shutdown_timeout: Duration,
+    /// Where what was said is kept, for new devices.
+    pub history: Option<PathBuf>,
 }
 
 /// Why the agent has ended.
@@ -45,19 +52,23 @@ pub enum Ending {
 }
 
 /// Serves until `stop` is set, or until there is no way on. `say` shows a line to whoever started the agent;
-/// `welcomed` hears each time that the relay has accepted the token.
+/// `welcomed` hears each time that the relay has accepted the token. `desk`: for an agent with devices.
 pub fn serve(
-    client: &Client,
-    events: &Events,
+    (client, events): (&Client, &Events),
     backend: Arc<dyn Backend>,
     settings: &Settings,
     stop: &AtomicBool,
     say: &dyn Fn(&str),
     welcomed: &dyn Fn(),
+    desk: Option<Desk>,
 ) -> Ending {
+    let kept = settings.history.as_ref().map(|path| Kept::read(path.clone()));
+    let (kept, history) = kept.map_or((None, History::default()), |(kept, history)| (Some(kept), history));
     let mut agent = Agent {
         client,
-        chats: Chats::new(client.clone(), Arc::clone(&backend), settings.context_turns, settings.ask_timeout),
+        chats: Chats::new(client.clone(), Arc::clone(&backend), settings.context_turns, settings.ask_timeout, history),
+        devices: desk.map(|desk| Devices::new(client, desk, &settings.name, say)),
+        kept,
         backend,
         settings,
         say,
@@ -66,6 +77,7 @@ pub fn serve(
         has_keys: false,
         stop_by: None,
         closing: false,
+        unsent: 0,
     };
     loop {
         match events.next_within(LOOK_INTERVAL) {
@@ -73,20 +85,48 @@ pub fn serve(
                 let stopping = stop.load(Ordering::Relaxed);
                 if let Some(ending) = agent.handle(event, stopping) {
                     agent.chats.cancel_all();
+                    agent.keep(true);
                     return ending;
                 }
             }
             Ok(None) => {}
             Err(_) => return Ending::Stopped,
         }
+        agent.devices.iter_mut().for_each(Devices::poll);
+        agent.keep(false);
         agent.chats.poll(Instant::now());
         agent.check_end(stop.load(Ordering::Relaxed));
+    }
+}
+
+/// What was said, on the disk.
+struct Kept {
+    path: PathBuf,
+    /// The changes that were written, and when.
+    changes: u64,
+    at: Instant,
+}
+
+impl Kept {
+    fn read(path: PathBuf) -> (Self, History) {
+        let history = match std::fs::metadata(&path) {
+            Ok(metadata) if metadata.len() <= history::FILE_BYTES_MAX => {
+                std::fs::read_to_string(&path).ok().and_then(|text| History::of_file(&text)).unwrap_or_else(|| {
+                    warn(&format!("{} is not a history of this agent: it is written anew.", path.display()));
+                    History::default()
+                })
+            }
+            _ => History::default(),
+        };
+        (Self { path, changes: 0, at: Instant::now() }, history)
     }
 }
 
 struct Agent<'a> {
     client: &'a Client,
     chats: Chats,
+    devices: Option<Devices<'a>>,
+    kept: Option<Kept>,
     backend: Arc<dyn Backend>,
     settings: &'a Settings,
     say: &'a dyn Fn(&str),
@@ -97,9 +137,15 @@ struct Agent<'a> {
     /// By when answers in progress have to end.
     stop_by: Option<Instant>,
     closing: bool,
+    /// Messages that nobody sends any more.
+    unsent: usize,
 }
 
 impl Agent<'_> {
+    fn has_devices(&self) -> bool {
+        self.client.devices().iter().any(|info| info.code.is_none())
+    }
+
     /// Shows a line. What others have said may be in it.
     fn say(&self, line: &str) {
         (self.say)(&printable(line));
@@ -122,11 +168,34 @@ impl Agent<'_> {
         }
     }
 
+    /// Writes what was said, if there is a device to show it to. `last`: without delay.
+    fn keep(&mut self, last: bool) {
+        let Some(kept) = &mut self.kept else { return };
+        let changes = self.chats.with_history(History::changes);
+        let is_due = changes != kept.changes && (last || kept.at.elapsed() >= KEEP_INTERVAL);
+        if !is_due || self.client.devices().iter().all(|info| info.code.is_some()) {
+            return;
+        }
+        (kept.changes, kept.at) = (changes, Instant::now());
+        let text = self.chats.with_history(History::to_file);
+        if let Err(error) = replace(&kept.path, text.as_bytes()) {
+            warn(&format!("What was said cannot be kept in {}: {error}", kept.path.display()));
+        }
+    }
+
     fn handle(&mut self, event: Event, stopping: bool) -> Option<Ending> {
+        let event = match &mut self.devices {
+            Some(devices) => devices.handle(event, &mut self.chats)?,
+            None => event,
+        };
         match event {
             Event::Connected { paired, .. } => {
                 (self.welcomed)();
-                self.say(if paired { "Connected. The phone is online." } else { "Connected. Waiting for the phone." });
+                self.say(match (paired, self.has_devices()) {
+                    (true, _) => "Connected. The phone is online.",
+                    (false, false) => "Connected. Waiting for the phone.",
+                    (false, true) => "Connected.",
+                });
             }
             Event::PeerOnline => {
                 self.say("The phone is online.");
@@ -137,7 +206,7 @@ impl Agent<'_> {
             Event::PeerOffline => self.say("The phone is offline."),
             Event::Secure { version, fingerprint } => {
                 self.has_keys = true;
-                if version == 2 {
+                if version >= 2 {
                     self.say("Encrypted end to end, verified by the pairing secret.");
                 } else {
                     self.say("Encrypted end to end, not verified. Compare with the phone:");
@@ -155,6 +224,7 @@ impl Agent<'_> {
                 "The phone does not resume lost connections any more: it is an older one, or the relay interferes. \
                  A connection that breaks now may lose messages.",
             ),
+            Event::NotSent { .. } if self.closing => self.unsent += 1,
             Event::NotSent { .. } => {
                 self.say("A message was given up: the phone was away for too long, or the relay refused it.")
             }
@@ -166,7 +236,17 @@ impl Agent<'_> {
             Event::Replaced => return Some(Ending::Replaced),
             Event::Revoked => return Some(Ending::Revoked),
             Event::Refused { message, .. } => return Some(Ending::Refused(message)),
-            Event::Closed => return Some(Ending::Stopped),
+            Event::Closed => {
+                if self.unsent != 0 {
+                    let unsent = self.unsent;
+                    self.say(&format!(
+                        "{unsent} message(s) had not reached the phone, or all devices, and are given up."
+                    ));
+                }
+                return Some(Ending::Stopped);
+            }
+            // About devices: there is a desk for these.
+            _ => {}
         }
         None
     }
@@ -188,9 +268,14 @@ impl Agent<'_> {
         if message.missed != 0 {
             self.say(&format!("{} message(s) from the phone did not arrive or could not be read.", message.missed));
         }
+        if let Some(devices) = &mut self.devices
+            && devices.handle_message(&message)
+        {
+            return;
+        }
         match message.kind.as_str() {
             "chat.send" => self.handle_question(message),
-            "chat.answer" => self.chats.handle_answer(&message.id, &message.payload),
+            "chat.answer" => self.chats.handle_answer(&message.id, message.from, &message.payload),
             "chat.cancel" => {
                 // What cannot be read names no conversation: none is cancelled for it.
                 match &message.payload["chat_id"] {
@@ -199,13 +284,13 @@ impl Agent<'_> {
                     _ => {}
                 }
             }
-            "chat.history" => self.handle_history(message),
+            "chat.history" => self.handle_history(&message),
             "agent.list" => {
                 let agent = json!({
                     "id": "default", "name": self.settings.name, "backend": self.backend.kind(),
                     "model": self.backend.model(), "status": "online",
                 });
-                self.reply("agent.list.result", json!({"agents": [agent]}), &message.id);
+                self.reply("agent.list.result", json!({"agents": [agent]}), &message);
             }
             "system.status" => {
                 let status = json!({
@@ -213,17 +298,17 @@ impl Agent<'_> {
                     "backend": self.backend.kind(), "model": self.backend.model(),
                     "uptime_sec": self.started.elapsed().as_secs(), "running": self.chats.running(),
                 });
-                self.reply("system.status.result", status, &message.id);
+                self.reply("system.status.result", status, &message);
             }
             // Types of other agents, or of times to come: nothing that this one could say to them.
             _ => {}
         }
     }
 
-    fn handle_history(&self, message: Message) {
+    fn handle_history(&self, message: &Message) {
         let refuse = |text: &str| {
             let error = json!({"code": "BACKEND_ERROR", "message": text});
-            self.reply("chat.error", error, &message.id);
+            self.reply("chat.error", error, message);
         };
         let chat = match &message.payload["chat_id"] {
             Value::Null => None,
@@ -237,7 +322,7 @@ impl Agent<'_> {
                 None => return refuse("the limit is not a whole number of 0 or more"),
             },
         };
-        let (messages, more) = self.chats.history(chat.unwrap_or_default(), limit);
+        let (messages, more) = self.chats.history(chat.unwrap_or_default(), limit, message.from);
         let mut result = json!({"messages": messages});
         if more {
             result["more"] = json!(true);
@@ -245,7 +330,7 @@ impl Agent<'_> {
         if let Some(chat) = chat {
             result["chat_id"] = json!(chat);
         }
-        self.reply("chat.history.result", result, &message.id);
+        self.reply("chat.history.result", result, message);
     }
 
     fn handle_question(&mut self, message: Message) {
@@ -259,9 +344,11 @@ impl Agent<'_> {
         }
     }
 
-    fn reply(&self, kind: &str, mut payload: Value, about: &str) {
-        payload["ref"] = json!(about);
+    /// Answers whoever sent `about`.
+    fn reply(&self, kind: &str, mut payload: Value, about: &Message) {
+        let to: Lane = about.from;
+        payload["ref"] = json!(about.id);
         // The client has ended, or nothing could be sent for long: there is nobody to tell.
-        let _ = self.client.send(kind, &payload);
+        let _ = self.client.send_to(To::Only(to), kind, &payload);
     }
 }

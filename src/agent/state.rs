@@ -2,13 +2,16 @@
 //! alone. Anyone who reads it can pose as the agent.
 
 use super::printable::warn;
-use coralmux_client::{PairingSecret, RelayUrl};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use coralmux_client::{AgentKeys, PairingSecret, RelayUrl, StaticKey, make_folder, replace};
 use coralmux_proto::token::hex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use thiserror::Error;
 
 /// The longest file that is read.
@@ -21,6 +24,8 @@ pub struct State {
     pub token: String,
     /// The pairing secret.
     pub secret: PairingSecret,
+    /// For devices. `None`: a version without devices has written it.
+    pub keys: Option<AgentKeys>,
 }
 
 /// The file. `relay` is for people who look into it.
@@ -29,6 +34,12 @@ struct File {
     relay: String,
     token: String,
     secret: String,
+    /// The private key of the agent, in base64url.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    /// By which the relay knows it, in base64url.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    relay_key: Option<String>,
 }
 
 /// Why the state cannot be kept.
@@ -49,6 +60,12 @@ pub enum StateError {
     #[error("{path} is not a state file of an agent: remove it, or name another one with --state", path = .path.display())]
     Damaged {
         /// The file.
+        path: PathBuf,
+    },
+    /// Another agent uses it.
+    #[error("another agent runs with this state ({path}): end it first, or name another file with --state", path = .path.display())]
+    InUse {
+        /// The lock.
         path: PathBuf,
     },
     /// Others may read or write it, and that could not be changed.
@@ -99,7 +116,84 @@ pub fn read(path: &Path) -> Result<Option<State>, StateError> {
     let text = fs::read(path).map_err(refused)?;
     let file: File = serde_json::from_slice(&text).map_err(|_| damaged())?;
     let secret = PairingSecret::parse(&file.secret).ok_or_else(damaged)?;
-    Ok(Some(State { token: file.token, secret }))
+    let keys = match (&file.key, &file.relay_key) {
+        (Some(key), Some(relay_key)) => {
+            let bytes = |text: &str| -> Option<[u8; 32]> { URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok() };
+            let (key, relay_key) = (bytes(key).ok_or_else(damaged)?, bytes(relay_key).ok_or_else(damaged)?);
+            Some(AgentKeys { key: Arc::new(StaticKey::from_private(key)), relay_key })
+        }
+        _ => None,
+    };
+    Ok(Some(State { token: file.token, secret, keys }))
+}
+
+/// Where what belongs to this token's devices is kept, beside the state file.
+#[must_use]
+pub fn devices_path(path: &Path, token: &str) -> PathBuf {
+    let mut name = devices_prefix(path);
+    name.push_str(&hex(&Sha256::digest(token)[..4]));
+    path.with_file_name(name)
+}
+
+fn devices_prefix(path: &Path) -> String {
+    format!("{}.devices-", path.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// Forgets the devices of other tokens, which this state file has had before.
+pub fn forget_other_devices(path: &Path, token: &str) {
+    let (prefix, own) = (devices_prefix(path), devices_path(path, token));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)) {
+        if Some(entry.file_name().as_os_str()) != own.file_name() {
+            // What cannot be removed is of a token that nobody uses.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Held while an agent uses a state file: a second one would use the same keys.
+#[derive(Debug)]
+pub struct Lock(#[allow(dead_code, reason = "it is held, and closed")] fs::File);
+
+/// Takes the state file for this process.
+///
+/// # Errors
+/// [`StateError::InUse`], or the system refuses.
+pub fn lock(path: &Path) -> Result<Lock, StateError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let path = PathBuf::from(name);
+    let refused = |error: io::Error| StateError::Io { path: path.clone(), error };
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        make_folder(folder).map_err(refused)?;
+    }
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+    }
+    #[cfg(windows)]
+    {
+        use std::os::windows::fs::OpenOptionsExt;
+        options.share_mode(0); // whoever has it open has it alone
+    }
+    let file = match options.open(&path) {
+        Ok(file) => file,
+        Err(_) if cfg!(windows) && path.exists() => return Err(StateError::InUse { path }),
+        Err(error) => return Err(refused(error)),
+    };
+    #[cfg(unix)]
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => return Err(StateError::InUse { path }),
+        // A file system without locks, such as some network file systems: better without than not at all.
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOLCK | rustix::io::Errno::NOSYS) => {}
+        Err(error) => return Err(refused(error.into())),
+    }
+    Ok(Lock(file))
 }
 
 /// Takes the rights of others off the file, and says so. What everybody may write is refused: it may be anybody's.
@@ -132,52 +226,17 @@ pub fn write(path: &Path, relay: &RelayUrl, state: &State) -> Result<(), StateEr
         let path = path.to_owned();
         move |error: io::Error| StateError::Io { path, error }
     };
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        make_folder(folder).map_err(refused(folder))?;
-    }
     let secret = state.secret.expose();
-    let file = File { relay: relay.to_string(), token: state.token.clone(), secret: secret.to_string() };
+    let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let file = File {
+        relay: relay.to_string(),
+        token: state.token.clone(),
+        secret: secret.to_string(),
+        key: state.keys.as_ref().map(|keys| text(keys.key.expose())),
+        relay_key: state.keys.as_ref().map(|keys| text(&keys.relay_key)),
+    };
     let text = serde_json::to_vec_pretty(&file).map_err(|error| refused(path)(error.into()))?;
-    write_private(path, &text).map_err(refused(path))
-}
-
-/// Writes a file, whole or not at all, for its owner's eyes alone.
-pub(crate) fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let new = PathBuf::from(name);
-    let written = write_new(&new, text).and_then(|()| fs::rename(&new, path));
-    if written.is_err() {
-        // Not left behind: it has secrets in it.
-        let _ = fs::remove_file(&new);
-    }
-    written
-}
-
-fn make_folder(path: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::DirBuilderExt;
-        builder.mode(0o700);
-    }
-    builder.create(path)
-}
-
-fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.mode(0o600);
-    }
-    // What a process with the same number has left, long ago.
-    let _ = fs::remove_file(path);
-    let mut file = options.open(path)?;
-    file.write_all(text)?;
-    file.sync_all()
+    replace(path, &text).map_err(refused(path))
 }
 
 #[cfg(test)]
@@ -189,7 +248,7 @@ mod tests {
     }
 
     fn state() -> State {
-        State { token: "oc_pair_00".to_owned(), secret: PairingSecret::from_bytes([7; 32]) }
+        State { token: "oc_pair_00".to_owned(), secret: PairingSecret::from_bytes([7; 32]), keys: None }
     }
 
     #[test]
@@ -203,6 +262,27 @@ mod tests {
         let found = read(&path).unwrap().unwrap();
         assert_eq!((found.token.as_str(), found.secret.as_bytes()), ("oc_pair_00", &[7; 32]));
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing else is left");
+        assert!(found.keys.is_none(), "a file of 0.1.0 has none");
+        let keys = AgentKeys::generate();
+        write(&path, &relay(), &State { keys: Some(keys.clone()), ..state() }).unwrap();
+        let found = read(&path).unwrap().unwrap().keys.unwrap();
+        assert_eq!((found.key.public(), found.relay_key), (keys.key.public(), keys.relay_key));
+    }
+
+    #[test]
+    fn one_agent_at_a_time_has_the_state_and_old_devices_are_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.json");
+        let held = lock(&path).unwrap();
+        let error = lock(&path).unwrap_err();
+        assert!(matches!(error, StateError::InUse { .. }), "{error}");
+        drop(held);
+        lock(&path).unwrap();
+        for token in ["old", "new"] {
+            replace(&devices_path(&path, token).join("links.json"), b"{}").unwrap();
+        }
+        forget_other_devices(&path, "new");
+        assert!(!devices_path(&path, "old").exists() && devices_path(&path, "new").exists());
     }
 
     #[cfg(unix)]
@@ -228,7 +308,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.json");
         for text in ["", "{}", r#"{"relay":"","token":"t","secret":"short"}"#] {
-            write_new(&path, text.as_bytes()).unwrap();
+            replace(&path, text.as_bytes()).unwrap();
             assert!(matches!(read(&path), Err(StateError::Damaged { .. })), "{text}");
         }
         assert!(matches!(read(folder.path()), Err(StateError::Damaged { .. })));

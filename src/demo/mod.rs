@@ -7,12 +7,16 @@
 mod folder;
 
 use crate::agent::backend::Backend;
+use crate::agent::devices::{Admission, Desk};
 use crate::agent::echo::Echo;
-use crate::agent::pairing::{Codes, instructions};
+use crate::agent::pairing::Codes;
 use crate::agent::printable::printable;
 use crate::agent::state::{self, State};
-use crate::agent::{Settings, has_colours, new_secret, say, serve};
-use crate::client::{Client, Encryption, Link, Options, RegisterError, RelayUrl, Role, Trust, register};
+use crate::agent::{Settings, control, has_colours, new_secret, say, serve, terminal};
+use crate::client::{
+    AgentKeys, Client, Devices, Encryption, Folder as Files, Link, Options, RegisterError, RelayUrl, Role, Trust,
+    register,
+};
 use crate::config::{self, Config};
 use crate::console;
 use crate::server::{self, Inherited, exit};
@@ -114,7 +118,8 @@ pub fn run(args: Vec<OsString>, inherited: Inherited) -> u8 {
         let _ = flag::register(signal, Arc::clone(&stop));
     }
     let told = Arc::clone(&stop);
-    let agent = thread::spawn(move || attend(&place, kept.as_deref(), &told));
+    let devices = folder.path().to_owned();
+    let agent = thread::spawn(move || attend(&place, kept.as_deref(), &devices, &told));
     let exit_code = server::run(&config, inherited);
     telemetry::log::flush();
     stop.store(true, Ordering::Relaxed);
@@ -211,42 +216,54 @@ fn certify(host: IpAddr, folder: &Path) -> io::Result<(PathBuf, PathBuf)> {
     Ok((certificate, key))
 }
 
-/// The agent's thread: waits for the relay, pairs, shows how, and answers until `stop`.
-fn attend(place: &Location, kept: Option<&Path>, stop: &AtomicBool) {
-    let State { token, secret } = match pair(place, kept, stop) {
-        Ok(Some(state)) => state,
-        Ok(None) => return,
-        Err(text) => {
-            console::warn(format_args!("coralmux-relay demo: {}", printable(&text)));
-            return;
-        }
-    };
-    let link = Link { token: token.clone(), relay: place.url.to_string(), secret: Some(secret.clone()) };
+/// The agent's thread: waits for the relay, pairs, shows how, and answers until `stop`. `folder` has the devices.
+fn attend(place: &Location, kept: Option<&Path>, folder: &Path, stop: &AtomicBool) {
+    if let Err(text) = attend_to(place, kept, folder, stop) {
+        console::warn(format_args!("coralmux-relay demo: {}", printable(&text)));
+    }
+}
+
+fn attend_to(place: &Location, kept: Option<&Path>, folder: &Path, stop: &AtomicBool) -> Result<(), String> {
+    let Some((State { token, secret, keys }, is_new)) = pair(place, kept, stop)? else { return Ok(()) };
+    let keys = keys.unwrap_or_else(AgentKeys::generate);
+    let state = kept.unwrap_or(&folder.join("agent.json")).to_owned();
+    let folder = state::devices_path(&state, &token);
     say(&format!("\nThe relay runs at {}, with an echo agent.\n", place.url.http()));
     if place.certificate.is_some() {
         say("Its certificate is self-signed: the browser warns once; choose to continue.\n");
     }
-    match io::stdout().is_terminal() {
-        true => say(&instructions(&link, Codes::Browser, has_colours())),
-        false => say(&kept_back(kept, &place.url)),
-    }
     say("Ctrl-C ends it.\n");
-    let mut options = Options::new(place.url.clone(), token, Role::Agent);
+    let mut options = Options::new(place.url.clone(), token.clone(), Role::Agent);
     options.trust = place.trust();
-    options.encryption = Encryption::Version2(secret);
+    options.encryption = Encryption::Version2(secret.clone());
+    let store = Arc::new(Files::new(&folder));
+    let devices = Devices { keys: keys.clone(), store, is_new, legacy_phone: false, restored: false };
+    let failed = |error: &dyn std::fmt::Display| format!("the agent: {error}");
+    let (client, events) = Client::start_with_devices(options, &devices).map_err(|error| failed(&error))?;
+    if let Some(path) = kept {
+        let state = State { token: token.clone(), secret: secret.clone(), keys: Some(keys) };
+        state::write(path, &place.url, &state).map_err(|error| failed(&error))?;
+    }
+    let colours = io::stdout().is_terminal().then(has_colours);
+    let desk = Desk {
+        admission: Admission::All, // it is an echo, and on this machine: a demo asks nobody
+        codes: Codes::Browser,
+        colours,
+        elsewhere: kept_back(kept, &place.url),
+        lines: terminal::lines().filter(|_| colours.is_some()),
+        controls: control::listen(&folder).ok(),
+        plain_link: Link { token, relay: place.url.to_string(), secret: Some(secret), agent: None },
+    };
     let settings = Settings {
         name: "Echo".to_owned(),
         context_turns: 1,
         ask_timeout: Duration::from_secs(60),
         shutdown_timeout: Duration::from_secs(1),
+        history: Some(folder.join("history.json")),
     };
-    match Client::start(options) {
-        Ok((client, events)) => {
-            let echo: Arc<dyn Backend> = Arc::new(Echo);
-            serve(&client, &events, echo, &settings, stop, &say, &|| ());
-        }
-        Err(error) => console::warn(format_args!("coralmux-relay demo: the agent: {error}")),
-    }
+    let echo: Arc<dyn Backend> = Arc::new(Echo);
+    serve((&client, &events), echo, &settings, stop, &say, &|| (), Some(desk));
+    Ok(())
 }
 
 /// What is said where the output may go to somebody's log, instead of the link that whoever reads it could chat with.
@@ -260,12 +277,12 @@ fn kept_back(kept: Option<&Path>, url: &RelayUrl) -> String {
     format!("The link that pairs a phone is shown on a terminal only; {way}\n")
 }
 
-/// The pairing that is kept, or a new one as soon as the relay answers. `None`: it was stopped.
-fn pair(place: &Location, kept: Option<&Path>, stop: &AtomicBool) -> Result<Option<State>, String> {
+/// The pairing that is kept, or a new one as soon as the relay answers, and whether it is new. `None`: it was stopped.
+fn pair(place: &Location, kept: Option<&Path>, stop: &AtomicBool) -> Result<Option<(State, bool)>, String> {
     if let Some(path) = kept
         && let Some(state) = state::read(path).map_err(|error| error.to_string())?
     {
-        return Ok(Some(state));
+        return Ok(Some((state, false)));
     }
     let started = Instant::now();
     let token = loop {
@@ -278,11 +295,7 @@ fn pair(place: &Location, kept: Option<&Path>, stop: &AtomicBool) -> Result<Opti
             Err(error) => return Err(format!("no token: {error}")),
         }
     };
-    let state = State { token, secret: new_secret() };
-    if let Some(path) = kept {
-        state::write(path, &place.url, &state).map_err(|error| error.to_string())?;
-    }
-    Ok(Some(state))
+    Ok(Some((State { token, secret: new_secret(), keys: None }, true)))
 }
 
 #[cfg(test)]
@@ -322,7 +335,7 @@ mod tests {
         let place = Location { listen, url, certificate: Some((certificate.clone(), key)) };
         assert_eq!(place.trust(), Trust::PublicRootsAnd(certificate));
         assert!(crate::client::http_agent(&place.trust()).is_ok());
-        let link = Link { token: "t".to_owned(), relay: place.url.to_string(), secret: None };
+        let link = Link { token: "t".to_owned(), relay: place.url.to_string(), secret: None, agent: None };
         assert_eq!(link.for_browsers().unwrap(), "https://192.0.2.7:8080/#token=t");
     }
 }

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -32,7 +33,8 @@ class Process:
     def __init__(self, directory, command, env=None):
         self.log_path = pathlib.Path(directory) / "output.log"
         environment = {k: v for k, v in os.environ.items() if k not in ("RELAY_ADMIN_KEY", "OPENAI_API_KEY")}
-        self.process = self.popen(command, environment | (env or {}))
+        self.environment = environment | (env or {})
+        self.process = self.popen(command, self.environment)
 
     def popen(self, command, environment):
         with open(self.log_path, "wb") as log:
@@ -69,15 +71,16 @@ class Agent(Process):
         at = flags.index("--e2e") if "--e2e" in flags else None
         self.pairing = ["--relay", relay, "--qr", "none", *(flags[at : at + 2] if at is not None else [])]
         self.state = {"XDG_STATE_HOME": str(directory)}
-        command = [*under, program("coralmux-agent"), "--relay", relay, *flags]
-        super().__init__(directory, command, self.state | (env or {}))
+        self.command = [*under, program("coralmux-agent"), "--relay", relay, *flags]
+        super().__init__(directory, self.command, self.state | (env or {}))
 
-    def link(self, start="openclaw://pair"):
-        """The pairing link, as soon as there is one."""
+    def link(self, start="openclaw://pair", device=False):
+        """The pairing link, as soon as there is one: for a phone that knows no devices, unless it is for a device."""
         deadline = time.monotonic() + START_TIMEOUT
         while True:
             if found := re.search(rf"^ +({start}\S+)$", self.shown(), re.MULTILINE):
-                return Link.parse(found[1])
+                link = Link.parse(found[1])
+                return link if device else dataclasses.replace(link, agent=None)
             assert self.process.poll() is None and time.monotonic() < deadline, self.output()
             time.sleep(0.02)
 

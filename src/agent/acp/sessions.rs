@@ -1,6 +1,6 @@
 //! Which session of the agent is which conversation, kept on the disk so that an agent that is started again goes on.
 
-use crate::state::write_private;
+use coralmux_client::replace;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -53,7 +53,7 @@ impl Sessions {
         if let Some(folder) = self.path.parent() {
             fs::create_dir_all(folder)?;
         }
-        write_private(&self.path, &serde_json::to_vec_pretty(&self.file)?)
+        replace(&self.path, &serde_json::to_vec_pretty(&self.file)?)
     }
 }
 

@@ -1,0 +1,153 @@
+//! How `coralmux-agent devices`, `pair`, `revoke` and `owner` reach the agent that runs: a socket in the folder of its
+//! devices, for its owner alone. A request is a line of JSON, and so is each answer.
+
+use serde_json::Value;
+use std::io;
+use std::path::Path;
+use std::sync::mpsc;
+
+/// A command of another process.
+#[derive(Debug)]
+pub struct Control {
+    /// What it wants.
+    pub request: Value,
+    /// Where the answers go.
+    pub reply: mpsc::Sender<Value>,
+}
+
+#[cfg(unix)]
+pub use unix::{Caller, listen};
+
+#[cfg(unix)]
+mod unix {
+    use super::{Control, Path, Value, io, mpsc};
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::path::PathBuf;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    /// The longest line that is read.
+    const LINE_BYTES_MAX: u64 = 16 << 10;
+    /// Connections at once.
+    const CALLERS_MAX: usize = 8;
+    /// For so long a caller may say nothing while a person decides.
+    const IDLE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
+    fn path(folder: &Path) -> PathBuf {
+        folder.join("control")
+    }
+
+    /// Listens until the process ends.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn listen(folder: &Path) -> io::Result<mpsc::Receiver<Control>> {
+        let path = path(folder);
+        // Of an agent that was killed; the lock keeps two from running at once.
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        let (sender, controls) = mpsc::sync_channel(CALLERS_MAX);
+        let callers = Arc::new(AtomicUsize::new(0));
+        std::thread::Builder::new().name("control".to_owned()).spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if callers.fetch_add(1, Ordering::Relaxed) >= CALLERS_MAX {
+                    callers.fetch_sub(1, Ordering::Relaxed);
+                    continue;
+                }
+                let (sender, callers) = (sender.clone(), Arc::clone(&callers));
+                let attended = std::thread::Builder::new().name("control".to_owned()).spawn({
+                    let callers = Arc::clone(&callers);
+                    move || {
+                        // A caller that has gone is nobody's loss.
+                        let _ = attend(&stream, &sender);
+                        callers.fetch_sub(1, Ordering::Relaxed);
+                    }
+                });
+                if attended.is_err() {
+                    callers.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
+        })?;
+        Ok(controls)
+    }
+
+    fn attend(stream: &UnixStream, controls: &mpsc::SyncSender<Control>) -> io::Result<()> {
+        stream.set_read_timeout(Some(IDLE_TIMEOUT))?;
+        let mut lines = BufReader::new(stream.try_clone()?.take(LINE_BYTES_MAX));
+        let (reply, answers) = mpsc::channel::<Value>();
+        let mut writer = stream.try_clone()?;
+        std::thread::Builder::new().name("control".to_owned()).spawn(move || {
+            for answer in answers {
+                if writeln!(writer, "{answer}").is_err() {
+                    return;
+                }
+            }
+        })?;
+        let mut line = String::new();
+        while lines.read_line(&mut line)? != 0 {
+            let request = serde_json::from_str(&line).unwrap_or_default();
+            if controls.send(Control { request, reply: reply.clone() }).is_err() {
+                break;
+            }
+            line.clear();
+            lines.get_mut().set_limit(LINE_BYTES_MAX);
+        }
+        Ok(())
+    }
+
+    /// The other side: a command that talks to the agent.
+    #[derive(Debug)]
+    pub struct Caller {
+        stream: UnixStream,
+        lines: BufReader<UnixStream>,
+    }
+
+    impl Caller {
+        /// Connects to the agent that runs. `None`: none does.
+        #[must_use]
+        pub fn connect(folder: &Path) -> Option<Self> {
+            let stream = UnixStream::connect(path(folder)).ok()?;
+            let lines = BufReader::new(stream.try_clone().ok()?);
+            Some(Self { stream, lines })
+        }
+
+        /// Asks for something.
+        ///
+        /// # Errors
+        /// The agent has ended.
+        pub fn ask(&mut self, request: &Value) -> io::Result<()> {
+            writeln!(self.stream, "{request}")
+        }
+
+        /// The next answer.
+        ///
+        /// # Errors
+        /// The agent has ended.
+        pub fn answer(&mut self) -> io::Result<Value> {
+            loop {
+                let mut line = String::new();
+                if self.lines.read_line(&mut line)? == 0 {
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the agent has ended"));
+                }
+                let answer: Value = serde_json::from_str(&line)?;
+                // It only looks whether anybody is still there.
+                if answer.as_object().is_none_or(|fields| !fields.is_empty()) {
+                    return Ok(answer);
+                }
+            }
+        }
+    }
+}
+
+/// Windows has no such sockets in Rust's library: there the commands work at the agent's own terminal alone.
+#[cfg(not(unix))]
+pub fn listen(_: &Path) -> io::Result<mpsc::Receiver<Control>> {
+    Err(io::Error::from(io::ErrorKind::Unsupported))
+}
