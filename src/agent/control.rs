@@ -21,7 +21,9 @@ pub use unix::{Caller, listen};
 #[cfg(unix)]
 mod unix {
     use super::{Control, Path, Value, io, mpsc};
+    use std::fs::File;
     use std::io::{BufRead, BufReader, Read, Write};
+    use std::os::fd::AsRawFd;
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::{UnixListener, UnixStream};
     use std::path::PathBuf;
@@ -29,6 +31,8 @@ mod unix {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
+    /// The socket's name in the folder.
+    const NAME: &str = "control";
     /// The longest line that is read.
     const LINE_BYTES_MAX: u64 = 16 << 10;
     /// Connections at once.
@@ -36,8 +40,16 @@ mod unix {
     /// For so long a caller may say nothing while a person decides.
     const IDLE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
-    fn path(folder: &Path) -> PathBuf {
-        folder.join("control")
+    /// Does something with the socket's path. One that is too long for a socket (108 bytes) is gone about, where the system
+    /// can.
+    fn at<T>(folder: &Path, act: impl Fn(&Path) -> io::Result<T>) -> io::Result<T> {
+        match act(&folder.join(NAME)) {
+            Err(error) if cfg!(target_os = "linux") && error.kind() == io::ErrorKind::InvalidInput => {
+                let open = File::open(folder)?;
+                act(&PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd())).join(NAME))
+            }
+            done => done,
+        }
     }
 
     /// Listens until the process ends.
@@ -45,14 +57,13 @@ mod unix {
     /// # Errors
     /// The system refuses.
     pub fn listen(folder: &Path) -> io::Result<mpsc::Receiver<Control>> {
-        let path = path(folder);
         // Of an agent that was killed; the lock keeps two from running at once.
-        match std::fs::remove_file(&path) {
+        match std::fs::remove_file(folder.join(NAME)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let listener = UnixListener::bind(&path)?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        let listener = at(folder, |path| UnixListener::bind(path))?;
+        std::fs::set_permissions(folder.join(NAME), std::fs::Permissions::from_mode(0o600))?;
         let (sender, controls) = mpsc::sync_channel(CALLERS_MAX);
         let callers = Arc::new(AtomicUsize::new(0));
         std::thread::Builder::new().name("control".to_owned()).spawn(move || {
@@ -113,7 +124,7 @@ mod unix {
         /// Connects to the agent that runs. `None`: none does.
         #[must_use]
         pub fn connect(folder: &Path) -> Option<Self> {
-            let stream = UnixStream::connect(path(folder)).ok()?;
+            let stream = at(folder, |path| UnixStream::connect(path)).ok()?;
             let lines = BufReader::new(stream.try_clone().ok()?);
             Some(Self { stream, lines })
         }

@@ -197,6 +197,10 @@ impl<'a> Devices<'a> {
             (None, Some(_)) => (self.say)(&self.desk.elsewhere),
             (_, None) => self.say(&format!("{devices} device(s); the first link was used.")),
         }
+        if known && first.is_none() && self.desk.colours.is_some() && self.desk.admission == Admission::All {
+            // Nobody is to be asked, so nobody is kept waiting either.
+            let _ = self.client.invite(None, TERMINAL.to_owned());
+        }
         if known && self.desk.lines.is_some() {
             self.say("A link is worth one device. Enter shows a link for another one.");
         }

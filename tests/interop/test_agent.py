@@ -209,7 +209,9 @@ async def test_an_agent_of_version_1_talks_to_a_python_phone(start_agent):
 async def test_a_program_gets_none_of_the_agents_secrets(start_agent):
     secrets = ["CORALMUX_AGENT_TOKEN", "CORALMUX_ADMIN_KEY", "OPENAI_API_KEY", "RELAY_ADMIN_KEY", "MY_KEY"]
     env = {name: f"secret {name}" for name in secrets if name != "CORALMUX_AGENT_TOKEN"}
-    agent = start_agent("--exec", "env", "--api-key-env", "MY_KEY", "--exec-env", "OPENAI_API_KEY", env=env)
+    # Of version 2, for the token would be bound to the first agent's key.
+    flags = ["--e2e", "2", "--exec", "env"]
+    agent = start_agent(*flags, "--api-key-env", "MY_KEY", "--exec-env", "OPENAI_API_KEY", env=env)
     async with Phone(agent.link()) as phone:
         await phone.ask("x")
         printed, _ = await phone.answer()
@@ -217,7 +219,7 @@ async def test_a_program_gets_none_of_the_agents_secrets(start_agent):
     # A token of the environment has to be one that the relay knows.
     token = agent.link().token
     agent.stop()
-    agent = start_agent("--exec", "env", env={"CORALMUX_AGENT_TOKEN": token})
+    agent = start_agent(*flags, env={"CORALMUX_AGENT_TOKEN": token})
     async with Phone(agent.link()) as phone:
         await phone.ask("x")
         printed, _ = await phone.answer()

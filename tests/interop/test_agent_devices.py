@@ -107,7 +107,7 @@ async def test_a_service_lets_in_the_first_device_and_both_ends_may_restart(star
         code = (await phone.event("code"))["code"]
         await asks(phone, "one")
         await said(agent, f"code {code}")
-        agent.kill()
+        agent.stop()
         agent.process = agent.popen(agent.command, agent.environment)
         await asks(phone, "two")
     async with device(link, tmp_path / "device") as phone:
@@ -132,7 +132,7 @@ async def test_devices_are_paired_listed_and_revoked_by_commands(start_agent, tm
             Party("phone", await pairing.link(), state=tmp_path / "tablet.json", name="Tab\x1b[2Jlet")
         )
         code = (await pairing.shows(r"Its code: (\d{6})"))[1]
-        assert code == (await tablet.expect("client.code")).payload["code"]
+        assert code == (await tablet.expect("client.enrolling")).payload["code"]
         assert "\x1b" not in pairing.output
         await pairing.types(b"\n")
         await tablet.expect("client.agreed")
@@ -189,7 +189,7 @@ async def test_devices_manage_each_other_as_the_owner_may(start_agent, tmp_path)
             Party("phone", Link.parse(invited["link"]), state=tmp_path / "guest.json", name="Guest")
         )
         pending = (await owner.expect("device.pending")).payload
-        code = (await guest.expect("client.code")).payload["code"]
+        code = (await guest.expect("client.enrolling")).payload["code"]
         assert (pending["name"], pending["code"], pending["device"]) == ("Guest", code, guest.device)
         request = await owner.client.send("device.admit", {"device": guest.device})
         await owner.expect("device.list.result", ref=request)

@@ -33,7 +33,7 @@ async def test_the_demo_is_a_relay_an_agent_and_a_link_and_leaves_nothing_behind
     assert not list(temporary.iterdir())
 
 
-async def test_a_demo_that_keeps_its_data_comes_back_with_the_same_link(tmp_path):
+async def test_a_demo_that_keeps_its_data_comes_back_with_the_same_token_and_a_link_for_another_device(tmp_path):
     links = []
     for _ in range(2):
         command = [binary(), "demo", "--addr", "127.0.0.1:0", "--data", str(tmp_path / "data"), "--", "--shards", "1"]
@@ -46,7 +46,8 @@ async def test_a_demo_that_keeps_its_data_comes_back_with_the_same_link(tmp_path
             demo.stop()
         finally:
             demo.kill()
-    assert (links[0].token, links[0].secret) == (links[1].token, links[1].secret)
+    assert (links[0].token, links[0].agent) == (links[1].token, links[1].agent)
+    assert links[0].secret != links[1].secret, "each is worth one device"
 
 
 def test_the_link_is_shown_at_a_terminal_only(tmp_path):
