@@ -479,15 +479,18 @@ async def test_on_a_terminal_the_link_is_shown_once_with_its_codes(relay, tmp_pa
         command = [sys.executable, str(BOT), f"ws://127.0.0.1:{relay.port}", str(state)]
         process = subprocess.Popen(command, stdin=screen, stdout=screen, stderr=screen, env=os.environ | CHECKOUT)
         shown = lambda: (tmp_path / "screen").read_text(errors="replace")  # noqa: E731
-        async with asyncio.timeout(TIMEOUT):
-            while not (found := re.search(r"(openclaw://pair\S+)\s+[\u2588\u2580\u2584\x1b]", shown())):
-                await asyncio.sleep(0.05)
-        link = Link.parse(found[1])
-        async with Phone(replace(link, agent=None)) as phone:
-            await phone.ask("say hello")
-            assert (await answered(phone))[1].payload["full_text"] == "hello "
-        process.send_signal(signal.SIGINT)
-        assert process.wait(TIMEOUT) == 0
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                while not (found := re.search(r"(openclaw://pair\S+)\s+[\u2588\u2580\u2584\x1b]", shown())):
+                    await asyncio.sleep(0.05)
+            link = Link.parse(found[1])
+            async with Phone(replace(link, agent=None)) as phone:
+                await phone.ask("say hello")
+                assert (await answered(phone))[1].payload["full_text"] == "hello "
+            process.send_signal(signal.SIGINT)
+            assert process.wait(TIMEOUT) == 0
+        finally:
+            process.kill()
     assert shown().count("openclaw://pair?") == 1 and shown().count(f"#token={link.token}") == 1
 
 
