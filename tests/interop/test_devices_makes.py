@@ -48,7 +48,7 @@ def device(make, link, folder):
     return OtherDevice("node", NODE / "end.mjs", link.for_browsers())
 
 
-MAKES = ["python", "browser"]
+MAKES = ["python", "rust", "browser"]
 
 
 @pytest.mark.parametrize("make", MAKES)
