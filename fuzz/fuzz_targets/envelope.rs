@@ -35,7 +35,7 @@ fuzz_target!(|input: &[u8]| {
             assert_eq!(envelope.id.map(decoded).map(Value::from).as_ref(), id);
             let device = value.get("device");
             assert_eq!(envelope.device.is_some(), device.is_some());
-            if let Some(Named::Id(named)) = envelope.device {
+            if let Some(Named::Id(named)) = envelope.device.map(|at| at.read(message)) {
                 assert_eq!(device, Some(&Value::from(named.to_string())));
             }
         }

@@ -29,7 +29,10 @@ fuzz_target!(|input: &[u8]| {
         }
     };
     assert!(message.len() <= 4096);
-    check(&order, &serde_json::from_slice(message).expect("what is read is JSON"));
+    // What is read and no `Value`: escaped lone surrogates and numbers out of range, in what is ignored.
+    if let Ok(message) = serde_json::from_slice(message) {
+        check(&order, &message);
+    }
 
     let (mut session, now) = (Session::new(Rc::new(Policy::new(Limits::default())), Used::default()), Duration::ZERO);
     let key = |n: u8| KeyHash([n; 32]);

@@ -4,6 +4,7 @@
 use crate::device::DeviceId;
 use crate::json::{Checker, Fault, Member, Outline, Shape};
 use crate::scan;
+use std::num::NonZeroU32;
 use thiserror::Error;
 
 /// What an envelope's `type` means to the relay.
@@ -41,7 +42,37 @@ pub struct Envelope<'a> {
     /// The JSON text of its `id`, with the quotes: to be copied as it is into the `ref` of an error.
     pub id: Option<&'a str>,
     /// The device that it is from or for, if it names one.
-    pub device: Option<Named>,
+    pub device: Option<DeviceAt>,
+}
+
+/// Where a message names a device. Small, because hardly any does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceAt(NonZeroU32);
+
+impl DeviceAt {
+    /// What [`DeviceAt::read`] finds more than one at.
+    const REPEATED: NonZeroU32 = NonZeroU32::MAX;
+
+    /// Where an outline has it. Its offset is past the first bracket; one that does not fit is that of no message.
+    fn of(outline: &Outline) -> Option<Self> {
+        let at = u32::try_from(outline.device_at).map_or(Some(Self::REPEATED), NonZeroU32::new)?;
+        Some(Self(if outline.device_repeated { Self::REPEATED } else { at }))
+    }
+
+    /// The device, in the message that this was found in.
+    #[cold]
+    #[must_use]
+    pub fn read(self, message: &[u8]) -> Named {
+        if self.0 == Self::REPEATED {
+            return Named::Repeated;
+        }
+        let text = message.get(self.0.get() as usize..).and_then(|text| text.split_first_chunk::<18>());
+        let id = match text {
+            Some(([b'"', id @ .., b'"'], _)) => std::str::from_utf8(id).ok().and_then(DeviceId::parse),
+            _ => None,
+        };
+        id.map_or(Named::Other, Named::Id)
+    }
 }
 
 /// The `device` of a message.
@@ -166,11 +197,7 @@ impl Scanner {
             None => None,
             Some(member) => Some(string_in(message, member).ok_or(Invalid::IdNotAString)?),
         };
-        let device = match outline.device_at {
-            0 => None,
-            at => Some(named(message, at, outline.device_repeated)),
-        };
-        Ok(Envelope { kind, id, device })
+        Ok(Envelope { kind, id, device: DeviceAt::of(outline) })
     }
 
     /// The device that the message names, if that came in whole by now: as [`Scanner::id_so_far`].
@@ -216,10 +243,8 @@ pub fn device_of(message: &[u8]) -> Option<DeviceId> {
 }
 
 fn device_in(message: &[u8], outline: &Outline) -> Option<DeviceId> {
-    if outline.shape != Shape::Object || outline.device_at == 0 {
-        return None;
-    }
-    match named(message, outline.device_at, outline.device_repeated) {
+    let at = DeviceAt::of(outline).filter(|_| outline.shape == Shape::Object)?;
+    match at.read(message) {
         Named::Id(device) => Some(device),
         Named::Other | Named::Repeated => None,
     }
@@ -230,20 +255,6 @@ fn string_in<'a>(message: &'a [u8], member: &Member) -> Option<&'a str> {
     let text = (member.shape == Shape::String).then(|| message.get(member.span.clone())).flatten()?;
     // It was checked already; ids are short.
     std::str::from_utf8(text).ok()
-}
-
-/// The device that the value at `at` names, in a text that was checked.
-#[cold]
-fn named(message: &[u8], at: usize, repeated: bool) -> Named {
-    if repeated {
-        return Named::Repeated;
-    }
-    let text = message.get(at..).and_then(|text| text.split_first_chunk::<18>());
-    let id = match text {
-        Some(([b'"', id @ .., b'"'], _)) => std::str::from_utf8(id).ok().and_then(DeviceId::parse),
-        _ => None,
-    };
-    id.map_or(Named::Other, Named::Id)
 }
 
 /// What a `type` means, from its JSON text with the quotes. `None` where it is empty.

@@ -161,7 +161,7 @@ impl<C: Copy + PartialEq> Devices<C> {
 
     /// Whether a member may ask the relay for something: an agent that has shown a key, or a device.
     pub(super) fn takes_orders(&self, member: &Member<C>) -> bool {
-        member.is_device || member.role == Role::Agent && self.agent.is_some()
+        member.is_device() || member.role == Role::Agent && self.agent.is_some()
     }
 
     fn find(&self, device: DeviceId) -> Option<usize> {
@@ -421,7 +421,7 @@ pub(super) fn route<'a, C: Copy + PartialEq>(
 ) -> Result<Route<'a, C>, Refusal> {
     let only_enrols = |device: &Device<C>| !device.is_admitted() && heard.kind != Kind::KeyExchange;
     match (from.role, heard.device) {
-        (Role::Phone, named) if from.is_device => {
+        (Role::Phone, named) if from.is_device() => {
             // One that has been replaced or revoked, and is on its way out.
             let Some(device) = devices.of_mut(from.connection) else { return Ok(Route { to: None, ..plain }) };
             if named != Some(Named::Id(device.id())) {

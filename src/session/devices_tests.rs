@@ -177,6 +177,11 @@ fn code(effect: &Effect<u32>) -> Option<ErrorCode> {
 }
 
 #[test]
+fn a_session_without_devices_has_a_word_for_them() {
+    assert!(size_of::<Session<u64>>() <= 224, "{}", size_of::<Session<u64>>());
+}
+
+#[test]
 fn a_device_is_pending_until_its_agent_has_admitted_it_on_the_disk() {
     let (mut desk, agent, _) = Desk::bound(UNLIMITED, false, 0);
     desk.get(agent, &Order::Invite { invite: invite(1), ttl: Some(60 * SECOND) });

@@ -14,9 +14,11 @@ pub struct Member<C> {
     /// Whether it was given the extension: its acknowledgements have limits of their own.
     pub ext: bool,
     /// Whether it is a device: what is for a phone is not for it, but what names it.
-    pub(super) is_device: bool,
+    is_device: bool,
     /// Another one has its place, or it was a device and is none any more: it is on its way out, and nothing is for it.
-    pub(super) replaced: bool,
+    is_replaced: bool,
+    /// It is neither of the two: `!is_device && !is_replaced`, for it is looked at for each message.
+    is_plain: bool,
     /// What its layer calls it in the log.
     pub serial: u64,
     /// When it joined.
@@ -31,7 +33,18 @@ impl<C> Member<C> {
     /// One without the extension that joins at `since`.
     #[must_use]
     pub fn new(connection: C, role: Role, serial: u64, since: Duration) -> Self {
-        Self { connection, role, ext: false, is_device: false, replaced: false, serial, since, messages: 0, bytes: 0 }
+        Self {
+            connection,
+            role,
+            ext: false,
+            is_device: false,
+            is_replaced: false,
+            is_plain: true,
+            serial,
+            since,
+            messages: 0,
+            bytes: 0,
+        }
     }
 
     /// The same with the extension, or without.
@@ -66,14 +79,29 @@ impl<C> Member<C> {
         self.is_device
     }
 
+    /// It joins as a device.
+    pub(super) fn set_device(&mut self) {
+        (self.is_device, self.is_plain) = (true, false);
+    }
+
+    /// Whether it is on its way out.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.is_replaced
+    }
+
+    /// It is on its way out.
+    pub(super) fn set_replaced(&mut self) {
+        (self.is_replaced, self.is_plain) = (true, false);
+    }
+
     /// Whether messages for `role` that name no device are for it.
     pub(super) fn takes(&self, role: Role) -> bool {
-        self.role == role && !(self.replaced | self.is_device)
+        self.role == role && self.is_plain
     }
 
     /// Whether it is of `role`, a device or not, and has not been replaced.
     pub(super) fn is_of(&self, role: Role) -> bool {
-        self.role == role && !self.replaced
+        self.role == role && !self.is_replaced
     }
 }
 
@@ -130,12 +158,12 @@ impl<C: Copy + PartialEq> Members<C> {
 
     /// Those that have not been replaced.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Member<C>> {
-        self.all.iter().filter(|member| !member.replaced)
+        self.all.iter().filter(|member| !member.is_replaced)
     }
 
     pub(super) fn presence(&self) -> Presence {
         // Who is replaced has a successor. A device that is sent away has none, and is there until it leaves.
-        let is_there = |member: &Member<C>| !member.replaced || member.is_device;
+        let is_there = |member: &Member<C>| !member.is_replaced || member.is_device;
         let has = |role| self.all.iter().any(|member| member.role == role && is_there(member));
         match (has(Role::Phone), has(Role::Agent)) {
             (false, false) => Presence::Empty,

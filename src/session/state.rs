@@ -123,15 +123,15 @@ impl<C: Copy + PartialEq> Session<C> {
         let mut gone = Vec::new();
         let seat = self.seat(since, role, shown, &mut gone)?;
         if let Some((device, _)) = seat {
-            member.is_device = true;
+            member.set_device();
             let before = self.devices.as_mut().and_then(|devices| devices.connect(device, connection));
             if let Some(replaced) = before.and_then(|it| self.members.get_mut(it)) {
-                replaced.replaced = true;
+                replaced.set_replaced();
                 gone.push(Effect::Close(replaced.connection, Farewell::Replaced));
             }
         } else {
             for replaced in self.members.plain_mut(role) {
-                replaced.replaced = true;
+                replaced.set_replaced();
                 gone.push(Effect::Close(replaced.connection, Farewell::Replaced));
             }
         }
@@ -188,10 +188,10 @@ impl<C: Copy + PartialEq> Session<C> {
     /// A connection has ended. Nobody is told of one that has been replaced, or has not joined.
     #[must_use = "they are to be carried out"]
     pub fn leave(&mut self, connection: C) -> Vec<Effect<C>> {
-        let Some(Member { role, is_device, replaced: false, .. }) = self.members.remove(connection) else {
-            return Vec::new();
-        };
-        if is_device {
+        let left = self.members.remove(connection).filter(|member| !member.is_replaced());
+        let Some(member) = left else { return Vec::new() };
+        let role = member.role;
+        if member.is_device() {
             let news = self.devices.as_mut().and_then(|devices| devices.leave(connection));
             return news.into_iter().flat_map(|news| self.tell(Role::Agent, news)).collect();
         }
@@ -221,7 +221,7 @@ impl<C: Copy + PartialEq> Session<C> {
             if let &Effect::Close(connection, _) = effect
                 && let Some(member) = self.members.get_mut(connection)
             {
-                member.replaced = true;
+                member.set_replaced();
             }
         }
     }
@@ -297,7 +297,8 @@ impl<C: Copy + PartialEq> Session<C> {
     /// Decides on a message for the relay itself: [`Effect::Order`].
     #[must_use = "it is to be carried out"]
     pub fn handle_order(&mut self, now: Duration, from: C, order: &Order) -> Ordered<C> {
-        let Some(&Member { role, is_device, .. }) = self.members.get(from) else { return Ordered::Done(Vec::new()) };
+        let Some(member) = self.members.get(from) else { return Ordered::Done(Vec::new()) };
+        let (role, is_device) = (member.role, member.is_device());
         let rate = self.policy.order_rate();
         let devices = self.devices.as_deref_mut();
         let step = match (role, devices) {
@@ -329,7 +330,8 @@ impl<C: Copy + PartialEq> Session<C> {
     /// # Errors
     /// It does so too often: how long it is not to be read.
     pub fn charge_answer(&mut self, now: Duration, from: C) -> Result<(), Duration> {
-        let Some(&Member { role, is_device, .. }) = self.members.get(from) else { return Ok(()) };
+        let Some(member) = self.members.get(from) else { return Ok(()) };
+        let (role, is_device) = (member.role, member.is_device());
         let device = self.devices.as_mut().filter(|_| is_device).and_then(|devices| devices.of_mut(from));
         let bucket = device.map_or(&mut self.answers[role], |device| &mut device.answers);
         rates::try_take(bucket, now, self.policy.answer_rate())
@@ -360,7 +362,7 @@ impl<C: Copy + PartialEq> Session<C> {
             }
             Kind::Stream | Kind::Done | Kind::Ack | Kind::KeyExchange | Kind::Relay | Kind::Other => {}
         }
-        let policy = Rc::clone(&self.policy);
+        let policy = &*self.policy;
         let to = members.iter().find(|member| member.takes(role.peer())).map(|member| member.connection);
         let mut route = Route { rates: &mut self.rates, to, wakes: None };
         if let Some(devices) = self.devices.as_deref_mut() {
@@ -370,7 +372,7 @@ impl<C: Copy + PartialEq> Session<C> {
             };
         }
         let Route { rates, to, wakes } = route;
-        match rates.try_take(now, &policy, (role, ext), heard) {
+        match rates.try_take(now, policy, (role, ext), heard) {
             Ok(()) => {}
             Err(Early::Waits(wait)) => return Effect::Later(wait),
             Err(Early::Refused(wait)) => {
@@ -389,7 +391,7 @@ impl<C: Copy + PartialEq> Session<C> {
             };
             return Effect::Refuse(Refusal::new(ErrorCode::PeerOffline, text));
         };
-        let Policy { limits, .. } = &*policy;
+        let Policy { limits, .. } = policy;
         match self.used.try_charge(unix_ms, heard.bytes, limits.daily_quota_bytes, limits.monthly_quota_bytes) {
             Ok(()) => {
                 self.unreported_bytes += heard.bytes;

@@ -405,7 +405,7 @@ fn a_key_that_the_ends_read_may_come_only_once() {
 fn a_device_is_named_once_and_by_an_id_that_is_written_out() {
     let named = |message: &str| {
         assert_agrees(message.as_bytes(), message.len() / 2);
-        peek(message.as_bytes()).unwrap().device
+        peek(message.as_bytes()).unwrap().device.map(|at| at.read(message.as_bytes()))
     };
     let id = Some(Named::Id(DeviceId(0x9f2c)));
     assert_eq!(

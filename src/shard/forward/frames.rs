@@ -212,12 +212,14 @@ impl<N: Net> Shard<N> {
                     self.net[conn].set_bulk(false);
                     let header_start = start - frame::header_bytes(payload_bytes);
                     frame::write_header(&mut bytes[header_start..], true, opcode, payload_bytes);
-                    if run.to.is_some_and(|it| it != to) {
-                        run.next = Some((start + length, to));
-                        return RunEnd::Turn(at);
+                    match run.to {
+                        Some(it) if it == to => run.bytes.end = start + length,
+                        None => (run.bytes, run.to) = (header_start..start + length, Some(to)),
+                        Some(_) => {
+                            run.next = Some((start + length, to));
+                            return RunEnd::Turn(at);
+                        }
                     }
-                    run.bytes = if run.to.is_none() { header_start } else { run.bytes.start }..start + length;
-                    run.to = Some(to);
                 }
                 Step::Done => {}
                 Step::Order => return RunEnd::Order(at),

@@ -60,7 +60,8 @@ impl<N: Net> Shard<N> {
                 return Step::Done;
             }
         };
-        let heard = Heard { kind: envelope.kind, device: envelope.device, bytes: message.len() as u64 };
+        let device = envelope.device.map(|at| at.read(message));
+        let heard = Heard { kind: envelope.kind, device, bytes: message.len() as u64 };
         match self.sessions.handle_message(seat, conn, heard, &self.pulse) {
             Effect::Forward(to) => {
                 self.counters.forwarded(role, message.len());
@@ -76,13 +77,13 @@ impl<N: Net> Shard<N> {
             Effect::Order => match Order::parse(message) {
                 Ok(order) => {
                     self.counters.count(role, Outcome::Answered, message.len());
-                    let (reference, device) = (envelope.id.map(Box::from), named(envelope.device));
+                    let (reference, device) = (envelope.id.map(Box::from), named(device));
                     self.asked = Some(Box::new(Ask { order, reference, device }));
                     return Step::Order;
                 }
-                Err(refusal) => self.refuse(conn, role, refusal, &envelope, message.len()),
+                Err(refusal) => self.refuse(conn, role, refusal, (envelope.id, device), message.len()),
             },
-            Effect::Refuse(refusal) => self.refuse(conn, role, refusal, &envelope, message.len()),
+            Effect::Refuse(refusal) => self.refuse(conn, role, refusal, (envelope.id, device), message.len()),
             effect @ (Effect::Tell(..) | Effect::Close(..) | Effect::Nothing) => {
                 self.counters.count(role, Outcome::Answered, message.len());
                 self.apply(effect);
@@ -93,10 +94,17 @@ impl<N: Net> Shard<N> {
     }
 
     /// Tells a sender why its message is not delivered.
-    fn refuse(&mut self, conn: Conn, role: Role, refusal: Refusal, envelope: &Envelope<'_>, bytes: usize) {
+    fn refuse(
+        &mut self,
+        conn: Conn,
+        role: Role,
+        refusal: Refusal,
+        (reference, device): (Option<&str>, Option<Named>),
+        bytes: usize,
+    ) {
         let Refusal { code, message, retry_after_ms } = refusal;
         self.counters.message_refused(role, code, bytes);
-        let (reference, device) = (envelope.id, self.shown(conn, named(envelope.device)));
+        let device = self.shown(conn, named(device));
         self.tell(conn, RelayMessage::Error { code, message, retry_after_ms, reference, device });
     }
 
