@@ -223,13 +223,12 @@ class Client:
 
     def _receivers(self, payload: Any, device: str | None) -> list[Any]:
         """Who gets a message: this device, or everybody. A plain phone takes whatever comes for an answer to what it has
-        asked itself: so answers to others are not for it, and those to it are for nobody else."""
+        asked itself: so answers to devices are not for it."""
         if device is not None and self.devices:
             return [peer for peer in self.devices.admitted if peer.device == device]
         admitted = self.devices.admitted if self.devices else []
-        if self.devices and self.devices.was_asked(payload):
-            by_device = self.devices.was_asked_by_device(payload)
-            return list(admitted) if by_device else [self.plain] if self.plain else []
+        if self.devices and self.devices.was_asked_by_device(payload):
+            return list(admitted)
         # A plain phone that was never here makes nobody wait who has devices.
         plain = self.plain if self.plain and not (admitted and self.plain.end.keys is None) else None
         return [*filter(None, (plain, self.agent)), *admitted]
@@ -250,7 +249,7 @@ class Client:
             async with asyncio.timeout(timeout), self.lock:
                 while not self._ended:
                     peers = self._receivers(payload, device)
-                    if not peers and (device is not None or (self.devices and self.devices.was_asked(payload))):
+                    if not peers and (device is not None or (self.devices and self.devices.was_asked_by_device(payload))):
                         return str(uuid.uuid4())  # who asked is here no more
                     if peers and all(peer.has_room(kind, payload) for peer in peers):
                         with contextlib.suppress(Waiting, ConnectionClosed):

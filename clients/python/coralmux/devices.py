@@ -232,13 +232,10 @@ class Devices:
         while len(self._askers) > QUESTIONS_MAX:
             del self._askers[next(iter(self._askers))]
 
-    def was_asked(self, payload: Any) -> bool:
-        """Whether a message is about a question that is known."""
-        ref = as_object(payload).get("ref")
-        return isinstance(ref, str) and ref in self._askers
-
     def was_asked_by_device(self, payload: Any) -> bool:
-        return self._askers[payload["ref"]] is not None
+        """Whether a message is about a question of a device's."""
+        ref = as_object(payload).get("ref")
+        return isinstance(ref, str) and self._askers.get(ref) is not None
 
     # ---- What is said to the relay ----
 
