@@ -92,7 +92,8 @@ test-quiet: build-tests
 # In an environment for each framework, in target/python.
 works-with: build-tests
 	rm -rf $(TARGET_DIR)/python/works-with
-	WORKS_WITH=all $(PYTEST) -c tests/interop/pytest.ini tests/interop/test_works_with.py tests/interop/test_python_mcp.py
+	WORKS_WITH=all $(PYTEST) -c tests/interop/pytest.ini tests/interop/test_works_with.py \
+		tests/interop/test_works_with_acp.py tests/interop/test_python_mcp.py
 	cd tests/interop && ../../$(VENV)/bin/python works_with.py
 
 test-node: build-tests

@@ -150,7 +150,7 @@ class Agent(acp.Agent):
         await self.say("said")
 
     async def fail(self):
-        raise acp.RequestError(-32603, "Internal error", {"details": "no model"})
+        raise acp.RequestError(-32603, "Internal error", {"details": "no model for sk-abcdefghijklmnop"})
 
 
 with open(KEPT / "starts", "a") as starts:

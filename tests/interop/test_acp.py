@@ -288,7 +288,7 @@ async def test_nothing_of_it_is_left_when_the_agent_ends(start, kept):
 
 @pytest.mark.parametrize(
     ("question", "words"),
-    [("nothing", "without a word"), ("fail", "Internal error: no model")],
+    [("nothing", "without a word"), ("fail", "Internal error: no model for ***")],
 )
 async def test_what_is_no_answer_is_told_in_words(start, question, words):
     agent = start()

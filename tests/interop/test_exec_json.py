@@ -33,7 +33,7 @@ elif what == "cut":
     say("done", finish="length", notice="No more room.")
     time.sleep(1000)
 elif what == "fail":
-    say("error", message="no luck")
+    say("error", message="no luck with sk-abcdefghijklmnop")
 elif what == "die":
     say("text", text="half")
     sys.stdout.write('{"type":"te')
@@ -91,7 +91,7 @@ async def test_what_it_asks_is_answered_on_the_phone(start):
 
 @pytest.mark.parametrize(
     ("question", "streamed", "words"),
-    [("fail", "", "no luck"), ("die", "half", "exit status: 3"), ("hang", "wait", "took longer than 1 s")],
+    [("fail", "", "no luck with ***"), ("die", "half", "exit status: 3"), ("hang", "wait", "took longer than 1 s")],
 )
 async def test_what_goes_wrong_is_told_in_words(start, question, streamed, words):
     agent = start("--timeout", "1")

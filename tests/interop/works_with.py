@@ -98,6 +98,23 @@ FRAMEWORKS = [
         {"question": NO_QUESTION},
     ),
 ]
+# See test_works_with_acp.py.
+ACP_AGENTS = [
+    Framework(
+        "opencode",
+        "coralmux-agent --acp 'opencode acp'",
+        "opencode",
+        ("opencode-ai",),
+        {"error": "it asks again for longer than is waited here"},
+    ),
+    Framework(
+        "Qwen Code",
+        "coralmux-agent --acp 'qwen --acp'",
+        "qwen",
+        ("@qwen-code/qwen-code",),
+        {"image": "its model is set up as one that takes text alone"},
+    ),
+]
 NO_CHAT = "it is a tool, and no chat"
 MCP = Framework(  # see test_python_mcp.py
     "MCP, `ask_human` and `notify`",
@@ -114,13 +131,19 @@ def tried():
     return [framework for framework in FRAMEWORKS if is_all or framework.is_quick]
 
 
-def record(framework, check, python):
-    """Keeps that a check has passed, and with which versions."""
+def record(framework, check, python=None, versions=None):
+    """Keeps that a check has passed, and with which versions: those that the environment of `python` has, or these."""
+    if versions:
+        return keep(framework, check, {"versions": versions, "python": "-"})
     listed = subprocess.run([python, "-m", "pip", "list", "--format=json"], capture_output=True, text=True, check=True)
     versions = {package["name"].lower(): package["version"] for package in json.loads(listed.stdout)}
     found = {name: versions[name] for name in (package.split("[")[0] for package in framework.packages)}
     version = subprocess.run([python, "-V"], capture_output=True, text=True, check=True).stdout.split()[1]
-    passed = {"check": check, "versions": found, "python": version, "date": str(datetime.date.today())}
+    return keep(framework, check, {"versions": found, "python": version})
+
+
+def keep(framework, check, passed):
+    passed |= {"check": check, "date": str(datetime.date.today())}
     folder = RESULTS / framework.program
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{check}.json").write_text(json.dumps(passed))
@@ -130,7 +153,7 @@ def document():
     """The text of docs/WORKS-WITH.md, from what was recorded."""
     lines = [HEAD]
     dates = set()
-    for framework in (*FRAMEWORKS, MCP):
+    for framework in (*FRAMEWORKS, *ACP_AGENTS, MCP):
         passed = [json.loads(path.read_text()) for path in sorted((RESULTS / framework.program).glob("*.json"))]
         checks = {entry["check"] for entry in passed}
         dates |= {entry["date"] for entry in passed}
@@ -141,7 +164,7 @@ def document():
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", f"Run on {', '.join(sorted(dates))}. A dash:", ""]
     lacks = {}
-    for framework in (*FRAMEWORKS, MCP):
+    for framework in (*FRAMEWORKS, *ACP_AGENTS, MCP):
         for check, reason in framework.lacks.items():
             if framework is not MCP:
                 lacks.setdefault((check, reason), []).append(framework.name)
@@ -153,8 +176,9 @@ def document():
 HEAD = """# Works with
 
 What was tried, by `make works-with`, which writes this file: each framework's own package, newest on the day of the run, in an
-environment of its own with the wheel of [the Python package](../clients/python/README.md); its agent between a real relay and a
-phone that verifies the encryption; behind it an AI server with OpenAI's API that answers by rule (`tests/interop/fake_ai.py`).
+environment of its own with the wheel of [the Python package](../clients/python/README.md), or behind [coralmux-agent
+--acp](operations/clients.md#the-agent); its agent between a real relay and a phone that verifies the encryption; behind it an AI
+server with OpenAI's API that answers by rule (`tests/interop/fake_ai.py`).
 
 | column | passed means |
 | --- | --- |

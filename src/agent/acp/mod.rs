@@ -12,6 +12,7 @@ mod wire;
 
 use super::backend::{Backend, BackendError, Outcome, Output, Question};
 use super::cancel::Cancel;
+use super::http::mask::without_keys;
 use super::printable::warn;
 use super::process::Programs;
 use serde_json::{Value, json};
@@ -226,7 +227,7 @@ impl Backend for Acp {
         let turn = Turn::new(&running.connection, &session, self.settings.timeout);
         let result = turn.run(prompt(question), output, cancel);
         cancel.forget();
-        result
+        result.map_err(without_keys)
     }
 
     fn end(&self) {

@@ -7,6 +7,7 @@ use crate::activity::{Activity, Doing, cut};
 use crate::asking::{Ask, Choice, Decision};
 use crate::backend::{Backend, BackendError, Ending, Outcome, Output, Question};
 use crate::cancel::Cancel;
+use crate::http::mask::without_keys;
 use crate::printable::warn;
 use crate::process::{Pipes, Programs, read_lines, show_lines, write_lines};
 use coralmux_client::lenient;
@@ -92,7 +93,7 @@ impl Backend for JsonLines {
         let status = program.end_by(Instant::now() + if said.is_ok() { GRACE } else { Duration::ZERO });
         cancel.forget();
         self.programs.forget(&program);
-        match (said?, status) {
+        match (said.map_err(without_keys)?, status) {
             _ if cancel.is_cancelled() => Err(BackendError::Cancelled),
             (Some(outcome), _) => Ok(outcome),
             (None, Some(status)) if status.success() => Ok(Outcome::Whole),

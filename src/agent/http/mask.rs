@@ -1,5 +1,6 @@
 //! Keeps the API key out of what a server says. Servers repeat it in their errors: whole, cut, or in other letters.
 
+use crate::backend::BackendError;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use std::fmt::Write;
@@ -21,6 +22,16 @@ const KEY_MIN: usize = 8;
 #[derive(Default)]
 pub(super) struct Mask {
     forms: Vec<Vec<u8>>,
+}
+
+/// An error in the words of a program, which may have somebody's key in them.
+pub(crate) fn without_keys(error: BackendError) -> BackendError {
+    match error {
+        BackendError::Failed { message, retry_after } => {
+            BackendError::Failed { message: Mask::default().apply(&message), retry_after }
+        }
+        BackendError::Cancelled => BackendError::Cancelled,
+    }
 }
 
 impl Mask {

@@ -3,7 +3,7 @@
 //! It must never show the API key, neither in an error nor in a log.
 
 pub(super) mod body;
-mod mask;
+pub(super) mod mask;
 pub(super) mod sse;
 
 use super::backend::{BackendError, Ending, Outcome, Output};
