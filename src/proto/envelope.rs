@@ -273,8 +273,8 @@ fn kind_of(text: &[u8]) -> Option<Kind> {
         b"chat.done" => Kind::Done,
         b"ack" => Kind::Ack,
         b"key_exchange" => Kind::KeyExchange,
-        _ if text.starts_with(b"auth") => Kind::AuthReserved,
-        _ if text.starts_with(b"relay.") => Kind::Relay,
+        [b'a', b'u', b't', b'h', ..] => Kind::AuthReserved,
+        [b'r', b'e', b'l', b'a', b'y', b'.', ..] => Kind::Relay,
         _ => Kind::Other,
     })
 }

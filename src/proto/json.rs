@@ -333,7 +333,8 @@ impl Checker {
     /// A key of the outermost object has come.
     #[inline(always)]
     fn want(&mut self, wanted: Wanted) {
-        self.wanted = wanted;
+        // Where the payload is does not matter.
+        self.wanted = if wanted == Wanted::Payload { Wanted::Nothing } else { wanted };
         if wanted != Wanted::Nothing {
             let bit = 1 << wanted as u8;
             if self.named & bit != 0 {
@@ -468,12 +469,11 @@ impl Checker {
 
     #[inline(never)]
     fn record(&mut self, end: usize) {
-        let member = Some(Member { shape: self.member_shape, span: self.member_start..self.offset + end });
+        let member = Member { shape: self.member_shape, span: self.member_start..self.offset + end };
         match self.wanted {
-            Wanted::Kind => self.outline.kind = member,
-            Wanted::Id => self.outline.id = member,
-            Wanted::Device => self.outline.device_at = self.member_start,
-            Wanted::Payload | Wanted::Nothing => {}
+            Wanted::Kind => self.outline.kind = Some(member),
+            Wanted::Device => self.outline.device_at = member.span.start,
+            _ => self.outline.id = Some(member),
         }
         self.wanted = Wanted::Nothing;
     }
