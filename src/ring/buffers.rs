@@ -1,9 +1,8 @@
 //! The receive buffers of a shard, and the slices of them that are handed out.
 //!
-//! Whoever writes into a buffer has it on loan: the kernel, of those in its ring ([`Provided`](super::provided::Provided)),
-//! or the driver that receives by itself. Bytes are written behind those that were there. A buffer is free again when it
-//! is lent no more and all slices of it are gone, and the one freed last is lent next, so that the memory in use stays in
-//! the cache.
+//! Whoever writes into a buffer has it on loan: the kernel, of those in its ring (`provided.rs`), or the driver that
+//! receives by itself. Bytes are written behind those that were there. A buffer is free again when it is lent no more and
+//! all slices of it are gone, and the one freed last is lent next, so that the memory in use stays in the cache.
 
 use super::map::{self, Mapping};
 use std::cell::{Cell, RefCell};

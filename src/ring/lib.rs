@@ -1,9 +1,9 @@
 //! What moves a shard's bytes, behind a safe interface: the data ring, an io_uring of the shard's own; where there is none,
 //! [`Epoll`]; and for tests the [simulated network](simulated).
 //!
-//! All memory that the kernel may read or write belongs to the ring while an operation is in progress: buffers of the
-//! [`Pool`], and the chunks and allocations that are handed to [`Net::send`] and [`Net::fill`] and
-//! come back with the [`Completion`]. This is the only module with `unsafe`. It takes no protocol decision.
+//! All memory that the kernel may read or write belongs to the ring while an operation is in progress: the
+//! [receive buffers](buffers), and the chunks and allocations that are handed to [`Net::send`] and [`Net::fill`] and come
+//! back with the [`Completion`]. This is the only module with `unsafe`. It takes no protocol decision.
 
 pub mod buffers;
 pub mod chunk;
