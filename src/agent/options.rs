@@ -152,7 +152,7 @@ pub(super) struct BackendOptions {
     #[arg(long, value_name = "COMMAND", value_parser = command, help_heading = "What answers (one of these)")]
     pub(super) exec: Option<String>,
     /// The program of --exec speaks in lines of JSON: images and history in, pieces, activity and questions out
-    #[arg(long, requires = "exec", help_heading = "Program")]
+    #[arg(long, conflicts_with_all = ["echo", "openai", "acp", "ag_ui", "agent_protocol"], help_heading = "Program")]
     pub(super) exec_json: bool,
     /// An agent that speaks the Agent Client Protocol, run by the shell: 'openclaw acp', 'opencode acp', 'qwen --acp'
     #[arg(long, value_name = "COMMAND", value_parser = command, help_heading = "What answers (one of these)")]
