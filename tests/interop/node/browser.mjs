@@ -45,7 +45,7 @@ export class Phone {
 
   // Lets a test import the page's modules one by one, which the relay serves as one.
   serveModules() {
-    return this.context.route(/\/phone\/(?!app|markdown-it|qr)[\w-]+\.js$/, (route) => {
+    return this.context.route(/\/phone\/[\w-]+\.js$/, (route) => {
       const file = new URL(route.request().url()).pathname.split('/').at(-1);
       return route.fulfill({ path: join(ROOT, 'src/phone', file) });
     });

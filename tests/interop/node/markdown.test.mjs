@@ -19,9 +19,12 @@ before(async () => {
 });
 
 after(async () => {
-  await phone?.close();
-  await browser?.close();
-  await relay?.stop();
+  try {
+    await phone?.close();
+  } finally {
+    await browser?.close();
+    await relay?.stop();
+  }
 });
 
 // The elements that an answer is made of.
