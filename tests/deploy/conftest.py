@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+from machine import Booted, Machine
+
 
 def pytest_collection_modifyitems(items):
     if os.geteuid() != 0:
@@ -14,3 +16,21 @@ def pytest_collection_modifyitems(items):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "needs_root: makes namespaces or chroots")
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """A machine without an init."""
+    folder = tmp_path / "machine"
+    folder.mkdir()
+    with Machine(folder) as machine:
+        yield machine.with_devices()
+
+
+@pytest.fixture
+def booted(tmp_path):
+    """One with systemd as its PID 1."""
+    folder = tmp_path / "machine"
+    folder.mkdir()
+    with Booted(folder) as machine:
+        yield machine

@@ -9,7 +9,7 @@ import pytest
 import http1
 from agents import Link, Phone
 from image import ROOT
-from machine import Booted, Machine
+from machine import Booted
 from relay import free_port
 from release import PROGRAM, UNIT_FILES, own_keys, release, release_agent, sign
 
@@ -19,14 +19,6 @@ BIN = "/usr/local/bin/coralmux-relay"
 OLD = BIN + ".old"
 UNITS = "/usr/local/lib/systemd/system"
 SETTINGS = "/etc/coralmux/environment"
-
-
-@pytest.fixture
-def machine(tmp_path):
-    folder = tmp_path / "machine"
-    folder.mkdir()
-    with Machine(folder) as machine:
-        yield machine.with_devices()
 
 
 @pytest.fixture
@@ -198,14 +190,6 @@ def test_it_needs_root_and_known_arguments(machine, first):
         assert machine.run(first, *wrong).returncode == 1
     assert "--rollback" in machine.must(first, "--help")
     assert not machine.path(BIN).exists()
-
-
-@pytest.fixture
-def booted(tmp_path):
-    folder = tmp_path / "machine"
-    folder.mkdir()
-    with Booted(folder) as machine:
-        yield machine
 
 
 def get(port, path="/health"):

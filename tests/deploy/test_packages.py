@@ -11,7 +11,6 @@ import pytest
 
 import http1
 from image import ROOT
-from machine import Booted, Machine
 from relay import binary, free_port
 from release import AGENT, ARCHITECTURE, PROGRAM, UNIT_FILES, own_keys, release
 
@@ -33,22 +32,6 @@ def made(tmp_path_factory):
     done = subprocess.run([ROOT / "deploy/release.sh", folder], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
-
-
-@pytest.fixture
-def machine(tmp_path):
-    folder = tmp_path / "machine"
-    folder.mkdir()
-    with Machine(folder) as machine:
-        yield machine.with_devices()
-
-
-@pytest.fixture
-def booted(tmp_path):
-    folder = tmp_path / "machine"
-    folder.mkdir()
-    with Booted(folder) as machine:
-        yield machine
 
 
 def one(folder, pattern):
