@@ -261,6 +261,9 @@ impl Outgoing {
             return Next::Wait(Some(until));
         }
         if let Some(held) = self.sender.poll_again() {
+            if !self.sender.may_leave(held.stream.is_some()) {
+                return Next::Wait(None);
+            }
             if let Some(until) = wait(held.stream.is_some(), false) {
                 return Next::Wait(Some(until));
             }
@@ -270,7 +273,7 @@ impl Outgoing {
                 return Next::Wait(Some(until));
             }
             let payload = entry.payload();
-            if !self.sender.has_room(payload.get().len()) {
+            if !self.sender.has_room(payload.get().len()) || !self.sender.may_leave(entry.is_piece()) {
                 return Next::Wait(None);
             }
             let (payload, kind, stream) = (payload.into_owned(), entry.kind().to_owned(), entry.stream());

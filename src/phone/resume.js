@@ -84,6 +84,8 @@ export class Sender {
   #void;
   #cursor;
   #blockedUntil = -Infinity;
+  // While a number below it is held, messages leave one by one.
+  #carefulBelow = 0;
   // When the peer's request is followed, and when one was.
   #requestAt = null;
   #followedAt = -Infinity;
@@ -119,6 +121,7 @@ export class Sender {
     if (a.e === this.boot && a.n >= this.#next) {
       // 7: this page was set back.
       const again = [...this.#held, ...this.#waiting];
+      this.#carefulBelow = this.#isCareful ? this.#held.length + 1 : 0;
       this.#begin();
       this.#waiting = again.map((message) => ({ ...message, isPlaced: false }));
     } else if (a.e === this.boot) {
@@ -149,6 +152,7 @@ export class Sender {
     if (WAITS.includes(code)) {
       this.#cursor = Math.min(this.#cursor, at);
       this.#blockedUntil = Math.max(this.#blockedUntil, now + afterMs);
+      this.#carefulBelow = this.#next;
     } else if (code === 'PEER_OFFLINE') {
       this.handlePause();
     }
@@ -181,6 +185,8 @@ export class Sender {
       this.#followedAt = now;
       this.#cursor = 0;
     }
+    // 4: the relay has refused something for its rate, and takes no more than one message at a time.
+    if (this.#isCareful && this.#cursor > 0) return null;
     if (this.#cursor === this.#held.length) {
       if (!this.#waiting.length || !this.#fits(this.#waiting[0])) return null;
       this.#held.push(Object.assign(this.#waiting.shift(), { n: this.#next, f: this.#void }));
@@ -206,6 +212,10 @@ export class Sender {
   clear() {
     this.#waiting = [];
     this.#begin();
+  }
+
+  get #isCareful() {
+    return this.#held.length > 0 && this.#held[0].n < this.#carefulBelow;
   }
 
   #fits({ size }) {

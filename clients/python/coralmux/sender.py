@@ -89,6 +89,7 @@ class Sender:
         self.blocked_until = NEVER
         self.request_at: float | None = None
         self.followed_at = NEVER
+        self.careful_below = 0  # while a number below it is held, messages leave one by one
         self._begin()
 
     def _begin(self) -> None:
@@ -110,7 +111,9 @@ class Sender:
         """Whether `poll` yields something that neither the time nor an acknowledgement has to come for."""
         if not self.is_open or self.request_at is not None or self.blocked_until != NEVER:
             return False
-        return self.cursor < len(self.held) or bool(self.waiting and self._fits(self.waiting[0]))
+        if self.cursor < len(self.held):
+            return self._may_leave(self.held[self.cursor])
+        return bool(self.waiting) and self._fits(self.waiting[0]) and self._may_leave(self.waiting[0])
 
     @property
     def has_left(self) -> bool:
@@ -143,6 +146,7 @@ class Sender:
         """`a` is what the peer has taken, `r` whether it lacks what comes after that."""
         if a.e == self.boot and a.n >= self.next:  # 7: this process was set back
             again = self.held + self.waiting
+            self.careful_below = len(self.held) + 1 if self._is_careful else 0
             self._begin()
             self.waiting = again
         elif a.e == self.boot and a.n > self.acked:
@@ -168,6 +172,7 @@ class Sender:
         if code in WAITS:
             self.cursor = min(self.cursor, at)
             self.blocked_until = max(self.blocked_until, now + after)
+            self.careful_below = self.next
         elif code == "PEER_OFFLINE":
             self.handle_pause()
         return "held"
@@ -190,7 +195,9 @@ class Sender:
             self.request_at, self.followed_at, self.cursor = None, now, 0
         if self.cursor < len(self.held):
             message = self.held[self.cursor]
-        elif self.waiting and self._fits(self.waiting[0]):
+            if not self._may_leave(message):
+                return None
+        elif self.waiting and self._fits(self.waiting[0]) and self._may_leave(self.waiting[0]):
             message = self.waiting.pop(0)
             message.settle()
             message.n, message.f = self.next, self.void
@@ -212,10 +219,21 @@ class Sender:
     def take_waiting(self) -> list[Message]:
         """Gives up what is held, and returns what has not left yet: the peer resumes no more."""
         waiting, self.waiting = self.waiting, []
-        self.held, self.void, self.cursor = [], self.next, 0
+        self.held, self.void, self.cursor, self.careful_below = [], self.next, 0, 0
         for message in waiting:
             message.settle()
         return waiting
+
+    @property
+    def _is_careful(self) -> bool:
+        return bool(self.held) and self.held[0].n < self.careful_below
+
+    def _may_leave(self, message: Message) -> bool:
+        """4: the relay has refused something for its rate, and takes no more than one message at a time. Pieces have a
+        rate of their own, which refuses nothing."""
+        if not self._is_careful or message.kind == "chat.stream":
+            return True
+        return all(left.kind == "chat.stream" for left in self.held[: self.cursor])
 
     def _fits(self, message: Message) -> bool:
         count_max, bytes_max = WINDOWS[self.role]

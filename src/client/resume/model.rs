@@ -244,7 +244,11 @@ impl World {
     fn heal(&mut self) {
         self.act(&Deed::Break(0, 0));
         self.act(&Deed::Agree);
-        for _ in 0..40 {
+        // After a refusal messages leave one by one, and an acknowledgement takes a while.
+        for _ in 0..2 * ABSENT.messages_max {
+            if (0..2).all(|at| self.ends[at].outgoing.is_empty()) {
+                break;
+            }
             for end in [0, 1] {
                 self.act(&Deed::Deliver(end, usize::MAX));
             }

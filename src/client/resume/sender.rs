@@ -67,6 +67,8 @@ pub(crate) struct Sender {
     follow_at: Option<Instant>,
     /// The relay has refused something: nothing numbered leaves before.
     refused_until: Option<Instant>,
+    /// While a number below this one is held, messages leave one by one: `careful_below <= next`.
+    careful_below: u64,
 }
 
 impl Sender {
@@ -82,6 +84,7 @@ impl Sender {
             followed: None,
             follow_at: None,
             refused_until: None,
+            careful_below: 0,
         }
     }
 
@@ -169,6 +172,14 @@ impl Sender {
         self.refused_until.filter(|until| *until > now)
     }
 
+    /// Whether what is next may leave: the relay has refused something for its rate, and takes no more than one message
+    /// at a time. Pieces have a rate of their own, which refuses nothing.
+    pub(crate) fn may_leave(&self, is_piece: bool) -> bool {
+        let is_careful = self.held.front().is_some_and(|held| held.number < self.careful_below);
+        let left = || self.held.iter().take_while(|held| held.number < self.cursor);
+        !is_careful || is_piece || left().all(|held| held.stream.is_some())
+    }
+
     /// What is to be sent again, and next.
     pub(crate) fn poll_again(&self) -> Option<&Held> {
         self.held.get(self.held.partition_point(|held| held.number < self.cursor))
@@ -209,6 +220,7 @@ impl Sender {
                 let until = now + after.unwrap_or(REFUSED_DEFAULT).min(REFUSED_MAX);
                 self.refused_until = Some(self.refused_until.map_or(until, |before| before.max(until)));
                 self.cursor = self.cursor.min(self.held[at].number);
+                self.careful_below = self.next;
             }
             Refusal::Offline => self.cursor = self.cursor.min(self.held[at].number),
             Refusal::Never => return self.remove(at).map_or(Refused::Unknown, Refused::Void),
@@ -244,17 +256,19 @@ impl Sender {
     /// The peer does not resume any more: what was held, which is now in no one's care.
     pub(crate) fn abandon(&mut self) -> Vec<Held> {
         (self.base, self.cursor, self.bytes) = (self.next, self.next, 0);
-        (self.follow_at, self.refused_until) = (None, None);
+        (self.follow_at, self.refused_until, self.careful_below) = (None, None, 0);
         self.held.drain(..).collect()
     }
 
     /// This process was set back to an earlier state, and numbers have two meanings: what is held gets new ones.
     fn renumber(&mut self, boot: Boot) {
         self.boot = boot;
+        let is_careful = self.held.front().is_some_and(|held| held.number < self.careful_below);
         for (number, held) in (1..).zip(&mut self.held) {
             held.number = number;
         }
         (self.base, self.cursor, self.next) = (1, 1, 1 + self.held.len() as u64);
+        self.careful_below = if is_careful { self.next } else { 0 };
     }
 
     fn drop_first(&mut self) -> Option<Held> {
