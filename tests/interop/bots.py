@@ -10,10 +10,10 @@ import time
 from dataclasses import replace
 
 import relay as relays
-from agents import Process
+from agents import Phone, Process
 
 sys.path.insert(0, str(relays.ROOT / "clients" / "python"))
-from coralmux import Link  # noqa: E402
+from coralmux import Client, Link  # noqa: E402
 
 CHECKOUT = {"PYTHONPATH": str(relays.ROOT / "clients" / "python")}
 BOT = pathlib.Path(__file__).with_name("bot.py")
@@ -67,3 +67,20 @@ async def answered(phone):
         if event.type != "chat.stream":
             return streamed, event
         streamed += event.payload["delta"]
+
+
+class Tablet(Phone):
+    """A device, which keeps its keys in a file."""
+
+    def __init__(self, link, state):
+        self.client = Client("phone", link, state=state, name="Tablet", proxy=None)
+
+
+async def device_link(state, relay):
+    """The link by which a phone becomes a device, as soon as the relay has told that it knows devices."""
+    async with asyncio.timeout(TIMEOUT):
+        while True:
+            shown = coralmux("link", "--relay", relay, "--state", str(state), "--qr", "none").stdout
+            if found := re.search(r"^ +(openclaw://pair\S+&a=\S+)$", shown, re.MULTILINE):
+                return Link.parse(found[1])
+            await asyncio.sleep(0.05)

@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from agents import Agent
+from bots import Bot
 from manager import Manager
 from relay import GENEROUS, Relay
 
@@ -58,6 +59,22 @@ def start_agent(tmp_path, relay):
     for agent in started:
         if agent.process.poll() is None:
             agent.kill()
+
+
+@pytest.fixture
+def start_bot(tmp_path, relay):
+    started = []
+
+    def start(*flags, **options):
+        folder = tmp_path / f"bot-{len(started)}"
+        folder.mkdir()
+        started.append(Bot(folder, f"ws://127.0.0.1:{relay.port}", *flags, **options))
+        return started[-1]
+
+    yield start
+    for bot in started:
+        if bot.process.poll() is None:
+            bot.kill()
 
 
 @pytest.fixture

@@ -14,25 +14,9 @@ from dataclasses import replace
 import pytest
 
 from agents import Phone, program
-from bots import BOT, CHECKOUT, TIMEOUT, Bot, answered, appears, coralmux
+from bots import BOT, CHECKOUT, TIMEOUT, Bot, Tablet, answered, appears, coralmux, device_link
 from coralmux import Client, Link, Protection
 from terminal import Screen
-
-
-@pytest.fixture
-def start_bot(tmp_path, relay):
-    started = []
-
-    def start(*flags, **options):
-        folder = tmp_path / f"bot-{len(started)}"
-        folder.mkdir()
-        started.append(Bot(folder, f"ws://127.0.0.1:{relay.port}", *flags, **options))
-        return started[-1]
-
-    yield start
-    for bot in started:
-        if bot.process.poll() is None:
-            bot.kill()
 
 
 @pytest.fixture
@@ -355,23 +339,6 @@ async def test_two_programs_never_use_one_pairing(start_bot, tmp_path):
 def agent_has_devices():
     """Whether coralmux-agent keeps devices in its state, as this package does."""
     return subprocess.run([program("coralmux-agent"), "devices", "--help"], capture_output=True).returncode == 0
-
-
-class Tablet(Phone):
-    """A device, which keeps its keys in a file."""
-
-    def __init__(self, link, state):
-        self.client = Client("phone", link, state=state, name="Tablet", proxy=None)
-
-
-async def device_link(state, relay):
-    """The link by which a phone becomes a device, as soon as the relay has told that it knows devices."""
-    async with asyncio.timeout(TIMEOUT):
-        while True:
-            shown = coralmux("link", "--relay", relay, "--state", str(state), "--qr", "none").stdout
-            if found := re.search(r"^ +(openclaw://pair\S+&a=\S+)$", shown, re.MULTILINE):
-                return Link.parse(found[1])
-            await asyncio.sleep(0.05)
 
 
 async def test_a_phone_becomes_a_device_and_stays_one(start_bot, tmp_path):

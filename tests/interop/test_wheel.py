@@ -12,7 +12,7 @@ from bots import Bot, answered, coralmux
 from coralmux import Protection
 from environments import PACKAGE, environment, pythons, wheel
 
-LOWEST = "websockets==13.0", "cryptography==42.0.0"  # as pyproject.toml has them
+LOWEST = "websockets==13.0", "cryptography==42.0.0", "segno==1.5.2"  # as pyproject.toml has them
 ENDS = [("lowest", min(pythons()), LOWEST), *(("newest", minor, ()) for minor in {min(pythons()), max(pythons())})]
 
 
@@ -40,7 +40,11 @@ def test_the_wheel_has_the_package_and_nothing_else():
     assert {name.split("/")[0].split("-")[0] for name in names} == {"coralmux"}
     assert not [name for name in names if "test" in name or "__pycache__" in name]
     required = [line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra ==" not in line]
-    assert sorted(required) == ["Requires-Dist: cryptography>=42", "Requires-Dist: websockets>=13"]
+    assert sorted(required) == [
+        "Requires-Dist: cryptography>=42",
+        "Requires-Dist: segno>=1.5.2",
+        "Requires-Dist: websockets>=13",
+    ]
     assert "coralmux = coralmux.cli:main" in scripts
 
 

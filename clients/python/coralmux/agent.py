@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from . import pairing, state
-from .agent_files import AgentFiles, first_link
+from .agent_files import AgentFiles, devices_folder, first_link
 from .asks import Option, ask_of
 from .chats import Chats
 from .client import FINAL, Client, Event, Refused
+from .control import Control
+from .devices import Joining
 from .link import Link
 from .peer import as_object
 from .pieces import Answers
@@ -43,6 +45,10 @@ class AgentError(Exception):
     """The agent cannot start; the text says why and what to do."""
 
 
+class CommandError(Exception):
+    """A command cannot be done; the text says why and what to do."""
+
+
 def say(line: str) -> None:
     """Shows a line; one that cannot be written is nobody's loss."""
     with contextlib.suppress(OSError, ValueError):
@@ -58,7 +64,7 @@ def link_of(path: Path, relay: RelayUrl, kept: State, e2e: int) -> Link:
     """The pairing link of what is kept. Raises StateError where it was used."""
     link = first_link(path, relay, kept) if e2e == 2 else Link(kept.token, str(relay))
     if link is None:
-        raise StateError("the link was used: a device that is paired makes one for another device")
+        raise StateError("the link was used: `coralmux pair`, or a device that is paired, makes one for another device")
     return link
 
 
@@ -119,6 +125,7 @@ class Agent:
         self.say = say
         self._answers: Answers | None = None
         self._chats: Chats | None = None  # while it serves
+        self._client: Client | None = None
         self._started = time.monotonic()
 
     def answer(self, answers: Answers) -> Answers:
@@ -218,7 +225,13 @@ class Agent:
             if files is None or not sys.stdout.isatty():
                 self._show(link, path)
             options: dict[str, Any] = {"ssl": self.ssl} if self.ssl else {}
-            async with Client("agent", link, state=files, name=self.name, **options) as client:
+            async with contextlib.AsyncExitStack() as stack:
+                client = Client("agent", link, state=files, name=self.name, admit=self._admits, **options)
+                self._client = await stack.enter_async_context(client)
+                if files:
+                    await stack.enter_async_context(
+                        Control(client.devices, devices_folder(path, kept.token), log.warning)
+                    )
                 chats = self._chats = Chats(client, answers, self.context, self.timeout)
                 if ready:
                     ready()
@@ -229,7 +242,7 @@ class Agent:
                     if serving.done():
                         serving.result()
                 finally:
-                    self._chats = None
+                    self._chats = self._client = None
                     for task in (serving, stopping):
                         task.cancel()
                     stuck = await chats.cancel_all()
@@ -250,6 +263,14 @@ class Agent:
             if files and sys.stdout.isatty():
                 self._show_link(event, files, path)
             await self._handle(client, chats, event)
+
+    def _admits(self, joining: Joining) -> bool:
+        """Who shows a link of the agent's own that nobody waits with: there is nobody to ask."""
+        is_first = not (self._client and self._client.devices.admitted)
+        if not is_first:
+            who = printable(f"{joining.name} ({joining.platform})")
+            self.say(f"{who} is refused: nobody is here to compare its code {joining.code}. `coralmux pair` asks.")
+        return is_first
 
     async def _handle(self, client: Client, chats: Chats, event: Event) -> None:
         if event.missed:

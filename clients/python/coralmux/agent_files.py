@@ -27,7 +27,7 @@ class AgentFiles(StateFile):
         super().__init__(None)
         self.relay, self.kept, self.is_new = relay, kept, is_new
         self.place = path
-        self.links = Part(_folder(path, kept.token) / f"{LINKS}.json")
+        self.links = Part(devices_folder(path, kept.token) / f"{LINKS}.json")
         self._unwritten: dict[str, Any] | None = None
         self.is_bound = False  # the relay has said that it knows devices
 
@@ -93,10 +93,10 @@ class AgentFiles(StateFile):
         self.links.write(links)
 
     def part(self, name: str) -> Part:
-        return Part(_folder(self.place, self.kept.token) / f"{name}.json")
+        return Part(devices_folder(self.place, self.kept.token) / f"{name}.json")
 
     def parts(self) -> list[str]:
-        folder = _folder(self.place, self.kept.token)
+        folder = devices_folder(self.place, self.kept.token)
         return sorted(path.stem for path in folder.glob("*.json") if DEVICE.fullmatch(path.stem))
 
     def close(self) -> None:
@@ -107,7 +107,7 @@ def first_link(path: Path, relay: RelayUrl, kept: State) -> Link | None:
     """The link that is shown first, by what is kept: that of the first device while it is unused, then that of phones
     that know no devices; None: others make links for further devices."""
     link = Link(kept.token, str(relay), kept.secret)
-    links = Part(_folder(path, kept.token) / f"{LINKS}.json").read() if "relay_key" in kept.more else None
+    links = Part(devices_folder(path, kept.token) / f"{LINKS}.json").read() if "relay_key" in kept.more else None
     if links is None:
         return link
     try:
@@ -122,7 +122,8 @@ def first_link(path: Path, relay: RelayUrl, kept: State) -> Link | None:
         raise StateError(f"{path} has damaged keys: remove it, and pair anew with another token") from None
 
 
-def _folder(path: Path, token: str) -> Path:
+def devices_folder(path: Path, token: str) -> Path:
+    """Where the devices are kept of what is kept in the file `path`."""
     return path.with_name(f"{path.name}.devices-{hashlib.sha256(token.encode()).hexdigest()[:8]}")
 
 

@@ -1,4 +1,4 @@
-"""`coralmux`: shows the pairing link of an agent, and takes over the token of the old Python connector."""
+"""`coralmux`: pairs, lists and revokes the devices of an agent, and takes over the token of the old Python connector."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import re
 import sys
 from pathlib import Path
 
-from . import pairing, state
-from .agent import ENV_RELAY, link_of, say, state_path, version
+from . import commands, pairing, state
+from .agent import ENV_RELAY, CommandError, link_of, say, state_path, version
 from .register import TOKEN
 from .relay_url import RelayUrl, RelayUrlError
 from .state import Lock, State, StateError
@@ -19,35 +19,48 @@ OLD_TOKEN = "OPENCLAW_RELAY_TOKEN"
 CONFIG_BYTES_MAX = 1 << 20
 
 
-class CommandError(Exception):
-    """It cannot be done; the text says why and what to do."""
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command; exits with 1 and words if it fails, with 2 if it is not one."""
     parser = argparse.ArgumentParser(prog="coralmux", description=__doc__)
     parser.add_argument("--version", action="version", version=version())
-    commands = parser.add_subparsers(dest="command", required=True)
-    link = commands.add_parser("link", help="show the pairing link of an agent that has been started before")
-    link.add_argument(
+    words = parser.add_subparsers(dest="command", required=True)
+    whose = argparse.ArgumentParser(add_help=False)
+    whose.add_argument(
         "--relay", default=os.environ.get(ENV_RELAY, ""), help=f"such as wss://relay.example.com [{ENV_RELAY}]"
     )
-    link.add_argument("--state", help="where the pairing is kept [a file for each relay, as of coralmux-agent]")
+    whose.add_argument("--state", help="where the pairing is kept [a file for each relay, as of coralmux-agent]")
+    shows = argparse.ArgumentParser(add_help=False)
+    shows.add_argument("--qr", choices=("app", "browser", "both", "none"), default="both", help="which codes to show")
+    link = words.add_parser(
+        "link", parents=[whose, shows], help="show the pairing link of an agent that has been started before"
+    )
     link.add_argument("--e2e", choices=("1", "2"), default="2", help="1: for phones that know no other encryption")
-    link.add_argument("--qr", choices=("app", "browser", "both", "none"), default="both", help="which codes to show")
     link.set_defaults(run=_link)
-    take = commands.add_parser("take-over", help="take over the token of the old Python connector (openclaw-agent)")
+    pair = words.add_parser("pair", parents=[whose, shows], help="pair another device with the agent that runs")
+    pair.set_defaults(run=_pair)
+    words.add_parser("devices", parents=[whose], help="list the devices of the agent that runs").set_defaults(run=_ask)
+    revoke = words.add_parser("revoke", parents=[whose], help="revoke a device, and what it has invited")
+    revoke.add_argument("device", help="its id, as `devices` lists it; plain: phones that know no devices")
+    revoke.add_argument("--keep-invited", action="store_true", help="keep the devices that it has invited")
+    revoke.set_defaults(run=_ask)
+    owner = words.add_parser("owner", parents=[whose], help="name the device that may revoke all others")
+    owner.add_argument("device", help="its id, as `devices` lists it")
+    owner.set_defaults(run=_ask)
+    take = words.add_parser("take-over", help="take over the token of the old Python connector (openclaw-agent)")
     take.add_argument("config", nargs="?", help=f"its configuration [{OLD_CONFIGS[0]}]")
     take.add_argument("--state", help="where to keep it [as above]")
     take.set_defaults(run=_take_over)
     options = parser.parse_args(arguments)
     try:
         options.run(options)
+    except KeyboardInterrupt:
+        sys.exit(130)
     except (CommandError, RelayUrlError, StateError) as error:
         sys.exit(f"coralmux: {error}")
 
 
-def _link(options: argparse.Namespace) -> None:
+def _kept(options: argparse.Namespace) -> tuple[RelayUrl, Path, State]:
+    """The pairing that is meant, and where it is kept."""
     relay = RelayUrl.parse(options.relay)
     path = state_path(relay, options.state)
     kept, warning = state.read(path)
@@ -55,6 +68,23 @@ def _link(options: argparse.Namespace) -> None:
         print(warning, file=sys.stderr)
     if kept is None:
         raise CommandError(f"no pairing is kept in {path}: start the agent first")
+    return relay, path, kept
+
+
+def _pair(options: argparse.Namespace) -> None:
+    _, path, kept = _kept(options)
+    commands.pair(path, kept, options.qr)
+
+
+def _ask(options: argparse.Namespace) -> None:
+    _, path, kept = _kept(options)
+    names = "device", "keep_invited"
+    about = {name: getattr(options, name) for name in names if hasattr(options, name)}
+    commands.ask(path, kept, {"do": options.command} | about)
+
+
+def _link(options: argparse.Namespace) -> None:
+    relay, path, kept = _kept(options)
     say(pairing.instructions(link_of(path, relay, kept, int(options.e2e)), options.qr, pairing.has_colours()))
 
 

@@ -48,6 +48,9 @@ class Joining:
     code: str
 
 
+Decide = Callable[[Joining], Any]
+
+
 class NotDone(Exception):
     """The relay, or this agent, refuses something. `code` is one of PROTOCOL.md's."""
 
@@ -64,7 +67,7 @@ class Devices:
         self,
         client: Client,
         state: AgentState,
-        decide: Callable[[Joining], Any] | None = None,
+        decide: Decide | None = None,
         agent_name: str = "Agent",
         keep_plain: bool = False,
     ) -> None:
@@ -78,6 +81,7 @@ class Devices:
         self._askers: dict[str, str | None] = {}  # id of a question: the device that asked it
         self._settling: asyncio.Task[None] | None = None
         self._asked: dict[str, asyncio.Future[Any]] = {}  # id of a request to the relay: its future
+        self._deciders: dict[bytes, Decide] = {}  # a link's secret: who decides about who comes by it
         self._deciding: dict[str, asyncio.Future[Any]] = {}  # device: the future of an inviter's decision
         self._to_revoke: set[str] = set()  # the relay has not confirmed it
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -200,6 +204,11 @@ class Devices:
         self.state.keep()
         self.client.close_plain()
 
+    def end_plain(self) -> None:
+        """Closes the plain phone's place, also while the relay is away."""
+        self._close_plain()
+        self.later(self._bind_quietly())
+
     async def handle_plain(self, is_v3: bool) -> dict[str, Any] | None:
         """A plain phone has agreed on keys of version 2. `is_v3`: it can become a device, and does with what is returned,
         the payload of a `device.invite.result`; once a connection."""
@@ -217,7 +226,7 @@ class Devices:
             with contextlib.suppress(NotDone, TimeoutError):
                 async with asyncio.timeout(ANSWER_TIME):
                     await self._bound.wait()
-                return self._invite_result(await self.invite(by="plain"))
+                return self.invite_result(await self.invite(by="plain"))
         return None
 
     async def _withdraw(self, k: bytes) -> None:
@@ -348,14 +357,15 @@ class Devices:
             self._close_plain()
             self.later(self._bind_quietly())
         self.state.keep()
-        self.later(self._decide(peer))
+        self.later(self._decide(peer, self._deciders.pop(joined.invite, None)))
 
     async def _bind_quietly(self) -> None:
         with contextlib.suppress(NotDone):  # the next connection says it again
             await self._bind()
 
-    async def _decide(self, peer: DevicePeer) -> None:
+    async def _decide(self, peer: DevicePeer, decide: Decide | None = None) -> None:
         """Asks who has to be asked, and admits or refuses."""
+        decide = decide or self.decide
         known = self.state.devices.get(peer.device)
         if known is None or peer.device in self._deciding or peer.end.admitted:
             return
@@ -369,8 +379,8 @@ class Devices:
                 self.client.is_due()
                 async with asyncio.timeout(PENDING_LIFE):
                     admits = await answer
-            elif known.by is None and self.decide:
-                asked = self.decide(joining)
+            elif known.by is None and decide:
+                asked = decide(joining)
                 admits = await asked if asyncio.iscoroutine(asked) else asked
             else:
                 admits = True
@@ -416,8 +426,10 @@ class Devices:
 
     # ---- Inviting, revoking ----
 
-    async def invite(self, by: str | None = None, lifetime: float = LINK_LIFE) -> Link:
-        """A link for one more device, open for so many seconds. Raises NotDone."""
+    async def invite(
+        self, by: str | None = None, lifetime: float = LINK_LIFE, decide: Decide | None = None
+    ) -> Link:
+        """A link for one more device, open for so many seconds. Raises NotDone. `decide`: about who comes by it."""
         self.state.enrolments.invites(now())  # those whose time is over are gone
         others = [link for link in self.state.enrolments.links if link.k != self.state.first]
         if len(others) >= INVITES_MAX:
@@ -429,15 +441,20 @@ class Devices:
             self.state.enrolments.forget(invite(k))
             self.state.keep()
             raise
+        open_ = {invite(link.k) for link in self.state.enrolments.links}
+        self._deciders = {name: one for name, one in self._deciders.items() if name in open_}
+        if decide:
+            self._deciders[invite(k)] = decide
         return self.state.link(k)
 
-    def _invite_result(self, link: Link) -> dict[str, Any]:
+    def invite_result(self, link: Link) -> dict[str, Any]:
         until = next(one.until for one in self.state.enrolments.links if one.k == link.secret)
         web = link.for_browsers()
         return {"link": link.for_apps()} | ({"web": web} if web else {}) | {"expires_at": int((until or 0) * 1000)}
 
-    async def revoke(self, name: str, keep_invited: bool = False) -> None:
-        """Forgets a device, and what it invited unless said otherwise: nothing is sealed for them from here on."""
+    async def revoke(self, name: str, keep_invited: bool = False) -> int:
+        """Forgets a device, and what it invited unless said otherwise: nothing is sealed for them from here on. How many
+        devices these are."""
         if name not in self.state.devices:
             raise NotDone("DEVICE_UNKNOWN", f"there is no device {name}")
         gone = [name] if keep_invited else [name, *self.state.invited_by(name)]
@@ -457,6 +474,7 @@ class Devices:
         self._tell_list()
         for one in gone:
             await self._revoke_at_relay(one)
+        return len(gone)
 
     def own(self, name: str) -> None:
         """Makes this device the owner."""
@@ -494,7 +512,7 @@ class Devices:
         ref = {"ref": message_id} if message_id else {}
         try:
             if kind == "device.invite":
-                self._reply(peer, "device.invite.result", self._invite_result(await self.invite(peer.device)) | ref)
+                self._reply(peer, "device.invite.result", self.invite_result(await self.invite(peer.device)) | ref)
                 return
             await self._do(peer, kind, payload)
         except NotDone as error:

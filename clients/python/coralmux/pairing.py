@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from . import qr
+import segno
+
 from .link import Link
 
 Codes = Literal["app", "browser", "both", "none"]
@@ -34,18 +35,21 @@ def _part(title: str, link: str, with_code: bool, colours: bool) -> str:
 def drawing(text: str, colours: bool) -> str | None:
     """A QR code in half blocks: two modules high a character. None where the text is too long for one. With colours it
     is black on white whatever the terminal's; without, it is drawn for light text on a dark ground."""
-    code = qr.encode(text)
-    return None if code is None else "".join(f"{line}\n" for line in _lines(code, colours))
+    try:
+        code = segno.make(text, error="l", mode="byte", micro=False, boost_error=False)
+    except segno.DataOverflowError:
+        return None
+    return "".join(f"{line}\n" for line in _lines(code.matrix, colours))
 
 
-def _lines(code: qr.Matrix, colours: bool) -> Iterator[str]:
+def _lines(code: Sequence[bytearray], colours: bool) -> Iterator[str]:
     width = len(code)
     side = width + 2 * QUIET_ZONE
 
     def is_inked(x: int, y: int) -> bool:
         """What is inked: the dark modules in black, or the light ones in the terminal's light text."""
         x, y = x - QUIET_ZONE, y - QUIET_ZONE
-        is_dark = 0 <= x < width and 0 <= y < width and code[y][x]
+        is_dark = 0 <= x < width and 0 <= y < width and bool(code[y][x])
         return is_dark == colours and (y < side - QUIET_ZONE or not colours)
 
     for y in range(0, side, 2):
