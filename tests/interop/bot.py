@@ -9,13 +9,16 @@ import os
 import sys
 import time
 
-from coralmux import Agent, AnswerError, Option, Tool
+from coralmux import Agent, AnswerError, File, Image, Option, Tool
 
 agent = Agent(
     sys.argv[1], state=sys.argv[2], name="Bot", model="none", timeout=float(os.environ.get("BOT_TIMEOUT", 60))
 )
 SECRET = os.environ.setdefault("BOT_API_KEY", "hunter2-hunter2")
 OPTIONS = [Option("Allow once", "allow_once"), Option("No", "reject_once"), "Later"]
+
+
+PNG = b"\x89PNG\r\n" + bytes(100)
 
 
 class Stubborn:
@@ -80,6 +83,15 @@ async def bot(question):
         yield f"You said {reply}"
     elif word == "history":
         yield repr([(turn.role, turn.text) for turn in question.history])
+    elif word == "show":
+        yield "Here: "
+        yield Image("image/png", PNG)
+        yield File("../no\x07te.txt", b"a note")
+    elif word == "file":
+        yield File("large", bytes(int(rest)))
+    elif word == "files":
+        for number in range(int(rest)):
+            yield File(f"{number}.bin", b"x")
     elif word == "images":
         yield repr([(image.mime, base64.b64encode(image.data[:6]).decode()) for image in question.images])
 
@@ -104,6 +116,11 @@ def generated(word, rest):
     finally:
         if word == "endless":
             open(rest, "w").close()
+
+
+@agent.another("second", name="Another bot")
+def second(question):
+    return f"second, after {[turn.text for turn in question.history]}"
 
 
 agent.serve(in_thread if sys.argv[3:] == ["thread"] else bot)

@@ -106,7 +106,7 @@ async def test_what_a_revoked_device_asked_is_answered_no_further(relay, tmp_pat
 
     async with household(relay, tmp_path) as home:
         phone, thief = await home.device("phone"), await home.device("thief")
-        chats = Chats(home.agent.client, answers, 40, 300)
+        chats = Chats(home.agent.client, {"default": answers}, 40, 300)
         for device, text in ((phone, "the phone's"), (thief, "the thief's")):
             await device.client.send("chat.send", {"text": text, "chat_id": text})
             event = await home.agent.expect("chat.send", text=text)

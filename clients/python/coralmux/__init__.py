@@ -22,6 +22,7 @@ from .chats import AnswerError
 from .client import Client, Event, Refused
 from .devices import Joining, NotDone
 from .end import End, ExchangeError, Opened, OpenError, Protection, Waiting
+from .files import File
 from .link import Link, LinkError, new_secret
 from .pieces import Answers, Piece, Tool
 from .question import Image, Question, Turn
@@ -36,6 +37,7 @@ __all__ = [
     "End",
     "Event",
     "ExchangeError",
+    "File",
     "Image",
     "Joining",
     "Link",

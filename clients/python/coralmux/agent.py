@@ -21,12 +21,14 @@ from . import pairing, state
 from .agent_files import AgentFiles, devices_folder, first_link
 from .asks import Option, ask_of
 from .chats import Chats
-from .client import FINAL, Client, Event, Refused
+from .client import FINAL, PLAIN, Client, Event, Refused
 from .control import Control
 from .devices import Joining
+from .files import File
 from .link import Link
 from .peer import as_object
 from .pieces import Answers
+from .question import AGENT, Image
 from .register import TOKEN, RegisterError, register
 from .relay_url import RelayUrl
 from .retry import Retry
@@ -38,6 +40,7 @@ log = logging.getLogger("coralmux")
 ENV_RELAY, ENV_TOKEN = "CORALMUX_AGENT_RELAY", "CORALMUX_AGENT_TOKEN"
 REGISTER_DELAYS = 1.0, 60.0
 THREADS, THREADS_TIMEOUT = "coralmux-", 2.0  # seconds, for those that a framework has begun
+FIRST, AGENTS_MAX = "default", 16
 REFUSED, REPLACED = 3, 4  # exit codes, as coralmux-agent has them
 
 
@@ -124,15 +127,28 @@ class Agent:
         self.context, self.timeout, self.qr, self.ssl = context, timeout, qr, ssl
         self.say = say
         self._answers: Answers | None = None
+        self._others: dict[str, tuple[str, Answers]] = {}  # id: name, and what answers
         self._chats: Chats | None = None  # while it serves
         self._client: Client | None = None
         self._started = time.monotonic()
 
     def answer(self, answers: Answers) -> Answers:
         """Decorator: this function answers. It gets a `Question`, and returns or yields text (and `Tool`, for what it
-        is doing). If it is not asynchronous, each question has a thread."""
+        is doing, `File` and `Image`). If it is not asynchronous, each question has a thread."""
         self._answers = answers
         return answers
+
+    def another(self, id: str, name: str | None = None) -> Callable[[Answers], Answers]:
+        """Decorator: one more agent behind the same pairing, which the person chooses on the phone. `id`: 1 to 64
+        characters of `A-Z a-z 0-9 _ -`. Those that cannot choose talk to the one of `answer`."""
+        if not AGENT.fullmatch(id) or id == FIRST or len(self._others) >= AGENTS_MAX - 1:
+            raise AgentError(f"{id!r} cannot name one more agent: there are {AGENTS_MAX} at most, with ids of their own")
+
+        def take(answers: Answers) -> Answers:
+            self._others[id] = name or id, answers
+            return answers
+
+        return take
 
     def serve(self, answers: Answers) -> None:
         """As `run`, with what answers."""
@@ -192,10 +208,10 @@ class Agent:
         """As `Question.ask`, while the agent serves, and without a question of the person's."""
         return await self._serving().ask(chat_id, ask_of(text, options, free, default, timeout))
 
-    async def tell(self, text: str, *, chat_id: str | None = None) -> bool:
-        """Says something, while the agent serves, without having been asked. False: the phone is away, and is told when
+    async def tell(self, text: str, *, files: Sequence[File | Image] = (), chat_id: str | None = None) -> bool:
+        """Says something, or shows `files`, while the agent serves, without having been asked. False: the phone is away, and is told when
         it comes, if the agent still serves then. Raises AnswerError if that is too much."""
-        return await self._serving().tell(chat_id, text)
+        return await self._serving().tell(chat_id, text, files)
 
     def _serving(self) -> Chats:
         if self._chats is None:
@@ -232,7 +248,8 @@ class Agent:
                     await stack.enter_async_context(
                         Control(client.devices, devices_folder(path, kept.token), log.warning)
                     )
-                chats = self._chats = Chats(client, answers, self.context, self.timeout)
+                agents = {FIRST: answers} | {name: other[1] for name, other in self._others.items()}
+                chats = self._chats = Chats(client, agents, self.context, self.timeout)
                 if ready:
                     ready()
                 serving = asyncio.create_task(self._serve(client, chats, path, kept if is_new else None, files))
@@ -275,6 +292,7 @@ class Agent:
     async def _handle(self, client: Client, chats: Chats, event: Event) -> None:
         if event.missed:
             log.warning("%d message(s) from the phone did not arrive or could not be read", event.missed)
+        asker = event.device or PLAIN
         if event.type == "chat.send":
             await chats.handle_question(event.id, event.payload, event.device)
         elif event.type == "client.left":
@@ -282,20 +300,16 @@ class Agent:
         elif event.type == "chat.cancel":
             await chats.handle_cancel(event.payload)
         elif event.type == "chat.answer":
-            await chats.asks.handle_answer(event.id, event.payload)
+            await chats.asks.handle_answer(event.id, event.payload, asker)
         elif event.type == "chat.history":
-            await chats.handle_history(event.id, event.payload, event.device)
+            await chats.handle_history(event.id, event.payload, asker)
         elif event.type == "agent.list":
-            about = {
-                "id": "default",
-                "name": self.name,
-                "backend": self.backend,
-                "model": self.model,
-                "status": "online",
-            }
-            await client.send("agent.list.result", {"agents": [about], "ref": event.id}, device=event.device)
+            about: dict[str, Any] = {"backend": self.backend, "model": self.model, "status": "online"}
+            names = {FIRST: self.name} | {name: other[0] for name, other in self._others.items()}
+            agents = [{"id": id, "name": name} | about for id, name in names.items()]
+            await client.send("agent.list.result", {"agents": agents, "ref": event.id}, device=asker)
         elif event.type == "system.status":
-            await client.send("system.status.result", {**self._status(chats), "ref": event.id}, device=event.device)
+            await client.send("system.status.result", {**self._status(chats), "ref": event.id}, device=asker)
         elif event.type == "chat.error":
             await self._handle_error(chats, as_object(event.payload))
         else:

@@ -8,11 +8,13 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from . import files
 from .client import Client, Refused
 from .pieces import Tool
 
 log = logging.getLogger("coralmux")
 
+BACKEND_ERROR = "BACKEND_ERROR"
 SEND_TIMEOUT = 30.0  # seconds
 ANSWER_BYTES_MAX = 1 << 20  # chat.done repeats all of it, JSON may double it and encryption adds a third
 PIECE_BYTES_MAX = 64 << 10
@@ -63,6 +65,7 @@ class Answer:
     ) -> None:
         self.client, self.pace, self.fields, self.patience = client, pace, fields, patience
         self.has_ended = False
+        self.files = 0  # that it has had
         self._said: list[str] = []
         self._bytes = self._seq = 0
         self._buffer: list[str] = []
@@ -114,18 +117,26 @@ class Answer:
                 said[name] = value[:length]
         await self._send("chat.tool_status", said)
 
+    async def file(self, file: files.File) -> None:
+        """Sends a file, which belongs to this answer."""
+        if self.has_ended:
+            raise Ended
+        self.files += 1
+        await self._send("chat.file", files.payload(file))
+
     async def end(self, more: Mapping[str, Any]) -> str | None:
         """Says that it is complete, or with `more` how it was cut short. The message's id; None where it had ended."""
         if not await self._stop():
             return None
-        return await self._send("chat.done", {"full_text": self.text, **more})
+        with_files = {"files": self.files} if self.files else {}
+        return await self._send("chat.done", {"full_text": self.text, **with_files, **more})
 
     async def fail(self, message: str, retry_after: float | None = None) -> bool:
         """Says that there is no answer, or only what was said so far; False where it had ended."""
         if not await self._stop():
             return False
         more = {} if retry_after is None else {"retry_after_ms": int(retry_after * 1000)}
-        await self._send("chat.error", {"code": "BACKEND_ERROR", "message": message, **more})
+        await self._send("chat.error", {"code": BACKEND_ERROR, "message": message, **more})
         return True
 
     async def _stop(self) -> bool:
@@ -161,10 +172,12 @@ class Answer:
         return await send(self.client, kind, {**payload, **self.fields}, self.patience)
 
 
-async def send(client: Client, kind: str, payload: dict[str, Any], patience: float | None = SEND_TIMEOUT) -> str | None:
-    """Sends a message, as far as that is possible. Its id, or None."""
+async def send(
+    client: Client, kind: str, payload: dict[str, Any], patience: float | None = SEND_TIMEOUT, to: str | None = None
+) -> str | None:
+    """Sends a message, as far as that is possible, to a device, the plain phone, or (None) everybody. Its id, or None."""
     try:
-        return await client.send(kind, payload, timeout=patience)
+        return await client.send(kind, payload, timeout=patience, device=to)
     except TimeoutError:  # nobody there for long, and it keeps nothing: it can ask for the history
         log.warning("%s was given up: there was no connection to the phone", kind)
     except Refused:

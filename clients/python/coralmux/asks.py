@@ -18,7 +18,8 @@ TIMEOUT_MAX = 86_400.0
 ALLOW, REJECT = {"yes", "y", "ok"}, {"no", "n"}
 
 Kind = Literal["allow_once", "allow_always", "reject_once", "reject_always"]
-Send = Callable[[str, dict[str, Any]], Awaitable[Any]]
+# A message's type and payload, and the device that alone gets it; None: everybody.
+Send = Callable[[str, dict[str, Any], str | None], Awaitable[Any]]
 
 
 @dataclass(frozen=True)
@@ -131,20 +132,6 @@ class Asks:
         self._send = send
         self.open: dict[str, Ask] = {}
         self._outcomes: OrderedDict[str, dict[str, Any]] = OrderedDict()
-        self._shows: OrderedDict[str, bool] = OrderedDict()  # by conversation; the newest last
-
-    def note(self, chat: str, payload: Mapping[str, Any]) -> None:
-        """A `chat.send` says whether its phone shows questions."""
-        asks = payload.get("asks")
-        self._shows.pop(chat, None)
-        self._shows[chat] = asks == 1 and not isinstance(asks, bool)
-        while len(self._shows) > OUTCOMES_MAX:
-            self._shows.popitem(last=False)
-
-    def shows(self, chat: str) -> bool:
-        """Whether the phone of this conversation shows questions, as far as anybody knows."""
-        newest = next(reversed(self._shows.values()), False)
-        return self._shows.get(chat, newest)
 
     @property
     def is_full(self) -> bool:
@@ -157,7 +144,7 @@ class Asks:
         self.open[ask.id] = ask
         over: dict[str, Any] = {"outcome": "cancelled"}
         try:
-            await self._send("chat.ask", ask.payload())
+            await self._send("chat.ask", ask.payload(), None)
             number, text = await ask.wait()
             over = {"outcome": "answered"} if ask.reply.done() and not ask.reply.cancelled() else {"outcome": "expired"}
             over |= ({} if number is None else {"option": str(number)}) | ({} if text is None else {"text": text})
@@ -167,15 +154,15 @@ class Asks:
             self._outcomes[ask.id] = over = {"ask": ask.id, **over, **ask.fields}
             while len(self._outcomes) > OUTCOMES_MAX:
                 self._outcomes.popitem(last=False)
-            await self._send("chat.answered", over)
+            await self._send("chat.answered", over, None)
 
     async def handle_agreed(self) -> None:
         """There are new keys, or a phone without encryption: it may not know what is open."""
         for ask in list(self.open.values()):
-            await self._send("chat.ask", ask.payload())
+            await self._send("chat.ask", ask.payload(), None)
 
-    async def handle_answer(self, message_id: str | None, payload: Any) -> None:
-        """A `chat.answer`. The first one that fits decides."""
+    async def handle_answer(self, message_id: str | None, payload: Any, asker: str | None = None) -> None:
+        """A `chat.answer`. The first one that fits decides. What is wrong with it, or too late, `asker` alone hears."""
         payload = payload if isinstance(payload, dict) else {}
         name = payload.get("ask")
         name = name if isinstance(name, str) else ""
@@ -183,8 +170,8 @@ class Asks:
             if not ask.take(payload):
                 words = "the answer is none of the question's options"
                 error = {"code": "BACKEND_ERROR", "message": words, "ref": message_id}
-                await self._send("chat.error", error)
+                await self._send("chat.error", error, asker)
             return
         chat = payload.get("chat_id")
         unknown = {"ask": name[:64], "outcome": "unknown", **({"chat_id": chat} if isinstance(chat, str) else {})}
-        await self._send("chat.answered", self._outcomes.get(name, unknown))
+        await self._send("chat.answered", self._outcomes.get(name, unknown), asker)

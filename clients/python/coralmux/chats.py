@@ -8,13 +8,15 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from . import files
 from . import question as questions
-from .answer import ANSWER_BYTES_MAX, Answer, Ended, Pace, TooLong, send
+from .abilities import Abilities
+from .answer import ANSWER_BYTES_MAX, BACKEND_ERROR, Answer, Ended, Pace, TooLong, send
 from .asks import OPEN_MAX, Ask, Asks
 from .client import Client
 from .history import History
@@ -31,6 +33,7 @@ HISTORY_BYTES_MAX = 3 << 20  # of chat.history.result: sealed, a third is added,
 HISTORY_MAX = 200  # turns, asked for or not
 UNTOLD_MAX = 64
 TELL_TIMEOUT = 2.0  # seconds, after which a message waits for the phone
+PLACE = "chat_id", "agent"  # what names a conversation in a message
 THANKS = "Thank you."  # for the reply to a question that was no part of an answer
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -57,22 +60,24 @@ class _Running:
 
 @dataclass(eq=False)
 class Chats:
-    """Takes what the phone asks to `answers`. `context`: turns that it is told; `timeout`: seconds of silence."""
+    """Takes what the phone asks to the agent that it names, or to the first. `context`: turns that it is told; `timeout`:
+    seconds of silence."""
 
     client: Client
-    answers: Answers
+    agents: Mapping[str, Answers]  # by their ids; at least one
     context: int
     timeout: float
     history: History = field(default_factory=History)
     running: dict[str, _Running] = field(default_factory=dict)
     pace: Pace = field(default_factory=Pace)
+    abilities: Abilities = field(default_factory=Abilities)
     _untold: set[asyncio.Task[None]] = field(default_factory=set)  # what the agent says, while it waits for the phone
     _asking: dict[str, asyncio.Lock] = field(default_factory=dict)
     _tasks: dict[asyncio.Task[None], str] = field(default_factory=dict)  # those at work, and their conversations
     _ended: deque[tuple[str, dict[str, Any]]] = field(default_factory=lambda: deque(maxlen=ENDED_MAX))
 
     def __post_init__(self) -> None:
-        self.asks = Asks(lambda kind, payload: send(self.client, kind, payload))
+        self.asks = Asks(lambda kind, payload, to: send(self.client, kind, payload, to=to))
 
     @property
     def count(self) -> int:
@@ -89,16 +94,14 @@ class Chats:
         a reply: then this is it."""
         fields: dict[str, Any] = {"ref": message_id} if message_id else {}
         try:
-            chat = questions.chat_of(payload)
-            fields |= {} if chat is None else {"chat_id": chat}
+            name, answers = self._place_of(payload, fields)
             text, images = questions.read(payload)
         except QuestionError as error:
             await self.refuse(fields, str(error))
             return
-        name = chat or ""
         answer = Answer(self.client, self.pace, fields)
         before = self.running.get(name)
-        self.asks.note(name, payload)
+        self.abilities.note(name, payload)
         if before and before.plain and not before.plain.reply.done():
             await self._handle_plain_reply(before, before.plain, answer, text, images)
             return
@@ -109,38 +112,48 @@ class Chats:
         earlier = tuple(self.history.context(name, self.context))
         self.history.push(name, "user", text, _now_ms(), images)
         running = self.running[name] = _Running(name, answer, device=device)
-        asked = Question(text, images, name, message_id, earlier)
+        asked = Question(text, images, fields.get("chat_id", ""), message_id, earlier)
         asked = replace(asked, _ask=lambda ask: self._ask(running, ask))
         earlier_tasks = [task for task, chat in self._tasks.items() if chat == name]
-        running.task = self._spawn(name, self._work(running, asked, earlier_tasks))
+        running.task = self._spawn(name, self._work(running, answers, asked, earlier_tasks))
 
     async def handle_cancel(self, payload: Any) -> None:
         """A `chat.cancel`. What cannot be read names no conversation: none is cancelled for it."""
         with contextlib.suppress(QuestionError):
-            await self.cancel(questions.chat_of(payload) or "")
+            await self.cancel(self._place_of(payload, {})[0])
 
     async def handle_left(self, device: str | None) -> None:
         """A device is one no more: what it asked is answered no further."""
         for chat in [chat for chat, running in self.running.items() if device and running.device == device]:
             await self.cancel(chat)
 
-    async def handle_history(self, message_id: str | None, payload: Any, device: str | None) -> None:
-        """A `chat.history`, of a device if the phone is one."""
+    async def handle_history(self, message_id: str | None, payload: Any, asker: str) -> None:
+        """A `chat.history`, of a device or of the plain phone: answered to that alone."""
         fields: dict[str, Any] = {"ref": message_id} if message_id else {}
         limit = payload.get("limit") if isinstance(payload, dict) else None
         try:
-            chat = questions.chat_of(payload)
+            name, _ = self._place_of(payload, fields)
             if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
                 raise QuestionError("the limit is not a whole number of 0 or more")
         except QuestionError as error:
-            await self.refuse(fields, str(error))
+            await send(self.client, "chat.error", {"code": BACKEND_ERROR, "message": str(error), **fields}, to=asker)
             return
         turns = min(HISTORY_MAX, HISTORY_MAX if limit is None else limit)
-        messages, more = self.history.as_json(chat or "", turns, HISTORY_BYTES_MAX)
+        messages, more = self.history.as_json(name, turns, HISTORY_BYTES_MAX)
         result: dict[str, Any] = {"messages": messages, **fields}
         result |= {"more": True} if more else {}
-        result |= {} if chat is None else {"chat_id": chat}
-        await self.client.send("chat.history.result", result, device=device)
+        await self.client.send("chat.history.result", result, device=asker)
+
+    def _place_of(self, payload: Any, fields: dict[str, Any]) -> tuple[str, Answers]:
+        """Which conversation a payload means, and what answers there; `fields` get what names it. QuestionError."""
+        chat, agent = questions.chat_of(payload), questions.agent_of(payload)
+        fields |= ({} if chat is None else {"chat_id": chat}) | ({} if agent is None else {"agent": agent})
+        first = next(iter(self.agents))
+        if agent is None or agent == first:
+            return chat or "", self.agents[first]
+        if agent not in self.agents:
+            raise QuestionError("there is no such agent here: ask for the list again")
+        return f"{agent}\0{chat or ''}", self.agents[agent]
 
     async def handle_too_large(self, message_id: str) -> None:
         """The relay lets no message of this size through. If it ended an answer, the phone still waits for an end."""
@@ -178,12 +191,14 @@ class Chats:
         task.add_done_callback(self._tasks.pop)
         return task
 
-    async def _work(self, running: _Running, asked: Question, earlier: list[asyncio.Task[None]]) -> None:
+    async def _work(
+        self, running: _Running, answers: Answers, asked: Question, earlier: list[asyncio.Task[None]]
+    ) -> None:
         """The task of an answer, to its end. `earlier`: the others of its conversation, which end first."""
         try:
             if earlier and (await asyncio.wait(earlier, timeout=STOP_TIMEOUT))[1]:
                 raise AnswerError("the earlier answer of this conversation does not stop: try again in a while")
-            await self._answer(running, asked)
+            await self._answer(running, answers, asked)
         except Ended:
             pass  # whoever ended it has told the phone
         except AnswerError as error:
@@ -201,24 +216,40 @@ class Chats:
             if self.running.get(running.chat) is running:
                 del self.running[running.chat]
 
-    async def _answer(self, running: _Running, asked: Question) -> None:
+    async def _answer(self, running: _Running, answers: Answers, asked: Question) -> None:
         has_said = False
         self._watch(running)
-        async with contextlib.aclosing(pieces_of(self.answers, asked)) as pieces:
+        async with contextlib.aclosing(pieces_of(answers, asked)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Tool):
                     await running.answer.tool(piece)
+                elif isinstance(piece, files.File | Image):
+                    await self._send_file(running, piece)
                 elif isinstance(piece, str):
                     await running.answer.push(piece)
                     has_said = has_said or bool(piece)
                 else:
-                    raise TypeError(f"an answer is text or pieces of it, not {type(piece).__name__}")
+                    raise TypeError(f"an answer is text, files or pieces of it, not {type(piece).__name__}")
                 self._watch(running)
         if running.answer.has_ended:
             return
-        if not running.answer.text.strip():
+        if not running.answer.text.strip() and not running.answer.files:
             raise AnswerError("the agent gave no answer" if not has_said else "the agent's answer is empty")
         await self._end(running)
+
+    async def _send_file(self, running: _Running, piece: files.File | Image) -> None:
+        """A file, or words in its place."""
+        file = files.file_of(piece, running.answer.files + 1)
+        if len(file.data) > files.BYTES_MAX:
+            why = f"it is too large to be sent, for it may have {files.BYTES_MAX / 1e6:.1f} MB"
+        elif running.answer.files >= files.FILES_MAX:
+            why = f"an answer has {files.FILES_MAX} files at most"
+        elif not self.abilities.has(running.chat, "files"):
+            why = "this phone does not show files of an agent"
+        else:
+            await running.answer.file(file)
+            return
+        await running.answer.push(files.words(file, why))
 
     async def ask(self, chat: str | None, ask: Ask) -> str | None:
         """Asks the person something of the agent's own accord; the reply, or None."""
@@ -231,7 +262,7 @@ class Chats:
 
     async def _ask_unasked(self, chat: str | None, ask: Ask) -> str | None:
         name, ask.fields = chat or "", {} if chat is None else {"chat_id": chat}
-        if self.asks.shows(name):
+        if self.abilities.has(name, "asks"):
             return await self.asks.show(ask)
         async with self._asking.setdefault(name, asyncio.Lock()):  # one at a time: the next message is the reply
             if (before := self.running.get(name)) and before.task:
@@ -249,8 +280,8 @@ class Chats:
                 if self.running.get(name) is running:
                     del self.running[name]
 
-    async def tell(self, chat: str | None, text: str) -> bool:
-        """Says something of the agent's own accord. False: the phone is away, and is told when it comes. AnswerError,
+    async def tell(self, chat: str | None, text: str, shown: Sequence[files.File | Image] = ()) -> bool:
+        """Says and shows something of the agent's own accord. False: the phone is away, and is told when it comes. AnswerError,
         where that is too much."""
         if len(self._untold) >= UNTOLD_MAX:
             raise AnswerError(f"{UNTOLD_MAX} messages wait for the phone already")
@@ -259,10 +290,15 @@ class Chats:
             await running.answer.push(text)
         except TooLong:
             raise AnswerError(f"a message is at most {ANSWER_BYTES_MAX >> 20} MiB") from None
-        task = asyncio.create_task(self._end(running))
+        task = asyncio.create_task(self._tell(running, shown))
         self._untold.add(task)
         task.add_done_callback(self._untold.discard)
         return bool((await asyncio.wait({task}, timeout=TELL_TIMEOUT))[0])
+
+    async def _tell(self, running: _Running, shown: Sequence[files.File | Image]) -> None:
+        for piece in shown:
+            await self._send_file(running, piece)
+        await self._end(running)
 
     def _unasked(self, fields: Mapping[str, Any]) -> Answer:
         return Answer(self.client, self.pace, {**fields, "unasked": True, "ref": str(uuid.uuid4())}, None)
@@ -271,11 +307,11 @@ class Chats:
         """Asks the person something that an answer needs."""
         if running.answer.has_ended:
             raise Ended
-        ask.fields = {name: value for name, value in running.answer.fields.items() if name in ("chat_id", "ref")}
+        ask.fields = {name: value for name, value in running.answer.fields.items() if name in PLACE or name == "ref"}
         if running.watch:
             running.watch.cancel()
         try:
-            if self.asks.shows(running.chat):
+            if self.abilities.has(running.chat, "asks"):
                 return await self.asks.show(ask)
             return await self._ask_plainly(running, ask)
         finally:
@@ -292,8 +328,8 @@ class Chats:
                 await asyncio.wait_for(self._end(running), ask.remaining)
             number, text = await ask.wait()
             if running.answer.has_ended:  # it expired: what follows is no answer to anything
-                chat = running.answer.fields.get("chat_id")
-                running.answer = self._unasked({} if chat is None else {"chat_id": chat})
+                place = {name: value for name, value in running.answer.fields.items() if name in PLACE}
+                running.answer = self._unasked(place)
             return ask.said(number, text)
         finally:
             running.plain = None
@@ -336,10 +372,10 @@ class Chats:
         answer = running.answer
         if answer.has_ended:
             return
-        if answer.text:
+        if answer.text or answer.files:
             finish = "cancelled" if more.get("cancelled") else more.get("finish")
             self.history.push(
-                running.chat, "assistant", answer.text, _now_ms(), finish=finish, notice=more.get("notice", "")
+                running.chat, "assistant", answer.text, _now_ms(), (), finish, more.get("notice", ""), answer.files
             )
         if done := await answer.end(more):
             self._ended.append((done, dict(answer.fields)))

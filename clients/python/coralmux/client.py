@@ -40,6 +40,7 @@ CLOSING = 2  # seconds for what is to leave when the client ends
 CLEAR_AFTER = 2
 KNOWS_PROXIES = "proxy" in inspect.signature(connect.__init__).parameters  # websockets from version 15 on
 RECORD_BYTES = 256  # at most, of what a record has around its payload
+PLAIN = "plain"  # in place of a device's id: the phone that is none
 FINAL = {4001: "another connection has taken this role", 4002: "the token was revoked"}
 
 
@@ -222,9 +223,11 @@ class Client:
         return [*filter(None, (self.plain, self.agent)), *(self.devices.peers.values() if self.devices else ())]
 
     def _receivers(self, payload: Any, device: str | None) -> list[Any]:
-        """Who gets a message: this device, or everybody. A plain phone takes whatever comes for an answer to what it has
+        """Who gets a message: this device, the plain phone, or everybody. A plain phone takes whatever comes for an answer to what it has
         asked itself: so answers to devices are not for it."""
-        if device is not None and self.devices:
+        if device == PLAIN or (device is not None and not self.devices):
+            return [*filter(None, (self.plain, self.agent))]
+        if device is not None:
             return [peer for peer in self.devices.admitted if peer.device == device]
         admitted = self.devices.admitted if self.devices else []
         if self.devices and self.devices.was_asked_by_device(payload):
@@ -240,7 +243,8 @@ class Client:
         With a peer that resumes it waits for nothing but room: the message is held until the peer has it (`delivered`).
         A message that the relay refuses comes back as the event `chat.error` whose payload has this id as `ref`.
 
-        An agent sends to all of its devices, with an id for each, or to one `device`; to one that was revoked, nothing.
+        An agent sends to all of its devices, with an id for each, or to one `device`, or with PLAIN to the phone that is
+        none; to one that was revoked, nothing.
         """
         ids: list[str] = []
         payload = {} if payload is None else payload

@@ -21,6 +21,7 @@ class _Said:
     turn: Turn
     at_ms: int
     image_count: int
+    file_count: int  # of the agent's
     finish: str | None  # why an answer is not whole
     notice: str
     size: int
@@ -29,6 +30,8 @@ class _Said:
         message: dict[str, Any] = {"role": self.turn.role, "text": self.turn.text, "ts": self.at_ms}
         if self.image_count:
             message["images"] = self.image_count
+        if self.file_count:
+            message["files"] = self.file_count
         if self.finish:
             message["finish"] = self.finish
         if self.notice:
@@ -56,12 +59,13 @@ class History:
         images: tuple[Image, ...] = (),
         finish: str | None = None,
         notice: str = "",
+        file_count: int = 0,
     ) -> None:
         """Adds what was said."""
         turns = self.chats.pop(chat, [])
         self.chats[chat] = turns
         turn = Turn(role, text, images)
-        turns.append(_Said(turn, at_ms, len(images), finish, notice, _size(turn, notice)))
+        turns.append(_Said(turn, at_ms, len(images), file_count, finish, notice, _size(turn, notice)))
         for said in turns[:-TURNS_WITH_IMAGES]:
             if said.turn.images:
                 said.turn = replace(said.turn, images=())

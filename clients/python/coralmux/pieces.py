@@ -10,7 +10,8 @@ from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, 
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .question import Question
+from .files import File
+from .question import Image, Question
 
 AHEAD_MAX = 64  # pieces that a thread may be ahead of the connection
 
@@ -29,10 +30,10 @@ class Tool:
     call_id: str | None = None
 
 
-Piece = str | Tool
+Piece = str | Tool | File | Image
 Result = AsyncIterable[Piece] | Iterable[Piece] | Awaitable[Any] | str | None
 Answers = Callable[[Question], Result]
-"""What answers: gets a question, gives text, or text and tools in pieces. If not asynchronous, it runs in a thread."""
+"""What answers: gets a question, gives text, or text, files and tools in pieces. If not asynchronous, it runs in a thread."""
 
 
 async def pieces_of(answers: Answers, question: Question) -> AsyncGenerator[Piece]:

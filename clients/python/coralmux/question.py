@@ -13,6 +13,7 @@ from .asks import Ask, Option, ask_of
 
 IMAGES_MAX = 16
 CHAT_BYTES_MAX = 256  # of a conversation's name
+AGENT = re.compile(r"[A-Za-z0-9_-]{1,64}")  # what names one of several agents
 MIME = re.compile(r"image/[A-Za-z0-9+.-]{1,64}")
 
 
@@ -89,6 +90,14 @@ def chat_of(payload: Any) -> str | None:
     if len((chat or "").encode()) > CHAT_BYTES_MAX:
         raise QuestionError("the chat_id is too long")
     return chat
+
+
+def agent_of(payload: Any) -> str | None:
+    """Which of several agents a payload names; None: the first. QuestionError where it names none that there can be."""
+    agent = payload.get("agent") if isinstance(payload, dict) else None
+    if agent is not None and not (isinstance(agent, str) and AGENT.fullmatch(agent)):
+        raise QuestionError("the question's agent is none")
+    return agent
 
 
 def read(payload: Any) -> tuple[str, tuple[Image, ...]]:
