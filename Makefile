@@ -26,6 +26,7 @@ PYTHON ?= python3
 VENV := .venv
 CARGO_TOOLS := $(VENV)/tools
 NODE_TESTS := tests/interop/node
+NODE_PACKAGE := clients/js
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 FUZZ_SECONDS ?= 5
 # The binary that the interop and conformance tests start.
@@ -61,7 +62,8 @@ test: build-tests
 test-tools:
 	tests/install.sh
 
-build-tests: test-tools $(VENV)/installed $(CARGO_TOOLS) $(NODE_TESTS)/node_modules/.package-lock.json
+build-tests: test-tools $(VENV)/installed $(CARGO_TOOLS) $(NODE_TESTS)/node_modules/.package-lock.json \
+		$(NODE_PACKAGE)/node_modules/.package-lock.json
 	cargo build --workspace --all-targets --exclude coralmux-fuzz
 	fuzz/run.sh 0
 
@@ -98,6 +100,7 @@ works-with: build-tests
 
 test-node: build-tests
 	cd $(NODE_TESTS) && node --test --test-concurrency=2
+	cd $(NODE_PACKAGE) && npm run --silent build && npm test --silent
 
 test-deploy: build-tests
 	$(PYTEST) -c tests/deploy/pytest.ini tests/deploy
@@ -173,7 +176,7 @@ bench-hostile:
 
 clean:
 	cargo clean
-	rm -rf $(VENV) $(NODE_TESTS)/node_modules tests/*/.pytest_cache
+	rm -rf $(VENV) $(NODE_TESTS)/node_modules $(NODE_PACKAGE)/node_modules tests/*/.pytest_cache
 
 REQUIREMENTS := clients/python/requirements.txt $(addprefix tests/,$(addsuffix /requirements.txt,interop conformance deploy))
 
@@ -189,6 +192,6 @@ $(CARGO_TOOLS): .ci/requirements.txt
 		cargo install --locked --root $(VENV) $$(sed -n 's/^astral-dev-toolchain-\(.*\)==\([0-9.]*\).*/\1@\2/p' $<)
 	touch $@
 
-$(NODE_TESTS)/node_modules/.package-lock.json: $(NODE_TESTS)/package.json $(NODE_TESTS)/package-lock.json
-	cd $(NODE_TESTS) && npm ci --no-audit --no-fund
+$(NODE_TESTS)/node_modules/.package-lock.json $(NODE_PACKAGE)/node_modules/.package-lock.json: %/node_modules/.package-lock.json: %/package.json %/package-lock.json
+	cd $* && npm ci --no-audit --no-fund
 	touch $@

@@ -1,6 +1,7 @@
 // What all versions of the encryption are made of, over WebCrypto alone. Runs in browsers and in Node.
 
-const utf8 = new TextEncoder();
+import { engine } from './engine.js';
+
 export const KEY_BYTES = 32;
 export const NONCE_BYTES = 12;
 export const TAG_BYTES = 16;
@@ -11,7 +12,7 @@ export class Refused extends Error {}
 
 // What this browser can do: 'ok', 'insecure' (plain http: no encryption is offered) or 'old' (no X25519).
 export async function support() {
-  if (!globalThis.crypto?.subtle) return 'insecure';
+  if (!engine.crypto?.subtle) return 'insecure';
   try {
     await makeKeyPair();
     return 'ok';
@@ -23,11 +24,11 @@ export async function support() {
 // ---- Bytes and texts ----
 
 export function bytesOf(text) {
-  return utf8.encode(text);
+  return engine.encode(text);
 }
 
 export function randomBytes(length) {
-  return crypto.getRandomValues(new Uint8Array(length));
+  return engine.crypto.getRandomValues(new Uint8Array(length));
 }
 
 export function concat(...parts) {
@@ -49,14 +50,14 @@ export function toBase64(bytes) {
   for (let at = 0; at < bytes.length; at += 0x8000) {
     binary += String.fromCharCode(...bytes.subarray(at, at + 0x8000));
   }
-  return btoa(binary);
+  return engine.btoa(binary);
 }
 
 export function fromBase64(text) {
   // atob would skip white space, do without padding, and pass over bits that belong to no byte.
   const isWhole = typeof text === 'string' && text.length % 4 === 0 && /^[A-Za-z0-9+/]*={0,2}$/.test(text);
   if (!isWhole || /[^AQgw]==$|[^AEIMQUYcgkosw048=]=$/.test(text)) throw new Refused('not base64');
-  const binary = atob(text);
+  const binary = engine.atob(text);
   return Uint8Array.from(binary, (character) => character.charCodeAt(0));
 }
 
@@ -79,7 +80,7 @@ export function readSecret(text) {
 // The JSON that was encrypted.
 export function parsed(plaintext) {
   try {
-    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(plaintext));
+    return JSON.parse(engine.decode(plaintext));
   } catch {
     throw new Refused('what was encrypted is not JSON');
   }
@@ -89,16 +90,16 @@ export function parsed(plaintext) {
 
 // { privateKey: CryptoKey, publicKey: Uint8Array }
 export async function makeKeyPair() {
-  const pair = await crypto.subtle.generateKey({ name: 'X25519' }, false, ['deriveBits']);
-  return { privateKey: pair.privateKey, publicKey: new Uint8Array(await crypto.subtle.exportKey('raw', pair.publicKey)) };
+  const pair = await engine.crypto.subtle.generateKey({ name: 'X25519' }, engine.extractable, ['deriveBits']);
+  return { privateKey: pair.privateKey, publicKey: new Uint8Array(await engine.crypto.subtle.exportKey('raw', pair.publicKey)) };
 }
 
 export async function agree(privateKey, theirPublicKey) {
   if (theirPublicKey.length !== KEY_BYTES) throw new Refused('a public key has 32 bytes');
   let shared;
   try {
-    const theirs = await crypto.subtle.importKey('raw', theirPublicKey, { name: 'X25519' }, false, []);
-    shared = new Uint8Array(await crypto.subtle.deriveBits({ name: 'X25519', public: theirs }, privateKey, 256));
+    const theirs = await engine.crypto.subtle.importKey('raw', theirPublicKey, { name: 'X25519' }, false, []);
+    shared = new Uint8Array(await engine.crypto.subtle.deriveBits({ name: 'X25519', public: theirs }, privateKey, 256));
   } catch {
     throw new Refused('this public key is of no use');
   }
@@ -110,33 +111,33 @@ export async function agree(privateKey, theirPublicKey) {
 // ---- SHA-256, HMAC, HKDF ----
 
 export async function sha256(...data) {
-  return new Uint8Array(await crypto.subtle.digest('SHA-256', concat(...data)));
+  return new Uint8Array(await engine.crypto.subtle.digest('SHA-256', concat(...data)));
 }
 
 export async function hmac(key, ...data) {
-  const hmacKey = await crypto.subtle.importKey('raw', key, { name: 'HMAC', hash: 'SHA-256' }, false, ['sign']);
-  return new Uint8Array(await crypto.subtle.sign('HMAC', hmacKey, concat(...data)));
+  const hmacKey = await engine.crypto.subtle.importKey('raw', key, { name: 'HMAC', hash: 'SHA-256' }, false, ['sign']);
+  return new Uint8Array(await engine.crypto.subtle.sign('HMAC', hmacKey, concat(...data)));
 }
 
 // RFC 5869, as the key that WebCrypto derives from.
 export function importHkdf(material) {
-  return crypto.subtle.importKey('raw', material, 'HKDF', false, ['deriveKey', 'deriveBits']);
+  return engine.crypto.subtle.importKey('raw', material, 'HKDF', false, ['deriveKey', 'deriveBits']);
 }
 
 // ---- AES-256-GCM ----
 
 export function importAes(key) {
-  return crypto.subtle.importKey('raw', key, 'AES-GCM', false, ['encrypt', 'decrypt']);
+  return engine.crypto.subtle.importKey('raw', key, 'AES-GCM', false, ['encrypt', 'decrypt']);
 }
 
 export async function encrypt(key, nonce, associated, plaintext) {
   const aes = { name: 'AES-GCM', iv: nonce, additionalData: associated };
-  return new Uint8Array(await crypto.subtle.encrypt(aes, key, plaintext));
+  return new Uint8Array(await engine.crypto.subtle.encrypt(aes, key, plaintext));
 }
 
 export async function decrypt(key, nonce, associated, ciphertext) {
   try {
-    return new Uint8Array(await crypto.subtle.decrypt({ name: 'AES-GCM', iv: nonce, additionalData: associated }, key, ciphertext));
+    return new Uint8Array(await engine.crypto.subtle.decrypt({ name: 'AES-GCM', iv: nonce, additionalData: associated }, key, ciphertext));
   } catch {
     throw new Refused('the message was altered, or made with other keys');
   }

@@ -14,8 +14,6 @@ import { Stream } from './stream.js';
 const LOOK_AT_KEYS_MS = 60_000;
 const LOOK_SOON_MS = 5_000;
 
-const PLATFORM = 'web';
-
 const nowOf = () => ({ monotonic: performance.now(), unix: Date.now() });
 
 // What this browser keeps as a device of a pairing: { key: its credential at the relay, id, pair: D, invite: of the link that
@@ -53,6 +51,7 @@ export class DeviceChannel {
   #stream;
   // What this browser is called, for the agent to show.
   #name;
+  #platform;
   #pairing;
   // What the ends have met by: another object after each agreement; null while they have not.
   #met = null;
@@ -62,13 +61,14 @@ export class DeviceChannel {
   #timer = null;
   #incoming = Promise.resolve();
 
-  // device: see `deviceFor`; name: what this browser is called
+  // device: see `deviceFor`; name: what this browser is called; platform: what it is
   // handlers: as of `Channel`, and: store(): resolves when `kept` is stored, rejects where it is not; enrolled(): the agent
   // has let this browser in.
-  constructor(url, pairing, device, name, handlers, boots) {
+  constructor(url, pairing, device, name, handlers, boots, platform = 'web') {
     this.#pairing = pairing;
     this.#device = device;
     this.#name = name;
+    this.#platform = platform;
     this.#handlers = handlers;
     this.agentOnline = false;
     if (device.end) this.#end = DeviceEnd.load(device.end);
@@ -257,7 +257,7 @@ export class DeviceChannel {
   async #ask() {
     const { token, k, a: agent } = this.#pairing;
     const { id: device, pair } = this.#device;
-    this.#enrolment ??= new Enrolment({ token, device, pair, k: readSecret(k), agent, name: this.#name, platform: PLATFORM });
+    this.#enrolment ??= new Enrolment({ token, device, pair, k: readSecret(k), agent, name: this.#name, platform: this.#platform });
     const first = await this.#enrolment.pollFirst(nowOf(), newId());
     if (first) this.#exchangeWith(first.payload, first.id);
     return Enrolment.silenceMs + 100;

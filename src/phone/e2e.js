@@ -2,6 +2,7 @@
 // back from version 2 to version 1: its caller chooses one by whether there is a pairing secret.
 
 import { NONCE_BYTES, NOTHING, Refused, agree, bytesOf, concat, decrypt, encrypt, fromBase64, importAes, importHkdf, parsed, randomBytes, toBase64 } from './crypto.js';
+import { engine } from './engine.js';
 import { Noise, expectBytes } from './noise.js';
 
 const HANDSHAKE_BYTES = 48;
@@ -27,7 +28,7 @@ export class Version1 {
     const shared = await importHkdf(await agree(pair.privateKey, theirPublicKey));
     const derivation = { name: 'HKDF', hash: 'SHA-256', salt: V1_SALT, info: V1_INFO };
     const aes = { name: 'AES-GCM', length: 256 };
-    session.#key = await crypto.subtle.deriveKey(derivation, shared, aes, false, ['encrypt', 'decrypt']);
+    session.#key = await engine.crypto.subtle.deriveKey(derivation, shared, aes, false, ['encrypt', 'decrypt']);
     session.fingerprint = await fingerprint(pair.publicKey, theirPublicKey);
     return session;
   }
@@ -46,9 +47,9 @@ export class Version1 {
 // Four groups of five digits that are the same at both ends, unless somebody sits between them.
 export async function fingerprint(one, other) {
   const [low, high] = [one, other].sort(compare);
-  const keys = await crypto.subtle.importKey('raw', concat(low, high), 'PBKDF2', false, ['deriveBits']);
+  const keys = await engine.crypto.subtle.importKey('raw', concat(low, high), 'PBKDF2', false, ['deriveBits']);
   const derivation = { name: 'PBKDF2', hash: 'SHA-256', salt: FINGERPRINT_SALT, iterations: 10_000 };
-  const view = new DataView(await crypto.subtle.deriveBits(derivation, keys, 128));
+  const view = new DataView(await engine.crypto.subtle.deriveBits(derivation, keys, 128));
   return [0, 4, 8, 12].map((at) => String(view.getUint32(at) % 100_000).padStart(5, '0')).join(' ');
 }
 

@@ -2,13 +2,14 @@
 
 import { Chain } from './chain.js';
 import { bytesOf, concat, fromBase64, fromBase64url, hmac, importHkdf, KEY_BYTES, NOTHING, Refused, sha256, toBase64, toBase64url, toHex } from './crypto.js';
+import { engine } from './engine.js';
 
 const PRINT_BYTES = 16;
 const INVITE_BYTES = 16;
 
 async function derive(material, salt, info, length) {
   const derivation = { name: 'HKDF', hash: 'SHA-256', salt, info: bytesOf(info) };
-  return new Uint8Array(await crypto.subtle.deriveBits(derivation, await importHkdf(material), length * 8));
+  return new Uint8Array(await engine.crypto.subtle.deriveBits(derivation, await importHkdf(material), length * 8));
 }
 
 // A link's field `a`, for an agent's public key.

@@ -35,7 +35,8 @@ export function readFragment(hash) {
   return fields.has('token') ? readFields(fields) : null;
 }
 
-function readFields(fields) {
+// `fields.get(name)`: its value, or null.
+export function readFields(fields) {
   const token = fields.get('token') ?? '';
   if (!TOKEN.test(token)) throw new LinkError('The link has no valid pairing token. Copy the whole link.');
   const [k, a] = [fields.get('k'), fields.get('a')];

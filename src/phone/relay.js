@@ -1,6 +1,9 @@
 // The connection to the relay: authentication, a sign of life, and coming back. It knows nothing of encryption or of
 // what the messages mean.
 
+import { randomBytes } from './crypto.js';
+import { engine } from './engine.js';
+
 const AUTH_MS = 15_000;
 const PING_EVERY_MS = 25_000;
 const PONG_MS = 10_000;
@@ -28,7 +31,7 @@ export function envelope(type, payload = {}, id = newId()) {
 
 // A UUID, version 4. `crypto.randomUUID` is missing where the page came over plain http.
 export function newId() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  const bytes = randomBytes(16);
   bytes[6] = (bytes[6] & 0x0f) | 0x40;
   bytes[8] = (bytes[8] & 0x3f) | 0x80;
   const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
@@ -67,7 +70,7 @@ export class Relay {
   #untaken = [];
   #patientUntil = 0;
 
-  // auth: the payload of `auth` but for the role, read at each connect; handlers: state(state), message(envelope)
+  // auth: the payload of `auth`, read at each connect; its role is 'phone' unless it says another; handlers: state(state), message(envelope)
   constructor(url, auth, handlers) {
     this.#url = url;
     this.#auth = auth;
@@ -126,12 +129,12 @@ export class Relay {
     this.#pings = this.#pongs = 0;
     this.#untaken = [];
     this.#patientUntil = 0;
-    const socket = new WebSocket(this.#url);
+    const socket = engine.socket(this.#url);
     this.#socket = socket;
     // Events of a socket that has been given up are nobody's business.
     const current = (handle) => (event) => socket === this.#socket && handle(event);
     socket.onopen = current(() => {
-      socket.send(JSON.stringify(envelope('auth', { ...this.#auth, role: 'phone' })));
+      socket.send(JSON.stringify(envelope('auth', { role: 'phone', ...this.#auth })));
     });
     socket.onmessage = current((event) => this.#receive(event.data));
     socket.onclose = current((event) => this.#closed(event.code));

@@ -1,6 +1,7 @@
 // Resume at work: what is due is sealed and sent, one after the other, and what is taken is handed on when it is kept. It
 // knows neither a version of the encryption nor the connection.
 
+import { bytesOf } from './crypto.js';
 import { newId } from './relay.js';
 import { readAck, readRecord } from './resume.js';
 
@@ -72,7 +73,7 @@ export class Stream {
   // `earlier`: its number in an earlier page, { e, n }.
   push(type, payload, id, earlier) {
     const { sender } = this.#resume;
-    const size = new TextEncoder().encode(JSON.stringify(payload)).length;
+    const size = bytesOf(JSON.stringify(payload)).length;
     const o = earlier?.e === sender.boot ? undefined : earlier;
     sender.push({ type, id, payload, size, o });
     this.pump();
@@ -145,9 +146,9 @@ export class Stream {
   }
 
   // A sealed `ack` or record of the agent's has opened; `Malformed` where it means nothing.
-  handle(type, plain, size) {
+  handle(type, plain, size, id) {
     if (type === 'ack') this.#handleAck(plain);
-    else this.#handleRecord(type, plain, size);
+    else this.#handleRecord({ type, id }, plain, size);
   }
 
   #handleAck(plain) {
@@ -167,14 +168,14 @@ export class Stream {
     if (delivered.length) this.#handlers.change();
   }
 
-  #handleRecord(type, plain, size) {
+  #handleRecord(message, plain, size) {
     const record = readRecord(plain);
     if (this.#bootBefore && record.e !== this.#bootBefore) this.#handlers.restarted?.();
     this.#bootBefore = null;
-    const { acknowledged, taken, missed } = this.#resume.handleRecord(performance.now(), record, size, { type, payload: record.p });
+    const { acknowledged, taken, missed } = this.#resume.handleRecord(performance.now(), record, size, { ...message, payload: record.p });
     for (const { id } of acknowledged) this.#handlers.delivered?.(id);
     if (missed) this.#handlers.missed(missed);
-    for (const one of taken) this.#handlers.message(one.type, one.payload ?? {});
+    for (const one of taken) this.#handlers.message(one.type, one.payload ?? {}, one.id);
     this.pump();
     if (acknowledged.length) this.#handlers.change();
   }

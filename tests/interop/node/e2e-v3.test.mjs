@@ -7,6 +7,7 @@ import { fixedPair } from './e2e-pair.mjs';
 import { Chain, associatedData } from '../../../src/phone/chain.js';
 import { Refused, fromBase64, fromBase64url, sha256, toBase64, toBase64url, toHex } from '../../../src/phone/crypto.js';
 import { DeviceEnd } from '../../../src/phone/device.js';
+import { engine } from '../../../src/phone/engine.js';
 import { EnrolError, Enrolment, cleaned } from '../../../src/phone/enrol.js';
 import { agentPrint, codeOf, commitmentTo, deviceId, exchangeOf, inviteOf, readAgentPrint } from '../../../src/phone/keys.js';
 import { LinkError, readLink } from '../../../src/phone/link.js';
@@ -23,8 +24,8 @@ const stored = async () => {};
 async function pairOf(privateKey) {
   const base = hex(`09${'00'.repeat(31)}`);
   const { privateKey: key } = await fixedPair(privateKey, '');
-  const point = await crypto.subtle.importKey('raw', base, { name: 'X25519' }, false, []);
-  const publicKey = await crypto.subtle.deriveBits({ name: 'X25519', public: point }, key, 256);
+  const point = await engine.crypto.subtle.importKey('raw', base, { name: 'X25519' }, false, []);
+  const publicKey = await engine.crypto.subtle.deriveBits({ name: 'X25519', public: point }, key, 256);
   return { privateKey: key, publicKey: new Uint8Array(publicKey) };
 }
 
