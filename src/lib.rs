@@ -13,6 +13,7 @@ pub mod directory;
 pub mod preflight;
 pub mod server;
 pub mod shard;
+pub mod shelf;
 pub mod store;
 pub mod telemetry;
 pub mod tls;

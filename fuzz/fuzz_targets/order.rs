@@ -50,6 +50,7 @@ fuzz_target!(|input: &[u8]| {
         match session.handle_order(now, from, &order) {
             Ordered::Done(effects) => assert!(effects.len() <= 1),
             Ordered::Store(change) => assert!(session.handle_stored(&change).is_empty()),
+            Ordered::Confirmed(confirmed) => panic!("{confirmed:?}: nothing waits"),
             Ordered::Refused(refusal) => assert!(!refusal.message.is_empty()),
         }
     }
@@ -87,6 +88,10 @@ fn check(order: &Order, message: &Value) {
         }
         Order::Sleep => "relay.sleep",
         Order::Awake => "relay.awake",
+        Order::MailAck { upto } => {
+            assert_eq!(payload["upto"].as_u64(), Some(*upto));
+            "relay.mail.ack"
+        }
     };
     assert_eq!(message["type"], kind);
 }

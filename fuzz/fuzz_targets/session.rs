@@ -113,6 +113,7 @@ fuzz_target!(|input: &[u8]| {
                         assert_eq!((to, message, kind), (from, RelayMessage::Pong, Kind::Ping))
                     }
                     Effect::Close(..) => panic!("a message closes nobody"),
+                    Effect::Keep(_) => panic!("there are no devices"),
                     Effect::Nothing => assert_eq!(kind, Kind::Pong),
                     Effect::Later(wait) => {
                         let is_stream = kind == Kind::Stream && role == Role::Agent;

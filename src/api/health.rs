@@ -46,6 +46,10 @@ pub struct HealthReport {
     pub beat_ages_ms: Vec<u64>,
     /// What is wrong with the store, if anything is: the relay then still forwards.
     pub store_fault: Option<String>,
+    /// Whether messages are kept for who is not there.
+    pub mailbox: bool,
+    /// What is wrong with the mailbox, if anything is: all but that goes on.
+    pub mailbox_fault: Option<String>,
     /// Whether TLS is spoken.
     pub tls: bool,
     /// What is wrong with certificates, if anything is.
@@ -63,7 +67,9 @@ impl HealthReport {
             Some(Unready::Starting) => "starting",
             Some(Unready::Draining) => "draining",
             Some(Unready::ShardStuck(_) | Unready::StoreStuck) => "stuck",
-            None if self.store_fault.is_some() || self.certificate_fault.is_some() => "degraded",
+            None if [&self.store_fault, &self.mailbox_fault, &self.certificate_fault].iter().any(|it| it.is_some()) => {
+                "degraded"
+            }
             None => "ok",
         }
     }
@@ -87,6 +93,8 @@ impl HealthReport {
             beat_ages_ms: &'a [u64],
             store: &'a str,
             #[serde(skip_serializing_if = "Option::is_none")]
+            mailbox: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
             certificates: Option<&'a str>,
         }
         json(&Body {
@@ -102,6 +110,7 @@ impl HealthReport {
             draining: self.draining,
             beat_ages_ms: &self.beat_ages_ms,
             store: self.store_fault.as_deref().unwrap_or("ok"),
+            mailbox: self.mailbox.then(|| self.mailbox_fault.as_deref().unwrap_or("ok")),
             certificates: self.tls.then(|| self.certificate_fault.as_deref().unwrap_or("ok")),
         })
     }

@@ -4,6 +4,7 @@ use super::error::ConfigError;
 use super::source::Sources;
 use super::{Config, Io, MetricsAddr, Origins, Tls, credential, settings, tls};
 use crate::proto::limits::Limits;
+use crate::shelf::QueueBounds;
 use crate::sys::machine::Machine;
 use crate::telemetry::log::LogFormat;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -75,6 +76,10 @@ fn blank(machine: Machine) -> Config {
         register_per_hour: 0,
         devices_max: 0,
         limits: Limits::default(),
+        mailbox: false,
+        mailbox_total_bytes: 0,
+        mailbox_queue: QueueBounds { messages_max: 0, bytes_max: 0 },
+        mailbox_reads: 0,
         max_connections: None,
         max_unauthenticated: 0,
         max_unauthenticated_per_address: 0,

@@ -22,6 +22,7 @@ pub use settings::settings_table;
 pub use tls::{Listen, PairFiles, Tls};
 
 use crate::proto::limits::Limits;
+use crate::shelf::QueueBounds;
 use crate::sys::machine::Machine;
 use crate::sys::net::Network;
 use crate::telemetry::log::LogFormat;
@@ -103,6 +104,14 @@ pub struct Config {
     pub devices_max: u64,
     /// The limits of tokens without limits of their own.
     pub limits: Limits,
+    /// Whether messages are kept for receivers that are not there.
+    pub mailbox: bool,
+    /// The most bytes that are kept in all.
+    pub mailbox_total_bytes: u64,
+    /// The most that may be on its way to the mailbox's disk.
+    pub mailbox_queue: QueueBounds,
+    /// Pages of the mailbox that a shard reads at a time.
+    pub mailbox_reads: u64,
     /// Connections in all; `None`: as many as the open-files limit allows.
     pub max_connections: Option<u64>,
     /// Connections in all that have not authenticated; 0: no limit.

@@ -53,6 +53,25 @@ pub(super) fn count(text: &str) -> Read<u64> {
     digits(text).filter(|&n| n <= COUNT_MAX).ok_or_else(right)
 }
 
+/// A whole number from 1 to [`COUNT_MAX`].
+pub(super) fn some(text: &str) -> Read<u64> {
+    let right = || format!("a whole number from 1 to {COUNT_MAX}, such as 256");
+    digits(text).filter(|n| (1..=COUNT_MAX).contains(n)).ok_or_else(right)
+}
+
+/// A size that is not 0.
+pub(super) fn some_size(text: &str) -> Read<u64> {
+    size(text).and_then(|bytes| if bytes == 0 { Err("a size above 0, such as 4MiB".to_owned()) } else { Ok(bytes) })
+}
+
+/// A time from a minute to a year, in seconds.
+pub(super) fn age(text: &str) -> Read<u64> {
+    let right = || "a time from 1m to 366d, such as 12h or 7d".to_owned();
+    let days = text.trim().strip_suffix('d').and_then(digits).and_then(|days| days.checked_mul(86_400));
+    let seconds = days.or_else(|| any_duration(text).map(|any| any.as_secs()));
+    seconds.filter(|seconds| (60..=366 * 86_400).contains(seconds)).ok_or_else(right)
+}
+
 /// A whole number from 1 to 64.
 pub(super) fn devices(text: &str) -> Read<u64> {
     digits(text).filter(|n| (1..=64).contains(n)).ok_or_else(|| "a whole number from 1 to 64".to_owned())

@@ -26,7 +26,8 @@ pub enum StoreState {
 }
 
 impl StoreState {
-    const ALL: [Self; 6] = [Self::Ok, Self::DiskFull, Self::Locked, Self::ReadOnly, Self::Corrupt, Self::Io];
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Ok, Self::DiskFull, Self::Locked, Self::ReadOnly, Self::Corrupt, Self::Io];
 
     /// The name in `/health`, logs and metrics.
     #[must_use]
@@ -42,7 +43,8 @@ impl StoreState {
     }
 
     /// The state that a failure means.
-    pub(super) const fn of(error: &StoreError) -> Self {
+    #[must_use]
+    pub const fn of(error: &StoreError) -> Self {
         match error {
             StoreError::DiskFull => Self::DiskFull,
             StoreError::Locked => Self::Locked,

@@ -24,6 +24,40 @@ pub struct Limits {
     pub daily_quota_bytes: u64,
     /// Forwarded payload bytes a UTC month.
     pub monthly_quota_bytes: u64,
+    /// What may wait for receivers that are not there.
+    #[serde(flatten)]
+    pub mailbox: MailboxLimits,
+}
+
+/// What may wait at the relay for a token's receivers that are not there. None of them can be lifted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct MailboxLimits {
+    /// Bytes, for all receivers of the token together.
+    #[serde(rename = "mailbox_bytes_max")]
+    pub bytes_max: u64,
+    /// Messages for one receiver.
+    #[serde(rename = "mailbox_messages_max")]
+    pub messages_max: u64,
+    /// Messages of one device for the agent.
+    #[serde(rename = "mailbox_device_messages_max")]
+    pub device_messages_max: u64,
+    /// The longest message.
+    #[serde(rename = "mailbox_message_bytes_max")]
+    pub message_bytes_max: u64,
+    /// How long, in seconds.
+    #[serde(rename = "mailbox_age_max_sec")]
+    pub age_max_sec: u64,
+}
+
+impl MailboxLimits {
+    /// Those of the wire contract.
+    pub const DEFAULT: Self = Self {
+        bytes_max: 4 << 20,
+        messages_max: 256,
+        device_messages_max: 64,
+        message_bytes_max: 1 << 20,
+        age_max_sec: 7 * 24 * 3600,
+    };
 }
 
 impl Default for Limits {
@@ -36,6 +70,7 @@ impl Default for Limits {
             stream_per_second: 100,
             daily_quota_bytes: 500 << 20,
             monthly_quota_bytes: 10 << 30,
+            mailbox: MailboxLimits::DEFAULT,
         }
     }
 }
@@ -78,6 +113,7 @@ impl LimitsOverride {
             stream_per_second: self.stream_per_second.unwrap_or(general.stream_per_second),
             daily_quota_bytes: self.daily_quota_bytes.unwrap_or(general.daily_quota_bytes),
             monthly_quota_bytes: self.monthly_quota_bytes.unwrap_or(general.monthly_quota_bytes),
+            mailbox: general.mailbox,
         }
     }
 

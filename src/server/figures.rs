@@ -40,6 +40,7 @@ impl Figures {
         self.of_threads(&mut exposition);
         self.of_certificates(&mut exposition);
         self.of_store(&mut exposition);
+        self.of_mailbox(&mut exposition, &counters);
         self.of_process(&mut exposition);
         exposition.render()
     }
@@ -83,6 +84,27 @@ impl Figures {
         exposition.gauge(table::USAGE_WAITING, &[], store.usage_waiting() as f64);
         exposition.gauge(table::USAGE_LAG, &[], store.usage_lag(unix_ms).as_secs_f64());
         exposition.count(table::USAGE_DROPPED, &[], store.usage_dropped_bytes());
+    }
+
+    fn of_mailbox(&self, exposition: &mut Exposition, counters: &[Counters]) {
+        let Some(mailbox) = &self.shared.mailbox else { return };
+        let (messages, bytes) = mailbox.health.stored();
+        let (queued, queued_bytes) = mailbox.queued();
+        exposition.gauge(table::MAIL_OK, &[], f64::from(u8::from(mailbox.health.fault().is_none())));
+        exposition.gauge(table::MAIL_MESSAGES, &[], messages as f64);
+        exposition.gauge(table::MAIL_BYTES, &[("state", "stored")], bytes as f64);
+        exposition.gauge(table::MAIL_BYTES, &[("state", "max")], mailbox.health.bytes_max() as f64);
+        exposition.gauge(table::MAIL_QUEUE, &[], queued as f64);
+        exposition.gauge(table::MAIL_QUEUE_BYTES, &[], queued_bytes as f64);
+        exposition.histogram(table::MAIL_COMMIT_SECONDS, &[], &mailbox.health.commits());
+        for (kind, count) in mailbox.health.errors() {
+            exposition.count(table::MAIL_ERRORS, &[("kind", kind)], count);
+        }
+        let sum = |of: fn(&Counters) -> u64| counters.iter().map(of).sum();
+        exposition.count(table::MAIL_PAGES, &[], sum(|one| one.mail_pages));
+        exposition.count(table::MAIL_HANDED_OUT, &[], sum(|one| one.mail_bytes));
+        exposition.count(table::MAIL_EXPIRED, &[], mailbox.health.expired());
+        exposition.count(table::MAIL_WAKES, &[], sum(|one| one.wakes_wanted));
     }
 
     fn of_process(&self, exposition: &mut Exposition) {

@@ -26,8 +26,8 @@ use self::certificates::Prepared;
 use self::lapses::Lapses;
 use self::notify::Notify;
 use self::stalls::Stalls;
-use self::supervise::Running;
-use self::threads::{start_control, start_shards};
+use self::supervise::{Order, Running};
+use self::threads::{start_control, start_shards, start_shelf};
 use crate::api;
 use crate::config::{Config, KeyOrigin, Origins, Secret, admin_key};
 use crate::console;
@@ -41,12 +41,15 @@ use crate::shard::command::Command;
 use crate::shard::shared::addresses::Addresses;
 use crate::shard::shared::guesses::Guesses;
 use crate::shard::shared::{Caps, Rules, Shared};
+use crate::shelf::{self, Mailbox};
 use crate::store::Store;
+use crate::sys::file::beside;
 use crate::sys::time::unix_now;
 use crate::telemetry::lifecycle::Lifecycle;
 use crate::tls::certificates::Certificates;
 use crate::tls::settings::server_config;
 use arc_swap::ArcSwap;
+use crossbeam_channel::Sender;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Instant;
@@ -94,7 +97,8 @@ fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> 
     let prepared = Prepared::new(&config.tls)?;
     let http_addrs = prepared.as_ref().map(Prepared::http_addrs).unwrap_or_default();
     let all = prepared.as_ref().map(|prepared| Arc::clone(&prepared.certificates));
-    let shared = Arc::new(shared(config, &key, nofile, driver, Arc::clone(&health), all)?);
+    let mailbox = mailbox(config, &orders);
+    let shared = Arc::new(shared(config, &key, nofile, driver, Arc::clone(&health), mailbox, all)?);
     let kept = prepared.map(|prepared| prepared.start(&listeners.listen)).transpose()?;
     let (shards, control_requests) = start_shards(config, driver, settings(config), &shared, &orders)?;
     if let Some(listener) = metrics {
@@ -113,6 +117,8 @@ fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> 
         control::load(&store, &shared.directory, unix_ms(), admit).map_err(|error| Failure::new(exit::STORE, error))?;
     let tokens = index.len();
     let control = start_control(config, store, index, health, &shared, &shards, control_requests)?;
+    let shelf = shared.mailbox.as_ref().filter(|mailbox| mailbox.is_started());
+    let shelf = shelf.map(|mailbox| start_shelf(config, mailbox, &shards.queues)).transpose()?;
     announce::ready(config, &listeners, &http_addrs, &shared.rules.load().caps, tokens);
     if let KeyOrigin::Made(path) = &origin {
         announce::admin_key(&key, path);
@@ -123,7 +129,20 @@ fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> 
     let notify = Notify::from_environment();
     let stalls = Stalls::new(config.shards);
     let lapses = Lapses::default();
-    Ok(Running { config: config.clone(), key, nofile, shared, shards, control, kept, ordered, notify, stalls, lapses })
+    Ok(Running {
+        config: config.clone(),
+        key,
+        nofile,
+        shared,
+        shards,
+        control,
+        shelf,
+        kept,
+        ordered,
+        notify,
+        stalls,
+        lapses,
+    })
 }
 
 /// Raises the limits, and gives how many files may be open and what the shards run on.
@@ -156,7 +175,25 @@ fn settings(config: &Config) -> Settings {
         idle_timeout: config.idle_timeout,
         write_timeout: config.write_timeout,
         budget_bytes: usize::try_from(config.memory_budget_bytes).unwrap_or(usize::MAX),
+        mailbox_reads: usize::try_from(config.mailbox_reads).unwrap_or(usize::MAX),
     }
+}
+
+/// The mailbox. Its thread is started at once where there is a file, else with the first message that is to be kept.
+fn mailbox(config: &Config, orders: &Sender<Order>) -> Option<Arc<Mailbox>> {
+    if !config.mailbox {
+        return None;
+    }
+    let orders = orders.clone();
+    let start = move || {
+        // Full, it holds orders enough; messages are refused until the relay is started again. Not met in practice.
+        if orders.try_send(Order::StartShelf).is_err() {
+            tracing::error!("the mailbox cannot be started");
+        }
+    };
+    let is_started = beside(&config.db, shelf::SUFFIX).exists();
+    let mailbox = Mailbox::new(config.mailbox_queue, config.mailbox_total_bytes, is_started, Box::new(start));
+    Some(Arc::new(mailbox))
 }
 
 fn shared(
@@ -165,6 +202,7 @@ fn shared(
     nofile: u64,
     driver: Driver,
     health: Arc<StoreHealth>,
+    mailbox: Option<Arc<Mailbox>>,
     certificates: Option<Arc<Certificates>>,
 ) -> Result<Shared, Failure> {
     let tls = certificates.clone().map(server_config).transpose();
@@ -174,6 +212,7 @@ fn shared(
         store_fault: Box::new(move || {
             (!health.is_ok()).then(|| format!("{}: {}", health.state().name(), health.detail()))
         }),
+        mailbox,
         certificates,
         addresses: Addresses::default(),
         guesses: Guesses::default(),

@@ -36,6 +36,9 @@ impl Running {
         for shard in 0..self.shards.queues.shards() {
             let _ = self.shards.queues.post(shard, Command::Settings(Box::new(settings(&self.config))));
         }
+        if let Some(mailbox) = &self.shared.mailbox {
+            mailbox.set_bounds(self.config.mailbox_queue);
+        }
         announce::cautions(&self.config, &self.key);
         let _ = self.shards.control.send(Request::Reload(control_settings(&self.config)));
         if let Err(error) = log::set_level(&self.config.log_level.to_string()) {

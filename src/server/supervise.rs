@@ -4,12 +4,13 @@ use super::certificates::Kept;
 use super::lapses::Lapses;
 use super::notify::Notify;
 use super::stalls::Stalls;
-use super::threads::Shards;
+use super::threads::{Shards, start_shelf};
 use super::{exit, random};
 use crate::config::{Config, Secret};
 use crate::control::message::Request;
 use crate::shard::command::{Command, DrainPlan};
 use crate::shard::shared::Shared;
+use crate::shelf;
 use crate::sys::time::unix_now;
 use crate::telemetry::lifecycle::{SHARD_STUCK_AFTER, Stage};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -40,6 +41,8 @@ pub(super) enum Order {
     Reload,
     /// A shard has ended: it may be the last one.
     LookForEnded,
+    /// A message is to be kept for the first time.
+    StartShelf,
 }
 
 /// The relay, accepting.
@@ -52,6 +55,8 @@ pub(super) struct Running {
     pub(super) shared: Arc<Shared>,
     pub(super) shards: Shards,
     pub(super) control: JoinHandle<()>,
+    /// The mailbox's thread, once it has been started.
+    pub(super) shelf: Option<JoinHandle<()>>,
     pub(super) kept: Option<Kept>,
     pub(super) ordered: Receiver<Order>,
     pub(super) notify: Notify,
@@ -74,6 +79,7 @@ impl Running {
             match self.ordered.recv_deadline(look_at) {
                 Ok(Order::Drain { by }) => self.drain(by),
                 Ok(Order::Reload) => self.reload(),
+                Ok(Order::StartShelf) => self.start_shelf(),
                 Ok(Order::LookForEnded) | Err(RecvTimeoutError::Timeout) => {}
                 // The thread that listens for signals has an end of the channel, and lives as long as the process.
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -88,8 +94,22 @@ impl Running {
         if self.shards.control.send(Request::Stop).is_err() || self.control.join().is_err() {
             exit_code = exit::FAILURE;
         }
+        if let (Some(thread), Some(mailbox)) = (self.shelf, &self.shared.mailbox) {
+            mailbox.post(shelf::message::Request::Stop);
+            if thread.join().is_err() {
+                exit_code = exit::FAILURE;
+            }
+        }
         tracing::info!("stopped");
         exit_code
+    }
+
+    fn start_shelf(&mut self) {
+        let Some(mailbox) = self.shared.mailbox.as_ref().filter(|_| self.shelf.is_none()) else { return };
+        match start_shelf(&self.config, mailbox, &self.shards.queues) {
+            Ok(thread) => self.shelf = Some(thread),
+            Err(failure) => tracing::error!("{}", failure.text),
+        }
     }
 
     /// Tells the service manager that the relay lives, as long as all its shards do. A store that hangs is no reason to

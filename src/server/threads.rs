@@ -11,8 +11,11 @@ use crate::ring::{Epoll, Net, Ring, Waker};
 use crate::shard::command::{Command, Queues, channel};
 use crate::shard::shared::Shared;
 use crate::shard::{Links, Settings, Shard};
+use crate::shelf::{Mailbox, SUFFIX, Shelf};
 use crate::store::Store;
+use crate::sys::file::beside;
 use crate::sys::machine::cpus::{stay_on, usable_cpus};
+use crate::sys::time::unix_now;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use std::io;
@@ -215,6 +218,21 @@ pub(super) fn start_shards(
         let _ = starter.send(queues.clone());
     }
     Ok((Shards { orders: orders.clone(), ended: ended_count, threads, queues, control }, requests))
+}
+
+/// Starts the mailbox's thread.
+pub(super) fn start_shelf(config: &Config, mailbox: &Arc<Mailbox>, queues: &Queues) -> Result<JoinHandle<()>, Failure> {
+    let shelf = Shelf {
+        path: beside(&config.db, SUFFIX),
+        mailbox: Arc::clone(mailbox),
+        shards: queues.clone(),
+        bytes_max: config.mailbox_total_bytes,
+        wall: Box::new(|| unix_now().as_secs()),
+    };
+    thread::Builder::new()
+        .name("shelf".to_owned())
+        .spawn(move || crate::shelf::run(shelf))
+        .map_err(|error| Failure::new(exit::FAILURE, format_args!("cannot start the mailbox's thread: {error}")))
 }
 
 /// Starts the control thread.

@@ -4,13 +4,14 @@
 use crate::effect::{Change, Effect, Farewell, NotAdmitted, Refusal};
 use crate::heard::Heard;
 use crate::members::Member;
-use crate::message::{ErrorCode, Ext, RelayMessage};
+use crate::message::{DeviceView, ErrorCode, Ext, MailView, RelayMessage};
 use crate::order::Order;
 use crate::proto::bucket::{Bucket, Rate};
 use crate::proto::device::{Binding, Credential, DeviceId, InviteHash, KeyHash};
 use crate::proto::envelope::{Kind, Named};
 use crate::proto::token::Role;
 use crate::rates::{self, Rates};
+use crate::shelf::{Confirmed, Drain, MailState, Party, Trays};
 use std::time::Duration;
 
 /// Invites that are open at a time, those among them that a device has come with and is not admitted.
@@ -34,6 +35,12 @@ pub(super) struct Devices<C> {
     invites: Vec<Invite>,
     /// What the agent asks of the relay.
     orders: Bucket,
+    /// How the agent that is there is handed what waits for it.
+    pub(super) agent_drain: Drain,
+    /// What waits for whom.
+    pub(super) trays: Trays,
+    /// What is known of the mailbox.
+    pub(super) mail: MailState,
 }
 
 #[derive(Debug)]
@@ -62,6 +69,8 @@ pub(super) struct Device<C> {
     connection: Option<C>,
     /// It is connected and takes nothing.
     asleep: bool,
+    /// How it is handed what waits for it.
+    pub(super) drain: Drain,
     /// Of it and the agent.
     pub(super) rates: Rates,
     /// What the relay answers itself.
@@ -87,6 +96,7 @@ impl<C: Copy + PartialEq> Device<C> {
             standing,
             connection: None,
             asleep: false,
+            drain: Drain::default(),
             rates: Rates::default(),
             answers: Bucket::default(),
             orders: Bucket::default(),
@@ -102,8 +112,13 @@ impl<C: Copy + PartialEq> Device<C> {
     }
 
     /// Whether messages of the agent reach it.
-    fn is_present(&self) -> bool {
-        self.is_admitted() && self.connection.is_some() && !self.asleep
+    pub(super) fn is_present(&self) -> bool {
+        self.is_admitted() && self.connection.is_some() && !self.asleep && !self.drain.is_on()
+    }
+
+    /// Its connection, unless it sleeps there.
+    pub(super) fn awake(&self) -> Option<C> {
+        self.connection.filter(|_| !self.asleep)
     }
 
     /// When it may not wait for its admission any longer.
@@ -123,9 +138,14 @@ impl<C: Copy + PartialEq> Device<C> {
     }
 
     /// Puts it to sleep or wakes it. Whether that has changed anything for its agent.
-    pub(super) fn set_asleep(&mut self, asleep: bool) -> bool {
+    fn set_asleep(&mut self, asleep: bool, trays: &Trays) -> bool {
         let was_present = self.is_present();
         self.asleep = asleep && self.connection.is_some();
+        if asleep {
+            self.drain.stop_reading();
+        } else if self.connection.is_some() {
+            self.drain.wake(trays, Party::Device(self.id()));
+        }
         was_present != self.is_present()
     }
 
@@ -137,8 +157,17 @@ impl<C: Copy + PartialEq> Device<C> {
 
 impl<C: Copy + PartialEq> Devices<C> {
     /// Of a token that is not bound, whose agent has shown a key, or has not.
-    pub(super) fn unbound() -> Self {
-        Self { agent: None, bound: None, all: Vec::new(), invites: Vec::new(), orders: Bucket::default() }
+    pub(super) fn unbound(mail: MailState) -> Self {
+        Self {
+            agent: None,
+            bound: None,
+            all: Vec::new(),
+            invites: Vec::new(),
+            orders: Bucket::default(),
+            agent_drain: Drain::default(),
+            trays: Trays::default(),
+            mail,
+        }
     }
 
     /// Whether the agent that is there may decide about devices.
@@ -159,6 +188,10 @@ impl<C: Copy + PartialEq> Devices<C> {
         self.all.iter()
     }
 
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Device<C>> {
+        self.all.iter_mut()
+    }
+
     /// Whether a member may ask the relay for something: an agent that has shown a key, or a device.
     pub(super) fn takes_orders(&self, member: &Member<C>) -> bool {
         member.is_device() || member.role == Role::Agent && self.agent.is_some()
@@ -172,6 +205,30 @@ impl<C: Copy + PartialEq> Devices<C> {
         self.all.iter_mut().find(|one| one.id() == device)
     }
 
+    /// How a receiver is handed what waits for it.
+    pub(super) fn drain_of(&mut self, party: Party) -> Option<(&mut Drain, &mut Trays)> {
+        let drain = match party {
+            Party::Agent => &mut self.agent_drain,
+            Party::Device(id) => &mut self.all.iter_mut().find(|one| one.id() == id)?.drain,
+        };
+        Some((drain, &mut self.trays))
+    }
+
+    /// Puts a device to sleep or wakes it. Whether that has changed anything for its agent; `None`: there is no such device.
+    pub(super) fn set_asleep(&mut self, device: DeviceId, asleep: bool) -> Option<bool> {
+        let device = self.all.iter_mut().find(|one| one.id() == device)?;
+        Some(device.set_asleep(asleep, &self.trays))
+    }
+
+    /// What is to be thrown away, for its receiver is none any more.
+    pub(super) fn prune_trays(&mut self) -> Vec<Party> {
+        let (is_bound, all) = (self.bound.is_some(), &self.all);
+        self.trays.prune(|party| match party {
+            Party::Agent => is_bound,
+            Party::Device(id) => all.iter().any(|one| one.id() == id && one.is_admitted()),
+        })
+    }
+
     pub(super) fn of_mut(&mut self, connection: C) -> Option<&mut Device<C>> {
         self.all.iter_mut().find(|one| one.connection == Some(connection))
     }
@@ -183,12 +240,16 @@ impl<C: Copy + PartialEq> Devices<C> {
         }
         let effects = self.agent_left();
         self.agent = key;
+        if self.is_agents() {
+            self.agent_drain = Drain::of_new(&self.trays, Party::Agent, self.mail);
+        }
         Ok(effects)
     }
 
     /// The agent has left, and its invites with it.
     pub(super) fn agent_left(&mut self) -> Vec<Effect<C>> {
         self.agent = None;
+        self.agent_drain = Drain::default();
         self.invites.clear();
         self.remove_where(|one| !one.is_admitted(), Farewell::NotNow)
     }
@@ -213,7 +274,8 @@ impl<C: Copy + PartialEq> Devices<C> {
             let may_be_open = agent_since.is_none_or(|since| now < since + INVITES_GRACE);
             return Err(if may_be_open { NotAdmitted::AgentAway } else { NotAdmitted::LinkUsed });
         };
-        if self.find(key.device()).is_some() {
+        // In the mailbox that number is the agent's.
+        if self.find(key.device()).is_some() || key.device() == DeviceId(0) {
             return Err(NotAdmitted::IdTaken);
         }
         self.invites.swap_remove(open);
@@ -221,11 +283,16 @@ impl<C: Copy + PartialEq> Devices<C> {
         Ok(self.all.last_mut())
     }
 
-    /// A device has another connection; the one that it had.
-    pub(super) fn connect(&mut self, device: DeviceId, connection: C) -> Option<C> {
-        let device = self.get_mut(device)?;
-        device.asleep = false;
-        device.connection.replace(connection)
+    /// A device has another connection; the one that it had, and whether its agent had heard of that.
+    pub(super) fn connect(&mut self, device: DeviceId, connection: C) -> (Option<C>, bool) {
+        let Some(place) = self.find(device) else { return (None, false) };
+        let one = &mut self.all[place];
+        let was_present = one.is_present();
+        one.asleep = false;
+        if one.is_admitted() {
+            one.drain = Drain::of_new(&self.trays, Party::Device(device), self.mail);
+        }
+        (one.connection.replace(connection), was_present)
     }
 
     /// A connection of a device has ended. What its agent is to be told.
@@ -234,16 +301,23 @@ impl<C: Copy + PartialEq> Devices<C> {
         let is_news = device.is_present() || !device.is_admitted();
         device.connection = None;
         device.asleep = false;
+        device.drain = Drain::default();
         is_news.then(|| device.news())
     }
 
     /// What `auth.ok` says to an agent that has shown a key.
-    pub(super) fn agent_ext(&self) -> Ext {
+    pub(super) fn agent_ext(&self, mail: Option<MailView>) -> Ext {
         let admitted = self.all.iter().filter(|device| device.is_admitted());
+        let view = |device: &Device<C>| DeviceView {
+            device: device.id(),
+            online: device.is_present(),
+            mail: mail.and_then(|mail| mail.waiting).map(|_| self.trays.waiting(Party::Device(device.id())).messages),
+        };
         Ext::Agent {
             bound: self.is_agents(),
             legacy_phone: self.legacy_phone().unwrap_or(true),
-            devices: admitted.map(|device| (device.id(), device.is_present())).collect(),
+            devices: admitted.map(view).collect(),
+            mail,
         }
     }
 
@@ -332,6 +406,8 @@ pub(super) enum Step {
     Tell(RelayMessage<'static>),
     /// It has to be written down first.
     Store(Change),
+    /// So much of what has waited need not be kept any more.
+    Confirmed(Confirmed),
 }
 
 impl<C: Copy + PartialEq> Devices<C> {
@@ -344,6 +420,11 @@ impl<C: Copy + PartialEq> Devices<C> {
     ) -> Result<Step, Refusal> {
         // Without a key it is no agent of this kind, and its orders are messages like others.
         let Some(agent) = self.agent else { return Ok(Step::Done) };
+        if let &Order::MailAck { upto } = order
+            && let Some(confirmed) = self.agent_drain.confirm(&mut self.trays, Party::Agent, upto)
+        {
+            return Ok(Step::Confirmed(confirmed));
+        }
         try_order(&mut self.orders, now, rate)?;
         if let &Order::Bind { legacy_phone } = order {
             let is_done = self.is_agents() && self.legacy_phone() == Some(legacy_phone);
@@ -361,10 +442,13 @@ impl<C: Copy + PartialEq> Devices<C> {
             // Also of one that is gone: repeated, it is as good as done.
             &Order::Revoke { device } => Ok(Step::Store(Change::Revoke(device))),
             &Order::Park { device } => {
-                let device = self.get_mut(device).filter(|device| device.is_admitted()).ok_or_else(unknown)?;
-                device.set_asleep(true);
+                if !self.get_mut(device).is_some_and(|device| device.is_admitted()) {
+                    return Err(unknown());
+                }
+                self.set_asleep(device, true);
                 Ok(Step::Done)
             }
+            Order::MailAck { .. } => Ok(Step::Done),
             Order::Bind { .. } | Order::Sleep | Order::Awake => Err(invalid("only a device may ask for this")),
         }
     }
@@ -377,17 +461,23 @@ impl<C: Copy + PartialEq> Devices<C> {
         from: C,
         order: &Order,
     ) -> Result<Step, Refusal> {
-        let device = self.of_mut(from).ok_or_else(unknown)?;
+        let device = self.all.iter_mut().find(|one| one.connection == Some(from)).ok_or_else(unknown)?;
         if !device.is_admitted() {
             return Err(invalid(NOT_ADMITTED));
+        }
+        if let &Order::MailAck { upto } = order
+            && let Some(confirmed) = device.drain.confirm(&mut self.trays, Party::Device(device.id()), upto)
+        {
+            return Ok(Step::Confirmed(confirmed));
         }
         try_order(&mut device.orders, now, rate)?;
         let asleep = match order {
             Order::Sleep => true,
             Order::Awake => false,
+            Order::MailAck { .. } => return Ok(Step::Done),
             _ => return Err(invalid("only the token's agent may ask for this")),
         };
-        Ok(if device.set_asleep(asleep) { Step::Tell(device.news()) } else { Step::Done })
+        Ok(if device.set_asleep(asleep, &self.trays) { Step::Tell(device.news()) } else { Step::Done })
     }
 }
 
@@ -420,6 +510,7 @@ pub(super) fn route<'a, C: Copy + PartialEq>(
     plain: Route<'a, C>,
 ) -> Result<Route<'a, C>, Refusal> {
     let only_enrols = |device: &Device<C>| !device.is_admitted() && heard.kind != Kind::KeyExchange;
+    let agent_drains = devices.agent_drain.is_on();
     match (from.role, heard.device) {
         (Role::Phone, named) if from.is_device() => {
             // One that has been replaced or revoked, and is on its way out.
@@ -431,7 +522,7 @@ pub(super) fn route<'a, C: Copy + PartialEq>(
                 return Err(invalid(NOT_ADMITTED));
             }
             let wakes = device.asleep.then(|| device.id());
-            Ok(Route { rates: &mut device.rates, to: plain.to, wakes })
+            Ok(Route { rates: &mut device.rates, to: plain.to.filter(|_| !agent_drains), wakes })
         }
         // Whoever names a device is one to the agent.
         (Role::Phone, Some(_)) if devices.is_bound() => {
@@ -442,7 +533,7 @@ pub(super) fn route<'a, C: Copy + PartialEq>(
             if only_enrols(device) {
                 return Err(invalid("the device is not admitted: nothing but key_exchange passes"));
             }
-            let to = device.connection.filter(|_| !device.asleep);
+            let to = device.awake().filter(|_| !device.drain.is_on());
             Ok(Route { rates: &mut device.rates, to, wakes: None })
         }
         (Role::Agent, Some(Named::Repeated)) if devices.agent.is_some() => {

@@ -105,6 +105,7 @@ impl Desk {
                 self.waiting.push_back(change);
                 Ok(false)
             }
+            Ordered::Confirmed(confirmed) => panic!("{confirmed:?}: nothing waits"),
             Ordered::Refused(Refusal { code, .. }) => Err(code),
         }
     }
@@ -171,7 +172,7 @@ impl Desk {
 
 fn code(effect: &Effect<u32>) -> Option<ErrorCode> {
     match effect {
-        Effect::Refuse(Refusal { code, .. }) => Some(*code),
+        Effect::Refuse(Refusal { code, .. }) | Effect::Keep(Refusal { code, .. }) => Some(*code),
         _ => None,
     }
 }
@@ -186,7 +187,7 @@ fn a_device_is_pending_until_its_agent_has_admitted_it_on_the_disk() {
     let (mut desk, agent, _) = Desk::bound(UNLIMITED, false, 0);
     desk.get(agent, &Order::Invite { invite: invite(1), ttl: Some(60 * SECOND) });
     let device = desk.join(Phone, Some((1, Some(1)))).unwrap();
-    assert_eq!(desk.ext(device), Ext::Device { device: id(1), pending: true });
+    assert_eq!(desk.ext(device), Ext::Device { device: id(1), pending: true, mail: None });
     assert_eq!(desk.take(agent), [RelayMessage::Pending { device: id(1) }]);
     let own = Some(Named::Id(id(1)));
     assert_eq!(code(&desk.send(device, Kind::Other, own)), Some(InvalidMessage));
@@ -299,11 +300,11 @@ fn an_agent_that_is_not_the_one_that_the_token_is_bound_to_goes_and_so_does_the_
     let one = desk.join(Agent, Some((0, None))).unwrap();
     assert_eq!(desk.order(one, &Order::Bind { legacy_phone: false }), Ok(false));
     let two = desk.join(Agent, Some((7, None))).unwrap();
-    assert_eq!(desk.ext(two), Ext::Agent { bound: false, legacy_phone: true, devices: Vec::new() });
+    assert_eq!(desk.ext(two), Ext::Agent { bound: false, legacy_phone: true, devices: Vec::new(), mail: None });
     desk.store();
     assert_eq!((desk.closed.get(&two), desk.closed.get(&phone)), (Some(&Farewell::Revoked), Some(&Farewell::Revoked)));
     let back = desk.join(Agent, Some((0, None))).unwrap();
-    assert_eq!(desk.ext(back), Ext::Agent { bound: true, legacy_phone: false, devices: Vec::new() });
+    assert_eq!(desk.ext(back), Ext::Agent { bound: true, legacy_phone: false, devices: Vec::new(), mail: None });
 }
 
 #[test]
@@ -476,7 +477,7 @@ proptest! {
                             model.drop_pending_without_agent();
                             model.agent = Some((connection, shown.map(|it| it.0)));
                         }
-                        (Phone, Ext::Device { device, pending }) => {
+                        (Phone, Ext::Device { device, pending, .. }) => {
                             let (n, _) = shown.unwrap();
                             prop_assert_eq!(device, id(n));
                             let keys = &desk.binding.as_ref().unwrap().devices;
@@ -560,7 +561,7 @@ proptest! {
                         Effect::Forward(to) => prop_assert_eq!(Ok((to, false)), expected),
                         Effect::Wake(to, device) => {
                             prop_assert_eq!(Ok((to, true)), expected);
-                            prop_assert_eq!(named.map(id), Some(device));
+                            prop_assert_eq!(named.map(id), device);
                             model.devices.get_mut(&named.unwrap()).unwrap().2 = false;
                         }
                         // Acknowledgements have a rate that the model does not know.

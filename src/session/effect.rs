@@ -2,6 +2,7 @@
 
 use crate::message::{ErrorCode, RelayMessage};
 use crate::proto::device::{DeviceId, KeyHash};
+use crate::shelf::Confirmed;
 use std::time::Duration;
 
 /// One thing to be done. `C` names a connection.
@@ -9,8 +10,12 @@ use std::time::Duration;
 pub enum Effect<C> {
     /// The message goes to this connection as it is; it has been counted.
     Forward(C),
-    /// The same, and this device was asleep: that connection is told first that it is not.
-    Wake(C, DeviceId),
+    /// The same, and its sender was asleep. That connection is told first that this device is there, unless something waits
+    /// for it.
+    Wake(C, Option<DeviceId>),
+    /// Whom the message is for is not there. It is to be read, and handed to [`crate::Session::keep`] if it is to be kept;
+    /// else its sender is to be told this.
+    Keep(Refusal),
     /// The message is for the relay itself: it is to be read, and handed to [`crate::Session::handle_order`].
     Order,
     /// The relay says this to a connection.
@@ -111,6 +116,8 @@ pub enum Ordered<C> {
     Done(Vec<Effect<C>>),
     /// It has to be written down first.
     Store(Change),
+    /// So much of what has waited for who asks is to be deleted.
+    Confirmed(Confirmed),
     /// It is not carried out.
     Refused(Refusal),
 }

@@ -1,6 +1,7 @@
 //! Who is in a session.
 
 use crate::proto::token::Role;
+use crate::shelf::MailState;
 use smallvec::SmallVec;
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ pub struct Member<C> {
     pub role: Role,
     /// Whether it was given the extension: its acknowledgements have limits of their own.
     pub ext: bool,
+    /// What is known of the mailbox when it joins.
+    pub(super) mail: MailState,
     /// Whether it is a device: what is for a phone is not for it, but what names it.
     is_device: bool,
     /// Another one has its place, or it was a device and is none any more: it is on its way out, and nothing is for it.
@@ -37,6 +40,7 @@ impl<C> Member<C> {
             connection,
             role,
             ext: false,
+            mail: MailState::Off,
             is_device: false,
             is_replaced: false,
             is_plain: true,
@@ -51,6 +55,12 @@ impl<C> Member<C> {
     #[must_use]
     pub fn with_ext(self, ext: bool) -> Self {
         Self { ext, ..self }
+    }
+
+    /// The same, with what is known of the mailbox.
+    #[must_use]
+    pub fn with_mail(self, mail: MailState) -> Self {
+        Self { mail, ..self }
     }
 }
 

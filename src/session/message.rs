@@ -2,6 +2,8 @@
 
 use crate::proto::device::DeviceId;
 use crate::proto::frame::{self, Opcode};
+use crate::proto::limits::MailboxLimits;
+use crate::shelf::{PageEnd, Pile};
 use serde::{Serialize, Serializer};
 use std::fmt;
 
@@ -33,11 +35,13 @@ pub enum ErrorCode {
     InvitesFull,
     /// What was asked for cannot be written down now.
     RelayBusy,
+    /// A message cannot be kept for a receiver that is not there.
+    MailboxFull,
 }
 
 impl ErrorCode {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Unauthorized,
         Self::PeerOffline,
         Self::RateLimited,
@@ -49,6 +53,7 @@ impl ErrorCode {
         Self::DevicesFull,
         Self::InvitesFull,
         Self::RelayBusy,
+        Self::MailboxFull,
     ];
 
     /// As it is on the wire.
@@ -66,6 +71,7 @@ impl ErrorCode {
             Self::DevicesFull => "DEVICES_FULL",
             Self::InvitesFull => "INVITES_FULL",
             Self::RelayBusy => "RELAY_BUSY",
+            Self::MailboxFull => "MAILBOX_FULL",
         }
     }
 }
@@ -133,6 +139,8 @@ pub enum Ext {
         device: DeviceId,
         /// The agent has not admitted it yet.
         pending: bool,
+        /// The mailbox.
+        mail: Option<MailView>,
     },
     /// It has it, and is an agent that has shown a key.
     Agent {
@@ -140,9 +148,49 @@ pub enum Ext {
         bound: bool,
         /// Whether a phone without a device's key is admitted.
         legacy_phone: bool,
-        /// The token's devices, and whether each is present.
-        devices: Vec<(DeviceId, bool)>,
+        /// The token's devices.
+        devices: Vec<DeviceView>,
+        /// The mailbox.
+        mail: Option<MailView>,
     },
+}
+
+/// What `auth.ok` says of a device to its agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceView {
+    /// Which.
+    pub device: DeviceId,
+    /// Whether messages reach it.
+    pub online: bool,
+    /// How many messages wait for it, if that is known.
+    pub mail: Option<u64>,
+}
+
+/// What `auth.ok` says of the mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MailView {
+    /// What waits, if that is known.
+    pub waiting: Option<Pile>,
+    /// What may wait.
+    pub limits: MailboxLimits,
+}
+
+impl fmt::Display for MailView {
+    /// As a further member of a JSON object, with the comma before it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(r#","mail":{"#)?;
+        if let Some(Pile { messages, bytes }) = self.waiting {
+            write!(f, r#""waiting":{messages},"bytes":{bytes},"#)?;
+        }
+        let MailboxLimits { bytes_max, messages_max, message_bytes_max, age_max_sec, .. } = self.limits;
+        write!(f, r#""bytes_max":{bytes_max},"count_max":{messages_max},"message_max":{message_bytes_max},"#)?;
+        write!(f, r#""age_max_sec":{age_max_sec}}}"#)
+    }
+}
+
+/// `None`: nothing.
+fn mail_text(mail: Option<&MailView>) -> String {
+    mail.map(MailView::to_string).unwrap_or_default()
 }
 
 impl fmt::Display for Ext {
@@ -152,17 +200,18 @@ impl fmt::Display for Ext {
             Self::No => Ok(()),
             Self::Plain => f.write_str(r#","ext":{"v":1}"#),
             Self::Legacy => f.write_str(r#","ext":{"v":1,"legacy":true}"#),
-            Self::Device { device, pending } => {
+            Self::Device { device, pending, mail } => {
                 let pending = if *pending { r#","pending":true"# } else { "" };
-                write!(f, r#","ext":{{"v":1,"device":"{device}"{pending}}}"#)
+                write!(f, r#","ext":{{"v":1,"device":"{device}"{pending}{}}}"#, mail_text(mail.as_ref()))
             }
-            Self::Agent { bound, legacy_phone, devices } => {
+            Self::Agent { bound, legacy_phone, devices, mail } => {
                 write!(f, r#","ext":{{"v":1,"bound":{bound},"legacy":{legacy_phone},"devices":["#)?;
-                for (index, (device, online)) in devices.iter().enumerate() {
+                for (index, DeviceView { device, online, mail }) in devices.iter().enumerate() {
                     let comma = if index == 0 { "" } else { "," };
-                    write!(f, r#"{comma}{{"device":"{device}","online":{online}}}"#)?;
+                    let mail = mail.map(|count| format!(r#","mail":{count}"#)).unwrap_or_default();
+                    write!(f, r#"{comma}{{"device":"{device}","online":{online}{mail}}}"#)?;
                 }
-                f.write_str("]}")
+                write!(f, "]{}}}", mail_text(mail.as_ref()))
             }
         }
     }
@@ -215,6 +264,15 @@ pub enum RelayMessage<'a> {
         /// The `id` of the message, as JSON text with its quotes.
         reference: Option<&'a str>,
     },
+    /// A message for somebody who is not there is on the disk.
+    Kept {
+        /// The `id` of the message, as JSON text with its quotes.
+        reference: Option<&'a str>,
+        /// The device that the message named.
+        device: Option<DeviceId>,
+    },
+    /// A page of what has waited ends here.
+    Mail(PageEnd),
     /// The answer to `ping`.
     Pong,
     /// Something about a message of the client's own.
@@ -251,7 +309,12 @@ impl RelayMessage<'_> {
             }
             Self::Pending { device } => ("relay.pending", format!(r#"{{"device":"{device}"}}"#)),
             Self::Admitted => ("relay.admitted", "{}".to_owned()),
-            Self::Ok { reference } => ("relay.ok", ok_payload(reference)),
+            Self::Ok { reference } => ("relay.ok", ref_payload(reference, None)),
+            Self::Kept { reference, device } => ("relay.kept", ref_payload(reference, device)),
+            Self::Mail(PageEnd { upto, left, lost, unread }) => {
+                let unread = if unread == 0 { String::new() } else { format!(r#","unread":{unread}"#) };
+                ("relay.mail", format!(r#"{{"upto":{upto},"left":{left},"lost":{lost}{unread}}}"#))
+            }
             Self::Pong => ("pong", "{}".to_owned()),
             Self::Error { code, message, retry_after_ms, reference, device } => {
                 ("chat.error", error_payload(code, message, retry_after_ms, reference, device))
@@ -287,8 +350,11 @@ fn error_payload(
     payload
 }
 
-fn ok_payload(reference: Option<&str>) -> String {
-    fitting(reference).map_or("{}".to_owned(), |reference| format!(r#"{{"ref":{reference}}}"#))
+fn ref_payload(reference: Option<&str>, device: Option<DeviceId>) -> String {
+    let reference = fitting(reference).map(|reference| format!(r#""ref":{reference}"#));
+    let device = device.map(|device| format!(r#""device":"{device}""#));
+    let fields: Vec<_> = reference.into_iter().chain(device).collect();
+    format!("{{{}}}", fields.join(","))
 }
 
 /// An `id` that is short enough to be repeated.

@@ -53,6 +53,11 @@ pub enum Order {
     Sleep,
     /// `relay.awake`: it does again.
     Awake,
+    /// `relay.mail.ack`: who says so has stored what it was handed.
+    MailAck {
+        /// Up to this page.
+        upto: u64,
+    },
 }
 
 #[derive(Deserialize)]
@@ -84,11 +89,16 @@ struct DevicePayload<'a> {
     label: Option<String>,
 }
 
+#[derive(Deserialize)]
+struct MailAckPayload {
+    upto: u64,
+}
+
 impl Order {
-    /// Whether it is a device's to give.
+    /// Whether it is not answered: it only says how its sender is.
     #[must_use]
-    pub fn is_devices(&self) -> bool {
-        matches!(self, Self::Sleep | Self::Awake)
+    pub fn is_silent(&self) -> bool {
+        matches!(self, Self::Sleep | Self::Awake | Self::MailAck { .. })
     }
 
     /// Reads a whole message whose type begins with `relay.`.
@@ -136,6 +146,10 @@ impl Order {
             }
             "relay.sleep" => Self::Sleep,
             "relay.awake" => Self::Awake,
+            "relay.mail.ack" => {
+                let MailAckPayload { upto } = read(payload, "relay.mail.ack takes upto, a whole number")?;
+                Self::MailAck { upto }
+            }
             _ => return Err(invalid("the relay does not know this type")),
         })
     }
@@ -203,6 +217,8 @@ mod tests {
             ("relay.park", r#"{"device":"0000000000009f2c"}"#.to_owned(), Order::Park { device }),
             ("relay.sleep", "{}".to_owned(), Order::Sleep),
             ("relay.awake", "null".to_owned(), Order::Awake),
+            ("relay.mail.ack", r#"{"upto":0}"#.to_owned(), Order::MailAck { upto: 0 }),
+            ("relay.mail.ack", r#"{"x":{},"upto":18446744073709551615}"#.to_owned(), Order::MailAck { upto: u64::MAX }),
         ] {
             let text = format!(r#"{{"id":"1","type":"{kind}","payload":{payload},"more":1}}"#);
             assert_eq!(parse(&text), Ok(order), "{text}");
@@ -230,6 +246,9 @@ mod tests {
             ("relay.admit", r#"{"device":"0000000000009f2c","label":"a\u0007"}"#.to_owned(), "relay.admit takes"),
             ("relay.revoke", "{}".to_owned(), "relay.revoke takes"),
             ("relay.park", r#"{"device":7}"#.to_owned(), "relay.park takes"),
+            ("relay.mail.ack", "{}".to_owned(), "relay.mail.ack takes"),
+            ("relay.mail.ack", r#"{"upto":-1}"#.to_owned(), "relay.mail.ack takes"),
+            ("relay.mail.ack", r#"{"upto":"7"}"#.to_owned(), "relay.mail.ack takes"),
             ("relay.push", "{}".to_owned(), "the relay does not know this type"),
             ("relay.", "{}".to_owned(), "the relay does not know this type"),
         ] {

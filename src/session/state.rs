@@ -3,16 +3,18 @@
 use crate::devices::{self, Devices, Route, Step};
 use crate::effect::{Change, Effect, Farewell, NotAdmitted, Ordered, Refusal};
 use crate::heard::Heard;
+use crate::mail::over_quota;
 use crate::members::{Member, Members, Presence};
 use crate::message::{ErrorCode, Ext, RelayMessage, Welcome};
 use crate::order::Order;
 use crate::policy::Policy;
 use crate::proto::bucket::Bucket;
 use crate::proto::device::{Binding, Credential, DeviceId};
-use crate::proto::envelope::Kind;
-use crate::proto::quota::{Exceeded, Used};
+use crate::proto::envelope::{Kind, Named};
+use crate::proto::quota::Used;
 use crate::proto::token::{ByRole, Role};
 use crate::rates::{self, Early, Rates};
+use crate::shelf::{MailState, Party};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -20,17 +22,17 @@ use std::time::Duration;
 /// else that takes messages.
 #[derive(Debug)]
 pub struct Session<C> {
-    members: Members<C>,
+    pub(super) members: Members<C>,
     /// Of the agent and the phone that is no device.
     rates: Rates,
     /// What the relay answers itself, but to devices.
     answers: ByRole<Bucket>,
     /// There only where the token is bound, or its agent has shown a key.
-    devices: Option<Box<Devices<C>>>,
-    used: Used,
+    pub(super) devices: Option<Box<Devices<C>>>,
+    pub(super) used: Used,
     /// Bytes forwarded since [`Session::take_unreported`].
-    unreported_bytes: u64,
-    policy: Rc<Policy>,
+    pub(super) unreported_bytes: u64,
+    pub(super) policy: Rc<Policy>,
 }
 
 /// What has become of a connection that has joined.
@@ -119,12 +121,18 @@ impl<C: Copy + PartialEq> Session<C> {
         shown: Option<Credential>,
         unix_ms: u64,
     ) -> Result<Joined<C>, NotAdmitted> {
-        let Member { connection, role, ext, since, .. } = member;
+        let Member { connection, role, ext, since, mail, .. } = member;
         let mut gone = Vec::new();
-        let seat = self.seat(since, role, shown, &mut gone)?;
+        if let Some(devices) = &mut self.devices {
+            devices.mail = mail;
+        }
+        let mut was_heard = self.agent_is_heard();
+        let seat = self.seat((since, mail), role, shown, &mut gone)?;
         if let Some((device, _)) = seat {
             member.set_device();
-            let before = self.devices.as_mut().and_then(|devices| devices.connect(device, connection));
+            let connect = |devices: &mut Box<Devices<C>>| devices.connect(device, connection);
+            let (before, was_present) = self.devices.as_mut().map_or((None, false), connect);
+            was_heard = was_present;
             if let Some(replaced) = before.and_then(|it| self.members.get_mut(it)) {
                 replaced.set_replaced();
                 gone.push(Effect::Close(replaced.connection, Farewell::Replaced));
@@ -138,22 +146,46 @@ impl<C: Copy + PartialEq> Session<C> {
         self.members.insert(member);
         let daily_quota_bytes = self.policy.limits.daily_quota_bytes;
         let daily_used_bytes = self.used(unix_ms).day_bytes;
-        let paired = self.members.plain(role.peer()).next().is_some();
+        let paired = match seat {
+            Some(_) => self.agent_is_heard(),
+            None => self.members.plain(role.peer()).next().is_some(),
+        };
+        let party = seat.map_or(Party::Agent, |(device, _)| Party::Device(device));
+        let mail = self.mail_view(party);
         let ext = match (role, seat, &self.devices) {
             _ if !ext => Ext::No,
-            (_, Some((device, until)), _) => Ext::Device { device, pending: until.is_some() },
-            (Role::Agent, None, Some(devices)) if shown.is_some() => devices.agent_ext(),
+            (_, Some((device, until)), _) => {
+                Ext::Device { device, pending: until.is_some(), mail: mail.filter(|_| until.is_none()) }
+            }
+            (Role::Agent, None, Some(devices)) if shown.is_some() => devices.agent_ext(mail),
             _ if shown.is_some() => Ext::Legacy,
             _ => Ext::Plain,
         };
         // The peer learns of the newcomer before anything of the newcomer can reach it, and its own next key exchange
         // cannot overtake the newcomer's auth.ok, which is queued here and now (wire contract, Order).
         let welcome = Welcome { paired, daily_quota_bytes, daily_used_bytes, ext };
-        let told = match seat {
+        let drains = self.drains(party);
+        let online = !drains;
+        let mut told: Vec<_> = match seat {
             Some((device, Some(_))) => self.tell(Role::Agent, RelayMessage::Pending { device }).collect(),
-            Some((device, None)) => self.tell(Role::Agent, RelayMessage::Device { device, online: true }).collect(),
+            Some((device, None)) if !drains || was_heard => {
+                self.tell(Role::Agent, RelayMessage::Device { device, online }).collect()
+            }
+            Some(_) => Vec::new(),
+            None if role == Role::Agent && drains => {
+                let plain = self.members.plain(Role::Phone).map(|member| member.connection);
+                let mut told: Vec<_> =
+                    plain.map(|it| Effect::Tell(it, RelayMessage::Status { online: true })).collect();
+                if was_heard {
+                    told.extend(self.tell_devices(RelayMessage::Status { online: false }));
+                }
+                told
+            }
             None => self.tell(role.peer(), RelayMessage::Status { online: true }).collect(),
         };
+        if seat.is_some() || role == Role::Agent {
+            told.extend(self.poll_lost(party, connection));
+        }
         let (device, pending_until) = seat.map_or((None, None), |(device, until)| (Some(device), until));
         Ok(Joined { gone, welcome, told, device, pending_until })
     }
@@ -162,7 +194,7 @@ impl<C: Copy + PartialEq> Session<C> {
     /// its role.
     fn seat(
         &mut self,
-        now: Duration,
+        (now, mail): (Duration, MailState),
         role: Role,
         shown: Option<Credential>,
         effects: &mut Vec<Effect<C>>,
@@ -172,7 +204,8 @@ impl<C: Copy + PartialEq> Session<C> {
             (Role::Agent, devices) => {
                 let key = shown.map(|shown| shown.key);
                 if key.is_some() || devices.is_some() {
-                    *effects = devices.get_or_insert_with(|| Box::new(Devices::unbound())).seat_agent(key)?;
+                    let devices = devices.get_or_insert_with(|| Box::new(Devices::unbound(mail)));
+                    *effects = devices.seat_agent(key)?;
                     self.dismiss(effects);
                 }
                 Ok(None)
@@ -198,14 +231,22 @@ impl<C: Copy + PartialEq> Session<C> {
         if self.members.plain(role).next().is_some() {
             return Vec::new();
         }
+        let is_heard = !self.drains(Party::Agent);
         let gone = if role == Role::Agent { self.agent_left() } else { Vec::new() };
-        let told = self.tell(role.peer(), RelayMessage::Status { online: false });
+        let offline = RelayMessage::Status { online: false };
+        let hears = |member: &&Member<C>| is_heard || !member.is_device();
+        let told = self.members.of(role.peer()).filter(hears).map(|member| Effect::Tell(member.connection, offline));
         gone.into_iter().chain(told).collect()
+    }
+
+    /// Whether the agent is there, for devices.
+    fn agent_is_heard(&self) -> bool {
+        self.members.plain(Role::Agent).next().is_some() && !self.drains(Party::Agent)
     }
 
     fn agent_left(&mut self) -> Vec<Effect<C>> {
         let gone = match &mut self.devices {
-            Some(devices) if devices.is_bound() => devices.agent_left(),
+            Some(devices) if devices.is_bound() || !devices.trays.is_empty() => devices.agent_left(),
             devices => {
                 *devices = None;
                 Vec::new()
@@ -232,7 +273,7 @@ impl<C: Copy + PartialEq> Session<C> {
         self.members.iter().map(|member| Effect::Close(member.connection, Farewell::Revoked)).collect()
     }
 
-    fn tell(&self, role: Role, message: RelayMessage<'static>) -> impl Iterator<Item = Effect<C>> {
+    pub(super) fn tell(&self, role: Role, message: RelayMessage<'static>) -> impl Iterator<Item = Effect<C>> {
         self.members.of(role).map(move |member| Effect::Tell(member.connection, message))
     }
 
@@ -242,7 +283,7 @@ impl<C: Copy + PartialEq> Session<C> {
         if binding.is_none() && self.devices.is_none() {
             return Vec::new();
         }
-        let devices = self.devices.get_or_insert_with(|| Box::new(Devices::unbound()));
+        let devices = self.devices.get_or_insert_with(|| Box::new(Devices::unbound(MailState::Off)));
         let (mut effects, news) = devices.set_binding(binding);
         let (agent_stays, phone_stays) =
             (!devices.is_bound() || devices.is_agents(), devices.legacy_phone().unwrap_or(true));
@@ -310,6 +351,7 @@ impl<C: Copy + PartialEq> Session<C> {
             Ok(Step::Done) => Ordered::Done(Vec::new()),
             Ok(Step::Tell(news)) => Ordered::Done(self.tell(Role::Agent, news).collect()),
             Ok(Step::Store(change)) => Ordered::Store(change),
+            Ok(Step::Confirmed(confirmed)) => Ordered::Confirmed(confirmed),
             Err(refusal) => Ordered::Refused(refusal),
         }
     }
@@ -389,7 +431,12 @@ impl<C: Copy + PartialEq> Session<C> {
                 (Role::Agent, None) => "the phone is not connected",
                 (Role::Agent, Some(_)) => "the device is not connected",
             };
-            return Effect::Refuse(Refusal::new(ErrorCode::PeerOffline, text));
+            let refusal = Refusal::new(ErrorCode::PeerOffline, text);
+            let may_wait = members[place].is_device() || matches!(heard.device, Some(Named::Id(_)));
+            return match heard.kind {
+                Kind::Done | Kind::Other if may_wait => Effect::Keep(refusal),
+                _ => Effect::Refuse(refusal),
+            };
         };
         let Policy { limits, .. } = policy;
         match self.used.try_charge(unix_ms, heard.bytes, limits.daily_quota_bytes, limits.monthly_quota_bytes) {
@@ -403,24 +450,13 @@ impl<C: Copy + PartialEq> Session<C> {
                     Some(device) => self.wake(to, device),
                 }
             }
-            Err(Exceeded::Daily { retry_after_ms }) => Effect::Refuse(Refusal {
-                code: ErrorCode::DailyQuotaExceeded,
-                message: "the token's bytes of this UTC day are used up",
-                retry_after_ms: Some(retry_after_ms),
-            }),
-            Err(Exceeded::Monthly { retry_after_ms }) => Effect::Refuse(Refusal {
-                code: ErrorCode::MonthlyQuotaExceeded,
-                message: "the token's bytes of this UTC month are used up",
-                retry_after_ms: Some(retry_after_ms),
-            }),
+            Err(exceeded) => Effect::Refuse(over_quota(exceeded)),
         }
     }
 
     #[cold]
     fn wake(&mut self, to: C, device: DeviceId) -> Effect<C> {
-        if let Some(device) = self.devices.as_mut().and_then(|devices| devices.get_mut(device)) {
-            device.set_asleep(false);
-        }
-        Effect::Wake(to, device)
+        let is_news = self.devices.as_mut().and_then(|devices| devices.set_asleep(device, false));
+        Effect::Wake(to, is_news.unwrap_or(false).then_some(device))
     }
 }

@@ -7,7 +7,7 @@ use super::message::{Ext, RelayMessage, Welcome};
 use super::policy::Policy;
 use super::{Effect, Farewell, Heard, Joined, Member, Presence, Refusal, Session};
 use crate::proto::envelope::Kind;
-use crate::proto::limits::Limits;
+use crate::proto::limits::{Limits, MailboxLimits};
 use crate::proto::quota::{DAY_MS, Used, day_of, first_day_of_month, month_of_day};
 use crate::proto::token::Role::{self, Agent, Phone};
 use proptest::prelude::*;
@@ -27,6 +27,7 @@ pub(super) const UNLIMITED: Limits = Limits {
     stream_per_second: 0,
     daily_quota_bytes: 0,
     monthly_quota_bytes: 0,
+    mailbox: MailboxLimits::DEFAULT,
 };
 
 fn month_of(unix_ms: u64) -> u32 {
@@ -353,6 +354,7 @@ const MODEL_LIMITS: Limits = Limits {
     stream_per_second: 2,
     daily_quota_bytes: 10_000,
     monthly_quota_bytes: 30_000,
+    mailbox: MailboxLimits::DEFAULT,
 };
 
 impl Model {
@@ -396,7 +398,7 @@ impl Model {
                 );
             }
             Effect::Close(..) => prop_assert!(false, "a message closes nobody"),
-            Effect::Order | Effect::Wake(..) => prop_assert!(false, "there are no devices"),
+            Effect::Order | Effect::Wake(..) | Effect::Keep(_) => prop_assert!(false, "there are no devices"),
             Effect::Nothing => prop_assert_eq!(kind, Kind::Pong),
             Effect::Later(wait) => {
                 prop_assert!((is_own_ack || kind == Kind::Stream && role == Agent) && !wait.is_zero());

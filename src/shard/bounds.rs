@@ -107,6 +107,9 @@ pub(super) const QUICK_BYTES_MAX: usize = (HOLDING_SPEED_SAFE * MEMORY_WAIT.as_s
 pub(super) const QUICK_PART: usize = 4;
 const _: () = assert!(OVERTAKING_BYTES_MAX <= QUICK_BYTES_MAX);
 
+/// The memory that a page of the mailbox is read into, at the least: it has that many bytes, and headers, or one message.
+pub(super) const READ_BYTES_MIN: usize = 65 << 10;
+
 /// How long one message may be under way, however steadily it trickles.
 pub(super) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(300);
 

@@ -7,6 +7,7 @@ use crate::control::message::{Notice, Shards};
 use crate::proto::owner::owner;
 use crate::proto::token::TokenKey;
 use crate::ring::Waker;
+use crate::shelf::message::{self as mail, Report};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -16,6 +17,8 @@ use std::time::Duration;
 pub enum Command<S = OwnedFd> {
     /// From control.
     Notice(Notice),
+    /// From the mailbox.
+    Mail(Report),
     /// A connection whose token this shard owns.
     HandOver(Box<HandOver<S>>),
     /// Another shard has a newcomer of this address, or of any, and nobody that could give way.
@@ -104,6 +107,20 @@ impl<S> Queues<S> {
         let sent = sender.send(command).is_ok();
         waker.wake();
         sent
+    }
+}
+
+impl mail::Shards for Queues {
+    fn owner(&self, key: TokenKey) -> u16 {
+        owner(key, self.shards())
+    }
+
+    fn count(&self) -> u16 {
+        self.shards()
+    }
+
+    fn post(&self, shard: u16, report: Report) -> bool {
+        Self::post(self, shard, Command::Mail(report))
     }
 }
 

@@ -28,12 +28,18 @@ pub enum Outcome {
     Refused,
     /// It was for the relay: a ping or a pong.
     Answered,
+    /// It waits in the mailbox, for its receiver was not there.
+    Kept,
 }
 
 impl Outcome {
     /// All, by `Outcome as usize`, with the label of the metrics.
-    pub const ALL: [(Self, &str); 3] =
-        [(Self::Forwarded, "forwarded"), (Self::Refused, "refused"), (Self::Answered, "answered")];
+    pub const ALL: [(Self, &str); 4] = [
+        (Self::Forwarded, "forwarded"),
+        (Self::Refused, "refused"),
+        (Self::Answered, "answered"),
+        (Self::Kept, "kept"),
+    ];
 }
 
 /// Why an admin key was refused.
@@ -54,9 +60,9 @@ impl KeyRefused {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Flow {
     /// Messages.
-    pub messages: [u64; 3],
+    pub messages: [u64; 4],
     /// Payload bytes.
-    pub bytes: [u64; 3],
+    pub bytes: [u64; 4],
 }
 
 /// A shard's counts and, where it says so, what was found when they were published.
@@ -100,6 +106,12 @@ pub struct Counters {
     pub high_water: [u64; 2],
     /// Messages that had to wait for memory.
     pub budget_waits: u64,
+    /// Pages of the mailbox that were handed to their receivers, and their bytes.
+    pub mail_pages: u64,
+    /// As above.
+    pub mail_bytes: u64,
+    /// Messages that were kept for a device that was not there, and that it should be woken for.
+    pub wakes_wanted: u64,
     /// Open connections now.
     pub open: ByRole<u64>,
     /// Devices that are connected now, among the open connections.
@@ -157,6 +169,9 @@ impl Default for Counters {
             not_moved: 0,
             high_water: [0; 2],
             budget_waits: 0,
+            mail_pages: 0,
+            mail_bytes: 0,
+            wakes_wanted: 0,
             open: ByRole::default(),
             devices: 0,
             closing: 0,
@@ -310,6 +325,22 @@ impl Counting {
     pub(super) fn moved(&mut self, has_moved: bool) {
         self.counts.moved += u64::from(has_moved);
         self.counts.not_moved += u64::from(!has_moved);
+    }
+
+    /// A message waits in the mailbox.
+    pub(super) fn kept(&mut self, role: Role, bytes: u64) {
+        self.count(role, Outcome::Kept, usize::try_from(bytes).unwrap_or(usize::MAX));
+    }
+
+    /// A page of the mailbox was handed out.
+    pub(super) fn handed_out(&mut self, bytes: usize) {
+        self.counts.mail_pages += 1;
+        self.counts.mail_bytes += bytes as u64;
+    }
+
+    /// A device that is not there should be woken.
+    pub(super) fn wake_wanted(&mut self) {
+        self.counts.wakes_wanted += 1;
     }
 
     /// A message has to wait for memory.

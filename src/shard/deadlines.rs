@@ -25,6 +25,7 @@ impl<N: Net> Shard<N> {
             self.report_usage();
             self.report_seen();
             self.expire_pending();
+            self.expire_reads();
             self.sessions.forget_empty(&self.pulse);
             self.publish_counters();
             self.log.end_second(self.pulse.instant());

@@ -35,6 +35,7 @@ impl<N: Net> Shard<N> {
             let Ok(command) = self.commands.try_recv() else { break };
             match command {
                 Command::Notice(notice) => self.handle_notice(notice),
+                Command::Mail(report) => self.handle_mail(report),
                 Command::HandOver(handover) => self.handle_handover(*handover),
                 Command::MakeRoom(address) => drop(self.give_way(address)),
                 Command::Listen(listeners) => self.listen(listeners),

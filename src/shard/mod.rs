@@ -44,6 +44,7 @@ use self::connection_log::ConnectionLog;
 use self::counters::Counting;
 use self::door::Door;
 use self::drain::Drain;
+use self::forward::mail::Mail;
 use self::forward::message::Ask;
 use self::forward::sessions::Sessions;
 use self::forward::turns::Turns;
@@ -75,6 +76,8 @@ pub struct Settings {
     pub write_timeout: Duration,
     /// Memory for messages under way, in bytes.
     pub budget_bytes: usize,
+    /// Pages of the mailbox that are read at a time.
+    pub mailbox_reads: usize,
 }
 
 /// What a shard is connected to.
@@ -103,6 +106,7 @@ pub struct Shard<N: Net> {
     pulse: Pulse,
     door: Door<N::Socket>,
     sessions: Sessions,
+    mail: Mail,
     ids: Ids,
     memory: Memory,
     turns: Turns,
@@ -128,7 +132,8 @@ impl<N: Net> Shard<N> {
             commands,
             queues,
             control,
-            sessions: Sessions::new(Arc::clone(&shared.directory), settings.limits),
+            mail: Mail::new(shared.mailbox.as_deref()),
+            sessions: Sessions::new(Arc::clone(&shared.directory), settings.limits, shared.mailbox.as_deref()),
             shared,
             door: Door::default(),
             ids: Ids::new(random),

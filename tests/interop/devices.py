@@ -47,7 +47,17 @@ class Peer(Client):
 
     @property
     def ext(self):
-        return self.auth_ok["ext"]
+        """What `auth.ok` says of the extension, but for the mailbox."""
+        ext = dict(self.auth_ok["ext"])
+        ext.pop("mail", None)
+        if "devices" in ext:
+            ext["devices"] = [{key: one[key] for key in ("device", "online")} for one in ext["devices"]]
+        return ext
+
+    @property
+    def mail(self):
+        """What it says of the mailbox."""
+        return self.auth_ok["ext"].get("mail")
 
     async def order(self, kind, payload=None):
         """Asks the relay for something, and gets it."""

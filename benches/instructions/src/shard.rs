@@ -92,6 +92,7 @@ fn settings() -> Settings {
         idle_timeout: Duration::from_secs(60),
         write_timeout: Duration::from_secs(10),
         budget_bytes: 16 << 20,
+        mailbox_reads: 256,
     }
 }
 
@@ -113,6 +114,7 @@ fn shared(clock: &Clock, directory: &Arc<Directory>) -> Shared {
         rules: arc_swap::ArcSwap::from_pointee(Rules { caps, proxies: Vec::new(), gate: gate(), echo_gate: gate() }),
         directory: Arc::clone(directory),
         store_fault: Box::new(|| None),
+        mailbox: None,
         certificates: None,
         addresses: Default::default(),
         guesses: Default::default(),

@@ -6,6 +6,7 @@
 
 mod limits;
 mod listening;
+mod mailbox;
 mod program;
 #[cfg(test)]
 mod tests;
@@ -79,11 +80,12 @@ pub(super) struct Group {
 }
 
 /// All settings, in the order of the help.
-pub(super) static GROUPS: [&Group; 8] = [
+pub(super) static GROUPS: [&Group; 9] = [
     &listening::LISTENING,
     &listening::TLS,
     &limits::TOKENS,
     &limits::OF_TOKENS,
+    &mailbox::MAILBOX,
     &limits::OF_THE_RELAY,
     &limits::OF_THE_MACHINE,
     &program::TIMES,

@@ -45,6 +45,7 @@ impl<N: Net> Shard<N> {
         self.apply_all(gone);
         self.tell(conn, RelayMessage::AuthOk(&welcome));
         self.apply_all(change.effects);
+        self.hand_out(seat.session);
     }
 
     /// Takes a connection that has left its `seat` out of its session, and tells its peers.
@@ -111,6 +112,7 @@ impl<N: Net> Shard<N> {
             Effect::Forward(_)
             | Effect::Wake(..)
             | Effect::Order
+            | Effect::Keep(_)
             | Effect::Refuse(_)
             | Effect::Later(_)
             | Effect::Nothing => {}
@@ -123,9 +125,13 @@ impl<N: Net> Shard<N> {
             Notice::Admit { key, slot } => {
                 let effects = self.sessions.admit(key, slot, &self.pulse);
                 self.apply_all(effects);
+                self.prune_mail(key);
             }
             Notice::Changed(changed) => self.handle_changed(*changed),
             Notice::Revoke { key } => {
+                if self.sessions.take_trays(key).is_some() {
+                    self.forget_mail(key, None);
+                }
                 let effects = self.sessions.revoke(key, &self.pulse);
                 self.apply_all(effects);
             }

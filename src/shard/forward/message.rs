@@ -70,9 +70,19 @@ impl<N: Net> Shard<N> {
             Effect::Later(wait) => return Step::Wait(wait),
             Effect::Wake(to, device) => {
                 // It has sent nothing else in this run that goes to its agent: what put it to sleep came in between.
-                self.tell(to, RelayMessage::Device { device, online: true });
+                if let Some(device) = device {
+                    self.tell(to, RelayMessage::Device { device, online: true });
+                }
+                self.hand_out(seat.session);
                 self.counters.forwarded(role, message.len());
                 return Step::Forward(Opcode::Text, to);
+            }
+            Effect::Keep(offline) => {
+                match self.keep((conn, seat), heard, message, (envelope.id, named(device)), offline) {
+                    // It has been taken on, and will be answered.
+                    Ok(()) => return Step::Done,
+                    Err(refusal) => self.refuse(conn, role, refusal, (envelope.id, device), message.len()),
+                }
             }
             Effect::Order => match Order::parse(message) {
                 Ok(order) => {

@@ -3,9 +3,11 @@
 mod assembly;
 mod frames;
 pub(super) mod inbox;
+pub(super) mod mail;
 mod membership;
 pub(super) mod message;
 mod orders;
 mod paused;
 pub(super) mod sessions;
+mod trays;
 pub(super) mod turns;

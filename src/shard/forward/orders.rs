@@ -4,7 +4,7 @@ use super::message::Ask;
 use crate::control::message::{Asked, Changed, Request, Unchanged};
 use crate::ring::{Conn, Net};
 use crate::session::message::{ErrorCode, RelayMessage};
-use crate::session::{Ordered, Refusal};
+use crate::session::{Order, Ordered, Refusal};
 use crate::shard::Shard;
 use crate::shard::bounds::ORDER_RETRY;
 
@@ -19,8 +19,8 @@ impl<N: Net> Shard<N> {
         match ordered {
             Ordered::Done(effects) => {
                 self.apply_all(effects);
-                // A device says only how it is, and gets no answer.
-                if !order.is_devices() {
+                // Who says only how it is gets no answer.
+                if !order.is_silent() {
                     self.tell(conn, RelayMessage::Ok { reference: reference.as_deref() });
                 }
             }
@@ -36,11 +36,16 @@ impl<N: Net> Shard<N> {
                     self.tell_unchanged(conn, &busy, &Asked { serial, reference, device });
                 }
             }
+            // Each page that was handed out is worth one: it costs its sender nothing.
+            Ordered::Confirmed(confirmed) => return self.delete_confirmed(key, seat, confirmed),
             Ordered::Refused(Refusal { code, message, retry_after_ms }) => {
                 self.counters.order_refused(code);
                 let reference = reference.as_deref();
                 self.tell(conn, RelayMessage::Error { code, message, retry_after_ms, reference, device });
             }
+        }
+        if order == Order::Awake {
+            self.hand_out(seat.session);
         }
         self.count_answer(conn);
     }

@@ -2,6 +2,7 @@
 //!
 //! It does nothing to connections: what is to be done is returned.
 
+use super::mail::state_of;
 use crate::control::message::Usage;
 use crate::directory::{Bound, Directory, Slot, TokenEntry};
 use crate::proto::bucket::{Bucket, Rate};
@@ -13,11 +14,13 @@ use crate::ring::Conn;
 use crate::session::message::Welcome;
 use crate::session::policy::Policy;
 use crate::session::{
-    Change as DeviceChange, Effect, Heard, Joined, Member, NotAdmitted, Order, Ordered, Presence, Session,
+    Change as DeviceChange, Effect, Heard, Joined, MailState, Member, NotAdmitted, Order, Ordered, Presence, Session,
+    Trays,
 };
 use crate::shard::bounds::{JOINS_BURST, JOINS_PER_SECOND, LINGER, REPLACED_LINGERING};
 use crate::shard::net::connection::{NONE, Seat};
 use crate::shard::pulse::Pulse;
+use crate::shelf::Mailbox;
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -31,31 +34,35 @@ const KEPT_AFTER_LEAVING: Duration = Duration::from_secs(61);
 
 /// The tokens that a shard owns, and the sessions that live.
 pub(in crate::shard) struct Sessions {
-    directory: Arc<Directory>,
+    pub(super) directory: Arc<Directory>,
     /// The policy of tokens without limits of their own.
     policy: Rc<Policy>,
-    by_key: HashMap<TokenKey, Token, BuildHasherDefault<KeyHasher>>,
-    all: Slab<Live>,
+    pub(super) by_key: HashMap<TokenKey, Token, BuildHasherDefault<KeyHasher>>,
+    pub(super) all: Slab<Live>,
     /// Sessions that all have left, and the tick at which they may be forgotten, in that order.
     empty: VecDeque<(u32, u32)>,
     /// Sessions with bytes that have not been reported.
-    used: Vec<u32>,
+    pub(super) used: Vec<u32>,
     /// Devices that have connected for the first time on a day, which has not been reported.
     seen: Vec<(TokenKey, DeviceId)>,
     /// Sessions with devices that wait for their admission, and until when.
     pending: Vec<(Duration, u32)>,
+    /// What is known of the mailbox.
+    pub(super) mail: MailState,
+    /// What waits for tokens without a session.
+    pub(super) trays: HashMap<TokenKey, Trays, BuildHasherDefault<KeyHasher>>,
 }
 
-struct Token {
-    slot: Slot,
+pub(super) struct Token {
+    pub(super) slot: Slot,
     /// Index of its session; [`NONE`] while it has none.
-    session: u32,
+    pub(super) session: u32,
 }
 
 /// A session that lives on this shard.
-struct Live {
-    session: Session<Conn>,
-    key: TokenKey,
+pub(super) struct Live {
+    pub(super) session: Session<Conn>,
+    pub(super) key: TokenKey,
     slot: Slot,
     /// It stands on the list of those with unreported bytes.
     noted: bool,
@@ -91,7 +98,7 @@ pub(super) struct Change {
 
 impl Live {
     /// Puts it, which stands at `index`, on the list of those with bytes that are not reported, once.
-    fn note(&mut self, index: u32, used: &mut Vec<u32>) {
+    pub(super) fn note(&mut self, index: u32, used: &mut Vec<u32>) {
         if !std::mem::replace(&mut self.noted, true) {
             used.push(index);
         }
@@ -99,7 +106,7 @@ impl Live {
 }
 
 impl Sessions {
-    pub(in crate::shard) fn new(directory: Arc<Directory>, limits: Limits) -> Self {
+    pub(in crate::shard) fn new(directory: Arc<Directory>, limits: Limits, mailbox: Option<&Mailbox>) -> Self {
         Self {
             directory,
             policy: Rc::new(Policy::new(limits)),
@@ -109,14 +116,16 @@ impl Sessions {
             used: Vec::new(),
             seen: Vec::new(),
             pending: Vec::new(),
+            mail: state_of(mailbox),
+            trays: HashMap::default(),
         }
     }
 
-    fn at(&self, session: u32) -> Option<&Live> {
+    pub(super) fn at(&self, session: u32) -> Option<&Live> {
         self.all.get(session as usize)
     }
 
-    fn at_mut(&mut self, session: u32) -> Option<&mut Live> {
+    pub(super) fn at_mut(&mut self, session: u32) -> Option<&mut Live> {
         self.all.get_mut(session as usize)
     }
 
@@ -240,17 +249,18 @@ impl Sessions {
             return Joining::TooOften;
         }
         let before = live.session.presence();
-        let Joined { gone, welcome, told, device, pending_until } = match live.session.join(member, shown, unix_ms) {
-            Ok(joined) => joined,
-            Err(not_admitted) => {
-                // One that nobody is in is forgotten like one that all have left.
-                if before == Presence::Empty && live.forget_at == NONE {
-                    live.forget_at = pulse.tick_after(KEPT_AFTER_LEAVING);
-                    self.empty.push_back((live.forget_at, index));
+        let Joined { gone, welcome, told, device, pending_until } =
+            match live.session.join(member.with_mail(self.mail), shown, unix_ms) {
+                Ok(joined) => joined,
+                Err(not_admitted) => {
+                    // One that nobody is in is forgotten like one that all have left.
+                    if before == Presence::Empty && live.forget_at == NONE {
+                        live.forget_at = pulse.tick_after(KEPT_AFTER_LEAVING);
+                        self.empty.push_back((live.forget_at, index));
+                    }
+                    return Joining::NotAdmitted(not_admitted);
                 }
-                return Joining::NotAdmitted(not_admitted);
-            }
-        };
+            };
         let after = live.session.presence();
         live.forget_at = NONE;
         self.pending.extend(pending_until.map(|until| (until, index)));
@@ -286,6 +296,10 @@ impl Sessions {
             let mut session = Session::new(policy, used);
             // Nobody is there whom it could send away.
             let _ = session.set_binding(entry.bound.as_deref().map(Bound::binding));
+            if let Some(trays) = self.trays.remove(&key) {
+                session.put_trays(trays);
+            }
+            let _ = session.set_mail(self.mail);
             token.session = self.all.insert(Live {
                 session,
                 key,
@@ -343,7 +357,8 @@ impl Sessions {
         }
         write_usage(&entry, live.session.used(pulse.unix_ms()));
         let bound = entry.bound.as_deref();
-        let effects = live.session.set_binding(bound.map(Bound::binding));
+        let mut effects = live.session.set_binding(bound.map(Bound::binding));
+        effects.extend(live.session.set_mail(self.mail));
         for device in bound.into_iter().flat_map(|bound| &bound.devices) {
             let is_online = live.session.devices().any(|it| it == (device.key.device(), true));
             device.set_online(is_online.then(|| device.online_since().unwrap_or(unix_sec as u32)));
@@ -392,11 +407,14 @@ impl Sessions {
                 self.empty.push_back((live.forget_at, index));
                 continue;
             }
-            let live = self.all.remove(index as usize);
+            let mut live = self.all.remove(index as usize);
             if let Some(token) = self.by_key.get_mut(&live.key)
                 && token.session == index
             {
                 token.session = NONE;
+                if let Some(trays) = live.session.take_trays() {
+                    self.trays.insert(live.key, trays);
+                }
             }
         }
     }

@@ -9,6 +9,7 @@ use super::counters::Counters;
 use crate::api::{Driver, HealthReport};
 use crate::directory::Directory;
 use crate::http::RequestPolicy;
+use crate::shelf::Mailbox;
 use crate::sys::net::Network;
 use crate::sys::time::unix_now;
 use crate::telemetry::lifecycle::{Lifecycle, Stage};
@@ -50,6 +51,8 @@ pub struct Shared {
     pub directory: Arc<Directory>,
     /// Why the store is degraded, if it is; shown by `/health`.
     pub store_fault: Box<dyn Fn() -> Option<String> + Send + Sync>,
+    /// The mailbox; `None`: nothing is kept.
+    pub mailbox: Option<Arc<Mailbox>>,
     /// The certificates and how they fare; `None`: no TLS is spoken.
     pub certificates: Option<Arc<Certificates>>,
     /// What each address is up to.
@@ -90,6 +93,8 @@ impl Shared {
             driver: self.driver.clone(),
             beat_ages_ms: self.lifecycle.heartbeats.shard_ages(now).map(|age| age.as_millis() as u64).collect(),
             store_fault: (self.store_fault)(),
+            mailbox: self.mailbox.is_some(),
+            mailbox_fault: self.mailbox.as_ref().and_then(|mailbox| mailbox.health.fault()),
             tls: self.certificates.is_some(),
             certificate_fault: self.certificates.as_ref().and_then(|all| all.fault(unix_now().as_secs())),
             draining: self.lifecycle.stage() == Stage::Draining,

@@ -126,6 +126,7 @@ fn settings(random: &mut Random) -> Settings {
         idle_timeout,
         write_timeout,
         budget_bytes: random.pick(&[128 << 10, 512 << 10, 1 << 20, 16 << 20]),
+        mailbox_reads: 0,
     }
 }
 
@@ -137,6 +138,7 @@ pub(super) fn limits(random: &mut Random) -> Limits {
         stream_per_second: random.pick(&[0, 5, 100]),
         daily_quota_bytes: random.pick(&[0, 0, 200_000]),
         monthly_quota_bytes: random.pick(&[0, 0, 10_000_000]),
+        ..Limits::default()
     }
 }
 

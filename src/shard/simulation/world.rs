@@ -379,6 +379,7 @@ fn shared(plan: &Plan, clock: &Clock, directory: &Arc<Directory>) -> Shared {
         rules: ArcSwap::from_pointee(rules),
         directory: Arc::clone(directory),
         store_fault: Box::new(|| None),
+        mailbox: None,
         certificates: None,
         addresses: Default::default(),
         guesses: Default::default(),

@@ -1,0 +1,115 @@
+//! The mailbox: what is kept for receivers that are not there.
+
+use super::DefaultValue::Is;
+use super::Reload::{Now, Restart};
+use super::Takes::One;
+use super::{Group, Setting, keep, put};
+use crate::config::value;
+
+pub(super) static MAILBOX: Group = Group {
+    heading: "Mailbox",
+    settings: &[
+        Setting {
+            name: "mailbox",
+            unit: "on|off",
+            takes: One,
+            help: "Whether messages are kept for devices and agents that are not there",
+            doc: Some(
+                "whether messages are kept for devices and agents that are not there, in the file `<db>.mail` ([Mailbox](operations/mailbox.md))",
+            ),
+            default: Is("on"),
+            reload: Restart(|old, new| keep(&old.mailbox, &mut new.mailbox)),
+            set: |to, text| put(&mut to.config.mailbox, value::switch(text)),
+        },
+        Setting {
+            name: "mailbox-bytes",
+            unit: "SIZE",
+            takes: One,
+            help: "Bytes that are kept for a token's receivers together",
+            doc: None,
+            default: Is("4MiB"),
+            reload: Now(|old, new| old.limits.mailbox.bytes_max != new.limits.mailbox.bytes_max),
+            set: |to, text| put(&mut to.config.limits.mailbox.bytes_max, value::some_size(text)),
+        },
+        Setting {
+            name: "mailbox-messages",
+            unit: "COUNT",
+            takes: One,
+            help: "Messages that are kept for one receiver",
+            doc: None,
+            default: Is("256"),
+            reload: Now(|old, new| old.limits.mailbox.messages_max != new.limits.mailbox.messages_max),
+            set: |to, text| put(&mut to.config.limits.mailbox.messages_max, value::some(text)),
+        },
+        Setting {
+            name: "mailbox-device-messages",
+            unit: "COUNT",
+            takes: One,
+            help: "Messages of one device that are kept for the agent",
+            doc: None,
+            default: Is("64"),
+            reload: Now(|old, new| old.limits.mailbox.device_messages_max != new.limits.mailbox.device_messages_max),
+            set: |to, text| put(&mut to.config.limits.mailbox.device_messages_max, value::some(text)),
+        },
+        Setting {
+            name: "mailbox-message",
+            unit: "SIZE",
+            takes: One,
+            help: "The largest message that is kept",
+            doc: None,
+            default: Is("1MiB"),
+            reload: Now(|old, new| old.limits.mailbox.message_bytes_max != new.limits.mailbox.message_bytes_max),
+            set: |to, text| put(&mut to.config.limits.mailbox.message_bytes_max, value::some_size(text)),
+        },
+        Setting {
+            name: "mailbox-age",
+            unit: "TIME",
+            takes: One,
+            help: "How long a message is kept, from 1m to 366d",
+            doc: Some("how long a message is kept, from 1m to 366d; a new value holds for messages from then on"),
+            default: Is("7d"),
+            reload: Now(|old, new| old.limits.mailbox.age_max_sec != new.limits.mailbox.age_max_sec),
+            set: |to, text| put(&mut to.config.limits.mailbox.age_max_sec, value::age(text)),
+        },
+        Setting {
+            name: "mailbox-total",
+            unit: "SIZE",
+            takes: One,
+            help: "Bytes that are kept in all, never more than half of the free disk",
+            doc: None,
+            default: Is("1GiB"),
+            reload: Restart(|old, new| keep(&old.mailbox_total_bytes, &mut new.mailbox_total_bytes)),
+            set: |to, text| put(&mut to.config.mailbox_total_bytes, value::some_size(text)),
+        },
+        Setting {
+            name: "mailbox-queue-messages",
+            unit: "COUNT",
+            takes: One,
+            help: "Messages on their way to the mailbox's disk",
+            doc: Some("messages on their way to the mailbox's disk; beyond it they are refused, and can be sent again"),
+            default: Is("4096"),
+            reload: Now(|old, new| old.mailbox_queue.messages_max != new.mailbox_queue.messages_max),
+            set: |to, text| put(&mut to.config.mailbox_queue.messages_max, value::some(text)),
+        },
+        Setting {
+            name: "mailbox-queue-bytes",
+            unit: "SIZE",
+            takes: One,
+            help: "Their bytes",
+            doc: Some("bytes on their way to the mailbox's disk, likewise"),
+            default: Is("16MiB"),
+            reload: Now(|old, new| old.mailbox_queue.bytes_max != new.mailbox_queue.bytes_max),
+            set: |to, text| put(&mut to.config.mailbox_queue.bytes_max, value::some_size(text)),
+        },
+        Setting {
+            name: "mailbox-reads",
+            unit: "COUNT",
+            takes: One,
+            help: "Pages of the mailbox that each shard reads at a time",
+            doc: None,
+            default: Is("256"),
+            reload: Now(|old, new| old.mailbox_reads != new.mailbox_reads),
+            set: |to, text| put(&mut to.config.mailbox_reads, value::some(text)),
+        },
+    ],
+};

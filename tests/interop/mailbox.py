@@ -1,0 +1,72 @@
+"""What waits at the relay for who is not there: PROTOCOL.md, "Mailbox"."""
+
+import contextlib
+import json
+
+from client import envelope
+from devices import Peer
+
+# What one of the relay's default is.
+BOUNDS = {"bytes_max": 4 << 20, "count_max": 256, "message_max": 1 << 20, "age_max_sec": 7 * 86400}
+
+
+async def keep(peer, device, number, keep="quiet", kind="chat.done", **payload):
+    """Sends a message that is to be kept; its id."""
+    return await peer.send(kind, {"n": number} | payload, device=device, keep=keep)
+
+
+async def kept(peer, device, number, **more):
+    """The same, and it is on the relay's disk."""
+    ref = await keep(peer, device, number, **more)
+    assert await peer.expect("relay.kept") == {"ref": ref, "device": device}
+    return ref
+
+
+async def page(peer):
+    """The messages of a page, and what the relay says behind it."""
+    messages = []
+    while True:
+        message = await peer.receive()
+        if message["type"] == "relay.mail":
+            return messages, message["payload"]
+        messages.append(message)
+
+
+async def drain(peer, confirm=True):
+    """All that waits for a receiver that has just come, confirmed page by page; the numbers, and what has expired."""
+    numbers, lost = [], 0
+    while True:
+        messages, end = await page(peer)
+        numbers += [message["payload"]["n"] for message in messages]
+        lost += end["lost"]
+        if confirm and (messages or end["lost"]):
+            await peer.send("relay.mail.ack", {"upto": end["upto"]})
+        if end["left"] == 0:
+            return numbers, lost
+
+
+@contextlib.asynccontextmanager
+async def device_of(home, key):
+    async with await Peer.join(home.relay, home.token, "phone", key) as device:
+        yield device
+
+
+@contextlib.asynccontextmanager
+async def agent_of(home):
+    async with await Peer.join(home.relay, home.token, "agent", home.agent.key) as agent:
+        yield agent
+
+
+async def gone(home, device):
+    """The device leaves, and its agent has heard of it."""
+    await device.ws.close()
+    assert await home.agent.expect("relay.device") == {"device": device.key.id, "online": False}
+
+
+def sized(kind, size, number, **more):
+    """The text of a message of exactly `size` bytes, and its id."""
+    message = envelope(kind, {"n": number, "text": ""}, **more)
+    missing = size - len(json.dumps(message))
+    assert missing >= 0
+    message["payload"]["text"] = "x" * missing
+    return json.dumps(message), message["id"]
