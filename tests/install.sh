@@ -6,7 +6,7 @@ cd "$(dirname "$0")"
 missing=()
 while read -r command package; do
 	[[ -z $command || $command == \#* ]] && continue
-	command -v "$command" >/dev/null || missing+=("$package")
+	[[ -e $command ]] || command -v "$command" >/dev/null || missing+=("$package")
 done <packages
 [[ ${#missing[@]} -gt 0 ]] || exit 0
 

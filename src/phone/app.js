@@ -561,6 +561,8 @@ addEventListener('hashchange', async () => {
   const linked = fromAddressBar();
   if (linked && (await adopt(linked))) await openChat();
 });
+addEventListener('pagehide', ({ persisted }) => persisted && history?.putAway());
+addEventListener('pageshow', ({ persisted }) => persisted && history?.comeBack());
 document.addEventListener('freeze', () => channel?.sleep?.());
 addEventListener('online', () => channel?.wake());
 document.addEventListener('visibilitychange', () => {

@@ -19,6 +19,26 @@ function weightOf(message) {
   return message.text.length * 2 + (message.images ?? []).reduce((sum, image) => sum + image.size, 0);
 }
 
+// Images are kept as { type, bytes }: WebKit keeps no Blob in a private window, and with it nothing else of the transaction.
+// What is not in `bytes`, by its Blob, is kept as it is.
+function toKeep(message, bytes) {
+  if (!message.images?.length) return message;
+  return { ...message, images: message.images.map((image) => (bytes.has(image) ? { type: image.type, bytes: bytes.get(image) } : image)) };
+}
+
+function fromKept(message) {
+  if (message.images) message.images = message.images.map((image) => (image.bytes ? new Blob([image.bytes], { type: image.type }) : image));
+  return message;
+}
+
+// Of the images of these messages: Blob to its bytes, as far as they can be read.
+async function bytesOfImages(messages) {
+  const images = messages.flatMap(({ images: all }) => all ?? []);
+  const reads = images.map((image) => within(image.arrayBuffer(), STORAGE_MS).then((bytes) => [image, bytes]));
+  const read = await Promise.allSettled(reads);
+  return new Map(read.flatMap(({ value }) => (value ? [value] : [])));
+}
+
 // After so long without a change that could be kept, none is tried any more.
 const FAILING_MS = 10_000;
 
@@ -47,6 +67,9 @@ export class History {
   // What has changed and is not written.
   #dirty = new Set();
   #failingSince = Infinity;
+  // The transaction that is open, to be ended where the page is put away.
+  #open = null;
+  #isAway = false;
   // Which page this is: what another one has taken over is not written any more.
   #owner;
   // Up to where the agent's messages have been taken, as of now; undefined: unchanged.
@@ -90,7 +113,7 @@ export class History {
       const place = await done(store.get(this.#placeKey));
       const { boots, device } = place ?? {};
       store.put({ key: this.#placeKey, owner, boots, device });
-      const messages = await done(store.index('pairing').getAll(this.#pairing));
+      const messages = (await done(store.index('pairing').getAll(this.#pairing))).map(fromKept);
       await whole(transaction);
       for (const message of messages) this.#count(message.key, weightOf(message));
       return { messages, boots, device };
@@ -131,6 +154,19 @@ export class History {
     return this.#change(() => this.#write());
   }
 
+  // The page is put away and may come back. With an open transaction it would keep every other page from the storage: WebKit
+  // does not end it.
+  putAway() {
+    this.#isAway = true;
+    try {
+      this.#open?.abort();
+    } catch {}
+  }
+
+  comeBack() {
+    this.#isAway = false;
+  }
+
   // The same for what this browser has as a device: rejects where it could not be kept.
   async keepDevice() {
     const { boots, isTaken } = await this.commit();
@@ -145,7 +181,9 @@ export class History {
     let changed = [];
     let transaction = null;
     try {
-      transaction = this.#transaction();
+      const bytes = await bytesOfImages([...this.#dirty]);
+      if (this.#isAway) return { boots: null };
+      transaction = this.#open = this.#transaction();
       const store = transaction.objectStore('messages');
       const place = await done(store.get(this.#placeKey));
       if (place?.owner !== this.#owner) return { isTaken: true };
@@ -156,7 +194,7 @@ export class History {
       const device = this.device();
       const requests = changed.map((message) => {
         message.pairing = this.#pairing;
-        return store.put(message);
+        return store.put(toKeep(message, bytes));
       });
       if (boots || device) store.put({ ...place, key: this.#placeKey, ...(boots && { boots }), ...(device && { device }) });
       await whole(transaction);
@@ -179,6 +217,8 @@ export class History {
       const isLost = error instanceof Late || Date.now() - this.#failingSince > FAILING_MS;
       if (isLost && !this.device()) this.#database = null;
       return { boots: this.#database ? null : this.boots() };
+    } finally {
+      this.#open = null;
     }
   }
 
