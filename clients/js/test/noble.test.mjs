@@ -1,3 +1,4 @@
+import { WebSocket } from 'ws';
 import { suite } from './suite.mjs';
 
-suite('noble.js');
+suite('noble.js', WebSocket);

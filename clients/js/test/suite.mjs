@@ -5,7 +5,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, afterEach, before, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { WebSocket } from 'ws';
 import { Client, within } from '../../../tests/interop/node/client.mjs';
 import { Program } from '../../../tests/interop/node/program.mjs';
 import { ADMIN_KEY, ROOT, Relay, binary } from '../../../tests/interop/node/relay.mjs';
@@ -14,8 +13,8 @@ import { unpacked } from './packed.mjs';
 const PYTHON = join(ROOT, '.venv/bin/python');
 const LIMITS = ['--phone-rate', '0', '--agent-rate', '0', '--register-rate', '0'];
 
-// `entry`: of the package's dist/
-export function suite(entry) {
+// entry: of the package's dist/; WebSocket: whose
+export function suite(entry, WebSocket) {
   let packed, relay, folder, client;
   const ends = [];
 
@@ -254,6 +253,13 @@ export function suite(entry) {
     assert.match((await failed).message, /a\/path/);
     await assert.rejects(phone.ask('x'.repeat(6 << 20)), { code: 'MESSAGE_TOO_LARGE' });
     assert.equal(await phone.ask('next'), 'fine');
+  });
+
+  test('a text near the limit of a message goes both ways', async () => {
+    const { app } = await newPair();
+    agentOf(app, ({ text }) => text);
+    const text = 'abcdefghij'.repeat(370_000);
+    assert.ok((await phoneOf(app).ask(text)) === text);
   });
 
   test('without a secret: version 1, whose fingerprints agree', async () => {

@@ -1,3 +1,4 @@
+import { WebSocket } from 'ws';
 import { suite } from './suite.mjs';
 
-suite('index.js');
+suite('index.js', WebSocket);

@@ -1,0 +1,4 @@
+import { WebSocket } from 'undici';
+import { suite } from './suite.mjs';
+
+suite('index.js', WebSocket);
