@@ -7,7 +7,7 @@ use crate::session::{Party, Pile};
 /// From a shard to the shelf.
 #[derive(Debug)]
 pub enum Request {
-    /// A message is to be kept; answered by [`Report::Kept`] or [`Report::NotKept`].
+    /// A message is to be kept; answered by [`Report::Kept`].
     Keep(Keep),
     /// A page is to be read; answered by [`Report::Page`].
     Read(Read),
