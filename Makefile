@@ -113,7 +113,14 @@ test-fuzz: build-tests
 
 # Random pairs for ten minutes instead of eight seconds.
 soak: build-tests
-	CORALMUX_SOAK_SECONDS=$(SOAK_SECONDS) $(PYTEST) -c tests/interop/pytest.ini tests/interop/test_soak.py
+	CORALMUX_SOAK_SECONDS=$(SOAK_SECONDS) $(PYTEST) -c tests/interop/pytest.ini tests/interop/test_soak.py \
+	    tests/interop/test_mailbox_soak.py
+
+# The relay is killed that often right after it said that it has kept something.
+test-mailbox-kills: build-tests
+	CORALMUX_MAILBOX_ROUNDS=$(ROUNDS) $(PYTEST) -c tests/interop/pytest.ini \
+	    tests/interop/test_mailbox_faults.py -k kill_9
+test-mailbox-kills: ROUNDS = 1000
 
 SEEDS ?= 100000
 FROM ?= 1

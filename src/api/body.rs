@@ -151,6 +151,11 @@ fn limits(value: Value) -> Result<LimitsOverride, BodyError> {
             "stream_per_second" => &mut limits.stream_per_second,
             "daily_quota_bytes" => &mut limits.daily_quota_bytes,
             "monthly_quota_bytes" => &mut limits.monthly_quota_bytes,
+            "mailbox_bytes_max" => &mut limits.mailbox_bytes_max,
+            "mailbox_messages_max" => &mut limits.mailbox_messages_max,
+            "mailbox_device_messages_max" => &mut limits.mailbox_device_messages_max,
+            "mailbox_message_bytes_max" => &mut limits.mailbox_message_bytes_max,
+            "mailbox_age_max_sec" => &mut limits.mailbox_age_max_sec,
             _ => return Err(unknown(&format!("limits.{name}"), LIMIT_NAMES)),
         };
         *slot = number(&format!("limits.{name}"), value)?;
@@ -158,8 +163,9 @@ fn limits(value: Value) -> Result<LimitsOverride, BodyError> {
     Ok(limits)
 }
 
-const LIMIT_NAMES: &str =
-    "message_bytes_max, phone_per_minute, agent_per_minute, stream_per_second, daily_quota_bytes, monthly_quota_bytes";
+const LIMIT_NAMES: &str = "message_bytes_max, phone_per_minute, agent_per_minute, stream_per_second, daily_quota_bytes, monthly_quota_bytes, \
+     mailbox_bytes_max, mailbox_messages_max, mailbox_device_messages_max, \
+     mailbox_message_bytes_max, mailbox_age_max_sec";
 
 /// A whole number that the store's 64-bit signed column holds, or null.
 fn number(name: &str, value: &Value) -> Result<Option<u64>, BodyError> {
@@ -243,6 +249,11 @@ mod tests {
             stream_per_second: Some(4),
             daily_quota_bytes: Some(5),
             monthly_quota_bytes: Some(6),
+            mailbox_bytes_max: Some(7),
+            mailbox_messages_max: Some(8),
+            mailbox_device_messages_max: Some(9),
+            mailbox_message_bytes_max: Some(10),
+            mailbox_age_max_sec: Some(11),
         };
         let json = serde_json::to_string(&all).unwrap();
         assert_eq!(read(&format!(r#"{{"limits":{json}}}"#)).unwrap().limits, Some(all));

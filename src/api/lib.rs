@@ -80,8 +80,13 @@ pub enum ApiCall {
     },
     /// `POST /api/v1/drain`: 202, and the relay ends in order.
     Drain,
-    /// `POST /api/v1/backup`: 202, and a copy of the store is being made beside it, under this name.
-    Backup(Option<String>),
+    /// `POST /api/v1/backup`: 202, and a copy of the store is being made beside it.
+    Backup {
+        /// Its name.
+        name: Option<String>,
+        /// The mailbox is copied as well, beside it.
+        mail: bool,
+    },
     /// `GET /api/v1/backup`: how far the last one has come.
     BackupState,
     /// `DELETE /api/v1/tokens/{id}`: as `Revoke`, by public id; 204, or 404.
@@ -90,8 +95,30 @@ pub enum ApiCall {
     Devices(TokenId),
     /// `DELETE /api/v1/tokens/{id}/devices/{device}`: 204, or 404.
     RemoveDevice(TokenId, DeviceId),
+    /// `GET /api/v1/mail` and `GET /api/v1/tokens/{id}/mail`: what waits for whom, of all tokens or of one; 200, or 404.
+    Mail(Option<TokenId>),
+    /// `DELETE /api/v1/tokens/{id}/mail` and `DELETE /api/v1/tokens/{id}/mail/{receiver}`: throws away what waits for a
+    /// receiver, or for all of the token; 204, or 404.
+    EmptyMail(TokenId, Option<MailReceiver>),
     /// `GET` and `PUT /api/v1/log-level`: 200 `{"level":…}`; `Some`: what is logged from now on.
     LogLevel(Option<String>),
+}
+
+/// For whom messages wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MailReceiver {
+    /// The token's agent.
+    Agent,
+    /// A device of the token.
+    Device(DeviceId),
+}
+
+impl MailReceiver {
+    /// Reads `agent`, or the id of a device.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if text == "agent" { Some(Self::Agent) } else { DeviceId::parse(text).map(Self::Device) }
+    }
 }
 
 /// The optional JSON body of `POST /api/v1/pair`.

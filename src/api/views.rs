@@ -162,3 +162,31 @@ pub struct BackupView {
     /// Why there is none, where it failed.
     pub error: Option<String>,
 }
+
+/// What waits in the mailbox.
+#[derive(Debug, Default, Serialize)]
+pub struct MailView {
+    /// Messages in all.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// For whom most bytes wait, those first: at most 1,000.
+    pub receivers: Vec<MailReceiverView>,
+    /// Whether there are more of them.
+    pub more: bool,
+}
+
+/// What waits for one receiver.
+#[derive(Debug, Serialize)]
+pub struct MailReceiverView {
+    /// The token's public name.
+    pub token: String,
+    /// `agent`, or the device's id.
+    pub receiver: String,
+    /// Messages.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// When the oldest of them was kept.
+    pub oldest_at: String,
+}

@@ -5,7 +5,9 @@ use super::message::Shards;
 use super::tokens::Answer;
 use crate::api::views::BackupView;
 use crate::api::{ApiAnswer, ErrorCode};
+use crate::shelf::SUFFIX;
 use crate::store::backup::{Progress, copy};
+use crate::sys::file::beside;
 use crate::sys::time::write_rfc3339;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -44,12 +46,14 @@ impl Backups {
         let Some(backup) = &self.last else {
             return ApiAnswer::json(status, &BackupView { state: "none", ..BackupView::default() });
         };
+        // What is done is done with all of its pages: it is looked at first.
+        let outcome = backup.outcome();
         let (pages_done, pages) = backup.progress.pages();
         let view =
             BackupView { file: Some(backup.file.display().to_string()), pages_done, pages, ..BackupView::default() };
         ApiAnswer::json(
             status,
-            &match &*backup.outcome() {
+            &match &*outcome {
                 None => BackupView { state: "running", ..view },
                 Some(Ok(bytes)) => BackupView { state: "done", bytes: Some(*bytes), ..view },
                 Some(Err(error)) => BackupView { state: "failed", error: Some(error.clone()), ..view },
@@ -67,7 +71,7 @@ fn unused(store: &Path, time: &str) -> PathBuf {
 }
 
 impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
-    pub(super) fn begin_backup(&mut self, name: Option<String>) -> Answer {
+    pub(super) fn begin_backup(&mut self, name: Option<String>, mail: bool) -> Answer {
         if self.backups.is_running() {
             return Err(ApiAnswer::error(ErrorCode::BackupRunning, "a backup is being made", Some(1000)));
         }
@@ -83,7 +87,13 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         let backup = Arc::new(Backup { file, progress: Progress::default(), outcome: Mutex::new(None) });
         let made = Arc::clone(&backup);
         let work = move || {
-            let outcome = copy(&store, &made.file, &made.progress);
+            let outcome = copy(&store, &made.file, &made.progress).and_then(|bytes| {
+                let from = beside(&store, SUFFIX);
+                match mail && from.exists() {
+                    true => Ok(bytes + copy(&from, &beside(&made.file, SUFFIX), &made.progress)?),
+                    false => Ok(bytes),
+                }
+            });
             match &outcome {
                 Ok(bytes) => tracing::info!(file = %made.file.display(), bytes, "backup made"),
                 Err(error) => tracing::error!(file = %made.file.display(), %error, "backup failed"),

@@ -10,6 +10,7 @@ mod devices;
 mod devices_tests;
 mod health;
 mod index;
+mod mail;
 pub mod message;
 mod operations;
 mod register;
@@ -23,10 +24,11 @@ mod usage;
 pub use health::{StoreHealth, StoreState};
 pub use index::{Index, load};
 
-use crate::api::{ApiAnswer, ErrorCode};
+use crate::api::{ApiAnswer, ApiCall, ErrorCode};
 use crate::directory::{Directory, TokenEntry};
 use crate::proto::limits::Limits;
 use crate::proto::token::TokenKey;
+use crate::shelf::Mailbox;
 use crate::store::{Store, StoreError};
 use crate::telemetry::lifecycle::Lifecycle;
 use aging::Age;
@@ -74,6 +76,8 @@ pub struct Control<S, C, R> {
     pub health: Arc<StoreHealth>,
     /// Where the thread says that it lives.
     pub lifecycle: Arc<Lifecycle>,
+    /// The mailbox; `None`: there is none.
+    pub mailbox: Option<Arc<Mailbox>>,
     /// What the operator decided.
     pub settings: Settings,
     /// Makes the relay drain.
@@ -107,6 +111,9 @@ where
                 Request::Usage(usage) => worker.handle_usage(&usage),
                 Request::Change { key, change, asked } => worker.handle_change(key, change, asked),
                 Request::Seen(seen) => worker.handle_seen(&seen),
+                Request::Call { from, call: call @ (ApiCall::Mail(_) | ApiCall::EmptyMail(..)) } => {
+                    worker.pass_on(from, call);
+                }
                 Request::Call { from, call } => {
                     let answer = worker.handle_call(call);
                     worker.answer(from, answer);

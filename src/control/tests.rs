@@ -80,6 +80,7 @@ impl Desk {
             shards: posted.clone(),
             health: Arc::clone(&health),
             lifecycle: Arc::new(Lifecycle::new(std::time::Instant::now(), 2)),
+            mailbox: None,
             settings,
             drain: Box::new(|| {}),
             clock: Box::new(move || clock.get()) as Clock,

@@ -34,12 +34,14 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             ApiCall::Sessions { limit, after } => self.sessions(limit, after),
             ApiCall::Usage { of, limit, after } => self.days(of, limit, after),
             ApiCall::Drain => Ok(self.drain()),
-            ApiCall::Backup(name) => self.begin_backup(name),
+            ApiCall::Backup { name, mail } => self.begin_backup(name, mail),
             ApiCall::BackupState => Ok(self.backups.state()),
             ApiCall::Update(id, change) => self.update(id, change),
             ApiCall::LogLevel(level) => log_level(level),
             ApiCall::Devices(id) => self.devices(id),
             ApiCall::RemoveDevice(id, device) => self.remove_device(id, device),
+            // These are the mailbox's.
+            ApiCall::Mail(_) | ApiCall::EmptyMail(..) => Ok(ApiAnswer::no_content()),
             ApiCall::RevokeId(id) => self.find(id).and_then(|row| self.revoke(&row.hash)),
         };
         answer.unwrap_or_else(|error| error)

@@ -86,7 +86,7 @@ pub enum Action {
         accept: [u8; 28],
     },
     /// A call for the control thread, the admin key checked where it needs one: answer with [`answer`].
-    Call(ApiCall),
+    Call(Box<ApiCall>),
     /// `GET /health`: answer with [`health`].
     Health,
     /// `GET /readyz`: answer with [`ready`].

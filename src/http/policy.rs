@@ -181,12 +181,12 @@ impl RequestPolicy {
                 let text = "pages of other sites may not register tokens; --allow-origin names those that may";
                 return Err(Problem::new(ErrorCode::OriginNotAllowed, text));
             }
-            ("POST", Route::Register) => Action::Call(ApiCall::Register { address: counted_as(client) }),
-            ("GET", Route::PairToken(hash)) => Action::Call(ApiCall::Presence(hash)),
+            ("POST", Route::Register) => Action::Call(Box::new(ApiCall::Register { address: counted_as(client) })),
+            ("GET", Route::PairToken(hash)) => Action::Call(Box::new(ApiCall::Presence(hash))),
             _ if route.takes(method) => match self.admin_key_of(head) {
                 AdminKey::Right => {
                     *shows_key = true;
-                    Action::Call(admin_call(now_unix_sec, method, route, query, body)?)
+                    Action::Call(Box::new(admin_call(now_unix_sec, method, route, query, body)?))
                 }
                 AdminKey::Missing => return Err(unauthorized("this needs the X-Admin-Key header")),
                 AdminKey::Wrong => {
@@ -269,6 +269,10 @@ fn admin_call(now_unix_sec: u64, method: &str, route: Route, query: &str, body: 
         ("DELETE", Route::Token(id)) => ApiCall::RevokeId(id),
         ("GET", Route::Devices(id)) => ApiCall::Devices(id),
         ("DELETE", Route::Device(id, device)) => ApiCall::RemoveDevice(id, device),
+        ("GET", Route::Mail) => ApiCall::Mail(None),
+        ("GET", Route::TokenMail(id)) => ApiCall::Mail(Some(id)),
+        ("DELETE", Route::TokenMail(id)) => ApiCall::EmptyMail(id, None),
+        ("DELETE", Route::TokenMailOf(id, receiver)) => ApiCall::EmptyMail(id, Some(receiver)),
         ("GET", Route::TokenUsage(id)) => {
             let (limit, after) = page(query)?;
             ApiCall::Usage { of: Some(id), limit, after }
@@ -282,10 +286,21 @@ fn admin_call(now_unix_sec: u64, method: &str, route: Route, query: &str, body: 
             ApiCall::Sessions { limit, after }
         }
         ("POST", Route::Drain) => ApiCall::Drain,
-        ("POST", Route::Backup) => ApiCall::Backup(api::backup_name(body)?),
+        ("POST", Route::Backup) => ApiCall::Backup { name: api::backup_name(body)?, mail: with_mail(query)? },
         ("GET", Route::Backup) => ApiCall::BackupState,
         _ => return Err(not_allowed(route)),
     })
+}
+
+/// Whether a backup is to have the mailbox.
+fn with_mail(query: &str) -> Result<bool, Problem> {
+    let named = query.split('&').filter_map(|pair| pair.strip_prefix("mail"));
+    let mut values = named.filter(|rest| rest.is_empty() || rest.starts_with('='));
+    match (values.next(), values.next()) {
+        (None, _) => Ok(false),
+        (Some("=1"), None) => Ok(true),
+        _ => Err(Problem::new(ErrorCode::InvalidQuery, "mail: has to be 1, once")),
+    }
 }
 
 fn not_allowed(route: Route) -> Problem {

@@ -2,7 +2,7 @@
 
 use super::phone::{self, Asset};
 use super::response::Problem;
-use crate::api::{ErrorCode, PAGE_MAX};
+use crate::api::{ErrorCode, MailReceiver, PAGE_MAX};
 use crate::proto::device::DeviceId;
 use crate::proto::percent::decode;
 use crate::proto::token::{TokenHash, TokenId};
@@ -24,6 +24,9 @@ pub(super) enum Route {
     Sweep,
     Token(TokenId),
     TokenUsage(TokenId),
+    Mail,
+    TokenMail(TokenId),
+    TokenMailOf(TokenId, MailReceiver),
     Devices(TokenId),
     Device(TokenId, DeviceId),
     Sessions,
@@ -53,6 +56,7 @@ impl Route {
             "/api/v1/openapi.json" => Self::OpenApi,
             "/api/v1/sessions" => Self::Sessions,
             "/api/v1/usage" => Self::Usage,
+            "/api/v1/mail" => Self::Mail,
             "/api/v1/drain" => Self::Drain,
             "/api/v1/backup" => Self::Backup,
             other => {
@@ -86,6 +90,7 @@ impl Route {
             | Self::Tokens
             | Self::TokenUsage(_)
             | Self::Devices(_)
+            | Self::Mail
             | Self::Sessions
             | Self::Usage
             | Self::Phone(_) => "Allow: GET, HEAD\r\n",
@@ -93,8 +98,8 @@ impl Route {
             Self::LogLevel => "Allow: GET, HEAD, PUT\r\n",
             Self::Backup => "Allow: GET, HEAD, POST\r\n",
             Self::Register | Self::Pair | Self::Drain | Self::Sweep => "Allow: POST\r\n",
-            Self::Device(..) => "Allow: DELETE\r\n",
-            Self::PairToken(_) => "Allow: GET, HEAD, DELETE\r\n",
+            Self::Device(..) | Self::TokenMailOf(..) => "Allow: DELETE\r\n",
+            Self::PairToken(_) | Self::TokenMail(_) => "Allow: GET, HEAD, DELETE\r\n",
             Self::Token(_) => "Allow: GET, HEAD, PATCH, DELETE\r\n",
         }
     }
@@ -119,6 +124,8 @@ fn of_token(rest: &str) -> Option<Route> {
         None => Route::Token(id),
         Some("usage") => Route::TokenUsage(id),
         Some("devices") => Route::Devices(id),
+        Some("mail") => Route::TokenMail(id),
+        Some(rest) if rest.starts_with("mail/") => Route::TokenMailOf(id, MailReceiver::parse(&rest["mail/".len()..])?),
         Some(rest) => Route::Device(id, DeviceId::parse(rest.strip_prefix("devices/")?)?),
     })
 }

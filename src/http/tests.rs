@@ -4,7 +4,7 @@ mod admin_key;
 mod chunked;
 
 use super::*;
-use crate::api::{NewToken, TokenChange};
+use crate::api::{MailReceiver, NewToken, TokenChange};
 use crate::proto::device::DeviceId;
 use crate::proto::limits::LimitsOverride;
 use crate::proto::token::{TokenHash, TokenId};
@@ -119,13 +119,20 @@ fn calls() -> Vec<(String, ApiCall)> {
             request("DELETE /api/v1/tokens/00ff00ff00ff00ff/devices/0000000000009f2c", KEY, ""),
             ApiCall::RemoveDevice(id, DeviceId(0x9f2c)),
         ),
+        (request("GET /api/v1/mail", KEY, ""), ApiCall::Mail(None)),
+        (request("GET /api/v1/tokens/00ff00ff00ff00ff/mail", KEY, ""), ApiCall::Mail(Some(id))),
+        (request("DELETE /api/v1/tokens/00ff00ff00ff00ff/mail", KEY, ""), ApiCall::EmptyMail(id, None)),
+        (
+            request("DELETE /api/v1/tokens/00ff00ff00ff00ff/mail/agent", KEY, ""),
+            ApiCall::EmptyMail(id, Some(MailReceiver::Agent)),
+        ),
     ]
 }
 
 #[test]
 fn each_call_of_the_api_is_read() {
     for (request, call) in calls() {
-        assert_eq!(action(&policy(), &request), Action::Call(call), "{request}");
+        assert_eq!(action(&policy(), &request), Action::Call(Box::new(call)), "{request}");
     }
     assert_eq!(action(&policy(), &request("GET /health", "", "")), Action::Health);
     assert_eq!(action(&policy(), &request("HEAD /health?verbose", "", "")), Action::Health);
@@ -263,7 +270,7 @@ fn the_largest_request_passes() {
     let padding = "b".repeat(HEAD_BYTES_MAX - head);
     let whole = request("POST /api/v1/pair", &format!("{key}A: {padding}\r\n"), "") + &" ".repeat(BODY_BYTES_MAX);
     assert_eq!(whole.len(), HEAD_BYTES_MAX + BODY_BYTES_MAX);
-    assert_eq!(action(&policy(), &whole), Action::Call(ApiCall::Create(NewToken::default())));
+    assert_eq!(action(&policy(), &whole), Action::Call(Box::new(ApiCall::Create(NewToken::default()))));
 }
 
 #[test]
@@ -291,7 +298,7 @@ fn pipelined_requests_come_out_one_by_one() {
         let Ok(Parsed::Request { action, consumed, keep_alive: true, .. }) = parse(&policy(), rest) else {
             panic!("{}", String::from_utf8_lossy(rest));
         };
-        assert_eq!(action, Action::Call(call));
+        assert_eq!(action, Action::Call(Box::new(call)));
         rest = &rest[consumed..];
     }
     assert!(needs_more(&parse(&policy(), rest)));
@@ -432,7 +439,7 @@ fn an_expected_100_continue_is_simply_read_on() {
     let fields = format!("{KEY}Expect: 100-Continue\r\n");
     let whole = request("POST /api/v1/pair", &fields, "{}");
     assert!(needs_more(&parse(&policy(), &whole.as_bytes()[..whole.len() - 2])));
-    assert_eq!(action(&policy(), &whole), Action::Call(ApiCall::Create(NewToken::default())));
+    assert_eq!(action(&policy(), &whole), Action::Call(Box::new(ApiCall::Create(NewToken::default()))));
 }
 
 #[test]
@@ -447,8 +454,9 @@ fn a_request_counts_for_whom_a_trusted_proxy_names() {
     assert_eq!(client_of(PEER), PEER.parse::<IpAddr>().unwrap());
     let register = request("POST /api/v1/register", "X-Forwarded-For: 2001:db8:0:1:2::3\r\n", "");
     let parsed = policy().parse(NOW, register.as_bytes(), peer("10.1.1.1"));
-    let Ok(Parsed::Request { action: Action::Call(ApiCall::Register { address }), .. }) = parsed else { panic!() };
-    assert_eq!(address, "2001:db8:0:1::".parse::<IpAddr>().unwrap(), "an IPv6 /64 counts as one");
+    let Ok(Parsed::Request { action: Action::Call(call), .. }) = parsed else { panic!() };
+    let address = "2001:db8:0:1::".parse().unwrap();
+    assert_eq!(*call, ApiCall::Register { address }, "an IPv6 /64 counts as one");
 }
 
 /// What holds for any bytes; also what `fuzz/fuzz_targets/http_head.rs` checks.

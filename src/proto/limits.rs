@@ -97,6 +97,21 @@ pub struct LimitsOverride {
     /// See [`Limits::monthly_quota_bytes`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub monthly_quota_bytes: Option<u64>,
+    /// See [`MailboxLimits::bytes_max`]; 0: nothing is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mailbox_bytes_max: Option<u64>,
+    /// See [`MailboxLimits::messages_max`]; 0: nothing is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mailbox_messages_max: Option<u64>,
+    /// See [`MailboxLimits::device_messages_max`]; 0: nothing is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mailbox_device_messages_max: Option<u64>,
+    /// See [`MailboxLimits::message_bytes_max`]; 0: nothing is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mailbox_message_bytes_max: Option<u64>,
+    /// See [`MailboxLimits::age_max_sec`]; 0: nothing is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mailbox_age_max_sec: Option<u64>,
 }
 
 impl LimitsOverride {
@@ -113,7 +128,13 @@ impl LimitsOverride {
             stream_per_second: self.stream_per_second.unwrap_or(general.stream_per_second),
             daily_quota_bytes: self.daily_quota_bytes.unwrap_or(general.daily_quota_bytes),
             monthly_quota_bytes: self.monthly_quota_bytes.unwrap_or(general.monthly_quota_bytes),
-            mailbox: general.mailbox,
+            mailbox: MailboxLimits {
+                bytes_max: self.mailbox_bytes_max.unwrap_or(general.mailbox.bytes_max),
+                messages_max: self.mailbox_messages_max.unwrap_or(general.mailbox.messages_max),
+                device_messages_max: self.mailbox_device_messages_max.unwrap_or(general.mailbox.device_messages_max),
+                message_bytes_max: self.mailbox_message_bytes_max.unwrap_or(general.mailbox.message_bytes_max),
+                age_max_sec: self.mailbox_age_max_sec.unwrap_or(general.mailbox.age_max_sec),
+            },
         }
     }
 

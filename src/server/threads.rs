@@ -252,6 +252,7 @@ pub(super) fn start_control(
         directory: Arc::clone(&shared.directory),
         shards: shards.queues.clone(),
         health,
+        mailbox: shared.mailbox.clone(),
         lifecycle: Arc::clone(&shared.lifecycle),
         settings: control_settings(config),
         drain: Box::new(move || {

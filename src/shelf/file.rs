@@ -1,6 +1,7 @@
 //! The mailbox's file: one SQLite database beside the store. Every call blocks on the disk. What a call that returned `Ok` has
 //! written survives `kill -9` and power loss.
 
+use super::calls::Waiting;
 use super::message::{Found, Keep, PageRead};
 use crate::proto::device::DeviceId;
 use crate::proto::frame::Opcode;
@@ -111,6 +112,11 @@ impl File {
         self.inode
     }
 
+    /// Whether the name is that of another file now, or of none.
+    pub(super) fn is_replaced(&self) -> bool {
+        inode_of(&self.path) != Some(self.inode)
+    }
+
     /// Whether it is still the file of that name: what is written to one that was removed is lost.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         // SQLite makes the log anew in a file that was removed under it only when it is opened anew.
@@ -161,6 +167,20 @@ impl File {
     pub(super) fn sizes(&self) -> Result<(u64, u64), StoreError> {
         let sql = "SELECT count(*), coalesce(sum(bytes), 0) FROM message INDEXED BY receiver";
         Ok(self.connection.query_row(sql, [], |row| Ok((natural(row, 0)?, natural(row, 1)?)))?)
+    }
+
+    /// For whom something waits, of a token or of all: at most `limit` receivers, those first for whom most bytes do.
+    pub(super) fn waiting(&self, key: Option<TokenKey>, limit: u32) -> Result<Vec<Waiting>, StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT token, device, count(*), sum(bytes), min(at) FROM message INDEXED BY receiver
+             WHERE ?1 IS NULL OR token = ?1 GROUP BY token, device ORDER BY sum(bytes) DESC LIMIT ?2",
+        )?;
+        let read = |row: &Row<'_>| {
+            let pile = Pile { messages: natural(row, 2)?, bytes: natural(row, 3)? };
+            Ok(Waiting { key: key_of(row, 0)?, of: party_of(row.get(1)?), pile, oldest_at: natural(row, 4)? })
+        };
+        let rows = statement.query_map((key.map(|key| key.0.to_be_bytes()), limit), read)?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// Reads a page of what waits for a receiver.
@@ -288,6 +308,32 @@ impl Batch<'_> {
         });
         let others = removed.into_iter().filter(|(party, _)| Some(*party) != of && of.is_some()).collect();
         Ok((others, all))
+    }
+
+    /// Deletes what waits for a receiver, or for all of a token, and notes that they have lost it: for whom, from whom, how
+    /// much.
+    pub(super) fn empty(&self, key: TokenKey, of: Option<Party>) -> Result<Vec<(Party, Party, Pile)>, StoreError> {
+        let (token, device) = (key.0.to_be_bytes(), of.map(number_of));
+        let mut sums = self.transaction.prepare_cached(
+            "SELECT device, sender, count(*), sum(bytes) FROM message
+             WHERE token = ?1 AND (?2 IS NULL OR device = ?2) GROUP BY device, sender",
+        )?;
+        let read = |row: &Row<'_>| {
+            let pile = Pile { messages: natural(row, 2)?, bytes: natural(row, 3)? };
+            Ok((party_of(row.get(0)?), party_of(row.get(1)?), pile))
+        };
+        let removed = sums.query_map((token, device), read)?.collect::<Result<Vec<_>, _>>()?;
+        self.transaction
+            .prepare_cached("DELETE FROM message WHERE token = ?1 AND (?2 IS NULL OR device = ?2)")?
+            .execute((token, device))?;
+        let mut lose = self.transaction.prepare_cached(
+            "INSERT INTO lost (token, device, count) VALUES (?1, ?2, ?3)
+             ON CONFLICT (token, device) DO UPDATE SET count = count + excluded.count",
+        )?;
+        for (to, _, pile) in &removed {
+            lose.execute((token, number_of(*to), integer(pile.messages)))?;
+        }
+        Ok(removed)
     }
 
     /// Deletes messages that have expired, the oldest first: for whom, from whom and how long each was.

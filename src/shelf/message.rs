@@ -1,6 +1,7 @@
 //! What shards and the shelf say to each other.
 
-use crate::control::message::Asked;
+use crate::api::ApiAnswer;
+use crate::control::message::{Asked, Caller};
 use crate::proto::token::TokenKey;
 use crate::session::{Party, Pile};
 
@@ -30,8 +31,26 @@ pub enum Request {
         /// The party; `None`: all of the token.
         of: Option<Party>,
     },
+    /// An operator asks; answered by [`Report::Answer`].
+    Call {
+        /// Who waits for the answer.
+        from: Caller,
+        /// Of which token; `None`: of all.
+        key: Option<TokenKey>,
+        /// What is asked.
+        call: Call,
+    },
     /// End: write what is queued, close the file, return.
     Stop,
+}
+
+/// What an operator asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// What waits for whom.
+    Show,
+    /// That what waits for a receiver, or for all of the token, is thrown away.
+    Empty(Option<Party>),
 }
 
 /// A message that is to be kept.
@@ -161,6 +180,13 @@ pub enum Report {
         key: TokenKey,
         /// The party.
         of: Party,
+    },
+    /// To the caller's shard: the answer to [`Request::Call`].
+    Answer {
+        /// The waiting connection.
+        serial: u64,
+        /// The answer.
+        answer: ApiAnswer,
     },
     /// To all: the file has been opened anew, and what is in it follows.
     Opened {

@@ -4,6 +4,7 @@
 //! What is kept is said only when it is on the disk. All that has been asked for while the disk was busy goes into one
 //! transaction. A file that fails, or is gone, is opened anew; until then what was to be kept is refused.
 
+mod calls;
 mod clock;
 mod file;
 mod health;
@@ -29,6 +30,9 @@ pub const SUFFIX: &str = ".mail";
 
 /// How long the thread sleeps at the most.
 const TICK: Duration = Duration::from_secs(1);
+/// While messages come faster than the disk takes them one by one, so long is waited for more of them: a flood of them wears
+/// the disk no more than a hundred writes a second do.
+const GATHER: Duration = Duration::from_millis(10);
 /// How often messages are looked for that have expired.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// Requests in one transaction at the most, so that no answer waits long behind the others.
@@ -59,6 +63,9 @@ pub fn run<S: Shards>(shelf: Shelf<S>) {
     loop {
         match requests.recv_timeout(TICK) {
             Ok(first) => {
+                if worker.is_busy {
+                    std::thread::sleep(GATHER);
+                }
                 let batch: Vec<_> = std::iter::once(first).chain(requests.try_iter()).take(BATCH_MAX).collect();
                 if !worker.handle_batch(batch) {
                     return worker.stop();
@@ -91,6 +98,8 @@ struct Worker<S> {
     /// What could not be deleted. Bounded by what shards have told receivers: two pages each, and what was revoked.
     removals: Vec<Removal>,
     stored: Pile,
+    /// More than one message was to be kept at a time.
+    is_busy: bool,
 }
 
 impl<S: Shards> Worker<S> {
@@ -108,6 +117,7 @@ impl<S: Shards> Worker<S> {
             logged: None,
             removals: Vec::new(),
             stored: Pile::default(),
+            is_busy: false,
         }
     }
 
@@ -141,12 +151,15 @@ impl<S: Shards> Worker<S> {
     }
 
     fn load(&mut self) -> Result<(), StoreError> {
-        let file = File::open(&self.shelf.path)?;
+        let mut file = File::open(&self.shelf.path)?;
         let saved = file.clock()?;
         let is_first = self.was.is_none();
         let is_other = !is_first && self.was != Some(file.inode());
         if is_first {
             self.clock = Clock::start(saved, (self.shelf.wall)(), self.started.elapsed());
+            // What has expired while nobody looked is not handed out any more.
+            let told = self.now();
+            while !sweep(&mut file, told, self.clock.saved())?.is_empty() {}
         }
         self.tell_all(|| Report::Opened { is_other });
         file.for_each(|found| self.tell_owner(found.key, Report::Found(found)))?;
@@ -195,13 +208,20 @@ impl<S: Shards> Worker<S> {
 
     /// The file is opened anew before it is used again.
     fn fail(&mut self, error: &StoreError) {
-        self.file = None;
+        self.let_go();
         self.note(Some(error));
+    }
+
+    /// Closes the file. One that is made in the place of one that was removed may have its number.
+    fn let_go(&mut self) {
+        if self.file.take().is_some_and(|file| file.is_replaced()) {
+            self.was = Some((0, 0));
+        }
     }
 
     /// Carries out what was asked for together; `false`: it is to end.
     fn handle_batch(&mut self, batch: Vec<Request>) -> bool {
-        let (mut keeps, mut reads, mut goes_on) = (Vec::new(), Vec::new(), true);
+        let (mut keeps, mut reads, mut calls, mut goes_on) = (Vec::new(), Vec::new(), Vec::new(), true);
         for request in batch {
             match request {
                 Request::Keep(keep) => keeps.push(keep),
@@ -213,10 +233,15 @@ impl<S: Shards> Worker<S> {
                     self.removals.push(Removal::Forget { key, of });
                     self.write(&mut keeps);
                 }
+                Request::Call { from, key, call } => calls.push((from, key, call)),
                 Request::Stop => goes_on = false,
             }
         }
+        self.is_busy = keeps.len() > 1;
         self.write(&mut keeps);
+        for (from, key, call) in calls {
+            self.handle_call(from, key, call);
+        }
         for read in reads {
             self.read(read);
         }
@@ -307,7 +332,7 @@ impl<S: Shards> Worker<S> {
         if now >= self.look_at {
             self.look_at = now + TICK;
             if self.file.as_ref().is_some_and(|file| file.check().is_err()) {
-                self.file = None;
+                self.let_go();
             }
             if self.file.is_none() {
                 self.open();
@@ -409,6 +434,15 @@ fn remove(batch: &Batch<'_>, removal: &Removal, written: &mut Written) -> Result
         }
     }
     Ok(())
+}
+
+/// Deletes what waits for a receiver, or for all of a token, and notes that it is lost: for whom, from whom, how much.
+fn empty(file: &mut File, key: TokenKey, of: Option<Party>) -> Result<Vec<(Party, Party, Pile)>, StoreError> {
+    let batch = file.begin()?;
+    let removed = batch.empty(key, of)?;
+    batch.commit()?;
+    file.check()?;
+    Ok(removed)
 }
 
 fn sweep(file: &mut File, told: u64, clock: (u64, u64)) -> Result<Vec<(TokenKey, Party, Party, u64)>, StoreError> {

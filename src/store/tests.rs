@@ -397,6 +397,7 @@ fn the_store_of_the_first_release_is_read_with_all_that_is_in_it() {
         stream_per_second: Some(50),
         daily_quota_bytes: Some(1_000_000),
         monthly_quota_bytes: Some(20_000_000),
+        ..LimitsOverride::default()
     };
     assert_eq!(row("limited").limits, limits);
     let used = made["used_bytes"].as_u64().unwrap();

@@ -54,7 +54,14 @@ async def device_of(home, key):
 @contextlib.asynccontextmanager
 async def agent_of(home):
     async with await Peer.join(home.relay, home.token, "agent", home.agent.key) as agent:
+        await counted(agent)
         yield agent
+
+
+async def counted(agent):
+    """Where nothing can wait for an agent that came so soon after the relay's start that it did not know that."""
+    if agent.mail and "waiting" not in agent.mail:
+        assert await drain(agent) == ([], 0)
 
 
 async def gone(home, device):

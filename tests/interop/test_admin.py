@@ -17,6 +17,7 @@ import pytest
 
 import raw
 from devices import Key, bound
+from mailbox import device_of, gone, kept, page
 from relay import ADMIN_KEY, Relay, binary
 
 DEADLINE = 30
@@ -111,6 +112,48 @@ async def test_devices_are_listed_revoked_and_their_token_bound_to_another_agent
         assert done.returncode == 2 and "16 hex digits" in done.stderr
     done = await asyncio.to_thread(admin.run, "devices", "bind", name, "x")
     assert done.returncode == 1 and "agent_key" in done.stderr
+
+
+async def test_what_waits_is_listed_and_thrown_away_and_its_receivers_are_told(admin):
+    made = await admin.relay.pair()
+    name, command = made["id"], functools.partial(asyncio.to_thread, admin.text, "mail")
+    assert await command("list") == await command("list", name) == "nothing waits\n"
+    async with bound(admin.relay, token=made["token"]) as home:
+        one, two = await home.device(), await home.device()
+        for device in (one, two):
+            await gone(home, device)
+            await kept(home.agent, device.key.id, 1)
+        listed = await asyncio.to_thread(admin.json, "mail", "list")
+        assert listed["messages"] == 2 and not listed["more"]
+        assert {row["receiver"] for row in listed["receivers"]} == {one.key.id, two.key.id}
+        assert {row["token"] for row in listed["receivers"]} == {name}
+        text = await command("list", name)
+        assert one.key.id in text and listed["receivers"][0]["oldest_at"] in text
+        await command("empty", name, "--receiver", one.key.id)
+        left = (await asyncio.to_thread(admin.json, "mail", "list", name))["receivers"]
+        assert [row["receiver"] for row in left] == [two.key.id]
+        await command("empty", name)
+        async with device_of(home, one.key) as device:
+            assert device.mail["waiting"] == 0
+            _, end = await page(device)
+            assert end == {"upto": 0, "left": 0, "lost": 1}
+        for online in (True, False):
+            assert await home.agent.expect("relay.device") == {"device": one.key.id, "online": online}
+        # A backup has it only if it is to.
+        await kept(home.agent, two.key.id, 2)
+        for flags, expected in [((), []), (("--mail",), [(1,)])]:
+            named = f"{len(flags)}.backup"
+            await asyncio.to_thread(admin.text, "backup", "--name", named, *flags)
+            mail = pathlib.Path(admin.relay.directory, named + ".mail")
+            assert mail.exists() == bool(flags)
+            if flags:
+                assert stat.S_IMODE(mail.stat().st_mode) == 0o600
+                with sqlite3.connect(mail) as copy:
+                    assert copy.execute("SELECT count(*) FROM message").fetchall() == expected
+    done = await asyncio.to_thread(admin.run, "mail", "empty", name, "--receiver", "x")
+    assert done.returncode == 2 and "agent or a device" in done.stderr
+    done = await asyncio.to_thread(admin.run, "mail", "list", "0123456789abcdef")
+    assert done.returncode == 1
 
 
 def test_a_file_of_certificates_that_is_none_is_named_and_not_waited_for(admin):

@@ -50,6 +50,19 @@ def test_a_machine_that_runs_the_relay_is_well(tmp_path):
     assert not (tmp_path / "relay.db").exists(), "it changes nothing"
 
 
+def test_the_file_of_the_mailbox_is_looked_at(tmp_path):
+    flags = ("--addr", f"127.0.0.1:{free_port()}")
+    assert of(doctor(tmp_path, *flags), "mailbox")["text"].startswith("not there yet")
+    assert "off" in of(doctor(tmp_path, *flags, "--mailbox", "off"), "mailbox")["text"]
+    mail = tmp_path / "relay.db.mail"
+    mail.write_bytes(b"x" * 100)
+    assert "100 bytes" in of(doctor(tmp_path, *flags), "mailbox")["text"]
+    mail.unlink()
+    mail.mkdir()
+    found = of(doctor(tmp_path, *flags), "mailbox")
+    assert found["state"] == "warn" and "not a file" in found["text"]
+
+
 def test_for_people_it_is_a_line_for_each_finding(tmp_path):
     done = subprocess.run(
         [binary(), "doctor", "-addr", f"127.0.0.1:{free_port()}", "-admin-key", "k", "-db", "/nowhere/relay.db"],

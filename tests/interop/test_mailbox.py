@@ -38,6 +38,8 @@ async def test_what_is_kept_waits_for_its_device_and_comes_as_it_was_sent(start_
             await device.send("relay.mail.ack", {"upto": end["upto"]})
             await device.expect_silence()
         assert await home.agent.expect("relay.device") == {"device": key.id, "online": False}
+        await until(lambda: rows(relay) == 0)
+        await asyncio.sleep(0.1)
         async with device_of(home, key) as device:
             assert device.mail["waiting"] == 0
             assert await home.agent.expect("relay.device") == {"device": key.id, "online": True}

@@ -107,6 +107,15 @@ async def use_all(check, relay):
         view = (await check.call(relay, "devicesOfToken", 200, id=name)).json()
         assert [one["device"] for one in view["devices"]] == [device]
         await check.call(relay, "showToken", 200, id=name)
+        assert (await check.call(relay, "mailOfToken", 200, id=name)).json()["messages"] == 0
+        await check.call(relay, "emptyMailOfToken", 204, id=name)
+        await wait_for(relay, home, device)
+        view = (await check.call(relay, "mailOfToken", 200, id=name)).json()
+        assert [one["receiver"] for one in view["receivers"]] == [device]
+        assert (await check.call(relay, "mail", 200)).json() == view
+        await check.call(relay, "emptyMailOfReceiver", 204, id=name, receiver=device)
+        await check.call(relay, "emptyMailOfToken", 204, id=name)
+        assert (await check.call(relay, "mailOfToken", 200, id=name)).json()["receivers"] == []
         await check.call(relay, "revokeDevice", 204, id=name, device=device)
         await check.call(relay, "revokeDevice", 404, id=name, device=device)
         await check.call(relay, "changeToken", 200, {"agent_key": None}, id=name)
@@ -131,6 +140,8 @@ async def use_all(check, relay):
         await check.call(relay, operation, 401, body, admin=False, **values)
     for operation in ("showToken", "changeToken", "revokeTokenById", "usageOfToken", "devicesOfToken"):
         await check.call(relay, operation, 404, {} if operation == "changeToken" else None, id=UNKNOWN)
+    for operation in ("mailOfToken", "emptyMailOfToken", "emptyMailOfReceiver"):
+        await check.call(relay, operation, 404, id=UNKNOWN, receiver="agent")
     await check.call(relay, "presence", 404, token="a%2Fb")
     await check.call(relay, "revokeToken", 404, token="a%2Fb")
     large = {"label": "x" * 5000}
@@ -142,6 +153,13 @@ async def use_all(check, relay):
     other = (await check.call(relay, "createToken", 201)).json()
     await check.call(relay, "revokeToken", 204, token=token)
     await check.call(relay, "revokeTokenById", 204, id=other["id"])
+
+
+async def wait_for(relay, home, device):
+    """A message waits for a device that has left."""
+    await home.agent.order("relay.park", {"device": device})
+    ref = await home.agent.send("chat.done", device=device, keep="quiet")
+    assert await home.agent.expect("relay.kept") == {"ref": ref, "device": device}
 
 
 def of_the_admin(token, name):
@@ -161,6 +179,10 @@ def of_the_admin(token, name):
         ("usageOfToken", None, {"id": name}),
         ("devicesOfToken", None, {"id": name}),
         ("revokeDevice", None, {"id": name, "device": UNKNOWN}),
+        ("mail", None, {}),
+        ("mailOfToken", None, {"id": name}),
+        ("emptyMailOfToken", None, {"id": name}),
+        ("emptyMailOfReceiver", None, {"id": name, "receiver": "agent"}),
         ("drain", None, {}),
         ("backup", None, {}),
         ("backupState", None, {}),
@@ -202,12 +224,20 @@ async def test_every_documented_response_is_real(start_relay):
             await check.call(locked, "usageOfToken", 503, id=made["id"])
             await check.call(locked, "devicesOfToken", 503, id=made["id"])
             await check.call(locked, "revokeDevice", 503, id=made["id"], device=UNKNOWN)
+            for operation in ("mailOfToken", "emptyMailOfToken", "emptyMailOfReceiver"):
+                await check.call(locked, operation, 503, id=made["id"], receiver="agent")
             await check.call(locked, "showToken", 503, id=made["id"])
             await check.call(locked, "changeToken", 503, {}, id=made["id"])
             await check.call(locked, "revokeTokenById", 503, id=made["id"])
             await check.call(locked, "revokeToken", 503, token=made["token"])
         other.execute("ROLLBACK")
         other.close()
+
+    # A directory in the place of the mailbox's file.
+    broken = start_relay()
+    broken.stop()
+    broken.db.with_name("relay.db.mail").mkdir()
+    await check.call(broken.start(), "mail", 503)
 
     draining, port = measured(start_relay, "--drain-window", "3s")
     async with await Client.authed(draining, await draining.token(), "agent"):

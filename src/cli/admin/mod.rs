@@ -49,6 +49,9 @@ enum What {
     /// Devices of a token, and the agent that it is bound to
     #[command(subcommand)]
     Devices(Devices),
+    /// The mailbox: what waits for whom, and throwing it away
+    #[command(subcommand)]
+    Mail(Mail),
     /// Who is online
     Sessions,
     /// Bytes forwarded on each day
@@ -63,6 +66,9 @@ enum What {
         /// The file's name, ending with .backup [default: the store's with the time]
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
+        /// Copy the mailbox as well, into a second file of that name and .mail
+        #[arg(long)]
+        mail: bool,
     },
     /// Show what is logged, or change it
     LogLevel {
@@ -92,7 +98,7 @@ enum Tokens {
         #[arg(long, value_name = "SECONDS", value_parser = whole_number, allow_hyphen_values = true)]
         expires_in: Option<u64>,
         #[command(flatten)]
-        limits: Limits,
+        limits: Box<Limits>,
     },
     /// End a token: its connections are closed
     Revoke {
@@ -110,10 +116,27 @@ enum Tokens {
         /// Its public name, 16 hex digits
         id: String,
         #[command(flatten)]
-        limits: Limits,
+        limits: Box<Limits>,
         /// First take all that it has of its own away
         #[arg(long)]
         clear: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum Mail {
+    /// How much waits, for whom, and since when
+    List {
+        /// Of this token alone: its public name, 16 hex digits
+        id: Option<String>,
+    },
+    /// Throw away what waits for a token's receivers: they are told how much they have lost
+    Empty {
+        /// The token's public name, 16 hex digits
+        id: String,
+        /// Of this receiver alone: agent, or a device's id
+        #[arg(long, value_name = "NAME")]
+        receiver: Option<String>,
     },
 }
 
@@ -167,23 +190,56 @@ struct Limits {
     /// The largest message
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     max_message: Option<String>,
+    /// Bytes that are kept for its receivers that are not there; 0 keeps nothing, also below
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    mailbox_bytes: Option<String>,
+    /// Messages that are kept for one receiver
+    #[arg(long, value_name = "COUNT", allow_hyphen_values = true)]
+    mailbox_messages: Option<String>,
+    /// Messages of one device that are kept for the agent
+    #[arg(long, value_name = "COUNT", allow_hyphen_values = true)]
+    mailbox_device_messages: Option<String>,
+    /// The largest message that is kept
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    mailbox_message: Option<String>,
+    /// How many seconds a message is kept
+    #[arg(long, value_name = "SECONDS", allow_hyphen_values = true)]
+    mailbox_age: Option<String>,
 }
 
 /// A token's limits, in the order of the fields of [`Limits`]: the flag, the API's name, and whether it is a size.
-const LIMITS: [(&str, &str, bool); 6] = [
+const LIMITS: [(&str, &str, bool); 11] = [
     ("phone-rate", "phone_per_minute", false),
     ("agent-rate", "agent_per_minute", false),
     ("stream-rate", "stream_per_second", false),
     ("daily-quota", "daily_quota_bytes", true),
     ("monthly-quota", "monthly_quota_bytes", true),
     ("max-message", "message_bytes_max", true),
+    ("mailbox-bytes", "mailbox_bytes_max", true),
+    ("mailbox-messages", "mailbox_messages_max", false),
+    ("mailbox-device-messages", "mailbox_device_messages_max", false),
+    ("mailbox-message", "mailbox_message_bytes_max", true),
+    ("mailbox-age", "mailbox_age_max_sec", false),
 ];
 
 impl Limits {
     /// In the order of [`LIMITS`].
-    fn given(&self) -> [&Option<String>; 6] {
-        let Self { phone_rate, agent_rate, stream_rate, daily_quota, monthly_quota, max_message } = self;
-        [phone_rate, agent_rate, stream_rate, daily_quota, monthly_quota, max_message]
+    fn given(&self) -> [&Option<String>; 11] {
+        let Self { phone_rate, agent_rate, stream_rate, daily_quota, monthly_quota, max_message, .. } = self;
+        let Self { mailbox_bytes, mailbox_messages, mailbox_device_messages, mailbox_message, mailbox_age, .. } = self;
+        [
+            phone_rate,
+            agent_rate,
+            stream_rate,
+            daily_quota,
+            monthly_quota,
+            max_message,
+            mailbox_bytes,
+            mailbox_messages,
+            mailbox_device_messages,
+            mailbox_message,
+            mailbox_age,
+        ]
     }
 
     /// Puts what is named into `limits`, under the API's names.
@@ -234,6 +290,7 @@ impl Admin {
         match &self.what {
             What::Tokens(tokens) => self.tokens(&api, tokens),
             What::Devices(devices) => self.devices(&api, devices),
+            What::Mail(mail) => self.mail(&api, mail),
             What::Sessions => self.list(&api, "/api/v1/sessions", "sessions", show::SESSIONS),
             What::Usage { id: None } => self.list(&api, "/api/v1/usage", "days", show::DAYS),
             What::Usage { id: Some(id) } => self.list(&api, &format!("{}/usage", path_of(id)?), "days", show::DAYS),
@@ -242,7 +299,7 @@ impl Admin {
                 self.say(&answer, "draining: clients are told to reconnect, then the relay exits");
                 Ok(())
             }
-            What::Backup { name } => self.backup(&api, name.as_deref()),
+            What::Backup { name, mail } => self.backup(&api, name.as_deref(), *mail),
             What::LogLevel { level } => {
                 let answer = match level {
                     Some(level) => api.call("PUT", "/api/v1/log-level", Some(json!({ "level": level })))?,
@@ -267,6 +324,27 @@ impl Admin {
             }
             Devices::Bind { id, agent_key } => self.bind(api, id, Some(agent_key))?,
             Devices::Unbind { id } => self.bind(api, id, None)?,
+        }
+        Ok(())
+    }
+
+    fn mail(&self, api: &Api, what: &Mail) -> Result<(), ApiError> {
+        match what {
+            Mail::List { id } => {
+                let path = id.as_deref().map_or(Ok("/api/v1".to_owned()), path_of)?;
+                let waiting = api.call("GET", &format!("{path}/mail"), None)?;
+                self.say(&waiting, &show::mail(&waiting));
+            }
+            Mail::Empty { id, receiver } => {
+                let path = path_of(id)?;
+                let of = match receiver.as_deref() {
+                    None => String::new(),
+                    Some("agent") => "/agent".to_owned(),
+                    Some(device) => format!("/{}", checked(device, "agent or a device's id", "mail list")?),
+                };
+                api.call("DELETE", &format!("{path}/mail{of}"), None)?;
+                self.say(&json!({ "emptied": id, "receiver": receiver }), "nothing waits there any more");
+            }
         }
         Ok(())
     }
@@ -344,9 +422,10 @@ impl Admin {
         Ok(())
     }
 
-    fn backup(&self, api: &Api, name: Option<&str>) -> Result<(), ApiError> {
+    fn backup(&self, api: &Api, name: Option<&str>, mail: bool) -> Result<(), ApiError> {
         let bar = !self.json && std::io::stderr().is_terminal();
-        let mut state = api.call("POST", "/api/v1/backup", Some(json!({ "name": name })))?;
+        let path = if mail { "/api/v1/backup?mail=1" } else { "/api/v1/backup" };
+        let mut state = api.call("POST", path, Some(json!({ "name": name })))?;
         while state["state"] == "running" {
             if bar {
                 console::print_error(format_args!("\r{}", show::bar(&state)));

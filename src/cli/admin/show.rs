@@ -47,6 +47,15 @@ const DEVICES: &[Column] = &[
     left("ONLINE SINCE", |row| word(&row["online_since"])),
 ];
 
+/// Of `mail list`.
+const MAIL: &[Column] = &[
+    left("TOKEN", |row| word(&row["token"])),
+    left("RECEIVER", |row| word(&row["receiver"])),
+    right("MESSAGES", |row| word(&row["messages"])),
+    right("BYTES", |row| size(&row["bytes"])),
+    left("SINCE", |row| word(&row["oldest_at"])),
+];
+
 /// Of `usage`.
 pub(super) const DAYS: &[Column] = &[
     left("DAY", |row| word(&row["day"])),
@@ -137,7 +146,7 @@ pub(super) fn token(token: &Value) -> String {
             _ => word(&effective[name]),
         };
         let whose = if own[name].is_null() { "" } else { "   (its own)" };
-        lines.push(format!("{flag:<14} {value}{whose}"));
+        lines.push(format!("{flag:<24} {value}{whose}"));
     }
     lines.join("\n")
 }
@@ -152,6 +161,18 @@ pub(super) fn devices(bound: &Value) -> String {
     match bound["devices"].as_array().map(Vec::as_slice) {
         None | Some([]) => format!("{head}no devices"),
         Some(rows) => format!("{head}{}", table(DEVICES, rows)),
+    }
+}
+
+/// What waits in the mailbox.
+pub(super) fn mail(waiting: &Value) -> String {
+    let all = format!("{} messages, {}", word(&waiting["messages"]), size(&waiting["bytes"]));
+    match waiting["receivers"].as_array().map(Vec::as_slice) {
+        None | Some([]) => "nothing waits".to_owned(),
+        Some(rows) => {
+            let more = if waiting["more"] == true { "\nand more receivers, for whom less waits" } else { "" };
+            format!("{all}\n{}{more}", table(MAIL, rows))
+        }
     }
 }
 

@@ -2,8 +2,9 @@
 
 use super::{Finding, State};
 use crate::config::{self, Config, MetricsAddr, PairFiles, Secret, WEAK_KEY, admin_key_file};
+use crate::shelf::SUFFIX;
 use crate::store::check::{CheckError, Found, check};
-use crate::sys::file::{self, folder_of};
+use crate::sys::file::{self, beside, folder_of};
 use crate::sys::listen::{reachable, try_bind};
 use crate::sys::time::unix_now;
 use crate::sys::time::write_rfc3339;
@@ -24,6 +25,7 @@ const RENEW_WITHIN_S: u64 = 14 * 86_400;
 pub(super) fn look(config: &Config) -> Vec<Finding> {
     let mut findings: Vec<Finding> = ports(config).collect();
     findings.push(store(&config.db));
+    findings.push(mailbox(config));
     findings.push(admin_key(config));
     findings.extend(config.tls.pairs.iter().map(pair));
     if let Some(acme) = &config.tls.acme {
@@ -127,6 +129,28 @@ fn store(path: &Path) -> Finding {
             };
             Finding::fail(title, error.to_string(), to_do)
         }
+    }
+}
+
+/// The mailbox's file. Whatever is wrong with it, the relay runs.
+fn mailbox(config: &Config) -> Finding {
+    if !config.mailbox {
+        return Finding::ok("mailbox", "off: nothing is kept for who is not there");
+    }
+    let path = beside(&config.db, SUFFIX);
+    let title = format!("mailbox {}", path.display());
+    match fs::metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Finding::ok(title, "not there yet; it is made with the first message that is to be kept")
+        }
+        Err(error) => Finding::warn(title, error.to_string(), "check the owner and mode of its directory"),
+        Ok(meta) if !meta.is_file() => {
+            Finding::warn(title, "it is not a file: nothing can be kept", "remove it, and a file is made in its place")
+        }
+        Ok(_) if access(&path, Access::READ_OK | Access::WRITE_OK).is_err() => {
+            Finding::warn(title, "it cannot be read and written by this user", "chown it to the relay's user")
+        }
+        Ok(meta) => Finding::ok(title, format!("{} bytes on the disk", meta.len())),
     }
 }
 

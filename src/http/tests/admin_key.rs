@@ -35,7 +35,7 @@ fn calls_that_need_the_admin_key_are_nothing_without_it() {
 }
 
 /// A path of each resource.
-const PATHS: [&str; 21] = [
+const PATHS: [&str; 24] = [
     "/",
     "/ws",
     "/health",
@@ -52,6 +52,9 @@ const PATHS: [&str; 21] = [
     "/api/v1/tokens/00ff00ff00ff00ff/devices",
     "/api/v1/tokens/00ff00ff00ff00ff/devices/0000000000009f2c",
     "/api/v1/tokens/sweep",
+    "/api/v1/mail",
+    "/api/v1/tokens/0123456789abcdef/mail",
+    "/api/v1/tokens/0123456789abcdef/mail/agent",
     "/api/v1/log-level",
     "/api/v1/sessions",
     "/api/v1/usage",
@@ -67,7 +70,7 @@ fn open_methods(route: Route) -> &'static [&'static str] {
         Route::WebSocket => &["GET"],
         Route::Register => &["POST"],
         Route::Pair | Route::Tokens | Route::Token(_) | Route::TokenUsage(_) | Route::Sessions | Route::Usage => &[],
-        Route::Devices(_) | Route::Device(..) => &[],
+        Route::Devices(_) | Route::Device(..) | Route::Mail | Route::TokenMail(_) | Route::TokenMailOf(..) => &[],
         Route::LogLevel | Route::Drain | Route::Backup | Route::Sweep => &[],
     }
 }

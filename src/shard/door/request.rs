@@ -119,7 +119,7 @@ impl<N: Net> Shard<N> {
             }
             Action::Call(call) => {
                 let request =
-                    Request::Call { from: newcomer.caller(self.id), call: with_client(call, newcomer.address) };
+                    Request::Call { from: newcomer.caller(self.id), call: with_client(*call, newcomer.address) };
                 let serial = newcomer.serial;
                 if self.ask_control(request) {
                     self.door.pending_calls.insert(serial, conn);

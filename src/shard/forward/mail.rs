@@ -167,6 +167,7 @@ impl<N: Net> Shard<N> {
                     trays.handle_forgotten(of);
                 }
             }
+            Report::Answer { serial, answer } => self.handle_answer(serial, &answer),
             Report::Opened { is_other } => {
                 self.mail.queue.clear();
                 self.mail.reads.clear();
