@@ -17,15 +17,21 @@ import { takeLock } from './lock.js';
 import { Conversation } from './messages.js';
 import { Notes } from './notes.js';
 import { within } from './patience.js';
+import { Push } from './push.js';
 import { Questions } from './questions.js';
 import { newId } from './relay.js';
 import { Sending } from './sending.js';
+import { Unread } from './unread.js';
 import { RESTARTED, UNCONFIRMED, browserName, errorText, plainText, security, unverifiedText } from './words.js';
 
 // The browser itself is not waited for longer.
 const BROWSER_MS = 3_000;
 // How often an answer under way is written to the history.
 const KEEP_EVERY_MS = 2_000;
+// So long the agent has to remove this browser from its devices.
+const LEAVE_MS = 5_000;
+const STAYS = 'The agent could not remove this browser from its devices. Remove it there, on another device or with “coralmux-agent devices”.';
+const SECOND = 'This browser becomes one more of its devices. Remove the old one there.';
 const NOT_REMOVED = 'This browser’s storage does not answer. What it kept of the conversation may still be there.';
 const NAME = 'My agent';
 const NAME_CHARACTERS_MAX = 60;
@@ -75,7 +81,16 @@ const questions = new Questions({
   answerFor: (ref) => answers.waiting(ref),
   send: (type, payload, id) => channel?.send(type, payload, id) ?? Promise.resolve(false),
   show: (answer) => show(answer),
+  asked: (answer) => unread.add(answer, channel.isDraining),
   keep: (answer) => keep(answer),
+  announce: (text) => announce(text),
+});
+
+const unread = new Unread({ mark: (message, count) => conversation.mark(message, count) });
+
+const push = new Push({
+  device: () => channel?.id,
+  tell: (payload) => channel?.ask?.('relay.push', payload) ?? Promise.resolve(null),
   announce: (text) => announce(text),
 });
 
@@ -104,7 +119,10 @@ const elsewhere = new Elsewhere({
 
 const composer = new Composer({
   isOpen: () => Boolean(channel),
-  send: (text, images) => sending.submit(text, images),
+  send: (text, images) => {
+    unread.clear();
+    return sending.submit(text, images);
+  },
 });
 
 const frame = new Frame({
@@ -150,10 +168,12 @@ async function adopt(linked) {
   if (pairing) {
     const same = pairing.token === linked.token;
     const text = same
-      ? 'This link is for the agent that this browser is paired with, with another key. Take it only if it comes from your own agent.'
-      : 'This browser is paired with another agent. Its conversation will be removed from this browser.';
+      ? `This link is for the agent that this browser is paired with, with another key. Take it only if it comes from your own agent.${pairing.used ? ` ${SECOND}` : ''}`
+      : `This browser is paired with another agent. Its conversation will be removed from this browser.${pairing.used ? ` ${whatStays()}` : ''}`;
     if (!(await confirm('Use this new link?', text, 'Use it'))) return false;
+    const hasLeft = same || (await leaveDevices());
     await forgetPairing({ andConversation: !same });
+    if (!hasLeft) remains = STAYS;
   }
   pairing = linked;
   savePairing(pairing);
@@ -228,6 +248,7 @@ async function openChat() {
     conversation.show(message);
   }
   answers.restore(earlier);
+  if (earlier.some(({ role, state }) => role === 'agent' && state === 'done')) push.handleAnswer();
   questions.restore(earlier);
   showName('');
   channel = connected(device, boots);
@@ -237,6 +258,8 @@ async function openChat() {
   }
   channel.start();
   refresh();
+  if (remains) notes.add(remains);
+  remains = '';
   composer.focus({ preventScroll: true });
 }
 
@@ -261,6 +284,7 @@ function connected(device, boots) {
     canLift: () => Boolean(history?.isKept) && !hasTriedLift,
     store: async () => history.keepDevice(),
     enrolled: () => enrolled(device),
+    lost: () => elsewhere.miss(),
   };
   if (!pairing.a) {
     const secret = pairing.k ? readSecret(pairing.k) : null;
@@ -337,13 +361,31 @@ function leaveChat() {
   notes.clear();
   devices.clear();
   elsewhere.clear();
+  unread.clear();
+  push.clear();
   nameAsked = null;
   composer.clear();
+}
+
+// What becomes of this browser at its agent when it forgets the pairing.
+function whatStays() {
+  if (channel?.ready) return 'Your agent removes this browser from its devices.';
+  return 'Your agent is not connected, so this browser stays among its devices. Remove it there, on another device or with “coralmux-agent devices”.';
+}
+
+// Has the agent remove this browser from its devices, and not those that it has added. Resolves to whether none is left.
+async function leaveDevices() {
+  if (!channel?.id || channel.isJoining || channel.connection.name === 'ended') return true;
+  const device = channel.id;
+  const gone = new Promise((resolve) => (removed = resolve));
+  if (!(await channel.send('device.revoke', { device, keep_invited: true }))) return false;
+  return within(gone, LEAVE_MS).catch(() => false);
 }
 
 // Resolves to whether nothing is left of what was to go.
 async function forgetPairing({ andConversation }) {
   leaveChat();
+  await push.forget();
   let isGone = true;
   if (andConversation) {
     const left = await History.open(await pairingName(pairing));
@@ -369,6 +411,10 @@ async function kept(change) {
 
 function showAnswer(answer) {
   show(answer);
+  if (answer.state === 'done') {
+    unread.add(answer, channel.isDraining);
+    push.handleAnswer();
+  }
   if (hasResumed && (answer.text || answer.state !== 'streaming')) history?.mark(answer);
 }
 
@@ -483,6 +529,8 @@ function refresh() {
   if (!channel) return;
   const { connection, agentOnline } = channel;
   frame.show(channel, pairing.plainAllowed, conversation.isEmpty);
+  push.handleState(Boolean(channel.id) && !channel.isJoining, channel.push ?? null);
+  if (connection.why === 'deviceRevoked') removed?.(true);
   if (channel.security.name === 'unverified' && pairing.plainAllowed) {
     // An agent that encrypts has not to be believed when it says that it does not.
     pairing.plainAllowed = false;
@@ -503,6 +551,10 @@ function refresh() {
 }
 
 let countdown = 0;
+// What stayed behind at the agent of the pairing before this one.
+let remains = '';
+// Says that the agent has removed this browser, where that is waited for.
+let removed = null;
 
 function allowPlain() {
   pairing.plainAllowed = true;
@@ -552,10 +604,12 @@ $('clear').onclick = async () => {
 };
 $('forget').onclick = async () => {
   $('about').close();
-  const text = 'The conversation and the key are removed from this browser. To chat again you need the link that your agent shows.';
-  if (!(await confirm('Forget this pairing?', text, 'Forget'))) return;
+  const text = 'The conversation and the key are removed from this browser. To chat again you need a link that your agent shows.';
+  const isDevice = channel?.id && !channel.isJoining && channel.connection.name !== 'ended';
+  if (!(await confirm('Forget this pairing?', isDevice ? `${text} ${whatStays()}` : text, 'Forget'))) return;
+  const hasLeft = await leaveDevices();
   const isGone = await forgetPairing({ andConversation: true });
-  welcome(isGone ? '' : NOT_REMOVED);
+  welcome([!hasLeft && STAYS, !isGone && NOT_REMOVED].filter(Boolean).join(' '));
 };
 addEventListener('hashchange', async () => {
   const linked = fromAddressBar();
@@ -563,10 +617,18 @@ addEventListener('hashchange', async () => {
 });
 addEventListener('pagehide', ({ persisted }) => persisted && history?.putAway());
 addEventListener('pageshow', ({ persisted }) => persisted && history?.comeBack());
+function look() {
+  unread.see();
+  push.seen().catch((error) => console.warn(error));
+}
+if (document.visibilityState === 'visible') look();
 document.addEventListener('freeze', () => channel?.sleep?.());
 addEventListener('online', () => channel?.wake());
 document.addEventListener('visibilitychange', () => {
-  if (document.visibilityState === 'visible') return channel?.wake();
+  if (document.visibilityState === 'visible') {
+    look();
+    return channel?.wake();
+  }
   for (const answer of answers.underWay) if (answer.text) keep(answer);
   return channel?.sleep?.();
 });

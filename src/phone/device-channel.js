@@ -13,6 +13,8 @@ import { Stream } from './stream.js';
 // How often it is looked whether the keys are too old, and how soon where there is a doubt about them.
 const LOOK_AT_KEYS_MS = 60_000;
 const LOOK_SOON_MS = 5_000;
+// A page of mail that could not be kept is tried again after this.
+const KEEP_MAIL_AGAIN_MS = 1_000;
 
 const nowOf = () => ({ monotonic: performance.now(), unix: Date.now() });
 
@@ -57,13 +59,17 @@ export class DeviceChannel {
   #met = null;
   #connection = 0;
   #isAsleep = false;
+  // What the relay has kept for this device is coming.
+  #isDraining = false;
   #exchange = null;
+  // What the relay was asked, and has not answered: id to what is done with the answer.
+  #asked = new Map();
   #timer = null;
   #incoming = Promise.resolve();
 
   // device: see `deviceFor`; name: what this browser is called; platform: what it is
   // handlers: as of `Channel`, and: store(): resolves when `kept` is stored, rejects where it is not; enrolled(): the agent
-  // has let this browser in.
+  // has let this browser in; lost(): something that the relay kept for it has expired.
   constructor(url, pairing, device, name, handlers, boots, platform = 'web') {
     this.#pairing = pairing;
     this.#device = device;
@@ -116,6 +122,12 @@ export class DeviceChannel {
     return { ...state, why: state.why === 'refused' ? (this.#isAdmitted ? 'deviceRefused' : 'linkUsed') : state.why };
   }
 
+  // What the relay offers for waking this device; another object with each connection.
+  get push() {
+    const { name, ext } = this.#relay.state;
+    return name === 'open' && this.#isAdmitted ? ext.push ?? null : null;
+  }
+
   get resumes() {
     return this.#met !== null;
   }
@@ -165,6 +177,25 @@ export class DeviceChannel {
     return Promise.resolve(true);
   }
 
+  get isDraining() {
+    return this.#isDraining;
+  }
+
+  // Asks the relay; resolves to its answer, { type, payload }, or to null where the connection ends before.
+  ask(type, payload) {
+    const id = newId();
+    if (!this.#send(type, payload, id)) return Promise.resolve(null);
+    return new Promise((resolve) => this.#asked.set(id, resolve));
+  }
+
+  // Returns whether it was an answer.
+  #handleAnswer(type, payload) {
+    const answered = this.#asked.get(payload?.ref);
+    this.#asked.delete(payload?.ref);
+    answered?.({ type, payload });
+    return Boolean(answered);
+  }
+
   #send(type, payload, id = newId()) {
     return this.#relay.send({ ...envelope(type, payload, id), device: this.id });
   }
@@ -189,13 +220,18 @@ export class DeviceChannel {
     this.agentOnline = false;
     this.#isAsleep = false;
     this.#exchange = null;
+    for (const answered of this.#asked.values()) answered(null);
+    this.#asked.clear();
     clearTimeout(this.#timer);
     if (state.name === 'open') {
       // Nothing is said to a relay that takes this browser for a phone without keys of its own: the link was made for one
       // that knows devices.
       if (!state.ext || state.ext.device !== this.id) return this.#relay.end('noDevices');
       this.#end?.handleConnected();
-      if (!(state.ext.mail?.waiting > 0)) this.#end?.handleDrained();
+      const { mail } = state.ext;
+      // A relay that has just started may not know yet whether something waits.
+      this.#isDraining = Boolean(mail) && mail.waiting !== 0;
+      if (!this.#isDraining) this.#end?.handleDrained();
       this.#enrolment?.handleConnected();
       if (state.paired) return this.#agentCame();
     }
@@ -337,7 +373,8 @@ export class DeviceChannel {
     if (type === 'status') return payload?.peer === 'online' ? this.#agentCame() : this.#agentLeft();
     if (type === 'key_exchange') return this.#handleExchange(payload ?? {});
     // The relay's word.
-    if (type.startsWith('relay.')) return undefined;
+    if (type === 'relay.mail') return this.#handleMail(payload ?? {});
+    if (type.startsWith('relay.')) return this.#handleAnswer(type, payload);
     if (type === 'chat.error' && !isSealed(payload)) return this.#handleError(payload ?? {});
     const connection = this.#connection;
     if (!this.#end) throw new Refused('there is no key for this message');
@@ -350,6 +387,25 @@ export class DeviceChannel {
     return this.#stream.handle(type, plain, payload.ciphertext.length * 0.75);
   }
 
+  // A page of what the relay has kept has come whole: it deletes it when this is on the disk here.
+  #handleMail({ upto, left, lost }) {
+    if (lost > 0) this.#handlers.lost?.();
+    if (left === 0) {
+      this.#isDraining = false;
+      this.#end?.handleDrained();
+    }
+    if (upto > 0) this.#confirm(upto, this.#connection);
+  }
+
+  #confirm(upto, connection) {
+    const again = (error) => {
+      console.warn('not kept:', error);
+      setTimeout(() => this.#confirm(upto, connection), KEEP_MAIL_AGAIN_MS);
+    };
+    if (connection !== this.#connection) return;
+    this.#handlers.store().then(() => connection === this.#connection && this.#send('relay.mail.ack', { upto }), again);
+  }
+
   #handleAdmitted() {
     delete this.#auth.invite;
     this.#device.code = '';
@@ -359,6 +415,7 @@ export class DeviceChannel {
   }
 
   #handleError(payload) {
+    if (this.#handleAnswer('chat.error', payload)) return;
     if (payload.code === 'DECRYPTION_FAILED') {
       if (!this.#isAdmitted) return;
       this.#end.isDoubted = true;

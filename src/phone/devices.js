@@ -192,12 +192,21 @@ export class Devices {
   }
 
   async #revoke({ device, name, isThis }) {
-    const others = this.#list.filter(({ by }) => by === device).map((one) => one.name);
-    const more = others.length ? ` What it added is removed as well: ${others.join(', ')}.` : '';
+    const invited = this.#invitedBy(device);
+    const option = invited.length ? `Also remove what it added: ${invited.join(', ')}` : '';
     const text = isThis
-      ? `This browser can no longer talk to your agent, until it is added again.${more}`
-      : `It can no longer read or write anything from now on. What it has read, it keeps.${more}`;
-    if (await confirm(`Remove ${isThis ? 'this browser' : name}?`, text, 'Remove')) this.#ask('device.revoke', { device });
+      ? 'This browser can no longer talk to your agent, until it is added again.'
+      : 'It can no longer read or write anything from now on. What it has read, it keeps.';
+    const yes = await confirm(`Remove ${isThis ? 'this browser' : name}?`, text, 'Remove', option);
+    if (yes) this.#ask('device.revoke', { device, ...(!yes.isChecked && { keep_invited: true }) });
+  }
+
+  // The names of what a device has added, and of what that has. Whoever added whom, each is counted once.
+  #invitedBy(device) {
+    const found = new Set([device]);
+    for (const id of found) for (const one of this.#list) if (one.by === id) found.add(one.device);
+    found.delete(device);
+    return [...found].map((id) => this.nameOf(id));
   }
 
   // ---- The dialog ----

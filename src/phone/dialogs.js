@@ -9,16 +9,19 @@ const CAMERA_MS = 5_000;
 const LOOK_EVERY_MS = 200;
 const LOOK_MS = 3_000;
 
-// Resolves to whether the answer is yes.
-export function confirm(title, text, yes) {
+// Resolves to { isChecked } where the answer is yes, else to null. `option`: what can be left out, by a box that is checked.
+export function confirm(title, text, yes, option = '') {
   $('confirm-title').textContent = title;
   $('confirm-text').textContent = text;
   $('confirm-yes').textContent = yes;
+  $('confirm-option').hidden = !option;
+  $('confirm-option-text').textContent = option;
+  $('confirm-check').checked = true;
   const dialog = $('confirm');
   dialog.returnValue = '';
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener('close', () => resolve(dialog.returnValue === 'yes'), { once: true });
+    dialog.addEventListener('close', () => resolve(dialog.returnValue === 'yes' ? { isChecked: $('confirm-check').checked } : null), { once: true });
   });
 }
 

@@ -62,6 +62,7 @@ export class Conversation {
   #lastDay = '';
   #following = true;
   #lastTop = 0;
+  #line = element('li', 'day new');
 
   // handlers: retry(message), follow(isAtEnd), answer(asked, given)
   constructor(scroller, log, handlers) {
@@ -103,6 +104,15 @@ export class Conversation {
     const messages = [...this.#items.keys()].sort((one, other) => one.time - other.time);
     this.clear();
     for (const message of messages) this.show(message);
+  }
+
+  // Draws a line above what is new, or takes it away.
+  mark(message, count) {
+    this.#line.remove();
+    const item = this.#items.get(message)?.item;
+    if (!item) return;
+    this.#line.textContent = count === 1 ? 'One new message' : `${count} new messages`;
+    item.before(this.#line);
   }
 
   isLast(message) {

@@ -12,7 +12,7 @@ export class Questions {
   // By their names: { answer, asked }
   #known = new Map();
 
-  // handlers: answerFor(ref): the answer that waits, show(answer), keep(answer), announce(text),
+  // handlers: answerFor(ref): the answer that waits, show(answer), asked(answer), keep(answer), announce(text),
   // send(type, payload, id): resolves to whether it is on its way
   constructor(handlers) {
     this.#handlers = handlers;
@@ -51,6 +51,7 @@ export class Questions {
     (answer.asked ??= []).push(asked);
     this.#known.set(ask, { answer, asked });
     this.#show(answer);
+    this.#handlers.asked(answer);
     this.#handlers.announce(`The agent asks: ${asked.text}`);
   }
 
@@ -72,7 +73,7 @@ export class Questions {
     const { answer, asked } = this.#known.get(ask) ?? {};
     if (!asked) return;
     const label = asked.choices.find(({ id }) => id === option)?.label ?? plainText(text, LABEL_CHARACTERS_MAX);
-    if (outcome === 'answered') asked.outcome = label || 'Answered';
+    if (outcome === 'answered') asked.outcome = isOwn(asked.given, option, text) ? label || 'Answered' : `Answered elsewhere${label && `: ${label}`}`;
     else if (outcome === 'expired') asked.outcome = `Not answered in time${label && `: ${label}`}`;
     else asked.outcome = plainText(notice, 200) || 'Not asked any more';
     delete asked.given;
@@ -83,4 +84,10 @@ export class Questions {
     this.#handlers.show(answer);
     this.#handlers.keep(answer);
   }
+}
+
+// Whether the answer that counts is the one that was given here.
+function isOwn(given, option, text) {
+  if (typeof option !== 'string' && typeof text !== 'string') return true;
+  return given?.option === undefined ? given?.text?.trim() === text?.trim() && typeof text === 'string' : given.option === option;
 }

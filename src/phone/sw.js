@@ -25,6 +25,32 @@ self.addEventListener('fetch', (event) => {
   else if (address.href.startsWith(`${page}phone/`)) event.respondWith(kept(address.href).then((found) => found ?? fetch(request)));
 });
 
+// A push says that something waits. It is the same each time, and what comes in it is not looked at: whoever sends it cannot
+// make it say anything else. Browsers take the right to it away where nothing is shown, so that it is, whatever else is.
+const TITLE = 'CoralMux';
+const NOTIFICATION = { body: 'Your agent has answered', tag: 'coralmux', renotify: true, icon: 'phone/icon-192.png' };
+
+self.addEventListener('push', (event) => event.waitUntil(notify()));
+self.addEventListener('notificationclick', (event) => {
+  event.notification.close();
+  event.waitUntil(open());
+});
+
+async function notify() {
+  // How much waits is known when it has been fetched.
+  navigator.setAppBadge?.().catch(() => {});
+  await self.registration.showNotification(TITLE, NOTIFICATION);
+}
+
+// The conversation: the window that has it, or a new one.
+async function open() {
+  const page = new URL('./', self.location).href;
+  const windows = await self.clients.matchAll({ type: 'window', includeUncontrolled: true });
+  const shown = windows.find(({ url }) => url.replace(/[?#].*/, '') === page);
+  const focused = await shown?.focus().catch(() => null);
+  if (!focused) await self.clients.openWindow(page);
+}
+
 async function keep() {
   const cache = await caches.open(CACHE);
   await cache.addAll(FILES);

@@ -160,9 +160,9 @@ export class DeviceAgent {
     this.#tellAll();
   }
 
-  async revoke(device) {
+  async revoke(device, keepsInvited = false) {
     this.devices.delete(device);
-    for (const [id, { by }] of this.devices) if (by === device) await this.revoke(id);
+    for (const [id, { by }] of this.devices) if (by === device && !keepsInvited) await this.revoke(id);
     await this.asked('relay.revoke', { device });
     this.#tellAll();
   }
@@ -248,6 +248,7 @@ export class DeviceAgent {
   }
 
   async #take(device, { type, id, payload }) {
+    if (this.isDeaf) return;
     const reply = (kind, more) => this.say(kind, { ...more, ref: id }, { to: device });
     const list = () => reply('device.list.result', { devices: this.#list(device) });
     const may = payload.device === device || this.devices.get(device).isOwner;
@@ -258,7 +259,8 @@ export class DeviceAgent {
         if (other !== device && end.isAdmitted) this.say('chat.turn', { role: 'user', text: payload.text, ref: id, from: device }, { to: other });
       }
       this.#wake('chat', { ...payload, device });
-    } else if (type === 'agent.list') reply('agent.list.result', { agents: [{ id: 'default', name: this.name }] });
+    } else if (type === 'chat.answer') this.#wake('answer', { ...payload, device });
+    else if (type === 'agent.list') reply('agent.list.result', { agents: [{ id: 'default', name: this.name }] });
     else if (type === 'chat.history') reply('chat.history.result', { messages: this.turns.slice(-(payload.limit ?? 100)) });
     else if (type === 'device.list') list();
     else if (type.startsWith('device.') && this.refusal) reply('chat.error', { code: this.refusal, message: 'no' });
@@ -272,7 +274,7 @@ export class DeviceAgent {
       await this.admit(payload.device);
       list();
     } else if (type === 'device.refuse' || (type === 'device.revoke' && may)) {
-      await this.revoke(payload.device);
+      await this.revoke(payload.device, payload.keep_invited === true);
       if (this.devices.has(device)) list();
     } else if (type.startsWith('device.')) reply('chat.error', { code: 'NOT_ALLOWED', message: 'only the owner may' });
   }
@@ -284,6 +286,20 @@ export class DeviceAgent {
       stream.sender.push({ type, id: randomUUID(), payload, size: JSON.stringify(payload).length });
       this.#flow(device);
     }
+  }
+
+  // Says something to a device that is away, for the relay to keep; resolves to what the relay answers.
+  async mail(device, type, payload, keep = 'wake') {
+    const { stream, end } = this.devices.get(device);
+    const id = randomUUID();
+    stream.sender.push({ type, id, payload, size: JSON.stringify(payload).length, t: Date.now() });
+    stream.sender.isOpen = true;
+    const message = stream.sender.poll(performance.now());
+    stream.sender.isOpen = false;
+    const sealed = await end.seal(type, id, stream.sender.record(message, stream.receiver.told()));
+    const answered = new Promise((resolve) => this.#asked.set(id, resolve));
+    this.client.send(type, sealed, { device, id, keep });
+    return within(answered, 'answer about mail');
   }
 
   answer(text, size = 7) {
