@@ -104,6 +104,15 @@ pub enum ApiCall {
     LogLevel(Option<String>),
 }
 
+/// The HTTP connection that waits for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The shard that the connection lives on.
+    pub shard: u16,
+    /// The connection's serial number on that shard: unique while the process runs.
+    pub serial: u64,
+}
+
 /// For whom messages wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MailReceiver {

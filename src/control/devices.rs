@@ -1,7 +1,7 @@
 //! Whom bound tokens admit: what agents and the operator change about it, and devices that nobody uses any more.
 
 use super::index::bound_of;
-use super::message::{Asked, Changed, Notice, Shards, Unchanged};
+use super::message::{Changed, Notice, Shards, Unchanged};
 use super::tokens::Answer;
 use super::{Unavailable, Worker};
 use crate::api::views::{DeviceView, DevicesView};
@@ -11,8 +11,8 @@ use crate::proto::device::{DeviceId, KeyHash};
 use crate::proto::limits::LimitsOverride;
 use crate::proto::quota::day_of;
 use crate::proto::token::{Role, TokenId, TokenKey};
-use crate::session::Change;
 use crate::session::message::ErrorCode as WireCode;
+use crate::session::{Asked, Change};
 use crate::store::{DeviceRow, TokenRow};
 use crate::sys::time::write_rfc3339;
 use std::sync::atomic::Ordering::Relaxed;

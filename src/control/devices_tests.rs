@@ -1,12 +1,12 @@
 //! Whom bound tokens admit: what is on the disk, what the owner is told, and what of it lasts.
 
-use super::message::{Asked, Changed, Notice};
+use super::message::{Changed, Notice};
 use super::tests::{Desk, run_for};
 use crate::api::{ApiCall, NewToken, TokenChange};
 use crate::proto::device::{Binding, DeviceId, KeyHash};
 use crate::proto::token::{TokenId, TokenKey};
-use crate::session::Change;
 use crate::session::message::ErrorCode;
+use crate::session::{Asked, Change};
 use serde_json::json;
 use std::rc::Rc;
 

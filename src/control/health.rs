@@ -1,59 +1,10 @@
 //! How the store fares, for `/health` and the metrics: written by the control thread, read by anyone.
 
-use crate::store::StoreError;
+use crate::store::StoreState;
 use crate::telemetry::metrics::Histogram;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-
-/// The state of the store.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(u8)]
-pub enum StoreState {
-    /// The last write succeeded.
-    #[default]
-    Ok,
-    /// No room left on the device.
-    DiskFull,
-    /// Locked by another program.
-    Locked,
-    /// Not writable any more.
-    ReadOnly,
-    /// Damaged.
-    Corrupt,
-    /// Another failure.
-    Io,
-}
-
-impl StoreState {
-    /// All of them.
-    pub const ALL: [Self; 6] = [Self::Ok, Self::DiskFull, Self::Locked, Self::ReadOnly, Self::Corrupt, Self::Io];
-
-    /// The name in `/health`, logs and metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::DiskFull => "disk_full",
-            Self::Locked => "locked",
-            Self::ReadOnly => "read_only",
-            Self::Corrupt => "corrupt",
-            Self::Io => "io_error",
-        }
-    }
-
-    /// The state that a failure means.
-    #[must_use]
-    pub const fn of(error: &StoreError) -> Self {
-        match error {
-            StoreError::DiskFull => Self::DiskFull,
-            StoreError::Locked => Self::Locked,
-            StoreError::ReadOnly => Self::ReadOnly,
-            StoreError::Corrupt(_) => Self::Corrupt,
-            StoreError::Io(_) | StoreError::Exists => Self::Io,
-        }
-    }
-}
 
 /// The store's health, shared through an `Arc`.
 #[derive(Debug, Default)]

@@ -1,9 +1,9 @@
 //! Calls about the mailbox: those that it is for find their token here, and go on to the mailbox's thread, which answers them.
 
 use super::Worker;
-use super::message::{Caller, Shards};
+use super::message::Shards;
 use crate::api::views::MailView;
-use crate::api::{ApiAnswer, ApiCall, MailReceiver};
+use crate::api::{ApiAnswer, ApiCall, Caller, MailReceiver};
 use crate::session::Party;
 use crate::shelf::message::{Call, Request};
 

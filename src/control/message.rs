@@ -1,12 +1,12 @@
 //! What shards and the control thread say to each other. Never a frame.
 
 use super::Settings;
-use crate::api::{ApiAnswer, ApiCall};
+use crate::api::{ApiAnswer, ApiCall, Caller};
 use crate::directory::Slot;
 use crate::proto::device::DeviceId;
 use crate::proto::token::TokenKey;
-use crate::session::Change;
 use crate::session::message::ErrorCode;
+use crate::session::{Asked, Change};
 
 pub use crate::store::Usage;
 
@@ -37,26 +37,6 @@ pub enum Request {
     Reload(Settings),
     /// End: record what is queued, close the store, return.
     Stop,
-}
-
-/// The HTTP connection that waits for an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Caller {
-    /// The shard that the connection lives on.
-    pub shard: u16,
-    /// The connection's serial number on that shard: unique while the process runs.
-    pub serial: u64,
-}
-
-/// The message by which a client has asked for something.
-#[derive(Debug)]
-pub struct Asked {
-    /// The connection's serial number on its shard.
-    pub serial: u64,
-    /// The message's `id`, as JSON text with its quotes.
-    pub reference: Option<Box<str>>,
-    /// The device that it named.
-    pub device: Option<DeviceId>,
 }
 
 /// Why whom a token admits has not been changed.

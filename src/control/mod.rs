@@ -21,10 +21,10 @@ mod tests;
 mod tokens;
 mod usage;
 
-pub use health::{StoreHealth, StoreState};
+pub use health::StoreHealth;
 pub use index::{Index, load};
 
-use crate::api::{ApiAnswer, ApiCall, ErrorCode};
+use crate::api::{ApiAnswer, ApiCall, Caller, ErrorCode};
 use crate::directory::{Directory, TokenEntry};
 use crate::proto::limits::Limits;
 use crate::proto::token::TokenKey;
@@ -34,7 +34,7 @@ use crate::telemetry::lifecycle::Lifecycle;
 use aging::Age;
 use backup::Backups;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use message::{Caller, Notice, Request, Shards, Usage};
+use message::{Notice, Request, Shards, Usage};
 use register::RegisterLimit;
 use sharded_slab::Entry;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The way to the store: while it fails, tries are spaced out, everyone is told, and the log stays readable.
 
-use super::health::{StoreHealth, StoreState};
-use crate::store::StoreError;
+use super::health::StoreHealth;
+use crate::store::{StoreError, StoreState};
 use std::sync::Arc;
 
 /// The first pause after a failure; it doubles with each further one.

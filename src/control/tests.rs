@@ -4,7 +4,7 @@ use super::*;
 use crate::api::{ApiCall, NewToken, TokenChange};
 use crate::proto::limits::LimitsOverride;
 use crate::proto::token::{Role, TokenHash, TokenId};
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreState};
 use crate::sys::time::LAST_SECOND;
 use serde_json::{Value, json};
 use std::cell::Cell;

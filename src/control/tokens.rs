@@ -1,15 +1,15 @@
 //! The API calls. Each returns its answer; what it promises has been written and told to the owner by then.
 
+use super::Worker;
 use super::aging::UNUSED_MINUTES_MAX;
 use super::index::entry_of;
 use super::message::{Notice, Shards};
-use super::{StoreState, Worker};
 use crate::api::views::{LogLevelView, RolesView, TokenPage, TokenView, UsageView};
 use crate::api::{ApiAnswer, ApiCall, ErrorCode, NewToken, PAGE_MAX, TokenChange, check_expiry};
 use crate::directory::Bound;
 use crate::proto::quota::{day_of, month_of_day};
 use crate::proto::token::{Role, TokenHash, TokenId, token_text};
-use crate::store::{StoreError, TokenRow, UsageSums};
+use crate::store::{StoreError, StoreState, TokenRow, UsageSums};
 use crate::sys::time::{LAST_SECOND, write_rfc3339};
 use crate::telemetry::log::{self, LogError};
 use std::net::IpAddr;

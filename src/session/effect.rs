@@ -142,3 +142,14 @@ pub enum Change {
     /// A device less.
     Revoke(DeviceId),
 }
+
+/// The message by which a client has asked for something.
+#[derive(Debug)]
+pub struct Asked {
+    /// The connection's serial number on its shard.
+    pub serial: u64,
+    /// The message's `id`, as JSON text with its quotes.
+    pub reference: Option<Box<str>>,
+    /// The device that it named.
+    pub device: Option<DeviceId>,
+}

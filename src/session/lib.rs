@@ -12,7 +12,7 @@ mod rates;
 mod shelf;
 mod state;
 
-pub use effect::{Change, Effect, Farewell, NotAdmitted, Ordered, Refusal};
+pub use effect::{Asked, Change, Effect, Farewell, NotAdmitted, Ordered, Refusal};
 pub use heard::Heard;
 pub use mail::{Handed, Posted, read_keep};
 pub use members::{Member, Presence};

@@ -3,8 +3,7 @@
 use super::message::{Call, Report, Shards};
 use super::{Worker, empty};
 use crate::api::views::{MailReceiverView, MailView};
-use crate::api::{ApiAnswer, ErrorCode, PAGE_MAX};
-use crate::control::message::Caller;
+use crate::api::{ApiAnswer, Caller, ErrorCode, PAGE_MAX};
 use crate::proto::token::TokenKey;
 use crate::session::{Party, Pile};
 use crate::store::StoreError;

@@ -1,7 +1,6 @@
 //! How the mailbox fares, for `/health` and the metrics: written by the shelf's thread, read by anyone.
 
-use crate::control::StoreState;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreState};
 use crate::telemetry::metrics::Histogram;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};

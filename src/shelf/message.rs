@@ -1,9 +1,8 @@
 //! What shards and the shelf say to each other.
 
-use crate::api::ApiAnswer;
-use crate::control::message::{Asked, Caller};
+use crate::api::{ApiAnswer, Caller};
 use crate::proto::token::TokenKey;
-use crate::session::{Party, Pile};
+use crate::session::{Asked, Party, Pile};
 
 /// From a shard to the shelf.
 #[derive(Debug)]

@@ -166,3 +166,52 @@ impl From<rusqlite::Error> for StoreError {
         Self::from_ref(&error)
     }
 }
+
+/// The state of the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum StoreState {
+    /// The last write succeeded.
+    #[default]
+    Ok,
+    /// No room left on the device.
+    DiskFull,
+    /// Locked by another program.
+    Locked,
+    /// Not writable any more.
+    ReadOnly,
+    /// Damaged.
+    Corrupt,
+    /// Another failure.
+    Io,
+}
+
+impl StoreState {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Ok, Self::DiskFull, Self::Locked, Self::ReadOnly, Self::Corrupt, Self::Io];
+
+    /// The name in `/health`, logs and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::DiskFull => "disk_full",
+            Self::Locked => "locked",
+            Self::ReadOnly => "read_only",
+            Self::Corrupt => "corrupt",
+            Self::Io => "io_error",
+        }
+    }
+
+    /// The state that a failure means.
+    #[must_use]
+    pub const fn of(error: &StoreError) -> Self {
+        match error {
+            StoreError::DiskFull => Self::DiskFull,
+            StoreError::Locked => Self::Locked,
+            StoreError::ReadOnly => Self::ReadOnly,
+            StoreError::Corrupt(_) => Self::Corrupt,
+            StoreError::Io(_) | StoreError::Exists => Self::Io,
+        }
+    }
+}

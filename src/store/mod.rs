@@ -17,7 +17,7 @@ mod schema;
 mod tests;
 
 pub use devices::{BoundRow, DeviceRow};
-pub use error::{OpenError, StoreError};
+pub use error::{OpenError, StoreError, StoreState};
 pub use legacy::Imported;
 pub use schema::Opened;
 

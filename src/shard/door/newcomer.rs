@@ -1,7 +1,7 @@
 //! A connection that has not authenticated: what is known of it, and at which stage it is, with what is needed there.
 
 use super::handover::Destination;
-use crate::control::message::Caller;
+use crate::api::Caller;
 use crate::http::Reply;
 use crate::shard::net::connection::Phase;
 use std::net::IpAddr;

@@ -3,14 +3,13 @@
 //! Pages are read into memory of the budget, and only so many at a time: after a restart everybody comes back at once. Who
 //! has waited for [`PAGE_TIMEOUT`] goes on without: nobody who is there waits for a disk.
 
-use crate::control::message::Asked;
 use crate::proto::device::DeviceId;
 use crate::proto::token::{Role, TokenKey};
 use crate::ring::chunk::{Chunk, OwnedBuf, Reservation};
 use crate::ring::{Conn, Net};
 use crate::session::message::{ErrorCode, RelayMessage};
 use crate::session::{
-    Confirmed, Found, Handed, Heard, KEEP_RETRY, MailState, PAGE_TIMEOUT, Party, Posted, Refusal, read_keep,
+    Asked, Confirmed, Found, Handed, Heard, KEEP_RETRY, MailState, PAGE_TIMEOUT, Party, Posted, Refusal, read_keep,
 };
 use crate::shard::Shard;
 use crate::shard::bounds::READ_BYTES_MIN;

@@ -1,10 +1,10 @@
 //! What agents and devices ask of the relay itself, and what control has made of it.
 
 use super::message::Ask;
-use crate::control::message::{Asked, Changed, Request, Unchanged};
+use crate::control::message::{Changed, Request, Unchanged};
 use crate::ring::{Conn, Net};
 use crate::session::message::{ErrorCode, RelayMessage};
-use crate::session::{Order, Ordered, Refusal};
+use crate::session::{Asked, Order, Ordered, Refusal};
 use crate::shard::Shard;
 use crate::shard::bounds::ORDER_RETRY;
 
