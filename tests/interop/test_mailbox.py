@@ -257,6 +257,25 @@ async def test_23_the_file_is_private_and_quotas_count_once(start_relay):
             assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
 
 
+async def test_a_single_token_may_have_other_bounds(relay):
+    made = await relay.pair(limits={"mailbox_messages_max": 1, "mailbox_age_max_sec": 60})
+    assert made["effective"]["mailbox_messages_max"] == 1 and made["effective"]["mailbox_bytes_max"] == 4 << 20
+    async with bound(relay, token=made["token"]) as home:
+        device = await home.device()
+        await gone(home, device)
+        await kept(home.agent, device.key.id, 1)
+        await home.agent.expect_error("MAILBOX_FULL", await keep(home.agent, device.key.id, 2))
+        changed = {"limits": {"mailbox_bytes_max": 0}}
+        path = f"/api/v1/tokens/{made['id']}"
+        answer = await relay.http("PATCH", path, json.dumps(changed), admin=True)
+        assert answer.status == 200 and answer.json()["effective"]["mailbox_bytes_max"] == 0
+        refused = await home.agent.expect_error("MAILBOX_FULL", await keep(home.agent, device.key.id, 2))
+        assert "bytes" in refused["message"]
+        async with device_of(home, device.key) as device:
+            assert (device.mail["bytes_max"], device.mail["count_max"]) == (0, 256)
+            assert (await drain(device))[0] == [1]
+
+
 async def test_a_relay_without_mailbox_keeps_nothing_and_has_no_file(start_relay):
     relay = start_relay(*GENEROUS, "--mailbox", "off")
     async with bound(relay) as home:

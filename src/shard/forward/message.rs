@@ -12,7 +12,7 @@ use crate::shard::Shard;
 use crate::shard::bounds::MEMORY_RETRY;
 use crate::shard::close::CloseReason;
 use crate::shard::counters::Outcome;
-use crate::shard::net::connection::Phase;
+use crate::shard::net::connection::{Phase, Seat};
 use std::time::Duration;
 
 /// What is to be done with a whole message.
@@ -65,12 +65,29 @@ impl<N: Net> Shard<N> {
         match self.sessions.handle_message(seat, conn, heard, &self.pulse) {
             Effect::Forward(to) => {
                 self.counters.forwarded(role, message.len());
-                return Step::Forward(Opcode::Text, to);
+                Step::Forward(Opcode::Text, to)
             }
-            Effect::Later(wait) => return Step::Wait(wait),
-            Effect::Wake(to, device) => {
+            Effect::Later(wait) => Step::Wait(wait),
+            effect => self.settle((conn, seat), heard, effect, (envelope.id, device), message),
+        }
+    }
+
+    /// Carries out what is decided on a message that is not just forwarded. Out of the way of those that are.
+    #[cold]
+    #[inline(never)]
+    fn settle(
+        &mut self,
+        (conn, seat): (Conn, Seat),
+        heard: Heard,
+        effect: Effect<Conn>,
+        (reference, device): (Option<&str>, Option<Named>),
+        message: &[u8],
+    ) -> Step {
+        let role = seat.role;
+        match effect {
+            Effect::Wake(to, woken) => {
                 // It has sent nothing else in this run that goes to its agent: what put it to sleep came in between.
-                if let Some(device) = device {
+                if let Some(device) = woken {
                     self.tell(to, RelayMessage::Device { device, online: true });
                 }
                 self.hand_out(seat.session);
@@ -78,23 +95,28 @@ impl<N: Net> Shard<N> {
                 return Step::Forward(Opcode::Text, to);
             }
             Effect::Keep(offline) => {
-                match self.keep((conn, seat), heard, message, (envelope.id, named(device)), offline) {
+                match self.keep((conn, seat), heard, message, (reference, named(device)), offline) {
                     // It has been taken on, and will be answered.
                     Ok(()) => return Step::Done,
-                    Err(refusal) => self.refuse(conn, role, refusal, (envelope.id, device), message.len()),
+                    Err(refusal) => self.refuse(conn, role, refusal, (reference, device), message.len()),
                 }
             }
             Effect::Order => match Order::parse(message) {
                 Ok(order) => {
                     self.counters.count(role, Outcome::Answered, message.len());
-                    let (reference, device) = (envelope.id.map(Box::from), named(device));
+                    let (reference, device) = (reference.map(Box::from), named(device));
                     self.asked = Some(Box::new(Ask { order, reference, device }));
                     return Step::Order;
                 }
-                Err(refusal) => self.refuse(conn, role, refusal, (envelope.id, device), message.len()),
+                Err(refusal) => self.refuse(conn, role, refusal, (reference, device), message.len()),
             },
-            Effect::Refuse(refusal) => self.refuse(conn, role, refusal, (envelope.id, device), message.len()),
-            effect @ (Effect::Tell(..) | Effect::Close(..) | Effect::Nothing) => {
+            Effect::Refuse(refusal) => self.refuse(conn, role, refusal, (reference, device), message.len()),
+            // The first two are carried out where they come up.
+            effect @ (Effect::Forward(_)
+            | Effect::Later(_)
+            | Effect::Tell(..)
+            | Effect::Close(..)
+            | Effect::Nothing) => {
                 self.counters.count(role, Outcome::Answered, message.len());
                 self.apply(effect);
             }
