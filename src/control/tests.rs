@@ -138,7 +138,9 @@ fn a_created_token_is_stored_then_told_to_its_owner_and_shown_once() {
         "agent_key": null, "devices": 0, "limits": {"phone_per_minute": 7},
         "effective": {
             "message_bytes_max": 5_242_880, "phone_per_minute": 7, "agent_per_minute": 120,
-            "stream_per_second": 100, "daily_quota_bytes": 524_288_000, "monthly_quota_bytes": 10_737_418_240_u64
+            "stream_per_second": 100, "daily_quota_bytes": 524_288_000, "monthly_quota_bytes": 10_737_418_240_u64,
+            "mailbox_bytes_max": 4_194_304, "mailbox_messages_max": 256, "mailbox_device_messages_max": 64,
+            "mailbox_message_bytes_max": 1_048_576, "mailbox_age_max_sec": 604_800
         },
         "usage": {
             "day_bytes": 0, "month_bytes": 0,

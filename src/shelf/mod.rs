@@ -10,6 +10,8 @@ mod file;
 mod health;
 pub mod message;
 mod queue;
+#[cfg(test)]
+mod tests;
 
 pub use health::ShelfHealth;
 pub use queue::{Mailbox, QueueBounds};
