@@ -267,7 +267,7 @@ async def test_a_single_token_may_have_other_bounds(relay):
         await home.agent.expect_error("MAILBOX_FULL", await keep(home.agent, device.key.id, 2))
         changed = {"limits": {"mailbox_bytes_max": 0}}
         path = f"/api/v1/tokens/{made['id']}"
-        answer = await relay.http("PATCH", path, json.dumps(changed), admin=True)
+        answer = await relay.http("PATCH", path, changed, admin=True)
         assert answer.status == 200 and answer.json()["effective"]["mailbox_bytes_max"] == 0
         refused = await home.agent.expect_error("MAILBOX_FULL", await keep(home.agent, device.key.id, 2))
         assert "bytes" in refused["message"]
