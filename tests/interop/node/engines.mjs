@@ -63,11 +63,12 @@ export class Firefox extends Engine {
   #waiting = new Map();
   #last = 0;
 
-  static async launch() {
+  // `preferences`: more of them, by their names.
+  static async launch(preferences = {}) {
     const engine = new Firefox();
     engine.folder = mkdtempSync(join(tmpdir(), 'coralmux-firefox-'));
     const quiet = ['app.update.enabled', 'browser.shell.checkDefaultBrowser', 'datareporting.policy.dataSubmissionEnabled', 'network.captive-portal-service.enabled', 'network.connectivity-service.enabled', 'services.settings.enabled'];
-    writeFileSync(join(engine.folder, 'user.js'), quiet.map((name) => `user_pref("${name}", false);\n`).join(''));
+    writeFileSync(join(engine.folder, 'user.js'), quiet.map((name) => [name, false]).concat(Object.entries(preferences)).map(([name, value]) => `user_pref("${name}", ${JSON.stringify(value)});\n`).join(''));
     const options = ['--headless', '--no-remote', '--profile', engine.folder, '--remote-debugging-port', '0', 'about:blank'];
     engine.program = new Program('firefox-esr', options, { env: { ...process.env, HOME: engine.folder } });
     const address = await engine.program.says(/WebDriver BiDi listening on (\S+)/);
