@@ -5,6 +5,7 @@ import { cpSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { Phone, launch } from './browser.mjs';
 import { Client } from './client.mjs';
 import { Kept, flagsOf, linksOf } from './kept.mjs';
@@ -105,14 +106,38 @@ for (const { name: version } of versions) {
       assert.equal(await phone.page.locator('.message.me img').count(), 1);
       await phone.say('again');
       await phone.shows('.message.agent[data-state="done"] .body', 'You said: again');
-      await phone.close();
 
-      // A link of then pairs a browser of today.
+      // Both know devices now: it becomes one by itself, with all that was said.
+      await agent.says(/ is a device now/);
+      const pairing = (one) => one.page.evaluate(() => JSON.parse(localStorage.getItem('coralmux.pairing')));
+      while (!(await pairing(phone)).used) await delay(50);
+      const { k, a } = await pairing(phone);
+      assert.deepEqual([k, typeof a], [undefined, 'string'], 'what the link had is forgotten');
+      await phone.page.reload();
+      await phone.secure('Encrypted, verified');
+      await phone.shows('.message.agent .body', 'said: kept');
+      assert.equal(await phone.page.locator('.message.me img').count(), 1);
+      await phone.say('as a device');
+      await phone.shows('.message.agent[data-state="done"] .body', 'You said: as a device');
+
+      // A link of then pairs a browser of today, beside the device, which does not give itself up for it unasked.
       const link = new URL(made.links.browser);
       link.port = relay.port;
       const other = await Phone.open(browser, link.href);
       await other.secure('Encrypted, verified');
+      await other.say('from the old link');
+      await other.shows('.message.agent[data-state="done"] .body', 'You said: from the old link');
+      await other.page.reload();
+      await other.secure('Encrypted, verified');
+      assert.equal((await pairing(other)).k, new URLSearchParams(link.hash.slice(1)).get('k'), 'it is a phone as before');
+      await phone.page.evaluate((hash) => (location.hash = hash), link.hash);
+      await phone.shows('#confirm-title', 'Use this new link?');
+      await phone.shows('#confirm-text', 'one more of its devices');
+      await phone.page.click('#confirm .plain');
+      await phone.say('still a device');
+      await phone.shows('.message.agent[data-state="done"] .body', 'You said: still a device');
       await other.close();
+      await phone.close();
     } finally {
       await agent?.stop();
       await relay.stop();
