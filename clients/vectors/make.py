@@ -319,6 +319,7 @@ def resume():
         "messages": conversation(agreed, said),
         "records": {"read": plaintexts.records_read(), "refused": plaintexts.records_refused()},
         "acks": {"read": plaintexts.acks_read(), "refused": plaintexts.acks_refused()},
+        "t0": sender.T0,
         "receiver": receiver.receiver_cases(),
         "sender": sender.sender_cases(),
         "agreement": sender.agreement_cases(),

@@ -48,21 +48,50 @@ def records_read():
         text(GOOD | {"n": 1, "f": 1, "b": 1}),
         text(GOOD | {"n": last, "f": 1, "b": 1}),
         text(GOOD | {"x": [[7, 7]], "t": 1770580800000, "r": 7}),
-        text(GOOD | {"a": {"e": B, "n": 17, "x": 1}}),
+        text(GOOD | {"t": 0}),
+        text(GOOD | {"t": last}),
+        text(GOOD | {"a": {"e": B, "n": 17, "y": 1}}),
+        text(GOOD | {"a": {"e": B, "n": 17, "x": []}}),
+        text(GOOD | {"a": {"e": B, "n": 17, "x": [[1, 1], [2, 6], [17, 17]]}}),
         text(GOOD | {"p": {}}),
         text(GOOD | {"p": []}),
         text(GOOD | {"p": "h\u00e4llo \u6f22\u5b57 \U0001f40b"}),
         text(GOOD | {"p": {"e": 1, "n": "x", "p": {"p": None}}}),
     ]
-    known = ("e", "n", "f", "b", "a", "o", "p")
+    known = ("e", "n", "f", "b", "a", "o", "t", "p")
     read = []
     for plaintext in texts:
         values = json.loads(plaintext)
         values = {"f": values["n"]} | {name: values[name] for name in known if name in values}
         if "a" in values:
-            values["a"] = {name: values["a"][name] for name in ("e", "n")}
+            values["a"] = position_read(values["a"])
         read.append({"plaintext": plaintext, "record": values})
     return read
+
+
+def position_read(a):
+    """What is in an acknowledgement; no `x` if it has no range."""
+    return {name: a[name] for name in ("e", "n", "x") if a.get(name) not in (None, [])}
+
+
+def wrong_lost():
+    """Of `x`, in an acknowledgement up to 45."""
+    return [
+        ("x is null", None),
+        ("x is a number", 7),
+        ("x is an object", {}),
+        ("x has 17 ranges", [[2 * n, 2 * n] for n in range(1, 18)]),
+        ("a range is a number", [7]),
+        ("a range has one number", [[7]]),
+        ("a range has three numbers", [[7, 8, 9]]),
+        ("a range is backward", [[8, 7]]),
+        ("a range begins at 0", [[0, 7]]),
+        ("a range ends above n", [[7, 46]]),
+        ("a range has a string", [["7", 8]]),
+        ("a range has a fraction", [[7, 7.5]]),
+        ("ranges overlap", [[7, 9], [9, 10]]),
+        ("ranges are not in order", [[9, 10], [7, 7]]),
+    ]
 
 
 def wrong_boots():
@@ -122,6 +151,9 @@ def records_refused():
     ]
     changes += [(why, {"a": value}) for why, value in wrong_positions("a", True)]
     changes += [(why, {"o": value}) for why, value in wrong_positions("o", False)]
+    changes += [(f"a: {why}", {"a": {"e": B, "n": 45, "x": x}}) for why, x in wrong_lost()]
+    changes += [("a of nothing has x", {"a": {"e": "", "n": 0, "x": [[1, 1]]}})]
+    changes += [(f"t {why}", {"t": value}) for why, value in wrong_numbers(0)]
     changes += [("o is empty and 0", {"o": {"e": "", "n": 0}}), ("o names its own boot", {"o": {"e": A, "n": 1}})]
     for why, change in changes:
         values = {name: value for name, value in (GOOD | change).items() if value is not ...}
@@ -138,13 +170,16 @@ def acks_read():
         {"a": {"e": A, "n": 0}},
         {"a": nothing},
         {"a": nothing, "r": True},
-        {"a": {"e": A, "n": 17, "x": 1}, "n": 7, "z": None},
+        {"a": {"e": A, "n": 17, "y": 1}, "n": 7, "z": None},
+        {"a": {"e": A, "n": 17, "x": [[7, 7]]}, "r": True},
+        {"a": {"e": A, "n": 17, "x": []}},
+        {"a": {"e": A, "n": LIMIT - 1, "x": [[2 * n, 2 * n] for n in range(1, 16)] + [[32, LIMIT - 1]]}},
     ]
     read = [(text(value), value) for value in values] + [(text(values[1]) + " " * 30, values[1])]
     return [
         {
             "plaintext": plaintext,
-            "a": {name: value["a"][name] for name in ("e", "n")},
+            "a": position_read(value["a"]),
             "r": value.get("r", False),
         }
         for plaintext, value in read
@@ -155,6 +190,7 @@ def acks_refused():
     cases = [(why, plaintext) for why, plaintext in not_objects() if why != "two of them"]
     cases += [("only r", '{"r":true}'), ("two of them", '{"a":{"e":"","n":0}}{"a":{"e":"","n":0}}')]
     cases += [(why, text({"a": value})) for why, value in wrong_positions("a", True)]
+    cases += [(why, text({"a": {"e": A, "n": 45, "x": x}})) for why, x in wrong_lost()]
     for why, value in [("is 1", 1), ("is a string", "true"), ("is a list", [True]), ("is an object", {})]:
         cases.append((f"r {why}", text({"a": {"e": A, "n": 17}, "r": value})))
     return [{"why": why, "plaintext": plaintext} for why, plaintext in cases]

@@ -23,8 +23,23 @@ def step(at, do, **expected):
     return {"at": at, "do": do} | seen(**expected)
 
 
-def ack(n, e=A, r=False):
-    return {"a": {"e": e, "n": n}} | ({"r": True} if r else {})
+def ack(n, e=A, r=False, x=None):
+    return {"a": {"e": e, "n": n} | ({"x": x} if x else {})} | ({"r": True} if r else {})
+
+
+def drains(at):
+    """A new connection, on which the relay hands out what it has kept. The peer counts as absent."""
+    return step(at, "drains")
+
+
+def page(at, upto, left, confirm, **expected):
+    """The end of a page, and what is confirmed to the relay after it."""
+    return step(at, "mail", **expected) | {"upto": upto, "left": left, "confirm": confirm}
+
+
+def back(at, n, **more):
+    """The peer is there, and keys are agreed."""
+    return step(at, "agreed", acks=[ack(n, r=True, **more)])
 
 
 def position(e, n):
@@ -307,6 +322,168 @@ def receiver_cases():
                 record(10, 2, e=B, o=position(A, 2), held=1, acks=[ack(0, e=B, r=True)]),
                 record(20, 1, e=B, o=position(A, 1), taken=[2]),
                 step(1020, "time", acks=[ack(2, e=B)]),
+            ],
+        ),
+        ] + mail_cases()
+
+
+def mail_cases():
+    """What the relay has kept."""
+    sixteen = [[2 * n, 2 * n] for n in range(1, 17)]
+    return [
+        receiver_case(
+            "a drain: taken in order, confirmed page by page, and acknowledged when the peer is there",
+            [
+                *many(0, 1, 2),
+                drains(100),
+                record(110, 2),
+                *many(120, 3, 4),
+                page(130, 4, 2, 4),
+                *many(140, 5, 6),
+                page(150, 9, 0, 9),
+                step(9000, "time"),
+                back(9000, 6),
+            ],
+        ),
+        receiver_case(
+            "a drain in which there was nothing: there is nothing to confirm",
+            [record(0, 1, taken=[1]), drains(100), page(110, 0, 0, None), back(120, 1)],
+        ),
+        receiver_case(
+            "a drain: what is early waits for what is behind it, and is not asked for",
+            [
+                record(0, 1, taken=[1]),
+                drains(100),
+                record(110, 3, held=1),
+                record(5000, 2, taken=[2, 3]),
+                page(5010, 2, 0, 2),
+                back(5020, 3),
+            ],
+        ),
+        receiver_case(
+            "a drain: what is early waits for one page more, and its page is confirmed with that one",
+            [
+                record(0, 1, taken=[1]),
+                drains(100),
+                record(110, 3, held=1),
+                page(120, 1, 3, None, held=1),
+                record(130, 2, taken=[2, 3]),
+                page(140, 2, 2, 2),
+                back(150, 3),
+            ],
+        ),
+        receiver_case(
+            "a drain: what has not come by the end of that page never came, and x says so",
+            [
+                record(0, 1, taken=[1]),
+                drains(100),
+                record(110, 4, held=1),
+                page(120, 1, 3, None, held=1),
+                record(130, 6, held=2),
+                page(140, 2, 2, 2, taken=[4, 6], missed=3),
+                record(150, 2),
+                record(160, 5),
+                record(170, 7, taken=[7]),
+                page(180, 5, 0, 5),
+                back(190, 7, x=[[2, 3], [5, 5]]),
+                record(200, 8, b=5, taken=[8]),
+                step(1200, "time", acks=[ack(8, x=[[5, 5]])]),
+                record(1300, 9, b=6, taken=[9]),
+                step(2300, "time", acks=[ack(9)]),
+            ],
+        ),
+        receiver_case(
+            "a drain: what has not come by its end never came",
+            [
+                record(0, 1, taken=[1]),
+                drains(100),
+                record(110, 3, held=1),
+                page(120, 1, 0, 1, taken=[3], missed=1),
+                back(130, 3, x=[[2, 2]]),
+                record(140, 2),
+                step(2000, "time", acks=[ack(3, x=[[2, 2]])]),
+            ],
+        ),
+        receiver_case(
+            "a drain: b is above what has not come: x has nothing of it",
+            [
+                record(0, 1, taken=[1]),
+                drains(100),
+                record(110, 5, b=3, missed=1, held=1),
+                page(120, 1, 0, 1, taken=[5], missed=2),
+                back(130, 5, x=[[3, 4]]),
+            ],
+        ),
+        receiver_case(
+            "a drain: what is held of one boot is taken before the next",
+            [
+                record(0, 1, taken=[1]),
+                drains(100),
+                record(110, 3, held=1),
+                record(120, 1, e=B, taken=[3, 1], missed=1),
+                page(130, 2, 0, 2),
+                back(140, 1, e=B),
+                record(150, 4, taken=[4]),
+                step(2000, "time", acks=[ack(4, x=[[2, 2]])]),
+            ],
+        ),
+        receiver_case(
+            "a drain: the presence of the peer changes, and what is held stays",
+            [
+                record(0, 1, taken=[1]),
+                drains(100),
+                record(110, 3, held=1),
+                step(115, "pause", held=1),
+                record(120, 2, taken=[2, 3]),
+                page(130, 2, 0, 2),
+                back(140, 3),
+            ],
+        ),
+        receiver_case(
+            "a drain: what finds no room among what is held ends the waiting",
+            [
+                record(0, 1, taken=[1]),
+                drains(100),
+                record(110, 3, size=600_000, held=1),
+                record(120, 5, size=600_000, taken=[3], missed=1, held=1),
+                page(130, 3, 0, 3, taken=[5], missed=1),
+                back(140, 5, x=[[2, 2], [4, 4]]),
+            ],
+        ),
+        receiver_case(
+            "x has 16 ranges: what would be the 17th is not taken, and comes again",
+            [
+                record(0, 1, taken=[1]),
+                drains(100),
+                *[record(110, n, held=at + 1) for at, n in enumerate(range(3, 37, 2))],
+                page(120, 20, 0, 20, taken=list(range(3, 34, 2)), missed=16),
+                back(130, 33, x=sixteen),
+                record(140, 34, b=34, taken=[34]),
+                record(150, 35, b=34, taken=[35]),
+                step(2000, "time", acks=[ack(35)]),
+            ],
+        ),
+        receiver_case(
+            "x: ranges that touch are one",
+            [
+                record(0, 1, taken=[1]),
+                drains(100),
+                record(110, 4, held=1),
+                record(120, 1, e=B, taken=[4, 1], missed=2),
+                record(130, 7, held=1),
+                record(140, 9, held=2),
+                page(150, 9, 0, 9, taken=[7, 9], missed=3),
+                back(160, 9, x=[[2, 3], [5, 6], [8, 8]]),
+            ],
+        ),
+        receiver_case(
+            "a page that begins unasked, for it was parked: nothing is given up",
+            [
+                record(0, 1, taken=[1]),
+                record(100, 3, held=1, acks=[ack(1, r=True)]),
+                page(110, 3, 0, 3, held=1),
+                record(120, 2, taken=[2, 3]),
+                step(2000, "time", acks=[ack(3)]),
             ],
         ),
     ]

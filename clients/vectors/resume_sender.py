@@ -4,17 +4,22 @@ resume_receiver.py."""
 from resume_plaintexts import A, B, OWN
 
 MIB = 1 << 20
+T0 = 1_770_580_800_000  # Unix time in ms at which the clock of the steps is 0
 
 
-
-def out(n, what, *, e=OWN, f=None, b=1, delta=None):
+def out(n, what, *, e=OWN, f=None, b=1, delta=None, keep=None, at=None):
+    """`keep`: what the envelope has beside its type; `at`: when its owner sent it, for `t`."""
     more = {} if delta is None else {"delta": delta}
+    more |= {} if keep is None else {"keep": keep}
+    more |= {} if at is None else {"t": T0 + at}
     return {"e": e, "n": n, "f": n if f is None else f, "b": b, "is": what} | more
 
 
-def sender_case(name, steps, role="agent", boots=(OWN,)):
-    """It begins with keys that are agreed, and with the peer's first ack."""
-    return {"name": name, "role": role, "boots": list(boots), "steps": steps}
+def sender_case(name, steps, role="agent", boots=(OWN,), mail=None):
+    """It begins with keys that are agreed, and with the peer's first ack. `mail`: of how many bytes the payloads may be
+    that the relay keeps."""
+    more = {} if mail is None else {"mail": mail}
+    return {"name": name, "role": role, "boots": list(boots)} | more | {"steps": steps}
 
 
 def do(at, what, outs=(), told=(), given_up=(), **more):
@@ -394,6 +399,268 @@ def sender_cases():
                 sent(60, 3, "m4") | {"out": [out(3, "m4", e=B, b=2)]},
             ],
             boots=(OWN, B),
+        ),
+        ] + mail_cases()
+
+
+def quiet(n, what, at=0, **more):
+    return out(n, what, keep="quiet", at=at, **more)
+
+
+def kept(at, message_id, *outs):
+    return do(at, "kept", outs, id=message_id)
+
+
+def absent(at, *outs):
+    """The relay says that the peer is not there, on a connection that is."""
+    return do(at, "absent", outs)
+
+
+def mail_cases():
+    """The relay keeps what is for an absent peer."""
+    return [
+        sender_case(
+            "while the peer is there messages leave as ever, with keep and t",
+            [
+                send(0, "m1", quiet(1, "m1")),
+                send(10, "m2", out(2, "m2", keep="wake", at=10), keep="wake"),
+                piece(20, "X", "a", out(3, "X", delta="a")),
+                do(25, "send", [out(4, "s1")], id="s1", fleeting=True),
+                taken(
+                    30,
+                    1,
+                    out(2, "m2", b=2, keep="wake", at=10),
+                    out(3, "X", b=2, delta="a"),
+                    out(4, "s1", b=2),
+                    r=True,
+                ),
+            ],
+            mail=100_000,
+        ),
+        sender_case(
+            "the peer is absent: all but what is fleeting leaves in order, each when the one before is kept, once",
+            [
+                send(0, "m1", quiet(1, "m1")),
+                piece(10, "X", "a", out(2, "X", delta="a")),
+                absent(20, quiet(1, "m1")),
+                send(30, "m2"),
+                do(35, "send", id="s1", fleeting=True),
+                send(40, "m3", keep="wake"),
+                kept(50, "m1", quiet(3, "m2", 30, f=2)),
+                kept(60, "m2", out(4, "m3", keep="wake", at=40)),
+                kept(70, "m3"),
+                do(60_000, "time"),
+                send(60_010, "m4", quiet(5, "m4", 60_010)),
+                kept(60_020, "m4"),
+            ],
+            mail=100_000,
+        ),
+        sender_case(
+            "the peer comes back: what it lacks leaves again, kept or not",
+            [
+                send(0, "m1", quiet(1, "m1")),
+                absent(10, quiet(1, "m1")),
+                send(20, "m2"),
+                kept(30, "m1", quiet(2, "m2", 20)),
+                kept(40, "m2"),
+                do(50, "agreed"),
+                send(55, "m3"),
+                taken(60, 1, quiet(2, "m2", 20, b=2), quiet(3, "m3", 55, b=2), r=True),
+                absent(70, quiet(2, "m2", 20, b=2)),
+                kept(80, "m2", quiet(3, "m3", 55, b=2)),
+            ],
+            mail=100_000,
+        ),
+        sender_case(
+            "pieces wait while the peer is absent, and the answer's end contains them",
+            [
+                piece(0, "X", "a", out(1, "X", delta="a")),
+                absent(10),
+                piece(20, "X", "b"),
+                piece(30, "Y", "c"),
+                send(40, "m1", quiet(2, "m1", 40, f=1)),
+                kept(50, "m1"),
+                done(60, "X", "d1", out(3, "d1", keep="wake", at=60), keep="wake"),
+                kept(70, "d1"),
+                piece(80, "Y", "d"),
+                do(90, "agreed"),
+                taken(100, 3, out(4, "Y", b=4, delta="cd"), r=True),
+            ],
+            mail=100_000,
+        ),
+        sender_case(
+            "an error ends an answer of an absent peer: the pieces before it are dropped",
+            [
+                absent(0),
+                piece(10, "X", "a"),
+                do(20, "error", [out(1, "e1", keep="wake", at=20)], answer="X", id="e1", keep="wake"),
+                kept(30, "e1"),
+                do(40, "agreed"),
+                taken(50, 1, r=True),
+            ],
+            mail=100_000,
+        ),
+        sender_case(
+            "the mailbox is full: nothing more is put there until the peer has been there",
+            [
+                absent(0),
+                send(10, "m1", quiet(1, "m1", 10)),
+                send(20, "m2"),
+                send(25, "m3"),
+                kept(30, "m1", quiet(2, "m2", 20)),
+                refused(40, "m2", "MAILBOX_FULL"),
+                do(60_000, "time"),
+                do(60_000, "lost"),
+                absent(70_000),
+                do(80_000, "agreed"),
+                taken(80_010, 1, quiet(2, "m2", 20, b=2), quiet(3, "m3", 25, b=2), r=True),
+                absent(90_000, quiet(2, "m2", 20, b=2)),
+            ],
+            mail=100_000,
+        ),
+        sender_case(
+            "the relay's disk is behind: again after the time, in order",
+            [
+                absent(0),
+                send(10, "m1", quiet(1, "m1", 10)),
+                send(20, "m2"),
+                refused(30, "m1", "MAILBOX_FULL", retry_after_ms=2000),
+                do(2029, "time"),
+                do(2030, "time", [quiet(1, "m1", 10)]),
+                kept(2040, "m1", quiet(2, "m2", 20)),
+                refused(2050, "m2", "RATE_LIMITED", retry_after_ms=1000),
+                do(3050, "time", [quiet(2, "m2", 20)]),
+            ],
+            mail=100_000,
+        ),
+        sender_case(
+            "what is too long to be kept waits for the peer, and all that is behind it",
+            [
+                absent(0),
+                send(10, "m1", quiet(1, "m1", 10), size=1000),
+                send(20, "m2", size=1001),
+                send(30, "m3"),
+                kept(40, "m1"),
+                do(50, "agreed"),
+                taken(60, 1, quiet(2, "m2", 20, b=2), quiet(3, "m3", 30, b=2), r=True),
+                absent(70),
+                taken(75, 3),
+                send(80, "m4"),
+                do(85, "agreed"),
+                taken(90, 3, quiet(4, "m4", 80, b=4), r=True),
+                absent(100, quiet(4, "m4", 80, b=4)),
+                refused(110, "m4", "MESSAGE_TOO_LARGE"),
+                do(60_000, "time"),
+                do(60_000, "agreed"),
+                taken(60_010, 3, quiet(4, "m4", 80, b=4), r=True),
+            ],
+            mail=1000,
+        ),
+        sender_case(
+            "what is kept leaves the window, and what leaves again is bound by it",
+            [
+                absent(0),
+                send(10, "m1", quiet(1, "m1", 10), size=150_000),
+                kept(20, "m1"),
+                send(30, "m2", quiet(2, "m2", 30), size=150_000),
+                kept(40, "m2"),
+                do(50, "agreed"),
+                taken(60, 0, quiet(1, "m1", 10), r=True),
+                taken(70, 1, quiet(2, "m2", 30, b=2)),
+                taken(80, 2),
+            ],
+            mail=1_000_000,
+        ),
+        sender_case(
+            "beyond 256 messages the oldest are let go: the relay has them, and nobody is told",
+            [
+                absent(0),
+                *[
+                    step
+                    for n in range(1, 257)
+                    for step in (send(10, f"m{n}", quiet(n, f"m{n}", 10)), kept(10, f"m{n}"))
+                ],
+                send(20, "m257", quiet(257, "m257", 20, b=2)),
+                refused(30, "m257", "MAILBOX_FULL"),
+                *[send(40, f"m{n}") for n in range(258, 513)],
+                send(50, "m513", given_up=["m257"]),
+            ],
+            mail=100_000,
+        ),
+        sender_case(
+            "what was on its way when the peer left is kept: it is not put there again",
+            [
+                send(0, "m1", quiet(1, "m1")),
+                send(0, "m2", quiet(2, "m2")),
+                kept(10, "m2"),
+                absent(20, quiet(1, "m1")),
+                kept(30, "m1"),
+                do(60_000, "time"),
+            ],
+            mail=100_000,
+        ),
+        sender_case(
+            "the connection breaks before it is kept: it is put there on the next one",
+            [
+                absent(0),
+                send(10, "m1", quiet(1, "m1", 10)),
+                do(20, "lost"),
+                do(1000, "connected"),
+                absent(1010, quiet(1, "m1", 10)),
+                kept(1020, "m1"),
+            ],
+            mail=100_000,
+        ),
+        sender_case(
+            "a relay that keeps nothing after all: it waits",
+            [
+                absent(0),
+                send(10, "m1", quiet(1, "m1", 10)),
+                refused(20, "m1", "PEER_OFFLINE"),
+                do(60_000, "time"),
+                do(60_000, "agreed"),
+                taken(60_010, 0, quiet(1, "m1", 10), r=True),
+            ],
+            mail=100_000,
+        ),
+        sender_case(
+            "x: an agent sends what never came again, under new numbers",
+            [
+                send(0, "m1", quiet(1, "m1")),
+                send(0, "m2", quiet(2, "m2")),
+                send(0, "m3", quiet(3, "m3")),
+                do(10, "ack", [quiet(4, "m2", b=4)], a={"e": OWN, "n": 3, "x": [[2, 2]]}),
+                do(20, "ack", [], a={"e": OWN, "n": 4, "x": [[2, 2]]}),
+                send(30, "m4", quiet(5, "m4", 30, b=5)),
+            ],
+            mail=100_000,
+        ),
+        sender_case(
+            "x: a phone tells its owner",
+            [
+                send(0, "m1", quiet(1, "m1")),
+                send(0, "m2", quiet(2, "m2")),
+                send(0, "m3", quiet(3, "m3")),
+                do(10, "ack", [], a={"e": OWN, "n": 3, "x": [[1, 2]]}, told=["m1", "m2"]),
+                send(30, "m4", quiet(4, "m4", 30, b=4)),
+            ],
+            role="phone",
+            mail=100_000,
+        ),
+        sender_case(
+            "a phone: questions wait at the relay while the agent is away",
+            [
+                absent(0),
+                send(10, "m1", quiet(1, "m1", 10)),
+                send(20, "m2"),
+                kept(30, "m1", quiet(2, "m2", 20)),
+                kept(40, "m2"),
+                do(50, "agreed"),
+                taken(60, 2, r=True),
+                send(70, "m3", quiet(3, "m3", 70, b=3)),
+            ],
+            role="phone",
+            mail=100_000,
         ),
     ]
 

@@ -22,6 +22,8 @@ const REPEAT_MS = { first: 2_000, most: 30_000 };
 
 const WAITS = ['RATE_LIMITED', 'DAILY_QUOTA_EXCEEDED', 'MONTHLY_QUOTA_EXCEEDED'];
 const VOIDS = ['MESSAGE_TOO_LARGE', 'INVALID_MESSAGE'];
+// Ranges of numbers in one acknowledgement.
+const LOST_MAX = 16;
 const BOOT = /^[\w-]{11}$/;
 const NOTHING_TAKEN = { e: '', n: 0 };
 
@@ -44,11 +46,26 @@ function isBoot(value) {
 
 function readPosition(value) {
   const isRight = isObject(value) && (value.e === '' ? value.n === 0 : isBoot(value.e) && isNumber(value.n, 0));
-  if (!isRight) throw new Malformed('an acknowledgement in it cannot be read');
-  return { e: value.e, n: value.n };
+  if (!isRight || !(value.x === undefined || isLost(value.x, value.n))) {
+    throw new Malformed('an acknowledgement in it cannot be read');
+  }
+  return { e: value.e, n: value.n, ...(value.x?.length && { x: value.x }) };
 }
 
-// { e, n, f, b, a?, o?, p }, or `Malformed`.
+// Whether these are ranges of numbers up to `n`, in order.
+function isLost(x, n) {
+  if (!Array.isArray(x) || x.length > LOST_MAX) return false;
+  let below = 0;
+  return x.every((range) => {
+    if (!Array.isArray(range) || range.length !== 2) return false;
+    const [first, last] = range;
+    const isInOrder = isNumber(first, below + 1, n) && isNumber(last, first, n);
+    below = last;
+    return isInOrder;
+  });
+}
+
+// { e, n, f, b, a?, o?, t?, p }, or `Malformed`.
 export function readRecord(plain) {
   if (!isObject(plain) || !isBoot(plain.e) || !isNumber(plain.n, 1) || plain.p === undefined) {
     throw new Malformed('its number cannot be read');
@@ -60,6 +77,10 @@ export function readRecord(plain) {
   if (o !== undefined) {
     if (!isObject(o) || !isBoot(o.e) || o.e === e || !isNumber(o.n, 1)) throw new Malformed('its earlier number cannot be read');
     record.o = { e: o.e, n: o.n };
+  }
+  if (plain.t !== undefined) {
+    if (!isNumber(plain.t, 0)) throw new Malformed('its time cannot be read');
+    record.t = plain.t;
   }
   return record;
 }
@@ -89,8 +110,17 @@ export class Sender {
   // When the peer's request is followed, and when one was.
   #requestAt = null;
   #followedAt = -Infinity;
+  // The relay keeps no more until the agent has been there.
+  #isMailFull = false;
+  // The id of what was sent to be kept and is not answered yet.
+  #putting = null;
+  #undelivered = [];
   // Whether what is numbered may leave.
   isOpen = false;
+  // Whether the agent is absent, as the relay says, and what the relay keeps may leave.
+  isAbsent = false;
+  // How long a payload may be that the relay keeps; null: it keeps none.
+  mailBytesMax = null;
 
   constructor(drawBoot, window = WINDOW) {
     this.#drawBoot = drawBoot;
@@ -110,7 +140,8 @@ export class Sender {
     return !all.length || (all.length < this.#window.messages && sizeOf(all) < this.#window.bytes);
   }
 
-  // message: { type, id, payload, size, o? }; `isPlaced` is for the one who sends it: whether its number is kept.
+  // message: { type, id, payload, size, t, o? }, `t` in Unix milliseconds; `isPlaced` is for the one who sends it: whether
+  // its number is kept. `isKept`: the relay has it.
   push(message) {
     this.#waiting.push(message);
   }
@@ -123,11 +154,15 @@ export class Sender {
       const again = [...this.#held, ...this.#waiting];
       this.#carefulBelow = this.#isCareful ? this.#held.length + 1 : 0;
       this.#begin();
-      this.#waiting = again.map((message) => ({ ...message, isPlaced: false }));
+      this.#waiting = again.map((message) => ({ ...message, n: undefined, isPlaced: false, isKept: false }));
     } else if (a.e === this.boot) {
-      taken = this.#held.filter(({ n }) => n <= a.n);
-      this.#held = this.#held.slice(taken.length);
-      this.#cursor = Math.max(0, this.#cursor - taken.length);
+      const gone = this.#held.filter(({ n }) => n <= a.n);
+      const isLostOne = ({ n }) => (a.x ?? []).some(([first, last]) => first <= n && n <= last);
+      taken = gone.filter((message) => !isLostOne(message));
+      // 9
+      this.#undelivered.push(...gone.filter(isLostOne));
+      this.#held = this.#held.slice(gone.length);
+      this.#cursor = Math.max(0, this.#cursor - gone.length);
       this.#void = Math.max(this.#void, a.n + 1);
       if (this.#held.length) this.#held[0].f = Math.max(this.#held[0].f, a.n + 1);
     }
@@ -136,12 +171,35 @@ export class Sender {
     return taken;
   }
 
+  // Messages that the agent never got, and will not get under their number.
+  takeUndelivered() {
+    return this.#undelivered.splice(0);
+  }
+
+  // The relay has a message (8): the message, if it is one that is held.
+  handleKept(id) {
+    if (this.#putting === id) this.#putting = null;
+    const message = this.#held.find((one) => one.id === id);
+    if (message) message.isKept = true;
+    return message ?? null;
+  }
+
   // The relay refused a message (4). 'held': it leaves again by itself; 'void': never; null: it is none that is held.
   // Anybody on the way can invent a code: one that is unknown changes nothing. A message that did not arrive leaves again
   // when the peer asks for it.
   handleRefused(now, id, code, afterMs = 0) {
+    if (this.#putting === id) this.#putting = null;
     const at = this.#held.findIndex((message) => message.id === id);
     if (at < 0) return null;
+    if (code === 'MAILBOX_FULL' && afterMs > 0) {
+      this.#blockedUntil = Math.max(this.#blockedUntil, now + afterMs);
+      return 'held';
+    }
+    if (code === 'MAILBOX_FULL' || (code === 'MESSAGE_TOO_LARGE' && this.isAbsent)) {
+      // 8
+      this.#isMailFull = true;
+      return 'held';
+    }
     if (VOIDS.includes(code)) {
       const [{ f }] = this.#held.splice(at, 1);
       if (at < this.#held.length) this.#held[at].f = f;
@@ -163,20 +221,41 @@ export class Sender {
   handleUnsent(message) {
     const at = this.#held.indexOf(message);
     if (at >= 0) this.#cursor = Math.min(this.#cursor, at);
+    if (this.#putting === message.id) this.#putting = null;
   }
 
   handlePause() {
     this.isOpen = false;
+    this.isAbsent = false;
+    this.#putting = null;
     this.#requestAt = null;
+  }
+
+  // The relay says that the agent is not there.
+  handleAbsent() {
+    this.handlePause();
+    this.isAbsent = true;
   }
 
   handleAgreed() {
     this.handlePause();
     this.#followedAt = -Infinity;
+    this.#isMailFull = false;
+  }
+
+  // Whether what leaves is for the relay to keep.
+  get isMailing() {
+    return this.isAbsent && this.mailBytesMax !== null && !this.#isMailFull;
+  }
+
+  // The relay keeps no more, or not what is next: it waits here.
+  get isMailFull() {
+    return this.#isMailFull;
   }
 
   // The message that leaves now, for the first time or again, or null.
   poll(now) {
+    if (this.isMailing && now >= this.#blockedUntil) return this.#pollMail();
     if (!this.isOpen || now < this.#blockedUntil) return null;
     this.#blockedUntil = -Infinity;
     if (this.#requestAt !== null) {
@@ -184,26 +263,59 @@ export class Sender {
       this.#requestAt = null;
       this.#followedAt = now;
       this.#cursor = 0;
+      // What was kept has been handed out: this is what the agent lacks.
+      for (const message of this.#held) message.isKept = false;
     }
     // 4: the relay has refused something for its rate, and takes no more than one message at a time.
     if (this.#isCareful && this.#cursor > 0) return null;
     if (this.#cursor === this.#held.length) {
       if (!this.#waiting.length || !this.#fits(this.#waiting[0])) return null;
-      this.#held.push(Object.assign(this.#waiting.shift(), { n: this.#next, f: this.#void }));
-      this.#next += 1;
-      this.#void = this.#next;
+      this.#number();
     }
+    if (!this.#fits(this.#held[this.#cursor])) return null;
     return this.#held[this.#cursor++];
   }
 
+  #number() {
+    this.#held.push(Object.assign(this.#waiting.shift(), { n: this.#next, f: this.#void }));
+    this.#next += 1;
+    this.#void = this.#next;
+  }
+
+  // 8: what the relay is to keep, in order, one at a time.
+  #pollMail() {
+    this.#blockedUntil = -Infinity;
+    if (this.#putting !== null) return null;
+    let message = this.#held.find(({ isKept }) => !isKept) ?? this.#waiting[0];
+    if (!message) return null;
+    if (message.size > this.mailBytesMax) {
+      this.#isMailFull = true;
+      return null;
+    }
+    if (!this.#held.includes(message)) {
+      const isAllSent = this.#cursor === this.#held.length;
+      this.#number();
+      message = this.#held.at(-1);
+      if (isAllSent) this.#cursor += 1;
+    }
+    this.#putting = message.id;
+    return message;
+  }
+
+  // What the envelope of a message has beside its type, so that the relay keeps it for an absent agent.
+  get keep() {
+    return this.mailBytesMax === null ? undefined : 'quiet';
+  }
+
   // The plaintext of a message that `poll` yielded, with the acknowledgement `a`.
-  record({ n, f, o, payload }, a) {
+  record({ n, f, o, t, payload }, a) {
     const b = this.#held.length ? this.#held[0].f : this.#void;
-    return { e: this.boot, n, ...(f < n && { f }), b, a, ...(o && { o }), p: payload };
+    const isTimed = this.keep && t !== undefined;
+    return { e: this.boot, n, ...(f < n && { f }), b, a, ...(o && { o }), ...(isTimed && { t }), p: payload };
   }
 
   deadline() {
-    if (!this.isOpen || !(this.#held.length || this.#waiting.length)) return Infinity;
+    if (!(this.isOpen || this.isMailing) || !(this.#held.length || this.#waiting.length)) return Infinity;
     const at = Math.max(this.#requestAt ?? -Infinity, this.#blockedUntil);
     return at === -Infinity ? Infinity : at;
   }
@@ -220,7 +332,8 @@ export class Sender {
 
   #fits({ size }) {
     const { messages, bytes } = this.#window;
-    return !this.#held.length || (this.#held.length < messages && sizeOf(this.#held) + size <= bytes);
+    const left = this.#held.slice(0, this.#cursor).filter(({ isKept }) => !isKept);
+    return !left.length || (left.length < messages && sizeOf(left) + size <= bytes);
   }
 }
 
@@ -235,6 +348,11 @@ export class Receiver {
   // Boot to the number that is expected next; the current boot is the last one.
   #boots;
   #current = null;
+  // Boot to the ranges of numbers that never came, as `x` has them.
+  #lost = new Map();
+  // What the relay has kept is coming, and the agent cannot be asked; and whether a page of it has ended with something held.
+  #isDraining = false;
+  #isHeldOver = false;
   // Number to { record, size, item }; all of them above the next number.
   #ahead = new Map();
   // The highest `f` that was above the next number.
@@ -251,16 +369,20 @@ export class Receiver {
   // Whether the relay counts an ack as a message.
   counted = true;
 
-  // boots: [[boot, next]], the current one last, as `boots` gave it.
+  // boots: [[boot, next]], the current one last, as `boots` gave it, with a third member where `x` has ranges.
   constructor({ boots = [], keeps = false } = {}) {
-    this.#boots = new Map(boots);
+    this.#boots = new Map(boots.map(([boot, next]) => [boot, next]));
+    for (const [boot, , x] of boots) if (x) this.#lost.set(boot, x);
     this.#current = boots.at(-1)?.[0] ?? null;
     this.#keeps = keeps;
     this.#kept = this.#taken;
   }
 
   get boots() {
-    return [...this.#boots];
+    return [...this.#boots].map(([boot, next]) => {
+      const x = this.#lost.get(boot);
+      return x?.length ? [boot, next, x.map((range) => [...range])] : [boot, next];
+    });
   }
 
   get current() {
@@ -276,7 +398,13 @@ export class Receiver {
   }
 
   get #taken() {
-    return this.#current === null ? NOTHING_TAKEN : { e: this.#current, n: this.#next - 1 };
+    if (this.#current === null) return NOTHING_TAKEN;
+    const x = this.#lost.get(this.#current);
+    return { e: this.#current, n: this.#next - 1, ...(x?.length && { x: x.map((range) => [...range]) }) };
+  }
+
+  get isDraining() {
+    return this.#isDraining;
   }
 
   // Everything that has been taken is acknowledged with what is kept.
@@ -286,11 +414,14 @@ export class Receiver {
 
   // { taken: the items of what is taken with this record, missed: how many messages will never come }
   handle(now, record, size, item) {
-    this.#turnTo(record);
     const taken = [];
+    const isInTheWay = this.#isDraining && this.#isInTheWay(record, size);
+    const givenUp = isInTheWay ? this.#giveUpGaps(now, taken) : 0;
+    this.#turnTo(record);
     // 2
     const missed = Math.max(0, record.b - this.#next);
     this.#boots.set(this.#current, this.#next + missed);
+    this.#forgetLost(record.b);
     if (record.n < this.#next) {
       // 3
       this.#count(now, size);
@@ -304,13 +435,67 @@ export class Receiver {
       this.#hold(record, size, item);
     }
     this.#lookAhead(now, taken);
-    return { taken, missed };
+    return { taken, missed: missed + givenUp };
+  }
+
+  // A new connection. `drains`: the relay first hands out what it has kept, and the agent counts as absent.
+  handleConnected(drains) {
+    this.#ahead.clear();
+    this.#gap = 0;
+    this.#isDraining = drains;
+    this.#isHeldOver = false;
+  }
+
+  // 8: a page of it has ended. { taken, missed, confirm }: `confirm` is what the relay is told when all that was taken is
+  // kept, or null.
+  handleMail(now, upto, left) {
+    const taken = [];
+    const wasHeldOver = this.#isHeldOver;
+    const missed = this.#isDraining && (left === 0 || wasHeldOver) ? this.#giveUpGaps(now, taken) : 0;
+    this.#isDraining = left !== 0;
+    this.#isHeldOver = this.#isDraining && this.#ahead.size > 0;
+    const isConfirmed = upto > 0 && (wasHeldOver || !this.#isHeldOver);
+    return { taken, missed, confirm: isConfirmed ? upto : null };
+  }
+
+  // Whether what is held leaves this one no room, or is of another boot.
+  #isInTheWay(record, size) {
+    if (!this.#ahead.size) return false;
+    return record.e !== this.#current || (record.f > this.#next && !this.#hasRoom(record, size));
+  }
+
+  // Takes what is held, in order; what is missing before it never came. Returns how many those are.
+  #giveUpGaps(now, taken) {
+    let missed = 0;
+    while (this.#ahead.size) {
+      const { record } = this.#ahead.get(Math.min(...this.#ahead.keys()));
+      const lost = this.#lost.get(record.e) ?? [];
+      if (lost.at(-1)?.[1] === this.#next - 1) lost.at(-1)[1] = record.f - 1;
+      else if (lost.length < LOST_MAX) lost.push([this.#next, record.f - 1]);
+      else break;
+      this.#lost.set(record.e, lost);
+      missed += record.f - this.#next;
+      this.#boots.set(this.#current, record.f);
+      this.#lookAhead(now, taken);
+    }
+    this.#ahead.clear();
+    this.#gap = 0;
+    return missed;
+  }
+
+  // What is below the base is no news to the agent.
+  #forgetLost(base) {
+    const lost = this.#lost.get(this.#current);
+    if (!lost) return;
+    const rest = lost.filter(([, last]) => last >= base).map(([first, last]) => [Math.max(first, base), last]);
+    this.#lost.set(this.#current, rest);
   }
 
   // 1: the newest record's boot is the current one.
   #turnTo({ e, b }) {
     if (e === this.#current) return;
-    this.dropAhead();
+    this.#ahead.clear();
+    this.#gap = 0;
     const next = this.#boots.get(e) ?? b;
     this.#boots.delete(e);
     this.#boots.set(e, next);
@@ -319,7 +504,11 @@ export class Receiver {
   }
 
   #forget() {
-    while (this.#boots.size > BOOTS_MAX) this.#boots.delete(this.#boots.keys().next().value);
+    while (this.#boots.size > BOOTS_MAX) {
+      const boot = this.#boots.keys().next().value;
+      this.#boots.delete(boot);
+      this.#lost.delete(boot);
+    }
   }
 
   #take({ n, o }, item, taken) {
@@ -338,9 +527,13 @@ export class Receiver {
     taken.push(item);
   }
 
-  #hold(record, size, item) {
+  #hasRoom(record, size) {
     const others = [...this.#ahead.values()].filter((one) => one.record.n !== record.n);
-    if (others.length >= AHEAD.messages || sizeOf(others) + size > AHEAD.bytes) return;
+    return others.length < AHEAD.messages && sizeOf(others) + size <= AHEAD.bytes;
+  }
+
+  #hold(record, size, item) {
+    if (!this.#hasRoom(record, size)) return;
     this.#ahead.set(record.n, { record, size, item });
   }
 
@@ -355,7 +548,9 @@ export class Receiver {
     }
   }
 
+  // What is held comes again; but not while the relay hands out what it has kept.
   dropAhead() {
+    if (this.#isDraining) return;
     this.#ahead.clear();
     this.#gap = 0;
   }
@@ -388,7 +583,7 @@ export class Receiver {
   // `boots` is kept; null where it could not be.
   handleKept(now, boots) {
     const last = boots?.at(-1);
-    if (last) this.#kept = { e: last[0], n: last[1] - 1 };
+    if (last) this.#kept = { e: last[0], n: last[1] - 1, ...(last[2]?.length && { x: last[2] }) };
     else this.#keepAt = now + KEEP_AGAIN_MS;
   }
 
@@ -442,6 +637,20 @@ export class Resume {
     this.receiver.dropAhead();
   }
 
+  // The relay has let this page in. `mailBytesMax`: how long a payload may be that it keeps for an absent agent; null: it
+  // keeps nothing. `drains`: it has something for this page.
+  handleConnected(mailBytesMax, drains) {
+    this.sender.mailBytesMax = mailBytesMax;
+    this.receiver.handleConnected(drains);
+    this.handlePause();
+  }
+
+  // The relay says that the agent is not there: what it keeps leaves all the same.
+  handleAbsent() {
+    this.handlePause();
+    this.sender.handleAbsent();
+  }
+
   // New keys are in use.
   handleAgreed() {
     this.handlePause();
@@ -468,7 +677,10 @@ export class Resume {
 
   // { ack } or { message }, which is to be sealed and sent; null: nothing is.
   poll(now) {
-    if (!this.#isAgreed) return null;
+    if (!this.#isAgreed) {
+      const put = this.sender.poll(now);
+      return put && { message: put };
+    }
     if (!this.#isSaid || (!this.sender.isOpen && now >= this.#repeatAt)) {
       if (this.#isSaid) this.#repeatMs = Math.min(2 * this.#repeatMs, REPEAT_MS.most);
       this.#isSaid = true;
@@ -488,7 +700,7 @@ export class Resume {
   }
 
   deadline() {
-    if (!this.#isAgreed) return Infinity;
+    if (!this.#isAgreed) return this.sender.deadline();
     const repeat = this.sender.isOpen ? Infinity : this.#repeatAt;
     return Math.min(this.receiver.deadline(), this.sender.deadline(), repeat);
   }

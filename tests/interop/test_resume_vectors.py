@@ -95,8 +95,17 @@ def test_a_phone_refuses_the_answer_and_still_takes_the_right_one(case):
 # ---- Plaintexts ----
 
 
+# Unix time in ms at which the clock of the scripts is 0.
+T0 = VECTORS["t0"]
+
+
 def as_json(position):
-    return {"e": position.e, "n": position.n}
+    return position.json()
+
+
+def position_of(values):
+    """As a script has it."""
+    return Position(values["e"], values["n"], tuple((first, last) for first, last in values.get("x", ())))
 
 
 @pytest.mark.parametrize("case", VECTORS["records"]["read"], ids=range(len(VECTORS["records"]["read"])))
@@ -104,6 +113,7 @@ def test_a_record_is_read(case):
     record = read_record(loads(case["plaintext"]))
     read = {"e": record.e, "n": record.n, "f": record.f, "b": record.b, "p": record.p}
     read |= {name: as_json(value) for name, value in (("a", record.a), ("o", record.o)) if value is not None}
+    read |= {} if record.t is None else {"t": record.t}
     assert read == case["record"]
 
 
@@ -160,7 +170,7 @@ def test_a_receiver_follows_the_script(case):
     receiver: Receiver = resume.receiver
     receiver.counted = not case["ext"]
     for step in case["steps"]:
-        now, taken, missed = step["at"] / 1000, [], 0
+        now, taken, missed, confirm = step["at"] / 1000, [], 0, None
         if step["do"] == "record":
             fields = dict(step["record"])
             size, o = fields.pop("size", None), fields.pop("o", None)
@@ -169,13 +179,19 @@ def test_a_receiver_follows_the_script(case):
             taken, missed = resume.handle_record(now, record, len(dumps(payload)), payload["n"])
         elif step["do"] == "agreed":
             resume.handle_agreed()
+        elif step["do"] == "pause":
+            resume.handle_pause()
+        elif step["do"] == "drains":
+            resume.handle_connected(None, drains=True)
+        elif step["do"] == "mail":
+            taken, missed, confirm = resume.handle_mail(now, step["upto"], step["left"])
         carried = [{"a": as_json(receiver.told())}] if step["do"] == "carry" else []
         acks = carried + acknowledgements(resume, now)
         if step["do"] == "agreed":
             resume.handle_ack(now, Ack(NOTHING))
         seen = {"taken": taken, "held": len(receiver.ahead), "missed": missed, "acks": acks}
-        assert seen == {name: step[name] for name in seen}, step
-        deadline = receiver.deadline()
+        assert (seen, confirm) == ({name: step[name] for name in seen}, step.get("confirm")), step
+        deadline = resume.deadline()
         assert deadline is None or deadline > now, step
 
 
@@ -191,19 +207,25 @@ class SenderScript:
         told, given_up = [], []
         match step["do"]:
             case "send":
-                given_up = self.push("x", step["id"], payload_of({"id": step["id"]}, step.get("size")))
+                kind = "chat.tool_status" if step.get("fleeting") else "x"
+                given_up = self.push(kind, step["id"], payload_of({"id": step["id"]}, step.get("size")), step)
             case "piece":
                 message_id = f"piece {len(self.answers)}"
                 self.answers[message_id] = step["answer"]
-                self.push("chat.stream", message_id, {"chat_id": step["answer"], "delta": step["delta"], "seq": 1})
+                self.push("chat.stream", message_id, {"chat_id": step["answer"], "delta": step["delta"], "seq": 1}, step)
             case "done":
-                given_up = self.push("chat.done", step["id"], {"chat_id": step["answer"], "full_text": "."})
+                given_up = self.push("chat.done", step["id"], {"chat_id": step["answer"], "full_text": "."}, step)
             case "error":
-                given_up = self.push("chat.error", step["id"], {"chat_id": step["answer"], "code": "X"})
+                given_up = self.push("chat.error", step["id"], {"chat_id": step["answer"], "code": "X"}, step)
             case "ack":
-                position = step.get("a") or step["ack"]["a"]
+                position = position_of(step.get("a") or step["ack"]["a"])
                 r = step.get("r") or step.get("ack", {}).get("r", False)
-                self.resume.handle_ack(now, Ack(Position(**position), r))
+                self.resume.handle_ack(now, Ack(position, r))
+                told = self.sender.take_undelivered()
+            case "kept":
+                self.sender.handle_kept(step["id"])
+            case "absent":
+                self.resume.handle_absent()
             case "refused":
                 after = step.get("retry_after_ms", 0) / 1000
                 if self.sender.handle_refused(now, step["id"], step["code"], after) == "void":
@@ -216,8 +238,8 @@ class SenderScript:
                 assert other == "time"
         return told, given_up
 
-    def push(self, kind, message_id, payload):
-        return self.sender.push(kind, message_id, payload)
+    def push(self, kind, message_id, payload, step):
+        return self.sender.push(kind, message_id, payload, step.get("keep", "quiet"), T0 + step["at"])
 
     def leaving(self, now):
         acks, records = [], []
@@ -233,6 +255,8 @@ class SenderScript:
             if is_piece:
                 assert record.p["chat_id"] == self.answers[message.id]
                 seen["delta"] = record.p["delta"]
+            seen |= {} if leaving.keep is None else {"keep": leaving.keep}
+            seen |= {} if record.t is None else {"t": record.t}
             records.append(seen)
         return acks, records
 
@@ -248,6 +272,7 @@ def boots(texts):
 @pytest.mark.parametrize("case", VECTORS["sender"], ids=named)
 def test_a_sender_follows_the_script(case):
     script = SenderScript(quiet_resume(case["role"], boots(case["boots"])))
+    script.sender.mail_bytes_max = case.get("mail")
     for step in case["steps"]:
         now = step["at"] / 1000
         told, given_up = script.do(step, now)

@@ -9,6 +9,7 @@ from typing import Any
 from .wire import dumps
 
 NUMBER_MAX = (1 << 53) - 1
+LOST_MAX = 16  # ranges of numbers in one acknowledgement
 _BOOT = re.compile(r"[A-Za-z0-9_-]{11}")
 
 
@@ -18,10 +19,14 @@ class Malformed(ValueError):
 
 @dataclass(frozen=True)
 class Position:
-    """All messages of boot `e` up to `n`; or, of one message, its boot and number."""
+    """All messages of boot `e` up to `n`, but for the ranges in `x`; or, of one message, its boot and number."""
 
     e: str
     n: int
+    x: tuple[tuple[int, int], ...] = ()
+
+    def json(self) -> dict[str, Any]:
+        return {"e": self.e, "n": self.n} | ({"x": [list(lost) for lost in self.x]} if self.x else {})
 
 
 NOTHING = Position("", 0)
@@ -36,6 +41,7 @@ class Record:
     p: object
     a: Position | None = None
     o: Position | None = None
+    t: int | None = None
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class Ack:
 
     def text(self) -> str:
         more = {"r": True} if self.r else {}
-        return dumps({"a": {"e": self.a.e, "n": self.a.n}} | more)
+        return dumps({"a": self.a.json()} | more)
 
 
 def read_record(value: Any) -> Record:
@@ -59,7 +65,8 @@ def read_record(value: Any) -> Record:
     o = _position(value["o"]) if "o" in value else None
     if o and o.e == e:
         raise Malformed("it names its own process as an earlier one")
-    return Record(e, n, f, b, value["p"], a, o)
+    t = _number(value, "t", 0) if "t" in value else None
+    return Record(e, n, f, b, value["p"], a, o, t)
 
 
 def read_ack(value: Any) -> Ack:
@@ -71,9 +78,9 @@ def read_ack(value: Any) -> Ack:
     return Ack(_position(value["a"], empty_allowed=True), r)
 
 
-def record_text(e: str, n: int, f: int, b: int, a: Position, payload_text: str) -> str:
+def record_text(e: str, n: int, f: int, b: int, a: Position, payload_text: str, t: int | None = None) -> str:
     """The plaintext of a record around a payload that is JSON already."""
-    head = {"e": e, "n": n} | ({"f": f} if f < n else {}) | {"b": b, "a": {"e": a.e, "n": a.n}}
+    head = {"e": e, "n": n} | ({"f": f} if f < n else {}) | {"b": b, "a": a.json()} | ({} if t is None else {"t": t})
     return f'{dumps(head)[:-1]},"p":{payload_text}}}'
 
 
@@ -92,7 +99,7 @@ def _boot(value: Any, name: str) -> str:
     return boot
 
 
-def _number(value: Any, name: str, lowest: int = 1) -> int:
+def _number(value: Any, name: str | int, lowest: int = 1) -> int:
     number = value[name]
     if not isinstance(number, int) or isinstance(number, bool) or not lowest <= number <= NUMBER_MAX:
         raise Malformed(f"{name} is not a whole number from {lowest} to 2^53 - 1")
@@ -101,6 +108,23 @@ def _number(value: Any, name: str, lowest: int = 1) -> int:
 
 def _position(value: Any, empty_allowed: bool = False) -> Position:
     _check_object(value, "e", "n")
-    if empty_allowed and value["e"] == "" and value["n"] == 0 and not isinstance(value["n"], bool | float):
+    is_empty = empty_allowed and value["e"] == "" and value["n"] == 0 and not isinstance(value["n"], bool | float)
+    x = _lost(value["x"], _number(value, "n", 0)) if empty_allowed and "x" in value else ()
+    if is_empty and not x:
         return NOTHING
-    return Position(_boot(value, "e"), _number(value, "n", 0 if empty_allowed else 1))
+    return Position(_boot(value, "e"), _number(value, "n", 0 if empty_allowed else 1), x)
+
+
+def _lost(value: Any, highest: int) -> tuple[tuple[int, int], ...]:
+    if not isinstance(value, list) or len(value) > LOST_MAX:
+        raise Malformed(f"x is not a list of at most {LOST_MAX} ranges")
+    lost, below = [], 0
+    for one in value:
+        if not isinstance(one, list) or len(one) != 2:
+            raise Malformed("x has something that is not a range")
+        first, last = _number(dict(enumerate(one)), 0), _number(dict(enumerate(one)), 1)
+        if not below < first <= last <= highest:
+            raise Malformed("the ranges of x are not in order")
+        lost.append((first, last))
+        below = last
+    return tuple(lost)

@@ -41,7 +41,24 @@ class Resume:
         """The connection is gone or new, or the peer has come or left: keys are to be agreed."""
         self.is_agreed = False
         self.sender.handle_pause()
-        self.receiver.drop_ahead()
+        if not self.receiver.is_draining:
+            self.receiver.drop_ahead()
+
+    def handle_connected(self, mail_bytes_max: int | None, drains: bool) -> None:
+        """The relay has let this end in. `mail_bytes_max`: how long a payload may be that it keeps for an absent peer;
+        None: it keeps nothing. `drains`: it has something for this end."""
+        self.sender.mail_bytes_max = mail_bytes_max
+        self.receiver.handle_connected(drains)
+        self.handle_pause()
+
+    def handle_absent(self) -> None:
+        """The relay says that the peer is not there: what it keeps leaves all the same."""
+        self.handle_pause()
+        self.sender.handle_absent()
+
+    def handle_mail(self, now: float, upto: int, left: int) -> tuple[list[Any], int, int | None]:
+        """As of the receiver: what is taken at the end of a page, how many are missed, and what to confirm."""
+        return self.receiver.handle_mail(now, upto, left)
 
     def handle_agreed(self) -> None:
         """New keys are in use."""
@@ -70,7 +87,7 @@ class Resume:
     def poll(self, now: float) -> Ack | Leaving | None:
         """The next Ack or Leaving to seal and send, or None."""
         if not self.is_agreed:
-            return None
+            return self.sender.poll(now)
         if not self.is_said or (not self.sender.is_open and now >= self.repeat_at):
             if self.is_said:
                 self.repeat_delay = min(2 * self.repeat_delay, REPEAT_MAX)
@@ -82,12 +99,13 @@ class Resume:
         """The plaintext of what `poll` yielded."""
         if isinstance(leaving, Ack):
             return leaving.text()
-        return record_text(leaving.e, leaving.n, leaving.f, leaving.b, self.receiver.told(), leaving.message.text or "")
+        text, at = leaving.message.text or "", leaving.message.t if leaving.keep else None
+        return record_text(leaving.e, leaving.n, leaving.f, leaving.b, self.receiver.told(), text, at)
 
     def deadline(self) -> float | None:
         """When to poll again even if nothing happens; None: never."""
         if not self.is_agreed:
-            return None
+            return self.sender.deadline()
         times = [self.receiver.deadline(), self.sender.deadline()]
         if not self.sender.is_open:
             times.append(self.repeat_at)

@@ -82,7 +82,7 @@ for (const script of vectors.receiver) {
     const resume = quiet(new Sender(() => 'AAAAAAAAAAA'), receiver);
     for (const step of script.steps) {
       const now = step.at;
-      let [taken, missed] = [[], 0];
+      let [taken, missed, confirm] = [[], 0, undefined];
       if (step.do === 'record') {
         const { size, ...fields } = step.record;
         const payload = filled({ n: fields.n }, size);
@@ -90,13 +90,16 @@ for (const script of vectors.receiver) {
         ({ taken, missed } = resume.handleRecord(now, record, JSON.stringify(payload).length, record.n));
       } else if (step.do === 'agreed') {
         resume.handleAgreed();
-      }
+      } else if (step.do === 'pause') resume.handlePause();
+      else if (step.do === 'drains') resume.handleConnected(null, true);
+      else if (step.do === 'mail') ({ taken, missed, confirm } = receiver.handleMail(now, step.upto, step.left));
+      assert.equal(confirm, step.confirm, JSON.stringify(step));
       const acks = step.do === 'carry' ? [{ a: receiver.told() }] : [];
       for (let next; (next = resume.poll(now)); ) acks.push(next.ack);
       if (step.do === 'agreed') resume.handleAck(now, { a: NOTHING, r: false });
       const seen = { taken, missed, acks, held: receiver.held };
       assert.deepEqual(seen, { taken: step.taken, missed: step.missed, acks: step.acks, held: step.held }, JSON.stringify(step));
-      assert.ok(receiver.deadline() > now, JSON.stringify(step));
+      assert.ok(resume.deadline() > now, JSON.stringify(step));
     }
   });
 }
@@ -104,11 +107,16 @@ for (const script of vectors.receiver) {
 // An agent's window, in which most scripts are written.
 const WIDE = { messages: 256, bytes: 192 << 10 };
 // What a phone does not have: answers, and giving up.
-const isPhones = ({ steps }) => steps.every((step) => !['piece', 'done', 'error'].includes(step.do) && !step.given_up);
+const isPhones = ({ role, steps }) =>
+  steps.every((step) => !['piece', 'done', 'error'].includes(step.do) && !step.given_up && step.keep !== 'wake' && !step.fleeting) &&
+  // An agent sends what never came again by itself.
+  (role === 'phone' || steps.every((step) => !step.a?.x));
 
 function sending(script) {
   const boots = [...(script.boots ?? ['Ev6rT0fHdwQ'])];
-  return new Sender(() => boots.shift(), script.role === 'phone' ? undefined : WIDE);
+  const sender = new Sender(() => boots.shift(), script.role === 'phone' ? undefined : WIDE);
+  sender.mailBytesMax = script.mail ?? null;
+  return sender;
 }
 
 function act(resume, step) {
@@ -116,10 +124,12 @@ function act(resume, step) {
   const ack = step.ack ?? step;
   if (step.do === 'send') {
     const payload = filled({ id: step.id }, step.size);
-    resume.sender.push({ type: 'x', id: step.id, payload, size: JSON.stringify(payload).length });
+    resume.sender.push({ type: 'x', id: step.id, payload, size: JSON.stringify(payload).length, t: vectors.t0 + step.at });
   } else if (step.do === 'ack') resume.handleAck(now, { a: ack.a, r: ack.r ?? false });
   else if (step.do === 'refused') return resume.sender.handleRefused(now, step.id, step.code, step.retry_after_ms);
   else if (step.do === 'agreed') resume.handleAgreed();
+  else if (step.do === 'kept') resume.sender.handleKept(step.id);
+  else if (step.do === 'absent') resume.handleAbsent();
   else if (['pause', 'connected', 'lost', 'online'].includes(step.do)) resume.handlePause();
   else assert.equal(step.do, 'time');
   return undefined;
@@ -127,8 +137,9 @@ function act(resume, step) {
 
 function leaving(resume, { ack, message }) {
   if (ack) return { ack };
-  const { e, n, f = n, b } = resume.sender.record(message, NOTHING);
-  return { e, n, f, b, is: message.id };
+  const { e, n, f = n, b, t } = resume.sender.record(message, NOTHING);
+  const { keep } = resume.sender;
+  return { e, n, f, b, is: message.id, ...(keep && { keep }), ...(t !== undefined && { t }) };
 }
 
 const scripts = vectors.sender.filter(isPhones);
@@ -140,6 +151,7 @@ for (const script of scripts) {
     const resume = quiet(sending(script), new Receiver());
     for (const step of script.steps) {
       const told = act(resume, step) === 'void' ? [step.id] : [];
+      told.push(...resume.sender.takeUndelivered().map(({ id }) => id));
       if (step.do === 'agreed') assert.ok(resume.poll(step.at).ack, 'the first of an agreement');
       const out = [];
       for (let next; (next = resume.poll(step.at)); ) if (next.message) out.push(leaving(resume, next));
