@@ -624,6 +624,17 @@ def mail_cases():
             mail=100_000,
         ),
         sender_case(
+            "what was on its way when the peer left is refused: what is to be kept leaves all the same",
+            [
+                do(0, "send", [out(1, "s1")], id="s1", fleeting=True),
+                absent(10),
+                refused(20, "s1", "PEER_OFFLINE"),
+                send(30, "m1", quiet(2, "m1", 30, f=1)),
+                kept(40, "m1"),
+            ],
+            mail=100_000,
+        ),
+        sender_case(
             "x: an agent sends what never came again, under new numbers",
             [
                 send(0, "m1", quiet(1, "m1")),

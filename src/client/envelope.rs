@@ -15,6 +15,8 @@ struct Written<'a> {
     ts: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keep: Option<&'a str>,
     payload: &'a RawValue,
 }
 
@@ -41,9 +43,20 @@ impl Received<'_> {
 
 /// The text of an envelope. `device`: which it is from or for, if it is.
 pub(super) fn write(device: Option<DeviceId>, kind: &str, id: &str, payload: &RawValue) -> String {
+    write_kept(device, None, kind, id, payload)
+}
+
+/// The same. `keep`: how the relay keeps it for an absent receiver.
+pub(super) fn write_kept(
+    device: Option<DeviceId>,
+    keep: Option<&str>,
+    kind: &str,
+    id: &str,
+    payload: &RawValue,
+) -> String {
     let (ts, device) = (unix_ms(), device.as_ref().map(DeviceId::as_str));
     // Strings, numbers and text that is JSON already: there is nothing in it that cannot be written.
-    serde_json::to_string(&Written { v: 1, kind, id, ts, device, payload }).unwrap_or_default()
+    serde_json::to_string(&Written { v: 1, kind, id, ts, device, keep, payload }).unwrap_or_default()
 }
 
 /// Milliseconds since 1970.

@@ -175,6 +175,9 @@ pub struct Message {
     pub payload: Value,
     /// Version 2, where the ends do not resume: how many messages of the peer before this one never came.
     pub missed: u64,
+    /// When it was sent, in Unix milliseconds by the peer's clock, where the relay would have kept it while this end was
+    /// away: it may have waited for days.
+    pub sent_at: Option<u64>,
     /// Agent: which device it is from; `None`: from the phone in the plain slot.
     pub from: Lane,
 }

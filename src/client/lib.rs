@@ -232,7 +232,7 @@ impl Client {
         if bytes > MESSAGE_BYTES_MAX {
             return Err(SendError::TooLarge { bytes, max: MESSAGE_BYTES_MAX });
         }
-        let entry = Entry::message(Instant::now(), id.to_owned(), kind, payload);
+        let entry = Entry::message(Instant::now(), id.to_owned(), kind, payload, envelope::unix_ms());
         Ok(self.shared.push(to, &entry, ends, self.deadline())?)
     }
 

@@ -3,7 +3,7 @@
 
 use super::envelope;
 use super::options::{OUTGOING_BYTES_MAX, OUTGOING_MAX, PIECE_BYTES_MAX};
-use super::resume::{ABSENT, Boot, Held, Position, Sender, Window};
+use super::resume::{ABSENT, Boot, Held, Keep, Position, Sender, Window};
 use coralmux_proto::token::Role;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -31,11 +31,22 @@ pub(super) struct Entry {
     pub(super) refusals: u32,
     /// Its place among all that were queued, given by the queue.
     order: u64,
+    /// Whether a relay keeps it for an absent peer.
+    keep: Keep,
+    /// When its owner sent it, in Unix milliseconds.
+    sent_at: u64,
 }
 
 impl Entry {
-    pub(super) fn message(now: Instant, id: String, kind: &str, payload: Box<RawValue>) -> Self {
-        Self { id, content: Content::Message { kind: kind.to_owned(), payload }, queued: now, refusals: 0, order: 0 }
+    /// `sent_at`: now, in Unix milliseconds.
+    pub(super) fn message(now: Instant, id: String, kind: &str, payload: Box<RawValue>, sent_at: u64) -> Self {
+        let content = Content::Message { kind: kind.to_owned(), payload };
+        Self { id, content, queued: now, refusals: 0, order: 0, keep: Keep::Quiet, sent_at }
+    }
+
+    /// The same, which a relay keeps like this for an absent peer.
+    pub(super) fn with_keep(self, keep: Keep) -> Self {
+        Self { keep, ..self }
     }
 
     /// Memory it takes, roughly.
@@ -97,8 +108,8 @@ pub(super) struct Piece<'a> {
 /// What may leave now.
 #[derive(Debug)]
 pub(super) enum Next {
-    /// This record, as a message of this type and id.
-    Record { kind: String, id: String, plaintext: Box<RawValue>, is_piece: bool },
+    /// This record, as a message of this type and id, with this `keep` in its envelope.
+    Record { kind: String, id: String, plaintext: Box<RawValue>, is_piece: bool, keep: Option<&'static str> },
     /// Nothing, until this time or until something happens.
     Wait(Option<Instant>),
 }
@@ -190,7 +201,8 @@ impl Outgoing {
                 break;
             }
             if let Some(held) = self.sender.give_up() {
-                given_up.extend(held.stream.is_none().then_some(held.id));
+                // The relay may have it.
+                given_up.extend((held.stream.is_none() && !held.is_kept).then_some(held.id));
                 continue;
             }
             let Some(at) = self.entries.iter().position(|entry| !entry.is_piece()) else { break };
@@ -206,6 +218,9 @@ impl Outgoing {
 
     /// Queues an entry. The caller has looked for room.
     pub(super) fn push(&mut self, mut entry: Entry) {
+        if self.role == Role::Agent && self.resumes && self.absent && entry.keep == Keep::Never && !entry.is_piece() {
+            return; // It is worth nothing to a phone that is away.
+        }
         entry.order = self.queued;
         self.queued += 1;
         self.bytes += entry.bytes();
@@ -226,7 +241,15 @@ impl Outgoing {
             return false;
         }
         let content = Content::Piece { stream, seq, fields: Arc::clone(fields), text: text.to_owned() };
-        self.push(Entry { id: envelope::new_id(), content, queued: now, refusals: 0, order: 0 });
+        self.push(Entry {
+            id: envelope::new_id(),
+            content,
+            queued: now,
+            refusals: 0,
+            order: 0,
+            keep: Keep::Never,
+            sent_at: 0,
+        });
         true
     }
 
@@ -261,7 +284,7 @@ impl Outgoing {
             return Next::Wait(Some(until));
         }
         if let Some(held) = self.sender.poll_again() {
-            if !self.sender.may_leave(held.stream.is_some()) {
+            if !self.sender.has_room(held.bytes()) || !self.sender.may_leave(held.stream.is_some()) {
                 return Next::Wait(None);
             }
             if let Some(until) = wait(held.stream.is_some(), false) {
@@ -276,17 +299,93 @@ impl Outgoing {
             if !self.sender.has_room(payload.get().len()) || !self.sender.may_leave(entry.is_piece()) {
                 return Next::Wait(None);
             }
-            let (payload, kind, stream) = (payload.into_owned(), entry.kind().to_owned(), entry.stream());
-            if let Some(entry) = self.remove(0) {
-                self.sender.push(entry.id, kind, payload, stream);
-            }
+            drop(payload);
+            self.number(0);
         }
-        self.sender.write_next(ack).map_or(Next::Wait(None), |(held, plaintext)| Next::Record {
-            kind: held.kind.clone(),
-            id: held.id.clone(),
-            plaintext,
-            is_piece: held.stream.is_some(),
-        })
+        let written = self.sender.write_next(ack).map(|(held, plaintext)| Self::record(held, plaintext));
+        self.with_keep(written)
+    }
+
+    /// The next record that the relay is to keep for an absent peer.
+    pub(super) fn poll_keep(&mut self, now: Instant, ack: Position) -> Next {
+        if let Some(until) = self.sender.poll_refused(now) {
+            return Next::Wait(Some(until));
+        }
+        if !self.sender.is_mailing() || self.sender.is_putting() {
+            return Next::Wait(None);
+        }
+        let held = self.sender.poll_keep().map(Held::bytes);
+        let waiting = || self.entries.iter().position(|entry| entry.keep != Keep::Never);
+        let (bytes, at) = match held.map_or_else(waiting, |_| None) {
+            Some(at) => (self.entries[at].size(), Some(at)),
+            None => match held {
+                Some(bytes) => (bytes, None),
+                None => return Next::Wait(None),
+            },
+        };
+        if !self.sender.can_be_kept(bytes) {
+            return Next::Wait(None);
+        }
+        if let Some(mut at) = at {
+            if self.entries[at].kind() == "chat.error" {
+                // It ends what pieces before it belong to.
+                for before in
+                    (0..at).rev().filter(|before| self.entries[*before].keep == Keep::Never).collect::<Vec<_>>()
+                {
+                    self.remove(before);
+                    at -= 1;
+                }
+            }
+            self.number(at);
+        }
+        let written = self.sender.write_keep(ack).map(|(held, plaintext)| Self::record(held, plaintext));
+        self.with_keep(written)
+    }
+
+    /// Numbers an entry, which is held from now on.
+    fn number(&mut self, at: usize) {
+        let Some(entry) = self.remove(at) else { return };
+        let (payload, kind, stream) = (entry.payload().into_owned(), entry.kind().to_owned(), entry.stream());
+        let Entry { id, keep, sent_at, .. } = entry;
+        self.sender.push(Held { number: 0, id, kind, payload, stream, keep, sent_at, is_kept: false });
+    }
+
+    fn record(held: &Held, plaintext: Box<RawValue>) -> (Keep, Next) {
+        let (kind, id, is_piece) = (held.kind.clone(), held.id.clone(), held.stream.is_some());
+        (held.keep, Next::Record { kind, id, plaintext, is_piece, keep: None })
+    }
+
+    fn with_keep(&self, written: Option<(Keep, Next)>) -> Next {
+        match written {
+            Some((of, Next::Record { kind, id, plaintext, is_piece, .. })) => {
+                Next::Record { kind, id, plaintext, is_piece, keep: self.sender.keep_name(of) }
+            }
+            _ => Next::Wait(None),
+        }
+    }
+
+    /// The peer's acknowledgement; `resend`: it asks for what is above it. Gives what has reached it, and what of a phone's
+    /// never has, pieces aside. What of an agent's never has is sent again under a new number.
+    pub(super) fn handle_ack(
+        &mut self,
+        now: Instant,
+        position: &Position,
+        resend: bool,
+        fresh: impl FnOnce() -> Boot,
+    ) -> (Vec<Held>, Vec<Held>) {
+        let gone = self.sender.handle_ack(now, position, resend, fresh);
+        let (lost, mut taken): (Vec<_>, Vec<_>) = gone.into_iter().partition(|(_, lost)| *lost);
+        taken.retain(|(held, _)| held.stream.is_none());
+        let lost = lost.into_iter().map(|(held, _)| held).filter(|held| held.stream.is_none());
+        let taken = taken.into_iter().map(|(held, _)| held).collect();
+        if self.role == Role::Phone {
+            return (taken, lost.collect());
+        }
+        for held in lost.filter(|held| held.keep != Keep::Never).collect::<Vec<_>>().into_iter().rev() {
+            let entry = Entry::message(now, held.id, &held.kind, held.payload, held.sent_at).with_keep(held.keep);
+            self.put_back(entry);
+        }
+        (taken, Vec::new())
     }
 
     /// Takes the first entry that `wanted` agrees to; only the first is shown to it.
@@ -316,10 +415,10 @@ impl Outgoing {
         self.entries.is_empty() && self.sender.len() == 0
     }
 
-    /// The ids of what waits or is held, pieces aside.
+    /// The ids of what waits or is held, pieces aside; not of what the relay keeps.
     pub(super) fn ids(&self) -> impl Iterator<Item = &str> {
         let waiting = self.entries.iter().filter(|entry| !entry.is_piece()).map(|entry| entry.id.as_str());
-        self.sender.ids().chain(waiting)
+        self.sender.ids_not_kept().chain(waiting)
     }
 
     /// Nothing is sent any more.

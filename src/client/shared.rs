@@ -399,7 +399,7 @@ mod tests {
     fn a_full_queue_makes_wait_and_gives_up() {
         let (_poll, shared) = shared();
         let payload = RawValue::from_string("{}".to_owned()).unwrap();
-        let entry = || Entry::message(Instant::now(), "x".to_owned(), "chat.send", payload.clone());
+        let entry = || Entry::message(Instant::now(), "x".to_owned(), "chat.send", payload.clone(), 0);
         for _ in 0..OUTGOING_MAX {
             assert_eq!(shared.push(To::All, &entry(), None, Instant::now()), Ok(()));
         }
@@ -419,7 +419,7 @@ mod tests {
         let (_poll, shared) = shared();
         let payload = RawValue::from_string("{}".to_owned()).unwrap();
         for id in ["1", "2", "3"] {
-            let entry = Entry::message(Instant::now(), id.to_owned(), "chat.send", payload.clone());
+            let entry = Entry::message(Instant::now(), id.to_owned(), "chat.send", payload.clone(), 0);
             assert_eq!(shared.push(To::All, &entry, None, soon()), Ok(()));
         }
         let (first, second) = (pop(&shared).unwrap(), pop(&shared).unwrap());

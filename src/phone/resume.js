@@ -188,7 +188,8 @@ export class Sender {
   // Anybody on the way can invent a code: one that is unknown changes nothing. A message that did not arrive leaves again
   // when the peer asks for it.
   handleRefused(now, id, code, afterMs = 0) {
-    if (this.#putting === id) this.#putting = null;
+    const wasPut = this.#putting === id;
+    if (wasPut) this.#putting = null;
     const at = this.#held.findIndex((message) => message.id === id);
     if (at < 0) return null;
     if (code === 'MAILBOX_FULL' && afterMs > 0) {
@@ -211,7 +212,7 @@ export class Sender {
       this.#cursor = Math.min(this.#cursor, at);
       this.#blockedUntil = Math.max(this.#blockedUntil, now + afterMs);
       this.#carefulBelow = this.#next;
-    } else if (code === 'PEER_OFFLINE') {
+    } else if (code === 'PEER_OFFLINE' && (wasPut || !this.isAbsent)) {
       this.handlePause();
     }
     return 'held';

@@ -224,7 +224,7 @@ class Sender:
         """The relay refused a message (4). "held": it leaves again by itself; "void": it never will; None: not one that
         is held. `after`: seconds until the relay takes it, 0 where it does not say. A code that is not known changes
         nothing: anybody can invent one, and what did not arrive leaves again when the peer asks for it."""
-        if self.putting == message_id:
+        if was_put := self.putting == message_id:
             self.putting = None
         at = next((at for at, message in enumerate(self.held) if message.id == message_id), None)
         if at is None:
@@ -245,7 +245,7 @@ class Sender:
             self.cursor = min(self.cursor, at)
             self.blocked_until = max(self.blocked_until, now + after)
             self.careful_below = self.next
-        elif code == "PEER_OFFLINE":
+        elif code == "PEER_OFFLINE" and (was_put or not self.is_absent):
             self.handle_pause()
         return "held"
 

@@ -79,7 +79,7 @@ impl Of {
             serde_json::from_str(text).ok().filter(|stored: &StoredPeer<'_>| stored.v == VERSION)?;
         let mut end = AgentEnd::load(token, Arc::clone(&keys.key), stored.end.get()).ok()?;
         let info = stored.info().filter(|info| info.device == end.device())?;
-        let taken = receiver(&stored.taken)?;
+        let taken = receiver(&stored.taken, &stored.lost)?;
         if restored {
             end.handle_restored();
         }

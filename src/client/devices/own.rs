@@ -118,7 +118,7 @@ impl Device {
             (None, None) => return None,
         };
         Some(Self {
-            receiver: receiver(&stored.taken)?,
+            receiver: receiver(&stored.taken, &stored.lost)?,
             relay: stored.relay,
             token: stored.token,
             relay_key,
@@ -135,6 +135,7 @@ impl Device {
             Stage::Enrolling(_) | Stage::Spent => None,
         };
         let end: Option<&RawValue> = end.as_ref().map(|end| serde_json::from_str(end)).transpose()?;
+        let (taken, lost) = taken(receiver);
         let stored = StoredOwn {
             v: VERSION,
             relay: self.relay.clone(),
@@ -146,7 +147,8 @@ impl Device {
                 name: it.name.clone(),
                 platform: it.platform.clone(),
             }),
-            taken: taken(receiver),
+            taken,
+            lost,
             end,
             invite: self.invite.clone(),
         };

@@ -1,7 +1,7 @@
 //! What the ends store, as JSON. Unknown fields are passed over: a later version may have written them.
 
 use super::Info;
-use crate::resume::{Boot, Receiver};
+use crate::resume::{Boot, Receiver, Stored};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use coralmux_e2e::v3::DeviceId;
@@ -11,15 +11,27 @@ use serde_json::value::RawValue;
 /// How far a peer's boots were taken, the newest last.
 pub(super) type Taken = Vec<(String, u64)>;
 
-pub(super) fn taken(receiver: &Receiver) -> Taken {
-    receiver.known().map(|(boot, next)| (URL_SAFE_NO_PAD.encode(boot.0), next)).collect()
+/// Which numbers of a boot never came: from the first to the last.
+pub(super) type Lost = Vec<(String, u64, u64)>;
+
+fn encoded(boot: Boot) -> String {
+    URL_SAFE_NO_PAD.encode(boot.0)
+}
+
+pub(super) fn taken(receiver: &Receiver) -> (Taken, Lost) {
+    let taken = receiver.known().map(|(boot, next, _)| (encoded(boot), next)).collect();
+    let lost = |(boot, _, lost): (Boot, u64, &[(u64, u64)])| {
+        lost.iter().map(|(first, last)| (encoded(boot), *first, *last)).collect::<Lost>()
+    };
+    (taken, receiver.known().flat_map(lost).collect())
 }
 
 /// `None`: it is damaged.
-pub(super) fn receiver(taken: &Taken) -> Option<Receiver> {
-    let known = |(boot, next): &(String, u64)| {
-        let boot = URL_SAFE_NO_PAD.decode(boot).ok()?.try_into().ok()?;
-        Some((Boot(boot), *next))
+pub(super) fn receiver(taken: &Taken, lost: &Lost) -> Option<Receiver> {
+    let known = |(name, next): &(String, u64)| -> Option<Stored> {
+        let boot = URL_SAFE_NO_PAD.decode(name).ok()?.try_into().ok()?;
+        let of_it = lost.iter().filter(|(of, ..)| of == name).map(|(_, first, last)| (*first, *last));
+        Some((Boot(boot), *next, of_it.collect()))
     };
     taken.iter().map(known).collect::<Option<Vec<_>>>().map(Receiver::of)
 }
@@ -37,6 +49,8 @@ pub(super) struct StoredPeer<'a> {
     pub(super) by: Option<String>,
     pub(super) code: Option<String>,
     pub(super) taken: Taken,
+    #[serde(default)]
+    pub(super) lost: Lost,
     #[serde(borrow)]
     pub(super) end: &'a RawValue,
 }
@@ -46,6 +60,7 @@ pub(super) const VERSION: u64 = 1;
 
 impl<'a> StoredPeer<'a> {
     pub(super) fn new(info: &Info, receiver: &Receiver, end: &'a RawValue) -> Self {
+        let (taken, lost) = taken(receiver);
         Self {
             v: VERSION,
             device: info.device.to_string(),
@@ -56,7 +71,8 @@ impl<'a> StoredPeer<'a> {
             owner: info.owner,
             by: info.by.map(|by| by.to_string()),
             code: info.code.clone(),
-            taken: taken(receiver),
+            taken,
+            lost,
             end,
         }
     }
@@ -114,6 +130,8 @@ pub(super) struct StoredOwn<'a> {
     /// While it enrols.
     pub(super) enrolling: Option<StoredEnrolling>,
     pub(super) taken: Taken,
+    #[serde(default)]
+    pub(super) lost: Lost,
     /// Afterwards.
     #[serde(borrow)]
     pub(super) end: Option<&'a RawValue>,

@@ -1,6 +1,6 @@
 //! One end of a pair as the tests drive it: what the client's session does, without encryption and envelopes.
 
-use super::{Ack, Acks, Boot, Held, Position, Receiver, Record, Refusal, Refused, Taken};
+use super::{Ack, Acks, Boot, Held, Keep, Position, Receiver, Record, Refusal, Refused, Taken};
 use crate::outgoing::{Entry, Next, Outgoing, Piece};
 use coralmux_proto::token::Role;
 use serde_json::value::RawValue;
@@ -12,7 +12,21 @@ use std::time::Instant;
 #[derive(Debug)]
 pub(super) enum Out {
     Ack(Ack),
-    Record { id: String, plaintext: Box<RawValue> },
+    Record { id: String, plaintext: Box<RawValue>, keep: Option<&'static str> },
+}
+
+/// What an end sends, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    pub(super) kind: &'static str,
+    pub(super) keep: Keep,
+    pub(super) sent_at: u64,
+    /// It ends this answer, with its whole text.
+    pub(super) ends: Option<u64>,
+}
+
+impl Sent {
+    pub(super) const QUIET: Self = Self { kind: "kind", keep: Keep::Quiet, sent_at: 0, ends: None };
 }
 
 pub(super) struct End {
@@ -33,6 +47,7 @@ impl End {
     /// The connection or the peer is gone, or has come anew.
     pub(super) fn leave(&mut self) {
         self.acks.handle_away();
+        self.outgoing.sender.handle_present();
         self.receiver.handle_agreement();
     }
 
@@ -43,17 +58,24 @@ impl End {
         self.acks.handle_agreement(now);
     }
 
-    pub(super) fn hear_ack(&mut self, now: Instant, ack: Ack) -> Vec<Held> {
+    /// What has reached the peer, and what never has.
+    pub(super) fn hear_ack(&mut self, now: Instant, ack: &Ack) -> (Vec<Held>, Vec<Held>) {
         let boots = &mut self.boots;
-        let taken = self.outgoing.sender.handle_ack(now, ack.position, ack.resend, || boots.remove(0));
+        let taken = self.outgoing.handle_ack(now, &ack.position, ack.resend, || boots.remove(0));
         self.acks.handle_ack(now, ack.resend);
         taken
     }
 
     /// The acknowledgement that a record carries.
-    pub(super) fn hear_position(&mut self, now: Instant, position: Position) -> Vec<Held> {
+    pub(super) fn hear_position(&mut self, now: Instant, position: &Position) -> (Vec<Held>, Vec<Held>) {
         let boots = &mut self.boots;
-        self.outgoing.sender.handle_ack(now, position, false, || boots.remove(0))
+        self.outgoing.handle_ack(now, position, false, || boots.remove(0))
+    }
+
+    /// The relay says that the peer is not there.
+    pub(super) fn lack_peer(&mut self) {
+        self.leave();
+        self.outgoing.sender.handle_absent();
     }
 
     /// Takes a record in.
@@ -64,11 +86,11 @@ impl End {
     }
 
     /// What is given up to make room for it.
-    pub(super) fn send(&mut self, now: Instant, id: &str, payload: Box<RawValue>, ends: Option<u64>) -> Vec<String> {
+    pub(super) fn send(&mut self, now: Instant, id: &str, payload: Box<RawValue>, sent: Sent) -> Vec<String> {
         let payload_bytes = payload.get().len();
-        let entry = Entry::message(now, id.to_owned(), "kind", payload);
+        let entry = Entry::message(now, id.to_owned(), sent.kind, payload, sent.sent_at).with_keep(sent.keep);
         let given_up = self.make_room(1, payload_bytes);
-        if let Some(stream) = ends {
+        if let Some(stream) = sent.ends {
             self.outgoing.end_stream(stream);
         }
         self.outgoing.push(entry);
@@ -105,13 +127,15 @@ impl End {
         if let Some(resend) = self.acks.poll(now) {
             left.push(Out::Ack(Ack { position: self.receiver.position(), resend }));
         }
-        while self.acks.is_open()
-            && let Next::Record { id, plaintext, .. } =
-                self.outgoing.poll_record(now, self.receiver.position(), |_, _| None)
-        {
+        loop {
+            let position = self.receiver.position();
+            let next = match self.acks.is_open() {
+                true => self.outgoing.poll_record(now, position, |_, _| None),
+                false => self.outgoing.poll_keep(now, position),
+            };
+            let Next::Record { id, plaintext, keep, .. } = next else { return left };
             self.acks.handle_carried();
-            left.push(Out::Record { id, plaintext });
+            left.push(Out::Record { id, plaintext, keep });
         }
-        left
     }
 }

@@ -19,8 +19,9 @@ mod model;
 mod vectors;
 
 pub(super) use acks::Acks;
-pub(super) use receiver::{Message, Receiver, Taken};
+pub(super) use receiver::{Message, Receiver, Stored, Taken};
 pub(super) use record::{Ack, Boot, Position, Record, RecordError};
+pub use sender::Keep;
 pub(super) use sender::{Held, Refusal, Refused, Sender};
 
 use coralmux_proto::token::Role;
@@ -30,7 +31,7 @@ use std::time::Duration;
 pub(super) const ACK: &str = "ack";
 
 /// What a record has beside its payload, in bytes of JSON, is not longer.
-pub(super) const RECORD_BYTES: usize = 256;
+pub(super) const RECORD_BYTES: usize = 1024;
 
 /// What is numbered and not acknowledged: messages, and bytes of their payloads (sender, rule 2). One message may
 /// always leave.

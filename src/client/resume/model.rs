@@ -1,7 +1,7 @@
 //! Two ends and a network that loses what is on its way at each break: nothing is lost, nothing comes twice, and what an
 //! owner is told is true. No cipher and no socket.
 
-use super::end::{End, Out};
+use super::end::{End, Out, Sent as How};
 use super::record::{Boot, Record};
 use super::{ABSENT, EARLY_MAX, Refusal, Refused, Window};
 use coralmux_proto::token::Role;
@@ -39,7 +39,7 @@ fn deed() -> impl Strategy<Value = Deed> {
         Just(Refusal::Later(Some(Duration::from_millis(700)))),
         Just(Refusal::Later(None)),
         Just(Refusal::Offline),
-        Just(Refusal::Never),
+        Just(Refusal::Never { too_large: false }),
     ];
     prop_oneof![
         6 => (0..2usize, 1..4usize).prop_map(|(end, count)| Deed::Send(end, count)),
@@ -149,7 +149,7 @@ impl World {
     fn send(&mut self, end: usize, ends: Option<u64>) {
         self.count += 1;
         let payload = RawValue::from_string(json!({"id": self.count}).to_string()).unwrap();
-        let given_up = self.ends[end].send(self.now, &self.count.to_string(), payload, ends);
+        let given_up = self.ends[end].send(self.now, &self.count.to_string(), payload, How { ends, ..How::QUIET });
         self.sent[end].ids.insert(self.count);
         self.tell(end, &given_up);
         // Then pieces may have been given up, of which no owner is told.
@@ -178,8 +178,8 @@ impl World {
         for _ in 0..count {
             let Some(out) = self.under_way[from].pop_front() else { return };
             let to = 1 - from;
-            let acked = match out {
-                Out::Ack(ack) => self.ends[to].hear_ack(self.now, ack),
+            let (acked, _) = match out {
+                Out::Ack(ack) => self.ends[to].hear_ack(self.now, &ack),
                 Out::Record { plaintext, .. } => {
                     let record = Record::read(&plaintext).unwrap();
                     let taken = self.ends[to].take(self.now, &record);
@@ -187,7 +187,7 @@ impl World {
                     for message in taken.messages {
                         self.got[to].take(&message.payload, &mut self.delivered);
                     }
-                    self.ends[to].hear_position(self.now, record.ack.unwrap())
+                    self.ends[to].hear_position(self.now, record.ack.as_ref().unwrap())
                 }
             };
             for held in acked.into_iter().filter(|held| held.stream.is_none()) {

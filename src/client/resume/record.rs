@@ -12,6 +12,9 @@ use thiserror::Error;
 /// The highest number: what every JSON parser reads exactly.
 pub(crate) const NUMBER_MAX: u64 = (1 << 53) - 1;
 
+/// Ranges in one acknowledgement.
+pub(crate) const LOST_MAX: usize = 16;
+
 /// One run of a process: 8 random bytes, drawn when it starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Boot(pub(crate) [u8; 8]);
@@ -24,13 +27,18 @@ impl Boot {
     }
 }
 
-/// Where a direction is: all numbers of this boot up to `number` have been taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Numbers from the first to the last, both of them among them.
+pub(crate) type Range = (u64, u64);
+
+/// Where a direction is: all numbers of this boot up to `number` have been taken, but for those that are lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
     /// `None`: nothing has been taken from any boot, and `number` is 0.
     pub(crate) boot: Option<Boot>,
     /// At most [`NUMBER_MAX`].
     pub(crate) number: u64,
+    /// Numbers that never came, in order; at most [`LOST_MAX`] ranges.
+    pub(crate) lost: Vec<Range>,
 }
 
 /// A numbered message: 1 ≤ `base` ≤ `from` ≤ `number` ≤ [`NUMBER_MAX`].
@@ -45,11 +53,13 @@ pub(crate) struct Record<'a> {
     pub(crate) ack: Option<Position>,
     /// Another boot of the sender numbered the same message so.
     pub(crate) origin: Option<(Boot, u64)>,
+    /// When its owner sent it, in Unix milliseconds by the sender's clock.
+    pub(crate) sent_at: Option<u64>,
     pub(crate) payload: &'a RawValue,
 }
 
 /// An acknowledgement by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ack {
     pub(crate) position: Position,
     /// What is above the position is to be sent again.
@@ -71,6 +81,15 @@ pub(crate) enum RecordError {
 struct PositionFields {
     e: BootText,
     n: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    x: Vec<Range>,
+}
+
+/// Of a message that an earlier process numbered.
+#[derive(Deserialize, Serialize)]
+struct OriginFields {
+    e: BootText,
+    n: u64,
 }
 
 /// A boot's text; empty where there is none.
@@ -87,7 +106,9 @@ struct Written<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     a: Option<PositionFields>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    o: Option<PositionFields>,
+    o: Option<OriginFields>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    t: Option<u64>,
     p: &'a RawValue,
 }
 
@@ -103,6 +124,8 @@ struct Received<'a> {
     a: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "given")]
     o: Option<&'a RawValue>,
+    #[serde(default, deserialize_with = "given")]
+    t: Option<u64>,
     #[serde(borrow)]
     p: &'a RawValue,
 }
@@ -154,26 +177,32 @@ impl<'de> Deserialize<'de> for BootText {
 
 impl Position {
     /// Before anything has been taken.
-    pub(crate) const NONE: Self = Self { boot: None, number: 0 };
+    pub(crate) const NONE: Self = Self { boot: None, number: 0, lost: Vec::new() };
 
     fn fields(self) -> PositionFields {
-        PositionFields { e: BootText(self.boot), n: self.number }
+        PositionFields { e: BootText(self.boot), n: self.number, x: self.lost }
     }
 }
 
 fn position(a: &RawValue) -> Result<Position, RecordError> {
-    let PositionFields { e: BootText(boot), n: number } = fields(a)?;
+    let PositionFields { e: BootText(boot), n: number, x: lost } = fields(a)?;
     let number_max = if boot.is_some() { NUMBER_MAX } else { 0 };
-    if number > number_max {
+    let mut below = 0;
+    let in_order = lost.iter().all(|(first, last)| {
+        let is_above = below < *first && first <= last && *last <= number;
+        below = *last;
+        is_above
+    });
+    if number > number_max || lost.len() > LOST_MAX || !in_order {
         return Err(RecordError::Range("a"));
     }
-    Ok(Position { boot, number })
+    Ok(Position { boot, number, lost })
 }
 
 /// The origin of a record of the boot `of`.
 fn origin(o: &RawValue, of: Boot) -> Result<(Boot, u64), RecordError> {
     match fields(o)? {
-        PositionFields { e: BootText(Some(boot)), n: number } if boot != of && (1..=NUMBER_MAX).contains(&number) => {
+        OriginFields { e: BootText(Some(boot)), n: number } if boot != of && (1..=NUMBER_MAX).contains(&number) => {
             Ok((boot, number))
         }
         _ => Err(RecordError::Range("o")),
@@ -200,7 +229,10 @@ impl<'a> Record<'a> {
         }
         let ack = fields.a.map(position).transpose()?;
         let origin = fields.o.map(|fields| origin(fields, boot)).transpose()?;
-        Ok(Self { boot, number, from, base, ack, origin, payload: fields.p })
+        if fields.t.is_some_and(|sent_at| sent_at > NUMBER_MAX) {
+            return Err(RecordError::Range("t"));
+        }
+        Ok(Self { boot, number, from, base, ack, origin, sent_at: fields.t, payload: fields.p })
     }
 
     /// The plaintext.
@@ -210,8 +242,9 @@ impl<'a> Record<'a> {
             n: self.number,
             f: (self.from != self.number).then_some(self.from),
             b: self.base,
-            a: self.ack.map(Position::fields),
-            o: self.origin.map(|(boot, number)| Position { boot: Some(boot), number }.fields()),
+            a: self.ack.clone().map(Position::fields),
+            o: self.origin.map(|(boot, number)| OriginFields { e: BootText(Some(boot)), n: number }),
+            t: self.sent_at,
             p: self.payload,
         })
     }
@@ -259,7 +292,7 @@ mod tests {
         assert_eq!(record.write().get(), text);
         let plain = raw(r#"{"p":null,"b":1,"n":1,"e":"Yk3v0c1lq2o","later":{"x":[1]}}"#);
         let record = Record::read(&plain).unwrap();
-        assert_eq!((record.from, record.ack, record.payload.get()), (1, None, "null"));
+        assert_eq!((record.from, &record.ack, record.payload.get()), (1, &None, "null"));
         assert_eq!(record.write().get(), r#"{"e":"Yk3v0c1lq2o","n":1,"b":1,"p":null}"#);
         for text in [r#"{"a":{"e":"","n":0},"r":true}"#, r#"{"a":{"e":"u8Jb1dR0wAA","n":17}}"#] {
             assert_eq!(Ack::read(&raw(text)).unwrap().write().get(), text);

@@ -6,19 +6,47 @@ use serde_json::value::RawValue;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+/// How a relay keeps a message for a peer that is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// The peer is woken by a notification.
+    Wake,
+    /// It finds the message when it comes.
+    Quiet,
+    /// Not at all: the message is worth nothing to a peer that is away.
+    Never,
+}
+
+impl Keep {
+    /// As the envelope has it.
+    pub(crate) fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Wake => Some("wake"),
+            Self::Quiet => Some("quiet"),
+            Self::Never => None,
+        }
+    }
+}
+
 /// A message that was numbered, and is neither acknowledged nor void.
 #[derive(Debug)]
 pub(crate) struct Held {
+    /// Given by [`Sender::push`].
     pub(crate) number: u64,
     pub(crate) id: String,
     pub(crate) kind: String,
     pub(crate) payload: Box<RawValue>,
     /// It is a piece of this answer, which its owner has no id of.
     pub(crate) stream: Option<u64>,
+    pub(crate) keep: Keep,
+    /// When its owner sent it, in Unix milliseconds.
+    pub(crate) sent_at: u64,
+    /// The relay has it, for a peer that is away.
+    pub(crate) is_kept: bool,
 }
 
 impl Held {
-    fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.payload.get().len()
     }
 }
@@ -30,8 +58,10 @@ pub(crate) enum Refusal {
     Later(Option<Duration>),
     /// The peer is not there.
     Offline,
-    /// It will never be taken.
-    Never,
+    /// The relay keeps no more for an absent peer; or it may after this time.
+    Full(Option<Duration>),
+    /// It will never be taken: it is too large, or for another reason.
+    Never { too_large: bool },
 }
 
 /// What became of a message that the relay refused.
@@ -69,6 +99,14 @@ pub(crate) struct Sender {
     refused_until: Option<Instant>,
     /// While a number below this one is held, messages leave one by one: `careful_below <= next`.
     careful_below: u64,
+    /// How long a payload may be that the relay keeps for an absent peer; `None`: it keeps nothing.
+    mail_bytes_max: Option<usize>,
+    /// The peer is absent, as the relay says: what it keeps may leave.
+    is_absent: bool,
+    /// The relay keeps no more until the peer has been there.
+    is_mail_full: bool,
+    /// The id of what was sent to be kept and is not answered yet.
+    putting: Option<String>,
 }
 
 impl Sender {
@@ -85,6 +123,10 @@ impl Sender {
             follow_at: None,
             refused_until: None,
             careful_below: 0,
+            mail_bytes_max: None,
+            is_absent: false,
+            is_mail_full: false,
+            putting: None,
         }
     }
 
@@ -103,6 +145,11 @@ impl Sender {
         self.held.iter().filter(|held| held.stream.is_none()).map(|held| held.id.as_str())
     }
 
+    /// Those of them that the relay has not.
+    pub(crate) fn ids_not_kept(&self) -> impl Iterator<Item = &str> {
+        self.held.iter().filter(|held| held.stream.is_none() && !held.is_kept).map(|held| held.id.as_str())
+    }
+
     /// Bytes of the payloads that are held.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
@@ -111,30 +158,60 @@ impl Sender {
     /// Whether a new message with so long a payload may be numbered.
     pub(crate) fn has_room(&self, bytes: usize) -> bool {
         let Window { messages_max, bytes_max } = self.window;
-        self.held.is_empty() || self.held.len() < messages_max && self.bytes + bytes <= bytes_max
+        let left = self.held.iter().take_while(|held| held.number < self.cursor).filter(|held| !held.is_kept);
+        let (count, size) = left.fold((0, 0), |(count, size), held| (count + 1, size + held.bytes()));
+        count == 0 || count < messages_max && size + bytes <= bytes_max
+    }
+
+    /// The relay has let this end in. `mail_bytes_max`: how long a payload may be that it keeps; `None`: it keeps nothing.
+    pub(crate) fn handle_connected(&mut self, mail_bytes_max: Option<usize>) {
+        self.handle_present();
+        self.mail_bytes_max = mail_bytes_max;
+    }
+
+    /// The relay says that the peer is not there.
+    pub(crate) fn handle_absent(&mut self) {
+        (self.is_absent, self.putting) = (true, None);
+    }
+
+    /// It is not said any more.
+    pub(crate) fn handle_present(&mut self) {
+        (self.is_absent, self.putting) = (false, None);
+    }
+
+    /// What leaves is for the relay to keep.
+    pub(crate) fn is_mailing(&self) -> bool {
+        self.is_absent && self.mail_bytes_max.is_some() && !self.is_mail_full
     }
 
     /// New keys are agreed: the peer's requests are counted anew, and what the relay refused is tried again.
     pub(crate) fn handle_agreement(&mut self) {
         (self.followed, self.follow_at, self.refused_until) = (None, None, None);
+        self.handle_present();
+        self.is_mail_full = false;
     }
 
     /// The peer's acknowledgement, of an `ack` or a record; `resend`: it asks for what is above it. Gives what is held no
-    /// more. `fresh` gives a boot, should this process have been set back to an earlier state.
+    /// more, and whether it is lost: the peer never got it. `fresh` gives a boot, should this process have been set back
+    /// to an earlier state.
     pub(crate) fn handle_ack(
         &mut self,
         now: Instant,
-        position: Position,
+        position: &Position,
         resend: bool,
         fresh: impl FnOnce() -> Boot,
-    ) -> Vec<Held> {
+    ) -> Vec<(Held, bool)> {
         let mut taken = Vec::new();
         if position.boot == Some(self.boot) {
             if position.number >= self.next {
                 self.renumber(fresh());
             } else {
                 while self.held.front().is_some_and(|held| held.number <= position.number) {
-                    taken.extend(self.drop_first());
+                    let is_lost = |number| position.lost.iter().any(|(first, last)| (*first..=*last).contains(&number));
+                    taken.extend(self.drop_first().map(|held| {
+                        let lost = is_lost(held.number);
+                        (held, lost)
+                    }));
                 }
                 self.base = self.base.max(position.number + 1);
             }
@@ -152,13 +229,15 @@ impl Sender {
         if self.follow_at.take_if(|at| *at <= now).is_some() {
             self.followed = Some(now);
             self.cursor = self.base;
+            // What was kept has been handed out: this is what the peer lacks.
+            self.held.iter_mut().for_each(|held| held.is_kept = false);
         }
         self.refused_until.take_if(|until| *until <= now);
     }
 
     /// When there is something to do, although nothing comes.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let refused = self.refused_until.filter(|_| !self.held.is_empty());
+        let refused = self.refused_until.filter(|_| !self.held.is_empty() || self.is_mailing());
         [self.follow_at, refused].into_iter().flatten().min()
     }
 
@@ -186,8 +265,8 @@ impl Sender {
     }
 
     /// Numbers a message, which is what is sent next if nothing is to be sent again. The caller has looked for room.
-    pub(crate) fn push(&mut self, id: String, kind: String, payload: Box<RawValue>, stream: Option<u64>) {
-        let held = Held { number: self.next, id, kind, payload, stream };
+    pub(crate) fn push(&mut self, held: Held) {
+        let held = Held { number: self.next, is_kept: false, ..held };
         self.bytes += held.bytes();
         self.cursor = self.cursor.min(self.next);
         self.next += 1;
@@ -197,9 +276,46 @@ impl Sender {
     /// The record of what [`poll_again`](Self::poll_again) shows, which leaves: with this acknowledgement in it.
     pub(crate) fn write_next(&mut self, ack: Position) -> Option<(&Held, Box<RawValue>)> {
         let at = self.held.partition_point(|held| held.number < self.cursor);
+        self.cursor = self.held.get(at)?.number + 1;
+        self.write(at, ack)
+    }
+
+    /// What the relay is to keep next of what is held: one at a time, so that they are kept in order. `None`: nothing of it.
+    pub(crate) fn poll_keep(&self) -> Option<&Held> {
+        self.held.iter().find(|held| !held.is_kept && held.keep != Keep::Never)
+    }
+
+    /// Whether something was sent to be kept and is not answered yet.
+    pub(crate) fn is_putting(&self) -> bool {
+        self.putting.is_some()
+    }
+
+    /// Whether a payload can be kept. If not, it waits for the peer, and all that is behind it.
+    pub(crate) fn can_be_kept(&mut self, bytes: usize) -> bool {
+        let can_be = self.mail_bytes_max.is_some_and(|max| bytes <= max);
+        self.is_mail_full |= !can_be;
+        can_be
+    }
+
+    /// The record of what [`poll_keep`](Self::poll_keep) shows, to be kept. What is fleeting is void for whoever is away.
+    pub(crate) fn write_keep(&mut self, ack: Position) -> Option<(&Held, Box<RawValue>)> {
+        let bytes = &mut self.bytes;
+        self.held.retain(|held| {
+            *bytes -= if held.keep == Keep::Never { held.bytes() } else { 0 };
+            held.keep != Keep::Never
+        });
+        let at = self.held.iter().position(|held| !held.is_kept)?;
+        self.putting = Some(self.held[at].id.clone());
+        // If nothing is to be sent again it counts as sent.
+        if self.cursor == self.held[at].number {
+            self.cursor += 1;
+        }
+        self.write(at, ack)
+    }
+
+    fn write(&self, at: usize, ack: Position) -> Option<(&Held, Box<RawValue>)> {
         let from = at.checked_sub(1).map_or(self.base, |before| self.held[before].number + 1);
         let held = self.held.get(at)?;
-        self.cursor = held.number + 1;
         let record = Record {
             boot: self.boot,
             number: held.number,
@@ -207,13 +323,27 @@ impl Sender {
             base: self.base,
             ack: Some(ack),
             origin: None,
+            sent_at: self.mail_bytes_max.and_then(|_| held.keep.name()).map(|_| held.sent_at),
             payload: &held.payload,
         };
         Some((held, record.write()))
     }
 
+    /// The envelope's `keep` of a message.
+    pub(crate) fn keep_name(&self, keep: Keep) -> Option<&'static str> {
+        self.mail_bytes_max.and_then(|_| keep.name())
+    }
+
+    /// The relay keeps the message with this id. Whether it is one that is held.
+    pub(crate) fn handle_kept(&mut self, id: &str) -> bool {
+        self.putting.take_if(|putting| putting == id);
+        let held = self.held.iter_mut().find(|held| held.id == id);
+        held.map(|held| held.is_kept = true).is_some()
+    }
+
     /// The message with this id was refused by the relay.
     pub(crate) fn handle_refusal(&mut self, now: Instant, id: &str, refusal: Refusal) -> Refused {
+        let was_put = self.putting.take_if(|putting| putting == id).is_some();
         let Some(at) = self.held.iter().position(|held| held.id == id) else { return Refused::Unknown };
         match refusal {
             Refusal::Later(after) => {
@@ -222,8 +352,19 @@ impl Sender {
                 self.cursor = self.cursor.min(self.held[at].number);
                 self.careful_below = self.next;
             }
-            Refusal::Offline => self.cursor = self.cursor.min(self.held[at].number),
-            Refusal::Never => return self.remove(at).map_or(Refused::Unknown, Refused::Void),
+            Refusal::Offline => {
+                self.cursor = self.cursor.min(self.held[at].number);
+                // This relay keeps nothing. What was on its way to a peer that then left says nothing of that.
+                self.is_absent &= !was_put;
+            }
+            Refusal::Full(Some(after)) => {
+                let until = now + after.min(REFUSED_MAX);
+                self.refused_until = Some(self.refused_until.map_or(until, |before| before.max(until)));
+            }
+            Refusal::Full(None) => self.is_mail_full = true,
+            // It can be sent to a peer that is there.
+            Refusal::Never { too_large: true } if self.is_absent => self.is_mail_full = true,
+            Refusal::Never { .. } => return self.remove(at).map_or(Refused::Unknown, Refused::Void),
         }
         Refused::Held
     }
@@ -265,7 +406,7 @@ impl Sender {
         self.boot = boot;
         let is_careful = self.held.front().is_some_and(|held| held.number < self.careful_below);
         for (number, held) in (1..).zip(&mut self.held) {
-            held.number = number;
+            (held.number, held.is_kept) = (number, false);
         }
         (self.base, self.cursor, self.next) = (1, 1, 1 + self.held.len() as u64);
         self.careful_below = if is_careful { self.next } else { 0 };

@@ -1,7 +1,7 @@
 //! The vectors that all implementations share: `clients/vectors/resume.json`, as PROTOCOL.md describes it.
 
-use super::end::{End, Out};
-use super::{Ack, Boot, Position, Record, Refusal, Refused};
+use super::end::{End, Out, Sent};
+use super::{Ack, Boot, Keep, Position, Record, Refusal, Refused};
 use coralmux_proto::token::Role;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -65,7 +65,8 @@ fn plaintexts_are_read_or_refused() {
     for case in list(&vectors["acks"], "read") {
         let plaintext = RawValue::from_string(text(case, "plaintext").to_owned()).unwrap();
         let ack = Ack::read(&plaintext).unwrap_or_else(|error| panic!("{case}: {error}"));
-        assert_eq!((ack.position, ack.resend), (position(&case["a"]), case["r"] == true), "{case}");
+        assert_eq!((&ack.position, ack.resend), (&position(&case["a"]), case["r"] == true), "{case}");
+        assert_eq!(Ack::read(&ack.clone().write()).unwrap(), ack);
     }
     for (name, is_refused) in [
         ("records", (|plaintext| Record::read(plaintext).is_err()) as fn(&RawValue) -> bool),
@@ -101,7 +102,7 @@ fn own() -> Boot {
 
 /// An acknowledgement as the vectors write it.
 fn ack_value(ack: &Ack) -> Value {
-    parsed(&ack.write())
+    parsed(&ack.clone().write())
 }
 
 #[test]
@@ -112,9 +113,9 @@ fn a_receiver_does_what_the_vectors_say() {
             if std::mem::take(&mut is_first) {
                 end.acks.set_ext(case["ext"] == true);
                 end.acks.handle_agreement(now);
-                end.hear_ack(now, Ack { position: Position::NONE, resend: true });
+                end.hear_ack(now, &Ack { position: Position::NONE, resend: true });
             }
-            let (mut taken, mut missed) = (Vec::new(), 0);
+            let (mut taken, mut missed, mut confirm) = (Vec::new(), 0, Value::Null);
             let mut acks = Vec::new();
             match text(step, "do") {
                 "record" => {
@@ -128,6 +129,19 @@ fn a_receiver_does_what_the_vectors_say() {
                     missed = done.missed;
                 }
                 "agreed" => end.agree(now),
+                "pause" => end.leave(),
+                "drains" => {
+                    end.leave();
+                    end.receiver.handle_connected(true);
+                }
+                "mail" => {
+                    let (done, is_confirmed) = end.receiver.handle_page(step["left"] == 0);
+                    taken = done.messages.iter().map(|message| parsed(&message.payload)["n"].clone()).collect();
+                    missed = done.missed;
+                    if is_confirmed && step["upto"] != 0 {
+                        confirm = step["upto"].clone();
+                    }
+                }
                 "carry" => {
                     acks.push(
                         json!({"a": parsed(&Ack { position: end.receiver.position(), resend: false }.write())["a"]}),
@@ -141,6 +155,7 @@ fn a_receiver_does_what_the_vectors_say() {
                 Out::Ack(ack) => ack_value(ack),
                 Out::Record { .. } => panic!("{out:?}"),
             }));
+            assert_eq!(confirm, step["confirm"], "{}: {step}", case["name"]);
             json!({"taken": taken, "held": end.receiver.early(), "missed": missed, "acks": acks})
         });
     }
@@ -148,13 +163,19 @@ fn a_receiver_does_what_the_vectors_say() {
 
 /// What leaves, as the vectors write it.
 fn out_value(out: &Out) -> Option<Value> {
-    let Out::Record { id, plaintext } = out else { return None };
+    let Out::Record { id, plaintext, keep } = out else { return None };
     let record = parsed(plaintext);
     let mut value = json!({"e": record["e"], "n": record["n"], "b": record["b"]});
     value["f"] = record.get("f").unwrap_or(&record["n"]).clone();
     match record["p"].get("answer") {
         Some(answer) => (value["is"], value["delta"]) = (answer.clone(), record["p"]["delta"].clone()),
         None => value["is"] = json!(id),
+    }
+    if let Some(keep) = keep {
+        value["keep"] = json!(keep);
+    }
+    if let Some(sent_at) = record.get("t") {
+        value["t"] = sent_at.clone();
     }
     Some(value)
 }
@@ -164,26 +185,43 @@ fn stream_of(answer: &str) -> u64 {
 }
 
 /// The steps that `sender` and `agreement` share. Gives the ids that were given up, and those whose owner is told.
-fn act(end: &mut End, step: &Value, now: Instant) -> (Vec<String>, Vec<String>) {
+fn act(end: &mut End, step: &Value, now: Instant, t0: u64) -> (Vec<String>, Vec<String>) {
     let (mut given_up, mut told) = (Vec::new(), Vec::new());
+    let sent = Sent {
+        keep: match (step["keep"].as_str(), step["fleeting"] == true) {
+            (_, true) => Keep::Never,
+            (Some("wake"), _) => Keep::Wake,
+            _ => Keep::Quiet,
+        },
+        sent_at: t0 + step["at"].as_u64().unwrap(),
+        ..Sent::QUIET
+    };
     match text(step, "do") {
-        "send" => given_up = end.send(now, text(step, "id"), filled(json!({"id": step["id"]}), &step["size"]), None),
+        "send" => given_up = end.send(now, text(step, "id"), filled(json!({"id": step["id"]}), &step["size"]), sent),
         "piece" => {
             let answer = text(step, "answer");
             end.piece(now, stream_of(answer), answer, text(step, "delta"));
         }
         "done" => {
             let ends = Some(stream_of(text(step, "answer")));
-            given_up = end.send(now, text(step, "id"), raw(&json!({"id": step["id"]})), ends);
+            given_up = end.send(now, text(step, "id"), raw(&json!({"id": step["id"]})), Sent { ends, ..sent });
         }
-        "error" => given_up = end.send(now, text(step, "id"), raw(&json!({"id": step["id"]})), None),
+        "error" => {
+            let error = Sent { kind: "chat.error", ..sent };
+            given_up = end.send(now, text(step, "id"), raw(&json!({"id": step["id"]})), error);
+        }
+        "kept" => assert!(end.outgoing.sender.handle_kept(text(step, "id"))),
+        "absent" => end.lack_peer(),
         "refused" => {
             let refusal = match text(step, "code") {
                 "RATE_LIMITED" | "DAILY_QUOTA_EXCEEDED" => {
                     Some(Refusal::Later(step["retry_after_ms"].as_u64().map(Duration::from_millis)))
                 }
                 "PEER_OFFLINE" => Some(Refusal::Offline),
-                "MESSAGE_TOO_LARGE" | "INVALID_MESSAGE" => Some(Refusal::Never),
+                "MAILBOX_FULL" => Some(Refusal::Full(step["retry_after_ms"].as_u64().map(Duration::from_millis))),
+                code @ ("MESSAGE_TOO_LARGE" | "INVALID_MESSAGE") => {
+                    Some(Refusal::Never { too_large: code == "MESSAGE_TOO_LARGE" })
+                }
                 _ => None, // the session never asks (`handle_refusal`)
             };
             if let Some(refusal) = refusal
@@ -202,19 +240,23 @@ fn act(end: &mut End, step: &Value, now: Instant) -> (Vec<String>, Vec<String>) 
 
 #[test]
 fn a_sender_does_what_the_vectors_say() {
+    let t0 = vectors()["t0"].as_u64().unwrap();
     for case in list(&vectors(), "sender") {
         let role = if text(case, "role") == "agent" { Role::Agent } else { Role::Phone };
         let mut is_first = true;
         play(case, role, |end, step, now| {
             if std::mem::take(&mut is_first) {
                 end.agree(now);
-                end.hear_ack(now, Ack { position: Position::NONE, resend: false });
+                end.hear_ack(now, &Ack { position: Position::NONE, resend: false });
+                end.outgoing
+                    .sender
+                    .handle_connected(case["mail"].as_u64().map(|bytes| usize::try_from(bytes).unwrap()));
             }
             let (given_up, told) = if text(step, "do") == "ack" {
-                end.hear_ack(now, Ack { position: position(&step["a"]), resend: step["r"] == true });
-                Default::default()
+                let (_, lost) = end.hear_ack(now, &Ack { position: position(&step["a"]), resend: step["r"] == true });
+                (Vec::new(), lost.into_iter().map(|held| held.id).collect())
             } else {
-                act(end, step, now)
+                act(end, step, now, t0)
             };
             let out: Vec<_> = end.drain(now).iter().filter_map(out_value).collect();
             json!({"out": out, "given_up": given_up, "told": told})
@@ -228,9 +270,9 @@ fn ends_agree_as_the_vectors_say() {
         let role = if text(case, "role") == "agent" { Role::Agent } else { Role::Phone };
         play(case, role, |end, step, now| {
             if text(step, "do") == "ack" {
-                end.hear_ack(now, Ack::read(&raw(&step["ack"])).unwrap());
+                end.hear_ack(now, &Ack::read(&raw(&step["ack"])).unwrap());
             } else {
-                act(end, step, now);
+                act(end, step, now, 0);
             }
             let out = end.drain(now).into_iter().map(|out| match &out {
                 Out::Ack(ack) => json!({"ack": ack_value(ack)}),

@@ -57,6 +57,8 @@ pub(super) struct Opened {
     pub(super) resume: bool,
     /// It is the first with these keys.
     pub(super) renewed: bool,
+    /// When it was sent, as the peer says.
+    pub(super) sent_at: Option<u64>,
 }
 
 /// The state of the encryption with one peer, over all connections.
@@ -277,12 +279,12 @@ impl Secure {
         };
         match opened {
             Ok(v3::Opened { payload, confirmed, .. }) => {
-                Ok(Opened { payload, authenticated: true, missed: 0, resume, renewed: confirmed })
+                Ok(Opened { payload, authenticated: true, missed: 0, resume, renewed: confirmed, sent_at: None })
             }
             // The relay's, or a hint of the peer's.
             Err(OpenError::InClear) if kind == "chat.error" => {
                 let payload = payload.map_or_else(empty, ToOwned::to_owned);
-                Ok(Opened { payload, authenticated: false, missed: 0, resume: false, renewed: false })
+                Ok(Opened { payload, authenticated: false, missed: 0, resume: false, renewed: false, sent_at: None })
             }
             Err(error) => {
                 // What is lost at this layer is asked for again by itself: no news for a person.

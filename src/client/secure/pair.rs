@@ -108,7 +108,14 @@ impl Pair {
     pub(super) fn open(&mut self, kind: &str, payload: Option<&RawValue>) -> Result<Opened, Refusal> {
         let Some(end) = &mut self.end else {
             let payload = payload.map_or_else(empty, ToOwned::to_owned);
-            return Ok(Opened { payload, authenticated: false, missed: 0, resume: false, renewed: false });
+            return Ok(Opened {
+                payload,
+                authenticated: false,
+                missed: 0,
+                resume: false,
+                renewed: false,
+                sent_at: None,
+            });
         };
         match end.open(kind, payload) {
             Ok(opened) => Ok(Opened {
@@ -117,6 +124,7 @@ impl Pair {
                 missed: opened.missed,
                 resume: opened.resume,
                 renewed: false,
+                sent_at: None,
             }),
             // Meant for the phone's last run, or for its last connection.
             Err(OpenError::NoKey) if self.role == Role::Phone => {

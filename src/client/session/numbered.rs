@@ -21,6 +21,7 @@ impl Peer {
         id: &str,
         plaintext: &RawValue,
         is_piece: bool,
+        keep: Option<&str>,
     ) -> Outcome {
         let payload = match self.secure.seal(kind, id, plaintext, &self.receiver) {
             Ok(payload) => payload,
@@ -32,7 +33,7 @@ impl Peer {
                 return Outcome::Wait(Some(at));
             }
         };
-        let text = self.envelope(kind, id, &payload);
+        let text = envelope::write_kept(self.address(), keep, kind, id, &payload);
         self.acks.handle_carried();
         self.handle_left(now, is_piece);
         self.handle_sent(now);
@@ -91,7 +92,7 @@ impl Peer {
         let Ack { position, resend } = Ack::read(plaintext)?;
         // Under the last keys it is true all the same, and asks for nothing.
         let is_current = self.has_keys();
-        acknowledged(now, self.lane(), position, resend && is_current, shared, actions);
+        acknowledged(now, self.lane(), &position, resend && is_current, shared, actions);
         if is_current {
             // This end's own first one may be due in this very moment: it leaves all the same.
             self.acknowledge(now, actions);
@@ -111,10 +112,16 @@ impl Peer {
         actions: &mut Vec<Action>,
     ) -> Result<(), RecordError> {
         let record = Record::read(&opened.payload)?;
-        if let Some(position) = record.ack {
+        if let Some(position) = &record.ack {
             acknowledged(now, self.lane(), position, false, shared, actions);
         }
         let taken = self.receiver.handle(&record, kind, id);
+        self.handle_taken(now, taken, shared, actions);
+        Ok(())
+    }
+
+    /// Messages whose turn it is.
+    pub(super) fn handle_taken(&mut self, now: Instant, taken: Taken, shared: &Shared, actions: &mut Vec<Action>) {
         self.acks.handle_taken(now, &taken, self.receiver.is_missing());
         let Taken { messages, missed, restarted, .. } = taken;
         if restarted {
@@ -123,11 +130,10 @@ impl Peer {
         if missed != 0 {
             actions.push(Action::Emit(Event::Missed { count: missed }, 0));
         }
-        for resume::Message { kind, id, payload } in messages {
-            let opened = Opened { payload, authenticated: true, missed: 0, resume: false, renewed: false };
+        for resume::Message { kind, id, payload, sent_at } in messages {
+            let opened = Opened { payload, authenticated: true, missed: 0, resume: false, renewed: false, sent_at };
             self.handle_payload(now, &kind, id.as_deref(), &opened, shared, actions);
         }
-        Ok(())
     }
 
     /// The relay has refused a message; whether it was numbered, and is sent again.
@@ -144,7 +150,9 @@ impl Peer {
                 resume::Refusal::Later(error.retry_after_ms.map(Duration::from_millis))
             }
             "PEER_OFFLINE" => resume::Refusal::Offline,
-            "MESSAGE_TOO_LARGE" | "INVALID_MESSAGE" => resume::Refusal::Never,
+            "MAILBOX_FULL" => resume::Refusal::Full(error.retry_after_ms.map(Duration::from_millis)),
+            "MESSAGE_TOO_LARGE" => resume::Refusal::Never { too_large: true },
+            "INVALID_MESSAGE" => resume::Refusal::Never { too_large: false },
             _ => return false,
         };
         match shared.outgoing(self.lane(), |outgoing| outgoing.sender.handle_refusal(now, id, refusal)) {
@@ -169,12 +177,12 @@ impl Peer {
 fn acknowledged(
     now: Instant,
     lane: Lane,
-    position: Position,
+    position: &Position,
     resend: bool,
     shared: &Shared,
     actions: &mut Vec<Action>,
 ) {
-    let taken = shared.outgoing(lane, |outgoing| outgoing.sender.handle_ack(now, position, resend, Boot::draw));
-    let ids = taken.into_iter().filter(|held| held.stream.is_none()).map(|held| held.id);
-    actions.extend(ids.map(|id| Action::Emit(Event::Delivered { id }, 0)));
+    let (taken, lost) = shared.outgoing(lane, |outgoing| outgoing.handle_ack(now, position, resend, Boot::draw));
+    actions.extend(taken.into_iter().map(|held| Action::Emit(Event::Delivered { id: held.id }, 0)));
+    actions.extend(lost.into_iter().map(|held| Action::Emit(Event::NotSent { id: held.id }, 0)));
 }

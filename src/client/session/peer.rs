@@ -84,7 +84,7 @@ impl Peer {
     }
 
     /// What its messages name.
-    fn address(&self) -> Option<DeviceId> {
+    pub(super) fn address(&self) -> Option<DeviceId> {
         self.lane.or_else(|| self.secure.own_device())
     }
 
@@ -144,8 +144,8 @@ impl Peer {
             let ack = self.receiver.position();
             return match shared.outgoing(self.lane, |outgoing| outgoing.poll_record(now, ack, wait)) {
                 Next::Wait(until) => Outcome::Wait(until),
-                Next::Record { kind, id, plaintext, is_piece } => {
-                    self.write_record(now, &kind, &id, &plaintext, is_piece)
+                Next::Record { kind, id, plaintext, is_piece, keep } => {
+                    self.write_record(now, &kind, &id, &plaintext, is_piece, keep)
                 }
             };
         }
@@ -320,7 +320,8 @@ impl Peer {
         }
         let payload = if payload.is_null() { json!({}) } else { payload };
         let id = id.unwrap_or_default().to_owned();
-        let message = Message { kind: kind.to_owned(), id, payload, missed: opened.missed, from: self.lane };
+        let Opened { missed, sent_at, .. } = *opened;
+        let message = Message { kind: kind.to_owned(), id, payload, missed, sent_at, from: self.lane };
         actions.push(Action::Emit(Event::Message(message), opened.payload.get().len()));
     }
 

@@ -63,7 +63,7 @@ impl Played {
     }
 
     fn queues(&mut self, kind: &str, id: &str) {
-        let entry = Entry::message(self.now, id.to_owned(), kind, raw(&json!({"n": 1})));
+        let entry = Entry::message(self.now, id.to_owned(), kind, raw(&json!({"n": 1})), 0);
         self.shared.outgoing(None, |outgoing| outgoing.push(entry));
     }
 
@@ -123,7 +123,8 @@ fn messages_are_told_and_missing_payloads_are_empty_ones() {
         (r#"{"type":"x.y","id":"a"}"#, json!({})),
     ] {
         let actions = played.hears_text(text);
-        let expected = Message { kind: "x.y".to_owned(), id: "a".to_owned(), payload, missed: 0, from: None };
+        let expected =
+            Message { kind: "x.y".to_owned(), id: "a".to_owned(), payload, missed: 0, sent_at: None, from: None };
         assert!(
             matches!(&actions[..], [Action::Emit(Event::Message(message), _)] if *message == expected),
             "{text}: {actions:?}"

@@ -40,7 +40,7 @@ impl End {
     }
 
     fn send(&self, now: Instant, to: To, kind: &str, payload: &Value) {
-        let entry = Entry::message(now, envelope::new_id(), kind, raw(payload));
+        let entry = Entry::message(now, envelope::new_id(), kind, raw(payload), 0);
         self.shared.push(to, &entry, None, now).unwrap();
     }
 }
