@@ -5,7 +5,7 @@ use super::asking::{Ask, Decided, Decision};
 use super::asks::{Asks, Way as AskWay};
 use super::backend::{BackendError, Ending, Outcome, Output};
 use super::history::{History, Speaker, Turn};
-use coralmux_client::{ANSWER_BYTES_MAX, Client, SendError, Stream, To, new_id, unix_ms};
+use coralmux_client::{ANSWER_BYTES_MAX, Client, Keep, SendError, Stream, To, new_id, unix_ms};
 use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -86,7 +86,7 @@ impl Shared {
             fields.insert("retry_after_ms".to_owned(), json!(ms));
         }
         // The client has ended, or nothing could be sent for long: there is nobody to tell.
-        let _ = self.client.send_to(to, "chat.error", &fields);
+        let _ = self.client.send_kept(to, "chat.error", &fields, Keep::Wake);
     }
 
     /// The relay lets no message of this size through. If it ended an answer, the phone still waits for an end.

@@ -4,7 +4,7 @@
 use super::asking::{Ask, Decided, Decision};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use coralmux_client::{Client, random, unix_ms};
+use coralmux_client::{Client, Keep, To, random, unix_ms};
 use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -111,7 +111,7 @@ impl Asks {
         payload.insert("ask".to_owned(), json!(open.name));
         payload.insert("expires_at".to_owned(), json!(open.expires_at_ms));
         // The client has ended, or nothing could be sent for long: the question expires.
-        let _ = self.client.send("chat.ask", &payload);
+        let _ = self.client.send_kept(To::All, "chat.ask", &payload, Keep::Wake);
     }
 
     /// Asks again what is open: the phone may be another page than the one that was asked.

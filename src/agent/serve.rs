@@ -217,6 +217,9 @@ impl Agent<'_> {
             Event::Message(message) => self.handle_message(message),
             Event::Error(error) => self.handle_error(&error),
             Event::Delivered { .. } => {}
+            Event::Expired { count } => {
+                self.say(&format!("{count} message(s) for this agent waited too long at the relay, and are gone."));
+            }
             Event::Missed { count } => self.say(&format!("{count} message(s) of the phone were given up on the way.")),
             // A page that was reloaded, or another one. What it asked before is answered all the same.
             Event::PeerRestarted => {}

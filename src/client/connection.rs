@@ -188,7 +188,7 @@ impl<'a> Connection<'a> {
     /// Sends what waits, as far as the socket, the relay and the rate of pieces allow. When to go on, if the first
     /// that waits has to.
     fn write(&mut self, now: Instant) -> Result<Option<Instant>, Ending> {
-        while self.session.can_reach_peer() && !self.is_stuck && !self.closing {
+        while self.session.can_send() && !self.is_stuck && !self.closing {
             match self.session.poll_send(now, self.shared) {
                 Outcome::Send(text) => self.send(text)?,
                 Outcome::NotSent(id) => self.shared.emit(Event::NotSent { id }, 0),

@@ -4,6 +4,7 @@ use super::devices::{Info, Joined, Lane};
 use coralmux_e2e::Link;
 use coralmux_e2e::v3::DeviceId;
 use serde_json::Value;
+use std::num::NonZeroU64;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -38,6 +39,17 @@ pub enum Event {
     Delivered {
         /// Its id.
         id: String,
+    },
+    /// A message of one's own waits at the relay for an absent peer: told before [`Delivered`](Self::Delivered), which comes
+    /// when the peer has taken it.
+    Kept {
+        /// Its id.
+        id: String,
+    },
+    /// So many messages for this end have expired at the relay since it was last there.
+    Expired {
+        /// How many.
+        count: u64,
     },
     /// So many messages of the peer were given up, and will not come. Told where both ends resume.
     Missed {
@@ -177,7 +189,7 @@ pub struct Message {
     pub missed: u64,
     /// When it was sent, in Unix milliseconds by the peer's clock, where the relay would have kept it while this end was
     /// away: it may have waited for days.
-    pub sent_at: Option<u64>,
+    pub sent_at: Option<NonZeroU64>,
     /// Agent: which device it is from; `None`: from the phone in the plain slot.
     pub from: Lane,
 }

@@ -61,6 +61,7 @@ pub use envelope::{new_id, random, unix_ms};
 pub use event::{Event, Message, PeerError, Reason};
 pub use options::{Encryption, Options, Trust};
 pub use register::{RegisterError, http_agent, proxy_of, register, retry_after};
+pub use resume::Keep;
 pub use stream::{ANSWER_BYTES_MAX, Stream};
 pub use tls::TlsError;
 pub use url::{RelayUrl, UrlError, is_of_own_network};
@@ -212,15 +213,25 @@ impl Client {
     /// # Errors
     /// As [`send`](Self::send).
     pub fn send_to(&self, to: To, kind: &str, payload: &impl Serialize) -> Result<String, SendError> {
+        let is_fleeting = kind == "chat.tool_status";
+        self.send_kept(to, kind, payload, if is_fleeting { Keep::Never } else { Keep::Quiet })
+    }
+
+    /// The same, with a word about how the relay keeps it for whoever of them is away, if it keeps messages and both ends
+    /// have keys that last.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn send_kept(&self, to: To, kind: &str, payload: &impl Serialize, keep: Keep) -> Result<String, SendError> {
         let id = envelope::new_id();
-        self.send_raw(to, &id, kind, to_raw_value(payload)?, None)?;
+        self.send_raw((to, keep), &id, kind, to_raw_value(payload)?, None)?;
         Ok(id)
     }
 
     /// `ends`: the payload has the whole text of this stream.
     fn send_raw(
         &self,
-        to: To,
+        (to, keep): (To, Keep),
         id: &str,
         kind: &str,
         payload: Box<RawValue>,
@@ -232,7 +243,7 @@ impl Client {
         if bytes > MESSAGE_BYTES_MAX {
             return Err(SendError::TooLarge { bytes, max: MESSAGE_BYTES_MAX });
         }
-        let entry = Entry::message(Instant::now(), id.to_owned(), kind, payload, envelope::unix_ms());
+        let entry = Entry::message(Instant::now(), id.to_owned(), kind, payload, envelope::unix_ms()).with_keep(keep);
         Ok(self.shared.push(to, &entry, ends, self.deadline())?)
     }
 

@@ -44,6 +44,10 @@ impl Entry {
         Self { id, content, queued: now, refusals: 0, order: 0, keep: Keep::Quiet, sent_at }
     }
 
+    pub(super) fn keep(&self) -> Keep {
+        self.keep
+    }
+
     /// The same, which a relay keeps like this for an absent peer.
     pub(super) fn with_keep(self, keep: Keep) -> Self {
         Self { keep, ..self }
@@ -174,6 +178,17 @@ impl Outgoing {
     /// An absent phone never makes an agent wait.
     pub(super) fn never_waits(&self) -> bool {
         self.is_devices || self.role == Role::Agent && self.resumes && self.absent
+    }
+
+    /// The peer cannot be reached.
+    pub(super) fn is_absent(&self) -> bool {
+        self.absent
+    }
+
+    /// The relay has all that it keeps for the absent peer, or keeps no more.
+    pub(super) fn is_all_kept(&self) -> bool {
+        let waits = self.entries.iter().any(|entry| entry.keep != Keep::Never);
+        !self.sender.is_mailing() || !self.sender.is_putting() && self.sender.poll_keep().is_none() && !waits
     }
 
     /// What senders wait for to fall: whether they have to, and how much is before them.
@@ -418,7 +433,7 @@ impl Outgoing {
     /// The ids of what waits or is held, pieces aside; not of what the relay keeps.
     pub(super) fn ids(&self) -> impl Iterator<Item = &str> {
         let waiting = self.entries.iter().filter(|entry| !entry.is_piece()).map(|entry| entry.id.as_str());
-        self.sender.ids_not_kept().chain(waiting)
+        self.sender.ids().chain(waiting)
     }
 
     /// Nothing is sent any more.

@@ -20,7 +20,7 @@ pub(super) use fleet::Fleet;
 use peer::Peer;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What the connection is to do.
 #[derive(Debug)]
@@ -47,6 +47,31 @@ pub(super) enum Outcome {
     Wait(Option<Instant>),
 }
 
+/// After a failure to store what a page of the mailbox brought, it is tried again after this.
+const STORE_AGAIN: Duration = Duration::from_secs(5);
+/// What an envelope and a record have beside their payload, in bytes, where the relay keeps messages; generously.
+const MAIL_OVERHEAD: usize = 2048;
+
+/// What `auth.ok` says of the mailbox.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Mail {
+    /// How long a payload may be that the relay keeps; `None`: it keeps nothing.
+    bytes_max: Option<usize>,
+    /// Something waits for this end, or may.
+    waits: bool,
+}
+
+impl Mail {
+    fn read(ext: &Value) -> Self {
+        let Some(mail) = ext["mail"].as_object() else { return Self::default() };
+        let number = |name: &str| mail.get(name).and_then(whole_number);
+        let message_max = number("message_max").and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or_default();
+        // Sealed, a third is added.
+        let bytes_max = (message_max / 4 * 3).saturating_sub(MAIL_OVERHEAD);
+        Self { bytes_max: Some(bytes_max), waits: number("waiting") != Some(0) }
+    }
+}
+
 /// A connection, and what of it outlasts it.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -55,31 +80,43 @@ pub(super) struct Session {
     plain: Peer,
     /// An agent's devices.
     fleet: Option<Box<Fleet>>,
+    /// A page of the mailbox that is to be confirmed, and from when on that is tried again.
+    unconfirmed: Option<(u64, Instant)>,
 }
 
 impl Session {
     /// Without devices.
     pub(super) fn new(options: &Options) -> Self {
-        Self { authed: false, plain: Peer::new(None, Secure::of_pair(options), Receiver::default()), fleet: None }
+        Self {
+            authed: false,
+            plain: Peer::new(None, Secure::of_pair(options), Receiver::default()),
+            fleet: None,
+            unconfirmed: None,
+        }
     }
 
     /// Of a device.
     pub(super) fn of_device(device: Device) -> Self {
         let (own, receiver) = Own::new(device);
-        Self { authed: false, plain: Peer::new(None, Secure::Own(Box::new(own)), receiver), fleet: None }
+        Self {
+            authed: false,
+            plain: Peer::new(None, Secure::Own(Box::new(own)), receiver),
+            fleet: None,
+            unconfirmed: None,
+        }
     }
 
     /// Of an agent with devices.
     pub(super) fn of_agent(fleet: Fleet, shared: &Shared) -> Self {
         let plain = fleet.plain_peer();
         fleet.show(shared);
-        Self { authed: false, plain, fleet: Some(Box::new(fleet)) }
+        Self { authed: false, plain, fleet: Some(Box::new(fleet)), unconfirmed: None }
     }
 
     /// The same, on the next connection.
     pub(super) fn on_next_connection(self) -> Self {
         let fleet = self.fleet.map(|fleet| Box::new(fleet.on_next_connection()));
-        Self { authed: false, plain: self.plain.on_next_connection(), fleet }
+        Self { authed: false, plain: self.plain.on_next_connection(), fleet, unconfirmed: None }
     }
 
     /// The first message.
@@ -116,9 +153,10 @@ impl Session {
         [&mut self.plain].into_iter().chain(self.fleet.iter_mut().flat_map(|fleet| &mut fleet.peers))
     }
 
-    /// Some peer is there, and there are keys for it; one that resumes is ready for what is numbered.
-    pub(super) fn can_reach_peer(&self) -> bool {
-        self.peers().any(Peer::can_be_reached)
+    /// Some peer is there, and there are keys for it, and one that resumes is ready for what is numbered; or the relay keeps
+    /// what is for it.
+    pub(super) fn can_send(&self) -> bool {
+        self.peers().any(|peer| peer.can_be_reached() || peer.can_be_kept_for())
     }
 
     /// The peer that messages without end wait for is there, with keys.
@@ -136,7 +174,8 @@ impl Session {
     /// When to look again, even if nothing happens.
     pub(super) fn poll_timeout(&self, shared: &Shared) -> Option<Instant> {
         let peers = self.peers().filter_map(|peer| peer.poll_timeout(shared));
-        peers.chain(self.fleet.iter().filter_map(|fleet| fleet.poll_timeout())).min()
+        let confirming = self.unconfirmed.map(|(_, at)| at);
+        peers.chain(self.fleet.iter().filter_map(|fleet| fleet.poll_timeout())).chain(confirming).min()
     }
 
     /// What is due.
@@ -145,6 +184,7 @@ impl Session {
             for peer in self.peers_mut() {
                 peer.handle_time(now, shared, actions);
             }
+            self.confirm(now, actions);
         }
         if let Some(fleet) = &mut self.fleet {
             fleet.handle_time(now, &mut self.plain, shared, actions);
@@ -154,7 +194,9 @@ impl Session {
     /// Nothing waits for a peer that can be reached, and nothing is to be acknowledged by one.
     pub(super) fn is_done(&self, shared: &Shared) -> bool {
         let mut reached = self.peers().filter(|peer| peer.can_be_reached());
+        let mut away = self.peers().filter(|peer| peer.can_be_kept_for());
         reached.all(|peer| shared.outgoing(peer.lane(), |outgoing| outgoing.is_empty()))
+            && away.all(|peer| shared.outgoing(peer.lane(), |outgoing| outgoing.is_all_kept()))
     }
 
     /// The owner ends the client: what was taken is acknowledged without delay.
@@ -167,7 +209,7 @@ impl Session {
     /// The next message that waits, or until when all of them do.
     pub(super) fn poll_send(&mut self, now: Instant, shared: &Shared) -> Outcome {
         let mut wait: Option<Instant> = None;
-        for peer in self.peers_mut().filter(|peer| peer.can_be_reached()) {
+        for peer in self.peers_mut().filter(|peer| peer.can_be_reached() || peer.can_be_kept_for()) {
             match peer.poll_send(now, shared) {
                 Outcome::Wait(until) => wait = wait.into_iter().chain(until).min(),
                 outcome => return outcome,
@@ -198,6 +240,9 @@ impl Session {
         if !self.authed {
             return self.handle_first(now, &received.kind, payload, shared, actions);
         }
+        if &*received.kind == "relay.mail" && self.peers().any(Peer::has_mail) {
+            return self.handle_page(now, &read(payload).unwrap_or_default(), shared, actions);
+        }
         if let Some(fleet) = &mut self.fleet
             && fleet.handle(now, &received, &mut self.plain, shared, actions)
         {
@@ -217,7 +262,50 @@ impl Session {
             "pong" | "auth.ok" => {}
             // What a device goes by is the agent's sealed word.
             "relay.admitted" if peer.secure.own_device().is_some() => {}
+            "relay.kept" if peer.secure.own_device().is_some() => {
+                if let Some(id) = read(payload).unwrap_or_default()["ref"].as_str() {
+                    peer.handle_kept(id, shared, actions);
+                }
+            }
             kind => peer.handle_message(now, kind, id, payload, shared, actions),
+        }
+    }
+
+    /// A page of the mailbox has ended.
+    fn handle_page(&mut self, now: Instant, page: &Value, shared: &Shared, actions: &mut Vec<Action>) {
+        let (upto, last) = (whole_number(&page["upto"]).unwrap_or_default(), page["left"] == 0);
+        let mut is_done = true;
+        for peer in self.peers_mut() {
+            is_done &= peer.handle_page(now, last, shared, actions);
+        }
+        if let Some(count) = whole_number(&page["lost"]).filter(|count| *count != 0) {
+            actions.push(Action::Emit(Event::Expired { count }, 0));
+        }
+        if is_done && upto != 0 {
+            self.unconfirmed = Some((upto, now));
+            self.confirm(now, actions);
+        }
+        if last {
+            for peer in self.peers_mut() {
+                peer.handle_drained(now, shared, actions);
+            }
+        }
+    }
+
+    /// Confirms a page of the mailbox, as soon as what it brought is on this end's own disk.
+    fn confirm(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let Some((upto, _)) = self.unconfirmed.take_if(|(_, at)| *at <= now) else { return };
+        let stored: std::io::Result<()> = self.peers_mut().try_for_each(|peer| peer.secure.persist(&peer.receiver));
+        match stored {
+            Ok(()) => {
+                let payload = raw(&json!({"upto": upto}));
+                let text = envelope::write(None, "relay.mail.ack", &envelope::new_id(), &payload);
+                actions.push(Action::Send(text));
+            }
+            Err(error) => {
+                self.unconfirmed = Some((upto, now + STORE_AGAIN));
+                actions.push(error::not_kept(format!("what waited at the relay cannot be kept: {error}")));
+            }
         }
     }
 
@@ -239,6 +327,7 @@ impl Session {
                 }
                 self.authed = true;
                 let ext = ok["ext"]["v"] == 1;
+                let mail = Mail::read(&ok["ext"]);
                 for peer in self.peers_mut() {
                     peer.acks.set_ext(ext);
                 }
@@ -250,10 +339,10 @@ impl Session {
                 };
                 actions.push(Action::Emit(event, 0));
                 if self.fleet.as_ref().is_none_or(|fleet| fleet.book.plain_is_open()) {
-                    self.plain.handle_authed(now, paired, shared, actions);
+                    self.plain.handle_authed(now, paired, mail, shared, actions);
                 }
                 if let Some(fleet) = &mut self.fleet {
-                    fleet.handle_authed(now, &ok["ext"], shared, actions);
+                    fleet.handle_authed(now, &ok["ext"], mail, shared, actions);
                 }
             }
             "auth.fail" => {

@@ -5,6 +5,7 @@ use super::devices::{COMMANDS_MAX, Command, Info, Lane, To};
 use super::event::Event;
 use super::options::{EVENTS_BYTES_MAX, EVENTS_MAX};
 use super::outgoing::{Entry, Outgoing, Piece};
+use super::resume::Keep;
 use coralmux_e2e::v3::DeviceId;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -118,11 +119,16 @@ impl Shared {
     /// Queues an entry, waiting for room until `deadline`. `ends`: it has the whole text of this stream.
     pub(super) fn push(&self, to: To, entry: &Entry, ends: Option<u64>, deadline: Instant) -> Result<(), Full> {
         let mut sending = self.room_for(to, 1, entry.bytes(), deadline)?;
-        for (_, outgoing) in sending.lanes(to) {
+        let asker = match entry.keep() {
+            Keep::WakeFor(asker) => sending.devices.get(&asker).filter(|of| !of.is_absent()).map(|_| asker),
+            _ => None,
+        };
+        for (lane, outgoing) in sending.lanes(to) {
             if let Some(stream) = ends {
                 outgoing.end_stream(stream);
             }
-            outgoing.push(entry.clone());
+            let is_elsewhere = asker.is_some() && lane != asker;
+            outgoing.push(if is_elsewhere { entry.clone().with_keep(Keep::Quiet) } else { entry.clone() });
         }
         drop(sending);
         self.wake();

@@ -3,7 +3,7 @@
 use super::devices::{Lane, To};
 use super::envelope::new_id;
 use super::options::PIECE_BYTES_MAX;
-use super::{Client, SendError};
+use super::{Client, Keep, SendError};
 use serde_json::value::to_raw_value;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -23,6 +23,7 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 pub struct Stream {
     client: Client,
     to: To,
+    keep: Keep,
     number: u64,
     /// How many pieces were made of it for each peer.
     pieces: BTreeMap<Lane, u64>,
@@ -33,7 +34,21 @@ pub struct Stream {
 impl Stream {
     pub(super) fn new(client: Client, to: To, fields: Map<String, Value>) -> Self {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self { client, to, number, pieces: BTreeMap::new(), fields: Arc::new(fields), full_text: String::new() }
+        Self {
+            client,
+            to,
+            keep: Keep::Wake,
+            number,
+            pieces: BTreeMap::new(),
+            fields: Arc::new(fields),
+            full_text: String::new(),
+        }
+    }
+
+    /// How the relay keeps its end for whoever is away, instead of waking all of them.
+    #[must_use]
+    pub fn with_keep(self, keep: Keep) -> Self {
+        Self { keep, ..self }
     }
 
     /// Adds text to the answer. Waits while too much is waiting to be sent.
@@ -87,7 +102,7 @@ impl Stream {
         payload.insert("full_text".to_owned(), json!(self.full_text));
         payload.extend(more);
         let id = new_id();
-        self.client.send_raw(self.to, &id, "chat.done", to_raw_value(&payload)?, Some(self.number))?;
+        self.client.send_raw((self.to, self.keep), &id, "chat.done", to_raw_value(&payload)?, Some(self.number))?;
         Ok(id)
     }
 }

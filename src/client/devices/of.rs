@@ -57,7 +57,7 @@ impl Of {
             online: false,
         };
         let mut of = Self { tag, ..Self::new(joined.end, info, store) };
-        of.handle_connected();
+        of.handle_connected(true);
         of.store(&Receiver::default())?;
         Ok(of)
     }
@@ -139,11 +139,23 @@ impl Of {
         Some(Joined { device, name, platform, code, by, tag: self.tag.clone() })
     }
 
-    /// A new connection of the agent's. Nothing waits in a mailbox: the relay has none.
-    pub(crate) fn handle_connected(&mut self) {
+    /// A new connection of the agent's. `drained`: nothing waits for it at the relay.
+    pub(crate) fn handle_connected(&mut self, drained: bool) {
         self.info.online = false;
         self.end.handle_connected();
+        if drained {
+            self.end.handle_drained();
+        }
+    }
+
+    /// All that waited at the relay has come.
+    pub(crate) fn handle_drained(&mut self) {
         self.end.handle_drained();
+    }
+
+    /// Writes what has changed.
+    pub(crate) fn persist(&mut self, receiver: &Receiver) -> io::Result<()> {
+        if self.dirty { self.store(receiver) } else { Ok(()) }
     }
 
     pub(crate) fn handle_presence(&mut self, online: bool) {

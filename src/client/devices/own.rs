@@ -228,19 +228,38 @@ impl Own {
         matches!(&self.device.stage, Stage::Enrolled(end) if end.is_admitted())
     }
 
-    /// A new connection. Nothing waits in a mailbox: the relay has none.
-    pub(crate) fn handle_connected(&mut self) -> Said {
+    /// A new connection. `drained`: nothing waits for this device at the relay.
+    pub(crate) fn handle_connected(&mut self, drained: bool) -> Said {
         self.look_at = None;
         match &mut self.device.stage {
             Stage::Enrolling(enrolment) => enrolment.handle_connected(),
             Stage::Spent => {}
             Stage::Enrolled(end) => {
                 end.handle_connected();
-                end.handle_drained();
+                if drained {
+                    end.handle_drained();
+                }
                 return Said { send: end.poll_enrolment().map(|third| (new_id(), third)), ..Said::default() };
             }
         }
         Said::default()
+    }
+
+    /// All that waited at the relay has come.
+    pub(crate) fn handle_drained(&mut self) {
+        if let Stage::Enrolled(end) = &mut self.device.stage {
+            end.handle_drained();
+        }
+        self.look_at = None;
+    }
+
+    /// Writes what has changed.
+    pub(crate) fn persist(&mut self, receiver: &Receiver) -> io::Result<()> {
+        if self.dirty {
+            self.device.keep(receiver)?;
+            self.dirty = false;
+        }
+        Ok(())
     }
 
     pub(crate) fn handle_agent(&mut self, online: bool) {

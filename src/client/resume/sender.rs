@@ -2,6 +2,7 @@
 
 use super::record::{Boot, Position, Record};
 use super::{FOLLOW_INTERVAL, REFUSED_DEFAULT, REFUSED_MAX, Window};
+use coralmux_e2e::v3::DeviceId;
 use serde_json::value::RawValue;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -11,6 +12,8 @@ use std::time::{Duration, Instant};
 pub enum Keep {
     /// The peer is woken by a notification.
     Wake,
+    /// This device of an agent is woken, and the others if it is not there: it has asked.
+    WakeFor(DeviceId),
     /// It finds the message when it comes.
     Quiet,
     /// Not at all: the message is worth nothing to a peer that is away.
@@ -21,7 +24,7 @@ impl Keep {
     /// As the envelope has it.
     pub(crate) fn name(self) -> Option<&'static str> {
         match self {
-            Self::Wake => Some("wake"),
+            Self::Wake | Self::WakeFor(_) => Some("wake"),
             Self::Quiet => Some("quiet"),
             Self::Never => None,
         }
@@ -140,13 +143,8 @@ impl Sender {
         self.held.iter().filter(|held| held.stream.is_none()).count()
     }
 
-    /// The ids of what is held, pieces aside.
+    /// The ids of what is held and the relay has not, pieces aside.
     pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
-        self.held.iter().filter(|held| held.stream.is_none()).map(|held| held.id.as_str())
-    }
-
-    /// Those of them that the relay has not.
-    pub(crate) fn ids_not_kept(&self) -> impl Iterator<Item = &str> {
         self.held.iter().filter(|held| held.stream.is_none() && !held.is_kept).map(|held| held.id.as_str())
     }
 

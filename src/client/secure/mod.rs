@@ -13,6 +13,7 @@ use pair::Pair;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 use std::borrow::Cow;
+use std::io;
 use std::time::{Duration, Instant};
 
 /// After a failure to store keys, nothing is sealed for so long.
@@ -109,15 +110,33 @@ impl Secure {
         }
     }
 
-    /// The relay has let this end in.
-    pub(super) fn handle_connected(&mut self) -> Step {
+    /// The relay has let this end in. `drained`: nothing waits for it there.
+    pub(super) fn handle_connected(&mut self, drained: bool) -> Step {
         match self {
             Self::Pair(_) => Step::default(),
-            Self::Own(own) => step_of(own.handle_connected()),
+            Self::Own(own) => step_of(own.handle_connected(drained)),
             Self::Of(of) => {
-                of.handle_connected();
+                of.handle_connected(drained);
                 Step::default()
             }
+        }
+    }
+
+    /// All that waited at the relay has come.
+    pub(super) fn handle_drained(&mut self) {
+        match self {
+            Self::Pair(_) => {}
+            Self::Own(own) => own.handle_drained(),
+            Self::Of(of) => of.handle_drained(),
+        }
+    }
+
+    /// Writes what has changed of the keys, and of what was taken.
+    pub(super) fn persist(&mut self, receiver: &Receiver) -> io::Result<()> {
+        match self {
+            Self::Pair(_) => Ok(()),
+            Self::Own(own) => own.persist(receiver),
+            Self::Of(of) => of.persist(receiver),
         }
     }
 

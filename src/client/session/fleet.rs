@@ -2,7 +2,7 @@
 
 use super::error::ErrorPayload;
 use super::peer::Peer;
-use super::{Action, raw, read};
+use super::{Action, Mail, raw, read};
 use crate::devices::{Book, BookError, Command, Devices, Info, Of, Request};
 use crate::envelope::{self, Received};
 use crate::event::{Event, PeerError};
@@ -102,7 +102,14 @@ impl Fleet {
     }
 
     /// The relay has let the agent in. `ext`: what it says of devices.
-    pub(super) fn handle_authed(&mut self, now: Instant, ext: &Value, shared: &Shared, actions: &mut Vec<Action>) {
+    pub(super) fn handle_authed(
+        &mut self,
+        now: Instant,
+        ext: &Value,
+        mail: Mail,
+        shared: &Shared,
+        actions: &mut Vec<Action>,
+    ) {
         let Some(requests) = self.book.handle_authed(now, ext) else {
             return actions.push(Action::Emit(Event::Devices { known: false, link: None }, 0));
         };
@@ -116,7 +123,7 @@ impl Fleet {
         let listed: Vec<_> = ext["devices"].as_array().into_iter().flatten().filter_map(listed).collect();
         for peer in &mut self.peers {
             let online = listed.iter().any(|(device, online)| peer.lane() == Some(*device) && *online);
-            peer.handle_authed(now, online, shared, actions);
+            peer.handle_authed(now, online, mail, shared, actions);
             if online {
                 actions.push(Action::Emit(Event::presence(peer.lane(), true), 0));
             }
@@ -267,6 +274,11 @@ impl Fleet {
                     Some(joined) => actions.push(Action::Emit(Event::Joined(Box::new(joined)), 0)),
                     // The relay has lost it, or never had it.
                     None => self.ask(now, Request::Admit(device), actions),
+                }
+            }
+            ("relay.kept", Some(device)) => {
+                if let (Some(id), Some(peer)) = (payload["ref"].as_str(), self.peer(device)) {
+                    peer.handle_kept(id, shared, actions);
                 }
             }
             ("relay.device", Some(device)) => {
@@ -503,7 +515,7 @@ impl Fleet {
         self.plain_met = false;
         *plain = self.plain_peer();
         if self.is_known && self.book.plain_is_open() {
-            plain.handle_authed(now, false, shared, actions);
+            plain.handle_authed(now, false, Mail::default(), shared, actions);
         }
         self.show(shared);
     }

@@ -7,11 +7,15 @@ use crate::devices::Lane;
 use crate::envelope;
 use crate::event::Event;
 use crate::options::ACKS_REMEMBERED;
+use crate::outgoing::Next;
 use crate::resume::{self, ACK, Ack, Boot, Position, Record, RecordError, Refused, Taken};
 use crate::secure::{NotSealed, Opened};
 use crate::shared::Shared;
 use serde_json::value::RawValue;
 use std::time::{Duration, Instant};
+
+/// Where nothing can be sealed for an absent peer, it is tried again after this.
+const SEAL_AGAIN: Duration = Duration::from_secs(5);
 
 impl Peer {
     pub(super) fn write_record(
@@ -38,6 +42,31 @@ impl Peer {
         self.handle_left(now, is_piece);
         self.handle_sent(now);
         Outcome::Send(text)
+    }
+
+    /// The next message that the relay is to keep for the absent peer.
+    pub(super) fn poll_keep(&mut self, now: Instant, shared: &Shared) -> Outcome {
+        let ack = self.receiver.position();
+        let (kind, id, plaintext, keep) = match shared.outgoing(self.lane(), |outgoing| outgoing.poll_keep(now, ack)) {
+            Next::Wait(until) => return Outcome::Wait(until),
+            Next::Record { kind, id, plaintext, keep, .. } => (kind, id, plaintext, keep),
+        };
+        match self.secure.seal(&kind, &id, &plaintext, &self.receiver) {
+            Ok(payload) => Outcome::Send(envelope::write_kept(self.address(), keep, &kind, &id, &payload)),
+            Err(NotSealed { again, .. }) => {
+                let after = again.unwrap_or(SEAL_AGAIN);
+                let refusal = resume::Refusal::Full(Some(after));
+                shared.outgoing(self.lane(), |outgoing| outgoing.sender.handle_refusal(now, &id, refusal));
+                Outcome::Wait(Some(now + after))
+            }
+        }
+    }
+
+    /// The relay has kept a message for the peer.
+    pub(super) fn handle_kept(&self, id: &str, shared: &Shared, actions: &mut Vec<Action>) {
+        if self.has_mail() && shared.outgoing(self.lane(), |outgoing| outgoing.sender.handle_kept(id)) {
+            actions.push(Action::Emit(Event::Kept { id: id.to_owned() }, 0));
+        }
     }
 
     /// Sends the acknowledgement that is due, if one is.

@@ -1,7 +1,7 @@
 //! One peer of a connection: the agent, the phone, or one of the agent's devices.
 
 use super::error::{ErrorPayload, not_kept, refuse, unreadable};
-use super::{Action, Outcome, read};
+use super::{Action, Mail, Outcome, read};
 use crate::devices::{Lane, Of, WELCOME};
 use crate::envelope;
 use crate::event::{Event, Message};
@@ -14,6 +14,7 @@ use coralmux_e2e::v3::DeviceId;
 use serde_json::json;
 use serde_json::value::RawValue;
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 /// What is known about a peer. Its keys and what was taken of it outlast a connection: what it still says under the last
@@ -23,6 +24,12 @@ pub(super) struct Peer {
     /// Which of the owner's messages are for it.
     lane: Lane,
     online: bool,
+    /// The relay says that it is there.
+    present: bool,
+    /// What waited for this end at the relay is coming: the peer counts as absent, and is not there to this end.
+    draining: bool,
+    /// The relay keeps what is for it while it is away.
+    keeps: bool,
     pub(super) secure: Secure,
     /// What was taken of a peer that resumes.
     pub(super) receiver: Receiver,
@@ -54,6 +61,9 @@ impl Peer {
         Self {
             lane,
             online: false,
+            present: false,
+            draining: false,
+            keeps: false,
             secure,
             receiver,
             acks: Acks::new(),
@@ -102,6 +112,16 @@ impl Peer {
         self.has_keys() && (!self.secure.resumes() || self.acks.is_open())
     }
 
+    /// The relay keeps what is for it: it is away, and there are keys that last.
+    pub(super) fn can_be_kept_for(&self) -> bool {
+        self.keeps && !self.draining && !self.online && self.has_lane() && self.secure.is_ready()
+    }
+
+    /// The relay may have kept something of it.
+    pub(super) fn has_mail(&self) -> bool {
+        self.has_lane() && (self.lane.is_some() || self.secure.own_device().is_some())
+    }
+
     /// There is a peer, and keys for it.
     pub(super) fn has_keys(&self) -> bool {
         self.online && self.secure.is_ready()
@@ -114,7 +134,7 @@ impl Peer {
         }
         let silent = self.silent_since.filter(|_| self.lane.is_some()).map(|since| since + SILENCE_MAX);
         let again = shared.outgoing(self.lane, |outgoing| outgoing.sender.poll_timeout());
-        let again = again.filter(|_| self.can_be_reached());
+        let again = again.filter(|_| self.can_be_reached() || self.can_be_kept_for());
         let ack = self.acks.poll_timeout().filter(|_| self.has_keys());
         [self.key_exchange_at, ack, again, silent, self.secure.poll_timeout()].into_iter().flatten().min()
     }
@@ -135,8 +155,12 @@ impl Peer {
         self.acknowledge(now, actions);
     }
 
-    /// The next message that waits. Only while the peer [can be reached](Self::can_be_reached).
+    /// The next message that waits. Only while the peer [can be reached](Self::can_be_reached), or is
+    /// [kept for](Self::can_be_kept_for).
     pub(super) fn poll_send(&mut self, now: Instant, shared: &Shared) -> Outcome {
+        if !self.can_be_reached() {
+            return self.poll_keep(now, shared);
+        }
         let (message_at, piece_at) = (self.message_at.filter(|at| *at > now), self.piece_at.filter(|at| *at > now));
         if self.secure.resumes() {
             // The relay slows pieces down by itself, and loses none.
@@ -188,24 +212,78 @@ impl Peer {
         Some(text)
     }
 
-    /// The relay has let this end in, and says whether the peer is there.
-    pub(super) fn handle_authed(&mut self, now: Instant, online: bool, shared: &Shared, actions: &mut Vec<Action>) {
-        self.online = online;
-        let step = self.secure.handle_connected();
+    /// The relay has let this end in, and says whether the peer is there. `mail`: what it keeps for it, and for this end.
+    pub(super) fn handle_authed(
+        &mut self,
+        now: Instant,
+        online: bool,
+        mail: Mail,
+        shared: &Shared,
+        actions: &mut Vec<Action>,
+    ) {
+        (self.present, self.draining) = (online, mail.waits);
+        self.keeps = self.has_mail() && mail.bytes_max.is_some();
+        if self.has_lane() {
+            let bytes_max = mail.bytes_max.filter(|_| self.keeps);
+            shared.outgoing(self.lane, |outgoing| outgoing.sender.handle_connected(bytes_max));
+        }
+        self.receiver.handle_connected(mail.waits && self.has_mail());
+        let step = self.secure.handle_connected(!mail.waits);
         self.handle_step(now, step, None, shared, actions);
-        // Sent to nobody it earns PEER_OFFLINE, which is normal (wire contract, Order).
-        self.handle_peer(now, shared, actions);
+        if !mail.waits {
+            self.begin(now, shared, actions);
+        }
     }
 
     /// The relay says that the peer has come, perhaps anew, or has gone.
     pub(super) fn handle_presence(&mut self, now: Instant, online: bool, shared: &Shared, actions: &mut Vec<Action>) {
-        self.online = online;
+        self.present = online;
+        self.silent_since = None;
         actions.push(Action::Emit(Event::presence(self.lane, online), 0));
+        if self.draining {
+            return;
+        }
         if online {
-            self.handle_peer(now, shared, actions);
-        } else {
-            self.secure.handle_away();
-            self.handle_away();
+            return self.begin(now, shared, actions);
+        }
+        self.online = false;
+        self.secure.handle_away();
+        self.handle_away();
+        self.share_presence(shared);
+    }
+
+    /// All that waited for this end at the relay has come.
+    pub(super) fn handle_drained(&mut self, now: Instant, shared: &Shared, actions: &mut Vec<Action>) {
+        self.draining = false;
+        self.secure.handle_drained();
+        self.begin(now, shared, actions);
+    }
+
+    /// A page of it has ended; whether it was the last. Whether it may be confirmed.
+    pub(super) fn handle_page(&mut self, now: Instant, last: bool, shared: &Shared, actions: &mut Vec<Action>) -> bool {
+        if !self.has_mail() {
+            return true;
+        }
+        let (taken, is_done) = self.receiver.handle_page(last);
+        self.handle_taken(now, taken, shared, actions);
+        is_done
+    }
+
+    /// What is between the ends begins anew, if the relay says that the peer is there.
+    fn begin(&mut self, now: Instant, shared: &Shared, actions: &mut Vec<Action>) {
+        self.online = self.present;
+        self.share_presence(shared);
+        // Sent to nobody a key_exchange earns PEER_OFFLINE, which is normal (wire contract, Order).
+        self.handle_peer(now, shared, actions);
+    }
+
+    fn share_presence(&self, shared: &Shared) {
+        if self.has_lane() {
+            let is_absent = !self.online;
+            shared.outgoing(self.lane, |outgoing| match is_absent {
+                true => outgoing.sender.handle_absent(),
+                false => outgoing.sender.handle_present(),
+            });
         }
     }
 
@@ -320,7 +398,7 @@ impl Peer {
         }
         let payload = if payload.is_null() { json!({}) } else { payload };
         let id = id.unwrap_or_default().to_owned();
-        let Opened { missed, sent_at, .. } = *opened;
+        let (missed, sent_at) = (opened.missed, opened.sent_at.and_then(NonZeroU64::new));
         let message = Message { kind: kind.to_owned(), id, payload, missed, sent_at, from: self.lane };
         actions.push(Action::Emit(Event::Message(message), opened.payload.get().len()));
     }

@@ -69,7 +69,7 @@ impl Played {
 
     /// The next message that leaves, or until when it waits.
     fn sends(&mut self) -> Result<String, Option<Instant>> {
-        if !self.session.can_reach_peer() {
+        if !self.session.can_send() {
             return Err(None);
         }
         match self.session.poll_send(self.now, &self.shared) {
@@ -107,11 +107,11 @@ fn auth_fail_ends_all_and_anything_else_first_is_no_relay() {
 #[test]
 fn a_message_leaves_only_while_there_is_a_peer() {
     let mut played = Played::authed(Role::Agent, Encryption::Off, false);
-    assert!(!played.session.can_reach_peer());
+    assert!(!played.session.can_send());
     assert_eq!(played.events("status", json!({"peer": "online"})), [Event::PeerOnline]);
-    assert!(played.session.can_reach_peer());
+    assert!(played.session.can_send());
     assert_eq!(played.events("status", json!({"peer": "offline"})), [Event::PeerOffline]);
-    assert!(!played.session.can_reach_peer());
+    assert!(!played.session.can_send());
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn a_quota_is_told_and_not_waited_for() {
     let actions = played.refused("mine", "DAILY_QUOTA_EXCEEDED", 3_600_000);
     let [Action::Emit(Event::Error(error), _)] = &actions[..] else { panic!("{actions:?}") };
     assert_eq!((error.retry_after, error.sent_again), (Some(Duration::from_secs(3600)), false));
-    assert!(played.session.can_reach_peer());
+    assert!(played.session.can_send());
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn both_versions_agree_and_seal() {
         assert_eq!(secured.len(), 2, "{events:?}");
         assert_eq!(secured[0], secured[1]);
         assert_eq!((secured[0].0, secured[0].1.is_some()), (version, version == 1));
-        assert!(phone.session.can_reach_peer() && agent.session.can_reach_peer());
+        assert!(phone.session.can_send() && agent.session.can_send());
         let text = phone.writes("chat.send", "mine").unwrap();
         assert!(text.contains(r#""enc":true"#), "{text}");
         let actions = agent.hears_text(&text);
@@ -242,7 +242,7 @@ fn both_versions_agree_and_seal() {
         );
         // A phone that comes anew has no keys: nothing leaves until it has.
         agent.hears("status", json!({"peer": "online"}));
-        assert!(!agent.session.can_reach_peer());
+        assert!(!agent.session.can_send());
     }
 }
 
@@ -251,7 +251,7 @@ fn an_agent_with_a_secret_refuses_what_comes_without() {
     let secret = Encryption::Version2(PairingSecret::from_bytes([9; 32]));
     let (_, mut agent, events) = pair(Encryption::Version1, secret.clone());
     assert!(events.iter().any(|event| matches!(event, Event::Error(error) if error.code == DECRYPTION_FAILED)));
-    assert!(!agent.session.can_reach_peer());
+    assert!(!agent.session.can_send());
     let actions = agent.hears("chat.send", json!({"text": "hello"}));
     assert!(
         matches!(&actions[..], [Action::Send(text), Action::Emit(Event::Error(_), _)] if text.contains(DECRYPTION_FAILED)),
@@ -259,7 +259,7 @@ fn an_agent_with_a_secret_refuses_what_comes_without() {
     );
     let other = Encryption::Version2(PairingSecret::from_bytes([8; 32]));
     let (phone, agent, _) = pair(other, secret);
-    assert!(!phone.session.can_reach_peer() && !agent.session.can_reach_peer());
+    assert!(!phone.session.can_send() && !agent.session.can_send());
 }
 
 #[test]
@@ -306,7 +306,7 @@ fn a_phone_whose_agent_has_other_keys_opens_anew_but_not_for_each_complaint() {
     let (mut phone, mut agent, _) = pair(secret(), secret());
     let complaint = json!({"code": DECRYPTION_FAILED, "message": "m"});
     for round in 0..3 {
-        assert!(phone.session.can_reach_peer());
+        assert!(phone.session.can_send());
         if round == 1 {
             // The second sign is a message of the agent's that does not open.
             let forged = json!({"enc": true, "ciphertext": "A".repeat(32), "nonce": "AAAAAAAAAAAAAAAA"});
@@ -314,7 +314,7 @@ fn a_phone_whose_agent_has_other_keys_opens_anew_but_not_for_each_complaint() {
         } else {
             assert!(matches!(&phone.hears("chat.error", complaint.clone())[..], [Action::Emit(Event::Error(_), _)]));
         }
-        assert!(!phone.session.can_reach_peer(), "what is to be sent waits");
+        assert!(!phone.session.can_send(), "what is to be sent waits");
         assert!(phone.writes("chat.send", "mine").is_none());
         if round > 0 {
             phone.now += HEAL_INTERVAL - Duration::from_millis(1);
@@ -339,7 +339,7 @@ fn a_phone_whose_agent_has_other_keys_opens_anew_but_not_for_each_complaint() {
     }
     // Other errors in clear are none.
     phone.hears("chat.error", json!({"code": "RATE_LIMITED", "message": "m", "retry_after_ms": 5}));
-    assert!(phone.session.can_reach_peer());
+    assert!(phone.session.can_send());
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn what_was_on_its_way_when_the_connection_broke_is_sent_again_and_told_as_deliv
     agent.hears("status", json!({"peer": "offline"}));
     let first = agent.hears("status", json!({"peer": "online"}));
     phone.hears("status", json!({"peer": "online"}));
-    assert!(!phone.session.can_reach_peer(), "nothing numbered leaves");
+    assert!(!phone.session.can_send(), "nothing numbered leaves");
     exchange(&mut phone, &mut agent, first);
     let again = phone.sends().unwrap();
     assert_ne!(lost, again);
@@ -65,7 +65,7 @@ fn what_the_relay_refuses_is_held_or_given_back() {
     assert!(phone.sends().unwrap().contains(r#""id":"2""#));
     assert_eq!(phone.sends(), Err(None));
     phone.refused("2", "PEER_OFFLINE", 0);
-    assert!(!phone.session.can_reach_peer(), "it waits for the next agreement");
+    assert!(!phone.session.can_send(), "it waits for the next agreement");
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn a_peer_that_does_not_resume_any_more_is_told_and_what_was_held_given_back() {
     let actions = phone.hears("key_exchange", value(&step.reply.unwrap().payload));
     let expected = [&Event::ResumeLost, &Event::NotSent { id: "held".to_owned() }];
     assert_eq!(told(&actions)[1..], expected);
-    assert!(phone.session.can_reach_peer());
+    assert!(phone.session.can_send());
     assert!(!phone.shared.outgoing(None, |outgoing| outgoing.resumes()));
     assert!(phone.writes("chat.send", "as before").is_some());
 }
@@ -113,7 +113,7 @@ fn keys_that_are_agreed_after_a_false_word_of_the_peers_absence_show_that_it_is_
     agent.comes_due();
     let due = agent.session.poll_timeout(&agent.shared);
     assert!(due.is_none_or(|at| at > agent.now), "nothing is due again and again");
-    assert!(agent.session.can_reach_peer());
+    assert!(agent.session.can_send());
     let text = agent.writes("chat.done", "answer").unwrap();
     assert!(matches!(told(&phone.hears_text(&text))[..], [Event::Message(message)] if message.id == "answer"));
 }
