@@ -55,16 +55,16 @@ fn what_the_relay_refuses_is_held_or_given_back() {
     }
     let actions = phone.refused("3", "MESSAGE_TOO_LARGE", 0);
     assert_eq!(told(&actions)[0], &Event::NotSent { id: "3".to_owned() });
-    let actions = phone.refused("2", "DAILY_QUOTA_EXCEEDED", 3_600_000);
+    let actions = phone.refused("1", "DAILY_QUOTA_EXCEEDED", 3_600_000);
     assert!(matches!(told(&actions)[..], [Event::Error(error)] if error.sent_again), "{actions:?}");
     let until = phone.now + Duration::from_secs(3600);
     assert_eq!(phone.sends(), Err(Some(until)));
     assert_eq!(phone.session.poll_timeout(&phone.shared), Some(until));
     phone.now = until;
     phone.comes_due();
-    assert!(phone.sends().unwrap().contains(r#""id":"2""#));
-    assert_eq!(phone.sends(), Err(None));
-    phone.refused("2", "PEER_OFFLINE", 0);
+    assert!(phone.sends().unwrap().contains(r#""id":"1""#));
+    assert_eq!(phone.sends(), Err(None), "the next follows when that is acknowledged");
+    phone.refused("1", "PEER_OFFLINE", 0);
     assert!(!phone.session.can_send(), "it waits for the next agreement");
 }
 
