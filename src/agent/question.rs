@@ -65,7 +65,15 @@ mod tests {
     use serde_json::json;
 
     fn fault(payload: Value) -> Option<&'static str> {
-        read(Message { kind: "chat.send".to_owned(), id: "a".to_owned(), payload, missed: 0, from: None }).1
+        read(Message {
+            kind: "chat.send".to_owned(),
+            id: "a".to_owned(),
+            payload,
+            missed: 0,
+            sent_at: None,
+            from: None,
+        })
+        .1
     }
 
     #[test]
