@@ -5,7 +5,8 @@
 # make lint   formatting, clippy, advisories, licences
 # make advisories   updates .ci/advisories.toml from the RustSec database, for the crates of Cargo.lock
 # make simulate SEEDS=100000 FROM=1   a simulated relay and its clients, for so many seeds from that one on
-# make works-with   tries the agent frameworks with their own packages, and writes docs/WORKS-WITH.md; some 20 minutes
+# make works-with   tries the agent frameworks and the WebSocket libraries of apps with their own packages, and writes
+#             docs/WORKS-WITH.md; some 25 minutes
 # make bench  instruction counts of the message path, against benches/baseline.json (benches/README.md);
 #             bench-check fails if one grew by more than 10% (the message path: 1%), bench-accept writes the baseline
 # make bench-relay   the relay's cost, compared with the simplest relay (BENCH_FLAGS=--reference=path, --only=text)
@@ -93,9 +94,11 @@ test-quiet: build-tests
 
 # In an environment for each framework, in target/python.
 works-with: build-tests
-	rm -rf $(TARGET_DIR)/python/works-with
+	rm -rf $(TARGET_DIR)/python/works-with $(TARGET_DIR)/python/works-with-phones
+	cd $(NODE_PACKAGE) && npm run --silent build
 	WORKS_WITH=all $(PYTEST) -c tests/interop/pytest.ini tests/interop/test_works_with.py \
-		tests/interop/test_works_with_acp.py tests/interop/test_python_mcp.py
+		tests/interop/test_works_with_acp.py tests/interop/test_python_mcp.py tests/interop/test_phones.py \
+		tests/interop/test_react_native.py
 	cd tests/interop && ../../$(VENV)/bin/python works_with.py
 
 test-node: build-tests

@@ -34,7 +34,7 @@ async def echo(relay, token):
 @pytest.mark.parametrize("library", phones.tried(), ids=lambda library: library.key)
 async def test_texts_of_every_size_go_both_ways(relay, library):
     versions = await asyncio.to_thread(phones.install, library)
-    command = await asyncio.to_thread(library.command)
+    command = await asyncio.to_thread(library.command, library)
     token = await relay.token()
     agent, lengths, task = await echo(relay, token)
     try:

@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 from dataclasses import dataclass
 
+import phones
 import relay as relays
 from environments import FOLDER
 
@@ -195,5 +196,5 @@ server with OpenAI's API that answers by rule (`tests/interop/fake_ai.py`).
 
 
 if __name__ == "__main__":
-    DOCUMENT.write_text(document())
+    DOCUMENT.write_text(document() + phones.document())
     print(f"{DOCUMENT} is written.")
