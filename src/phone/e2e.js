@@ -15,9 +15,9 @@ function compare(a, b) {
 
 // ---- Version 1 ----
 
-const V1_SALT = bytesOf('openclaw-relay-e2e-v1');
-const V1_INFO = bytesOf('chat-encryption');
-const FINGERPRINT_SALT = bytesOf('coralmux-fingerprint-v1');
+const V1_SALT = 'openclaw-relay-e2e-v1';
+const V1_INFO = 'chat-encryption';
+const FINGERPRINT_SALT = 'coralmux-fingerprint-v1';
 
 // One key for both directions, random nonces. Nobody vouches for the public keys: people compare `fingerprint`.
 export class Version1 {
@@ -26,7 +26,7 @@ export class Version1 {
   static async agree(pair, theirPublicKey) {
     const session = new Version1();
     const shared = await importHkdf(await agree(pair.privateKey, theirPublicKey));
-    const derivation = { name: 'HKDF', hash: 'SHA-256', salt: V1_SALT, info: V1_INFO };
+    const derivation = { name: 'HKDF', hash: 'SHA-256', salt: bytesOf(V1_SALT), info: bytesOf(V1_INFO) };
     const aes = { name: 'AES-GCM', length: 256 };
     session.#key = await engine.crypto.subtle.deriveKey(derivation, shared, aes, false, ['encrypt', 'decrypt']);
     session.fingerprint = await fingerprint(pair.publicKey, theirPublicKey);
@@ -48,7 +48,7 @@ export class Version1 {
 export async function fingerprint(one, other) {
   const [low, high] = [one, other].sort(compare);
   const keys = await engine.crypto.subtle.importKey('raw', concat(low, high), 'PBKDF2', false, ['deriveBits']);
-  const derivation = { name: 'PBKDF2', hash: 'SHA-256', salt: FINGERPRINT_SALT, iterations: 10_000 };
+  const derivation = { name: 'PBKDF2', hash: 'SHA-256', salt: bytesOf(FINGERPRINT_SALT), iterations: 10_000 };
   const view = new DataView(await engine.crypto.subtle.deriveBits(derivation, keys, 128));
   return [0, 4, 8, 12].map((at) => String(view.getUint32(at) % 100_000).padStart(5, '0')).join(' ');
 }
