@@ -54,6 +54,8 @@ pub struct HealthReport {
     pub tls: bool,
     /// What is wrong with certificates, if anything is.
     pub certificate_fault: Option<String>,
+    /// How notifications are, where they are on.
+    pub push: Option<String>,
     /// Nobody new is taken.
     pub draining: bool,
     /// Why the relay is not ready for new traffic, if it is not.
@@ -96,6 +98,8 @@ impl HealthReport {
             mailbox: Option<&'a str>,
             #[serde(skip_serializing_if = "Option::is_none")]
             certificates: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            push: Option<&'a str>,
         }
         json(&Body {
             status: self.status(),
@@ -112,6 +116,7 @@ impl HealthReport {
             store: self.store_fault.as_deref().unwrap_or("ok"),
             mailbox: self.mailbox.then(|| self.mailbox_fault.as_deref().unwrap_or("ok")),
             certificates: self.tls.then(|| self.certificate_fault.as_deref().unwrap_or("ok")),
+            push: self.push.as_deref(),
         })
     }
 }

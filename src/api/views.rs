@@ -83,6 +83,8 @@ pub struct DeviceView<'a> {
     pub online: bool,
     /// And since when.
     pub online_since: Option<String>,
+    /// Whether it can be woken.
+    pub push: &'static str,
 }
 
 /// A page of tokens.

@@ -1,5 +1,5 @@
-//! The admin key as a credential of the service manager (systemd's `LoadCredential=`): a file that no other user and no
-//! other service can read, in the directory that `CREDENTIALS_DIRECTORY` names.
+//! Secrets as credentials of the service manager (systemd's `LoadCredential=`): files that no other user and no other service
+//! can read, in the directory that `CREDENTIALS_DIRECTORY` names.
 
 use super::error::ConfigError;
 use super::secret::Secret;
@@ -7,17 +7,31 @@ use crate::sys::file;
 use std::io;
 use std::path::Path;
 
-/// The credential's name.
+/// The credentials' names.
 const ADMIN_KEY: &str = "admin-key";
+const PUSH_HOOK_SECRET: &str = "push-hook-secret";
 /// A credential is one line.
 const FILE_BYTES_MAX: u64 = 4096;
 
 /// The admin key among the credentials, if there is one.
 pub(super) fn admin_key(env: impl Fn(&str) -> Option<String>) -> Result<Option<Secret>, ConfigError> {
+    read(env, ADMIN_KEY, Secret::new)
+}
+
+/// What requests to the operator's gateway are signed with, if it is among the credentials.
+pub(super) fn push_hook_secret(env: impl Fn(&str) -> Option<String>) -> Result<Option<Secret>, ConfigError> {
+    read(env, PUSH_HOOK_SECRET, Secret::of_hook)
+}
+
+fn read(
+    env: impl Fn(&str) -> Option<String>,
+    name: &str,
+    secret: impl Fn(&str) -> Result<Secret, &'static str>,
+) -> Result<Option<Secret>, ConfigError> {
     let Some(directory) = env("CREDENTIALS_DIRECTORY").filter(|text| !text.is_empty()) else { return Ok(None) };
-    let path = Path::new(&directory).join(ADMIN_KEY);
+    let path = Path::new(&directory).join(name);
     match file::read_text(&path, FILE_BYTES_MAX) {
-        Ok(text) => match Secret::new(text.trim_end_matches(['\r', '\n'])) {
+        Ok(text) => match secret(text.trim_end_matches(['\r', '\n'])) {
             Ok(key) => Ok(Some(key)),
             Err(problem) => Err(ConfigError::File { path, detail: problem.to_owned() }),
         },
@@ -42,6 +56,11 @@ mod tests {
         fs::write(directory.path().join(ADMIN_KEY), "\n").unwrap();
         let text = admin_key(env).unwrap_err().to_string();
         assert!(text.contains(ADMIN_KEY) && text.contains("empty"), "{text}");
+        assert!(push_hook_secret(env).unwrap().is_none(), "no such credential");
+        fs::write(directory.path().join(PUSH_HOOK_SECRET), "0123456789abcdef\n").unwrap();
+        assert_eq!(push_hook_secret(env).unwrap().unwrap().expose(), "0123456789abcdef");
+        fs::write(directory.path().join(PUSH_HOOK_SECRET), "short\n").unwrap();
+        assert!(push_hook_secret(env).unwrap_err().to_string().contains("16 characters"));
         assert!(admin_key(|_| None).unwrap().is_none());
         assert!(admin_key(|_| Some(String::new())).unwrap().is_none(), "not a file at the root");
     }

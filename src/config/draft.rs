@@ -2,7 +2,7 @@
 
 use super::error::ConfigError;
 use super::source::Sources;
-use super::{Config, Io, MetricsAddr, Origins, Tls, credential, settings, tls};
+use super::{Config, Io, MetricsAddr, Origins, Push, Tls, credential, settings, tls};
 use crate::proto::limits::Limits;
 use crate::shelf::QueueBounds;
 use crate::sys::machine::Machine;
@@ -49,6 +49,9 @@ impl Draft {
         if config.admin_key.is_none() {
             config.admin_key = credential::admin_key(from.environment)?;
         }
+        if config.push.hook_secret.is_none() {
+            config.push.hook_secret = credential::push_hook_secret(from.environment)?;
+        }
         let share = machine.memory_bytes / 4 / u64::from(config.shards);
         let standard = share.max(MEMORY_BUDGET_MIN).max(config.limits.message_bytes_max);
         config.memory_budget_bytes = self.memory_budget_bytes.unwrap_or(standard);
@@ -75,6 +78,7 @@ fn blank(machine: Machine) -> Config {
         registration: false,
         register_per_hour: 0,
         devices_max: 0,
+        push: Push::default(),
         limits: Limits::default(),
         mailbox: false,
         mailbox_total_bytes: 0,

@@ -7,6 +7,7 @@ mod credential;
 mod draft;
 mod error;
 mod flags;
+mod push;
 mod secret;
 mod settings;
 mod source;
@@ -17,6 +18,7 @@ mod value;
 
 pub use admin_key::{AdminKeyError, KeyOrigin, admin_key, admin_key_file, admin_key_kept};
 pub use error::{ConfigError, Origin};
+pub use push::Push;
 pub use secret::{Secret, WEAK_KEY};
 pub use settings::settings_table;
 pub use tls::{Listen, PairFiles, Tls};
@@ -102,6 +104,8 @@ pub struct Config {
     pub register_per_hour: u64,
     /// Devices that a token may have, from 1 to 64.
     pub devices_max: u64,
+    /// How devices are woken.
+    pub push: Push,
     /// The limits of tokens without limits of their own.
     pub limits: Limits,
     /// Whether messages are kept for receivers that are not there.
@@ -219,6 +223,7 @@ impl Config {
                 self.drain_deadline
             ));
         }
+        self.push.check()?;
         let mut seen = Vec::new();
         let listen = self.listen.iter().map(|listen| &listen.addr);
         // The default gives way to what is there already.

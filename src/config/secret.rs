@@ -14,7 +14,7 @@ const DIFFERENT_MIN: usize = 6;
 pub const WEAK_KEY: &str = "the admin key is short or repetitive: anyone who guesses it has full control; use one of \
                                    32 random bytes, such as `openssl rand -hex 32` makes";
 
-/// The admin key: never blank.
+/// The admin key, or another secret of the operator's: never blank.
 #[derive(Clone)]
 pub struct Secret(String);
 
@@ -29,6 +29,14 @@ impl Secret {
                 "the admin key begins or ends with white space or has control characters, which no HTTP header \
                         can carry; give one without",
             );
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// Keeps what requests to the operator's gateway are signed with; the error says what is wrong with it.
+    pub(super) fn of_hook(text: &str) -> Result<Self, &'static str> {
+        if text.trim() != text || text.chars().count() < CHARACTERS_MIN {
+            return Err("the secret of the hook has to have at least 16 characters, and no white space at its ends");
         }
         Ok(Self(text.to_owned()))
     }

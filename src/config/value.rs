@@ -1,6 +1,7 @@
 //! How single values are read. The error of each reader is what it accepts, for the sentence "expected …".
 
 use super::{Io, MetricsAddr};
+use crate::push::{Contact, ContactError, HookUrl, HookUrlError, HostRule, HostRuleError, Notification};
 use crate::sys::net::Network;
 use crate::telemetry::log::LogFormat;
 use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -81,6 +82,26 @@ pub(super) fn devices(text: &str) -> Read<u64> {
 pub(super) fn shards(text: &str) -> Read<u16> {
     let right = || "a whole number from 1 to 1024; without it there is one shard for each usable core".to_owned();
     digits(text).filter(|n| (1..=1024).contains(n)).and_then(|n| u16::try_from(n).ok()).ok_or_else(right)
+}
+
+/// Whom push services may write to.
+pub(super) fn contact(text: &str) -> Read<Contact> {
+    text.parse().map_err(|right: ContactError| right.to_string())
+}
+
+/// What notifications say.
+pub(super) fn notification(text: &str) -> Read<Notification> {
+    Notification::new(text).map_err(str::to_owned)
+}
+
+/// Where push services may be.
+pub(super) fn push_host(text: &str) -> Read<HostRule> {
+    text.parse().map_err(|right: HostRuleError| right.to_string())
+}
+
+/// The operator's gateway for notifications.
+pub(super) fn hook(text: &str) -> Read<HookUrl> {
+    text.parse().map_err(|right: HookUrlError| right.to_string())
 }
 
 /// Bytes: `500MiB`, `10GiB`, `64KB`, `1_000_000`.

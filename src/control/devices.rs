@@ -11,6 +11,7 @@ use crate::proto::device::{DeviceId, KeyHash};
 use crate::proto::limits::LimitsOverride;
 use crate::proto::quota::day_of;
 use crate::proto::token::{Role, TokenId, TokenKey};
+use crate::push::PushState;
 use crate::session::message::ErrorCode as WireCode;
 use crate::session::{Asked, Change};
 use crate::store::{DeviceRow, TokenRow};
@@ -46,6 +47,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             Change::Admit { key: device, label } => {
                 self.admit_device(key, bound.as_mut(), *device, label.as_deref())?
             }
+            Change::Push { device, payload } => return self.subscribe(key, *device, payload),
             &Change::Revoke(device) => {
                 // Shut out at once, also where the store cannot be written: repeating it makes it last.
                 let written = self.write_removal(now_ms, key, device);
@@ -80,7 +82,8 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         }
         self.store_backoff.poll_open(now_ms)?;
         let (now, age) = (now_ms / 1000, self.age.minutes());
-        let row = DeviceRow { key: device, label: label.map(str::to_owned), added_at: now, seen_at: now };
+        let label = label.map(str::to_owned);
+        let row = DeviceRow { key: device, label, added_at: now, seen_at: now, push: PushState::None };
         self.write(now_ms, |store| store.put_device(key, &row, age))?;
         if is_new {
             bound.devices.push(DeviceEntry::new(device, day_of(now_ms)));
@@ -180,6 +183,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
                 seen_at: write_rfc3339(device.seen_at),
                 online: online_since.is_some(),
                 online_since,
+                push: device.push.name(),
             }
         });
         let (agent_key, legacy_phone) = (Some(stored.agent.to_string()), stored.legacy_phone);
@@ -209,6 +213,9 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             // Where it cannot be read, the last count stands until the next change.
             if let Ok(count) = self.control.store.count_devices() {
                 self.control.health.set_devices(count);
+            }
+            if let Ok(pushes) = self.control.store.count_pushes() {
+                self.control.health.set_pushes(&pushes);
             }
         }
     }
@@ -263,7 +270,7 @@ fn entry_like(old: &TokenEntry, bound: Option<Bound>) -> TokenEntry {
     entry
 }
 
-fn refused(code: WireCode, message: &str) -> Unchanged {
+pub(super) fn refused(code: WireCode, message: &str) -> Unchanged {
     Unchanged { code, message: message.to_owned(), retry_after_ms: None }
 }
 

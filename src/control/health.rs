@@ -1,5 +1,6 @@
 //! How the store fares, for `/health` and the metrics: written by the control thread, read by anyone.
 
+use crate::push::PushState;
 use crate::store::StoreState;
 use crate::telemetry::metrics::Histogram;
 use std::sync::Mutex;
@@ -18,6 +19,8 @@ pub struct StoreHealth {
     usage_since_ms: AtomicU64,
     /// Devices that tokens have, as they were last counted.
     devices: AtomicU64,
+    /// How many of them can be woken, or could: by `PushState as usize`.
+    pushes: [AtomicU64; PushState::ALL.len()],
     /// By `StoreState as usize`.
     errors: [AtomicU64; StoreState::ALL.len()],
     writes: Mutex<Histogram>,
@@ -71,6 +74,12 @@ impl StoreHealth {
         self.devices.load(Relaxed)
     }
 
+    /// Devices that can be woken, or could, as they were last counted.
+    pub fn pushes(&self) -> impl Iterator<Item = (PushState, u64)> + '_ {
+        let all = PushState::ALL.into_iter().zip(&self.pushes);
+        all.filter(|&(state, _)| state != PushState::None).map(|(state, count)| (state, count.load(Relaxed)))
+    }
+
     /// Failures so far, by kind.
     pub fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         let all = StoreState::ALL.into_iter().zip(&self.errors);
@@ -112,6 +121,13 @@ impl StoreHealth {
 
     pub(super) fn set_devices(&self, devices: u64) {
         self.devices.store(devices, Relaxed);
+    }
+
+    pub(super) fn set_pushes(&self, pushes: &[(PushState, u64)]) {
+        for state in PushState::ALL {
+            let count = pushes.iter().find(|(of, _)| *of == state).map_or(0, |&(_, count)| count);
+            self.pushes[state as usize].store(count, Relaxed);
+        }
     }
 
     pub(super) fn add_usage_dropped(&self, bytes: u64) {

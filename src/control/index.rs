@@ -70,8 +70,11 @@ pub(super) fn entry_of(row: &TokenRow, bound: Option<Bound>, sums: UsageSums, no
 
 /// What a token is bound to, for its entry in the directory; nobody is connected.
 pub(super) fn bound_of(row: BoundRow) -> Bound {
-    let devices =
-        row.devices.into_iter().map(|device| DeviceEntry::new(device.key, day_of(device.seen_at.saturating_mul(1000))));
+    let devices = row.devices.into_iter().map(|device| {
+        let entry = DeviceEntry::new(device.key, day_of(device.seen_at.saturating_mul(1000)));
+        entry.set_push(device.push);
+        entry
+    });
     Bound { agent: row.agent, legacy_phone: row.legacy_phone, devices: devices.collect() }
 }
 

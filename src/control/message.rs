@@ -3,6 +3,7 @@
 use super::Settings;
 use crate::api::{ApiAnswer, ApiCall, Caller};
 use crate::directory::Slot;
+use crate::notifier::Question;
 use crate::proto::device::DeviceId;
 use crate::proto::token::TokenKey;
 use crate::session::message::ErrorCode;
@@ -22,7 +23,7 @@ pub enum Request {
     },
     /// What a shard's tokens used since it last said so; handed over once a second.
     Usage(Vec<Usage>),
-    /// An agent wants to change whom its token admits; answered by [`Notice::Changed`].
+    /// An agent wants to change whom its token admits, or a device how it is woken; answered by [`Notice::Changed`].
     Change {
         /// The token.
         key: TokenKey,
@@ -33,6 +34,8 @@ pub enum Request {
     },
     /// These devices have connected, each for the first time on a UTC day.
     Seen(Vec<(TokenKey, DeviceId)>),
+    /// The notifier asks about a device's subscription.
+    Push(Question),
     /// The operator has decided anew: these hold from now on, and tokens are as the store has them now.
     Reload(Settings),
     /// End: record what is queued, close the store, return.

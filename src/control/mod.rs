@@ -13,6 +13,7 @@ mod index;
 mod mail;
 pub mod message;
 mod operations;
+mod push;
 mod register;
 mod reload;
 mod store_backoff;
@@ -26,6 +27,7 @@ pub use index::{Index, load};
 
 use crate::api::{ApiAnswer, ApiCall, Caller, ErrorCode};
 use crate::directory::{Directory, TokenEntry};
+use crate::notifier::Notifier;
 use crate::proto::limits::Limits;
 use crate::proto::token::TokenKey;
 use crate::shelf::Mailbox;
@@ -80,6 +82,8 @@ pub struct Control<S, C, R> {
     pub mailbox: Option<Arc<Mailbox>>,
     /// What the operator decided.
     pub settings: Settings,
+    /// Who wakes devices; `None`: nobody does.
+    pub notifier: Option<Arc<Notifier>>,
     /// Makes the relay drain.
     pub drain: Box<dyn Fn() + Send>,
     /// The time in Unix milliseconds.
@@ -111,6 +115,7 @@ where
                 Request::Usage(usage) => worker.handle_usage(&usage),
                 Request::Change { key, change, asked } => worker.handle_change(key, change, asked),
                 Request::Seen(seen) => worker.handle_seen(&seen),
+                Request::Push(question) => worker.handle_question(question),
                 Request::Call { from, call: call @ (ApiCall::Mail(_) | ApiCall::EmptyMail(..)) } => {
                     worker.pass_on(from, call);
                 }
@@ -134,7 +139,7 @@ struct Worker<S, C, R> {
     pending: PendingUsage,
     backups: Backups,
     age: Age,
-    /// Whom tokens admit has changed since devices were last counted.
+    /// Whom tokens admit, or how devices are woken, has changed since devices were last counted.
     devices_changed: bool,
 }
 

@@ -82,6 +82,7 @@ impl Desk {
             lifecycle: Arc::new(Lifecycle::new(std::time::Instant::now(), 2)),
             mailbox: None,
             settings,
+            notifier: None,
             drain: Box::new(|| {}),
             clock: Box::new(move || clock.get()) as Clock,
             random: Box::new(move || {

@@ -7,8 +7,9 @@
 use crate::proto::device::{Binding, DeviceId, KeyHash};
 use crate::proto::limits::LimitsOverride;
 use crate::proto::token::{ByRole, Role, TokenKey};
+use crate::push::PushState;
 use sharded_slab::{Entry, Slab};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Where a token's entry is. Valid until control removes the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,13 +60,16 @@ pub struct DeviceEntry {
     online_since: AtomicU32,
     /// The UTC day on which it last connected, as far as control has been told.
     seen_day: AtomicU32,
+    /// Its [`PushState`]; control writes it.
+    push: AtomicU8,
 }
 
 impl DeviceEntry {
     /// A device that is not connected, and did so last on this day.
     #[must_use]
     pub fn new(key: KeyHash, seen_day: u32) -> Self {
-        Self { key, online_since: AtomicU32::new(0), seen_day: AtomicU32::new(seen_day) }
+        let (online_since, seen_day) = (AtomicU32::new(0), AtomicU32::new(seen_day));
+        Self { key, online_since, seen_day, push: AtomicU8::new(PushState::None as u8) }
     }
 
     /// The Unix second since which it is connected, if it is.
@@ -84,11 +88,23 @@ impl DeviceEntry {
         self.seen_day.swap(day, Relaxed) != day
     }
 
+    /// Whether it can be woken.
+    #[must_use]
+    pub fn push(&self) -> PushState {
+        PushState::ALL.get(usize::from(self.push.load(Relaxed))).copied().unwrap_or_default()
+    }
+
+    /// For control: whether it can be woken.
+    pub fn set_push(&self, state: PushState) {
+        self.push.store(state as u8, Relaxed);
+    }
+
     /// What is known of it, for another entry of the same token.
     #[must_use]
     pub fn copy(&self) -> Self {
         let copy = Self::new(self.key, self.seen_day.load(Relaxed));
         copy.set_online(self.online_since());
+        copy.set_push(self.push());
         copy
     }
 }

@@ -311,6 +311,13 @@ mod tests {
         report.certificate_fault = Some("none yet".to_owned());
         let text = shown(health(&report, true, false));
         assert!(text.contains(r#""degraded""#) && text.ends_with(r#","certificates":"none yet"}"#), "{text}");
+        report.certificate_fault = None;
+        report.push = Some("refused".to_owned());
+        let text = shown(health(&report, true, false));
+        assert!(
+            text.contains(r#""status":"ok""#) && text.ends_with(r#","certificates":"ok","push":"refused"}"#),
+            "{text}"
+        );
         report.unready = Some(Unready::ShardStuck(1));
         let text = shown(health(&report, true, false));
         assert!(text.contains(r#"{"status":"stuck""#) && text.contains(r#""ready":false"#), "{text}");

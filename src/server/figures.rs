@@ -41,6 +41,7 @@ impl Figures {
         self.of_certificates(&mut exposition);
         self.of_store(&mut exposition);
         self.of_mailbox(&mut exposition, &counters);
+        self.of_push(&mut exposition);
         self.of_process(&mut exposition);
         exposition.render()
     }
@@ -105,6 +106,19 @@ impl Figures {
         exposition.count(table::MAIL_HANDED_OUT, &[], sum(|one| one.mail_bytes));
         exposition.count(table::MAIL_EXPIRED, &[], mailbox.health.expired());
         exposition.count(table::MAIL_WAKES, &[], sum(|one| one.wakes_wanted));
+    }
+
+    fn of_push(&self, exposition: &mut Exposition) {
+        let Some(notifier) = &self.shared.notifier else { return };
+        for (state, count) in self.store.pushes() {
+            exposition.gauge(table::PUSH_SUBSCRIPTIONS, &[("state", state.name())], count as f64);
+        }
+        let figures = notifier.figures();
+        for (kind, outcome, count) in figures.sent() {
+            exposition.count(table::PUSHES, &[("kind", kind.name()), ("outcome", outcome.name())], count);
+        }
+        exposition.gauge(table::PUSHES_WAITING, &[], figures.waiting() as f64);
+        exposition.count(table::PUSH_EVENTS_DROPPED, &[], figures.dropped());
     }
 
     fn of_process(&self, exposition: &mut Exposition) {

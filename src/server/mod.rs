@@ -14,6 +14,7 @@ mod lapses;
 pub(crate) mod listeners;
 mod metrics_listener;
 mod notify;
+mod push;
 mod reload;
 mod signals;
 mod stalls;
@@ -35,6 +36,7 @@ use crate::control::message::{Notice, Shards as _};
 use crate::control::{self, StoreHealth};
 use crate::directory::Directory;
 use crate::http::{RequestPolicy, RequestPolicyOptions};
+use crate::notifier::Notifier;
 use crate::preflight::{Driver, ProbeError, rlimits};
 use crate::shard::Settings;
 use crate::shard::command::Command;
@@ -87,7 +89,7 @@ fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> 
     let (orders, ordered) = crossbeam_channel::bounded(ORDERS_MAX);
     signals::listen(orders.clone()).map_err(|error| Failure::new(exit::FAILURE, error))?;
     let (nofile, driver) = check_machine(config)?;
-    let store = Store::open(&config.db, unix_ms()).map_err(|error| Failure::new(exit::STORE, error))?;
+    let mut store = Store::open(&config.db, unix_ms()).map_err(|error| Failure::new(exit::STORE, error))?;
     let (key, origin) =
         admin_key(config.admin_key.clone(), &config.db, random()).map_err(|error| Failure::new(exit::STORE, error))?;
     announce::cautions(config, &key);
@@ -98,9 +100,13 @@ fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> 
     let http_addrs = prepared.as_ref().map(Prepared::http_addrs).unwrap_or_default();
     let all = prepared.as_ref().map(|prepared| Arc::clone(&prepared.certificates));
     let mailbox = mailbox(config, &orders);
-    let shared = Arc::new(shared(config, &key, nofile, driver, Arc::clone(&health), mailbox, all)?);
+    let notifier = push::notifier(config, &mut store)?;
+    let shared = Arc::new(shared(config, &key, nofile, driver, Arc::clone(&health), mailbox, all, notifier)?);
     let kept = prepared.map(|prepared| prepared.start(&listeners.listen)).transpose()?;
     let (shards, control_requests) = start_shards(config, driver, settings(config), &shared, &orders)?;
+    if let Some(notifier) = &shared.notifier {
+        push::start(notifier, &store, shards.control.clone())?;
+    }
     if let Some(listener) = metrics {
         announce::metrics(&listener);
         let (shared, store) = (Arc::clone(&shared), Arc::clone(&health));
@@ -204,6 +210,7 @@ fn shared(
     health: Arc<StoreHealth>,
     mailbox: Option<Arc<Mailbox>>,
     certificates: Option<Arc<Certificates>>,
+    notifier: Option<Arc<Notifier>>,
 ) -> Result<Shared, Failure> {
     let tls = certificates.clone().map(server_config).transpose();
     Ok(Shared {
@@ -213,6 +220,7 @@ fn shared(
             (!health.is_ok()).then(|| format!("{}: {}", health.state().name(), health.detail()))
         }),
         mailbox,
+        notifier,
         certificates,
         addresses: Addresses::default(),
         guesses: Guesses::default(),

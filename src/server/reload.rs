@@ -2,7 +2,7 @@
 //! what cannot is named; and if the new configuration is invalid, nothing changes.
 
 use super::supervise::Running;
-use super::{announce, control_settings, random, rules, settings};
+use super::{announce, control_settings, push, random, rules, settings};
 use crate::config::{self, Config, Secret, admin_key};
 use crate::control::message::Request;
 use crate::shard::command::Command;
@@ -38,6 +38,9 @@ impl Running {
         }
         if let Some(mailbox) = &self.shared.mailbox {
             mailbox.set_bounds(self.config.mailbox_queue);
+        }
+        if let Some(notifier) = &self.shared.notifier {
+            notifier.set_rules(push::rules(&self.config.push));
         }
         announce::cautions(&self.config, &self.key);
         let _ = self.shards.control.send(Request::Reload(control_settings(&self.config)));

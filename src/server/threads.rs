@@ -255,6 +255,7 @@ pub(super) fn start_control(
         mailbox: shared.mailbox.clone(),
         lifecycle: Arc::clone(&shared.lifecycle),
         settings: control_settings(config),
+        notifier: shared.notifier.clone(),
         drain: Box::new(move || {
             // Full, it holds orders enough, and who asked can ask again.
             let _ = orders.try_send(Order::Drain { by: "the admin API" });

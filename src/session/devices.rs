@@ -133,6 +133,11 @@ impl<C: Copy + PartialEq> Device<C> {
         self.pending_until().is_some_and(|until| until <= now)
     }
 
+    /// Whether this is its connection.
+    pub(super) fn is_on(&self, connection: C) -> bool {
+        self.connection == Some(connection)
+    }
+
     pub(super) fn is_connected(&self) -> bool {
         self.connection.is_some()
     }
@@ -449,7 +454,9 @@ impl<C: Copy + PartialEq> Devices<C> {
                 Ok(Step::Done)
             }
             Order::MailAck { .. } => Ok(Step::Done),
-            Order::Bind { .. } | Order::Sleep | Order::Awake => Err(invalid("only a device may ask for this")),
+            Order::Bind { .. } | Order::Sleep | Order::Awake | Order::Push(_) => {
+                Err(invalid("only a device may ask for this"))
+            }
         }
     }
 
@@ -475,6 +482,9 @@ impl<C: Copy + PartialEq> Devices<C> {
             Order::Sleep => true,
             Order::Awake => false,
             Order::MailAck { .. } => return Ok(Step::Done),
+            Order::Push(payload) => {
+                return Ok(Step::Store(Change::Push { device: device.id(), payload: payload.clone() }));
+            }
             _ => return Err(invalid("only the token's agent may ask for this")),
         };
         Ok(if device.set_asleep(asleep, &self.trays) { Step::Tell(device.news()) } else { Step::Done })

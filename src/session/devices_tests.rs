@@ -187,7 +187,7 @@ fn a_device_is_pending_until_its_agent_has_admitted_it_on_the_disk() {
     let (mut desk, agent, _) = Desk::bound(UNLIMITED, false, 0);
     desk.get(agent, &Order::Invite { invite: invite(1), ttl: Some(60 * SECOND) });
     let device = desk.join(Phone, Some((1, Some(1)))).unwrap();
-    assert_eq!(desk.ext(device), Ext::Device { device: id(1), pending: true, mail: None });
+    assert_eq!(desk.ext(device), Ext::Device { device: id(1), pending: true, mail: None, push: None });
     assert_eq!(desk.take(agent), [RelayMessage::Pending { device: id(1) }]);
     let own = Some(Named::Id(id(1)));
     assert_eq!(code(&desk.send(device, Kind::Other, own)), Some(InvalidMessage));

@@ -141,6 +141,13 @@ pub enum Change {
     },
     /// A device less.
     Revoke(DeviceId),
+    /// How a device is woken.
+    Push {
+        /// Which.
+        device: DeviceId,
+        /// What it has sent.
+        payload: Box<str>,
+    },
 }
 
 /// The message by which a client has asked for something.

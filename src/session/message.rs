@@ -37,11 +37,13 @@ pub enum ErrorCode {
     RelayBusy,
     /// A message cannot be kept for a receiver that is not there.
     MailboxFull,
+    /// Devices are not woken in this way.
+    PushRefused,
 }
 
 impl ErrorCode {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Unauthorized,
         Self::PeerOffline,
         Self::RateLimited,
@@ -54,6 +56,7 @@ impl ErrorCode {
         Self::InvitesFull,
         Self::RelayBusy,
         Self::MailboxFull,
+        Self::PushRefused,
     ];
 
     /// As it is on the wire.
@@ -72,6 +75,7 @@ impl ErrorCode {
             Self::InvitesFull => "INVITES_FULL",
             Self::RelayBusy => "RELAY_BUSY",
             Self::MailboxFull => "MAILBOX_FULL",
+            Self::PushRefused => "PUSH_REFUSED",
         }
     }
 }
@@ -141,6 +145,8 @@ pub enum Ext {
         pending: bool,
         /// The mailbox.
         mail: Option<MailView>,
+        /// How it can be woken, as JSON.
+        push: Option<Box<str>>,
     },
     /// It has it, and is an agent that has shown a key.
     Agent {
@@ -200,9 +206,11 @@ impl fmt::Display for Ext {
             Self::No => Ok(()),
             Self::Plain => f.write_str(r#","ext":{"v":1}"#),
             Self::Legacy => f.write_str(r#","ext":{"v":1,"legacy":true}"#),
-            Self::Device { device, pending, mail } => {
+            Self::Device { device, pending, mail, push } => {
                 let pending = if *pending { r#","pending":true"# } else { "" };
-                write!(f, r#","ext":{{"v":1,"device":"{device}"{pending}{}}}"#, mail_text(mail.as_ref()))
+                let push = push.as_ref().map(|push| format!(r#","push":{push}"#)).unwrap_or_default();
+                let mail = mail_text(mail.as_ref());
+                write!(f, r#","ext":{{"v":1,"device":"{device}"{pending}{mail}{push}}}"#)
             }
             Self::Agent { bound, legacy_phone, devices, mail } => {
                 write!(f, r#","ext":{{"v":1,"bound":{bound},"legacy":{legacy_phone},"devices":["#)?;

@@ -58,6 +58,8 @@ pub enum Order {
         /// Up to this page.
         upto: u64,
     },
+    /// `relay.push`: how the device that says so is to be woken; its payload, for whoever sends notifications.
+    Push(Box<str>),
 }
 
 #[derive(Deserialize)]
@@ -150,6 +152,7 @@ impl Order {
                 let MailAckPayload { upto } = read(payload, "relay.mail.ack takes upto, a whole number")?;
                 Self::MailAck { upto }
             }
+            "relay.push" => Self::Push(payload.into()),
             _ => return Err(invalid("the relay does not know this type")),
         })
     }
@@ -219,6 +222,7 @@ mod tests {
             ("relay.awake", "null".to_owned(), Order::Awake),
             ("relay.mail.ack", r#"{"upto":0}"#.to_owned(), Order::MailAck { upto: 0 }),
             ("relay.mail.ack", r#"{"x":{},"upto":18446744073709551615}"#.to_owned(), Order::MailAck { upto: u64::MAX }),
+            ("relay.push", r#"{"kind":null}"#.to_owned(), Order::Push(r#"{"kind":null}"#.into())),
         ] {
             let text = format!(r#"{{"id":"1","type":"{kind}","payload":{payload},"more":1}}"#);
             assert_eq!(parse(&text), Ok(order), "{text}");
@@ -249,7 +253,7 @@ mod tests {
             ("relay.mail.ack", "{}".to_owned(), "relay.mail.ack takes"),
             ("relay.mail.ack", r#"{"upto":-1}"#.to_owned(), "relay.mail.ack takes"),
             ("relay.mail.ack", r#"{"upto":"7"}"#.to_owned(), "relay.mail.ack takes"),
-            ("relay.push", "{}".to_owned(), "the relay does not know this type"),
+            ("relay.pull", "{}".to_owned(), "the relay does not know this type"),
             ("relay.", "{}".to_owned(), "the relay does not know this type"),
         ] {
             let text = format!(r#"{{"type":"{kind}","payload":{payload}}}"#);

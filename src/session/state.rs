@@ -155,7 +155,8 @@ impl<C: Copy + PartialEq> Session<C> {
         let ext = match (role, seat, &self.devices) {
             _ if !ext => Ext::No,
             (_, Some((device, until)), _) => {
-                Ext::Device { device, pending: until.is_some(), mail: mail.filter(|_| until.is_none()) }
+                let mail = mail.filter(|_| until.is_none());
+                Ext::Device { device, pending: until.is_some(), mail, push: None }
             }
             (Role::Agent, None, Some(devices)) if shown.is_some() => devices.agent_ext(mail),
             _ if shown.is_some() => Ext::Legacy,
@@ -313,6 +314,13 @@ impl<C: Copy + PartialEq> Session<C> {
     pub fn names_devices(&self, connection: C) -> bool {
         let Some((member, devices)) = self.members.get(connection).zip(self.devices.as_ref()) else { return false };
         devices.takes_orders(member)
+    }
+
+    /// The device that a connection is, admitted or not.
+    #[must_use]
+    pub fn device(&self, connection: C) -> Option<DeviceId> {
+        let mut all = self.devices.iter().flat_map(|devices| devices.iter());
+        all.find(|device| device.is_on(connection)).map(|device| device.id())
     }
 
     /// The devices that are admitted, and whether each is connected.

@@ -1,8 +1,10 @@
 //! Tokens that are bound to an agent's key, and their devices.
 
+use super::push::push_state;
 use super::{Store, StoreError, hashes_with, integer, natural};
 use crate::proto::device::{DeviceId, KeyHash};
 use crate::proto::token::{TokenHash, TokenKey};
+use crate::push::PushState;
 use rusqlite::{OptionalExtension, Row, TransactionBehavior};
 use std::collections::HashMap;
 
@@ -28,6 +30,8 @@ pub struct DeviceRow {
     pub added_at: u64,
     /// Unix seconds, of the first time on a day.
     pub seen_at: u64,
+    /// Whether it can be woken. Written by itself: [`Store::put_push`].
+    pub push: PushState,
 }
 
 impl Store {
@@ -42,9 +46,10 @@ impl Store {
         while let Some(row) = rows.next()? {
             bound.insert(natural(row.get(0)?), bound_row(row)?);
         }
-        let mut statement = self
-            .connection
-            .prepare("SELECT token, hash, label, added_at, seen_at FROM device ORDER BY added_at, hash")?;
+        let mut statement = self.connection.prepare(
+            "SELECT device.token, hash, label, added_at, seen_at, state FROM device
+                 LEFT JOIN push ON push.token = device.token AND push.device = hash ORDER BY added_at, hash",
+        )?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             if let Some(bound) = bound.get_mut(&natural(row.get(0)?)) {
@@ -64,7 +69,9 @@ impl Store {
             self.connection.prepare_cached("SELECT token, agent, legacy_phone FROM binding WHERE token = ?1")?;
         let Some(mut bound) = statement.query_row([serial], bound_row).optional()? else { return Ok(None) };
         let mut statement = self.connection.prepare_cached(
-            "SELECT token, hash, label, added_at, seen_at FROM device WHERE token = ?1 ORDER BY added_at, hash",
+            "SELECT device.token, hash, label, added_at, seen_at, state FROM device
+             LEFT JOIN push ON push.token = device.token AND push.device = hash
+             WHERE device.token = ?1 ORDER BY added_at, hash",
         )?;
         bound.devices = statement.query_map([serial], device_row)?.collect::<Result<_, _>>()?;
         Ok(Some(bound))
@@ -168,7 +175,7 @@ impl Store {
 }
 
 /// The least and greatest hashes of a token and of a device.
-fn of_device(key: TokenKey, device: DeviceId) -> [[u8; 32]; 4] {
+pub(super) fn of_device(key: TokenKey, device: DeviceId) -> [[u8; 32]; 4] {
     let ((a, b), (c, d)) = (hashes_with(&key.0.to_be_bytes()), hashes_with(&device.0.to_be_bytes()));
     [a, b, c, d]
 }
@@ -183,6 +190,7 @@ fn device_row(row: &Row<'_>) -> rusqlite::Result<DeviceRow> {
         label: row.get(2)?,
         added_at: natural(row.get(3)?),
         seen_at: natural(row.get(4)?),
+        push: push_state(row.get_ref(5)?)?,
     })
 }
 
@@ -194,7 +202,7 @@ mod tests {
 
     fn device(n: u8, label: Option<&str>) -> DeviceRow {
         let label = label.map(str::to_owned);
-        DeviceRow { key: KeyHash([n; 32]), label, added_at: u64::from(n), seen_at: u64::from(n) }
+        DeviceRow { key: KeyHash([n; 32]), label, added_at: u64::from(n), seen_at: u64::from(n), push: PushState::None }
     }
 
     fn store_with(names: &[&str]) -> (tempfile::TempDir, Store, Vec<TokenKey>) {

@@ -12,6 +12,7 @@ mod legacy;
 #[cfg(test)]
 mod legacy_tests;
 mod lock;
+mod push;
 mod schema;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use std::path::Path;
 pub(super) const APPLICATION_ID: i64 = 0x434d_5852;
 
 /// Step `n` leads from version `n` to `n + 1`. Never edit a step that was released.
-pub(super) const STEPS: [&str; 3] = [
+pub(super) const STEPS: [&str; 4] = [
     "
     CREATE TABLE token (
         serial     INTEGER PRIMARY KEY AUTOINCREMENT, -- order of creation, never reused: the API pages by it
@@ -52,6 +52,22 @@ pub(super) const STEPS: [&str; 3] = [
         PRIMARY KEY (token, hash)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX device_seen ON device (seen_age);
+",
+    "
+    -- How devices are woken.
+    CREATE TABLE push (
+        token        INTEGER NOT NULL,
+        device       BLOB NOT NULL,
+        state        TEXT NOT NULL CHECK (state IN ('ok', 'gone', 'refused')),
+        subscription TEXT, -- JSON; NULL: it is gone
+        PRIMARY KEY (token, device),
+        FOREIGN KEY (token, device) REFERENCES device (token, hash) ON DELETE CASCADE
+    ) STRICT, WITHOUT ROWID;
+    -- Keys of the relay's own.
+    CREATE TABLE secret (
+        name  TEXT PRIMARY KEY,
+        value BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
 ",
 ];
 

@@ -8,6 +8,7 @@ mod limits;
 mod listening;
 mod mailbox;
 mod program;
+mod push;
 #[cfg(test)]
 mod tests;
 
@@ -88,6 +89,7 @@ pub(super) static GROUPS: [&Group; 9] = [
     &mailbox::MAILBOX,
     &limits::OF_THE_RELAY,
     &limits::OF_THE_MACHINE,
+    &push::PUSH,
     &program::TIMES,
     &program::PROGRAM,
 ];

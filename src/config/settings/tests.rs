@@ -75,13 +75,14 @@ const VALUES: [&str; 15] = [
 ];
 
 /// What needs others beside it is changed where these are there.
-const BESIDE: [(&str, &str); 6] = [
+const BESIDE: [(&str, &str); 7] = [
     ("domain", "a.example"),
     ("tls-cert", "a.pem"),
     ("tls-key", "a.key"),
     ("acme-eab-kid", "a"),
     ("acme-eab-key", "YQ"),
     ("acme-dir", "a"),
+    ("push-hook-secret", "0123456789abcdef"),
 ];
 
 /// The configuration with this value, if the setting takes it.
@@ -102,8 +103,8 @@ fn a_reload_puts_every_new_value_in_force_or_names_it() {
         // The key of the binding is not in the text of the configuration.
         let differs = |after: &Config| format!("{after:?}") != format!("{before:?}") || after.tls != before.tls;
         let others: Vec<_> = VALUES.iter().filter_map(|value| resolved(name, value)).filter(differs).collect();
-        // No other file is named while the process runs, and the admin key is put in force and not compared.
-        let aside = ["config", "admin-key"].contains(&name);
+        // No other file is named while the process runs, and secrets are put in force and not compared.
+        let aside = ["config", "admin-key", "push-hook-secret"].contains(&name);
         assert!(aside || !others.is_empty(), "--{name}: none of the values will do");
         for after in others.into_iter().filter(|_| !aside) {
             let mut kept = after.clone();

@@ -227,7 +227,7 @@ impl<N: Net> Shard<N> {
     /// A message waits for a device that is not there, and its sender wants it to be woken.
     fn wake_up(&mut self, key: TokenKey, device: DeviceId) {
         self.counters.wake_wanted();
-        tracing::debug!(id = %key.id(), %device, "a message waits for a device that is to be woken");
+        self.note_kept(key, device);
     }
 
     fn handle_page(&mut self, page: Page) {

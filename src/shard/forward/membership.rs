@@ -2,8 +2,11 @@
 
 use super::sessions::{Change, Joining};
 use crate::control::message::{Notice, Request};
+use crate::proto::device::DeviceId;
+use crate::proto::token::TokenKey;
+use crate::push::PushState;
 use crate::ring::{Conn, Net};
-use crate::session::message::RelayMessage;
+use crate::session::message::{Ext, RelayMessage, Welcome};
 use crate::session::{Effect, Farewell, Member, Presence};
 use crate::shard::Shard;
 use crate::shard::close::CloseReason;
@@ -31,6 +34,8 @@ impl<N: Net> Shard<N> {
             Joining::TooOften => return self.put_off(conn),
             Joining::Joined { seat, change, gone, welcome } => (seat, change, gone, welcome),
         };
+        let mut welcome = welcome;
+        self.offer_push(key, &mut welcome);
         self.shared.connections.fetch_add(1, Relaxed);
         self.counters.joined(role, change.is_device);
         self.count_presence(&change);
@@ -46,6 +51,42 @@ impl<N: Net> Shard<N> {
         self.tell(conn, RelayMessage::AuthOk(&welcome));
         self.apply_all(change.effects);
         self.hand_out(seat.session);
+    }
+
+    /// Says to a device that has just come how it can be woken, and to the notifier that it is there.
+    fn offer_push(&self, key: TokenKey, welcome: &mut Welcome) {
+        if let Ext::Device { device, pending: false, push } = &mut welcome.ext
+            && let Some(notifier) = &self.shared.notifier
+        {
+            *push = Some(notifier.offer(self.sessions.push_state(key, *device)));
+            self.note_present(key, *device);
+        }
+    }
+
+    /// A device that was asleep is awake: what has waited is handed to it, and it need not be woken.
+    pub(super) fn note_awake(&mut self, conn: Conn, seat: Seat) {
+        self.hand_out(seat.session);
+        if let Some((key, device)) = self.sessions.device(seat, conn) {
+            self.note_present(key, device);
+        }
+    }
+
+    /// A device is there, and need not be woken.
+    fn note_present(&self, key: TokenKey, device: DeviceId) {
+        if let Some(notifier) = &self.shared.notifier
+            && self.sessions.push_state(key, device) == PushState::Ok
+        {
+            notifier.present(key, device);
+        }
+    }
+
+    /// A message that wakes was kept for a device that is away.
+    pub(super) fn note_kept(&self, key: TokenKey, device: DeviceId) {
+        if let Some(notifier) = &self.shared.notifier
+            && self.sessions.push_state(key, device) == PushState::Ok
+        {
+            notifier.kept(key, device);
+        }
     }
 
     /// Takes a connection that has left its `seat` out of its session, and tells its peers.

@@ -90,7 +90,7 @@ impl<N: Net> Shard<N> {
                 if let Some(device) = woken {
                     self.tell(to, RelayMessage::Device { device, online: true });
                 }
-                self.hand_out(seat.session);
+                self.note_awake(conn, seat);
                 self.counters.forwarded(role, message.len());
                 return Step::Forward(Opcode::Text, to);
             }

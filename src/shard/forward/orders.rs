@@ -45,7 +45,7 @@ impl<N: Net> Shard<N> {
             }
         }
         if order == Order::Awake {
-            self.hand_out(seat.session);
+            self.note_awake(conn, seat);
         }
         self.count_answer(conn);
     }

@@ -10,6 +10,7 @@ use crate::proto::device::{Credential, DeviceId};
 use crate::proto::limits::{Limits, LimitsOverride};
 use crate::proto::quota::{Used, day_of};
 use crate::proto::token::{Role, TokenKey};
+use crate::push::PushState;
 use crate::ring::Conn;
 use crate::session::message::Welcome;
 use crate::session::policy::Policy;
@@ -170,6 +171,19 @@ impl Sessions {
         self.at_mut(seat.session).map_or(Ok(()), |live| live.session.charge_answer(pulse.now(), conn))
     }
 
+    /// The device that has this seat, and its token.
+    pub(super) fn device(&self, seat: Seat, conn: Conn) -> Option<(TokenKey, DeviceId)> {
+        let live = self.at(seat.session)?;
+        Some((live.key, live.session.device(conn)?))
+    }
+
+    /// Whether a device can be woken.
+    pub(super) fn push_state(&self, key: TokenKey, device: DeviceId) -> PushState {
+        let entry = self.by_key.get(&key).and_then(|token| self.directory.entry(token.slot));
+        let bound = entry.as_ref().and_then(|entry| entry.bound.as_deref());
+        bound.and_then(|bound| bound.device(device)).map_or(PushState::None, |device| device.push())
+    }
+
     /// Whether messages from this seat name devices.
     pub(super) fn names_devices(&self, seat: Seat, conn: Conn) -> bool {
         self.at(seat.session).is_some_and(|live| live.session.names_devices(conn))
@@ -187,7 +201,7 @@ impl Sessions {
         Some((live.key, live.session.handle_order(pulse.now(), conn, order)))
     }
 
-    /// What an agent has asked for is on the disk, if it was done, and whom the token admits is known here. Which connection
+    /// What an agent or a device has asked for is on the disk, if it was done, and whom the token admits is known here. Which connection
     /// has asked, if it is still there, and what follows.
     pub(super) fn handle_changed(
         &mut self,
@@ -198,9 +212,9 @@ impl Sessions {
         let session = self.by_key.get(&key)?.session;
         let live = self.at_mut(session)?;
         let effects = done.map_or_else(Vec::new, |change| live.session.handle_stored(change));
-        let asker = live
-            .session
-            .connections(Role::Agent)
+        let asker = Role::ALL
+            .into_iter()
+            .flat_map(|role| live.session.connections(role))
             .find(|&conn| live.session.member(conn).is_some_and(|member| member.serial == serial));
         Some((asker, effects))
     }

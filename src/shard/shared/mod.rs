@@ -9,6 +9,7 @@ use super::counters::Counters;
 use crate::api::{Driver, HealthReport};
 use crate::directory::Directory;
 use crate::http::RequestPolicy;
+use crate::notifier::Notifier;
 use crate::shelf::Mailbox;
 use crate::sys::net::Network;
 use crate::sys::time::unix_now;
@@ -53,6 +54,8 @@ pub struct Shared {
     pub store_fault: Box<dyn Fn() -> Option<String> + Send + Sync>,
     /// The mailbox; `None`: nothing is kept.
     pub mailbox: Option<Arc<Mailbox>>,
+    /// Who wakes devices; `None`: nobody does.
+    pub notifier: Option<Arc<Notifier>>,
     /// The certificates and how they fare; `None`: no TLS is spoken.
     pub certificates: Option<Arc<Certificates>>,
     /// What each address is up to.
@@ -97,6 +100,7 @@ impl Shared {
             mailbox_fault: self.mailbox.as_ref().and_then(|mailbox| mailbox.health.fault()),
             tls: self.certificates.is_some(),
             certificate_fault: self.certificates.as_ref().and_then(|all| all.fault(unix_now().as_secs())),
+            push: self.notifier.as_ref().map(|notifier| notifier.state(now)),
             draining: self.lifecycle.stage() == Stage::Draining,
             unready: self.lifecycle.unready(now),
         }

@@ -380,6 +380,7 @@ fn shared(plan: &Plan, clock: &Clock, directory: &Arc<Directory>) -> Shared {
         directory: Arc::clone(directory),
         store_fault: Box::new(|| None),
         mailbox: None,
+        notifier: None,
         certificates: None,
         addresses: Default::default(),
         guesses: Default::default(),
