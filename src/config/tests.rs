@@ -88,7 +88,8 @@ fn the_file_takes_numbers_texts_switches_and_lists() {
 #[test]
 fn each_flag_is_also_an_environment_variable_and_a_key_and_each_wrong_value_names_its_place() {
     // These take any text: wrong for them is no text.
-    let blank = ["admin-key", "db", "config", "tls-cert", "tls-key", "acme-ca", "acme-dir", "acme-eab-kid"];
+    let blank =
+        ["admin-key", "db", "config", "tls-cert", "tls-key", "acme-ca", "acme-dir", "acme-eab-kid", "push-text"];
     for name in settings::all().map(|setting| setting.name) {
         let bad = if blank.contains(&name) { "" } else { "@" };
         let variable = settings::variable(name);
@@ -256,7 +257,7 @@ fn plain_and_tls_stand_side_by_side() {
 fn the_binding_key_is_neither_in_debug_nor_in_errors() {
     let args = ["-domain", "a.example", "--acme-eab-kid", "kid-1", "--acme-eab-key", "c2VjcmV0LXRleHQ"];
     let all = config(&args).unwrap();
-    assert!(!format!("{all:?}").contains("secret"), "{all:?}");
+    assert!(!format!("{all:?}").contains("secret-text"), "{all:?}");
     assert_eq!(all.tls.acme.unwrap().binding.unwrap().key, b"secret-text");
     let text = wrong(&["--acme-eab-key", "not base64: secret"], &[], &["--acme-eab-key", "base64url"]);
     assert!(!text.contains("secret"), "{text}");

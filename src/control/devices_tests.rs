@@ -93,7 +93,7 @@ fn what_an_agent_has_been_told_is_done_outlasts_the_process() {
         let view = desk.call(ApiCall::Devices(id)).1;
         let listed = json!({
             "device": device(2).device().to_string(), "label": null, "added_at": "2024-02-08T20:00:00Z",
-            "seen_at": "2024-02-08T20:00:00Z", "online": false, "online_since": null
+            "seen_at": "2024-02-08T20:00:00Z", "online": false, "online_since": null, "push": "none"
         });
         assert_eq!(view, json!({"agent_key": AGENT.to_string(), "legacy_phone": true, "devices": [listed]}));
         desk = desk.again();

@@ -8,7 +8,7 @@ use crate::sys::time::unix_now;
 use crate::tls::certificate::provider;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER as RETRY_AFTER_HEADER, USER_AGENT};
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Method, Request};
 use http_body_util::Full;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -151,7 +151,7 @@ pub(super) fn outgoing(
     authorization: impl FnOnce(String) -> Option<String>,
 ) -> Option<Outgoing> {
     let user_agent = concat!("coralmux-relay/", env!("CARGO_PKG_VERSION"));
-    let request = Request::post("").header(USER_AGENT, user_agent);
+    let request = Request::builder().method(Method::POST).header(USER_AGENT, user_agent);
     match subscription {
         Subscription::WebPush(to) | Subscription::UnifiedPush(to) => {
             subscription.check(&rules.kinds(), &rules.hosts, random).ok()?;

@@ -95,20 +95,19 @@ class PushService:
         self.pushes = asyncio.Queue()
         self.answers = {}
         self.connections = 0
-        self.open = 0
-        self.open_most = 0
+        self.writers = set()
+        self.open = self.open_most = self.hung = 0
         self.browser_endpoints = {}
 
     async def __aenter__(self):
-        self.stack = contextlib.AsyncExitStack()
         self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0, ssl=self.tls)
         self.port = self.server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *_):
         self.server.close()
-        self.server.close_clients()
-        await self.stack.aclose()
+        for writer in list(self.writers):
+            writer.transport.abort()
 
     @property
     def host(self):
@@ -142,9 +141,11 @@ class PushService:
 
     async def serve(self, reader, writer):
         self.connections += 1
+        self.writers.add(writer)
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
             while await self.converse(reader, writer):
                 pass
+        self.writers.discard(writer)
         writer.close()
 
     async def converse(self, reader, writer):
@@ -159,15 +160,19 @@ class PushService:
         self.open += 1
         self.open_most = max(self.open_most, self.open)
         try:
-            return await self.reply(method, push, writer)
+            return await self.reply(method, push, reader, writer)
         finally:
             self.open -= 1
 
-    async def reply(self, method, push, writer):
+    async def reply(self, method, push, reader, writer):
         waiting = self.answers.get(push.path)
         answer = waiting.pop(0) if waiting else 201
         if answer == HANG:
-            await asyncio.sleep(3600)
+            self.hung += 1
+            # Until the relay gives up.
+            await reader.read()
+            self.hung -= 1
+            return False
         status, more, body = answer if isinstance(answer, tuple) else (answer, {}, b"")
         if method != "POST":
             status = 405

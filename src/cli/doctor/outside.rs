@@ -27,12 +27,29 @@ pub(super) fn look(config: &Config) -> Vec<Finding> {
     findings.push(store(&config.db));
     findings.push(mailbox(config));
     findings.push(admin_key(config));
+    findings.push(notifications(config));
     findings.extend(config.tls.pairs.iter().map(pair));
     if let Some(acme) = &config.tls.acme {
         findings.push(acme_directory(acme));
         findings.extend(acme.domains.iter().map(|domain| name(domain)));
     }
     findings
+}
+
+/// What devices can be woken by.
+fn notifications(config: &Config) -> Finding {
+    let name = "notifications";
+    if !config.push.is_on {
+        return Finding::ok(name, "off");
+    }
+    let hook = if config.push.hook.is_some() { ", and by the hook" } else { "" };
+    match config.push.contact {
+        Some(_) => Finding::ok(name, format!("by push services of browsers, UnifiedPush{hook}")),
+        None => {
+            let to_do = "give --push-contact mailto:you@example.com, or --push off if none are wanted";
+            Finding::warn(name, format!("browsers are not woken without --push-contact; by UnifiedPush{hook}"), to_do)
+        }
+    }
 }
 
 fn ports(config: &Config) -> impl Iterator<Item = Finding> + '_ {

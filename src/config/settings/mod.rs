@@ -81,7 +81,7 @@ pub(super) struct Group {
 }
 
 /// All settings, in the order of the help.
-pub(super) static GROUPS: [&Group; 9] = [
+pub(super) static GROUPS: [&Group; 10] = [
     &listening::LISTENING,
     &listening::TLS,
     &limits::TOKENS,

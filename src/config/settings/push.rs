@@ -45,7 +45,7 @@ pub(super) static PUSH: Group = Group {
             name: "push-hosts",
             unit: "HOST[:PORT]",
             takes: Several,
-            help: "Push service to allow, and no others; *.HOST: all under it; repeatable",
+            help: "Push service to allow, and no others; repeatable",
             doc: Some(
                 "push service to allow, and no others; it may have another port than 443 and be in a private network; \
                  `*.HOST`: all public names under it; repeatable",

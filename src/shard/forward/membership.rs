@@ -55,7 +55,7 @@ impl<N: Net> Shard<N> {
 
     /// Says to a device that has just come how it can be woken, and to the notifier that it is there.
     fn offer_push(&self, key: TokenKey, welcome: &mut Welcome) {
-        if let Ext::Device { device, pending: false, push } = &mut welcome.ext
+        if let Ext::Device { device, push, .. } = &mut welcome.ext
             && let Some(notifier) = &self.shared.notifier
         {
             *push = Some(notifier.offer(self.sessions.push_state(key, *device)));
