@@ -19,6 +19,8 @@ use tokio::sync::mpsc;
 const LOOKUPS_MAX: usize = 64;
 /// How soon control is asked again whose queue was full.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// An answer that control has not given by then had no room in the queue.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the thread sleeps at most.
 const NAP_MAX: Duration = Duration::from_secs(3600);
 /// How often it is logged that push services refuse notifications.
@@ -63,8 +65,10 @@ struct Worker {
     second: BTreeSet<(Duration, Target)>,
     /// The same by device: each is there once.
     second_of: HashMap<Target, Duration>,
-    /// Devices whose subscription control was asked for, and whether it is for a second time.
-    asked: HashMap<Target, bool>,
+    /// Devices whose subscription control was asked for, whether it is for a second time, and when.
+    asked: HashMap<Target, (bool, Duration)>,
+    /// When the oldest of these may have been asked.
+    asked_since: Duration,
     /// What control's queue had no room for.
     unasked: VecDeque<Question>,
     /// Notifications that are being sent.
@@ -86,6 +90,7 @@ impl Worker {
             second: BTreeSet::new(),
             second_of: HashMap::new(),
             asked: HashMap::new(),
+            asked_since: Duration::ZERO,
             unasked: VecDeque::new(),
             sending: 0,
             failures: HashMap::new(),
@@ -151,6 +156,10 @@ impl Worker {
             self.take_second(target);
             self.look_up(target, true);
         }
+        if self.asked_since + ANSWER_TIMEOUT <= now {
+            self.asked.retain(|_, (_, at)| *at + ANSWER_TIMEOUT > now);
+            self.asked_since = now;
+        }
         while self.has_room()
             && let Some(target) = self.schedule.poll_wake(now)
         {
@@ -169,7 +178,7 @@ impl Worker {
     }
 
     fn look_up(&mut self, target: Target, is_second: bool) {
-        self.asked.insert(target, is_second);
+        self.asked.insert(target, (is_second, self.now()));
         self.ask(Question::Subscription(target));
     }
 
@@ -187,7 +196,7 @@ impl Worker {
 
     /// What control says that a device has subscribed to.
     fn handle_subscription(&mut self, target: Target, json: Option<String>) {
-        let Some(is_second) = self.asked.remove(&target) else { return };
+        let Some((is_second, _)) = self.asked.remove(&target) else { return };
         let Some(json) = json else {
             self.schedule.handle_present(target);
             self.failures.remove(&target);

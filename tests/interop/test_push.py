@@ -4,9 +4,15 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
+import http.client
+import http.server
 import json
+import pathlib
+import queue
 import socket
 import sqlite3
+import threading
+import time
 
 import pytest
 
@@ -347,3 +353,29 @@ async def test_with_push_off_there_is_nothing_of_it(tmp_path):
                 assert store.execute("SELECT count(*) FROM secret").fetchone() == (0,)
     finally:
         relay.kill()
+
+
+async def test_the_gateway_of_the_documentation_takes_what_the_relay_signs_and_nothing_else(tmp_path, monkeypatch):
+    text = (pathlib.Path(__file__).parents[2] / "docs" / "operations" / "push.md").read_text()
+    monkeypatch.setenv("HOOK_SECRET", HOOK_SECRET)
+    monkeypatch.setattr(http.server.BaseHTTPRequestHandler, "log_message", lambda *_: None)
+    gateway = {"__name__": "gateway"}
+    exec(text.split("```python\n")[1].split("```")[0], gateway)
+    woken_handles = queue.SimpleQueue()
+    gateway["wake"] = lambda handle: woken_handles.put(handle) or True
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), gateway["Gateway"])
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    port = server.server_port
+    try:
+        flags = ("--push-hook", f"http://127.0.0.1:{port}/wake", "--push-hook-secret", HOOK_SECRET)
+        async with woken(tmp_path, *flags) as (_, home):
+            device = await home.device()
+            await device.order("relay.push", {"kind": "hook", "handle": "apns:0123"})
+            await leave(home, device)
+            await keep(home, device)
+            assert await asyncio.to_thread(woken_handles.get, timeout=10) == "apns:0123"
+        forged = http.client.HTTPConnection("127.0.0.1", port)
+        forged.request("POST", "/wake", b'{"handle":"x"}', {"X-CoralMux-Signature": f"t={int(time.time())},v1={'0' * 64}"})
+        assert forged.getresponse().status == 401 and woken_handles.empty()
+    finally:
+        server.shutdown()
