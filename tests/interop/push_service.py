@@ -142,7 +142,7 @@ class PushService:
     async def serve(self, reader, writer):
         self.connections += 1
         self.writers.add(writer)
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError, asyncio.IncompleteReadError, ssl.SSLError):
             while await self.converse(reader, writer):
                 pass
         self.writers.discard(writer)

@@ -185,7 +185,11 @@ async def test_an_answer_for_good_ends_the_subscription_and_the_device_is_told(t
         again = await home.join(device.key)
         assert again.ext["push"]["state"] == told
         subscription = service.subscribe()
-        await again.order("relay.push", subscription.payload())
+        ref = await again.send("relay.push", subscription.payload())
+        # Behind what was kept for it.
+        while (message := await again.receive())["type"] != "relay.ok":
+            assert message["type"] in ("chat.done", "relay.mail"), message
+        assert message["payload"] == {"ref": ref}
         await again.ws.close()
         await asyncio.sleep(0.1)
         await keep(home, device)
