@@ -101,7 +101,14 @@ fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> 
     let all = prepared.as_ref().map(|prepared| Arc::clone(&prepared.certificates));
     let mailbox = mailbox(config, &orders);
     let notifier = push::notifier(config, &mut store)?;
-    let shared = Arc::new(shared(config, &key, nofile, driver, Arc::clone(&health), mailbox, all, notifier)?);
+    let shared = Arc::new(shared(
+        config,
+        &key,
+        nofile,
+        driver,
+        Arc::clone(&health),
+        Parts { mailbox, notifier, certificates: all },
+    )?);
     let kept = prepared.map(|prepared| prepared.start(&listeners.listen)).transpose()?;
     let (shards, control_requests) = start_shards(config, driver, settings(config), &shared, &orders)?;
     if let Some(notifier) = &shared.notifier {
@@ -202,15 +209,20 @@ fn mailbox(config: &Config, orders: &Sender<Order>) -> Option<Arc<Mailbox>> {
     Some(Arc::new(mailbox))
 }
 
+/// What a relay may have and may do without.
+struct Parts {
+    mailbox: Option<Arc<Mailbox>>,
+    notifier: Option<Arc<Notifier>>,
+    certificates: Option<Arc<Certificates>>,
+}
+
 fn shared(
     config: &Config,
     key: &Secret,
     nofile: u64,
     driver: Driver,
     health: Arc<StoreHealth>,
-    mailbox: Option<Arc<Mailbox>>,
-    certificates: Option<Arc<Certificates>>,
-    notifier: Option<Arc<Notifier>>,
+    Parts { mailbox, notifier, certificates }: Parts,
 ) -> Result<Shared, Failure> {
     let tls = certificates.clone().map(server_config).transpose();
     Ok(Shared {
