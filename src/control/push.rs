@@ -38,12 +38,14 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         }
         let state = if wanted.is_some() { PushState::Ok } else { PushState::None };
         self.show_push(key, device, state);
+        // It has just said so itself.
+        notifier.present(key, device);
         match wanted {
             Some(wanted) => {
                 tracing::debug!(id = %key.id(), %device, kind = wanted.kind().name(), "device can be woken");
                 notifier.start();
             }
-            None => notifier.present(key, device),
+            None => tracing::debug!(id = %key.id(), %device, "device is not to be woken"),
         }
         Ok(())
     }

@@ -217,7 +217,7 @@ impl Worker {
         };
         let Some(outgoing) = sender::outgoing(&rules, &subscription, &self.random, authorization) else {
             // Its device is told when it comes, and may subscribe to something else.
-            return self.ask(Question::End { target, subscription: json.into(), state: PushState::Refused });
+            return self.end(target, json.into(), PushState::Refused);
         };
         self.sending += 1;
         let (notifier, sender) = (Arc::clone(&self.notifier), Arc::clone(&self.sender));
@@ -284,6 +284,8 @@ impl Worker {
     /// A device cannot be woken any more by what it subscribed to.
     fn end(&mut self, target: Target, subscription: Arc<str>, state: PushState) {
         self.failures.remove(&target);
+        // With another subscription it is woken at once.
+        self.schedule.handle_present(target);
         self.ask(Question::End { target, subscription, state });
     }
 

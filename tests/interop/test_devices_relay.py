@@ -22,6 +22,7 @@ async def test_an_agent_binds_its_token_and_admits_devices(relay):
         await agent.order("relay.invite", {"invite": invite.hash, "ttl_sec": 600})
         tablet = await home.join(Key(), invite)
         assert tablet.auth_ok["paired"] is True
+        assert tablet.ext.pop("push")["state"] == "none"
         assert tablet.ext == {"v": 1, "device": tablet.key.id, "pending": True}
         assert await agent.expect("relay.pending") == {"device": tablet.key.id}
 
@@ -73,6 +74,7 @@ async def test_what_relay_ok_has_confirmed_outlasts_the_relay(start_relay):
         assert agent.ext["bound"] is True and agent.ext["legacy"] is False
         assert sorted(agent.ext["devices"], key=str) == sorted(listed, key=str)
         async with await Peer.join(relay, home.token, "phone", one.key) as device:
+            assert device.ext.pop("push")["state"] == "none"
             assert device.ext == {"v": 1, "device": one.key.id}
             assert await agent.expect("relay.device") == {"device": one.key.id, "online": True}
         # An agent that has just come may still tell its invites: until then a stranger may try again.
@@ -318,7 +320,7 @@ async def test_a_device_speaks_for_itself_alone(relay):
         ("relay.admit", {"device": "0" * 16, "label": "\n"}),
         ("relay.revoke", {"device": None}),
         ("relay.park", "0" * 16),
-        ("relay.push", {}),
+        ("relay.pull", {}),
         ("relay.revoke", {"device": "0" * 16, "pad": "x" * 5000}),
     ],
 )
