@@ -22,8 +22,9 @@ async def test_an_agent_binds_its_token_and_admits_devices(relay):
         await agent.order("relay.invite", {"invite": invite.hash, "ttl_sec": 600})
         tablet = await home.join(Key(), invite)
         assert tablet.auth_ok["paired"] is True
-        assert tablet.ext.pop("push")["state"] == "none"
-        assert tablet.ext == {"v": 1, "device": tablet.key.id, "pending": True}
+        ext = tablet.ext
+        assert ext.pop("push")["state"] == "none"
+        assert ext == {"v": 1, "device": tablet.key.id, "pending": True}
         assert await agent.expect("relay.pending") == {"device": tablet.key.id}
 
         # Nothing but the key exchange passes before it is admitted.
@@ -74,8 +75,9 @@ async def test_what_relay_ok_has_confirmed_outlasts_the_relay(start_relay):
         assert agent.ext["bound"] is True and agent.ext["legacy"] is False
         assert sorted(agent.ext["devices"], key=str) == sorted(listed, key=str)
         async with await Peer.join(relay, home.token, "phone", one.key) as device:
-            assert device.ext.pop("push")["state"] == "none"
-            assert device.ext == {"v": 1, "device": one.key.id}
+            ext = device.ext
+            assert ext.pop("push")["state"] == "none"
+            assert ext == {"v": 1, "device": one.key.id}
             assert await agent.expect("relay.device") == {"device": one.key.id, "online": True}
         # An agent that has just come may still tell its invites: until then a stranger may try again.
         assert await refusal(relay, home.token, "phone", gone.key) == "this link was used: show a new one"
