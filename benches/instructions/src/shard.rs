@@ -115,6 +115,7 @@ fn shared(clock: &Clock, directory: &Arc<Directory>) -> Shared {
         directory: Arc::clone(directory),
         store_fault: Box::new(|| None),
         mailbox: None,
+        notifier: None,
         certificates: None,
         addresses: Default::default(),
         guesses: Default::default(),
