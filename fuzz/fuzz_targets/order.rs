@@ -92,6 +92,12 @@ fn check(order: &Order, message: &Value) {
             assert_eq!(payload["upto"].as_u64(), Some(*upto));
             "relay.mail.ack"
         }
+        Order::Push(text) => {
+            let said: Value = serde_json::from_str(text).expect("a payload is JSON");
+            let is_none = payload.is_null() && said == Value::Object(Default::default());
+            assert!(is_none || said == *payload);
+            "relay.push"
+        }
     };
     assert_eq!(message["type"], kind);
 }
