@@ -53,7 +53,9 @@ async def test_an_agent_binds_its_token_and_admits_devices(relay):
         assert "device" not in await agent.expect_error("PEER_OFFLINE", await agent.send("chat.done"))
 
         again = await home.again(tablet)
-        assert again.ext == {"v": 1, "device": tablet.key.id} and again.auth_ok["paired"] is True
+        ext = again.ext
+        assert ext.pop("push")["state"] == "none"
+        assert ext == {"v": 1, "device": tablet.key.id} and again.auth_ok["paired"] is True
         assert await tablet.closed() == (4001, "replaced")
         await again.ws.close()
         assert await agent.expect("relay.device") == {"device": tablet.key.id, "online": False}
