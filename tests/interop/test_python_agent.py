@@ -53,8 +53,9 @@ async def test_an_answer_streams_verified_and_names_its_question(start_bot):
             ("assistant", "Grüße an die \U0001f980 "),
         ]
         await phone.client.send("agent.list")
-        [agent] = (await phone.expect("agent.list.result")).payload["agents"]
+        agent, *others = (await phone.expect("agent.list.result")).payload["agents"]
         assert (agent["name"], agent["backend"], agent["model"]) == ("Bot", "python", "none")
+        assert {other["backend"] for other in others} == {"python"}
         await phone.client.send("system.status")
         assert (await phone.expect("system.status.result")).payload["running"] == 0
     bot.stop()
@@ -69,7 +70,7 @@ async def test_an_answer_streams_verified_and_names_its_question(start_bot):
         ("exit", "the agent failed: SystemExit: I want out"),
         ("sorry", "come back later"),
         ("silent", "the agent gave no answer"),
-        ("number", "the agent failed: TypeError: an answer is text or pieces of it, not int"),
+        ("number", "the agent failed: TypeError: an answer is text, files or pieces of it, not int"),
     ],
 )
 async def test_a_failure_is_told_in_words_without_paths_or_keys(ask, text, words):

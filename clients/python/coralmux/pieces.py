@@ -61,7 +61,7 @@ async def pieces_of(answers: Answers, question: Question) -> AsyncGenerator[Piec
     elif isinstance(result, str):
         yield result
     elif result is not None:
-        raise TypeError(f"an answer is text or pieces of it, not {type(result).__name__}")
+        raise TypeError(f"an answer is text, files or pieces of it, not {type(result).__name__}")
 
 
 @dataclass(frozen=True)
