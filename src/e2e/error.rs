@@ -81,7 +81,7 @@ pub enum OpenError {
     /// Version 2: the nonce is not a counter that the key can have.
     #[error("the message's nonce is not one of this key's")]
     Nonce,
-    /// Version 2: a message with this or a later counter was taken before: replayed, or out of order.
+    /// Version 2: it authenticates, and a message with this or a later counter was taken before: replayed, or out of order.
     #[error("the message was replayed or came out of order (number {counter}, expected {expected} or later)")]
     Replayed {
         /// The message's.

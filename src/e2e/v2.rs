@@ -135,11 +135,13 @@ impl Session {
     pub(super) fn open(&mut self, kind: &str, sealed: Sealed) -> Result<(Box<RawValue>, u64), OpenError> {
         let counter = counter_of(sealed.nonce).ok_or(OpenError::Nonce)?;
         let expected = self.expected;
+        let opened = self.receive.open(&sealed.nonce, kind.as_bytes(), sealed.ciphertext);
+        let opened = opened.ok_or(OpenError::Forged)?;
+        // Only of what authenticates is it known that the counter is one of these keys.
         if counter < expected {
             return Err(OpenError::Replayed { counter, expected });
         }
-        let opened = self.receive.open(&sealed.nonce, kind.as_bytes(), sealed.ciphertext);
-        let payload = as_json(opened.ok_or(OpenError::Forged)?)?;
+        let payload = as_json(opened)?;
         let missed = counter - expected;
         self.expected = counter + 1;
         self.missed += missed;

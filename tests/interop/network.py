@@ -48,7 +48,8 @@ class Wire:
         """As `freeze`, and later all of it moves on."""
         self.passing.clear()
         await asyncio.sleep(0.2)
-        self.client[1].write(self.late)
+        late, self.late = self.late, b""
+        self.client[1].write(late)
         self.passing.set()
 
     async def carry(self):

@@ -47,7 +47,10 @@ test('version 2: what is replayed, late, altered or of another type is refused a
   const { phone, agent } = await paired();
   const message = (counter, type = 'chat.stream') => fromAgent(agent, type, { counter }, counter);
   await phone.open('chat.stream', message(0));
-  await assert.rejects(phone.open('chat.stream', message(0)), e2e.Refused);
+  await assert.rejects(phone.open('chat.stream', message(0)), /came twice/);
+  const other = await paired();
+  const ofOtherKeys = fromAgent(other.agent, 'chat.stream', { counter: 0 }, 0);
+  await assert.rejects(phone.open('chat.stream', ofOtherKeys), /other keys/, 'a counter that other keys have, too');
   await assert.rejects(phone.open('chat.done', message(1)), e2e.Refused, 'another type');
   const altered = message(1);
   altered.ciphertext = base64(Buffer.from(altered.ciphertext, 'base64').map((byte, at) => (at ? byte : byte ^ 1)));
