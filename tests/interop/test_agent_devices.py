@@ -30,7 +30,7 @@ async def said(agent, text):
 async def first_link(agent):
     """The link of the first start, which names the agent."""
     async with asyncio.timeout(TIMEOUT):
-        while not (link := agent.link(device=True)).agent:
+        while not (link := await asyncio.to_thread(agent.link, device=True)).agent:
             await asyncio.sleep(0.05)
     return link
 
@@ -94,6 +94,12 @@ async def answer(end):
     while (event := await end.event("message"))["type"] != "chat.done":
         pass
     return event["payload"]["full_text"]
+
+
+async def answered(party, text):
+    """A device on the Python client asks an agent that echoes."""
+    asked = await party.client.send("chat.send", {"text": text})
+    assert (await party.expect("chat.done", ref=asked)).payload["full_text"] == f"You said: {text}"
 
 
 async def until(end, kind):

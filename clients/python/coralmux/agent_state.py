@@ -34,6 +34,7 @@ class Device:
     owner: bool = False
     by: str | None = None  # the device that invited it
     code: str | None = None  # until it is admitted
+    invite: str | None = None  # with which the relay lets it in, until that knows it as a device
 
 
 class AgentState:
@@ -79,6 +80,7 @@ class AgentState:
             state.enrolments.handle_restored()
             for name, (end, taken) in state.ends.items():
                 end.handle_restored()
+                state.devices[name].invite = None  # it may have been refused since
                 state.keep_device(name, {"end": end.state, "taken": taken})
             state.keep()
         return state

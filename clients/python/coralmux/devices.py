@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from websockets.exceptions import ConnectionClosed
 
 from .agent_state import PLAIN_UNUSED, SEEN_INTERVAL, Device
-from .crypto import b64url
+from .crypto import b64url, unb64url
 from .keyed import DevicePeer, now
 from .peer import as_object
 from .v3 import EnrolError, cleaned, invite, parse_key_exchange
@@ -36,6 +36,11 @@ RETRY_TIME = 5  # seconds until it is told again
 QUESTIONS_MAX = 1024  # of which is known who asked them
 INVITES_MAX = 4  # open links that devices or the agent itself asked for
 UNSURE = "RELAY_BUSY"
+
+
+def _digest(raw: bytes) -> str:
+    """An invite, as the relay is told of it."""
+    return base64.b64encode(hashlib.sha256(raw).digest()).decode()
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,7 @@ class Devices:
         self._asked: dict[str, asyncio.Future[Any]] = {}  # id of a request to the relay: its future
         self._deciders: dict[bytes, Decide] = {}  # a link's secret: who decides about who comes by it
         self._deciding: dict[str, asyncio.Future[Any]] = {}  # device: the future of an inviter's decision
+        self._let_in: set[str] = set()  # devices that were, while the relay did not know of them
         self._to_revoke: set[str] = set()  # the relay has not confirmed it
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -117,7 +123,8 @@ class Devices:
     def listed(self, peer: DevicePeer, you: str | None = None) -> dict[str, Any]:
         """A device as others see it."""
         fields = {name: value for name, value in asdict(self.state.devices[peer.device]).items() if value}
-        fields.pop("code", None)
+        for own in ("code", "invite"):
+            fields.pop(own, None)
         online = {"online": True} if peer.online else {}
         return fields | online | ({"you": True} if peer.device == you else {})
 
@@ -166,6 +173,7 @@ class Devices:
                 if not self.is_bound and (not ext["bound"] or ext.get("legacy") is not (self.state.plain is not None)):
                     await self._bind()
                 self._bound.set()
+                await self._let_in_again(at_relay)
                 for link in self.state.enrolments.links:
                     await self._open_at_relay(link)
                 break
@@ -175,7 +183,8 @@ class Devices:
         for name in set(at_relay) - set(self.state.devices) | self._to_revoke:
             if isinstance(name, str):
                 self.later(self._revoke_at_relay(name))
-        missing = [one.name for one in self.state.devices.values() if one.device not in at_relay and not one.code]
+        gone = [one for one in self.state.devices.values() if one.device not in at_relay]
+        missing = [one.name for one in gone if not one.code and not one.invite]
         if missing:
             text = f"the relay knows these devices no more: {', '.join(missing)}; revoke them, and enrol them again"
             await self.client.tell("client.refused", {"reason": "devices_missing", "message": text})
@@ -189,9 +198,29 @@ class Devices:
         await self.ask("relay.bind", {"legacy_phone": self.state.plain is not None})
 
     async def _open_at_relay(self, link: Open) -> None:
-        digest = base64.b64encode(hashlib.sha256(invite(link.k)).digest()).decode()
         until = {} if link.until is None else {"ttl_sec": max(1, int(link.until - time.time()))}
-        await self.ask("relay.invite", {"invite": digest} | until)
+        await self.ask("relay.invite", {"invite": _digest(invite(link.k))} | until)
+
+    async def _let_in_again(self, at_relay: dict[Any, bool]) -> None:
+        """Devices that have enrolled and that the relay does not know as such: their links are used, and it forgot them
+        with the agent's last connection."""
+        for known in list(self.state.devices.values()):
+            if known.invite is None:
+                continue
+            if known.device in at_relay and not known.code:
+                self._confirmed(known)
+            elif known.device not in at_relay and time.time() - known.added_at / 1000 < LINK_LIFE:
+                try:
+                    await self.ask("relay.invite", {"invite": _digest(unb64url(known.invite)), "ttl_sec": LINK_LIFE})
+                except NotDone as error:
+                    if error.code != "INVITES_FULL":
+                        raise
+
+    def _confirmed(self, known: Device) -> None:
+        """The relay knows it as a device."""
+        known.invite = None
+        self.peers[known.device].change()
+        self.peers[known.device].keep()
 
     def _close_unused_plain(self) -> None:
         """A plain phone's place that nobody has used for a week is closed, if there is a device to use in its stead."""
@@ -230,9 +259,8 @@ class Devices:
         return None
 
     async def _withdraw(self, k: bytes) -> None:
-        digest = base64.b64encode(hashlib.sha256(invite(k)).digest()).decode()
         with contextlib.suppress(NotDone):
-            await self.ask("relay.invite", {"invite": digest, "ttl_sec": 0})
+            await self.ask("relay.invite", {"invite": _digest(invite(k)), "ttl_sec": 0})
 
     # ---- Who asked ----
 
@@ -348,7 +376,7 @@ class Devices:
         name, by = joined.end.device, self.state.invited.get(b64url(joined.invite))
         is_first = self.state.first is not None and invite(self.state.first) == joined.invite
         self.state.devices[name] = Device(name, joined.name, joined.platform, int(time.time() * 1000), by=by)
-        self.state.devices[name].code = joined.code
+        self.state.devices[name].code, self.state.devices[name].invite = joined.code, b64url(joined.invite)
         peer = self.peers[name] = self._peer(name, joined.end, [])
         peer.end.handle_drained()
         peer.change()
@@ -373,7 +401,9 @@ class Devices:
         answer = self._deciding[peer.device] = asyncio.get_running_loop().create_future()
         try:
             await self.client.tell("client.joining", asdict(joining), device=peer.device)
-            if known.by in self.peers:
+            if peer.device in self._let_in:
+                admits = True
+            elif known.by in self.peers:
                 about = asdict(joining) | {"expires_at": int((time.time() + PENDING_LIFE) * 1000)}
                 self.peers[known.by].hold("device.pending", about)
                 self.client.is_due()
@@ -385,7 +415,9 @@ class Devices:
             else:
                 admits = True
             if admits:
+                self._let_in.add(peer.device)
                 await self.admit(peer)
+                self._let_in.discard(peer.device)
             else:
                 await self.refuse(peer)
         except TimeoutError:
@@ -400,7 +432,7 @@ class Devices:
     async def admit(self, peer: DevicePeer) -> None:
         await self.ask("relay.admit", {"device": peer.device, "label": None})
         known = self.state.devices[peer.device]
-        known.code, known.owner = None, not any(one.owner for one in self.state.devices.values())
+        known.code, known.invite, known.owner = None, None, not any(one.owner for one in self.state.devices.values())
         if known.by == "plain":
             known.by = None
         peer.end.admit()
@@ -421,6 +453,7 @@ class Devices:
 
     def _forget(self, name: str) -> None:
         self.peers.pop(name, None)
+        self._let_in.discard(name)
         if name in self.state.devices:
             self.state.forget(name)
 

@@ -1,16 +1,16 @@
 //! An agent's end toward one of its devices, and what it knows of it.
 
 use super::stored::{StoredPeer, VERSION, receiver};
-use super::{AgentKeys, Info, Joined, Store, clocks, fill};
+use super::{AgentKeys, INVITE_LIFE, Info, Joined, Store, clocks, fill};
 use crate::envelope::unix_ms;
 use crate::options::PADDING_BYTES;
 use crate::resume::Receiver;
 use coralmux_e2e::ExchangeError;
-use coralmux_e2e::v3::{self, AgentEnd, DeviceId, KeyExchange, OpenError, SealError};
+use coralmux_e2e::v3::{self, AgentEnd, DeviceId, Invite, KeyExchange, OpenError, SealError};
 use serde_json::value::RawValue;
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How exactly it is kept when a device was last there.
 const SEEN_MS: u64 = 60 * 60 * 1000;
@@ -23,6 +23,8 @@ pub(crate) struct Of {
     store: Arc<dyn Store>,
     /// The word that its link was asked for with.
     tag: String,
+    /// With which the relay lets it in, until that has confirmed that it is a device.
+    invite: Option<Invite>,
     /// It has been told that it is a device, as far as this process knows. If it was not it asks for it.
     welcomed: bool,
     /// Something has opened, or changed, that was not stored.
@@ -56,7 +58,7 @@ impl Of {
             code: Some(joined.code.to_string()),
             online: false,
         };
-        let mut of = Self { tag, ..Self::new(joined.end, info, store) };
+        let mut of = Self { tag, invite: Some(joined.invite), ..Self::new(joined.end, info, store) };
         of.handle_connected(true);
         of.store(&Receiver::default())?;
         Ok(of)
@@ -64,7 +66,7 @@ impl Of {
 
     fn new(mut end: AgentEnd, info: Info, store: Arc<dyn Store>) -> Self {
         end.set_padding(PADDING_BYTES);
-        Self { end, info, store, tag: String::new(), welcomed: false, dirty: false }
+        Self { end, info, store, tag: String::new(), invite: None, welcomed: false, dirty: false }
     }
 
     /// One that is kept, and what was taken of it. `None`: the text is damaged, or of a later version.
@@ -84,14 +86,16 @@ impl Of {
             end.handle_restored();
         }
         let welcomed = end.is_admitted();
-        Some((Self { welcomed, dirty: restored, ..Self::new(end, info, store) }, taken))
+        // What was in a backup may have been refused since.
+        let invite = stored.invite.as_deref().filter(|_| !restored).and_then(Invite::parse);
+        Some((Self { welcomed, invite, dirty: restored, ..Self::new(end, info, store) }, taken))
     }
 
     /// Writes all of it.
     pub(crate) fn store(&mut self, receiver: &Receiver) -> io::Result<()> {
         let end = self.end.store();
         let end: &RawValue = serde_json::from_str(&end)?;
-        let text = serde_json::to_string(&StoredPeer::new(&self.info, receiver, end))?;
+        let text = serde_json::to_string(&StoredPeer::new(&self.info, self.invite.as_ref(), receiver, end))?;
         self.store.write(self.info.device.as_str(), &text)?;
         self.dirty = false;
         Ok(())
@@ -120,6 +124,26 @@ impl Of {
         self.end.admit();
         self.info.code = None;
         self.dirty = true;
+    }
+
+    /// With what the relay has to let it in anew: invites, and who waits there, end with a connection of the agent's.
+    /// `None`: the relay knows it as a device, or it has waited for too long.
+    pub(crate) fn invite(&self) -> Option<&Invite> {
+        self.invite.as_ref().filter(|_| self.is_admitted() || self.is_young())
+    }
+
+    /// The relay, which does not know it, may soon do so.
+    pub(crate) fn may_come_again(&self) -> bool {
+        self.invite.is_some() && self.is_young()
+    }
+
+    fn is_young(&self) -> bool {
+        Duration::from_millis(unix_ms().saturating_sub(self.info.added_at)) < INVITE_LIFE
+    }
+
+    /// The relay knows it as a device. Whether that is news, to be stored.
+    pub(crate) fn handle_confirmed(&mut self) -> bool {
+        self.invite.take().is_some()
     }
 
     /// It is a device, and knows it.

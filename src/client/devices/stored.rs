@@ -4,7 +4,7 @@ use super::Info;
 use crate::resume::{Boot, Receiver, Stored};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use coralmux_e2e::v3::DeviceId;
+use coralmux_e2e::v3::{DeviceId, Invite};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -48,6 +48,9 @@ pub(super) struct StoredPeer<'a> {
     pub(super) owner: bool,
     pub(super) by: Option<String>,
     pub(super) code: Option<String>,
+    /// With which the relay lets it in, until that knows it as a device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) invite: Option<String>,
     pub(super) taken: Taken,
     #[serde(default)]
     pub(super) lost: Lost,
@@ -59,7 +62,7 @@ pub(super) struct StoredPeer<'a> {
 pub(super) const VERSION: u64 = 1;
 
 impl<'a> StoredPeer<'a> {
-    pub(super) fn new(info: &Info, receiver: &Receiver, end: &'a RawValue) -> Self {
+    pub(super) fn new(info: &Info, invite: Option<&Invite>, receiver: &Receiver, end: &'a RawValue) -> Self {
         let (taken, lost) = taken(receiver);
         Self {
             v: VERSION,
@@ -71,6 +74,7 @@ impl<'a> StoredPeer<'a> {
             owner: info.owner,
             by: info.by.map(|by| by.to_string()),
             code: info.code.clone(),
+            invite: invite.map(Invite::expose),
             taken,
             lost,
             end,

@@ -3,7 +3,7 @@
 use super::error::ErrorPayload;
 use super::peer::Peer;
 use super::{Action, Mail, raw, read};
-use crate::devices::{Book, BookError, Command, Devices, Info, Of, Request};
+use crate::devices::{Book, BookError, Command, Devices, INVITE_LIFE, Info, Of, Request};
 use crate::envelope::{self, Received};
 use crate::event::{Event, PeerError};
 use crate::options::{Encryption, Options, SILENCE_MAX};
@@ -78,8 +78,12 @@ impl Fleet {
         self.peers.push(Peer::new(Some(device), Secure::Of(Box::new(of)), receiver));
     }
 
+    fn ofs(&self) -> impl Iterator<Item = &Of> {
+        self.peers.iter().filter_map(|peer| peer.secure.of())
+    }
+
     fn infos(&self) -> impl Iterator<Item = &Info> {
-        self.peers.iter().filter_map(|peer| peer.secure.of()).map(Of::info)
+        self.ofs().map(Of::info)
     }
 
     fn peer(&mut self, device: DeviceId) -> Option<&mut Peer> {
@@ -114,13 +118,17 @@ impl Fleet {
             return actions.push(Action::Emit(Event::Devices { known: false, link: None }, 0));
         };
         self.is_known = true;
+        let listed: Vec<_> = ext["devices"].as_array().into_iter().flatten().filter_map(listed).collect();
+        for (device, _) in &listed {
+            self.handle_confirmed(*device, actions);
+        }
         if ext["bound"] == true {
             self.handle_bound(actions);
+            self.let_in_again(now, actions);
         }
         for request in requests {
             self.ask(now, request, actions);
         }
-        let listed: Vec<_> = ext["devices"].as_array().into_iter().flatten().filter_map(listed).collect();
         for peer in &mut self.peers {
             let online = listed.iter().any(|(device, online)| peer.lane() == Some(*device) && *online);
             peer.handle_authed(now, online, mail, shared, actions);
@@ -134,11 +142,36 @@ impl Fleet {
         for device in others {
             self.ask(now, Request::Revoke(device), actions);
         }
-        let is_listed = |info: &&Info| info.code.is_some() || listed.iter().any(|(device, _)| *device == info.device);
-        for info in self.infos().filter(|info| !is_listed(info)) {
-            actions.push(Action::Emit(Event::DeviceMissing(Box::new(info.clone())), 0));
-        }
+        let is_listed = |of: &&Of| listed.iter().any(|(device, _)| *device == of.device());
+        let missing = self.ofs().filter(|of| of.is_admitted() && of.invite().is_none() && !is_listed(of));
+        actions.extend(missing.map(|of| Action::Emit(Event::DeviceMissing(Box::new(of.info().clone())), 0)));
         self.show(shared);
+    }
+
+    /// Devices that have enrolled and that the relay does not know as such: their links are used, and it forgot them with
+    /// the agent's last connection.
+    fn let_in_again(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let invites: Vec<_> = self.ofs().filter_map(Of::invite).cloned().collect();
+        for invite in invites {
+            self.ask(now, Request::Invite { invite, ttl: Some(INVITE_LIFE), told: None }, actions);
+        }
+    }
+
+    /// It has enrolled not long ago, and shows its invite until the relay knows it as a device.
+    fn may_come_again(&self, device: DeviceId) -> bool {
+        self.ofs().any(|of| of.device() == device && of.may_come_again())
+    }
+
+    /// The relay knows it as a device.
+    fn handle_confirmed(&mut self, device: DeviceId, actions: &mut Vec<Action>) {
+        let Some(peer) = self.peer(device) else { return };
+        let (Some(of), receiver) = (peer.secure.of_mut(), &peer.receiver) else { return };
+        if of.is_admitted()
+            && of.handle_confirmed()
+            && let Err(error) = of.store(receiver)
+        {
+            actions.push(told("STORE", format!("a device cannot be kept: {error}")));
+        }
     }
 
     fn handle_bound(&mut self, actions: &mut Vec<Action>) {
@@ -244,6 +277,7 @@ impl Fleet {
                 match request {
                     Some(Request::Bind { .. }) if !self.is_bound => {
                         self.handle_bound(actions);
+                        self.let_in_again(now, actions);
                         for request in self.book.invites(now) {
                             self.ask(now, request, actions);
                         }
@@ -254,6 +288,7 @@ impl Fleet {
                         actions.push(Action::Emit(event, 0));
                     }
                     Some(Request::Admit(device)) => {
+                        self.handle_confirmed(device, actions);
                         let info = self.infos().find(|info| info.device == device).cloned();
                         // If the slot of phones that know no devices was never used, nobody needs it.
                         if let Some(request) = self.book.handle_admitted() {
@@ -330,6 +365,10 @@ impl Fleet {
         }
         match request {
             Request::Park(_) => return,
+            // It was let in while it had no connection: it is asked for again when it comes.
+            Request::Admit(device) if error.code == "DEVICE_UNKNOWN" && self.may_come_again(device) => {
+                return self.let_in_again(now, actions);
+            }
             Request::Admit(device) => self.drop_device(now, device, plain, shared, actions),
             Request::Bind { .. } => actions.push(Action::Emit(Event::Devices { known: false, link: None }, 0)),
             request @ Request::Invite { .. } => {

@@ -152,6 +152,12 @@ impl Invite {
         Self(invite)
     }
 
+    /// The invite that [`expose`](Self::expose) gave. `None`: it is none.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok().map(Self)
+    }
+
     /// The invite as a device shows it to the relay: 22 characters of base64url.
     #[must_use]
     pub fn expose(&self) -> String {
