@@ -10,7 +10,7 @@ pub(super) use unix::{ask, pair};
 #[cfg(unix)]
 mod unix {
     use super::{Failure, Pairing, Value, state, state_path};
-    use crate::control::Caller;
+    use crate::control::Connection;
     use crate::pairing::instructions;
     use crate::printable::printable;
     use crate::{has_colours, say};
@@ -18,15 +18,15 @@ mod unix {
     use serde_json::json;
     use std::io;
 
-    fn connect(pairing: &Pairing) -> Result<Caller, Failure> {
+    fn connect(pairing: &Pairing) -> Result<Connection, Failure> {
         let path = state_path(pairing)?;
         let state = state::read(&path)?.ok_or_else(|| Failure::NotPaired { path: path.clone() })?;
-        let caller = Caller::connect(&state::devices_path(&path, &state.token));
+        let caller = Connection::connect(&state::devices_path(&path, &state.token));
         caller.ok_or(Failure::NotRunning { path })
     }
 
     /// The next answer, if it is no refusal.
-    fn answer(caller: &mut Caller) -> Result<Value, Failure> {
+    fn answer(caller: &mut Connection) -> Result<Value, Failure> {
         let answer = caller.answer().map_err(Failure::Control)?;
         match answer["error"].as_str() {
             Some(words) => Err(Failure::Refused(printable(words))),

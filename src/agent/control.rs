@@ -4,7 +4,8 @@
 use serde_json::Value;
 use std::io;
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 
 /// A command of another process.
 #[derive(Debug)]
@@ -12,23 +13,42 @@ pub struct Control {
     /// What it wants.
     pub request: Value,
     /// Where the answers go.
-    pub reply: mpsc::Sender<Value>,
+    pub reply: Caller,
+}
+
+/// Who has sent a command, as long as it is there.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    answers: mpsc::Sender<Value>,
+    gone: Arc<AtomicBool>,
+}
+
+impl Caller {
+    /// Answers it. Whether it is still there.
+    pub fn send(&self, answer: Value) -> bool {
+        !self.is_gone() && self.answers.send(answer).is_ok()
+    }
+
+    /// The process has ended, or has closed its connection.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
+    }
 }
 
 #[cfg(unix)]
-pub use unix::{Caller, listen};
+pub use unix::{Connection, listen};
 
 #[cfg(unix)]
 mod unix {
-    use super::{Control, Path, Value, io, mpsc};
+    use super::{Arc, AtomicBool, Caller, Control, Ordering, Path, Value, io, mpsc};
     use std::fs::File;
     use std::io::{BufRead, BufReader, Read, Write};
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::{UnixListener, UnixStream};
     use std::path::PathBuf;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
     use std::time::Duration;
 
     /// The socket's name in the folder.
@@ -89,10 +109,21 @@ mod unix {
         Ok(controls)
     }
 
+    /// However attending ends, whoever waits for the caller hears of it.
+    struct SetOnDrop(Arc<AtomicBool>);
+
+    impl Drop for SetOnDrop {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
     fn attend(stream: &UnixStream, controls: &mpsc::SyncSender<Control>) -> io::Result<()> {
         stream.set_read_timeout(Some(IDLE_TIMEOUT))?;
         let mut lines = BufReader::new(stream.try_clone()?.take(LINE_BYTES_MAX));
-        let (reply, answers) = mpsc::channel::<Value>();
+        let (sender, answers) = mpsc::channel::<Value>();
+        let reply = Caller { answers: sender, gone: Arc::default() };
+        let _gone = SetOnDrop(Arc::clone(&reply.gone));
         let mut writer = stream.try_clone()?;
         std::thread::Builder::new().name("control".to_owned()).spawn(move || {
             for answer in answers {
@@ -115,12 +146,12 @@ mod unix {
 
     /// The other side: a command that talks to the agent.
     #[derive(Debug)]
-    pub struct Caller {
+    pub struct Connection {
         stream: UnixStream,
         lines: BufReader<UnixStream>,
     }
 
-    impl Caller {
+    impl Connection {
         /// Connects to the agent that runs. `None`: none does.
         #[must_use]
         pub fn connect(folder: &Path) -> Option<Self> {
@@ -142,17 +173,11 @@ mod unix {
         /// # Errors
         /// The agent has ended.
         pub fn answer(&mut self) -> io::Result<Value> {
-            loop {
-                let mut line = String::new();
-                if self.lines.read_line(&mut line)? == 0 {
-                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the agent has ended"));
-                }
-                let answer: Value = serde_json::from_str(&line)?;
-                // It only looks whether anybody is still there.
-                if answer.as_object().is_none_or(|fields| !fields.is_empty()) {
-                    return Ok(answer);
-                }
+            let mut line = String::new();
+            if self.lines.read_line(&mut line)? == 0 {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the agent has ended"));
             }
+            Ok(serde_json::from_str(&line)?)
         }
     }
 }

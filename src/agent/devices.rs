@@ -2,7 +2,7 @@
 //! about each other (PROTOCOL.md, "Between devices and their agent").
 
 use super::chats::Chats;
-use super::control::Control;
+use super::control::{Caller, Control};
 use super::pairing::Codes;
 use coralmux_client::{Client, DeviceId, Event, INVITE_LIFE, Info, Joined, Lane, Link, Message, To, cleaned, unix_ms};
 use serde_json::{Value, json};
@@ -46,6 +46,8 @@ pub struct Desk {
     pub controls: Option<mpsc::Receiver<Control>>,
     /// The link of phones that know no devices, for a relay that knows none.
     pub plain_link: Link,
+    /// These are let in whether they come or not.
+    pub legacy_phone: bool,
 }
 
 /// Who waits for somebody to be let in, or for a link.
@@ -81,7 +83,7 @@ pub(super) struct Devices<'a> {
     waiting: Vec<Waiting>,
     unconfirmed: Vec<Unconfirmed>,
     /// Other processes that wait for a link, or for who comes by it.
-    controls: Vec<(String, mpsc::Sender<Value>)>,
+    controls: Vec<(String, Caller)>,
     asked: u64,
     /// The link was shown, or it was said where it is.
     shown: bool,
@@ -112,9 +114,22 @@ impl<'a> Devices<'a> {
         while let Some(control) = self.desk.controls.as_ref().and_then(|controls| controls.try_recv().ok()) {
             self.handle_control(control);
         }
+        self.drop_gone();
         let now = Instant::now();
         for late in self.unconfirmed.extract_if(.., |it| now >= it.by).collect::<Vec<_>>() {
             self.refuse(late.from, &late.about, "RELAY_BUSY", "the relay has not confirmed it");
+        }
+    }
+
+    /// Other processes that have ended: whom they were asked about nobody lets in.
+    fn drop_gone(&mut self) {
+        let gone: Vec<_> = self.controls.extract_if(.., |(_, control)| control.is_gone()).collect();
+        for (tag, _) in gone {
+            let is_its = |it: &mut Waiting| it.joined.tag == tag && matches!(it.asker, Asker::Control);
+            for Waiting { joined, .. } in self.waiting.extract_if(.., is_its).collect::<Vec<_>>() {
+                self.say(&format!("{} is refused: `coralmux-agent pair` has ended without an answer.", joined.name));
+                let _ = self.client.revoke(joined.device, false);
+            }
         }
     }
 
@@ -233,7 +248,7 @@ impl<'a> Devices<'a> {
             let told = json!({
                 "joined": {"device": device.as_str(), "name": joined.name, "platform": joined.platform, "code": code},
             });
-            if control.send(told).is_ok() {
+            if control.send(told) {
                 return self.waiting.push(Waiting { joined, asker: Asker::Control });
             }
         }
@@ -260,10 +275,16 @@ impl<'a> Devices<'a> {
         self.waiting.retain(|waiting| waiting.joined.device != info.device);
         self.say(&format!("{} is a device now ({}).", described(&info.name, &info.platform), info.device));
         if plain_is_open {
-            self.say(
-                "Phones that know no devices are still let in, until none has come for 7 days. \
-                 `coralmux-agent revoke plain` ends that at once.",
-            );
+            self.say(match self.desk.legacy_phone {
+                true => {
+                    "Phones that know no devices are still let in, for --legacy-phone says so. \
+                     `coralmux-agent revoke plain` ends that."
+                }
+                false => {
+                    "Phones that know no devices are still let in, until none has come for 7 days. \
+                     `coralmux-agent revoke plain` ends that at once."
+                }
+            });
         }
         let admitted = |it: &mut Unconfirmed| it.admits == info.device;
         for it in self.unconfirmed.extract_if(.., admitted).collect::<Vec<_>>() {
@@ -293,7 +314,7 @@ impl<'a> Devices<'a> {
         } else if tag == LIFT {
             let _ = self.client.send_to(To::Only(None), "device.invite.result", &told);
         } else if let Some((_, control)) = self.controls.iter().find(|(of, _)| of == tag) {
-            let _ = control.send(told);
+            control.send(told);
         } else if let Some(colours) = self.desk.colours {
             (self.say)(&super::pairing::instructions(link, self.desk.codes, colours));
             self.say("It is good for one device, for 10 minutes.");
@@ -308,7 +329,7 @@ impl<'a> Devices<'a> {
         if let Some(from) = by {
             self.refuse(from, tag, code, words);
         } else if let Some((_, control)) = self.controls.iter().find(|(of, _)| of == tag) {
-            let _ = control.send(json!({"error": words}));
+            control.send(json!({"error": words}));
         } else if tag == TERMINAL {
             self.say(&format!("No link: {words}."));
         }
@@ -448,7 +469,6 @@ impl<'a> Devices<'a> {
                 None => json!({"error": "no device has that id; `coralmux-agent devices` lists them"}),
             },
             "pair" => {
-                self.controls.retain(|(_, control)| control.send(json!({})).is_ok());
                 if self.controls.len() >= WAITING_MAX {
                     json!({"error": "too many others pair a device at this moment"})
                 } else {
@@ -475,8 +495,7 @@ impl<'a> Devices<'a> {
             }
             _ => json!({"error": "this agent does not know that command"}),
         };
-        // Whoever asked has gone.
-        let _ = reply.send(done);
+        reply.send(done);
     }
 }
 

@@ -245,7 +245,8 @@ fn desk(options: &Options, plain_link: Link, folder: &Path) -> Result<Desk, Fail
         warn(&format!("coralmux-agent: `devices`, `pair` and `revoke` will not reach this agent: {error}"));
     }
     let (codes, elsewhere) = (options.pairing.qr, elsewhere(&options.pairing));
-    Ok(Desk { admission, codes, colours, elsewhere, lines, controls: controls.ok(), plain_link })
+    let legacy_phone = options.legacy_phone;
+    Ok(Desk { admission, codes, colours, elsewhere, lines, controls: controls.ok(), plain_link, legacy_phone })
 }
 
 /// Whether the terminal takes colours, if there is one.

@@ -253,6 +253,7 @@ fn attend_to(place: &Location, kept: Option<&Path>, folder: &Path, stop: &Atomic
         lines: terminal::lines().filter(|_| colours.is_some()),
         controls: control::listen(&folder).ok(),
         plain_link: Link { token, relay: place.url.to_string(), secret: Some(secret), agent: None },
+        legacy_phone: false,
     };
     let settings = Settings {
         name: "Echo".to_owned(),
