@@ -73,6 +73,8 @@ def environment(name, *requirements, minor=None):
         if not (folder / built.parent.name).exists():
             flags = ["--quiet", "--disable-pip-version-check", "--force-reinstall", "--no-deps"]
             _run(python, "-m", "pip", "install", *flags, built)
+            # What it requires may have changed.
+            _run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", built)
             (folder / built.parent.name).touch()
     return str(python)
 

@@ -288,10 +288,10 @@ fn what_exceeds_the_rate_is_sent_again_when_the_relay_says_so() {
     let (_phone, of_phone) = start(relay.address(), &token, Role::Phone, &secret());
     wait_for(&of_phone, "keys", |event| matches!(event, Event::Secure { .. }).then_some(()));
     for number in 0..63 {
-        agent.send("chat.tool_status", &json!({"n": number})).unwrap();
+        agent.send("test.note", &json!({"n": number})).unwrap();
     }
     let number = |message: Message| message.payload["n"].as_u64().unwrap();
-    let numbers: Vec<_> = (0..63).map(|_| number(wait_for_message(&of_phone, "chat.tool_status"))).collect();
+    let numbers: Vec<_> = (0..63).map(|_| number(wait_for_message(&of_phone, "test.note"))).collect();
     assert_eq!(numbers, (0..63).collect::<Vec<_>>(), "none is lost, none comes twice, and none overtakes another");
     let refused = wait_for(&of_agent, "a refusal", |event| match event {
         Event::Error(error) => Some(error.clone()),

@@ -120,7 +120,10 @@ impl Fleet {
         self.is_known = true;
         let listed: Vec<_> = ext["devices"].as_array().into_iter().flatten().filter_map(listed).collect();
         for (device, _) in &listed {
-            self.handle_confirmed(*device, actions);
+            // Its admission was written down, and the word of it was lost with the connection.
+            if self.handle_confirmed(*device, actions) {
+                self.tell_admitted(*device, actions);
+            }
         }
         if ext["bound"] == true {
             self.handle_bound(actions);
@@ -162,16 +165,23 @@ impl Fleet {
         self.ofs().any(|of| of.device() == device && of.may_come_again())
     }
 
-    /// The relay knows it as a device.
-    fn handle_confirmed(&mut self, device: DeviceId, actions: &mut Vec<Action>) {
-        let Some(peer) = self.peer(device) else { return };
-        let (Some(of), receiver) = (peer.secure.of_mut(), &peer.receiver) else { return };
-        if of.is_admitted()
-            && of.handle_confirmed()
-            && let Err(error) = of.store(receiver)
-        {
+    /// The relay knows it as a device. Whether that is news.
+    fn handle_confirmed(&mut self, device: DeviceId, actions: &mut Vec<Action>) -> bool {
+        let Some(peer) = self.peer(device) else { return false };
+        let (Some(of), receiver) = (peer.secure.of_mut(), &peer.receiver) else { return false };
+        let is_news = of.is_admitted() && of.handle_confirmed();
+        if is_news && let Err(error) = of.store(receiver) {
             actions.push(told("STORE", format!("a device cannot be kept: {error}")));
         }
+        is_news
+    }
+
+    fn tell_admitted(&self, device: DeviceId, actions: &mut Vec<Action>) {
+        let plain_is_open = self.book.plain_is_open();
+        let info = self.infos().find(|info| info.device == device).cloned();
+        let admitted = info.map(|info| Event::Admitted { info: Box::new(info), plain_is_open });
+        actions.extend(admitted.map(|event| Action::Emit(event, 0)));
+        actions.push(Action::Emit(Event::WantsWelcome { device }, 0));
     }
 
     fn handle_bound(&mut self, actions: &mut Vec<Action>) {
@@ -289,15 +299,11 @@ impl Fleet {
                     }
                     Some(Request::Admit(device)) => {
                         self.handle_confirmed(device, actions);
-                        let info = self.infos().find(|info| info.device == device).cloned();
                         // If the slot of phones that know no devices was never used, nobody needs it.
                         if let Some(request) = self.book.handle_admitted() {
                             self.ask(now, request, actions);
                         }
-                        let plain_is_open = self.book.plain_is_open();
-                        let admitted = info.map(|info| Event::Admitted { info: Box::new(info), plain_is_open });
-                        actions.extend(admitted.map(|event| Action::Emit(event, 0)));
-                        actions.push(Action::Emit(Event::WantsWelcome { device }, 0));
+                        self.tell_admitted(device, actions);
                         self.renew_plain(now, plain, shared, actions);
                     }
                     _ => {}
@@ -411,6 +417,9 @@ impl Fleet {
             }
         }
         let silent: Vec<_> = self.peers.iter_mut().filter_map(|peer| peer.take_silent(now, SILENCE_MAX)).collect();
+        if !silent.is_empty() {
+            self.show(shared);
+        }
         for device in silent {
             self.ask(now, Request::Park(device), actions);
         }
