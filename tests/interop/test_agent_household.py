@@ -159,6 +159,9 @@ async def test_devices_of_the_agent_program_lose_nothing_on_a_network_that_break
         guest = await guest_of(owner, tmp_path, stack, "Guest", relay=phones.url)
         other = await stack.enter_async_context(rust_device(await invites(owner, phones.url), tmp_path / "other"))
         await admits(owner)
+        async with asyncio.timeout(30):
+            while agent.output().count(" is a device now (") < 3:
+                await asyncio.sleep(0.05)
         of_phones = Breaking(phones, [reset, half_open, delay], FAULTS)
         of_agent = Breaking(agents, [reset, half_open, delay], 4)
         asked = 0
