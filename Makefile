@@ -102,7 +102,7 @@ works-with: build-tests
 	cd tests/interop && ../../$(VENV)/bin/python works_with.py
 
 test-node: build-tests
-	cd $(NODE_TESTS) && node --test --test-concurrency=2
+	cd $(NODE_TESTS) && node --test --test-timeout=600000 --test-force-exit --test-concurrency=2
 	cd $(NODE_PACKAGE) && npm run --silent build && npm test --silent
 
 test-deploy: build-tests

@@ -29,7 +29,7 @@ export class Phone {
     const phone = new Phone();
     phone.context = await browser.newContext({ viewport: PHONE, hasTouch: false, ...options });
     phone.page = await phone.context.newPage();
-    phone.page.setDefaultTimeout(15_000);
+    phone.page.setDefaultTimeout(45_000);
     phone.page.on('pageerror', (error) => phone.faults.push(String(error)));
     phone.page.on('console', (message) => {
       // A relay that is away is no fault of the page, and the browser reports it as one.

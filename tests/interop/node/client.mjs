@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { WebSocket } from 'ws';
 
-const TIMEOUT_MS = 15_000;
+const TIMEOUT_MS = 45_000;
 
 export const MAX_SIZE = 5 * 1024 * 1024;
 

@@ -1,6 +1,12 @@
 // A process, what it says, and its end.
 import { spawn } from 'node:child_process';
+import { after } from 'node:test';
 import { within } from './client.mjs';
+
+// What a test that failed has left running would keep the whole file from ending.
+const running = new Set();
+after(() => running.forEach((child) => [child, child.stdout, child.stderr].forEach((handle) => handle.unref())));
+process.on('exit', () => running.forEach((child) => child.kill('SIGKILL')));
 
 export class Program {
   said = '';
@@ -8,6 +14,8 @@ export class Program {
 
   constructor(command, args, options) {
     this.process = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], ...options });
+    running.add(this.process);
+    this.process.once('exit', () => running.delete(this.process));
     // Its exit code, or the signal that ended it.
     this.ended = new Promise((done) => this.process.once('exit', (code, signal) => done(code ?? signal)));
     for (const stream of [this.process.stdout, this.process.stderr]) {
