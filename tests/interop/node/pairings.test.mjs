@@ -52,6 +52,12 @@ async function hears(phone, question, answer = `You said: ${question}`) {
   await phone.shows('.message.agent[data-state="done"] .body', answer);
 }
 
+// A phone of coralmux-agent's, once it has begun to become a device.
+async function lifted(phone) {
+  await phone.secure('Encrypted, verified');
+  await phone.page.waitForFunction(() => Object.values(localStorage).some((value) => /"a":"/.test(value)));
+}
+
 async function sameNumber(phone, agent) {
   await phone.page.click('#security');
   const number = await phone.page.locator('#fingerprint').innerText();
@@ -91,7 +97,7 @@ test('coralmux-agent, by its link: text, an image, a restart', async () => {
   let agent = rust(token);
   const shown = await shownLink(agent, token);
   const phone = await Phone.open(browser, shown);
-  await phone.secure('Encrypted, verified');
+  await lifted(phone);
   await hears(phone, 'hello rust');
   await phone.attachPixel();
   await hears(phone, 'what is it?', /You sent an image \(image\/png, \d+ bytes\) and said: what is it\?/);
@@ -130,7 +136,7 @@ test('coralmux-agent stops an answer when the phone says something else', async 
   const token = await relay.token();
   const agent = rust(token);
   const phone = await Phone.open(browser, await shownLink(agent, token));
-  await phone.secure('Encrypted, verified');
+  await lifted(phone);
   // It takes far longer than a busy machine needs to say something else.
   await phone.say('word '.repeat(2000));
   await phone.shows('.message.agent[data-state="streaming"] .body', 'You said: word');
@@ -145,7 +151,7 @@ test('coralmux-agent: an answer goes on after each break, and ends with words wh
   let agent = rust(token);
   const cutting = await Cutting.start(relay.port);
   const phone = await Phone.open(browser, (await shownLink(agent, token)).replace(`:${relay.port}`, `:${cutting.port}`));
-  await phone.secure('Encrypted, verified');
+  await lifted(phone);
   const long = Array.from({ length: 400 }, (_, at) => `word${at}`).join(' ');
   await phone.say(long);
   for (const seen of ['word20', 'word80', 'word160']) {
