@@ -75,7 +75,8 @@ export class Firefox extends Engine {
     engine.socket = new WebSocket(`${address}/session`);
     await within(new Promise((done, fail) => engine.socket.once('open', done).once('error', fail)), 'connection to Firefox');
     engine.socket.on('message', (text) => engine.#receive(JSON.parse(text)));
-    await engine.#call('session.new', { capabilities: {} });
+    // The push service of the tests has a certificate of its own making.
+    await engine.#call('session.new', { capabilities: { alwaysMatch: { acceptInsecureCerts: true } } });
     const { contexts } = await engine.#call('browsingContext.getTree', {});
     engine.context = contexts[0].context;
     return engine;

@@ -1,50 +1,33 @@
-// Notifications in Firefox, subscribing included: its push service is one of the test's own. What the relay adds is put in
-// between, so that this holds whatever the relay can.
+// Notifications in Firefox, the whole way: it subscribes at a push service of the tests, the relay wakes it there, and what the
+// relay has sealed is shown.
 import assert from 'node:assert/strict';
-import { createECDH } from 'node:crypto';
 import { after, before, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { Autopush } from './autopush.mjs';
 import { DeviceAgent } from './device-agent.mjs';
 import { Firefox } from './engines.mjs';
-import { Front } from './front.mjs';
+import { PushService } from './push-service.mjs';
 import { Relay } from './relay.mjs';
 
 const DONE = '.message.agent[data-state="done"] .body';
 
-let relay, front, service, firefox, agent;
-const told = [];
+let relay, service, firefox, agent, device;
 
 before(async () => {
-  const pair = createECDH('prime256v1');
-  const vapid = pair.generateKeys().toString('base64url');
-  const toRelay = (message, reply) => {
-    if (message.type !== 'relay.push') return message;
-    told.push(message.payload);
-    return void reply({ v: 1, type: 'relay.ok', id: 'x', ts: 0, payload: { ref: message.id } });
-  };
-  const toPage = (message) => {
-    if (message.type === 'auth.ok' && message.payload.ext && !message.payload.ext.pending) {
-      message.payload.ext.push = { vapid, kinds: ['webpush'], state: told.at(-1)?.kind ? 'ok' : 'none' };
-    }
-    return message;
-  };
-  [relay, service] = await Promise.all([Relay.start(), Autopush.start()]);
-  front = await Front.start(relay, toRelay, toPage);
+  service = await PushService.start();
+  process.env.SSL_CERT_FILE = service.cert;
+  relay = await Relay.start(...service.flags);
   firefox = await Firefox.launch(service.preferences);
-  service.vapid = vapid;
 });
 
 after(async () => {
   await firefox?.close();
   await agent?.close();
-  service?.stop();
-  front?.stop();
   await relay?.stop();
+  await service?.stop();
 });
 
 async function until(what, found) {
-  for (let tries = 0; tries < 200; tries++) {
+  for (let tries = 0; tries < 400; tries++) {
     const value = await found();
     if (value) return value;
     await delay(50);
@@ -52,49 +35,67 @@ async function until(what, found) {
   throw new Error(`no ${what}`);
 }
 
-const shown = () => firefox.run(async () => {
-  const worker = await navigator.serviceWorker.ready;
-  return (await worker.getNotifications()).map(({ title, body }) => [title, body]);
-});
+const page = () => firefox.open(`http://127.0.0.1:${relay.port}/`);
+const elsewhere = () => firefox.open(`http://127.0.0.1:${relay.port}/phone/licences.txt`);
 
-test('subscribes on a tap, shows each push, and ends its subscription', async () => {
-  agent = await DeviceAgent.connect(relay, await relay.token(), { pagePort: front.port });
+async function chatting() {
+  await page();
+  await firefox.shows('#security-label', 'Encrypted, verified');
+}
+
+// The subscription that the browser has, and its notifications.
+const endpoint = () => firefox.run(async () => (await (await navigator.serviceWorker.ready).pushManager.getSubscription())?.endpoint ?? null);
+const shown = () => firefox.run(async () => (await (await navigator.serviceWorker.ready).getNotifications()).map(({ title, body }) => [title, body]));
+// What the page knows that the relay has been told.
+const told = () => firefox.run(() => JSON.parse(localStorage.getItem('coralmux.push'))?.told?.endpoint ?? null);
+
+// While nobody is there, the agent says something that wakes: the path that the relay calls at the push service.
+async function woken(text) {
+  const before = service.pushes.length;
+  await elsewhere();
+  await until('absence', () => !agent.devices.get(device).online);
+  assert.equal((await agent.mail(device, 'chat.done', { full_text: text, ref: text }, 'wake')).type, 'relay.kept');
+  return (await until('notification on its way', () => service.pushes[before])).path;
+}
+
+test('subscribes on a tap, is woken by the relay, subscribes anew when the browser has dropped it, and ends its subscription', async () => {
+  agent = await DeviceAgent.connect(relay, await relay.token());
   await firefox.open((await agent.invite()).web);
-  await agent.admit((await agent.pending()).device);
+  ({ device } = await agent.pending());
+  await agent.admit(device);
   await firefox.shows('#security-label', 'Encrypted, verified');
   // The relay says what it offers to devices that it knows.
-  await firefox.open(`http://127.0.0.1:${front.port}/`);
-  await firefox.shows('#security-label', 'Encrypted, verified');
+  await chatting();
   await firefox.say('hello');
   await agent.chat();
   agent.answer('Hello.');
   await firefox.shows(DONE, 'Hello.');
   await firefox.shows('#offer-text', 'You can be told');
-  assert.equal(service.channels.size, 0, 'nothing happens by itself');
+  assert.equal(await endpoint(), null, 'nothing happens by itself');
   await firefox.click('#offer-yes');
-  const { kind, endpoint, p256dh, auth, origin } = await until('subscription', () => told[0]);
-  const [channel] = service.channels.values();
-  assert.deepEqual([kind, endpoint, channel.key.replaceAll('=', ''), origin], ['webpush', channel.endpoint, service.vapid, `http://127.0.0.1:${front.port}`]);
-  assert.deepEqual([p256dh, auth].map((text) => Buffer.from(text, 'base64url').length), [65, 16]);
-  assert.ok(service.push(endpoint));
-  assert.deepEqual(await until('first notification', async () => (await shown())[0]), ['CoralMux', 'Your agent has answered']);
-  // It subscribes no second time, until the browser has dropped it.
-  const again = async () => {
-    await firefox.open(`http://127.0.0.1:${front.port}/`);
-    await firefox.shows('#security-label', 'Encrypted, verified');
-    await delay(500);
-  };
-  await again();
-  assert.equal(told.length, 1);
+  const first = await until('subscription', told);
+  assert.equal(await endpoint(), first);
+  assert.ok(first.startsWith(service.url), first);
+  assert.equal(service.url + (await woken('While nobody looked.')), first);
+  assert.deepEqual(await until('notification', async () => (await shown())[0]), ['CoralMux', 'Your agent has answered']);
+  await chatting();
+  await firefox.shows(DONE, 'While nobody looked.');
+  await until('end of the notification, which has been seen', async () => !(await shown()).length);
+  assert.equal(await told(), first, 'it subscribes no second time');
   await firefox.run(async () => (await (await navigator.serviceWorker.ready).pushManager.getSubscription()).unsubscribe());
-  await again();
-  await until('new subscription', () => told.length === 2);
-  assert.notEqual(told[1].endpoint, endpoint);
-  assert.ok(!service.push(endpoint) && service.push(told[1].endpoint));
-  await until('notification', async () => (await shown()).length);
+  await chatting();
+  const second = await until('new subscription', async () => (await told()) !== first && told());
+  assert.equal(service.url + (await woken('Once more.')), second);
+  await chatting();
+  await firefox.shows(DONE, 'Once more.');
   await firefox.click('#more');
   await firefox.click('#notify-switch');
-  await until('end of it', () => told[2]);
-  assert.deepEqual(told[2], { kind: null });
-  await until('end of the subscription', () => !service.channels.size);
+  await until('end of it', async () => !(await told()));
+  assert.equal(await endpoint(), null);
+  const pushes = service.pushes.length;
+  await elsewhere();
+  await until('absence', () => !agent.devices.get(device).online);
+  await agent.mail(device, 'chat.done', { full_text: 'In silence.', ref: 'x' }, 'wake');
+  await delay(1_500);
+  assert.equal(service.pushes.length, pushes);
 });
