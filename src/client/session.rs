@@ -52,7 +52,7 @@ const STORE_AGAIN: Duration = Duration::from_secs(5);
 /// What an envelope and a record have beside their payload, in bytes, where the relay keeps messages; generously.
 const MAIL_OVERHEAD: usize = 2048;
 
-/// What `auth.ok` says of the mailbox.
+/// What the relay says of the mailbox.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Mail {
     /// How long a payload may be that the relay keeps; `None`: it keeps nothing.
@@ -62,8 +62,9 @@ pub(super) struct Mail {
 }
 
 impl Mail {
-    fn read(ext: &Value) -> Self {
-        let Some(mail) = ext["mail"].as_object() else { return Self::default() };
+    /// From `ext` of `auth.ok`, or from where the relay says it later.
+    fn read(told: &Value) -> Self {
+        let Some(mail) = told["mail"].as_object() else { return Self::default() };
         let number = |name: &str| mail.get(name).and_then(whole_number);
         let message_max = number("message_max").and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or_default();
         // Sealed, a third is added.
@@ -261,7 +262,9 @@ impl Session {
             "key_exchange" => peer.handle_key_exchange(now, id, payload, shared, actions),
             "pong" | "auth.ok" => {}
             // What a device goes by is the agent's sealed word.
-            "relay.admitted" if peer.secure.own_device().is_some() => {}
+            "relay.admitted" if peer.secure.own_device().is_some() => {
+                peer.handle_mail(Mail::read(&read(payload).unwrap_or_default()), shared);
+            }
             "relay.kept" if peer.secure.own_device().is_some() => {
                 if let Some(id) = read(payload).unwrap_or_default()["ref"].as_str() {
                     peer.handle_kept(id, shared, actions);

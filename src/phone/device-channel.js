@@ -59,6 +59,8 @@ export class DeviceChannel {
   #met = null;
   #connection = 0;
   #isAsleep = false;
+  // What the relay does for this device on this connection: { mail?, push? }.
+  #offers = {};
   // What the relay has kept for this device is coming.
   #isDraining = false;
   #exchange = null;
@@ -124,8 +126,7 @@ export class DeviceChannel {
 
   // What the relay offers for waking this device; another object with each connection.
   get push() {
-    const { name, ext } = this.#relay.state;
-    return name === 'open' && this.#isAdmitted ? ext.push ?? null : null;
+    return this.#relay.state.name === 'open' && this.#isAdmitted ? this.#offers.push ?? null : null;
   }
 
   get resumes() {
@@ -228,6 +229,7 @@ export class DeviceChannel {
       // that knows devices.
       if (!state.ext || state.ext.device !== this.id) return this.#relay.end('noDevices');
       this.#end?.handleConnected();
+      this.#offers = state.ext;
       const { mail } = state.ext;
       // A relay that has just started may not know yet whether something waits.
       this.#isDraining = Boolean(mail) && mail.waiting !== 0;
@@ -374,6 +376,7 @@ export class DeviceChannel {
     if (type === 'key_exchange') return this.#handleExchange(payload ?? {});
     // The relay's word.
     if (type === 'relay.mail') return this.#handleMail(payload ?? {});
+    if (type === 'relay.admitted') return void (this.#offers = { ...this.#offers, ...payload });
     if (type.startsWith('relay.')) return this.#handleAnswer(type, payload);
     if (type === 'chat.error' && !isSealed(payload)) return this.#handleError(payload ?? {});
     const connection = this.#connection;

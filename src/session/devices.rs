@@ -9,6 +9,7 @@ use crate::order::Order;
 use crate::proto::bucket::{Bucket, Rate};
 use crate::proto::device::{Binding, Credential, DeviceId, InviteHash, KeyHash};
 use crate::proto::envelope::{Kind, Named};
+use crate::proto::limits::MailboxLimits;
 use crate::proto::token::Role;
 use crate::rates::{self, Rates};
 use crate::shelf::{Confirmed, Drain, MailState, Party, Trays};
@@ -310,6 +311,16 @@ impl<C: Copy + PartialEq> Devices<C> {
         is_news.then(|| device.news())
     }
 
+    /// What somebody is told of the mailbox.
+    pub(super) fn mail_view(&self, of: Party, limits: MailboxLimits) -> Option<MailView> {
+        let waiting = match self.mail {
+            MailState::Off => return None,
+            MailState::Loading => None,
+            MailState::Ready => Some(self.trays.waiting(of)),
+        };
+        Some(MailView { waiting, limits })
+    }
+
     /// What `auth.ok` says to an agent that has shown a key.
     pub(super) fn agent_ext(&self, mail: Option<MailView>) -> Ext {
         let admitted = self.all.iter().filter(|device| device.is_admitted());
@@ -373,7 +384,11 @@ impl<C: Copy + PartialEq> Devices<C> {
     }
 
     /// The token is bound so, or not at all. What its devices are told, and then the agent.
-    pub(super) fn set_binding(&mut self, binding: Option<Binding>) -> (Vec<Effect<C>>, Vec<RelayMessage<'static>>) {
+    pub(super) fn set_binding(
+        &mut self,
+        binding: Option<Binding>,
+        limits: MailboxLimits,
+    ) -> (Vec<Effect<C>>, Vec<RelayMessage<'static>>) {
         let Some(Binding { agent, legacy_phone, devices }) = binding else {
             self.bound = None;
             self.invites.clear();
@@ -389,11 +404,14 @@ impl<C: Copy + PartialEq> Devices<C> {
             .collect();
         let mut effects = self.remove_where(is_gone, Farewell::Revoked);
         for key in devices {
+            let mail = self.mail_view(Party::Device(key.device()), limits);
             match self.all.iter_mut().find(|one| one.key == key) {
                 Some(device) if device.is_admitted() => {}
                 Some(device) => {
                     device.standing = Standing::Admitted;
-                    effects.extend(device.connection.map(|it| Effect::Tell(it, RelayMessage::Admitted)));
+                    effects.extend(
+                        device.connection.map(|it| Effect::Tell(it, RelayMessage::Admitted { mail, push: None })),
+                    );
                     news.extend(device.connection.map(|_| device.news()));
                 }
                 None => self.all.push(Device::new(key, Standing::Admitted)),

@@ -197,7 +197,7 @@ fn a_device_is_pending_until_its_agent_has_admitted_it_on_the_disk() {
     assert_eq!(desk.order(agent, &Order::Admit { device: id(1), label: None }), Ok(false));
     assert_eq!(code(&desk.send(agent, Kind::Done, own)), Some(InvalidMessage), "not on the disk yet");
     desk.store();
-    assert_eq!(desk.take(device), [RelayMessage::Admitted]);
+    assert_eq!(desk.take(device), [RelayMessage::Admitted { mail: None, push: None }]);
     assert_eq!(desk.take(agent), [RelayMessage::Device { device: id(1), online: true }]);
     assert_eq!(desk.send(agent, Kind::Done, own), Effect::Forward(device));
     assert_eq!(desk.send(device, Kind::Other, own), Effect::Forward(agent));

@@ -67,15 +67,10 @@ pub fn read_keep(message: &[u8]) -> Result<Option<bool>, Refusal> {
 }
 
 impl<C: Copy + PartialEq> Session<C> {
-    /// What `auth.ok` says of the mailbox.
-    pub(super) fn mail_view(&self, of: Party) -> Option<MailView> {
-        let devices = self.devices.as_ref()?;
-        let waiting = match devices.mail {
-            MailState::Off => return None,
-            MailState::Loading => None,
-            MailState::Ready => Some(devices.trays.waiting(of)),
-        };
-        Some(MailView { waiting, limits: self.policy.limits.mailbox })
+    /// What somebody is told of the mailbox.
+    #[must_use]
+    pub fn mail_view(&self, of: Party) -> Option<MailView> {
+        self.devices.as_ref()?.mail_view(of, self.policy.limits.mailbox)
     }
 
     /// Whether a receiver that is there has to take first what waits for it.

@@ -172,7 +172,7 @@ pub struct DeviceView {
     pub mail: Option<u64>,
 }
 
-/// What `auth.ok` says of the mailbox.
+/// What the relay says of the mailbox to those it keeps messages for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MailView {
     /// What waits, if that is known.
@@ -182,9 +182,9 @@ pub struct MailView {
 }
 
 impl fmt::Display for MailView {
-    /// As a further member of a JSON object, with the comma before it.
+    /// As a member of a JSON object.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(r#","mail":{"#)?;
+        f.write_str(r#""mail":{"#)?;
         if let Some(Pile { messages, bytes }) = self.waiting {
             write!(f, r#""waiting":{messages},"bytes":{bytes},"#)?;
         }
@@ -194,9 +194,9 @@ impl fmt::Display for MailView {
     }
 }
 
-/// `None`: nothing.
+/// As a further member of a JSON object, with the comma before it. `None`: nothing.
 fn mail_text(mail: Option<&MailView>) -> String {
-    mail.map(MailView::to_string).unwrap_or_default()
+    mail.map(|mail| format!(",{mail}")).unwrap_or_default()
 }
 
 impl fmt::Display for Ext {
@@ -266,11 +266,18 @@ pub enum RelayMessage<'a> {
         device: DeviceId,
     },
     /// The agent has admitted the device that is told this.
-    Admitted,
+    Admitted {
+        /// The mailbox.
+        mail: Option<MailView>,
+        /// How it can be woken, as JSON.
+        push: Option<&'a str>,
+    },
     /// What was asked of the relay has been done.
     Ok {
         /// The `id` of the message, as JSON text with its quotes.
         reference: Option<&'a str>,
+        /// The mailbox, to an agent that has bound its token.
+        mail: Option<MailView>,
     },
     /// A message for somebody who is not there is on the disk.
     Kept {
@@ -316,9 +323,16 @@ impl RelayMessage<'_> {
                 ("relay.device", format!(r#"{{"device":"{device}","online":{online}}}"#))
             }
             Self::Pending { device } => ("relay.pending", format!(r#"{{"device":"{device}"}}"#)),
-            Self::Admitted => ("relay.admitted", "{}".to_owned()),
-            Self::Ok { reference } => ("relay.ok", ref_payload(reference, None)),
-            Self::Kept { reference, device } => ("relay.kept", ref_payload(reference, device)),
+            Self::Admitted { mail, push } => {
+                let push = push.map(|push| format!(r#""push":{push}"#));
+                ("relay.admitted", object([mail.map(|mail| mail.to_string()), push]))
+            }
+            Self::Ok { reference, mail } => {
+                ("relay.ok", object([ref_field(reference), mail.map(|mail| mail.to_string())]))
+            }
+            Self::Kept { reference, device } => {
+                ("relay.kept", object([ref_field(reference), device.map(|device| format!(r#""device":"{device}""#))]))
+            }
             Self::Mail(PageEnd { upto, left, lost, unread }) => {
                 let unread = if unread == 0 { String::new() } else { format!(r#","unread":{unread}"#) };
                 ("relay.mail", format!(r#"{{"upto":{upto},"left":{left},"lost":{lost}{unread}}}"#))
@@ -358,11 +372,12 @@ fn error_payload(
     payload
 }
 
-fn ref_payload(reference: Option<&str>, device: Option<DeviceId>) -> String {
-    let reference = fitting(reference).map(|reference| format!(r#""ref":{reference}"#));
-    let device = device.map(|device| format!(r#""device":"{device}""#));
-    let fields: Vec<_> = reference.into_iter().chain(device).collect();
-    format!("{{{}}}", fields.join(","))
+fn object(members: [Option<String>; 2]) -> String {
+    format!("{{{}}}", members.into_iter().flatten().collect::<Vec<_>>().join(","))
+}
+
+fn ref_field(reference: Option<&str>) -> Option<String> {
+    fitting(reference).map(|reference| format!(r#""ref":{reference}"#))
 }
 
 /// An `id` that is short enough to be repeated.

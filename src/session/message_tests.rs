@@ -3,8 +3,10 @@
 use super::message::ErrorCode::{
     self, DailyQuotaExceeded, InvalidMessage, MonthlyQuotaExceeded, PeerOffline, RateLimited,
 };
-use super::message::{Ext, Ids, REF_BYTES_MAX, RelayMessage, Welcome, frame_of};
+use super::message::{Ext, Ids, MailView, REF_BYTES_MAX, RelayMessage, Welcome, frame_of};
 use crate::proto::frame::{Opcode, header_bytes};
+use crate::proto::limits::MailboxLimits;
+use crate::shelf::Pile;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -44,6 +46,10 @@ fn each_message_is_an_envelope_with_the_contracts_payload() {
         reference: Some(r#""x""#),
         device: None,
     };
+    let limits =
+        MailboxLimits { bytes_max: 4, messages_max: 3, device_messages_max: 1, message_bytes_max: 2, age_max_sec: 5 };
+    let mail = MailView { waiting: Some(Pile { messages: 1, bytes: 6 }), limits };
+    let told = json!({"waiting": 1, "bytes": 6, "bytes_max": 4, "count_max": 3, "message_max": 2, "age_max_sec": 5});
     for (message, kind, payload) in [
         (
             RelayMessage::AuthOk(&Welcome {
@@ -73,6 +79,14 @@ fn each_message_is_an_envelope_with_the_contracts_payload() {
         (RelayMessage::AuthFail { message: "no" }, "auth.fail", json!({"code": "UNAUTHORIZED", "message": "no"})),
         (RelayMessage::Status { online: true }, "status", json!({"peer": "online"})),
         (RelayMessage::Status { online: false }, "status", json!({"peer": "offline"})),
+        (RelayMessage::Admitted { mail: None, push: None }, "relay.admitted", json!({})),
+        (
+            RelayMessage::Admitted { mail: Some(mail), push: Some(r#"{"state":"none"}"#) },
+            "relay.admitted",
+            json!({"mail": told, "push": {"state": "none"}}),
+        ),
+        (RelayMessage::Ok { reference: Some(r#""x""#), mail: None }, "relay.ok", json!({"ref": "x"})),
+        (RelayMessage::Ok { reference: None, mail: Some(mail) }, "relay.ok", json!({"mail": told})),
         (RelayMessage::Pong, "pong", json!({})),
         (full, "chat.error", json!({"code": "RATE_LIMITED", "message": "m", "retry_after_ms": 1500, "ref": "x"})),
         (error("m", None), "chat.error", json!({"code": "INVALID_MESSAGE", "message": "m"})),

@@ -285,7 +285,7 @@ impl<C: Copy + PartialEq> Session<C> {
             return Vec::new();
         }
         let devices = self.devices.get_or_insert_with(|| Box::new(Devices::unbound(MailState::Off)));
-        let (mut effects, news) = devices.set_binding(binding);
+        let (mut effects, news) = devices.set_binding(binding, self.policy.limits.mailbox);
         let (agent_stays, phone_stays) =
             (!devices.is_bound() || devices.is_agents(), devices.legacy_phone().unwrap_or(true));
         self.dismiss(&effects);

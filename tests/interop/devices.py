@@ -35,6 +35,8 @@ class Peer(Client):
     """A client with the extension, perhaps with a key."""
 
     key = None
+    # What a device was told when its agent admitted it.
+    admitted = None
 
     @classmethod
     async def join(cls, relay, token, role, key=None, invite=None, more=None):
@@ -60,9 +62,12 @@ class Peer(Client):
         return self.auth_ok["ext"].get("mail")
 
     async def order(self, kind, payload=None):
-        """Asks the relay for something, and gets it."""
+        """Asks the relay for something, and gets it; what it says of the mailbox to who binds a token."""
         ref = await self.send(kind, payload)
-        assert await self.expect("relay.ok") == {"ref": ref}
+        answer = await self.expect("relay.ok")
+        mail = answer.pop("mail", None) if kind == "relay.bind" else None
+        assert answer == {"ref": ref}
+        return mail
 
     async def order_fails(self, code, kind, payload=None):
         ref = await self.send(kind, payload)
@@ -121,7 +126,8 @@ class Home:
         ref = await self.agent.send("relay.admit", {"device": device.key.id, "label": label})
         assert await self.agent.expect("relay.device") == {"device": device.key.id, "online": True}
         assert await self.agent.expect("relay.ok") == {"ref": ref}
-        assert await device.expect("relay.admitted") == {}
+        device.admitted = await device.expect("relay.admitted")
+        assert set(device.admitted) <= {"mail", "push"}
         return device
 
     async def again(self, device):

@@ -42,7 +42,7 @@ async def test_an_agent_binds_its_token_and_admits_devices(relay):
         ref = await agent.send("relay.admit", {"device": tablet.key.id})
         assert await agent.expect("relay.device") == {"device": tablet.key.id, "online": True}
         assert await agent.expect("relay.ok") == {"ref": ref}
-        assert await tablet.expect("relay.admitted") == {}
+        assert set(await tablet.expect("relay.admitted")) == {"mail", "push"}
         await agent.order("relay.admit", {"device": tablet.key.id, "label": "kitchen"})
 
         await tablet.say("chat.send", {"text": "hi"})
@@ -140,7 +140,7 @@ async def test_whom_a_bound_token_admits(start_relay, legacy_phone):
                 # Its slot is closed under it.
                 ref = await home.agent.send("relay.bind", {"legacy_phone": False})
                 assert await home.agent.expect("status") == {"peer": "offline"}
-                assert await home.agent.expect("relay.ok") == {"ref": ref}
+                assert await home.agent.expect("relay.ok") == {"ref": ref, "mail": home.agent.mail}
                 assert await phone.closed() == (4002, "revoked")
         text = "the token admits only devices that its agent has admitted: show a new link"
         assert await refusal(relay, token, "phone") == text

@@ -7,8 +7,8 @@ import sqlite3
 import stat
 
 from client import Client
-from devices import bound
-from mailbox import BOUNDS, agent_of, device_of, drain, gone, keep, kept, page, sized
+from devices import Invite, Key, Peer, bound
+from mailbox import BOUNDS, agent_of, counted, device_of, drain, gone, keep, kept, page, sized
 from relay import GENEROUS
 
 
@@ -276,10 +276,38 @@ async def test_a_single_token_may_have_other_bounds(relay):
             assert (await drain(device))[0] == [1]
 
 
+async def test_who_binds_a_token_or_is_admitted_hears_of_the_mailbox_without_coming_again(relay):
+    told = {"waiting": 0, "bytes": 0} | BOUNDS
+    token = await relay.token()
+    async with await Peer.join(relay, token, "agent", Key()) as agent:
+        await counted(agent)
+        # Said when it is bound, and whenever that is said again.
+        for legacy_phone in (True, True, False):
+            assert await agent.order("relay.bind", {"legacy_phone": legacy_phone}) == told
+        invite, key = Invite(), Key()
+        await agent.order("relay.invite", {"invite": invite.hash})
+        async with await Peer.join(relay, token, "phone", key, invite) as device:
+            assert await agent.expect("relay.pending") == {"device": key.id}
+            assert device.ext["pending"] is True and device.mail is None
+            await agent.send("relay.admit", {"device": key.id})
+            assert (await device.expect("relay.admitted"))["mail"] == told
+            # It holds at once, in both directions.
+            assert await agent.expect("relay.device") == {"device": key.id, "online": True}
+            await agent.expect("relay.ok")
+            await device.send("relay.sleep")
+            assert await agent.expect("relay.device") == {"device": key.id, "online": False}
+            await kept(agent, key.id, 1)
+            await agent.ws.close()
+            assert await device.expect("status") == {"peer": "offline"}
+            await kept(device, key.id, 2, kind="chat.send")
+
+
 async def test_a_relay_without_mailbox_keeps_nothing_and_has_no_file(start_relay):
     relay = start_relay(*GENEROUS, "--mailbox", "off")
     async with bound(relay) as home:
+        assert await home.agent.order("relay.bind", {"legacy_phone": False}) is None
         device = await home.device()
+        assert "mail" not in device.admitted
         await gone(home, device)
         await home.agent.expect_error("PEER_OFFLINE", await keep(home.agent, device.key.id, 1))
         async with device_of(home, device.key) as device:

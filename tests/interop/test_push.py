@@ -298,6 +298,7 @@ async def test_a_pending_device_is_offered_nothing_and_a_revoked_one_is_not_woke
         assert pending.ext["push"]["state"] == "none" and pending.ext["push"]["kinds"] == KINDS
         await pending.order_fails("INVALID_MESSAGE", "relay.push", service.subscribe().payload())
         device, subscription = await subscribed(service, home)
+        assert device.admitted["push"] == device.ext["push"] == pending.ext["push"]
         await leave(home, device)
         await home.agent.order("relay.revoke", {"device": device.key.id})
         assert stored(home) == []

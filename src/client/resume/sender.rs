@@ -161,10 +161,9 @@ impl Sender {
         count == 0 || count < messages_max && size + bytes <= bytes_max
     }
 
-    /// The relay has let this end in. `mail_bytes_max`: how long a payload may be that it keeps; `None`: it keeps nothing.
-    pub(crate) fn handle_connected(&mut self, mail_bytes_max: Option<usize>) {
-        self.handle_present();
-        self.mail_bytes_max = mail_bytes_max;
+    /// How long a payload may be that the relay keeps; `None`: it keeps nothing.
+    pub(crate) fn handle_mail(&mut self, bytes_max: Option<usize>) {
+        self.mail_bytes_max = bytes_max;
     }
 
     /// The relay says that the peer is not there.

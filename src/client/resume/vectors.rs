@@ -251,9 +251,7 @@ fn a_sender_does_what_the_vectors_say() {
             if std::mem::take(&mut is_first) {
                 end.agree(now);
                 end.hear_ack(now, &Ack { position: Position::NONE, resend: false });
-                end.outgoing
-                    .sender
-                    .handle_connected(case["mail"].as_u64().map(|bytes| usize::try_from(bytes).unwrap()));
+                end.outgoing.sender.handle_mail(case["mail"].as_u64().map(|bytes| usize::try_from(bytes).unwrap()));
             }
             let (given_up, told) = if text(step, "do") == "ack" {
                 let (_, lost) = end.hear_ack(now, &Ack { position: position(&step["a"]), resend: step["r"] == true });

@@ -32,6 +32,8 @@ pub(crate) struct Fleet {
     is_known: bool,
     /// The token is bound, on this connection or before it.
     is_bound: bool,
+    /// What the relay keeps.
+    mail: Mail,
     /// A phone was in the plain slot since the start.
     plain_met: bool,
     plain_looked: Option<Instant>,
@@ -48,6 +50,7 @@ impl Fleet {
             options: options.clone(),
             is_known: false,
             is_bound: false,
+            mail: Mail::default(),
             plain_met: false,
             plain_looked: None,
         };
@@ -118,6 +121,7 @@ impl Fleet {
             return actions.push(Action::Emit(Event::Devices { known: false, link: None }, 0));
         };
         self.is_known = true;
+        self.mail = mail;
         let listed: Vec<_> = ext["devices"].as_array().into_iter().flatten().filter_map(listed).collect();
         for (device, _) in &listed {
             // Its admission was written down, and the word of it was lost with the connection.
@@ -284,6 +288,10 @@ impl Fleet {
         match (kind, device) {
             ("relay.ok", _) => {
                 let request = payload["ref"].as_str().and_then(|id| self.book.take_asked(id));
+                if let Some(Request::Bind { .. }) = request {
+                    self.mail = Mail::read(payload);
+                    self.peers.iter_mut().for_each(|peer| peer.handle_mail(self.mail, shared));
+                }
                 match request {
                     Some(Request::Bind { .. }) if !self.is_bound => {
                         self.handle_bound(actions);
@@ -299,6 +307,10 @@ impl Fleet {
                     }
                     Some(Request::Admit(device)) => {
                         self.handle_confirmed(device, actions);
+                        let mail = self.mail;
+                        if let Some(peer) = self.peer(device) {
+                            peer.handle_mail(mail, shared);
+                        }
                         // If the slot of phones that know no devices was never used, nobody needs it.
                         if let Some(request) = self.book.handle_admitted() {
                             self.ask(now, request, actions);

@@ -222,16 +222,24 @@ impl Peer {
         actions: &mut Vec<Action>,
     ) {
         (self.present, self.draining) = (online, mail.waits);
-        self.keeps = self.has_mail() && mail.bytes_max.is_some();
         if self.has_lane() {
-            let bytes_max = mail.bytes_max.filter(|_| self.keeps);
-            shared.outgoing(self.lane, |outgoing| outgoing.sender.handle_connected(bytes_max));
+            shared.outgoing(self.lane, |outgoing| outgoing.sender.handle_present());
         }
+        self.handle_mail(mail, shared);
         self.receiver.handle_connected(mail.waits && self.has_mail());
         let step = self.secure.handle_connected(!mail.waits);
         self.handle_step(now, step, None, shared, actions);
         if !mail.waits {
             self.begin(now, shared, actions);
+        }
+    }
+
+    /// What the relay keeps, which it says to who has just been let in or has just bound its token, too.
+    pub(super) fn handle_mail(&mut self, mail: Mail, shared: &Shared) {
+        self.keeps = self.has_mail() && mail.bytes_max.is_some();
+        if self.has_lane() {
+            let bytes_max = mail.bytes_max.filter(|_| self.keeps);
+            shared.outgoing(self.lane, |outgoing| outgoing.sender.handle_mail(bytes_max));
         }
     }
 

@@ -6,7 +6,7 @@ use crate::proto::device::DeviceId;
 use crate::proto::token::TokenKey;
 use crate::push::PushState;
 use crate::ring::{Conn, Net};
-use crate::session::message::{Ext, RelayMessage, Welcome};
+use crate::session::message::{Ext, MailView, RelayMessage, Welcome};
 use crate::session::{Effect, Farewell, Member, Presence};
 use crate::shard::Shard;
 use crate::shard::close::CloseReason;
@@ -56,11 +56,24 @@ impl<N: Net> Shard<N> {
     /// Says to a device that has just come how it can be woken, and to the notifier that it is there.
     fn offer_push(&self, key: TokenKey, welcome: &mut Welcome) {
         if let Ext::Device { device, push, .. } = &mut welcome.ext
-            && let Some(notifier) = &self.shared.notifier
+            && let Some(offer) = self.push_offer(key, *device)
         {
-            *push = Some(notifier.offer(self.sessions.push_state(key, *device)));
+            *push = Some(offer);
             self.note_present(key, *device);
         }
+    }
+
+    /// How a device can be woken, as JSON.
+    fn push_offer(&self, key: TokenKey, device: DeviceId) -> Option<Box<str>> {
+        self.shared.notifier.as_ref().map(|notifier| notifier.offer(self.sessions.push_state(key, device)))
+    }
+
+    /// Says to a device that it is one now, and what the relay does for it.
+    fn tell_admitted(&mut self, conn: Conn, mail: Option<MailView>) {
+        let seat = self.net.get(conn).and_then(|connection| connection.seat());
+        let device = seat.and_then(|seat| self.sessions.device(seat, conn));
+        let push = device.and_then(|(key, device)| self.push_offer(key, device));
+        self.tell(conn, RelayMessage::Admitted { mail, push: push.as_deref() });
     }
 
     /// A device that was asleep is awake: what has waited is handed to it, and it need not be woken.
@@ -136,6 +149,7 @@ impl<N: Net> Shard<N> {
     /// Carries one effect out.
     pub(super) fn apply(&mut self, effect: Effect<Conn>) {
         match effect {
+            Effect::Tell(conn, RelayMessage::Admitted { mail, .. }) => self.tell_admitted(conn, mail),
             Effect::Tell(conn, message) => self.tell(conn, message),
             Effect::Close(conn, Farewell::Revoked) => self.close(conn, CloseReason::Revoked),
             Effect::Close(conn, Farewell::NotNow) => self.close(conn, CloseReason::Busy),

@@ -2,9 +2,10 @@
 
 use super::message::Ask;
 use crate::control::message::{Changed, Request, Unchanged};
+use crate::proto::token::TokenKey;
 use crate::ring::{Conn, Net};
 use crate::session::message::{ErrorCode, RelayMessage};
-use crate::session::{Asked, Order, Ordered, Refusal};
+use crate::session::{Asked, Change, Order, Ordered, Refusal};
 use crate::shard::Shard;
 use crate::shard::bounds::ORDER_RETRY;
 
@@ -21,7 +22,7 @@ impl<N: Net> Shard<N> {
                 self.apply_all(effects);
                 // Who says only how it is gets no answer.
                 if !order.is_silent() {
-                    self.tell(conn, RelayMessage::Ok { reference: reference.as_deref() });
+                    self.tell_done(conn, key, matches!(order, Order::Bind { .. }), reference.as_deref());
                 }
             }
             Ordered::Store(change) => {
@@ -58,9 +59,18 @@ impl<N: Net> Shard<N> {
         self.apply_all(effects);
         let Some(asker) = asker else { return };
         match result {
-            Ok(()) => self.tell(asker, RelayMessage::Ok { reference: asked.reference.as_deref() }),
+            Ok(()) => {
+                let is_bind = matches!(change, Change::Bind { .. });
+                self.tell_done(asker, key, is_bind, asked.reference.as_deref());
+            }
             Err(unchanged) => self.tell_unchanged(asker, &unchanged, &asked),
         }
+    }
+
+    /// Says that what was asked has been done. Who has bound the token hears of the mailbox, too.
+    fn tell_done(&mut self, conn: Conn, key: TokenKey, is_bind: bool, reference: Option<&str>) {
+        let mail = self.sessions.agent_mail(key).filter(|_| is_bind);
+        self.tell(conn, RelayMessage::Ok { reference, mail });
     }
 
     fn tell_unchanged(&mut self, conn: Conn, unchanged: &Unchanged, asked: &Asked) {

@@ -4,6 +4,7 @@ use super::sessions::Sessions;
 use crate::directory::Bound;
 use crate::proto::token::{Role, TokenKey};
 use crate::ring::Conn;
+use crate::session::message::MailView;
 use crate::session::{Effect, Found, Handed, Heard, MailState, Party, Posted, Refusal, Trays};
 use crate::shard::net::connection::{NONE, Seat};
 use crate::shard::pulse::Pulse;
@@ -43,6 +44,11 @@ impl Sessions {
     /// The session of a token, if it has one.
     pub(super) fn index(&self, key: TokenKey) -> Option<u32> {
         self.by_key.get(&key).map(|token| token.session).filter(|&session| session != NONE)
+    }
+
+    /// What a token's agent is told of the mailbox.
+    pub(super) fn agent_mail(&self, key: TokenKey) -> Option<MailView> {
+        self.at(self.index(key)?)?.session.mail_view(Party::Agent)
     }
 
     /// All sessions.
