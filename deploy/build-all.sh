@@ -62,12 +62,12 @@ build() {
 	tools=$(tools_for "$target")
 	upper=${target//-/_}
 	echo "$target: $("$rustc" --version), ${tools}gcc $("${tools}gcc" -dumpfullversion)"
-	# No local folders in the program: paths in its messages start at the crate.
-	env RUSTC="$rustc" \
-		RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo --remap-path-prefix=$PWD=/coralmux" \
-		CARGO_PROFILE_RELEASE_STRIP=debuginfo \
+	# No local folders in the program: paths in its messages start at the crate. Not as RUSTFLAGS, which would replace the
+	# flags of .cargo/config.toml.
+	local remap="'--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo', '--remap-path-prefix=$PWD=/coralmux'"
+	env RUSTC="$rustc" CARGO_PROFILE_RELEASE_STRIP=debuginfo \
 		"CC_$upper=${tools}gcc" "CARGO_TARGET_${upper^^}_LINKER=${tools}gcc" \
-		cargo build --release --locked --target "$target" "${packages[@]}"
+		cargo build --release --locked --target "$target" --config "target.$target.rustflags=[$remap]" "${packages[@]}"
 	local arch=${target%%-*} program needed
 	for program in "${programs[@]}"; do
 		install -m 755 "$target_dir/$target/release/$program" "$dist/$program-linux-$arch"
