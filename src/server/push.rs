@@ -18,14 +18,26 @@ pub(super) fn notifier(config: &Config, store: &mut Store) -> Result<Option<Arc<
     if !config.push.is_on {
         return Ok(None);
     }
-    let random = SystemRandom::new();
-    let made = VapidKey::make(&random).map_err(|error| Failure::new(exit::FAILURE, error))?;
-    let kept = store.secret(VAPID_KEY, || made).map_err(|error| Failure::new(exit::STORE, error))?;
-    let key = VapidKey::from_pkcs8(&kept, &random).map_err(|error| Failure::new(exit::STORE, error))?;
+    let key = vapid_key(store)?;
     if config.push.contact.is_none() {
         tracing::info!("browsers are not woken by notifications: give --push-contact to have them woken");
     }
     Ok(Some(Arc::new(Notifier::new(rules(&config.push), key))))
+}
+
+/// The key that is in the store, made where there is none yet.
+fn vapid_key(store: &mut Store) -> Result<VapidKey, Failure> {
+    let random = SystemRandom::new();
+    let failed = |error| Failure::new(exit::STORE, error);
+    let kept = match store.secret(VAPID_KEY).map_err(failed)? {
+        Some(kept) => kept,
+        None => {
+            let made = VapidKey::make(&random).map_err(|error| Failure::new(exit::FAILURE, error))?;
+            store.keep_secret(VAPID_KEY, &made).map_err(failed)?;
+            made
+        }
+    };
+    VapidKey::from_pkcs8(&kept, &random).map_err(|error| Failure::new(exit::STORE, error))
 }
 
 /// Says how control is asked, and starts the thread if somebody can be woken.

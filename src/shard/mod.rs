@@ -132,7 +132,7 @@ impl<N: Net> Shard<N> {
             commands,
             queues,
             control,
-            mail: Mail::new(shared.mailbox.as_deref()),
+            mail: Mail::default(),
             sessions: Sessions::new(Arc::clone(&shared.directory), settings.limits, shared.mailbox.as_deref()),
             shared,
             door: Door::default(),

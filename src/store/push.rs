@@ -86,21 +86,22 @@ impl Store {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// A secret of the relay's own, which `make` makes where there is none yet.
+    /// A secret of the relay's own; `None`: it has not been kept yet.
     ///
     /// # Errors
-    /// What kept it from being read or written.
-    pub fn secret(&mut self, name: &str, make: impl FnOnce() -> Vec<u8>) -> Result<Vec<u8>, StoreError> {
-        let find = |store: &Self| {
-            let mut statement = store.connection.prepare_cached("SELECT value FROM secret WHERE name = ?1")?;
-            Ok::<_, StoreError>(statement.query_row([name], |row| row.get(0)).optional()?)
-        };
-        if let Some(value) = find(self)? {
-            return Ok(value);
-        }
-        let made = make();
-        self.connection.execute("INSERT INTO secret (name, value) VALUES (?1, ?2)", (name, &made))?;
-        Ok(made)
+    /// [`StoreError`] when reading fails.
+    pub fn secret(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let mut statement = self.connection.prepare_cached("SELECT value FROM secret WHERE name = ?1")?;
+        Ok(statement.query_row([name], |row| row.get(0)).optional()?)
+    }
+
+    /// Keeps a secret that has not been kept yet.
+    ///
+    /// # Errors
+    /// [`StoreError`] when writing fails, or it has been kept.
+    pub fn keep_secret(&mut self, name: &str, value: &[u8]) -> Result<(), StoreError> {
+        self.connection.execute("INSERT INTO secret (name, value) VALUES (?1, ?2)", (name, value))?;
+        Ok(())
     }
 }
 
@@ -156,13 +157,15 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_made_once() {
+    fn a_secret_is_kept_once() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("relay.db");
         let mut store = Store::open(&path, 0).unwrap();
-        assert_eq!(store.secret("a", || vec![1]).unwrap(), [1]);
-        assert_eq!(store.secret("a", || vec![2]).unwrap(), [1]);
+        assert_eq!(store.secret("a").unwrap(), None);
+        store.keep_secret("a", &[1]).unwrap();
+        assert!(store.keep_secret("a", &[2]).is_err());
+        assert_eq!((store.secret("a").unwrap(), store.secret("b").unwrap()), (Some(vec![1]), None));
         store.close().unwrap();
-        assert_eq!(Store::open(&path, 0).unwrap().secret("a", || vec![3]).unwrap(), [1]);
+        assert_eq!(Store::open(&path, 0).unwrap().secret("a").unwrap(), Some(vec![1]));
     }
 }

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import re
 import subprocess
 
 import pytest
@@ -11,6 +10,7 @@ from agents import TIMEOUT, program
 from coralmux import Client, Link
 from ends import RUST, ProcessEnd
 from household import Party
+from pairing import Pairing
 
 pytestmark = pytest.mark.asyncio
 
@@ -46,41 +46,9 @@ async def command(agent, *words, typed=None):
     return output.decode(), process.returncode
 
 
-class Pairing:
-    """`coralmux-agent pair`, whose person types."""
-
-    def __init__(self, agent):
-        self.agent, self.output = agent, ""
-
-    async def __aenter__(self):
-        words = [program("coralmux-agent"), "pair", *self.agent.pairing]
-        pipe = subprocess.PIPE
-        self.process = await asyncio.create_subprocess_exec(
-            *words, env={**self.agent.state}, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT
-        )
-        return self
-
-    async def __aexit__(self, *_):
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
-        await self.process.wait()
-
-    async def shows(self, pattern):
-        async with asyncio.timeout(TIMEOUT):
-            while not (found := re.search(pattern, self.output)):
-                line = await self.process.stdout.readline()
-                assert line, self.output
-                self.output += line.decode()
-        return found
-
-    async def link(self):
-        return Link.parse((await self.shows(r"(openclaw://\S+)"))[1])
-
-    async def types(self, text):
-        self.process.stdin.write(text)
-        await self.process.stdin.drain()
-        self.output += (await asyncio.wait_for(self.process.stdout.read(), TIMEOUT)).decode()
-        await self.process.wait()
+def pairs(agent):
+    """`coralmux-agent pair`."""
+    return Pairing([program("coralmux-agent"), "pair", *agent.pairing], agent.state)
 
 
 async def asks(end, text):
@@ -135,11 +103,11 @@ async def test_devices_are_paired_listed_and_revoked_by_commands(start_agent, tm
     async with contextlib.AsyncExitStack() as stack:
         phone = await stack.enter_async_context(device(await first_link(agent), tmp_path / "phone"))
         await asks(phone, "hello")
-        pairing = await stack.enter_async_context(Pairing(agent))
+        pairing = await stack.enter_async_context(pairs(agent))
         tablet = await stack.enter_async_context(
             Party("phone", await pairing.link(), state=tmp_path / "tablet.json", name="Tab\x1b[2Jlet")
         )
-        code = (await pairing.shows(r"Its code: (\d{6})"))[1]
+        code = await pairing.shows(r"Its code: (\d{6})")
         assert code == (await tablet.expect("client.enrolling")).payload["code"]
         assert "\x1b" not in pairing.output
         await pairing.types(b"\n")
@@ -170,7 +138,7 @@ async def test_a_person_may_refuse_and_a_second_agent_is_refused_in_words(start_
     async with contextlib.AsyncExitStack() as stack:
         phone = await stack.enter_async_context(device(await first_link(agent), tmp_path / "phone"))
         await asks(phone, "hello")
-        pairing = await stack.enter_async_context(Pairing(agent))
+        pairing = await stack.enter_async_context(pairs(agent))
         thief = await stack.enter_async_context(device(await pairing.link(), tmp_path / "thief"))
         await pairing.shows(r"Its code: (\d{6})")
         await pairing.types(b"r\n")
@@ -224,7 +192,7 @@ async def test_a_phone_that_knows_no_devices_goes_on_beside_one(start_agent, tmp
     async with Client("phone", plain, proxy=None) as old, contextlib.AsyncExitStack() as stack:
         await old.send("chat.send", {"text": "first"})
         await said(agent, "Encrypted end to end")
-        pairing = await stack.enter_async_context(Pairing(agent))
+        pairing = await stack.enter_async_context(pairs(agent))
         phone = await stack.enter_async_context(device(await pairing.link(), tmp_path / "phone"))
         await pairing.shows(r"Its code: (\d{6})")
         await pairing.types(b"\n")

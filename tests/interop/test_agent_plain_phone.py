@@ -12,7 +12,7 @@ from household import Party, request
 
 from agents import TIMEOUT
 from coralmux import Link
-from test_agent_devices import Pairing, answered, command, first_link, said
+from test_agent_devices import answered, command, first_link, pairs, said
 
 pytestmark = pytest.mark.asyncio
 
@@ -48,7 +48,7 @@ async def beside_a_device(agent, folder):
     async with Party("phone", agent.link()) as old:
         await old.expect("client.agreed")
         await answered(old, "from the plain phone")
-        async with Pairing(agent) as pairing:
+        async with pairs(agent) as pairing:
             async with Party("phone", await pairing.link(), state=folder / "device.json") as device:
                 await pairing.shows(r"Its code: (\d{6})")
                 await pairing.types(b"\n")
@@ -61,7 +61,7 @@ async def test_what_stays_open_is_said_with_each_device_and_how_it_is_closed(sta
     agent = start_agent("--echo")
     async with beside_a_device(agent, tmp_path) as (old, device):
         await said(agent, f"{STILL}, until none has come for 7 days. `coralmux-agent revoke plain` ends that at once.")
-        async with Pairing(agent) as pairing:
+        async with pairs(agent) as pairing:
             async with Party("phone", await pairing.link(), state=tmp_path / "second.json") as second:
                 await pairing.shows(r"Its code: (\d{6})")
                 await pairing.types(b"\n")
@@ -142,7 +142,7 @@ async def test_who_was_refused_may_come_with_another_link(start_agent, tmp_path)
     async with Party("phone", await first_link(agent), state=tmp_path / "owner.json") as owner:
         await answered(owner, "hello")
         for number, answer in enumerate((b"r\n", b"\n")):
-            async with Pairing(agent) as pairing:
+            async with pairs(agent) as pairing:
                 link = await pairing.link()
                 async with Party("phone", link, state=tmp_path / f"guest{number}.json", name="Guest") as guest:
                     await pairing.shows(r"Its code: (\d{6})")
@@ -161,7 +161,7 @@ async def test_whom_a_command_was_asked_about_is_refused_when_that_has_ended(sta
     async with Party("phone", await first_link(agent), state=tmp_path / "owner.json") as owner:
         await answered(owner, "hello")
         async with contextlib.AsyncExitStack() as stack:
-            async with Pairing(agent) as pairing:
+            async with pairs(agent) as pairing:
                 link = await pairing.link()
                 guest = await stack.enter_async_context(Party("phone", link, state=tmp_path / "guest.json", name="Guest"))
                 await pairing.shows(r"Its code: (\d{6})")
@@ -206,7 +206,7 @@ async def test_with_yes_a_service_lets_in_who_has_a_link(start_agent, tmp_path):
         agent = start_agent("--echo", *(["--yes"] if yes else []))
         async with Party("phone", await first_link(agent), state=tmp_path / f"first{yes}.json") as first:
             await answered(first, "hello")
-            async with Pairing(agent) as pairing:
+            async with pairs(agent) as pairing:
                 link = await pairing.link()  # then whoever asked for it is gone, and with it who would be asked
             async with Party("phone", link, state=tmp_path / f"second{yes}.json", name="Second") as second:
                 if yes:

@@ -4,7 +4,6 @@ either kind."""
 import asyncio
 import contextlib
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -13,8 +12,8 @@ import pytest
 
 from agents import TIMEOUT, program
 from bots import CHECKOUT, coralmux, device_link
-from coralmux import Link
 from household import Party
+from pairing import Pairing
 
 PYTHON, RUST = [sys.executable, "-m", "coralmux"], [program("coralmux-agent")]
 NAMES = {"python": PYTHON, "rust": RUST}
@@ -31,41 +30,10 @@ async def command(words, agent, what, *more, typed=None):
     return output.decode(), process.returncode
 
 
-class Pairing:
-    """`pair`, whose person types."""
-
-    def __init__(self, words, agent):
-        flags = ["--relay", agent.relay, "--state", str(agent.state), "--qr", "none"]
-        self.words, self.output = [*words, "pair", *flags], ""
-
-    async def __aenter__(self):
-        pipe = subprocess.PIPE
-        self.process = await asyncio.create_subprocess_exec(
-            *self.words, env=os.environ | CHECKOUT, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT
-        )
-        return self
-
-    async def __aexit__(self, *_):
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
-        await self.process.wait()
-
-    async def shows(self, pattern):
-        async with asyncio.timeout(TIMEOUT):
-            while not (found := re.search(pattern, self.output)):
-                line = await self.process.stdout.readline()
-                assert line, self.output
-                self.output += line.decode()
-        return found[1]
-
-    async def link(self):
-        return Link.parse(await self.shows(r"(openclaw://\S+)"))
-
-    async def types(self, text):
-        self.process.stdin.write(text)
-        await self.process.stdin.drain()
-        self.output += (await asyncio.wait_for(self.process.stdout.read(), TIMEOUT)).decode()
-        return await self.process.wait()
+def pairs(words, agent):
+    """`pair` of either."""
+    flags = ["--relay", agent.relay, "--state", str(agent.state), "--qr", "none"]
+    return Pairing([*words, "pair", *flags], os.environ | CHECKOUT)
 
 
 class RustAgent:
@@ -88,7 +56,7 @@ async def test_devices_are_paired_listed_and_revoked(start_bot, start_agent, rel
     async with contextlib.AsyncExitStack() as stack:
         phone = await tablet(stack, await device_link(state, agent.relay), tmp_path / "phone.json")
         await phone.expect("client.agreed")
-        pairing = await stack.enter_async_context(Pairing(words, agent))
+        pairing = await stack.enter_async_context(pairs(words, agent))
         second = await tablet(stack, await pairing.link(), tmp_path / "second.json")
         code = await pairing.shows(r"Its code: (\d{6})")
         assert code == (await second.expect("client.enrolling")).payload["code"]
@@ -116,13 +84,13 @@ async def test_who_is_refused_or_left_alone_becomes_no_device(start_bot, tmp_pat
     async with contextlib.AsyncExitStack() as stack:
         phone = await tablet(stack, await device_link(bot.state, bot.relay), tmp_path / "phone.json")
         await phone.expect("client.agreed")
-        async with Pairing(PYTHON, bot) as pairing:
+        async with pairs(PYTHON, bot) as pairing:
             thief = await tablet(stack, await pairing.link(), tmp_path / "thief.json")
             await pairing.shows(r"Its code: (\d{6})")
             await pairing.types(b"r\n")
             assert "it is refused" in pairing.output
             await thief.end()
-        async with Pairing(PYTHON, bot) as pairing:
+        async with pairs(PYTHON, bot) as pairing:
             late, link = tmp_path / "late.json", await pairing.link()
         thief = await tablet(stack, link, late)  # nobody waits with that link any more
         await thief.end()

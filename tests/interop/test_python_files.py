@@ -7,7 +7,7 @@ import pytest
 from agents import Phone
 from bots import Tablet, answered
 from coralmux.files import BYTES_MAX, FILES_MAX, NAME_MAX, File, file_of
-from test_python_commands import PYTHON, Pairing
+from test_python_commands import PYTHON, pairs
 
 PNG = b"\x89PNG\r\n" + bytes(100)  # as bot.py has it
 
@@ -115,7 +115,7 @@ async def test_what_one_asks_about_the_conversation_only_that_one_hears(start_bo
         await plain.ask("say hello")
         await answered(plain)
         # The plain phone's secret is not the first device's any more, so the device comes by another link.
-        async with Pairing(PYTHON, bot) as pairing, Tablet(await pairing.link(), tmp_path / "tablet.json") as tablet:
+        async with pairs(PYTHON, bot) as pairing, Tablet(await pairing.link(), tmp_path / "tablet.json") as tablet:
             await pairing.shows(r"(\d{6})")
             await pairing.types(b"\n")
             await tablet.expect("device.welcome")

@@ -14,14 +14,13 @@ use crate::session::{
 use crate::shard::Shard;
 use crate::shard::bounds::READ_BYTES_MIN;
 use crate::shard::net::connection::Seat;
-use crate::shelf::Mailbox;
 use crate::shelf::message::{Keep, Kept, Page, Read, Report, Request};
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 /// Pages that are read, and who waits for one.
+#[derive(Default)]
 pub(in crate::shard) struct Mail {
-    state: MailState,
     /// Who is in line, and since when.
     queue: VecDeque<(TokenKey, Party, Duration)>,
     /// What is being read, by the page's number.
@@ -34,22 +33,6 @@ struct Reading {
     of: Party,
     since: Duration,
     _memory: Reservation,
-}
-
-impl Mail {
-    pub(in crate::shard) fn new(mailbox: Option<&Mailbox>) -> Self {
-        let state = state_of(mailbox);
-        Self { state, queue: VecDeque::new(), reads: HashMap::new(), next_page: 0 }
-    }
-}
-
-/// What is known of a mailbox: all, where its thread does not run, for then there is nothing in it.
-pub(super) fn state_of(mailbox: Option<&Mailbox>) -> MailState {
-    match mailbox {
-        None => MailState::Off,
-        Some(mailbox) if mailbox.is_started() => MailState::Loading,
-        Some(_) => MailState::Ready,
-    }
 }
 
 impl<N: Net> Shard<N> {
@@ -87,7 +70,7 @@ impl<N: Net> Shard<N> {
 
     /// Has pages read for those of a session that wait for one.
     pub(super) fn hand_out(&mut self, session: u32) {
-        if self.mail.state != MailState::Ready {
+        if self.sessions.mail() != MailState::Ready {
             return;
         }
         let now = self.pulse.now();
@@ -121,11 +104,11 @@ impl<N: Net> Shard<N> {
 
     /// Who has waited for too long goes on without. Looked at once a second.
     pub(in crate::shard) fn expire_reads(&mut self) {
-        if self.mail.state == MailState::Off {
+        if self.sessions.mail() == MailState::Off {
             return;
         }
         let now = self.pulse.now();
-        if self.mail.state == MailState::Loading && now >= PAGE_TIMEOUT {
+        if self.sessions.mail() == MailState::Loading && now >= PAGE_TIMEOUT {
             self.set_mail(MailState::Ready);
         }
         let is_late = |since: Duration| now.saturating_sub(since) >= PAGE_TIMEOUT;
@@ -140,7 +123,6 @@ impl<N: Net> Shard<N> {
     }
 
     fn set_mail(&mut self, state: MailState) {
-        self.mail.state = state;
         let effects = self.sessions.set_mail(state);
         self.apply_all(effects);
     }

@@ -2,6 +2,7 @@
 
 use super::sessions::{Change, Joining};
 use crate::control::message::{Notice, Request};
+use crate::notifier::Notifier;
 use crate::proto::device::DeviceId;
 use crate::proto::token::TokenKey;
 use crate::push::PushState;
@@ -22,7 +23,7 @@ impl<N: Net> Shard<N> {
         let Claim { hash, role, ext, shown } = claim;
         let (key, serial) = (hash.key(), self.net[conn].newcomer().map_or(0, Newcomer::serial));
         let member = Member::new(conn, role, serial, self.pulse.now()).with_ext(ext);
-        let (seat, change, gone, welcome) = match self.sessions.join(key, member, shown, &self.pulse) {
+        let (seat, change, gone, mut welcome) = match self.sessions.join(key, member, shown, &self.pulse) {
             Joining::Unknown => return self.refuse_auth(conn, "the token is unknown, revoked or expired"),
             Joining::NotAdmitted(why) => {
                 self.counters.not_admitted(why);
@@ -34,7 +35,6 @@ impl<N: Net> Shard<N> {
             Joining::TooOften => return self.put_off(conn),
             Joining::Joined { seat, change, gone, welcome } => (seat, change, gone, welcome),
         };
-        let mut welcome = welcome;
         self.offer_push(key, &mut welcome);
         self.shared.connections.fetch_add(1, Relaxed);
         self.counters.joined(role, change.is_device);
@@ -86,20 +86,22 @@ impl<N: Net> Shard<N> {
 
     /// A device is there, and need not be woken.
     fn note_present(&self, key: TokenKey, device: DeviceId) {
-        if let Some(notifier) = &self.shared.notifier
-            && self.sessions.push_state(key, device) == PushState::Ok
-        {
+        if let Some(notifier) = self.notifier_of(key, device) {
             notifier.present(key, device);
         }
     }
 
     /// A message that wakes was kept for a device that is away.
     pub(super) fn note_kept(&self, key: TokenKey, device: DeviceId) {
-        if let Some(notifier) = &self.shared.notifier
-            && self.sessions.push_state(key, device) == PushState::Ok
-        {
+        if let Some(notifier) = self.notifier_of(key, device) {
             notifier.kept(key, device);
         }
+    }
+
+    /// Who wakes a device, if it can be woken.
+    fn notifier_of(&self, key: TokenKey, device: DeviceId) -> Option<&Notifier> {
+        let notifier = self.shared.notifier.as_deref();
+        notifier.filter(|_| self.sessions.push_state(key, device) == PushState::Ok)
     }
 
     /// Takes a connection that has left its `seat` out of its session, and tells its peers.

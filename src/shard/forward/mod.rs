@@ -9,5 +9,4 @@ pub(super) mod message;
 mod orders;
 mod paused;
 pub(super) mod sessions;
-mod trays;
 pub(super) mod turns;

@@ -2,7 +2,8 @@
 //!
 //! It does nothing to connections: what is to be done is returned.
 
-use super::mail::state_of;
+mod trays;
+
 use crate::control::message::Usage;
 use crate::directory::{Bound, Directory, Slot, TokenEntry};
 use crate::proto::bucket::{Bucket, Rate};
@@ -35,35 +36,35 @@ const KEPT_AFTER_LEAVING: Duration = Duration::from_secs(61);
 
 /// The tokens that a shard owns, and the sessions that live.
 pub(in crate::shard) struct Sessions {
-    pub(super) directory: Arc<Directory>,
+    directory: Arc<Directory>,
     /// The policy of tokens without limits of their own.
     policy: Rc<Policy>,
-    pub(super) by_key: HashMap<TokenKey, Token, BuildHasherDefault<KeyHasher>>,
-    pub(super) all: Slab<Live>,
+    by_key: HashMap<TokenKey, Token, BuildHasherDefault<KeyHasher>>,
+    all: Slab<Live>,
     /// Sessions that all have left, and the tick at which they may be forgotten, in that order.
     empty: VecDeque<(u32, u32)>,
     /// Sessions with bytes that have not been reported.
-    pub(super) used: Vec<u32>,
+    used: Vec<u32>,
     /// Devices that have connected for the first time on a day, which has not been reported.
     seen: Vec<(TokenKey, DeviceId)>,
     /// Sessions with devices that wait for their admission, and until when.
     pending: Vec<(Duration, u32)>,
     /// What is known of the mailbox.
-    pub(super) mail: MailState,
+    mail: MailState,
     /// What waits for tokens without a session.
-    pub(super) trays: HashMap<TokenKey, Trays, BuildHasherDefault<KeyHasher>>,
+    trays: HashMap<TokenKey, Trays, BuildHasherDefault<KeyHasher>>,
 }
 
-pub(super) struct Token {
-    pub(super) slot: Slot,
+struct Token {
+    slot: Slot,
     /// Index of its session; [`NONE`] while it has none.
-    pub(super) session: u32,
+    session: u32,
 }
 
 /// A session that lives on this shard.
 pub(super) struct Live {
-    pub(super) session: Session<Conn>,
-    pub(super) key: TokenKey,
+    session: Session<Conn>,
+    key: TokenKey,
     slot: Slot,
     /// It stands on the list of those with unreported bytes.
     noted: bool,
@@ -99,7 +100,7 @@ pub(super) struct Change {
 
 impl Live {
     /// Puts it, which stands at `index`, on the list of those with bytes that are not reported, once.
-    pub(super) fn note(&mut self, index: u32, used: &mut Vec<u32>) {
+    fn note(&mut self, index: u32, used: &mut Vec<u32>) {
         if !std::mem::replace(&mut self.noted, true) {
             used.push(index);
         }
@@ -117,7 +118,7 @@ impl Sessions {
             used: Vec::new(),
             seen: Vec::new(),
             pending: Vec::new(),
-            mail: state_of(mailbox),
+            mail: trays::state_of(mailbox),
             trays: HashMap::default(),
         }
     }

@@ -1,6 +1,6 @@
 //! What is known of what waits in the mailbox for the tokens of a shard, whether they have a session or not.
 
-use super::sessions::Sessions;
+use super::Sessions;
 use crate::directory::Bound;
 use crate::proto::token::{Role, TokenKey};
 use crate::ring::Conn;
@@ -8,14 +8,24 @@ use crate::session::message::MailView;
 use crate::session::{Effect, Found, Handed, Heard, MailState, Party, Posted, Refusal, Trays};
 use crate::shard::net::connection::{NONE, Seat};
 use crate::shard::pulse::Pulse;
+use crate::shelf::Mailbox;
 
 /// A message that has been taken on: of which token, the number of who has sent it, for whom it is, and how many seconds it
 /// may wait.
 type Taken = (TokenKey, u64, Posted, u64);
 
+/// What is known of a mailbox: all, where its thread does not run, for then there is nothing in it.
+pub(super) fn state_of(mailbox: Option<&Mailbox>) -> MailState {
+    match mailbox {
+        None => MailState::Off,
+        Some(mailbox) if mailbox.is_started() => MailState::Loading,
+        Some(_) => MailState::Ready,
+    }
+}
+
 impl Sessions {
     /// Takes on a message from this seat whose receiver is not there; `None`: the seat is nobody's.
-    pub(super) fn keep(
+    pub(in crate::shard::forward) fn keep(
         &mut self,
         seat: Seat,
         conn: Conn,
@@ -30,7 +40,14 @@ impl Sessions {
     }
 
     /// A message is on the disk. Whether its receiver is a device that is not there.
-    pub(super) fn handle_kept(&mut self, key: TokenKey, to: Party, bytes: u64, number: u64, pulse: &Pulse) -> bool {
+    pub(in crate::shard::forward) fn handle_kept(
+        &mut self,
+        key: TokenKey,
+        to: Party,
+        bytes: u64,
+        number: u64,
+        pulse: &Pulse,
+    ) -> bool {
         let Some(index) = self.index(key) else {
             let is_wanted = self.trays_mut(key).is_some_and(|trays| trays.handle_kept(to, bytes, number));
             return is_wanted && to != Party::Agent;
@@ -42,29 +59,29 @@ impl Sessions {
     }
 
     /// The session of a token, if it has one.
-    pub(super) fn index(&self, key: TokenKey) -> Option<u32> {
+    pub(in crate::shard::forward) fn index(&self, key: TokenKey) -> Option<u32> {
         self.by_key.get(&key).map(|token| token.session).filter(|&session| session != NONE)
     }
 
     /// What a token's agent is told of the mailbox.
-    pub(super) fn agent_mail(&self, key: TokenKey) -> Option<MailView> {
+    pub(in crate::shard::forward) fn agent_mail(&self, key: TokenKey) -> Option<MailView> {
         self.at(self.index(key)?)?.session.mail_view(Party::Agent)
     }
 
     /// All sessions.
-    pub(super) fn indices(&self) -> Vec<u32> {
+    pub(in crate::shard::forward) fn indices(&self) -> Vec<u32> {
         self.all.iter().map(|(index, _)| index as u32).collect()
     }
 
     /// The connection of this role and number, if it is still there.
-    pub(super) fn asker(&self, key: TokenKey, role: Role, serial: u64) -> Option<Conn> {
+    pub(in crate::shard::forward) fn asker(&self, key: TokenKey, role: Role, serial: u64) -> Option<Conn> {
         let live = self.at(self.index(key)?)?;
         let mut all = live.session.connections(role);
         all.find(|&conn| live.session.member(conn).is_some_and(|member| member.serial == serial))
     }
 
     /// What is known of what waits for a token's receivers; `None`: it is not one of the shard's.
-    pub(super) fn trays_mut(&mut self, key: TokenKey) -> Option<&mut Trays> {
+    pub(in crate::shard::forward) fn trays_mut(&mut self, key: TokenKey) -> Option<&mut Trays> {
         let session = self.by_key.get(&key)?.session;
         let has_session = self.at_mut(session).is_some_and(|live| live.session.trays_mut().is_some());
         if has_session {
@@ -74,13 +91,13 @@ impl Sessions {
     }
 
     /// Takes what is known of what waits for a token that is removed; `None`: nothing waits.
-    pub(super) fn take_trays(&mut self, key: TokenKey) -> Option<Trays> {
+    pub(in crate::shard::forward) fn take_trays(&mut self, key: TokenKey) -> Option<Trays> {
         let of_session = self.index(key).and_then(|index| self.at_mut(index)?.session.take_trays());
         of_session.or(self.trays.remove(&key))
     }
 
     /// What is to be thrown away of a token's, for its receivers are none any more.
-    pub(super) fn prune_trays(&mut self, key: TokenKey) -> Vec<Party> {
+    pub(in crate::shard::forward) fn prune_trays(&mut self, key: TokenKey) -> Vec<Party> {
         if let Some(live) = self.index(key).and_then(|index| self.at_mut(index)) {
             return live.session.prune_trays();
         }
@@ -96,7 +113,7 @@ impl Sessions {
     }
 
     /// The same for all tokens.
-    pub(super) fn prune_all_trays(&mut self) -> Vec<(TokenKey, Party)> {
+    pub(in crate::shard::forward) fn prune_all_trays(&mut self) -> Vec<(TokenKey, Party)> {
         self.trays.retain(|_, trays| !trays.is_empty());
         let mut keys: Vec<_> = self.trays.keys().copied().collect();
         keys.extend(self.all.iter().map(|(_, live)| live.key));
@@ -104,38 +121,43 @@ impl Sessions {
     }
 
     /// The file has been opened anew.
-    pub(super) fn handle_opened(&mut self, is_other: bool) {
+    pub(in crate::shard::forward) fn handle_opened(&mut self, is_other: bool) {
         self.all.iter_mut().for_each(|(_, live)| live.session.handle_opened(is_other));
         self.trays.values_mut().for_each(|trays| trays.handle_opened(is_other));
     }
 
     /// What is known of the mailbox.
+    pub(in crate::shard::forward) fn mail(&self) -> MailState {
+        self.mail
+    }
+
+    /// Something else is known of the mailbox.
     #[must_use = "they are to be carried out"]
-    pub(super) fn set_mail(&mut self, mail: MailState) -> Vec<Effect<Conn>> {
+    pub(in crate::shard::forward) fn set_mail(&mut self, mail: MailState) -> Vec<Effect<Conn>> {
         self.mail = mail;
         self.all.iter_mut().flat_map(|(_, live)| live.session.set_mail(mail)).collect()
     }
 
     /// Those of a session for whom a page is to be read, each once.
-    pub(super) fn poll_wanted(&mut self, session: u32) -> Vec<(TokenKey, Party)> {
+    pub(in crate::shard::forward) fn poll_wanted(&mut self, session: u32) -> Vec<(TokenKey, Party)> {
         let Some(live) = self.at_mut(session) else { return Vec::new() };
         let key = live.key;
         live.session.poll_wanted().into_iter().map(|of| (key, of)).collect()
     }
 
     /// How long a page for a receiver may be.
-    pub(super) fn page_bytes(&mut self, key: TokenKey, of: Party) -> usize {
+    pub(in crate::shard::forward) fn page_bytes(&mut self, key: TokenKey, of: Party) -> usize {
         self.trays_mut(key).map_or(0, |trays| usize::try_from(trays.longest(of)).unwrap_or(usize::MAX))
     }
 
     /// The page of that number is read for a receiver: behind which message. `None`: it is not wanted any more.
-    pub(super) fn begin_read(&mut self, key: TokenKey, of: Party, page: u64) -> Option<u64> {
+    pub(in crate::shard::forward) fn begin_read(&mut self, key: TokenKey, of: Party, page: u64) -> Option<u64> {
         let index = self.index(key)?;
         self.at_mut(index)?.session.begin_read(of, page)
     }
 
     /// A page has been read. What follows, if it is still wanted.
-    pub(super) fn handle_page(
+    pub(in crate::shard::forward) fn handle_page(
         &mut self,
         key: TokenKey,
         of: Party,
@@ -147,7 +169,7 @@ impl Sessions {
     }
 
     /// What waits for a receiver cannot be read now: it goes on without.
-    pub(super) fn give_up(&mut self, key: TokenKey, of: Party) -> Option<Handed<Conn>> {
+    pub(in crate::shard::forward) fn give_up(&mut self, key: TokenKey, of: Party) -> Option<Handed<Conn>> {
         let index = self.index(key)?;
         self.at_mut(index)?.session.give_up(of)
     }
