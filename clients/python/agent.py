@@ -25,7 +25,7 @@ async def answer(client, text, ref):
         delta = word + ("" if seq == len(words) else " ")
         await client.send("chat.stream", {"delta": delta, "seq": seq, "ref": ref})
         await asyncio.sleep(0.05)  # a model takes its time, too
-    await client.send("chat.done", {"full_text": " ".join(words), "ref": ref})
+    await client.send("chat.done", {"full_text": " ".join(words), "ref": ref}, wake=True)
 
 
 def say(*words):

@@ -210,7 +210,8 @@ class Agent:
 
     async def tell(self, text: str, *, files: Sequence[File | Image] = (), chat_id: str | None = None) -> bool:
         """Says something, or shows `files`, while the agent serves, without having been asked. False: the phone is away, and is told when
-        it comes, if the agent still serves then. Raises AnswerError if that is too much."""
+        it comes, if the agent still serves then; what is for devices the relay keeps for them, if it keeps messages. Raises
+        AnswerError if that is too much."""
         return await self._serving().tell(chat_id, text, files)
 
     def _serving(self) -> Chats:
@@ -314,7 +315,7 @@ class Agent:
             await self._handle_error(chats, as_object(event.payload))
         else:
             if event.type == "client.agreed" or (event.type == "status" and client.paired and self.e2e == 1):
-                await chats.asks.handle_agreed()
+                await chats.asks.handle_agreed(asker)
             self._tell(client, event)
 
     def _status(self, chats: Chats) -> dict[str, Any]:
@@ -346,7 +347,7 @@ class Agent:
         elif event.type in ("client.joining", "client.joined"):
             what = f"shows the code {event.payload['code']}" if event.type == "client.joining" else "is a device now"
             self.say(printable(f"{event.payload.get('name')} ({event.payload.get('platform')}) {what}."))
-        elif event.type in ("client.lost", "client.refused", "client.delayed"):
+        elif event.type in ("client.lost", "client.refused", "client.delayed", "client.expired"):
             log.warning("%s", printable(str(as_object(event.payload).get("message", event.type))))
 
     def _show_link(self, event: Event, files: AgentFiles, path: Path) -> None:

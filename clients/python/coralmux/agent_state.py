@@ -53,7 +53,7 @@ class AgentState:
         self.enrolments = Enrolments.load(self.token, self.own, value["enrolments"])
         self.invited = dict(value["invited"])
         self.devices: dict[str, Device] = {}
-        self.ends: dict[str, tuple[AgentEnd, list[Any]]] = {}
+        self.ends: dict[str, tuple[AgentEnd, dict[str, Any]]] = {}
 
     @classmethod
     def open(
@@ -78,17 +78,18 @@ class AgentState:
             raise StateError(f"{file.path} is of another token: name another file")
         if restored:
             state.enrolments.handle_restored()
-            for name, (end, taken) in state.ends.items():
+            for name, (end, position) in state.ends.items():
                 end.handle_restored()
                 state.devices[name].invite = None  # it may have been refused since
-                state.keep_device(name, {"end": end.state, "taken": taken})
+                state.keep_device(name, {"end": end.state} | position)
             state.keep()
         return state
 
     def _load(self, name: str, value: dict[str, Any]) -> None:
         known = {field: value[field] for field in Device.__dataclass_fields__ if field in value}
         self.devices[name] = Device(**known)
-        self.ends[name] = AgentEnd.load(self.token, self.own, value["end"]), value["taken"]
+        position = {"taken": value["taken"], "lost": value.get("lost", [])}
+        self.ends[name] = AgentEnd.load(self.token, self.own, value["end"]), position
 
     def keep(self) -> None:
         open_ = {b64url(invite(link.k)) for link in self.enrolments.links}
@@ -103,7 +104,8 @@ class AgentState:
         self.file.write({"v": 1} | places | secrets | {"enrolments": self.enrolments.state})
 
     def keep_device(self, device: str, changed: dict[str, Any]) -> None:
-        """`changed`: its `end` and how far its messages have been `taken`. A device that is forgotten is not kept."""
+        """`changed`: its `end`, how far its messages have been `taken`, and which were `lost`. A device that is forgotten is
+        not kept."""
         if device in self.devices:
             self.file.part(device).write({"v": 1} | asdict(self.devices[device]) | changed)
 

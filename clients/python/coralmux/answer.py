@@ -24,6 +24,10 @@ TOOLS_BURST, TOOLS_PER_SECOND = 20.0, 1.0  # they count as messages, of which an
 TOOL_MAX, TOOL_MESSAGE_MAX, TOOL_DETAIL_MAX, TOOL_CALL_MAX = 100, 200, 4000, 128  # characters
 
 
+# What the relay wakes a device for that is away.
+WAKES = "chat.done", "chat.error", "chat.ask"
+
+
 class Ended(Exception):
     """The answer is not wanted any more."""
 
@@ -177,7 +181,7 @@ async def send(
 ) -> str | None:
     """Sends a message, as far as that is possible, to a device, the plain phone, or (None) everybody. Its id, or None."""
     try:
-        return await client.send(kind, payload, timeout=patience, device=to)
+        return await client.send(kind, payload, timeout=patience, device=to, wake=kind in WAKES)
     except TimeoutError:  # nobody there for long, and it keeps nothing: it can ask for the history
         log.warning("%s was given up: there was no connection to the phone", kind)
     except Refused:

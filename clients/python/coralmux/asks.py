@@ -156,10 +156,10 @@ class Asks:
                 self._outcomes.popitem(last=False)
             await self._send("chat.answered", over, None)
 
-    async def handle_agreed(self) -> None:
+    async def handle_agreed(self, phone: str) -> None:
         """There are new keys, or a phone without encryption: it may not know what is open."""
         for ask in list(self.open.values()):
-            await self._send("chat.ask", ask.payload(), None)
+            await self._send("chat.ask", ask.payload(), phone)
 
     async def handle_answer(self, message_id: str | None, payload: Any, asker: str | None = None) -> None:
         """A `chat.answer`. The first one that fits decides. What is wrong with it, or too late, `asker` alone hears."""

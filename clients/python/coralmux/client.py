@@ -24,6 +24,7 @@ from .devices import LINK_LIFE, Devices, Joining
 from .end import DECRYPTION_FAILED, PAYLOAD_MAX, Protection, Waiting
 from .keyed import AgentPeer
 from .link import Link, LinkError, new_secret
+from .mailbox import read_mail, whole_number
 from .peer import as_object
 from .plain import PlainPeer
 from .retry import Retry
@@ -69,13 +70,15 @@ class Event:
     - `client.refused`: something was refused; the payload has `reason` and `message`
     - `client.restarted`: the agent's process is another one: an answer in progress has ended
     - `client.delayed`: the relay refused a message for now, and it leaves again by itself; the payload is the relay's
+    - `client.expired`: the relay no longer has `count` messages that it had kept for this end
     - `client.lost`: the connection is gone and tried again; the payload has `message`
 
     At a device `client.enrolling` has the `code` that people compare, and `device.welcome` says that it is admitted. An
     agent with devices has `client.link` (the first `link`, which is open), `client.joining` (`device`, `name`,
     `platform`, `code`: a stranger's words), `client.joined` and `client.left`.
 
-    `device` is the id of the device that it came from or is about.
+    `device` is the id of the device that it came from or is about. `sent_at`: when its sender sent it, in Unix
+    milliseconds by that one's clock, where it says so: what the relay has kept may be days old.
     """
 
     type: str
@@ -84,6 +87,7 @@ class Event:
     protection: Protection = Protection.CLEAR
     missed: int = field(default=0)
     device: str | None = None
+    sent_at: int | None = None
 
 
 class Client:
@@ -150,6 +154,7 @@ class Client:
         }  # the last: to wait for a dead connection
         self.options = proxy | timing | {"max_size": MAX_SIZE} | options
         self._paired = False
+        self._unconfirmed: int | None = None  # the page of the mailbox that is to be confirmed
         self._ws: ClientConnection | None = None
         self._authenticated_at: float | None = None
         self._events: asyncio.Queue[Event | None] = (
@@ -174,10 +179,12 @@ class Client:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        for peer in self._peers:
-            peer.keep()
-        for part in filter(None, (self.plain, self.agent, self.devices)):
-            part.close()
+        try:
+            for peer in self._peers:
+                peer.keep()
+        finally:
+            for part in filter(None, (self.plain, self.agent, self.devices)):
+                part.close()
 
     def __aiter__(self) -> Client:
         return self
@@ -222,6 +229,15 @@ class Client:
     def _peers(self) -> list[Any]:
         return [*filter(None, (self.plain, self.agent)), *(self.devices.peers.values() if self.devices else ())]
 
+    @property
+    def _keyed(self) -> list[Any]:
+        """The other ends for which the relay may keep something, and of which it may have kept something."""
+        return [self.agent] if self.agent else list(self.devices.peers.values()) if self.devices else []
+
+    def _keep(self, peer: Any, payload: Any, wake: bool) -> str:
+        """How the relay keeps a message for a peer that is away: while who asked is here, nobody else is woken."""
+        return "wake" if wake and self.devices and not self.devices.is_for_another(payload, peer) else "quiet"
+
     def _receivers(self, payload: Any, device: str | None) -> list[Any]:
         """Who gets a message: this device, the plain phone, or everybody. A plain phone takes whatever comes for an answer to what it has
         asked itself: so answers to devices are not for it."""
@@ -236,7 +252,14 @@ class Client:
         plain = self.plain if self.plain and not (admitted and self.plain.end.keys is None) else None
         return [*filter(None, (plain, self.agent)), *admitted]
 
-    async def send(self, kind: str, payload: Any = None, timeout: float | None = 30, device: str | None = None) -> str:
+    async def send(
+        self,
+        kind: str,
+        payload: Any = None,
+        timeout: float | None = 30,
+        device: str | None = None,
+        wake: bool = False,
+    ) -> str:
         """Sends a message to the peer, encrypted if keys are agreed; waits for connection and keys. Returns its id.
         ValueError: the payload has what JSON has not (NaN, infinity), or no message is large enough for it.
 
@@ -244,7 +267,9 @@ class Client:
         A message that the relay refuses comes back as the event `chat.error` whose payload has this id as `ref`.
 
         An agent sends to all of its devices, with an id for each, or to one `device`, or with PLAIN to the phone that is
-        none; to one that was revoked, nothing.
+        none; to one that was revoked, nothing. What is for a device, or an agent of devices, that is away, the relay keeps,
+        if it keeps messages (pieces of answers aside). `wake`: a device is woken for it by a notification; where `ref`
+        names the question of a device that is here, no other one is.
         """
         ids: list[str] = []
         payload = {} if payload is None else payload
@@ -258,7 +283,7 @@ class Client:
                     if peers and all(peer.has_room(kind, payload) for peer in peers):
                         with contextlib.suppress(Waiting, ConnectionClosed):
                             for peer in peers:
-                                ids.append(await peer.send(kind, payload))
+                                ids.append(await peer.send(kind, payload, self._keep(peer, payload, wake)))
                             self._due.set()
                             # What may leave does so before the next message: pieces grow only where they have to wait.
                             await self.lock.wait_for(lambda: self._ended or not any(p.is_leaving for p in peers))
@@ -345,13 +370,14 @@ class Client:
         if self.agent and (problem := self.agent.problem(ext)):
             raise Refused(problem)
         self._authenticated_at = time.monotonic()
+        self._unconfirmed = None
         self._paired = payload.get("paired") is True
         await self.tell("client.connected", payload)
         await self._set_connection(ws)
         if self.devices:
             await self.devices.handle_connected(ext)
         if self.agent:
-            await self.agent.handle_connected(self._paired)
+            self.agent.handle_connected(self._paired, read_mail(ext))
         if self.plain:
             await self.plain.handle_connected(ext.get("v") != 1)
         async for text in ws:
@@ -389,10 +415,38 @@ class Client:
                 await peer.handle_message(kind, payload, message_id)
 
     async def _handle_relay(self, kind: str, payload: Any) -> None:
-        if self.devices is None:
-            await self.tell(kind, payload)  # the relay's word, on which nothing hangs
+        if kind == "relay.mail":
+            await self._handle_page(payload)
+        elif self.devices is None:
+            if kind == "relay.admitted":
+                self.agent.handle_mail(read_mail(payload))
+            elif kind == "relay.kept":
+                self.agent.handle_kept(payload.get("ref"))
+            await self.tell(kind, payload)  # the relay's word: what a device goes by is the agent's
         elif not self.devices.handle_answer(kind, payload):
             await self.devices.handle_relay(kind, payload)
+
+    async def _handle_page(self, page: dict[str, Any]) -> None:
+        """A page of what the relay has kept for this end has ended."""
+        upto, is_last = whole_number(page.get("upto")), page.get("left") == 0
+        confirmed = [peer.handle_page(upto, 0 if is_last else 1) for peer in self._keyed]
+        if upto and all(confirmed):
+            self._unconfirmed = upto
+        if is_last:
+            for peer in self._keyed:
+                peer.handle_drained()
+        self.is_due()
+        if count := whole_number(page.get("lost")):
+            text = f"{count} of the messages that waited at the relay have expired"
+            await self.tell("client.expired", {"count": count, "message": text})
+
+    async def _confirm(self) -> None:
+        """Under the lock: all that a page has brought is on the disk, and the relay need not keep it."""
+        if self._unconfirmed is not None:
+            for peer in self._keyed:
+                peer.keep()
+            upto, self._unconfirmed = self._unconfirmed, None
+            await self.put("relay.mail.ack", {"upto": upto})
 
     async def _handle_refused(self, error: dict[str, Any]) -> bool:
         """The relay refused something of ours; whether that is dealt with."""
@@ -410,12 +464,11 @@ class Client:
 
     async def _handle_status(self, payload: Any) -> None:
         self._paired = payload.get("peer") == "online"
-        peer = self.agent or self.plain
-        if peer:
-            peer.handle_pause()
+        if self.plain:
+            self.plain.handle_pause()
         await self.tell("status", payload)
         if self.agent:
-            await self.agent.handle_online(self._paired)
+            self.agent.handle_online(self._paired)
         elif self.plain and self._paired:
             await self.plain.handle_online()
 
@@ -459,6 +512,9 @@ class Client:
             async with self.lock:
                 if self.devices:
                     self.devices.park_stalled()
+                if self.is_connected and not is_full:  # nor is more taken from the relay than is looked at
+                    with contextlib.suppress(ConnectionClosed):
+                        await self._confirm()
                 for peer in self._peers:
                     peer.resume.receiver.is_full = is_full
                     with contextlib.suppress(ConnectionClosed):  # the next one asks again for what is due
@@ -476,20 +532,35 @@ class Client:
         """There may be something to send."""
         self._due.set()
 
-    async def put(self, kind: str, payload: Any, message_id: str | None = None, device: str | None = None) -> str:
-        """Sends a message as it is; under the lock, and while there is a connection. Returns its id."""
-        text, message_id = self._envelope(kind, payload, message_id, device)
+    async def put(
+        self,
+        kind: str,
+        payload: Any,
+        message_id: str | None = None,
+        device: str | None = None,
+        keep: str | None = None,
+    ) -> str:
+        """Sends a message as it is; under the lock, and while there is a connection. Returns its id. `keep`: how the relay
+        keeps it where its receiver is away; None: not at all."""
+        text, message_id = self._envelope(kind, payload, message_id, device, keep)
         if self._ws is None:
             raise ConnectionClosed(None, None)
         await self._ws.send(text)
         return message_id
 
     @staticmethod
-    def _envelope(kind: str, payload: Any, message_id: str | None = None, device: str | None = None) -> tuple[str, str]:
+    def _envelope(
+        kind: str,
+        payload: Any,
+        message_id: str | None = None,
+        device: str | None = None,
+        keep: str | None = None,
+    ) -> tuple[str, str]:
         message_id = message_id or str(uuid.uuid4())
         now_ms = int(time.time() * 1000)
         message = {"v": 1, "type": kind, "id": message_id, "ts": now_ms, "payload": payload}
-        return dumps(message | ({"device": device} if device else {})), message_id
+        more = ({"device": device} if device else {}) | ({"keep": keep} if keep else {})
+        return dumps(message | more), message_id
 
     async def _set_connection(self, ws: ClientConnection | None) -> None:
         self._ws = ws
@@ -528,10 +599,11 @@ class Client:
         message_id: str | None = None,
         protection: Protection = Protection.CLEAR,
         missed: int = 0,
+        sent_at: int | None = None,
     ) -> None:
         if self.devices and kind == "chat.send" and message_id:
             self.devices.note_question(message_id, device)
-        self._events.put_nowait(Event(kind, payload, message_id, protection, missed, device))
+        self._events.put_nowait(Event(kind, payload, message_id, protection, missed, device, sent_at))
 
 
 def check(kind: str, payload: Any) -> None:

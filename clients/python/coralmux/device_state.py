@@ -27,7 +27,8 @@ class DeviceState:
         self.name, self.platform, self.code = value["name"], value["platform"], value["code"]
         self.key, self.own = unb64url(value["key"]), StaticKey(unb64url(value["own"]))
         self.k = value["k"] and secret_of(value["k"])
-        self.end, self.taken = value["end"] and DeviceEnd.load(value["end"]), value["taken"]
+        self.end = value["end"] and DeviceEnd.load(value["end"])
+        self.position = {"taken": value["taken"], "lost": value.get("lost", [])}
         self.device = device_id(self.key)
 
     @classmethod

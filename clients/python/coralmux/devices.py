@@ -19,7 +19,8 @@ from websockets.exceptions import ConnectionClosed
 from .agent_state import PLAIN_UNUSED, SEEN_INTERVAL, Device
 from .crypto import b64url, unb64url
 from .keyed import DevicePeer, now
-from .peer import as_object
+from .mailbox import Mail, read_mail
+from .peer import Peer, as_object
 from .v3 import EnrolError, cleaned, invite, parse_key_exchange
 
 if TYPE_CHECKING:
@@ -79,8 +80,9 @@ class Devices:
         self.client, self.state, self.decide = client, state, decide
         self.agent_name, self.keep_plain = agent_name, keep_plain
         self.peers: dict[str, DevicePeer] = {
-            name: self._peer(name, end, taken) for name, (end, taken) in state.ends.items()
+            name: self._peer(name, end, position) for name, (end, position) in state.ends.items()
         }
+        self.mail = Mail()  # what the relay keeps
         self._bound = asyncio.Event()  # on this connection
         self._lifts = False  # a plain phone, on this connection
         self._askers: dict[str, str | None] = {}  # id of a question: the device that asked it
@@ -92,11 +94,11 @@ class Devices:
         self._to_revoke: set[str] = set()  # the relay has not confirmed it
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def _peer(self, name: str, end: AgentEnd, taken: list[Any]) -> DevicePeer:
+    def _peer(self, name: str, end: AgentEnd, position: dict[str, Any]) -> DevicePeer:
         def store(changed: dict[str, Any]) -> None:
             self.state.keep_device(name, changed)
 
-        return DevicePeer(self.client, name, end, taken, store, self._handle_said)
+        return DevicePeer(self.client, name, end, position, store, self._handle_said)
 
     def auth(self) -> dict[str, Any]:
         """What `auth` has beside token and role."""
@@ -138,9 +140,9 @@ class Devices:
         self._fail_asked()
         self._bound.clear()
         self._lifts = False
+        self.mail = read_mail(ext)
         for peer in self.peers.values():
-            peer.end.handle_connected()
-            peer.end.handle_drained()
+            peer.handle_connection(self.mail)
         if ext.get("v") != 1 or not isinstance(ext.get("bound"), bool):
             text = "the relay knows no devices: only a plain phone can connect"
             await self.client.tell("client.refused", {"reason": "no_devices", "message": text})
@@ -195,7 +197,9 @@ class Devices:
             await self.client.tell("client.link", {"link": self.link.for_apps(), "web": self.link.for_browsers()})
 
     async def _bind(self) -> None:
-        await self.ask("relay.bind", {"legacy_phone": self.state.plain is not None})
+        self.mail = read_mail(await self.ask("relay.bind", {"legacy_phone": self.state.plain is not None}))
+        for peer in self.admitted:
+            peer.handle_mail(self.mail)
 
     async def _open_at_relay(self, link: Open) -> None:
         until = {} if link.until is None else {"ttl_sec": max(1, int(link.until - time.time()))}
@@ -271,13 +275,21 @@ class Devices:
 
     def was_asked_by_device(self, payload: Any) -> bool:
         """Whether a message is about a question of a device's."""
+        return self._asker_of(payload) is not None
+
+    def _asker_of(self, payload: Any) -> str | None:
         ref = as_object(payload).get("ref")
-        return isinstance(ref, str) and self._askers.get(ref) is not None
+        return self._askers.get(ref) if isinstance(ref, str) else None
+
+    def is_for_another(self, payload: Any, peer: Peer) -> bool:
+        """Whether a message is about a question of another device, which is here."""
+        asker = self.peers.get(self._asker_of(payload) or "")
+        return asker is not None and asker is not peer and asker.online
 
     # ---- What is said to the relay ----
 
-    async def ask(self, kind: str, payload: Any) -> None:
-        """A request to the relay, confirmed when this returns. Raises NotDone."""
+    async def ask(self, kind: str, payload: Any) -> dict[str, Any]:
+        """A request to the relay, confirmed when this returns: the payload of its answer. Raises NotDone."""
         message_id = str(uuid.uuid4())
         answer = self._asked[message_id] = asyncio.get_running_loop().create_future()
         try:
@@ -286,13 +298,14 @@ class Devices:
                     raise NotDone(UNSURE, "the relay is away")
                 await self.client.put(kind, payload, message_id)
             async with asyncio.timeout(ANSWER_TIME):
-                error = await answer
+                said = as_object(await answer)
         except (TimeoutError, ConnectionClosed):
             raise NotDone(UNSURE, "the relay has not confirmed it") from None
         finally:
             self._asked.pop(message_id, None)
-        if error:
-            raise NotDone(str(error.get("code")), str(error.get("message")))
+        if "code" in said:
+            raise NotDone(str(said["code"]), str(said.get("message")))
+        return said
 
     def handle_answer(self, kind: str, payload: dict[str, Any]) -> bool:
         """Whether this is the relay's answer to a request of ours."""
@@ -301,7 +314,7 @@ class Devices:
         if answer is None:
             return kind == "relay.ok"
         if not answer.done():
-            answer.set_result(None if kind == "relay.ok" else payload)
+            answer.set_result(payload if kind == "relay.ok" else {"code": UNSURE} | payload)
         return True
 
     def _fail_asked(self) -> None:
@@ -324,12 +337,13 @@ class Devices:
         """A device that has not acknowledged for long counts as absent, until it says something."""
         for peer in self.admitted:
             if peer.stalls():
-                peer.handle_online(False)
+                peer.handle_stalled()
                 self.later(self._park(peer))
 
     async def _park(self, peer: DevicePeer) -> None:
         with contextlib.suppress(NotDone):
             await self.ask("relay.park", {"device": peer.device})
+            peer.handle_parked()
 
     # ---- What the relay says ----
 
@@ -337,6 +351,8 @@ class Devices:
         name = payload.get("device")
         if kind == "relay.device" and isinstance(name, str) and name in self.peers:
             self._handle_device(name, payload.get("online") is True)
+        elif kind == "relay.kept" and isinstance(name, str) and name in self.peers:
+            self.peers[name].handle_kept(payload.get("ref"))
         await self.client.tell(kind, payload, device=name if isinstance(name, str) else None)
 
     def _handle_device(self, name: str, online: bool) -> None:
@@ -377,7 +393,7 @@ class Devices:
         is_first = self.state.first is not None and invite(self.state.first) == joined.invite
         self.state.devices[name] = Device(name, joined.name, joined.platform, int(time.time() * 1000), by=by)
         self.state.devices[name].code, self.state.devices[name].invite = joined.code, b64url(joined.invite)
-        peer = self.peers[name] = self._peer(name, joined.end, [])
+        peer = self.peers[name] = self._peer(name, joined.end, {"taken": [], "lost": []})
         peer.end.handle_drained()
         peer.change()
         peer.keep()
@@ -436,6 +452,7 @@ class Devices:
         if known.by == "plain":
             known.by = None
         peer.end.admit()
+        peer.handle_mail(self.mail)
         peer.change()
         peer.keep()
         peer.online = True

@@ -17,6 +17,7 @@ from .wire import dumps
 if TYPE_CHECKING:
     from .client import Client
     from .device_state import DeviceState
+    from .mailbox import Mail
     from .v3 import AgentEnd
     from .v3.enrol import Enrolled
 
@@ -36,12 +37,19 @@ class KeyedPeer(Peer):
     protection = Protection.VERIFIED
 
     def __init__(
-        self, client: Client, device: str, end: Any, taken: list[Any], store: Callable[[dict[str, Any]], None]
+        self,
+        client: Client,
+        device: str,
+        end: Any,
+        position: dict[str, Any],
+        store: Callable[[dict[str, Any]], None],
     ) -> None:
         super().__init__(client)
         self.device, self.store = device, store
-        self.resume.receiver.restore(taken)
+        self.resume.receiver.restore(position["taken"], position["lost"])
         self._is_changed = False
+        # What the relay has kept for this end is coming, and the other one is not there meanwhile.
+        self.is_draining = False
         self.use(end)
 
     def use(self, end: Any) -> None:
@@ -52,7 +60,8 @@ class KeyedPeer(Peer):
 
     @property
     def state(self) -> dict[str, Any]:
-        return {"end": self.end and self.end.state, "taken": self.resume.receiver.stored}
+        receiver = self.resume.receiver
+        return {"end": self.end and self.end.state, "taken": receiver.stored, "lost": receiver.stored_lost}
 
     def keep(self) -> None:
         if self._is_changed:
@@ -74,8 +83,38 @@ class KeyedPeer(Peer):
             self.keep()
         return payload
 
-    async def send(self, kind: str, payload: Any) -> str:
-        return self.hold(kind, payload)
+    async def send(self, kind: str, payload: Any, keep: str) -> str:
+        return self.hold(kind, payload, keep)
+
+    def handle_connection(self, mail: Mail) -> None:
+        """The relay has let this end in."""
+        self.is_draining = mail.waits
+        self.resume.handle_connected(mail.bytes_max, mail.waits)
+        if self.end:
+            self.end.handle_connected()
+            if not mail.waits:
+                self.end.handle_drained()
+
+    def handle_mail(self, mail: Mail) -> None:
+        """What the relay keeps from now on: it says so to who has just been admitted or has just bound its token, too."""
+        self.resume.sender.mail_bytes_max = mail.bytes_max
+        self.client.is_due()
+
+    def handle_page(self, upto: int, left: int) -> bool:
+        """A page of what the relay has kept has ended. Whether it may be confirmed, once what it brought is stored."""
+        taken, missed, confirm = self.resume.handle_mail(time.monotonic(), upto, left)
+        self._missed += missed
+        if missed or taken:
+            self.change()
+        for item in taken:
+            self._tell_taken(*item)
+        return confirm is not None
+
+    def handle_drained(self) -> None:
+        """All that the relay has kept for this end has come."""
+        self.is_draining = False
+        if self.end:
+            self.end.handle_drained()
 
     def agree(self) -> None:
         """The other end is there: each says what it lacks, before anything that is numbered."""
@@ -123,11 +162,11 @@ class DevicePeer(KeyedPeer):
         client: Client,
         device: str,
         end: AgentEnd,
-        taken: list[Any],
+        position: dict[str, Any],
         store: Callable[[dict[str, Any]], None],
         handle_device: Callable[[DevicePeer, str, Any, str | None], None],
     ) -> None:
-        super().__init__(client, device, end, taken, store)
+        super().__init__(client, device, end, position, store)
         self.handle_device = handle_device
         self.online = False
         self._complaint: tuple[OpenError, str | None] | None = (
@@ -137,18 +176,46 @@ class DevicePeer(KeyedPeer):
         self._since = 0.0  # what it had acknowledged at this time, and nothing since
 
     def handle_taken(
-        self, kind: str, payload: Any, message_id: str | None, protection: Protection, missed: int
+        self,
+        kind: str,
+        payload: Any,
+        message_id: str | None,
+        protection: Protection,
+        missed: int,
+        sent_at: int | None,
     ) -> None:
         self.handle_device(self, kind, payload, message_id)
         if not kind.startswith("device."):
-            super().handle_taken(kind, payload, message_id, protection, missed)
+            super().handle_taken(kind, payload, message_id, protection, missed, sent_at)
 
     def handle_online(self, online: bool) -> None:
+        """The relay says whether the device is there."""
         self.online = online
+        if not self.is_draining:
+            self._begin()
+
+    def _begin(self) -> None:
         self.handle_pause()
-        if online:
+        if self.online:
             self._acked = None
             self.agree()
+        else:
+            self.resume.handle_absent()
+            self.client.is_due()
+
+    def handle_drained(self) -> None:
+        super().handle_drained()
+        self._begin()
+
+    def handle_stalled(self) -> None:
+        """It sleeps, and the relay does not know that yet."""
+        self.online = False
+        self.handle_pause()
+
+    def handle_parked(self) -> None:
+        """The relay takes it for absent."""
+        if not (self.online or self.is_draining):
+            self._begin()
 
     async def handle_opening(self, message_id: str | None, payload: Any) -> None:
         try:
@@ -208,7 +275,7 @@ class AgentPeer(KeyedPeer):
 
     def __init__(self, client: Client, device_state: DeviceState) -> None:
         self.kept = device_state
-        super().__init__(client, device_state.device, device_state.end, device_state.taken, device_state.keep)
+        super().__init__(client, device_state.device, device_state.end, device_state.position, device_state.keep)
         self.enrolment: Enrolment | None = None
         if self.end is None:
             state = device_state
@@ -229,16 +296,19 @@ class AgentPeer(KeyedPeer):
             return None
         return "the relay does not take this phone for a device: ask the agent for a new link"
 
-    async def handle_connected(self, is_online: bool) -> None:
+    def handle_connected(self, is_online: bool, mail: Mail) -> None:
         """The relay has let the device in."""
-        if self.end:
-            self.end.handle_connected()
-            self.end.handle_drained()
-        elif self.enrolment:
+        self.handle_connection(mail)
+        if self.enrolment and not self.end:
             self.enrolment.handle_connected()
-        await self.handle_online(is_online)
+        self.handle_online(is_online)
 
-    async def handle_online(self, is_online: bool) -> None:
+    def handle_online(self, is_online: bool) -> None:
+        """The relay says whether the agent is there."""
+        if not self.is_draining:
+            self._begin(is_online)
+
+    def _begin(self, is_online: bool) -> None:
         self.handle_pause()
         if self.enrolment and is_online:
             self.enrolment.handle_connected()
@@ -247,7 +317,13 @@ class AgentPeer(KeyedPeer):
             self._third_due = is_online
             if is_online:
                 self.agree()
+            else:
+                self.resume.handle_absent()
         self.client.is_due()
+
+    def handle_drained(self) -> None:
+        super().handle_drained()
+        self._begin(self.client.paired)
 
     def deadline(self) -> float | None:
         if self.enrolment and not self.enrolment.done:

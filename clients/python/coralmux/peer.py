@@ -72,12 +72,16 @@ class Peer:
     @property
     def has_left(self) -> bool:
         """Whether nothing is on its way out that could leave."""
-        return not self.resume.is_agreed or self.resume.sender.has_left
+        sender = self.resume.sender
+        if sender.is_mailing:
+            return sender.putting is None and sender.is_kept
+        return not self.resume.is_agreed or sender.has_left
 
-    def hold(self, kind: str, payload: Any) -> str:
-        """Takes a message in, to be sent as the rules of resuming let it. Returns its id."""
+    def hold(self, kind: str, payload: Any, keep: str = "quiet") -> str:
+        """Takes a message in, to be sent as the rules of resuming let it. Returns its id. `keep`: "wake" or "quiet", as the
+        relay keeps it where the other end is away."""
         message_id = str(uuid.uuid4())
-        given_up = self.resume.sender.push(kind, message_id, payload)
+        given_up = self.resume.sender.push(kind, message_id, payload, keep)
         if given_up:
             text = f"{len(given_up)} of the oldest messages to the absent phone were given up"
             self.client.tell_now(
@@ -99,13 +103,13 @@ class Peer:
             return False
         try:
             if isinstance(leaving, Ack):
-                kind, message_id = "ack", str(uuid.uuid4())
+                kind, message_id, keep = "ack", str(uuid.uuid4()), None
                 self._acks.append(message_id)
             else:
-                kind, message_id = leaving.message.kind, leaving.message.id
+                kind, message_id, keep = leaving.message.kind, leaving.message.id, leaving.keep
             text = self.resume.text(leaving)
             self.keep()  # for the text acknowledges what has been taken
-            await self.client.put(kind, self.seal_text(kind, message_id, text), message_id, self.device)
+            await self.client.put(kind, self.seal_text(kind, message_id, text), message_id, self.device, keep)
         except (Waiting, Exhausted, ConnectionClosed) as error:  # it is held, and leaves with the next agreement
             self.resume.handle_pause()
             if isinstance(error, Exhausted):
@@ -123,13 +127,14 @@ class Peer:
                 self.resume.handle_ack(now, read_ack(payload))
             else:
                 record = read_record(payload)
-                item = kind, record.p, message_id, protection
+                item = kind, record.p, message_id, protection, record.t
                 if self.client.role == "phone" and self.resume.receiver.is_of_another_process(record):
                     self.client.tell_now("client.restarted", {}, self.device)
                 taken, missed = self.resume.handle_record(now, record, len(dumps(record.p).encode()), item)
                 self._missed += missed
                 for item in taken:
                     self._tell_taken(*item)
+            self._tell_undelivered()
         except Malformed as error:
             text = f"a message of the other end is passed over: {error}"
             await self.client.tell(
@@ -137,23 +142,45 @@ class Peer:
             )
         self.client.is_due()
 
-    def _tell_taken(self, kind: str, payload: Any, message_id: str | None, protection: Protection) -> None:
+    def _tell_undelivered(self) -> None:
+        """What a phone has sent and the agent never got: whether it is said again is the owner's to decide."""
+        if gone := self.resume.sender.take_undelivered():
+            text = f"{len(gone)} of the messages that waited for the agent never reached it"
+            self.client.tell_now(
+                "client.refused", {"reason": "undelivered", "message": text, "refs": gone}, self.device
+            )
+
+    def handle_kept(self, ref: Any) -> None:
+        """The relay has a message of ours for the other end."""
+        self.resume.sender.handle_kept(ref)
+        self.client.is_due()
+
+    def _tell_taken(
+        self, kind: str, payload: Any, message_id: str | None, protection: Protection, sent_at: int | None
+    ) -> None:
         """Does not wait for whoever reads the events: acknowledgements have to be read on. Instead nothing more is
         acknowledged by itself, and the peer's window fills."""
         payload = as_object(payload) if kind == "chat.error" else payload
         missed, self._missed = self._missed, 0
-        self.handle_taken(kind, payload, message_id, protection, missed)
+        self.handle_taken(kind, payload, message_id, protection, missed, sent_at)
 
     def handle_taken(
-        self, kind: str, payload: Any, message_id: str | None, protection: Protection, missed: int
+        self,
+        kind: str,
+        payload: Any,
+        message_id: str | None,
+        protection: Protection,
+        missed: int,
+        sent_at: int | None,
     ) -> None:
         """A message of the peer's, once and in order."""
-        self.client.tell_now(kind, payload, self.device, message_id, protection, missed)
+        self.client.tell_now(kind, payload, self.device, message_id, protection, missed, sent_at)
 
     async def handle_refused(self, error: dict[str, Any]) -> bool:
         """The relay refused something that is held, or an acknowledgement; whether it did."""
         ref, code = error.get("ref"), error.get("code")
-        after = wait_of(error, MONTH_MS)
+        is_full = code == "MAILBOX_FULL" and error.get("retry_after_ms") is None  # until the peer has been there
+        after = 0.0 if is_full else wait_of(error, MONTH_MS)
         if ref in self._acks:
             if code != "PEER_OFFLINE":
                 self.resume.receiver.handle_refused(time.monotonic() + after)

@@ -55,19 +55,25 @@ class PlainPeer(Peer):
         """Without resuming a message can leave or not, and the one who sends it waits until it can."""
         return super().has_room(kind, payload) if self.resumes else self.client.is_connected
 
-    async def send(self, kind: str, payload: Any) -> str:
+    async def send(self, kind: str, payload: Any, _keep: str) -> str:
         """Under the lock. Raises Waiting or ConnectionClosed."""
         if self.resumes:
             return self.hold(kind, payload)
         return await self.client.put(kind, self.end.seal(kind, payload))
 
     def handle_taken(
-        self, kind: str, payload: Any, message_id: str | None, protection: Protection, missed: int
+        self,
+        kind: str,
+        payload: Any,
+        message_id: str | None,
+        protection: Protection,
+        missed: int,
+        sent_at: int | None,
     ) -> None:
         if kind == "device.invite.result" and self.lift and isinstance(as_object(payload).get("link"), str):
             self.lift(payload["link"])
         else:
-            super().handle_taken(kind, payload, message_id, protection, missed)
+            super().handle_taken(kind, payload, message_id, protection, missed, sent_at)
 
     def close(self) -> None:
         """Ends what was to happen later."""
