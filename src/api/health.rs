@@ -54,6 +54,10 @@ pub struct HealthReport {
     pub tls: bool,
     /// What is wrong with certificates, if anything is.
     pub certificate_fault: Option<String>,
+    /// Whether tokens are shared through NATS.
+    pub nats: bool,
+    /// What is wrong with NATS, if anything is: tokens admit all the same, and cannot be changed.
+    pub nats_fault: Option<String>,
     /// How notifications are, where they are on.
     pub push: Option<String>,
     /// Nobody new is taken.
@@ -63,15 +67,17 @@ pub struct HealthReport {
 }
 
 impl HealthReport {
+    fn faults(&self) -> impl Iterator<Item = &Option<String>> {
+        [&self.store_fault, &self.mailbox_fault, &self.certificate_fault, &self.nats_fault].into_iter()
+    }
+
     /// In one word.
     fn status(&self) -> &'static str {
         match self.unready {
             Some(Unready::Starting) => "starting",
             Some(Unready::Draining) => "draining",
             Some(Unready::ShardStuck(_) | Unready::StoreStuck) => "stuck",
-            None if [&self.store_fault, &self.mailbox_fault, &self.certificate_fault].iter().any(|it| it.is_some()) => {
-                "degraded"
-            }
+            None if self.faults().any(|fault| fault.is_some()) => "degraded",
             None => "ok",
         }
     }
@@ -99,6 +105,8 @@ impl HealthReport {
             #[serde(skip_serializing_if = "Option::is_none")]
             certificates: Option<&'a str>,
             #[serde(skip_serializing_if = "Option::is_none")]
+            nats: Option<&'a str>,
+            #[serde(skip_serializing_if = "Option::is_none")]
             push: Option<&'a str>,
         }
         json(&Body {
@@ -116,6 +124,7 @@ impl HealthReport {
             store: self.store_fault.as_deref().unwrap_or("ok"),
             mailbox: self.mailbox.then(|| self.mailbox_fault.as_deref().unwrap_or("ok")),
             certificates: self.tls.then(|| self.certificate_fault.as_deref().unwrap_or("ok")),
+            nats: self.nats.then(|| self.nats_fault.as_deref().unwrap_or("ok")),
             push: self.push.as_deref(),
         })
     }

@@ -2,7 +2,7 @@
 
 use super::error::ConfigError;
 use super::source::Sources;
-use super::{Config, Io, MetricsAddr, Origins, Push, Tls, credential, settings, tls};
+use super::{Cluster, Config, Io, MetricsAddr, Origins, Push, Tls, credential, settings, tls};
 use crate::proto::limits::Limits;
 use crate::shelf::QueueBounds;
 use crate::sys::machine::Machine;
@@ -79,6 +79,7 @@ fn blank(machine: Machine) -> Config {
         register_per_hour: 0,
         devices_max: 0,
         push: Push::default(),
+        cluster: Cluster::default(),
         limits: Limits::default(),
         mailbox: false,
         mailbox_total_bytes: 0,

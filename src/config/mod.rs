@@ -3,6 +3,7 @@
 //! It must never print the admin key, and never guess where a value is wrong: it says which, and what would be right.
 
 mod admin_key;
+mod cluster;
 mod credential;
 mod draft;
 mod error;
@@ -17,6 +18,7 @@ mod tls;
 mod value;
 
 pub use admin_key::{AdminKeyError, KeyOrigin, admin_key, admin_key_file, admin_key_kept};
+pub use cluster::Cluster;
 pub use error::{ConfigError, Origin};
 pub use push::Push;
 pub use secret::{Secret, WEAK_KEY};
@@ -106,6 +108,8 @@ pub struct Config {
     pub devices_max: u64,
     /// How devices are woken.
     pub push: Push,
+    /// Whether and how tokens are shared with other relays.
+    pub cluster: Cluster,
     /// The limits of tokens without limits of their own.
     pub limits: Limits,
     /// Whether messages are kept for receivers that are not there.
@@ -224,6 +228,7 @@ impl Config {
             ));
         }
         self.push.check()?;
+        self.cluster.check(self.admin_key.is_some())?;
         let mut seen = Vec::new();
         let listen = self.listen.iter().map(|listen| &listen.addr);
         // The default gives way to what is there already.

@@ -1,6 +1,7 @@
 //! How single values are read. The error of each reader is what it accepts, for the sentence "expected …".
 
 use super::{Io, MetricsAddr};
+use crate::cluster::{NatsUrl, NatsUrlError};
 use crate::push::{Contact, ContactError, HookUrl, HookUrlError, HostRule, HostRuleError, Notification};
 use crate::sys::net::Network;
 use crate::telemetry::log::LogFormat;
@@ -102,6 +103,30 @@ pub(super) fn push_host(text: &str) -> Read<HostRule> {
 /// The operator's gateway for notifications.
 pub(super) fn hook(text: &str) -> Read<HookUrl> {
     text.parse().map_err(|right: HookUrlError| right.to_string())
+}
+
+/// A NATS server.
+pub(super) fn nats(text: &str) -> Read<NatsUrl> {
+    text.parse().map_err(|right: NatsUrlError| right.to_string())
+}
+
+/// What relays that share tokens call themselves: part of the names of buckets.
+pub(super) fn cluster_name(text: &str) -> Read<String> {
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    match (1..=32).contains(&text.len()) && text.chars().all(is_plain) {
+        true => Ok(text.to_owned()),
+        false => Err("a name of 1 to 32 characters out of a to z, 0 to 9 and -".to_owned()),
+    }
+}
+
+/// Copies that vote: an odd number.
+pub(super) fn replicas(text: &str) -> Read<u8> {
+    match text.trim() {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        "5" => Ok(5),
+        _ => Err("1, 3 or 5".to_owned()),
+    }
 }
 
 /// Bytes: `500MiB`, `10GiB`, `64KB`, `1_000_000`.

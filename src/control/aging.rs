@@ -98,7 +98,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             if self.entry(hash.key()).is_some_and(|entry| entry.was_used()) {
                 continue;
             }
-            self.write(now_ms, |store| store.revoke(hash))?;
+            self.write_token(now_ms, hash.key(), |store| store.revoke(hash))?;
             self.shut_out(hash.key());
             swept += 1;
         }
@@ -116,6 +116,10 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
 
     pub(super) fn write_used(&mut self, now_ms: u64, used: &[TokenKey]) -> Result<(), Unavailable> {
         let minutes = self.age.minutes;
+        if self.sharing.is_some() {
+            // The others may not take for unused what is used here.
+            used.iter().try_for_each(|&key| self.write_token(now_ms, key, |store| store.note_used(key)))?;
+        }
         self.write(now_ms, |store| store.mark_used(minutes, used))?;
         self.age.written = minutes;
         self.control.index.forget_unused(used);

@@ -39,7 +39,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
                     return Err(refused(WireCode::InvalidMessage, "the token is bound to the key of another agent"));
                 }
                 self.store_backoff.poll_open(now_ms)?;
-                self.write(now_ms, |store| store.bind(key, agent, legacy_phone))?;
+                self.write_token(now_ms, key, |store| store.bind(key, agent, legacy_phone))?;
                 let devices = bound.map_or_else(Vec::new, |bound| bound.devices);
                 bound = Some(Bound { agent, legacy_phone, devices });
                 tracing::info!(id = %key.id(), agent = %agent.device(), legacy_phone, "token bound to its agent");
@@ -84,7 +84,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         let (now, age) = (now_ms / 1000, self.age.minutes());
         let label = label.map(str::to_owned);
         let row = DeviceRow { key: device, label, added_at: now, seen_at: now, push: PushState::None };
-        self.write(now_ms, |store| store.put_device(key, &row, age))?;
+        self.write_token(now_ms, key, |store| store.put_device(key, &row, age))?;
         if is_new {
             bound.devices.push(DeviceEntry::new(device, day_of(now_ms)));
             tracing::info!(id = %key.id(), device = %device.device(), "device admitted");
@@ -94,7 +94,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
 
     fn write_removal(&mut self, now_ms: u64, key: TokenKey, device: DeviceId) -> Result<bool, Unavailable> {
         self.store_backoff.poll_open(now_ms)?;
-        self.write(now_ms, |store| store.remove_device(key, device))
+        self.write_removal_of(now_ms, key, |store| store.remove_device(key, device))
     }
 
     /// The device is none of the token any more, as far as this process goes.
@@ -152,12 +152,12 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         self.store_backoff.poll_open(now_ms)?;
         self.devices_changed = true;
         let Some(agent) = agent else {
-            self.write(now_ms, |store| store.unbind(key))?;
+            self.write_token(now_ms, key, |store| store.unbind(key))?;
             tracing::info!(id = %key.id(), "token unbound");
             return Ok(None);
         };
         let (legacy_phone, devices) = before.map_or((true, Vec::new()), |before| (before.legacy_phone, before.devices));
-        self.write(now_ms, |store| store.bind(key, agent, legacy_phone))?;
+        self.write_token(now_ms, key, |store| store.bind(key, agent, legacy_phone))?;
         tracing::info!(id = %key.id(), agent = %agent.device(), "token bound to the agent that the operator has named");
         Ok(Some(Bound { agent, legacy_phone, devices }))
     }
@@ -224,7 +224,15 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     pub(super) fn handle_seen(&mut self, seen: &[(TokenKey, DeviceId)]) {
         let now_ms = self.now_ms();
         let age = self.age.minutes();
-        if self.store_backoff.poll_open(now_ms).is_ok() {
+        if self.store_backoff.poll_open(now_ms).is_err() {
+            return;
+        }
+        if self.sharing.is_some() {
+            for &(key, device) in seen {
+                // The others may not take for gone who comes here; what cannot be said is said on another day.
+                let _ = self.write_token(now_ms, key, |store| store.note_seen(key, device, now_ms / 1000, age));
+            }
+        } else {
             // It has been noted.
             let _ = self.write(now_ms, |store| store.mark_seen(now_ms / 1000, age, seen));
         }
@@ -246,7 +254,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             self.write(now_ms, |store| store.mark_seen(now_ms / 1000, age, &online))?;
         }
         for (key, device) in gone {
-            self.write(now_ms, |store| store.remove_device(key, device))?;
+            self.write_token(now_ms, key, |store| store.remove_device(key, device))?;
             self.shut_device_out(key, device);
             tracing::info!(id = %key.id(), %device, "device expired: it has not connected for 60 days");
         }

@@ -2,6 +2,7 @@
 
 use super::Settings;
 use crate::api::{ApiAnswer, ApiCall, Caller};
+use crate::cluster;
 use crate::directory::Slot;
 use crate::notifier::Question;
 use crate::proto::device::DeviceId;
@@ -36,6 +37,8 @@ pub enum Request {
     Seen(Vec<(TokenKey, DeviceId)>),
     /// The notifier asks about a device's subscription.
     Push(Question),
+    /// What the relays that tokens are shared with have written.
+    Cluster(cluster::Event),
     /// The operator has decided anew: these hold from now on, and tokens are as the store has them now.
     Reload(Settings),
     /// End: record what is queued, close the store, return.

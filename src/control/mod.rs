@@ -5,6 +5,7 @@
 
 mod aging;
 mod backup;
+mod cluster;
 mod devices;
 #[cfg(test)]
 mod devices_tests;
@@ -26,6 +27,7 @@ pub use health::StoreHealth;
 pub use index::{Index, load};
 
 use crate::api::{ApiAnswer, ApiCall, Caller, ErrorCode};
+use crate::cluster::Cluster;
 use crate::directory::{Directory, TokenEntry};
 use crate::notifier::Notifier;
 use crate::proto::limits::Limits;
@@ -35,6 +37,7 @@ use crate::store::{Store, StoreError};
 use crate::telemetry::lifecycle::Lifecycle;
 use aging::Age;
 use backup::Backups;
+use cluster::Sharing;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use message::{Notice, Request, Shards, Usage};
 use register::RegisterLimit;
@@ -84,6 +87,8 @@ pub struct Control<S, C, R> {
     pub settings: Settings,
     /// Who wakes devices; `None`: nobody does.
     pub notifier: Option<Arc<Notifier>>,
+    /// The relays that tokens are shared with; `None`: there are none.
+    pub cluster: Option<Arc<Cluster>>,
     /// Makes the relay drain.
     pub drain: Box<dyn Fn() + Send>,
     /// The time in Unix milliseconds.
@@ -116,6 +121,7 @@ where
                 Request::Change { key, change, asked } => worker.handle_change(key, change, asked),
                 Request::Seen(seen) => worker.handle_seen(&seen),
                 Request::Push(question) => worker.handle_question(question),
+                Request::Cluster(event) => worker.handle_cluster(event),
                 Request::Call { from, call: call @ (ApiCall::Mail(_) | ApiCall::EmptyMail(..)) } => {
                     worker.pass_on(from, call);
                 }
@@ -139,6 +145,8 @@ struct Worker<S, C, R> {
     pending: PendingUsage,
     backups: Backups,
     age: Age,
+    /// How tokens are shared; `None`: they are not.
+    sharing: Option<Sharing>,
     /// Whom tokens admit, or how devices are woken, has changed since devices were last counted.
     devices_changed: bool,
 }
@@ -152,6 +160,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             backups: Backups::default(),
             // A store that cannot be read now is as young as a new one: nothing expires before its time.
             age: Age::new(control.store.age().unwrap_or(0), (control.clock)()),
+            sharing: control.cluster.clone().map(Sharing::new),
             devices_changed: true,
             control,
         }
@@ -164,6 +173,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     /// How long to wait for a request: not at all while usage waits that the store would take.
     fn poll_timeout(&self) -> Duration {
         let backlog = self.pending.len() != 0 && self.store_backoff.poll_open(self.now_ms()).is_ok();
+        let backlog = backlog || self.sharing.as_ref().is_some_and(Sharing::has_work);
         if backlog { Duration::ZERO } else { TICK }
     }
 
@@ -188,6 +198,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     fn handle_tick(&mut self) {
         let now_ms = self.now_ms();
         self.flush(now_ms);
+        self.refill(now_ms);
         for _ in 0..EXPIRED_A_TURN {
             let Some(key) = self.control.index.expired(now_ms / 1000) else { break };
             self.shut_out(key);

@@ -23,6 +23,15 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         }
     }
 
+    /// Whether a token admits, and as the store has it.
+    pub(super) fn admits_as(&self, row: &TokenRow, bound: Option<&BoundRow>) -> bool {
+        self.entry(row.hash.key()).is_some_and(|entry| {
+            entry.expires_at == row.expires_at
+                && entry.limits.as_deref().copied().unwrap_or_default() == row.limits
+                && is_bound_as(entry.bound.as_deref(), bound)
+        })
+    }
+
     /// How many are new, changed, and gone.
     fn read_tokens(&mut self) -> Result<(u64, u64, u64), ApiAnswer> {
         let now_ms = self.now_ms();
@@ -33,12 +42,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         let mut differing: Vec<(TokenRow, UsageSums)> = Vec::new();
         let read = self.control.store.for_each_token(now_ms, |row, sums| {
             standing.insert(row.hash.key());
-            let same = self.entry(row.hash.key()).is_some_and(|entry| {
-                entry.expires_at == row.expires_at
-                    && entry.limits.as_deref().copied().unwrap_or_default() == row.limits
-                    && is_bound_as(entry.bound.as_deref(), bindings.get(&row.serial))
-            });
-            if !same {
+            if !self.admits_as(&row, bindings.get(&row.serial)) {
                 differing.push((row, sums));
             }
         });

@@ -83,6 +83,7 @@ impl Desk {
             mailbox: None,
             settings,
             notifier: None,
+            cluster: None,
             drain: Box::new(|| {}),
             clock: Box::new(move || clock.get()) as Clock,
             random: Box::new(move || {

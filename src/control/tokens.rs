@@ -1,9 +1,9 @@
 //! The API calls. Each returns its answer; what it promises has been written and told to the owner by then.
 
-use super::Worker;
 use super::aging::UNUSED_MINUTES_MAX;
 use super::index::entry_of;
 use super::message::{Notice, Shards};
+use super::{Unavailable, Worker};
 use crate::api::views::{LogLevelView, RolesView, TokenPage, TokenView, UsageView};
 use crate::api::{ApiAnswer, ApiCall, ErrorCode, NewToken, PAGE_MAX, TokenChange, check_expiry};
 use crate::directory::Bound;
@@ -62,16 +62,25 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
                 limits: new.limits,
                 unused_from,
             };
-            row.serial = match self.store_backoff.health().timed(|| self.control.store.create(&row)) {
-                Err(StoreError::Exists) => continue,
-                result => self.store_backoff.handle_write(now_ms, result)?,
-            };
+            let Some(serial) = self.create_row(now_ms, &row)? else { continue };
+            row.serial = serial;
             self.admit(&row, None, UsageSums::default(), now_ms)?;
             tracing::info!(id = %row.hash.key().id(), "token made");
             return Ok(ApiAnswer::json(201, &self.view(&row, None, Some(&text), UsageSums::default())));
         }
         tracing::error!("the random source repeats itself: no token made");
         Err(ApiAnswer::error(ErrorCode::Internal, "no new token could be drawn", None))
+    }
+
+    /// Writes a new token; its serial, or `None` where there is one of that hash already.
+    fn create_row(&mut self, now_ms: u64, row: &TokenRow) -> Result<Option<u64>, Unavailable> {
+        if self.sharing.is_some() {
+            return self.create_shared(now_ms, row.hash.key(), |store| store.create(row));
+        }
+        match self.store_backoff.health().timed(|| self.control.store.create(row)) {
+            Err(StoreError::Exists) => Ok(None),
+            result => self.store_backoff.handle_write(now_ms, result).map(Some),
+        }
     }
 
     fn register(&mut self, address: IpAddr) -> Answer {
@@ -94,8 +103,11 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     /// so, and repeating the call mends it.
     fn revoke(&mut self, hash: &TokenHash) -> Answer {
         let now_ms = self.now_ms();
-        let written =
-            self.store_backoff.poll_open(now_ms).and_then(|()| self.write(now_ms, |store| store.revoke(hash)));
+        self.look_for(hash);
+        let written = self
+            .store_backoff
+            .poll_open(now_ms)
+            .and_then(|()| self.write_removal_of(now_ms, hash.key(), |store| store.revoke(hash)));
         let admitted = self.shut_out(hash.key());
         match written {
             Ok(deleted) => {
@@ -149,7 +161,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
             check_expiry(at, now_ms / 1000)?;
         }
         self.store_backoff.poll_open(now_ms)?;
-        if !self.write(now_ms, |store| store.update(&row))? {
+        if !self.write_token(now_ms, row.hash.key(), |store| store.update(&row))? {
             return Err(not_found());
         }
         let alive = row.expires_at.is_none_or(|at| at > now_ms / 1000);

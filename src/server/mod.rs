@@ -5,6 +5,7 @@
 
 pub(crate) mod announce;
 mod certificates;
+mod cluster;
 pub mod exit;
 mod figures;
 pub mod healthcheck;
@@ -30,6 +31,7 @@ use self::stalls::Stalls;
 use self::supervise::{Order, Running};
 use self::threads::{start_control, start_shards, start_shelf};
 use crate::api;
+use crate::cluster::Cluster;
 use crate::config::{Config, KeyOrigin, Origins, Secret, admin_key};
 use crate::console;
 use crate::control::message::{Notice, Shards as _};
@@ -101,13 +103,14 @@ fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> 
     let all = prepared.as_ref().map(|prepared| Arc::clone(&prepared.certificates));
     let mailbox = mailbox(config, &orders);
     let notifier = push::notifier(config, &mut store)?;
+    let cluster = cluster::join(config, &mut store)?;
     let shared = Arc::new(shared(
         config,
         &key,
         nofile,
         driver,
         Arc::clone(&health),
-        Parts { mailbox, notifier, certificates: all },
+        Parts { mailbox, notifier, cluster, certificates: all },
     )?);
     let kept = prepared.map(|prepared| prepared.start(&listeners.listen)).transpose()?;
     let (shards, control_requests) = start_shards(config, driver, settings(config), &shared, &orders)?;
@@ -130,6 +133,9 @@ fn start(config: &Config, mut inherited: Inherited) -> Result<Running, Failure> 
         control::load(&store, &shared.directory, unix_ms(), admit).map_err(|error| Failure::new(exit::STORE, error))?;
     let tokens = index.len();
     let control = start_control(config, store, index, health, &shared, &shards, control_requests)?;
+    if let Some(cluster) = &shared.cluster {
+        cluster::follow(cluster, shards.control.clone());
+    }
     let shelf = shared.mailbox.as_ref().filter(|mailbox| mailbox.is_started());
     let shelf = shelf.map(|mailbox| start_shelf(config, mailbox, &shards.queues)).transpose()?;
     announce::ready(config, &listeners, &http_addrs, &shared.rules.load().caps, tokens);
@@ -213,6 +219,7 @@ fn mailbox(config: &Config, orders: &Sender<Order>) -> Option<Arc<Mailbox>> {
 struct Parts {
     mailbox: Option<Arc<Mailbox>>,
     notifier: Option<Arc<Notifier>>,
+    cluster: Option<Arc<Cluster>>,
     certificates: Option<Arc<Certificates>>,
 }
 
@@ -222,7 +229,7 @@ fn shared(
     nofile: u64,
     driver: Driver,
     health: Arc<StoreHealth>,
-    Parts { mailbox, notifier, certificates }: Parts,
+    Parts { mailbox, notifier, cluster, certificates }: Parts,
 ) -> Result<Shared, Failure> {
     let tls = certificates.clone().map(server_config).transpose();
     Ok(Shared {
@@ -233,6 +240,7 @@ fn shared(
         }),
         mailbox,
         notifier,
+        cluster,
         certificates,
         addresses: Addresses::default(),
         guesses: Guesses::default(),

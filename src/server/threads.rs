@@ -256,6 +256,7 @@ pub(super) fn start_control(
         lifecycle: Arc::clone(&shared.lifecycle),
         settings: control_settings(config),
         notifier: shared.notifier.clone(),
+        cluster: shared.cluster.clone(),
         drain: Box::new(move || {
             // Full, it holds orders enough, and who asked can ask again.
             let _ = orders.try_send(Order::Drain { by: "the admin API" });

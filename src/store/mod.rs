@@ -6,6 +6,7 @@
 pub mod backup;
 mod before;
 pub mod check;
+mod cluster;
 mod devices;
 mod error;
 mod legacy;
@@ -17,6 +18,7 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
+pub use cluster::{Membership, Revision, SharedToken};
 pub use devices::{BoundRow, DeviceRow};
 pub use error::{OpenError, StoreError, StoreState};
 pub use legacy::Imported;

@@ -116,6 +116,7 @@ fn shared(clock: &Clock, directory: &Arc<Directory>) -> Shared {
         store_fault: Box::new(|| None),
         mailbox: None,
         notifier: None,
+        cluster: None,
         certificates: None,
         addresses: Default::default(),
         guesses: Default::default(),

@@ -4,6 +4,7 @@
 //!
 //! A new setting is an entry in one of the groups and a field of [`Config`].
 
+mod cluster;
 mod limits;
 mod listening;
 mod mailbox;
@@ -81,7 +82,7 @@ pub(super) struct Group {
 }
 
 /// All settings, in the order of the help.
-pub(super) static GROUPS: [&Group; 10] = [
+pub(super) static GROUPS: [&Group; 11] = [
     &listening::LISTENING,
     &listening::TLS,
     &limits::TOKENS,
@@ -90,6 +91,7 @@ pub(super) static GROUPS: [&Group; 10] = [
     &limits::OF_THE_RELAY,
     &limits::OF_THE_MACHINE,
     &push::PUSH,
+    &cluster::CLUSTER,
     &program::TIMES,
     &program::PROGRAM,
 ];

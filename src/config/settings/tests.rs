@@ -56,8 +56,11 @@ fn names_are_unique_and_the_help_says_what_is_repeatable() {
 }
 
 /// Values of which each setting takes at least one that is not its default.
-const VALUES: [&str; 15] = [
+const VALUES: [&str; 18] = [
     "1",
+    "3",
+    "on",
+    "nats://[::1]",
     "6MiB",
     "1s",
     "99s",
@@ -75,7 +78,7 @@ const VALUES: [&str; 15] = [
 ];
 
 /// What needs others beside it is changed where these are there.
-const BESIDE: [(&str, &str); 7] = [
+const BESIDE: [(&str, &str); 10] = [
     ("domain", "a.example"),
     ("tls-cert", "a.pem"),
     ("tls-key", "a.key"),
@@ -83,6 +86,9 @@ const BESIDE: [(&str, &str); 7] = [
     ("acme-eab-key", "YQ"),
     ("acme-dir", "a"),
     ("push-hook-secret", "0123456789abcdef"),
+    ("admin-key", "0123456789abcdef"),
+    ("nats-cert", "a.pem"),
+    ("nats-key", "a.key"),
 ];
 
 /// The configuration with this value, if the setting takes it.

@@ -7,6 +7,7 @@ use self::addresses::Addresses;
 use self::guesses::Guesses;
 use super::counters::Counters;
 use crate::api::{Driver, HealthReport};
+use crate::cluster::Cluster;
 use crate::directory::Directory;
 use crate::http::RequestPolicy;
 use crate::notifier::Notifier;
@@ -56,6 +57,8 @@ pub struct Shared {
     pub mailbox: Option<Arc<Mailbox>>,
     /// Who wakes devices; `None`: nobody does.
     pub notifier: Option<Arc<Notifier>>,
+    /// The relays that tokens are shared with; `None`: there are none.
+    pub cluster: Option<Arc<Cluster>>,
     /// The certificates and how they fare; `None`: no TLS is spoken.
     pub certificates: Option<Arc<Certificates>>,
     /// What each address is up to.
@@ -100,6 +103,8 @@ impl Shared {
             mailbox_fault: self.mailbox.as_ref().and_then(|mailbox| mailbox.health.fault()),
             tls: self.certificates.is_some(),
             certificate_fault: self.certificates.as_ref().and_then(|all| all.fault(unix_now().as_secs())),
+            nats: self.cluster.is_some(),
+            nats_fault: self.cluster.as_ref().and_then(|cluster| cluster.state().fault()),
             push: self.notifier.as_ref().map(|notifier| notifier.state(now)),
             draining: self.lifecycle.stage() == Stage::Draining,
             unready: self.lifecycle.unready(now),

@@ -118,7 +118,12 @@ impl Control {
                 self.tell(from.shard, Command::Notice(Notice::Answer { serial: from.serial, answer }));
             }
             Request::Usage(reports) => self.used_bytes += reports.iter().map(|usage| usage.bytes).sum::<u64>(),
-            Request::Change { .. } | Request::Seen(_) | Request::Push(_) | Request::Reload(_) | Request::Stop => {}
+            Request::Change { .. }
+            | Request::Seen(_)
+            | Request::Push(_)
+            | Request::Cluster(_)
+            | Request::Reload(_)
+            | Request::Stop => {}
         }
     }
 

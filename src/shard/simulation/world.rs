@@ -381,6 +381,7 @@ fn shared(plan: &Plan, clock: &Clock, directory: &Arc<Directory>) -> Shared {
         store_fault: Box::new(|| None),
         mailbox: None,
         notifier: None,
+        cluster: None,
         certificates: None,
         addresses: Default::default(),
         guesses: Default::default(),

@@ -141,7 +141,8 @@ fn filter(level: &str) -> Result<EnvFilter, LogError> {
         return Err(LogError::Level(level.to_owned()));
     }
     // rustls warns of what any client may send as often as it likes; how handshakes end is counted instead.
-    EnvFilter::try_new(format!("rustls=error,{level}")).map_err(|_| LogError::Level(level.to_owned()))
+    // What the client of NATS says of a connection is said by the cluster, and its debug lines would hold documents.
+    EnvFilter::try_new(format!("rustls=error,async_nats=error,{level}")).map_err(|_| LogError::Level(level.to_owned()))
 }
 
 fn human_lines<S, W>(write: W, terminal: bool) -> impl Layer<S> + Send + Sync
