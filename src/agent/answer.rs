@@ -4,6 +4,7 @@ use super::activity::{Activity, Pace};
 use super::asking::{Ask, Decided, Decision};
 use super::asks::{Asks, Way as AskWay};
 use super::backend::{BackendError, Ending, Outcome, Output};
+use super::files::{self, File};
 use super::history::{History, Speaker, Turn};
 use coralmux_client::{ANSWER_BYTES_MAX, Client, Keep, SendError, Stream, To, new_id, unix_ms};
 use serde_json::{Map, Value, json};
@@ -31,9 +32,17 @@ type Done = (String, To, Map<String, Value>);
 pub(super) struct Answer {
     shared: Arc<Shared>,
     chat: String,
-    /// The phone shows questions.
-    shows_questions: bool,
+    shows: Shows,
     way: Arc<Mutex<Way>>,
+}
+
+/// What a phone says that it can show. What it cannot is part of the text.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Shows {
+    /// Questions to the person (`chat.ask`).
+    pub(super) questions: bool,
+    /// The agent's files (`chat.file`).
+    pub(super) files: bool,
 }
 
 enum Way {
@@ -53,6 +62,8 @@ struct Said {
     to: To,
     /// What each of its messages has beside its text.
     fields: Map<String, Value>,
+    /// How many files it had.
+    files: usize,
     /// It goes on with what another one began: blank lines at its start have nothing to be between.
     goes_on: bool,
 }
@@ -98,14 +109,17 @@ impl Shared {
         }
     }
 
-    fn remember(&self, chat: &str, answer: &str, ending: Option<Ending>) {
-        let turn = Turn::new(Speaker::Assistant, answer.to_owned(), Vec::new(), unix_ms());
-        lock(&self.history).push(chat, Turn { ending, ..turn });
+    fn remember(&self, chat: &str, said: &Said, ending: Option<Ending>) {
+        let turn = Turn::new(Speaker::Assistant, said.stream.text().to_owned(), Vec::new(), unix_ms());
+        lock(&self.history).push(chat, Turn { file_count: said.files, ending, ..turn });
     }
 
     /// Says that a message is complete, or how it was cut short, and remembers it.
-    fn end(&self, Said { stream, to, fields, .. }: Said, chat: &str, how: How) {
+    fn end(&self, said: Said, chat: &str, how: How) {
         let mut more = Map::new();
+        if said.files != 0 {
+            more.insert("files".to_owned(), json!(said.files));
+        }
         let ending = match how {
             How::Ended(Outcome::Whole) => None,
             How::Ended(Outcome::Partial(ending)) => {
@@ -118,9 +132,10 @@ impl Shared {
                 Some(Ending { finish: "cancelled", notice: String::new() })
             }
         };
-        if !stream.text().is_empty() {
-            self.remember(chat, stream.text(), ending);
+        if !said.is_empty() {
+            self.remember(chat, &said, ending);
         }
+        let Said { stream, to, fields, .. } = said;
         // As above, if it fails. The phone can ask for the history.
         let Ok(id) = stream.finish(more) else { return };
         let mut ended = lock(&self.ended);
@@ -132,6 +147,14 @@ impl Shared {
 }
 
 impl Said {
+    fn new(shared: &Shared, to: To, fields: Map<String, Value>, goes_on: bool) -> Self {
+        Self { stream: shared.client.stream_to(to, fields.clone()), to, fields, files: 0, goes_on }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.stream.text().is_empty() && self.files == 0
+    }
+
     fn push(&mut self, text: &str) -> Result<(), SendError> {
         let begins = self.goes_on && self.stream.text().is_empty();
         self.stream.push(if begins { text.trim_start() } else { text })
@@ -149,16 +172,9 @@ fn unasked(chat: &str) -> Map<String, Value> {
 
 impl Answer {
     /// An answer in this conversation, for these, with these fields in each of its messages.
-    pub(super) fn new(
-        shared: &Arc<Shared>,
-        chat: &str,
-        to: To,
-        fields: Map<String, Value>,
-        shows_questions: bool,
-    ) -> Self {
-        let said = Said { stream: shared.client.stream_to(to, fields.clone()), to, fields, goes_on: false };
-        let way = Arc::new(Mutex::new(Way::Open(said)));
-        Self { shared: Arc::clone(shared), chat: chat.to_owned(), shows_questions, way }
+    pub(super) fn new(shared: &Arc<Shared>, chat: &str, to: To, fields: Map<String, Value>, shows: Shows) -> Self {
+        let way = Arc::new(Mutex::new(Way::Open(Said::new(shared, to, fields, false))));
+        Self { shared: Arc::clone(shared), chat: chat.to_owned(), shows, way }
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -194,11 +210,11 @@ impl Answer {
             Ok(outcome) => self.shared.end(said, &self.chat, How::Ended(outcome)),
             Err(BackendError::Cancelled) => self.shared.end(said, &self.chat, How::Cancelled),
             Err(BackendError::Failed { message, retry_after }) => {
-                if said.stream.text().is_empty() {
+                if said.is_empty() {
                     lock(&self.shared.history).forget_question(&self.chat);
                 } else {
                     let ending = Ending { finish: "error", notice: message.clone() };
-                    self.shared.remember(&self.chat, said.stream.text(), Some(ending));
+                    self.shared.remember(&self.chat, &said, Some(ending));
                 }
                 let ms = retry_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
                 self.shared.send_error(said.to, said.fields, &message, ms);
@@ -230,7 +246,7 @@ impl Answer {
     fn reopen(&self, way: &mut Way, asked: Option<(To, Map<String, Value>)>) {
         let Way::Asking { held } = way else { return };
         let (to, fields) = asked.unwrap_or_else(|| (To::All, unasked(&self.chat)));
-        let mut said = Said { stream: self.shared.client.stream_to(to, fields.clone()), to, fields, goes_on: true };
+        let mut said = Said::new(&self.shared, to, fields, true);
         // It is within an answer's bounds.
         let _ = said.push(held);
         *way = Way::Open(said);
@@ -259,6 +275,42 @@ impl Answer {
                 Ok(())
             }
             Way::Ended => Err(BackendError::Cancelled),
+        }
+    }
+
+    /// Sends a file, or says in words that there is one.
+    fn file(&self, file: File) -> Result<(), BackendError> {
+        let words = {
+            let mut way = lock(&self.way);
+            let sent = if let Way::Open(said) = &*way { said.files } else { 0 };
+            let file = file.named(sent + 1);
+            match (&mut *way, self.why_not(&file, sent)) {
+                (_, Some(why)) => file.words(&why),
+                (Way::Open(said), None) => {
+                    let mut payload = said.fields.clone();
+                    payload.extend(file.fields());
+                    said.files += 1;
+                    let sent = self.shared.client.send_to(said.to, "chat.file", &payload);
+                    return sent.map(drop).map_err(|error| BackendError::failed(error.to_string()));
+                }
+                // It would belong to no message.
+                (Way::Asking { .. }, None) => file.words("it came while you were asked something"),
+                (Way::Ended, None) => return Err(BackendError::Cancelled),
+            }
+        };
+        self.write(&words, |said| said.push(&words))
+    }
+
+    /// Why it is not sent, in words for the person. `sent`: the answer's files so far.
+    fn why_not(&self, file: &File, sent: usize) -> Option<String> {
+        if file.is_too_large() {
+            Some(format!("it is too large to be sent, for it may have {:.1} MB", files::BYTES_MAX as f64 / 1e6))
+        } else if sent >= files::FILES_MAX {
+            Some(format!("an answer has {} files at most", files::FILES_MAX))
+        } else if !self.shows.files {
+            Some("this phone does not show files of an agent".to_owned())
+        } else {
+            None
         }
     }
 
@@ -292,6 +344,10 @@ impl Output for Desk {
         self.answer.write("", |said| said.stream.amend(text))
     }
 
+    fn file(&mut self, file: File) -> Result<(), BackendError> {
+        self.answer.file(file)
+    }
+
     fn thinking(&mut self, thought: &str) {
         if let Some(fields) = self.pace.pass_thought(Instant::now(), thought) {
             self.answer.send("chat.tool_status", fields);
@@ -317,7 +373,7 @@ impl Output for Desk {
             Way::Open(said) => said.fields.clone(),
             Way::Asking { .. } => Map::new(),
         };
-        if answer.shows_questions {
+        if answer.shows.questions {
             return asks.open(now, ask, &answer.chat, &fields, AskWay::Message, decided);
         }
         let name = asks.open(now, ask, &answer.chat, &fields, AskWay::Plain, decided);

@@ -3,6 +3,7 @@
 use super::activity::Activity;
 use super::asking::{Ask, Decided, Decision};
 use super::cancel::Cancel;
+use super::files::File;
 use super::history::Turn;
 use std::time::Duration;
 use thiserror::Error;
@@ -97,6 +98,14 @@ pub trait Output {
 
     /// The model thinks, and says nothing yet. May be called for each piece of its thoughts, which may be empty.
     fn thinking(&mut self, _thought: &str) {}
+
+    /// Gives the person a file.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    fn file(&mut self, _file: File) -> Result<(), BackendError> {
+        Ok(())
+    }
 
     /// Something is done beside the text.
     fn activity(&mut self, _activity: &Activity) {}

@@ -1,6 +1,6 @@
 //! The answers in progress: one for each conversation, several at once, cancelled by the next question.
 
-use super::answer::{Answer, Desk, Shared, lock};
+use super::answer::{Answer, Desk, Shared, Shows, lock};
 use super::asks::Asks;
 use super::backend::{Backend, Image, Question};
 use super::cancel::Cancel;
@@ -39,8 +39,8 @@ pub(super) struct Asked {
     pub(super) text: String,
     /// Its images.
     pub(super) images: Vec<Image>,
-    /// The phone shows questions (`chat.ask`).
-    pub(super) shows_questions: bool,
+    /// What the phone shows.
+    pub(super) shows: Shows,
     /// Who asks.
     pub(super) from: Lane,
 }
@@ -120,7 +120,7 @@ impl Chats {
             history.push(&chat, turn);
             history.context(&chat, self.context_turns)
         };
-        let answer = Answer::new(&self.shared, &chat, to, fields.clone(), asked.shows_questions);
+        let answer = Answer::new(&self.shared, &chat, to, fields.clone(), asked.shows);
         let cancel = Cancel::default();
         let work = Work {
             backend: Arc::clone(&self.backend),
@@ -157,7 +157,7 @@ impl Chats {
             (Ok(()), Some(running)) => running.answer.go_on(Some((asked.answer_to(), fields(asked)))),
             (Ok(()), None) => {}
             (Err(question), _) => {
-                let answer = Answer::new(&self.shared, chat, asked.answer_to(), fields(asked), asked.shows_questions);
+                let answer = Answer::new(&self.shared, chat, asked.answer_to(), fields(asked), asked.shows);
                 answer.end_with(&question);
             }
         }

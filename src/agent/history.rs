@@ -55,6 +55,8 @@ pub struct Turn {
     pub images: Vec<Image>,
     /// How many images there were.
     pub image_count: usize,
+    /// How many files of the agent's there were; they are not kept.
+    pub file_count: usize,
     /// When, in Unix milliseconds.
     pub at_ms: u64,
     /// An answer: why it is not whole.
@@ -65,7 +67,7 @@ impl Turn {
     /// Something that is said now.
     #[must_use]
     pub fn new(speaker: Speaker, text: String, images: Vec<Image>, at_ms: u64) -> Self {
-        Self { speaker, text, image_count: images.len(), images, at_ms, ending: None }
+        Self { speaker, text, image_count: images.len(), images, file_count: 0, at_ms, ending: None }
     }
 
     fn bytes(&self) -> usize {
@@ -99,6 +101,8 @@ struct KeptTurn {
     #[serde(default)]
     images: usize,
     #[serde(default)]
+    files: usize,
+    #[serde(default)]
     finish: Option<String>,
     #[serde(default)]
     notice: String,
@@ -113,7 +117,15 @@ impl KeptTurn {
             .ending
             .as_ref()
             .map_or((None, String::new()), |ending| (Some(ending.finish.to_owned()), ending.notice.clone()));
-        Self { role: turn.speaker, text: turn.text.clone(), ts: turn.at_ms, images: turn.image_count, finish, notice }
+        Self {
+            role: turn.speaker,
+            text: turn.text.clone(),
+            ts: turn.at_ms,
+            images: turn.image_count,
+            files: turn.file_count,
+            finish,
+            notice,
+        }
     }
 
     fn read(self) -> Turn {
@@ -122,7 +134,7 @@ impl KeptTurn {
             Ending { finish, notice: self.notice }
         });
         let turn = Turn::new(self.role, self.text, Vec::new(), self.ts);
-        Turn { image_count: self.images, ending, ..turn }
+        Turn { image_count: self.images, file_count: self.files, ending, ..turn }
     }
 }
 
@@ -236,6 +248,9 @@ impl History {
             if turn.image_count != 0 {
                 message["images"] = json!(turn.image_count);
             }
+            if turn.file_count != 0 {
+                message["files"] = json!(turn.file_count);
+            }
             if let Some(ending) = &turn.ending {
                 message["finish"] = json!(ending.finish);
                 if !ending.notice.is_empty() {
@@ -305,10 +320,11 @@ mod tests {
         let mut history = History::default();
         history.push("a", turn(Speaker::User, "image"));
         let ending = Some(Ending { finish: "length", notice: "why".to_owned() });
-        history.push("a", Turn { ending, ..turn(Speaker::Assistant, "\u{1}\"") });
+        history.push("a", Turn { ending, file_count: 2, ..turn(Speaker::Assistant, "\u{1}\"") });
         history.push("", turn(Speaker::User, "b"));
         let read = History::of_file(&history.to_file()).unwrap();
         assert_eq!((read.changes(), history.changes()), (0, 3));
+        assert_eq!(read.to_json("a", 1, usize::MAX).0[0]["files"], 2);
         assert_eq!(read.to_json("a", 9, usize::MAX), history.to_json("a", 9, usize::MAX));
         assert!(read.context("a", 9)[0].images.is_empty() && read.context("", 9)[0].text == "b");
         for number in 0..9 {

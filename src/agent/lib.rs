@@ -23,6 +23,7 @@ pub mod control;
 pub mod devices;
 pub mod echo;
 mod exec;
+pub mod files;
 pub mod history;
 mod http;
 mod openai;

@@ -1,5 +1,6 @@
 //! A question as phones send it (`chat.send`): read as loosely as can be, and refused in words that are true.
 
+use super::answer::Shows;
 use super::backend::Image;
 use super::chats::Asked;
 use coralmux_client::Message;
@@ -34,7 +35,7 @@ fn fill(asked: &mut Asked, mut payload: Value) -> Result<(), &'static str> {
         Value::Array(images) => images.into_iter().map(image).collect::<Option<_>>().ok_or(NO_IMAGE)?,
         _ => return Err("the question's images are not a list"),
     };
-    asked.shows_questions = take("asks") == 1;
+    asked.shows = Shows { questions: take("asks") == 1, files: take("files") == 1 };
     if asked.text.is_empty() && asked.images.is_empty() {
         return Err("the question has neither text nor images");
     }

@@ -2,6 +2,7 @@
 folder in which it keeps its sessions, and notes each start."""
 
 import asyncio
+import base64
 import json
 import os
 import pathlib
@@ -19,6 +20,7 @@ from acp.schema import (
 )
 
 KEPT = pathlib.Path(sys.argv[1])
+PNG = b"\x89PNG\r\n" + bytes(100)
 OPTIONS = [
     PermissionOption(option_id="once", name="Allow once", kind="allow_once"),
     PermissionOption(option_id="never", name="Reject", kind="reject_once"),
@@ -91,6 +93,17 @@ class Agent(acp.Agent):
         await self.tell(acp.start_tool_call("call-2", "make", kind="execute", status="in_progress"))
         await self.tell(acp.update_tool_call("call-2", status="failed"))
         await self.say("It is done.")
+
+    async def draw(self):
+        picture = base64.b64encode(PNG).decode()
+        await self.say("Here: ")
+        await self.tell(acp.update_agent_message(acp.image_block(picture, "image/png", uri="file:///tmp/chart.png")))
+        await self.tell(acp.update_agent_message(acp.image_block("no base64", "image/png")))
+        blob = acp.embedded_blob_resource("file:///srv/table.bin", base64.b64encode(b"a table").decode(), mime_type="")
+        await self.tell(acp.update_agent_message(acp.resource_block(blob)))
+
+    async def only(self):
+        await self.tell(acp.update_agent_message(acp.image_block(base64.b64encode(PNG).decode(), "image/png")))
 
     async def request(self, call="call-1"):
         title = "rm -r build"

@@ -69,6 +69,14 @@ async def answered(phone):
         streamed += event.payload["delta"]
 
 
+async def shown(phone):
+    """The files of an answer, and the event that ended it."""
+    files = []
+    while (event := await phone.expect("chat.file", "chat.done", "chat.error")).type == "chat.file":
+        files.append(event.payload)
+    return files, event
+
+
 class Tablet(Phone):
     """A device, which keeps its keys in a file."""
 

@@ -2,6 +2,7 @@
 asks the person is answered on a phone that shows questions, and on one that does not."""
 
 import asyncio
+import base64
 import os
 import pathlib
 import shlex
@@ -11,8 +12,10 @@ import time
 import pytest
 
 from agents import TIMEOUT, Agent, Phone
+from bots import shown
 
 SCRIPT = pathlib.Path(__file__).with_name("acp_agent.py")
+PNG = b"\x89PNG\r\n" + bytes(100)  # as it has it
 
 
 @pytest.fixture
@@ -118,6 +121,32 @@ async def test_what_it_does_is_shown(start):
         edit | {"status": "running"}, edit | {"status": "done", "detail": "/tmp/notes\n-two\n+three"},
         make | {"status": "running"}, make | {"status": "error"},
     ]  # fmt: skip
+
+
+async def test_images_and_files_reach_a_phone_that_shows_them(start):
+    agent = start()
+    async with Phone(agent.link()) as phone:
+        ref = await phone.ask("draw", chat_id="c", files=1)
+        (image, table), end = await shown(phone)
+        assert (image["name"], image["mime"], image["ref"], image["chat_id"]) == ("chart.png", "image/png", ref, "c")
+        assert base64.b64decode(image["data"]) == PNG
+        assert (table["name"], table["mime"]) == ("table.bin", "application/octet-stream")
+        assert (end.payload["full_text"], end.payload["files"]) == ("Here: (an image)", 2)
+        await phone.client.send("chat.history", {"chat_id": "c"})
+        assert (await phone.expect("chat.history.result")).payload["messages"][-1]["files"] == 2
+        await phone.ask("only", files=1)
+        [image], end = await shown(phone)
+        assert image["name"] == "image-1.png" and (end.payload["full_text"], end.payload["files"]) == ("", 1)
+
+
+async def test_a_phone_that_shows_no_files_is_told_in_words(start):
+    agent = start()
+    async with Phone(agent.link()) as phone:
+        await phone.ask("draw")
+        files, end = await shown(phone)
+        assert not files and "files" not in end.payload
+        for words in ("[Image chart.png, 106 bytes: this phone does not show files of an agent.]", "[File table.bin, 7"):
+            assert words in end.payload["full_text"]
 
 
 @pytest.mark.parametrize(("option", "said"), [("once", "selected once"), ("never", "selected never")])

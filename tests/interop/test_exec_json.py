@@ -1,5 +1,6 @@
 """coralmux-agent with a program behind it that speaks in lines of JSON (--exec-json)."""
 
+import base64
 import json
 import shlex
 import sys
@@ -7,10 +8,12 @@ import sys
 import pytest
 
 from agents import Phone
+from bots import shown
+from coralmux.files import BYTES_MAX, FILES_MAX
 from test_acp import ask, finish
 
 PROGRAM = """
-import json, sys, time
+import base64, json, sys, time
 def say(kind, **fields): print(json.dumps({"type": kind} | fields), flush=True)
 question = json.loads(sys.stdin.readline())
 what = question["text"].split()[0]
@@ -28,6 +31,13 @@ elif what == "ask":
 elif what == "words":
     say("ask", id="q", text="Your name?", free=True)
     say("text", text=json.loads(sys.stdin.readline())["text"])
+elif what == "show":
+    say("file", name="a.txt", mime="text/plain", data=base64.b64encode(b"a note").decode())
+    say("file", name="odd", data="?")
+elif what == "files":
+    for number in range(int(question["text"].split()[1])): say("file", name=str(number), data="AA==")
+elif what == "large":
+    say("file", name="large", data=base64.b64encode(bytes(int(question["text"].split()[1]))).decode())
 elif what == "cut":
     say("text", text="as far as")
     say("done", finish="length", notice="No more room.")
@@ -87,6 +97,26 @@ async def test_what_it_asks_is_answered_on_the_phone(start):
         assert json.loads(streamed) == {"type": "answer", "id": "q", "option": "y"}
         await ask(phone, "words")
         assert (await ask(phone, "Ann"))[1] == "Ann"
+
+
+async def test_its_files_reach_the_phone_within_their_bounds(start):
+    agent = start()
+    async with Phone(agent.link()) as phone:
+        await phone.ask("show", files=1)
+        [file], end = await shown(phone)
+        assert (file["name"], file["mime"], base64.b64decode(file["data"])) == ("a.txt", "text/plain", b"a note")
+        assert (end.payload["full_text"], end.payload["files"]) == ("", 1)
+        await phone.ask(f"large {BYTES_MAX}", files=1)
+        [file], end = await shown(phone)
+        assert base64.b64decode(file["data"]) == bytes(BYTES_MAX) and end.payload["files"] == 1
+        await phone.ask(f"large {BYTES_MAX + 1}", files=1)
+        files, end = await shown(phone)
+        assert not files and "too large to be sent, for it may have 2.6 MB" in end.payload["full_text"]
+        await phone.ask(f"files {FILES_MAX + 2}", files=1)
+        files, end = await shown(phone)
+        assert len(files) == FILES_MAX == end.payload["files"]
+        assert end.payload["full_text"].count(f"has {FILES_MAX} files at most") == 2
+    assert "exec: a file whose data is not base64: odd" in agent.output()
 
 
 @pytest.mark.parametrize(

@@ -5,19 +5,11 @@ import base64
 import pytest
 
 from agents import Phone
-from bots import Tablet, answered
+from bots import Tablet, answered, shown
 from coralmux.files import BYTES_MAX, FILES_MAX, NAME_MAX, File, file_of
 from test_python_commands import PYTHON, pairs
 
 PNG = b"\x89PNG\r\n" + bytes(100)  # as bot.py has it
-
-
-async def shown(phone):
-    """The files of an answer, and its end."""
-    files = []
-    while (event := await phone.expect("chat.file", "chat.done", "chat.error")).type == "chat.file":
-        files.append(event.payload)
-    return files, event
 
 
 async def test_a_phone_that_shows_files_gets_them(start_bot):

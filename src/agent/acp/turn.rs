@@ -202,6 +202,7 @@ impl<'a> Turn<'a> {
             "max_turn_requests" => {
                 part("other", "The answer is not complete: the agent may not ask its model any further.")
             }
+            _ if self.telling.has_files() => Ok(Outcome::Whole),
             _ if !self.telling.text().has_text() && self.telling.text().has_acted() => {
                 part("other", "The agent has ended its turn without saying anything.")
             }

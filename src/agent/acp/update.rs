@@ -2,6 +2,7 @@
 
 use crate::activity::{Activity, Doing};
 use crate::backend::{BackendError, Output};
+use crate::files::File;
 use crate::paragraphs::Paragraphs;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -24,9 +25,15 @@ struct Call {
 pub(super) struct Telling {
     calls: HashMap<String, Call>,
     text: Paragraphs,
+    has_files: bool,
 }
 
 impl Telling {
+    /// Whether the person was given any.
+    pub(super) fn has_files(&self) -> bool {
+        self.has_files
+    }
+
     /// Its text.
     pub(super) fn text(&self) -> &Paragraphs {
         &self.text
@@ -38,7 +45,14 @@ impl Telling {
     /// The answer is not wanted any more.
     pub(super) fn take(&mut self, update: &Value, output: &mut dyn Output) -> Result<Option<String>, BackendError> {
         match update["sessionUpdate"].as_str().unwrap_or_default() {
-            "agent_message_chunk" => self.text.push(&content(&update["content"]), output)?,
+            "agent_message_chunk" => match file(&update["content"]) {
+                Some(file) => {
+                    self.text.act();
+                    self.has_files = true;
+                    output.file(file)?;
+                }
+                None => self.text.push(&content(&update["content"]), output)?,
+            },
             "agent_thought_chunk" => output.thinking(&content(&update["content"])),
             "tool_call" | "tool_call_update" => return Ok(self.take_call(update, output)),
             "plan" => {
@@ -116,6 +130,18 @@ impl Call {
             kind => kind,
         }
     }
+}
+
+/// A block of content, as a file. `None`: it is none, or not readable as one.
+fn file(block: &Value) -> Option<File> {
+    let (of, data) = match block["type"].as_str()? {
+        "image" | "audio" => (block, &block["data"]),
+        "resource" => (&block["resource"], &block["resource"]["blob"]),
+        _ => return None,
+    };
+    let text = |name: &str| of[name].as_str().unwrap_or_default();
+    let (_, name) = text("uri").rsplit_once('/').unwrap_or_default();
+    File::of_base64(name, text("mimeType"), data.as_str()?)
 }
 
 /// A block of content, as text.

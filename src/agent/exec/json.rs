@@ -1,5 +1,5 @@
 //! A backend that is a program which speaks in lines of JSON: the question with its images and what was said before on its
-//! standard input, and pieces of the answer, activity and questions to the person on its standard output. Each question
+//! standard input, and pieces of the answer, files, activity and questions to the person on its standard output. Each question
 //! starts the program anew, as [`Exec`](super::Exec) does.
 
 use super::{GRACE, LOOK_INTERVAL, READS_MAX};
@@ -7,6 +7,7 @@ use crate::activity::{Activity, Doing, cut};
 use crate::asking::{Ask, Choice, Decision};
 use crate::backend::{Backend, BackendError, Ending, Outcome, Output, Question};
 use crate::cancel::Cancel;
+use crate::files::File;
 use crate::http::mask::without_keys;
 use crate::printable::warn;
 use crate::process::{Pipes, Programs, read_lines, show_lines, write_lines};
@@ -16,7 +17,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel}
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Lines that are no JSON of which the agent tells.
+/// Lines of which the agent tells that it can do nothing with them.
 const STRAY_LINES_MAX: u32 = 10;
 /// The longest words of a program about its error, in characters.
 const WORDS_MAX: usize = 300;
@@ -172,9 +173,8 @@ impl Turn {
     /// Takes a line. Gives how the answer has ended, if it says that.
     fn take(&mut self, line: &str, output: &mut dyn Output) -> Result<Option<Outcome>, BackendError> {
         let Some(said) = lenient::value(line).filter(Value::is_object) else {
-            if !line.trim().is_empty() && self.stray < STRAY_LINES_MAX {
-                self.stray += 1;
-                warn(&format!("exec: not JSON: {}", cut(line, 200)));
+            if !line.trim().is_empty() {
+                self.complain(&format!("not JSON: {line}"));
             }
             return Ok(None);
         };
@@ -193,6 +193,10 @@ impl Turn {
                 detail: text("detail"),
                 call: text("call_id"),
             }),
+            "file" => match File::of_base64(&text("name"), &text("mime"), &text("data")) {
+                Some(file) => output.file(file)?,
+                None => self.complain(&format!("a file whose data is not base64: {}", text("name"))),
+            },
             "ask" => self.ask(&said, output),
             "withdraw" => {
                 let id = text("id");
@@ -210,6 +214,13 @@ impl Turn {
             _ => {}
         }
         Ok(None)
+    }
+
+    fn complain(&mut self, what: &str) {
+        if self.stray < STRAY_LINES_MAX {
+            self.stray += 1;
+            warn(&format!("exec: {}", cut(what, 200)));
+        }
     }
 
     fn ask(&mut self, said: &Value, output: &mut dyn Output) {
