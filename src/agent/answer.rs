@@ -31,7 +31,9 @@ type Done = (String, To, Map<String, Value>);
 #[derive(Clone)]
 pub(super) struct Answer {
     shared: Arc<Shared>,
-    chat: String,
+    /// Which conversation it is of, inside and in messages.
+    place: String,
+    named: Map<String, Value>,
     shows: Shows,
     way: Arc<Mutex<Way>>,
 }
@@ -109,13 +111,13 @@ impl Shared {
         }
     }
 
-    fn remember(&self, chat: &str, said: &Said, ending: Option<Ending>) {
+    fn remember(&self, place: &str, said: &Said, ending: Option<Ending>) {
         let turn = Turn::new(Speaker::Assistant, said.stream.text().to_owned(), Vec::new(), unix_ms());
-        lock(&self.history).push(chat, Turn { file_count: said.files, ending, ..turn });
+        lock(&self.history).push(place, Turn { file_count: said.files, ending, ..turn });
     }
 
     /// Says that a message is complete, or how it was cut short, and remembers it.
-    fn end(&self, said: Said, chat: &str, how: How) {
+    fn end(&self, said: Said, place: &str, how: How) {
         let mut more = Map::new();
         if said.files != 0 {
             more.insert("files".to_owned(), json!(said.files));
@@ -133,7 +135,7 @@ impl Shared {
             }
         };
         if !said.is_empty() {
-            self.remember(chat, &said, ending);
+            self.remember(place, &said, ending);
         }
         let Said { stream, to, fields, .. } = said;
         // As above, if it fails. The phone can ask for the history.
@@ -162,19 +164,21 @@ impl Said {
 }
 
 /// What a message has that is no answer to one of the phone.
-fn unasked(chat: &str) -> Map<String, Value> {
-    let mut fields = Map::from_iter([("ref".to_owned(), json!(new_id())), ("unasked".to_owned(), json!(true))]);
-    if !chat.is_empty() {
-        fields.insert("chat_id".to_owned(), json!(chat));
-    }
+fn unasked(named: &Map<String, Value>) -> Map<String, Value> {
+    let mut fields = named.clone();
+    fields.insert("ref".to_owned(), json!(new_id()));
+    fields.insert("unasked".to_owned(), json!(true));
     fields
 }
 
 impl Answer {
-    /// An answer in this conversation, for these, with these fields in each of its messages.
-    pub(super) fn new(shared: &Arc<Shared>, chat: &str, to: To, fields: Map<String, Value>, shows: Shows) -> Self {
+    /// An answer in this conversation, for these, with these fields in each of its messages: `ref`, and what names the
+    /// conversation.
+    pub(super) fn new(shared: &Arc<Shared>, place: &str, to: To, fields: Map<String, Value>, shows: Shows) -> Self {
+        let mut named = fields.clone();
+        named.remove("ref");
         let way = Arc::new(Mutex::new(Way::Open(Said::new(shared, to, fields, false))));
-        Self { shared: Arc::clone(shared), chat: chat.to_owned(), shows, way }
+        Self { shared: Arc::clone(shared), place: place.to_owned(), named, shows, way }
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -189,9 +193,9 @@ impl Answer {
     /// Ends it where it is.
     pub(super) fn cancel(&self) {
         let way = std::mem::replace(&mut *lock(&self.way), Way::Ended);
-        self.shared.asks.withdraw_all(&self.chat);
+        self.shared.asks.withdraw_all(&self.place);
         if let Way::Open(said) = way {
-            self.shared.end(said, &self.chat, How::Cancelled);
+            self.shared.end(said, &self.place, How::Cancelled);
         }
     }
 
@@ -202,19 +206,19 @@ impl Answer {
         if matches!(*way, Way::Ended) {
             return None;
         }
-        self.shared.asks.withdraw_all(&self.chat);
+        self.shared.asks.withdraw_all(&self.place);
         self.reopen(&mut way, None);
         let Way::Open(said) = std::mem::replace(&mut *way, Way::Ended) else { return None };
         drop(way);
         match result {
-            Ok(outcome) => self.shared.end(said, &self.chat, How::Ended(outcome)),
-            Err(BackendError::Cancelled) => self.shared.end(said, &self.chat, How::Cancelled),
+            Ok(outcome) => self.shared.end(said, &self.place, How::Ended(outcome)),
+            Err(BackendError::Cancelled) => self.shared.end(said, &self.place, How::Cancelled),
             Err(BackendError::Failed { message, retry_after }) => {
                 if said.is_empty() {
-                    lock(&self.shared.history).forget_question(&self.chat);
+                    lock(&self.shared.history).forget_question(&self.place);
                 } else {
                     let ending = Ending { finish: "error", notice: message.clone() };
-                    self.shared.remember(&self.chat, &said, Some(ending));
+                    self.shared.remember(&self.place, &said, Some(ending));
                 }
                 let ms = retry_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
                 self.shared.send_error(said.to, said.fields, &message, ms);
@@ -230,7 +234,7 @@ impl Answer {
         let Way::Open(mut said) = way else { return };
         // It is within an answer's bounds.
         let _ = said.stream.push(text);
-        self.shared.end(said, &self.chat, How::Ended(Outcome::Whole));
+        self.shared.end(said, &self.place, How::Ended(Outcome::Whole));
     }
 
     /// What was asked in plain text is over: the answer goes on, as that to the message with these fields, or unasked.
@@ -238,14 +242,14 @@ impl Answer {
         let mut way = lock(&self.way);
         self.reopen(&mut way, asked);
         // Whatever else was asked meanwhile.
-        if let Some(text) = self.shared.asks.plain_text(&self.chat) {
+        if let Some(text) = self.shared.asks.plain_text(&self.place) {
             self.ask_plainly(&mut way, &text);
         }
     }
 
     fn reopen(&self, way: &mut Way, asked: Option<(To, Map<String, Value>)>) {
         let Way::Asking { held } = way else { return };
-        let (to, fields) = asked.unwrap_or_else(|| (To::All, unasked(&self.chat)));
+        let (to, fields) = asked.unwrap_or_else(|| (To::All, unasked(&self.named)));
         let mut said = Said::new(&self.shared, to, fields, true);
         // It is within an answer's bounds.
         let _ = said.push(held);
@@ -258,7 +262,7 @@ impl Answer {
         let gap = if said.stream.text().is_empty() { "" } else { "\n\n" };
         // Where it is too long for that, what was said so far is all the same.
         let _ = said.stream.push(&format!("{gap}{text}"));
-        self.shared.end(said, &self.chat, How::Ended(Outcome::Whole));
+        self.shared.end(said, &self.place, How::Ended(Outcome::Whole));
     }
 
     fn write(&self, text: &str, write: impl FnOnce(&mut Said) -> Result<(), SendError>) -> Result<(), BackendError> {
@@ -374,11 +378,11 @@ impl Output for Desk {
             Way::Asking { .. } => Map::new(),
         };
         if answer.shows.questions {
-            return asks.open(now, ask, &answer.chat, &fields, AskWay::Message, decided);
+            return asks.open(now, ask, &answer.place, &fields, AskWay::Message, decided);
         }
-        let name = asks.open(now, ask, &answer.chat, &fields, AskWay::Plain, decided);
+        let name = asks.open(now, ask, &answer.place, &fields, AskWay::Plain, decided);
         if matches!(*way, Way::Open(_))
-            && let Some(text) = asks.plain_text(&answer.chat)
+            && let Some(text) = asks.plain_text(&answer.place)
         {
             answer.ask_plainly(&mut way, &text);
         }

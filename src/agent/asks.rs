@@ -245,5 +245,8 @@ fn unknown(name: &str, payload: &Value) -> Map<String, Value> {
     if let Some(chat) = payload["chat_id"].as_str().filter(|chat| chat.len() <= super::chats::CHAT_BYTES_MAX) {
         said.insert("chat_id".to_owned(), json!(chat));
     }
+    if let Some(agent) = payload["agent"].as_str().filter(|agent| super::agents::is_id(agent)) {
+        said.insert("agent".to_owned(), json!(agent));
+    }
     said
 }

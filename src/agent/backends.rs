@@ -2,13 +2,14 @@
 
 use super::acp::{self, Acp};
 use super::agent_protocol::AgentProtocol;
+use super::agents::Agents;
 use super::agui::{self, AgUi};
 use super::backend::Backend;
 use super::echo::Echo;
 use super::exec::{Exec, JsonLines};
 use super::http;
 use super::openai::{self, OpenAi};
-use super::options::BackendOptions;
+use super::options::{BackendOptions, Options};
 use super::printable::warn;
 use coralmux_client::Trust;
 use std::io;
@@ -27,23 +28,37 @@ pub(super) enum Failure {
     Directory { path: PathBuf, error: io::Error },
 }
 
-/// Opens it. `state`: where the agent's pairing is kept; what else is kept is beside it.
-pub(super) fn open(options: &BackendOptions, state: &Path) -> Result<Arc<dyn Backend>, Failure> {
-    let hidden = [options.api_key_env.as_str()];
+/// Opens all of them. `state`: where the pairing is kept; what else is kept is beside it.
+pub(super) fn open_all(options: &Options, state: &Path) -> Result<Agents, Failure> {
+    let of_others = options.another.iter().map(|another| &another.backend);
+    // None of the programs gets a key that is for another's server.
+    let hidden: Vec<&str> = [&options.backend].into_iter().chain(of_others).map(|of| of.api_key_env.as_str()).collect();
+    let first = open(&options.backend, &hidden, state.with_extension("acp.json"))?;
+    let first = Agents::one(options.name.clone(), first, options.backend.context);
+    options.another.iter().try_fold(first, |agents, another| {
+        let sessions = state.with_extension(format!("{}.acp.json", another.id));
+        let backend = open(&another.backend, &hidden, sessions)?;
+        let name = another.name.as_ref().unwrap_or(&another.id);
+        Ok(agents.and(another.id.clone(), name.clone(), backend, another.backend.context))
+    })
+}
+
+/// `hidden`: variables that its program does not get; `sessions`: where it keeps those of its program.
+fn open(options: &BackendOptions, hidden: &[&str], sessions: PathBuf) -> Result<Arc<dyn Backend>, Failure> {
     if let Some(command) = options.exec.as_ref().filter(|_| options.exec_json) {
-        return Ok(Arc::new(JsonLines::new(command.clone(), options.timeout, &hidden, &options.exec_env)));
+        return Ok(Arc::new(JsonLines::new(command.clone(), options.timeout, hidden, &options.exec_env)));
     }
     if let Some(command) = &options.exec {
-        return Ok(Arc::new(Exec::new(command.clone(), options.timeout, &hidden, &options.exec_env)));
+        return Ok(Arc::new(Exec::new(command.clone(), options.timeout, hidden, &options.exec_env)));
     }
     if let Some(command) = &options.acp {
         let settings = acp::Settings {
             command: command.clone(),
             directory: directory(options.acp_dir.as_deref().unwrap_or(Path::new(".")))?,
-            sessions: state.with_extension("acp.json"),
+            sessions,
             timeout: options.timeout,
         };
-        return Ok(Arc::new(Acp::new(settings, &hidden, &options.exec_env)));
+        return Ok(Arc::new(Acp::new(settings, hidden, &options.exec_env)));
     }
     let is_stateful = options.stateful;
     if let Some(url) = &options.ag_ui {

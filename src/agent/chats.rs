@@ -1,5 +1,6 @@
 //! The answers in progress: one for each conversation, several at once, cancelled by the next question.
 
+use super::agents::{self, Agents};
 use super::answer::{Answer, Desk, Shared, Shows, lock};
 use super::asks::Asks;
 use super::backend::{Backend, Image, Question};
@@ -35,6 +36,8 @@ pub(super) struct Asked {
     pub(super) id: String,
     /// Its `chat_id`, if it had one.
     pub(super) chat: Option<String>,
+    /// Which agent it is for, if it says so.
+    pub(super) agent: Option<String>,
     /// Its text.
     pub(super) text: String,
     /// Its images.
@@ -55,9 +58,8 @@ impl Asked {
 /// See the module.
 pub(super) struct Chats {
     shared: Arc<Shared>,
-    backend: Arc<dyn Backend>,
-    /// Turns that the backend is told.
-    context_turns: usize,
+    agents: Agents,
+    /// By the conversations' places among those of all agents.
     running: HashMap<String, Running>,
     /// Oldest first, at most one a conversation.
     waiting: VecDeque<Asked>,
@@ -75,34 +77,25 @@ struct Running {
 
 impl Chats {
     /// No answer is in progress. `ask_timeout`: how long a question to the person waits.
-    pub(super) fn new(
-        client: Client,
-        backend: Arc<dyn Backend>,
-        context_turns: usize,
-        ask_timeout: Duration,
-        history: History,
-    ) -> Self {
+    pub(super) fn new(client: Client, agents: Agents, ask_timeout: Duration, history: History) -> Self {
         let asks = Asks::new(client.clone(), ask_timeout);
         let shared = Arc::new(Shared::new(client, asks, history));
-        Self {
-            shared,
-            backend,
-            context_turns,
-            running: HashMap::new(),
-            waiting: VecDeque::new(),
-            threads: Arc::default(),
-        }
+        Self { shared, agents, running: HashMap::new(), waiting: VecDeque::new(), threads: Arc::default() }
     }
 
     /// Starts an answer; one that is in progress in the same conversation ends where it is, unless it has asked the person
     /// in plain text: then this is what the person says to that.
     pub(super) fn ask(&mut self, asked: Asked) {
-        let chat = asked.chat.clone().unwrap_or_default();
-        if self.running.get(&chat).is_some_and(|running| running.answer.is_asking()) && self.decide(&chat, &asked) {
+        let agents = self.agents.clone();
+        let Some((agent, place)) = agents.find(asked.agent.as_deref(), asked.chat.as_deref()) else {
+            return self.refuse(&asked, agents::UNKNOWN);
+        };
+        if self.running.get(&place).is_some_and(|running| running.answer.is_asking()) && self.decide(&place, &asked) {
             return;
         }
-        self.cancel(&chat);
+        self.cancel(&place);
         self.running.retain(|_, running| !running.answer.has_ended());
+        let chat = asked.chat.clone().unwrap_or_default();
         if chat.len() > CHAT_BYTES_MAX {
             return self.refuse(&asked, "the chat_id is too long");
         }
@@ -117,24 +110,24 @@ impl Chats {
         let turn = Turn::new(Speaker::User, asked.text, asked.images, unix_ms());
         let turns = {
             let mut history = lock(&self.shared.history);
-            history.push(&chat, turn);
-            history.context(&chat, self.context_turns)
+            history.push(&place, turn);
+            history.context(&place, agent.context_turns)
         };
-        let answer = Answer::new(&self.shared, &chat, to, fields.clone(), asked.shows);
+        let answer = Answer::new(&self.shared, &place, to, fields.clone(), asked.shows);
         let cancel = Cancel::default();
         let work = Work {
-            backend: Arc::clone(&self.backend),
-            question: Question { chat: chat.clone(), turns },
+            backend: Arc::clone(&agent.backend),
+            question: Question { chat, turns },
             answer: answer.clone(),
             cancel: cancel.clone(),
             _count: Count::one_more(&self.threads),
         };
         match thread::Builder::new().name("answer".to_owned()).spawn(move || work.run()) {
             Ok(_) => {
-                self.running.insert(chat, Running { answer, cancel, from });
+                self.running.insert(place, Running { answer, cancel, from });
             }
             Err(error) => {
-                lock(&self.shared.history).forget_question(&chat);
+                lock(&self.shared.history).forget_question(&place);
                 let message = format!("the agent has no thread for the answer: {error}");
                 self.shared.send_error(to, fields, &message, None);
             }
@@ -146,18 +139,18 @@ impl Chats {
     }
 
     /// What the person says to a question that was asked in plain text. Whether there is one.
-    fn decide(&self, chat: &str, asked: &Asked) -> bool {
+    fn decide(&self, place: &str, asked: &Asked) -> bool {
         // An image is no answer to it.
         let text = if asked.images.is_empty() { asked.text.as_str() } else { "" };
-        let Some(decided) = self.shared.asks.handle_text(chat, text) else { return false };
+        let Some(decided) = self.shared.asks.handle_text(place, text) else { return false };
         let turn = Turn::new(Speaker::User, asked.text.clone(), Vec::new(), unix_ms());
-        lock(&self.shared.history).push(chat, turn);
+        lock(&self.shared.history).push(place, turn);
         self.show_turn(asked);
-        match (decided, self.running.get(chat)) {
+        match (decided, self.running.get(place)) {
             (Ok(()), Some(running)) => running.answer.go_on(Some((asked.answer_to(), fields(asked)))),
             (Ok(()), None) => {}
             (Err(question), _) => {
-                let answer = Answer::new(&self.shared, chat, asked.answer_to(), fields(asked), asked.shows);
+                let answer = Answer::new(&self.shared, place, asked.answer_to(), fields(asked), asked.shows);
                 answer.end_with(&question);
             }
         }
@@ -184,20 +177,21 @@ impl Chats {
         {
             self.ask(asked);
         }
-        for chat in self.shared.asks.poll(now) {
-            if let Some(running) = self.running.get(&chat) {
+        for place in self.shared.asks.poll(now) {
+            if let Some(running) = self.running.get(&place) {
                 running.answer.go_on(None);
             }
         }
     }
 
-    /// Ends the answer of this conversation where it is, if one is in progress.
-    pub(super) fn cancel(&mut self, chat: &str) {
-        let is_of_it = |asked: &Asked| asked.chat.as_deref().unwrap_or_default() == chat;
+    /// Ends the answer of the conversation in this place where it is, if one is in progress.
+    pub(super) fn cancel(&mut self, place: &str) {
+        let of = |asked: &Asked| self.agents.find(asked.agent.as_deref(), asked.chat.as_deref());
+        let is_of_it = |asked: &Asked| of(asked).is_some_and(|(_, other)| other == place);
         if let Some(asked) = self.waiting.iter().position(is_of_it).and_then(|at| self.waiting.remove(at)) {
             self.refuse(&asked, "the question was cancelled before it could be answered");
         }
-        let Some(running) = self.running.remove(chat) else { return };
+        let Some(running) = self.running.remove(place) else { return };
         running.cancel.cancel();
         running.answer.cancel();
     }
@@ -229,8 +223,8 @@ impl Chats {
     /// Ends the answers that run for a device.
     pub(super) fn cancel_of(&mut self, device: DeviceId) {
         let of_it = self.running.iter().filter(|(_, running)| running.from == Some(device));
-        for chat in of_it.map(|(chat, _)| chat.clone()).collect::<Vec<_>>() {
-            self.cancel(&chat);
+        for place in of_it.map(|(place, _)| place.clone()).collect::<Vec<_>>() {
+            self.cancel(&place);
         }
     }
 
@@ -239,8 +233,8 @@ impl Chats {
         for asked in std::mem::take(&mut self.waiting) {
             self.refuse(&asked, "the agent is stopping");
         }
-        for chat in self.running.keys().cloned().collect::<Vec<_>>() {
-            self.cancel(&chat);
+        for place in self.running.keys().cloned().collect::<Vec<_>>() {
+            self.cancel(&place);
         }
     }
 
@@ -252,9 +246,9 @@ impl Chats {
 
     /// The last turns of a conversation, as `chat.history.result` has them, and whether there are older ones.
     #[must_use]
-    pub(super) fn history(&self, chat: &str, limit: usize, to: Lane) -> (Value, bool) {
+    pub(super) fn history(&self, place: &str, limit: usize, to: Lane) -> (Value, bool) {
         let bytes_max = if to.is_some() { DEVICE_HISTORY_BYTES_MAX } else { HISTORY_BYTES_MAX };
-        lock(&self.shared.history).to_json(chat, limit, bytes_max)
+        lock(&self.shared.history).to_json(place, limit, bytes_max)
     }
 
     /// Looks at what was said.
@@ -273,6 +267,9 @@ fn fields(asked: &Asked) -> Map<String, Value> {
     let mut fields = Map::new();
     if let Some(chat) = &asked.chat {
         fields.insert("chat_id".to_owned(), json!(chat));
+    }
+    if let Some(agent) = &asked.agent {
+        fields.insert("agent".to_owned(), json!(agent));
     }
     if !asked.id.is_empty() {
         fields.insert("ref".to_owned(), json!(asked.id));

@@ -10,6 +10,7 @@
 mod acp;
 pub mod activity;
 mod agent_protocol;
+pub mod agents;
 mod agui;
 mod answer;
 pub mod asking;
@@ -40,7 +41,7 @@ mod utf8;
 
 pub use serve::{Ending, Settings, serve};
 
-use backend::Backend;
+use agents::Agents;
 use coralmux_client::{
     AgentKeys, Backoff, Client, Devices, Encryption, Events, Folder, Link, PairingSecret, RegisterError, RelayUrl,
     Role, StartError, Trust, make_folder, random, register,
@@ -153,13 +154,13 @@ fn start(options: &Options) -> Result<Ending, Failure> {
         (None, false) => Trust::PublicRoots,
     };
     let relay = options.pairing.relay();
-    let backend = backends::open(&options.backend, &state_path(&options.pairing)?)?;
+    let agents = backends::open_all(options, &state_path(&options.pairing)?)?;
     if relay.is_exposed() {
         warn(&format!(
             "coralmux-agent: warning: {relay} has no TLS: on the way anyone can read the token and take this agent's place. Use wss://."
         ));
     }
-    let stop = listen_for_signals(Arc::clone(&backend)).map_err(Failure::Signals)?;
+    let stop = listen_for_signals(agents.clone()).map_err(Failure::Signals)?;
     // Two agents with the same keys would each undo what the other does.
     let _lock =
         (options.pairing.e2e == E2e::Version3).then(|| state::lock(&state_path(&options.pairing)?)).transpose()?;
@@ -167,13 +168,11 @@ fn start(options: &Options) -> Result<Ending, Failure> {
         return Ok(Ending::Stopped);
     };
     let link = link_of(&options.pairing, &state);
-    backend.handle_paired(&hex(&Sha256::digest(&state.token)[..8]));
+    agents.handle_paired(&hex(&Sha256::digest(&state.token)[..8]));
     let mut client = coralmux_client::Options::new(relay.clone(), state.token.clone(), Role::Agent);
     client.trust = trust;
     client.encryption = link.secret.clone().map_or(Encryption::Version1, Encryption::Version2);
     let settings = Settings {
-        name: options.name.clone(),
-        context_turns: options.backend.context,
         ask_timeout: options.ask_timeout,
         shutdown_timeout: options.shutdown_timeout,
         history: (options.pairing.e2e == E2e::Version3)
@@ -208,8 +207,8 @@ fn start(options: &Options) -> Result<Ending, Failure> {
             stop.store(true, Ordering::Relaxed);
         }
     };
-    let ending = serve((&client, &events), Arc::clone(&backend), &settings, &stop, &say, &welcomed, desk);
-    backend.end();
+    let ending = serve((&client, &events), &agents, &settings, &stop, &say, &welcomed, desk);
+    agents.end();
     failed.take().map_or(Ok(ending), |error| Err(error.into()))
 }
 
@@ -315,8 +314,8 @@ pub fn has_colours() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// The first signal sets the flag, the second ends the process and what the backend has started.
-fn listen_for_signals(backend: Arc<dyn Backend>) -> io::Result<Arc<AtomicBool>> {
+/// The first signal sets the flag, the second ends the process and what the backends have started.
+fn listen_for_signals(agents: Agents) -> io::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let signalled = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
@@ -327,7 +326,7 @@ fn listen_for_signals(backend: Arc<dyn Backend>) -> io::Result<Arc<AtomicBool>> 
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         loop {
             if signalled.swap(false, Ordering::Relaxed) && to_stop.swap(true, Ordering::Relaxed) {
-                backend.end();
+                agents.end();
                 std::process::exit(i32::from(FAILED));
             }
             thread::sleep(SIGNAL_INTERVAL);

@@ -1,5 +1,6 @@
 //! The agent's command line.
 
+use super::agents::{AGENTS_MAX, FIRST, is_id};
 use super::pairing::Codes;
 use clap::error::ErrorKind;
 use clap::{ArgGroup, Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -20,7 +21,7 @@ use ureq::http::Uri;
     after_help = AFTER_HELP,
     subcommand_negates_reqs = true,
     args_conflicts_with_subcommands = true,
-    group(ArgGroup::new("what_answers").required(true).args(["echo", "openai", "exec", "acp", "ag_ui", "agent_protocol"]))
+    group(what_answers())
 )]
 struct CommandLine {
     #[command(subcommand)]
@@ -115,6 +116,10 @@ pub(super) struct Options {
     pub(super) name: String,
     #[command(flatten)]
     pub(super) backend: BackendOptions,
+    /// Another agent behind the same pairing, which the person chooses on the phone: its id and what answers, with any of
+    /// the flags for that, such as 'coder --name Coder --acp "opencode acp"'; may be given several times
+    #[arg(long, value_name = "AGENT", value_parser = another, help_heading = "Several agents")]
+    pub(super) another: Vec<Another>,
     /// Trust the certificates of this PEM file at the relay, too
     #[arg(long, value_name = "FILE", help_heading = "TLS to the relay")]
     pub(super) ca_file: Option<PathBuf>,
@@ -138,8 +143,22 @@ pub(super) struct Options {
     pub(super) shutdown_timeout: Duration,
 }
 
+/// One more agent behind the same pairing, on a command line of its own.
+#[derive(Clone, Debug, Parser)]
+#[command(no_binary_name = true, disable_help_flag = true, group(what_answers()))]
+pub(super) struct Another {
+    /// What messages call it
+    #[arg(value_name = "ID", value_parser = another_id)]
+    pub(super) id: String,
+    /// Its name, for the phone [default: its id]
+    #[arg(long, value_name = "NAME")]
+    pub(super) name: Option<String>,
+    #[command(flatten)]
+    pub(super) backend: BackendOptions,
+}
+
 /// What answers.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[group(skip)]
 pub(super) struct BackendOptions {
     /// Say again what the phone says
@@ -193,6 +212,10 @@ pub(super) struct BackendOptions {
     /// How long the AI server or the agent of --acp may say nothing, or the program of --exec may take, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = seconds, allow_hyphen_values = true)]
     pub(super) timeout: Duration,
+}
+
+fn what_answers() -> ArgGroup {
+    ArgGroup::new("what_answers").required(true).args(["echo", "openai", "exec", "acp", "ag_ui", "agent_protocol"])
 }
 
 /// What answers without an AI server, what does without a program, and what has no chat API of OpenAI.
@@ -254,6 +277,23 @@ fn command(text: &str) -> Result<String, String> {
     if text.trim().is_empty() { Err("a command for the shell".to_owned()) } else { Ok(text.to_owned()) }
 }
 
+fn another_id(text: &str) -> Result<String, String> {
+    match text {
+        FIRST => Err(format!("{FIRST} is the agent that is not named")),
+        text if is_id(text) => Ok(text.to_owned()),
+        _ => Err("an id has 1 to 64 of the characters A-Z a-z 0-9 _ -".to_owned()),
+    }
+}
+
+fn another(text: &str) -> Result<Another, String> {
+    let words = shlex::split(text).ok_or("a quotation mark is not closed")?;
+    Another::try_parse_from(words).map_err(|error| {
+        let text = error.to_string();
+        let complaint = text.split("\n\n").next().unwrap_or_default();
+        complaint.trim_start_matches("error: ").to_owned()
+    })
+}
+
 impl Task {
     /// What the command line and the environment say. A variable that is empty says nothing.
     pub(super) fn read(
@@ -291,6 +331,18 @@ impl Task {
             pairing.relay = Some(relay);
         }
         if let Self::Serve(options) = &mut task {
+            let mut ids: Vec<&str> = options.another.iter().map(|another| another.id.as_str()).collect();
+            ids.sort_unstable();
+            if let Some([id, _]) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+                return Err(wrong(
+                    ErrorKind::ValueValidation,
+                    format!("--another: there are two agents with the id {id}"),
+                ));
+            }
+            if ids.len() >= AGENTS_MAX {
+                let text = format!("--another: there are {AGENTS_MAX} agents at most, the first one among them");
+                return Err(wrong(ErrorKind::ValueValidation, text));
+            }
             options.token = options.token.take().or_else(|| env("CORALMUX_AGENT_TOKEN"));
             // Not by a value parser: its complaint would show the text, which may be a link with the secret in it.
             if options.token.as_deref().is_some_and(|token| !is_token_text(token)) {
@@ -372,6 +424,40 @@ mod tests {
             let error = read_with("coralmux-agent --echo", env(relay, token)).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{error}");
         }
+    }
+
+    #[test]
+    fn each_agent_has_a_command_line_of_its_own() {
+        let read = |others: &[&str]| -> Result<_, clap::Error> {
+            let others = others.iter().flat_map(|other| ["--another", other]);
+            let line = ["coralmux-agent", "--relay", "wss://r", "--echo"].into_iter().chain(others);
+            match Task::read(line, |_| None)? {
+                Task::Serve(options) => Ok(options.another),
+                other => panic!("{other:?}"),
+            }
+        };
+        let others = read(&["coder --acp 'a \"b c\"' --timeout 5 --name 'Mr. C'", "b --echo"]).unwrap();
+        assert_eq!((others[0].id.as_str(), others[0].name.as_deref()), ("coder", Some("Mr. C")));
+        assert_eq!(others[0].backend.acp.as_deref(), Some("a \"b c\""));
+        assert_eq!((others[0].backend.timeout, others[1].backend.timeout.as_secs()), (Duration::from_secs(5), 300));
+        for (other, words) in [
+            ("", "required"),
+            ("coder", "<--echo|"),
+            ("co/der --echo", "A-Z a-z 0-9"),
+            ("default --echo", "not named"),
+            ("coder --echo --exec cat", "cannot be used with"),
+            ("coder --relay wss://s --echo", "'--relay'"),
+            ("coder --exec 'cat", "quotation mark"),
+            ("coder --openai http://h/v1", "--model"),
+        ] {
+            let error = read(&[other]).unwrap_err().to_string();
+            assert!(error.contains("--another") && error.contains(words), "{other}: {error}");
+        }
+        assert!(read(&["a --echo", "a --echo"]).unwrap_err().to_string().contains("two agents with the id a"));
+        let many: Vec<String> = (0..AGENTS_MAX).map(|number| format!("a{number} --echo")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert!(read(&many).unwrap_err().to_string().contains("16 agents at most"));
+        assert_eq!(read(&many[1..]).unwrap().len(), AGENTS_MAX - 1);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A question as phones send it (`chat.send`): read as loosely as can be, and refused in words that are true.
 
+use super::agents::is_id;
 use super::answer::Shows;
 use super::backend::Image;
 use super::chats::Asked;
@@ -23,6 +24,11 @@ fn fill(asked: &mut Asked, mut payload: Value) -> Result<(), &'static str> {
         Value::Null => None,
         Value::String(chat) => Some(chat),
         _ => return Err("the question's chat_id is not a string"),
+    };
+    asked.agent = match take("agent") {
+        Value::Null => None,
+        Value::String(agent) if is_id(&agent) => Some(agent),
+        _ => return Err("the question's agent is none"),
     };
     asked.text = match take("text") {
         Value::Null => String::new(),
@@ -96,6 +102,7 @@ mod tests {
             (json!({}), "neither text nor images"),
             (json!({"text": 7}), "text is not a string"),
             (json!({"text": "hi", "chat_id": 7}), "chat_id"),
+            (json!({"text": "hi", "agent": "a b"}), "agent is none"),
             (json!({"text": "hi", "images": {}}), "not a list"),
             (json!({"text": "hi", "images": [7]}), "not image data"),
             (json!({"text": "hi", "images": [{"data": "%"}]}), "not image data"),

@@ -1,7 +1,7 @@
 //! The agent's life: takes what the phone sends to the backend, answers what it asks about the agent, and ends in
 //! order.
 
-use super::backend::Backend;
+use super::agents::{self, Agents, is_id};
 use super::chats::{CHAT_BYTES_MAX, Chats};
 use super::devices::{Desk, Devices};
 use super::history::{self, History};
@@ -10,7 +10,6 @@ use super::question;
 use coralmux_client::{Client, Event, Events, Lane, Message, PeerError, To, replace};
 use serde_json::{Value, json};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -23,13 +22,9 @@ const KEEP_INTERVAL: Duration = Duration::from_secs(2);
 /// Turns in `chat.history.result`, asked for or not.
 const HISTORY_MAX: usize = 200;
 
-/// What the agent says of itself, and how it works.
+/// How the agent works.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Its name, for the phone.
-    pub name: String,
-    /// Turns of a conversation that the backend is told.
-    pub context_turns: usize,
     /// How long a question to the person waits.
     pub ask_timeout: Duration,
     /// For answers in progress, once the agent is to end.
@@ -55,7 +50,7 @@ pub enum Ending {
 /// `welcomed` hears each time that the relay has accepted the token. `desk`: for an agent with devices.
 pub fn serve(
     (client, events): (&Client, &Events),
-    backend: Arc<dyn Backend>,
+    agents: &Agents,
     settings: &Settings,
     stop: &AtomicBool,
     say: &dyn Fn(&str),
@@ -66,10 +61,10 @@ pub fn serve(
     let (kept, history) = kept.map_or((None, History::default()), |(kept, history)| (Some(kept), history));
     let mut agent = Agent {
         client,
-        chats: Chats::new(client.clone(), Arc::clone(&backend), settings.context_turns, settings.ask_timeout, history),
-        devices: desk.map(|desk| Devices::new(client, desk, &settings.name, say)),
+        chats: Chats::new(client.clone(), agents.clone(), settings.ask_timeout, history),
+        devices: desk.map(|desk| Devices::new(client, desk, agents.first().name(), say)),
         kept,
-        backend,
+        agents,
         settings,
         say,
         welcomed,
@@ -127,7 +122,7 @@ struct Agent<'a> {
     chats: Chats,
     devices: Option<Devices<'a>>,
     kept: Option<Kept>,
-    backend: Arc<dyn Backend>,
+    agents: &'a Agents,
     settings: &'a Settings,
     say: &'a dyn Fn(&str),
     welcomed: &'a dyn Fn(),
@@ -139,6 +134,13 @@ struct Agent<'a> {
     closing: bool,
     /// Messages that nobody sends any more.
     unsent: usize,
+}
+
+/// A conversation, inside and as a message names it.
+struct Named<'p> {
+    place: String,
+    chat: Option<&'p str>,
+    agent: Option<&'p str>,
 }
 
 impl Agent<'_> {
@@ -281,24 +283,19 @@ impl Agent<'_> {
             "chat.answer" => self.chats.handle_answer(&message.id, message.from, &message.payload),
             "chat.cancel" => {
                 // What cannot be read names no conversation: none is cancelled for it.
-                match &message.payload["chat_id"] {
-                    Value::Null => self.chats.cancel(""),
-                    Value::String(chat) => self.chats.cancel(chat),
-                    _ => {}
+                if let Ok(Named { place, .. }) = self.named(&message.payload) {
+                    self.chats.cancel(&place);
                 }
             }
             "chat.history" => self.handle_history(&message),
             "agent.list" => {
-                let agent = json!({
-                    "id": "default", "name": self.settings.name, "backend": self.backend.kind(),
-                    "model": self.backend.model(), "status": "online",
-                });
-                self.reply("agent.list.result", json!({"agents": [agent]}), &message);
+                self.reply("agent.list.result", json!({"agents": self.agents.to_json()}), &message);
             }
             "system.status" => {
+                let first = self.agents.first();
                 let status = json!({
-                    "status": "ok", "name": self.settings.name, "version": env!("CARGO_PKG_VERSION"),
-                    "backend": self.backend.kind(), "model": self.backend.model(),
+                    "status": "ok", "name": first.name(), "version": env!("CARGO_PKG_VERSION"),
+                    "backend": first.backend.kind(), "model": first.backend.model(),
                     "uptime_sec": self.started.elapsed().as_secs(), "running": self.chats.running(),
                 });
                 self.reply("system.status.result", status, &message);
@@ -313,10 +310,9 @@ impl Agent<'_> {
             let error = json!({"code": "BACKEND_ERROR", "message": text});
             self.reply("chat.error", error, message);
         };
-        let chat = match &message.payload["chat_id"] {
-            Value::Null => None,
-            Value::String(chat) if chat.len() <= CHAT_BYTES_MAX => Some(chat.as_str()),
-            _ => return refuse("the chat_id is not a string, or too long"),
+        let named = match self.named(&message.payload) {
+            Ok(named) => named,
+            Err(text) => return refuse(text),
         };
         let limit = match &message.payload["limit"] {
             Value::Null => HISTORY_MAX,
@@ -325,15 +321,33 @@ impl Agent<'_> {
                 None => return refuse("the limit is not a whole number of 0 or more"),
             },
         };
-        let (messages, more) = self.chats.history(chat.unwrap_or_default(), limit, message.from);
+        let (messages, more) = self.chats.history(&named.place, limit, message.from);
         let mut result = json!({"messages": messages});
         if more {
             result["more"] = json!(true);
         }
-        if let Some(chat) = chat {
-            result["chat_id"] = json!(chat);
+        for (name, said) in [("chat_id", named.chat), ("agent", named.agent)] {
+            if let Some(said) = said {
+                result[name] = json!(said);
+            }
         }
         self.reply("chat.history.result", result, message);
+    }
+
+    /// The conversation that a payload names.
+    fn named<'p>(&self, payload: &'p Value) -> Result<Named<'p>, &'static str> {
+        let chat = match &payload["chat_id"] {
+            Value::Null => None,
+            Value::String(chat) if chat.len() <= CHAT_BYTES_MAX => Some(chat.as_str()),
+            _ => return Err("the chat_id is not a string, or too long"),
+        };
+        let agent = match &payload["agent"] {
+            Value::Null => None,
+            Value::String(agent) if is_id(agent) => Some(agent.as_str()),
+            _ => return Err("the agent is none"),
+        };
+        let (_, place) = self.agents.find(agent, chat).ok_or(agents::UNKNOWN)?;
+        Ok(Named { place, chat, agent })
     }
 
     fn handle_question(&mut self, message: Message) {

@@ -6,7 +6,7 @@
 
 mod folder;
 
-use crate::agent::backend::Backend;
+use crate::agent::agents::Agents;
 use crate::agent::devices::{Admission, Desk};
 use crate::agent::echo::Echo;
 use crate::agent::pairing::Codes;
@@ -256,14 +256,12 @@ fn attend_to(place: &Location, kept: Option<&Path>, folder: &Path, stop: &Atomic
         legacy_phone: false,
     };
     let settings = Settings {
-        name: "Echo".to_owned(),
-        context_turns: 1,
         ask_timeout: Duration::from_secs(60),
         shutdown_timeout: Duration::from_secs(1),
         history: Some(folder.join("history.json")),
     };
-    let echo: Arc<dyn Backend> = Arc::new(Echo);
-    serve((&client, &events), echo, &settings, stop, &say, &|| (), Some(desk));
+    let echo = Agents::one("Echo".to_owned(), Arc::new(Echo), 1);
+    serve((&client, &events), &echo, &settings, stop, &say, &|| (), Some(desk));
     Ok(())
 }
 
