@@ -171,6 +171,24 @@ async def test_a_cancel_ends_the_models_call(run):
     assert end.type == "chat.done" and end.payload["full_text"].endswith("b a"), "the conversation goes on"
 
 
+@check("cancel")
+async def test_an_answer_that_is_ended_between_two_pieces_ends_the_models_call(run):
+    command = [run.python, str(PROGRAMS / "closes.py"), str(PROGRAMS / run.framework.program)]
+    pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}
+    closes = await asyncio.create_subprocess_exec(*command, env=run.bot.environment, **pipes)
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            while "closed" not in (line := (await closes.stdout.readline()).decode()):
+                assert line, "it has ended"
+        until = time.monotonic() + CANCEL_TIMEOUT
+        while run.ai.slow:
+            assert time.monotonic() < until, "the AI server still answers"
+            await asyncio.sleep(0.02)
+    finally:
+        closes.kill()
+        await closes.wait()
+
+
 @check("error")
 async def test_a_failure_is_told_without_paths_and_keys(run):
     _, _, end = await run.ask("FAIL", "error")

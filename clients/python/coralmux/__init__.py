@@ -24,6 +24,7 @@ from .devices import Joining, NotDone
 from .end import End, ExchangeError, Opened, OpenError, Protection, Waiting
 from .files import File
 from .link import Link, LinkError, new_secret
+from .person import ask, ask_in_thread
 from .pieces import Answers, Piece, Tool
 from .question import Image, Question, Turn
 from .state import StateError
@@ -54,5 +55,7 @@ __all__ = [
     "Tool",
     "Turn",
     "Waiting",
+    "ask",
+    "ask_in_thread",
     "new_secret",
 ]

@@ -12,14 +12,15 @@ import io
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
+from . import person
 from .kept import Kept
-from .pieces import Answers, Piece, Tool
+from .pieces import Answers, Piece, Tool, let_go
 from .question import Question
 
 
 def answers(make_agent: Callable[[], Any]) -> Answers:
     """What answers with an agent or a team: `make_agent` makes one for each conversation. With
-    `model_client_stream=True` it streams."""
+    `model_client_stream=True` it streams. `UserProxyAgent(name, input_func=ask)` asks the person."""
     agents = Kept(make_agent)
 
     async def answer(question: Question) -> AsyncGenerator[Piece]:
@@ -33,8 +34,8 @@ def answers(make_agent: Callable[[], Any]) -> Answers:
         from autogen_core import CancellationToken
 
         token, streamed = CancellationToken(), set()
+        stream = agents[question.chat_id].run_stream(task=_task(question), cancellation_token=token)
         try:
-            stream = agents[question.chat_id].run_stream(task=_task(question), cancellation_token=token)
             async for message in stream:
                 if isinstance(message, ModelClientStreamingChunkEvent):
                     streamed.add(message.source)
@@ -50,9 +51,16 @@ def answers(make_agent: Callable[[], Any]) -> Answers:
                         yield message.content
                     streamed.discard(message.source)
         finally:
+            await let_go(stream)
             token.cancel()
 
     return answer
+
+
+async def ask(prompt: str, cancellation_token: Any = None) -> str:
+    """What the person replies, for a `UserProxyAgent`, whose prompts say nothing, or a tool."""
+    text = "Your reply?" if prompt.startswith("Enter your response") else prompt
+    return await person.ask(text) or ""
 
 
 def _task(question: Question) -> Any:

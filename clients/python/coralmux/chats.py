@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from . import files
+from . import files, person
 from . import question as questions
 from .abilities import Abilities
 from .answer import ANSWER_BYTES_MAX, BACKEND_ERROR, Answer, Ended, Pace, TooLong, send
@@ -218,6 +218,7 @@ class Chats:
 
     async def _answer(self, running: _Running, answers: Answers, asked: Question) -> None:
         has_said = False
+        person.begin(asked)
         self._watch(running)
         async with contextlib.aclosing(pieces_of(answers, asked)) as pieces:
             async for piece in pieces:

@@ -8,7 +8,12 @@ Agent("wss://relay.example.com").serve(answers(make_crew))
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+import asyncio
+import functools
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from concurrent.futures import Future
+from contextvars import ContextVar
 from typing import Any
 
 from .pieces import Answers, Piece, Tool
@@ -21,18 +26,17 @@ def inputs(question: Question) -> dict[str, Any]:
 
 
 def answers(make_crew: Callable[[], Any], *, make_inputs: Callable[[Question], dict[str, Any]] = inputs) -> Answers:
-    """What answers with a crew: `make_crew` makes one a question. All that its agents say is shown.
-
-    CrewAI calls the model in a thread that nothing ends: after a cancel the call goes on, unheard, and the next question
-    of the conversation waits for it for 10 s.
-    """
+    """What answers with a crew: `make_crew` makes one a question. All that its agents say is shown. A tool that asks the
+    person does it by `coralmux.ask_in_thread`. After a cancel a tool that is at work goes on, unheard."""
 
     async def answer(question: Question) -> AsyncGenerator[Piece]:
         from crewai.types.streaming import StreamChunkType
 
         if question.images:
             yield Tool("images", "error", "Crews get no images from here")
-        crew = make_crew()
+        _patch()
+        crew, calls = make_crew(), _Calls()
+        _calls.set(calls)
         crew.stream = True
         stream = await crew.akickoff(inputs=make_inputs(question))
         who, tool, has_said = None, None, False
@@ -52,8 +56,64 @@ def answers(make_crew: Callable[[], Any], *, make_inputs: Callable[[Question], d
                     tool, has_said = None, True
                     yield chunk.content
         finally:
+            calls.end()
             await stream.aclose()
         if not has_said:
             yield stream.result.raw
 
     return answer
+
+
+class _Calls:
+    """The calls of a model that an answer has in progress. CrewAI makes them in threads, where nothing could end them: here
+    they are tasks of the answer's loop, which the threads wait for."""
+
+    def __init__(self) -> None:
+        self.loop, self.thread = asyncio.get_running_loop(), threading.get_ident()
+        self.has_ended = False
+        self._open: set[Future[Any]] = set()
+
+    def call(self, made: Coroutine[Any, Any, Any]) -> Any:
+        future = asyncio.run_coroutine_threadsafe(made, self.loop)
+        self._open.add(future)
+        if self.has_ended:  # perhaps before this one was among them
+            future.cancel()
+        try:
+            return future.result()
+        finally:
+            self._open.discard(future)
+
+    def end(self) -> None:
+        """Ends those in progress, and all that may follow: CrewAI tries again what has failed."""
+        self.has_ended = True
+        for future in list(self._open):
+            future.cancel()
+
+
+_calls: ContextVar[_Calls | None] = ContextVar("coralmux_crewai", default=None)
+
+
+_patched: set[type] = set()
+
+
+def _patch() -> None:
+    """Has the models that CrewAI has loaded called by way of `_Calls`, where an answer is made and they know how to wait."""
+    from crewai.llms.base_llm import BaseLLM
+
+    kinds = [BaseLLM]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+        if "call" in kind.__dict__ and kind.acall is not BaseLLM.acall and kind not in _patched:
+            _patched.add(kind)
+            kind.call = _called(kind.call)
+
+
+def _called(call: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def called(self: Any, *arguments: Any, **named: Any) -> Any:
+        calls = _calls.get()
+        if calls is None or calls.thread == threading.get_ident():
+            return call(self, *arguments, **named)
+        return calls.call(self.acall(*arguments, **named))
+
+    return called

@@ -15,7 +15,7 @@ from typing import Any
 
 from .asks import Option
 from .chats import AnswerError
-from .pieces import Answers, Piece, Tool
+from .pieces import Answers, Piece, Tool, let_go
 from .question import Question, Turn
 
 MakeInput = Callable[[Question], Any]
@@ -77,8 +77,12 @@ def _field(value: Any, name: str) -> Any:
 
 
 async def _stream(runnable: Any, given: Any, chat: str) -> AsyncGenerator[Piece]:
-    async for chunk in runnable.astream(given, {"configurable": {"session_id": chat, "thread_id": chat}}):
-        yield text_of(chunk)
+    stream = runnable.astream(given, {"configurable": {"session_id": chat, "thread_id": chat}})
+    try:
+        async for chunk in stream:
+            yield text_of(chunk)
+    finally:
+        await let_go(stream)
 
 
 class _Graph:
@@ -126,25 +130,29 @@ class _Graph:
         tools: dict[str, str] = {}
         last = None  # the message that was streamed last
         more = {"on_disconnect": "cancel"} if self.is_remote else {}  # else a server goes on with what nobody hears
-        async for mode, event, *_ in self.graph.astream(given, config, stream_mode=["messages", "updates"], **more):
-            if mode == "updates":
-                interrupts += (_field(event, "__interrupt__") or ()) if isinstance(event, dict) else ()
-            elif mode != "messages":
-                continue
-            elif (kind := _field(event[0], "type")) in ("AIMessageChunk", "ai"):
-                for call in _field(event[0], "tool_call_chunks") or _field(event[0], "tool_calls") or ():
-                    if call.get("name") and call.get("id"):
-                        tools[call["id"]] = call["name"]
-                        yield Tool(call["name"], call_id=call["id"])
-                if text := text_of(_field(event[0], "content")):
-                    if last not in (None, _field(event[0], "id")):
-                        yield "\n\n"
-                    last = _field(event[0], "id")
-                    yield text
-            elif kind == "tool":
-                call_id = _field(event[0], "tool_call_id") or ""
-                name = _field(event[0], "name") or tools.get(call_id, "tool")
-                yield Tool(name, "error" if _field(event[0], "status") == "error" else "done", call_id=call_id)
+        stream = self.graph.astream(given, config, stream_mode=["messages", "updates"], **more)
+        try:
+            async for mode, event, *_ in stream:
+                if mode == "updates":
+                    interrupts += (_field(event, "__interrupt__") or ()) if isinstance(event, dict) else ()
+                elif mode != "messages":
+                    continue
+                elif (kind := _field(event[0], "type")) in ("AIMessageChunk", "ai"):
+                    for call in _field(event[0], "tool_call_chunks") or _field(event[0], "tool_calls") or ():
+                        if call.get("name") and call.get("id"):
+                            tools[call["id"]] = call["name"]
+                            yield Tool(call["name"], call_id=call["id"])
+                    if text := text_of(_field(event[0], "content")):
+                        if last not in (None, _field(event[0], "id")):
+                            yield "\n\n"
+                        last = _field(event[0], "id")
+                        yield text
+                elif kind == "tool":
+                    call_id = _field(event[0], "tool_call_id") or ""
+                    name = _field(event[0], "name") or tools.get(call_id, "tool")
+                    yield Tool(name, "error" if _field(event[0], "status") == "error" else "done", call_id=call_id)
+        finally:
+            await let_go(stream)
 
 
 def _requests(value: Any) -> list[dict[str, Any]]:

@@ -16,10 +16,12 @@ from .question import Question, Turn
 
 
 def answers(agent: Any) -> Answers:
-    """What answers with an agent (FunctionAgent, ReActAgent, AgentWorkflow). It is told the conversation each time."""
+    """What answers with an agent (FunctionAgent, ReActAgent, AgentWorkflow). It is told the conversation each time.
+    What waits for a `HumanResponseEvent` after an `InputRequiredEvent` asks the person."""
 
     async def answer(question: Question) -> AsyncGenerator[Piece]:
         from llama_index.core.agent.workflow import AgentStream, ToolCall, ToolCallResult
+        from llama_index.core.workflow import HumanResponseEvent, InputRequiredEvent
 
         asked = _message(Turn("user", question.text, question.images))
         run = agent.run(asked, chat_history=[_message(turn) for turn in question.history])
@@ -32,6 +34,10 @@ def answers(agent: Any) -> Answers:
                     yield Tool(event.tool_name, status, call_id=event.tool_id)  # type: ignore[arg-type]
                 elif isinstance(event, ToolCall):
                     yield Tool(event.tool_name, call_id=event.tool_id)
+                elif isinstance(event, InputRequiredEvent):
+                    waits_for = dict(event.items())
+                    reply = await question.ask(str(waits_for.pop("prefix", "")).strip() or "Your reply?")
+                    run.ctx.send_event(HumanResponseEvent(**waits_for | {"response": reply or ""}))
             await run
         finally:
             if not run.done():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import inspect
 import threading
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
@@ -14,6 +15,7 @@ from .files import File
 from .question import Image, Question
 
 AHEAD_MAX = 64  # pieces that a thread may be ahead of the connection
+LET_GO_AFTER = 0.02  # seconds, in which a framework comes to wait for its model
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,27 @@ async def pieces_of(answers: Answers, question: Question) -> AsyncGenerator[Piec
         raise TypeError(f"an answer is text, files or pieces of it, not {type(result).__name__}")
 
 
+async def let_go(stream: Any) -> None:
+    """Ends what a framework streams. Many close the model's connection only if they are cancelled where they wait for it, and
+    not where nobody takes any more pieces from them: so more is asked for, and that is cancelled."""
+    task = asyncio.current_task()
+    assert task, "an answer is made by one"
+    before = task.cancelling()
+    # In this very task: some keep variables of its context.
+    cancelling = asyncio.get_running_loop().call_later(LET_GO_AFTER, task.cancel)
+    try:
+        for _ in range(AHEAD_MAX):
+            await anext(stream)
+    except (asyncio.CancelledError, Exception):  # the end among them
+        pass
+    finally:
+        cancelling.cancel()
+        while task.cancelling() > before:
+            task.uncancel()
+    if close := getattr(stream, "aclose", None):
+        await close()
+
+
 @dataclass(frozen=True)
 class _Returned:
     """What a function has returned, where that is not an iterator: text, or something asynchronous."""
@@ -106,7 +129,7 @@ async def _from_thread(answers: Answers, question: Question) -> AsyncGenerator[A
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(ended.set)
 
-    threading.Thread(target=work, name="answer", daemon=True).start()
+    threading.Thread(target=contextvars.copy_context().run, args=(work,), name="answer", daemon=True).start()
     try:
         while (item := await items.get()) is not None:
             room.release()

@@ -4,6 +4,7 @@ import os
 import sys
 
 from llama_index.core.agent.workflow import FunctionAgent
+from llama_index.core.workflow import Context, HumanResponseEvent, InputRequiredEvent
 from llama_index.llms.openai_like import OpenAILike
 
 from coralmux import Agent
@@ -15,6 +16,13 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
+async def consent(ctx: Context, what: str) -> str:
+    """Asks the person."""
+    text = f"May I {what}?"
+    asked = InputRequiredEvent(prefix=text, what=what)
+    return (await ctx.wait_for_event(HumanResponseEvent, waiter_event=asked, waiter_id=text, requirements={"what": what})).response
+
+
 llm = OpenAILike(
     model="fake-model",
     api_base=os.environ["FAKE_AI"],
@@ -23,4 +31,4 @@ llm = OpenAILike(
     is_function_calling_model=True,
     max_retries=0,
 )
-Agent(sys.argv[1], state=sys.argv[2], name="LlamaIndex").serve(answers(FunctionAgent(tools=[add], llm=llm)))
+Agent(sys.argv[1], state=sys.argv[2], name="LlamaIndex").serve(answers(FunctionAgent(tools=[add, consent], llm=llm)))
