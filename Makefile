@@ -97,7 +97,7 @@ works-with: build-tests
 	rm -rf $(TARGET_DIR)/python/works-with $(TARGET_DIR)/python/works-with-phones
 	cd $(NODE_PACKAGE) && npm run --silent build
 	WORKS_WITH=all $(PYTEST) -c tests/interop/pytest.ini tests/interop/test_works_with.py \
-		tests/interop/test_works_with_acp.py tests/interop/test_python_mcp.py tests/interop/test_phones.py \
+		tests/interop/test_works_with_agent.py tests/interop/test_python_mcp.py tests/interop/test_phones.py \
 		tests/interop/test_react_native.py
 	cd tests/interop && ../../$(VENV)/bin/python works_with.py
 

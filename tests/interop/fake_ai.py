@@ -48,9 +48,18 @@ def images_of(content):
             yield seen(head[5:].split(";")[0], base64.b64decode(data))
 
 
+def question_at(messages):
+    """Where the last question is. OpenClaw adds words of its own behind it, as the person's."""
+
+    def asks(message):
+        return message.get("role") == "user" and not text_of(message.get("content")).startswith("<<<BEGIN_OPENCLAW")
+
+    return max((at for at, message in enumerate(messages) if asks(message)), default=None)
+
+
 def plan(messages, tools):
     """What it does: the words that it says, or the name and arguments of a tool."""
-    at = max((at for at, message in enumerate(messages) if message.get("role") == "user"), default=None)
+    at = question_at(messages)
     question = messages[at] if at is not None else {}
     text = text_of(question.get("content"))
     after = messages[at + 1 :] if at is not None else []
@@ -111,7 +120,8 @@ class FakeAi:
     async def _answer(self, writer, path, body):
         messages = body.get("input", body.get("messages"))
         messages = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
-        if "FAIL" in text_of(messages[-1].get("content")):
+        at = question_at(messages)
+        if at is not None and "FAIL" in text_of(messages[at].get("content")):
             error = {"error": {"message": FAILURE, "type": "server_error"}}
             await self._whole(writer, error, "400 Bad Request")  # which no framework tries again
             return

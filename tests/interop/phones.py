@@ -91,6 +91,11 @@ def go(library):
     return [library.folder / "phone"]
 
 
+def c(library):
+    run("gcc", "-O2", PROGRAMS / "phone.c", "-o", library.folder / "phone", "-lwebsockets")
+    return [library.folder / "phone"]
+
+
 def mono(library):
     run("mcs", f"-out:{library.folder / 'phone.exe'}", PROGRAMS / "Phone.cs")
     return ["mono", library.folder / "phone.exe"]
@@ -139,6 +144,13 @@ LIBRARIES = [
         "gomobile",
         go,
         debian=("golang-go", "golang-github-gorilla-websocket-dev"),
+    ),
+    Library(
+        "libwebsockets",
+        "C, ESP32",
+        c,
+        debian=("libwebsockets-dev",),
+        needs="messages come in parts of `rx_buffer_size`: put them together until `lws_is_final_fragment`",
     ),
     Library("Mono, `ClientWebSocket`", "Xamarin, .NET", mono, debian=("mono-mcs", "mono-runtime")),
     Library("Ruby, faye-websocket", "programs in Ruby", script("phone.rb", "ruby"), debian=("ruby-faye-websocket",), needs="`max_length`"),

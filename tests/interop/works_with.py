@@ -29,10 +29,11 @@ class Framework:
     packages: tuple
     lacks: dict
     is_quick: bool = False  # it is tried in `make test`, too
+    is_npm: bool = False
 
 
+OPENCLAW = ("node@24", "openclaw@latest")
 LANGCHAIN = ("langchain", "langgraph", "langchain-openai")
-NO_QUESTION = "has no way to ask that the adapter could use"
 FRAMEWORKS = [
     Framework(
         "LangChain Runnable",
@@ -64,8 +65,6 @@ FRAMEWORKS = [
         ("crewai",),
         {
             "image": "the adapter passes on none",
-            "question": NO_QUESTION,
-            "cancel": "it calls the model in a thread that nothing ends; the phone hears no more of it",
         },
     ),
     Framework(
@@ -73,7 +72,7 @@ FRAMEWORKS = [
         "coralmux.autogen",
         "autogen_agent.py",
         ("autogen-agentchat", "autogen-ext[openai]"),
-        {"question": NO_QUESTION},
+        {},
     ),
     Framework("AG2", "coralmux.ag2", "ag2_agent.py", ("ag2[openai]",), {}),
     Framework(
@@ -81,7 +80,7 @@ FRAMEWORKS = [
         "coralmux.agent_framework",
         "ms_agent.py",
         ("agent-framework-core", "agent-framework-openai"),
-        {"question": NO_QUESTION},
+        {},
     ),
     Framework("OpenAI Agents SDK", "coralmux.openai_agents", "openai_agent.py", ("openai-agents",), {}),
     Framework(
@@ -89,24 +88,42 @@ FRAMEWORKS = [
         "coralmux.pydantic_ai",
         "pydantic_agent.py",
         ("pydantic-ai-slim[openai]",),
-        {"question": NO_QUESTION},
+        {},
     ),
     Framework(
         "LlamaIndex",
         "coralmux.llamaindex",
         "llamaindex_agent.py",
         ("llama-index-core", "llama-index-llms-openai-like"),
-        {"question": NO_QUESTION},
+        {},
     ),
 ]
-# See test_works_with_acp.py.
-ACP_AGENTS = [
+# See test_works_with_agent.py.
+NOT_SHOWN = "its API shows nothing of what the agent does"
+BEHIND_THE_AGENT = [
+    Framework(
+        "OpenClaw",
+        "coralmux-agent --acp 'openclaw acp'",
+        "openclaw",
+        OPENCLAW,
+        {},
+        is_npm=True,
+    ),
+    Framework(
+        "OpenClaw's gateway",
+        "coralmux-agent --openai URL --stateful",
+        "openclaw-gateway",
+        OPENCLAW,
+        {"tool": NOT_SHOWN, "question": NOT_SHOWN},
+        is_npm=True,
+    ),
     Framework(
         "opencode",
         "coralmux-agent --acp 'opencode acp'",
         "opencode",
         ("opencode-ai",),
         {"error": "it asks again for longer than is waited here"},
+        is_npm=True,
     ),
     Framework(
         "Qwen Code",
@@ -114,6 +131,27 @@ ACP_AGENTS = [
         "qwen",
         ("@qwen-code/qwen-code",),
         {"image": "its model is set up as one that takes text alone"},
+        is_npm=True,
+    ),
+    Framework(
+        "AutoGPT Forge",
+        "coralmux-agent --agent-protocol URL",
+        "forge_agent.py",
+        ("autogpt-forge",),
+        {
+            "image": "the Agent Protocol has none",
+            "tool": "the Agent Protocol tells of steps alone",
+            "memory": "each message is a task of its own",
+            "question": "the Agent Protocol has no way to ask",
+            "cancel": "its server goes on with a step that nobody waits for",
+        },
+    ),
+    Framework(
+        "Pydantic AI, served by AG-UI",
+        "coralmux-agent --ag-ui URL",
+        "ag_ui_server.py",
+        ("pydantic-ai-slim[ag-ui,openai]", "uvicorn"),
+        {},
     ),
 ]
 NO_CHAT = "it is a tool, and no chat"
@@ -154,7 +192,7 @@ def document():
     """The text of docs/WORKS-WITH.md, from what was recorded."""
     lines = [HEAD]
     dates = set()
-    for framework in (*FRAMEWORKS, *ACP_AGENTS, MCP):
+    for framework in (*FRAMEWORKS, *BEHIND_THE_AGENT, MCP):
         passed = [json.loads(path.read_text()) for path in sorted((RESULTS / framework.program).glob("*.json"))]
         checks = {entry["check"] for entry in passed}
         dates |= {entry["date"] for entry in passed}
@@ -165,7 +203,7 @@ def document():
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", f"Run on {', '.join(sorted(dates))}. A dash:", ""]
     lacks = {}
-    for framework in (*FRAMEWORKS, *ACP_AGENTS, MCP):
+    for framework in (*FRAMEWORKS, *BEHIND_THE_AGENT, MCP):
         for check, reason in framework.lacks.items():
             if framework is not MCP:
                 lacks.setdefault((check, reason), []).append(framework.name)
@@ -177,8 +215,8 @@ def document():
 HEAD = """# Works with
 
 What was tried, by `make works-with`, which writes this file: each framework's own package, newest on the day of the run, in an
-environment of its own with the wheel of [the Python package](../clients/python/README.md), or behind [coralmux-agent
---acp](operations/clients.md#the-agent); its agent between a real relay and a phone that verifies the encryption; behind it an AI
+environment of its own with the wheel of [the Python package](../clients/python/README.md), or behind
+[coralmux-agent](operations/clients.md#the-agent); its agent between a real relay and a phone that verifies the encryption; behind it an AI
 server with OpenAI's API that answers by rule (`tests/interop/fake_ai.py`).
 
 | column | passed means |
