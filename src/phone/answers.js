@@ -21,7 +21,7 @@ export class Answers {
   #begun = [];
 
   // handlers: security(), show(answer), remove(answer), keep(answer), progress(answer), announce(text),
-  // answered(ref), failed(ref, text): the agent's own error, returns whether there is such a question; ended(ref, text)
+  // settled(): one is under way no more; answered(ref), failed(ref, text): the agent's own error, returns whether there is such a question; ended(ref, text)
   constructor(handlers) {
     this.#handlers = handlers;
   }
@@ -165,6 +165,7 @@ export class Answers {
   #drop(answer) {
     this.#open = this.#open.filter((one) => one !== answer);
     this.#handlers.remove(answer);
+    this.#handlers.settled();
   }
 
   #end(answer, state, error) {
@@ -177,6 +178,7 @@ export class Answers {
     this.#handlers.keep(answer);
     const spoken = `Agent: ${answer.text.slice(0, SPOKEN_CHARACTERS_MAX)}${answer.remark ? ` (${answer.remark})` : ''}`;
     this.#handlers.announce(state === 'done' ? spoken : error);
+    this.#handlers.settled();
   }
 
   #receiveDelta({ delta, seq, ref }) {

@@ -28,6 +28,8 @@ import { RESTARTED, UNCONFIRMED, browserName, errorText, plainText, security, un
 const BROWSER_MS = 3_000;
 // How often an answer under way is written to the history.
 const KEEP_EVERY_MS = 2_000;
+// An agent that asks nobody lets a phone in as a device within this. Until then the page shows nothing of it.
+const LIFT_MS = 2_000;
 // So long the agent has to remove this browser from its devices.
 const LEAVE_MS = 5_000;
 const STAYS = 'The agent could not remove this browser from its devices. Remove it there, on another device or with “coralmux-agent devices”.';
@@ -55,6 +57,9 @@ let nameAsked = null;
 let letGo = null;
 // Whether the agent has offered this browser to become a device, and it did not.
 let hasTriedLift = false;
+// The pairing with which it becomes one as soon as nothing is on its way, and whether it is about to.
+let liftsTo = null;
+let isLifting = false;
 
 const answers = new Answers({
   security: () => channel.security.name,
@@ -65,6 +70,7 @@ const answers = new Answers({
   progress: (answer) => !hasResumed && Date.now() - keptAt > KEEP_EVERY_MS && keep(answer),
   announce: (text) => announce(text),
   answered: (ref) => sending.markAnswered(ref),
+  settled: () => lift(),
   failed: (ref, text) => sending.fail(ref, `The agent says: ${text}`),
   ended: (ref, text) => sending.fail(ref, text),
 });
@@ -219,28 +225,19 @@ function welcome(trouble = '') {
 // ---- The chat ----
 
 async function openChat() {
-  leaveChat();
+  const left = leaveChat();
   $('starting').hidden = $('welcome').hidden = true;
   $('chat').hidden = false;
   $('presence-text').textContent = 'Connecting…';
   const name = await pairingName(pairing);
+  await left;
   // Another page would be replaced only when it is connected, and might be so last.
   shared = name;
   otherPages?.postMessage(name);
-  const isDevice = Boolean(pairing.a) && abilities === 'ok';
-  if (isDevice) {
-    const lock = await takeLock(() => lock === letGo && giveWay());
-    letGo = lock;
-  }
+  await takeKeys();
   history = await History.open(name);
-  const stored = await history.load(newId());
-  const { messages } = stored;
-  const device = isDevice && history.isKept ? await deviceFor(pairing, stored.device) : null;
-  // The agent counts anew for a new device.
-  const boots = isDevice && device !== stored.device ? undefined : stored.boots;
-  hasResumed = Boolean(boots);
-  history.boots = () => (hasResumed ? channel?.boots : undefined);
-  history.device = () => (device ? channel?.kept : undefined);
+  const { messages, ...stored } = await history.load(newId());
+  const { device, boots } = await placeOf(stored);
   const earlier = messages.sort((one, other) => one.time - other.time);
   for (const message of earlier) {
     if (message.role !== 'me') restore(message);
@@ -261,6 +258,27 @@ async function openChat() {
   if (remains) notes.add(remains);
   remains = '';
   composer.focus({ preventScroll: true });
+  composer.handleOpen();
+}
+
+const isDevice = () => Boolean(pairing.a) && abilities === 'ok';
+
+// The keys of a device are in one page at a time.
+async function takeKeys() {
+  if (!isDevice()) return;
+  const lock = await takeLock(() => lock === letGo && giveWay());
+  letGo = lock;
+}
+
+// What this browser is to its agent, going on from what is stored.
+async function placeOf(stored) {
+  const device = isDevice() && history.isKept ? await deviceFor(pairing, stored.device) : null;
+  // The agent counts anew for a new device.
+  const boots = isDevice() && device !== stored.device ? undefined : stored.boots;
+  hasResumed = Boolean(boots);
+  history.boots = () => (hasResumed ? channel?.boots : undefined);
+  history.device = () => (device ? channel?.kept : undefined);
+  return { device, boots };
 }
 
 function connected(device, boots) {
@@ -297,6 +315,7 @@ function connected(device, boots) {
 
 // The agent has let this browser in: its link is worth nothing any more.
 function enrolled({ invite }) {
+  isLifting = false;
   pairing = { token: pairing.token, a: pairing.a, used: invite };
   savePairing(pairing);
   hasResumed = true;
@@ -307,7 +326,7 @@ function enrolled({ invite }) {
 }
 
 // The agent offers a browser that it knows by its link to become a device.
-async function lift({ web, link }) {
+function receiveLift({ web, link }) {
   if (pairing.a || hasTriedLift || channel.security.name !== 'verified') return;
   let linked = null;
   try {
@@ -316,9 +335,34 @@ async function lift({ web, link }) {
   } catch {}
   if (linked?.token !== pairing.token || !linked.a) return;
   hasTriedLift = true;
-  pairing = { ...linked, before: pairing };
+  liftsTo = linked;
+  lift();
+}
+
+// Becomes a device, once the agent has what was asked on the present channel, and has answered it. What is written
+// meanwhile leaves on the new one.
+async function lift() {
+  if (!liftsTo || !sending.isQuiet || answers.underWay.length) return;
+  pairing = { ...liftsTo, before: pairing };
+  liftsTo = nameAsked = null;
+  const plain = channel;
+  isLifting = true;
+  setTimeout(liftedOrNot, LIFT_MS);
+  plain.stop();
   savePairing(pairing);
-  await openChat();
+  await takeKeys();
+  if (channel !== plain) return;
+  const { device, boots } = await placeOf({});
+  if (channel !== plain) return;
+  channel = connected(device, boots);
+  channel.start();
+  refresh();
+}
+
+function liftedOrNot() {
+  if (!isLifting) return;
+  isLifting = false;
+  refresh();
 }
 
 // It has not become one: it goes on as before.
@@ -346,13 +390,13 @@ function isUnanswered({ role, state, ticks, place, answered, id }) {
   return hasResumed && role === 'me' && state === 'sent' && ticks === 2 && place && !answered && !answers.has(id);
 }
 
-// Leaves the chat; the pairing and its conversation stay in the browser.
+// Leaves the chat; the pairing and its conversation stay in the browser. Resolves when all of it is written.
 function leaveChat() {
   channel?.stop();
   channel = null;
   letGo?.();
   letGo = null;
-  history?.close();
+  const closed = history?.close();
   history = null;
   conversation.clear();
   answers.clear();
@@ -363,8 +407,10 @@ function leaveChat() {
   elsewhere.clear();
   unread.clear();
   push.clear();
-  nameAsked = null;
+  nameAsked = liftsTo = null;
+  isLifting = false;
   composer.clear();
+  return closed;
 }
 
 // What becomes of this browser at its agent when it forgets the pairing.
@@ -384,13 +430,13 @@ async function leaveDevices() {
 
 // Resolves to whether nothing is left of what was to go.
 async function forgetPairing({ andConversation }) {
-  leaveChat();
+  await leaveChat();
   await push.forget();
   let isGone = true;
   if (andConversation) {
     const left = await History.open(await pairingName(pairing));
     isGone = await left.clear({ andPlace: true });
-    left.close();
+    await left.close();
   }
   pairing = null;
   savePairing(null);
@@ -459,7 +505,7 @@ function receive(type, payload) {
   if (type === 'chat.error') receiveAgentError(payload);
   else if (type === 'agent.list.result') receiveName(payload);
   else if (type === 'chat.ask' || type === 'chat.answered') questions.receive(type, payload);
-  else if (!pairing.a && type === 'device.invite.result') lift(payload);
+  else if (!pairing.a && type === 'device.invite.result') receiveLift(payload);
   else if (pairing.a && type === 'device.welcome') receiveWelcome(payload);
   else if (pairing.a && (devices.receive(type, payload) || elsewhere.receive(type, payload))) return;
   // Types of other apps: nothing that a chat could show.
@@ -528,7 +574,7 @@ function showName(name) {
 function refresh() {
   if (!channel) return;
   const { connection, agentOnline } = channel;
-  frame.show(channel, pairing.plainAllowed, conversation.isEmpty);
+  if (!isLifting) frame.show(channel, pairing.plainAllowed, conversation.isEmpty);
   push.handleState(Boolean(channel.id) && !channel.isJoining, channel.push ?? null);
   if (connection.why === 'deviceRevoked') removed?.(true);
   if (channel.security.name === 'unverified' && pairing.plainAllowed) {
@@ -547,6 +593,7 @@ function refresh() {
   if (channel.ready && nameAsked?.security !== channel.security && !nameAsked?.isHeld) askName();
   if (channel.ready) elsewhere.ask();
   sending.flush();
+  lift();
   return undefined;
 }
 

@@ -8,6 +8,8 @@ const TEXT_CHARACTERS_MAX = 200_000;
 
 export class Composer {
   #handlers;
+  // The person has sent it before there was a chat to send it to.
+  #isDue = false;
   #attached = new Attached($('attached'), $('about').querySelector('header svg'), () => this.focus());
 
   // handlers: isOpen(): whether there is a chat; send(text, images): returns what keeps it from that, or ''
@@ -18,6 +20,7 @@ export class Composer {
       this.#submit();
     };
     $('text').oninput = () => {
+      this.#isDue = false;
       fit();
       showError(tooLong());
     };
@@ -37,13 +40,21 @@ export class Composer {
 
   // The text stays: it may be meant for the next chat.
   clear() {
+    this.#isDue = false;
     this.#attached.clear();
+  }
+
+  // There is a chat now.
+  handleOpen() {
+    if (this.#isDue) this.#submit();
   }
 
   #submit() {
     const text = $('text').value.trim();
     const images = this.#attached.blobs;
-    if ((!text && !images.length) || !this.#handlers.isOpen() || $('send').disabled) return;
+    if ((!text && !images.length) || $('send').disabled) return;
+    this.#isDue = !this.#handlers.isOpen();
+    if (this.#isDue) return;
     const fault = tooLong() || this.#handlers.send(text, images);
     showError(fault);
     if (fault) return;

@@ -262,7 +262,11 @@ export class History {
     return done(this.#store().index('pairing').getAllKeys(this.#pairing));
   }
 
+  // Resolves when all that was to be kept is.
   close() {
-    this.#database?.close();
+    return this.#change(() => {
+      this.#database?.close();
+      this.#database = null;
+    });
   }
 }

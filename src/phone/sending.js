@@ -52,6 +52,12 @@ export class Sending {
     this.#sent.clear();
   }
 
+  // Whether the agent has all that was asked, as far as anybody says so.
+  get isQuiet() {
+    const isOnItsWay = ({ state, ticks, place }) => state === 'sending' || (state === 'sent' && ticks < 2 && place);
+    return !this.#waiting.length && ![...this.#sent.values()].some(isOnItsWay);
+  }
+
   isDelivered(ref) {
     return this.#sent.get(ref)?.ticks === 2;
   }

@@ -62,13 +62,7 @@ export class Phone {
 
   async say(text) {
     await this.page.fill('#text', text);
-    // The page takes nothing while a phone becomes a device, and keeps the text in its box: a person presses again.
-    for (let tries = 0; tries < 4; tries += 1) {
-      await this.page.press('#text', 'Enter');
-      if (!(await this.page.inputValue('#text'))) return;
-      await this.page.waitForTimeout(500);
-      if (!(await this.page.inputValue('#text'))) return;
-    }
+    await this.page.press('#text', 'Enter');
   }
 
   // Puts an image of one pixel into the message that is being written.

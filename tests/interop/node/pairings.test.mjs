@@ -52,12 +52,6 @@ async function hears(phone, question, answer = `You said: ${question}`) {
   await phone.shows('.message.agent[data-state="done"] .body', answer);
 }
 
-// A phone of coralmux-agent's, once it has begun to become a device.
-async function lifted(phone) {
-  await phone.secure('Encrypted, verified');
-  await phone.page.waitForFunction(() => Object.values(localStorage).some((value) => /"a":"/.test(value)));
-}
-
 async function sameNumber(phone, agent) {
   await phone.page.click('#security');
   const number = await phone.page.locator('#fingerprint').innerText();
@@ -97,7 +91,7 @@ test('coralmux-agent, by its link: text, an image, a restart', async () => {
   let agent = rust(token);
   const shown = await shownLink(agent, token);
   const phone = await Phone.open(browser, shown);
-  await lifted(phone);
+  await phone.secure('Encrypted, verified');
   await hears(phone, 'hello rust');
   await phone.attachPixel();
   await hears(phone, 'what is it?', /You sent an image \(image\/png, \d+ bytes\) and said: what is it\?/);
@@ -110,6 +104,50 @@ test('coralmux-agent, by its link: text, an image, a restart', async () => {
   await phone.close();
   await agent.stop();
 });
+
+// What is written while a phone becomes a device: as soon as it is secure, at the moment at which the page gives the channel
+// up that it has, and a little later. The agent gets each of them once, and answers it.
+for (const [when, delay] of [['as it gives its channel up', 0], ['while it has none', 5], ['while it is let in', 40]]) {
+  test(`coralmux-agent: what is written ${when}, to become a device, is asked once`, async () => {
+    const token = await relay.token();
+    const agent = rust(token);
+    const phone = await Phone.open(browser, 'about:blank');
+    await phone.page.addInitScript((ms) => {
+      // Once, and not when the page is loaded again.
+      if (sessionStorage.getItem('written')) return;
+      sessionStorage.setItem('written', 'yes');
+      const write = (text) => {
+        const box = document.getElementById('text');
+        box.value = text;
+        box.dispatchEvent(new InputEvent('input'));
+        box.dispatchEvent(new KeyboardEvent('keydown', { key: 'Enter', cancelable: true }));
+      };
+      const look = new MutationObserver(() => {
+        if (document.getElementById('security-label')?.textContent !== 'Encrypted, verified') return;
+        look.disconnect();
+        write('first');
+      });
+      look.observe(document, { childList: true, subtree: true, characterData: true });
+      const save = Storage.prototype.setItem;
+      let isDue = true;
+      Storage.prototype.setItem = function setItem(key, value) {
+        save.call(this, key, value);
+        if (!isDue || !/"a":"/.test(value)) return;
+        isDue = false;
+        if (ms) setTimeout(() => write('second'), ms);
+        else write('second');
+      };
+    }, delay);
+    await phone.page.goto(await shownLink(agent, token));
+    for (const text of ['first', 'second']) await phone.shows('.message.agent[data-state="done"] .body', `You said: ${text}`);
+    await phone.page.reload();
+    await hears(phone, 'third');
+    assert.deepEqual(await phone.messages('me'), ['first', 'second', 'third']);
+    assert.deepEqual(await phone.messages('agent'), ['You said: first', 'You said: second', 'You said: third']);
+    await phone.close();
+    await agent.stop();
+  });
+}
 
 test('coralmux-agent, version 1', async () => {
   const token = await relay.token();
@@ -136,7 +174,7 @@ test('coralmux-agent stops an answer when the phone says something else', async 
   const token = await relay.token();
   const agent = rust(token);
   const phone = await Phone.open(browser, await shownLink(agent, token));
-  await lifted(phone);
+  await phone.secure('Encrypted, verified');
   // It takes far longer than a busy machine needs to say something else.
   await phone.say('word '.repeat(2000));
   await phone.shows('.message.agent[data-state="streaming"] .body', 'You said: word');
@@ -151,7 +189,7 @@ test('coralmux-agent: an answer goes on after each break, and ends with words wh
   let agent = rust(token);
   const cutting = await Cutting.start(relay.port);
   const phone = await Phone.open(browser, (await shownLink(agent, token)).replace(`:${relay.port}`, `:${cutting.port}`));
-  await lifted(phone);
+  await phone.secure('Encrypted, verified');
   const long = Array.from({ length: 400 }, (_, at) => `word${at}`).join(' ');
   await phone.say(long);
   for (const seen of ['word20', 'word80', 'word160']) {

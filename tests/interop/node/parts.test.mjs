@@ -177,6 +177,7 @@ function answering() {
     progress: () => {},
     announce: () => {},
     answered: () => {},
+    settled: () => {},
     ended: (ref, text) => failed.push([ref, text]),
     failed: (ref, text) => Boolean(failed.push([ref, text])),
   });
