@@ -22,6 +22,9 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 const SOURCES: &str = "../phone";
 /// The module that begins: what it imports is put before it, in the order in which a browser would run it.
 const FIRST: &str = "app.js";
+/// What the page loads when it is connected: its modules are those that the first script has not, of which it imports the
+/// others.
+const LATER: &str = "later.js";
 /// The service worker is a script of its own.
 const WORKER: &str = "sw.js";
 /// Made small where they are made, and files of their own.
@@ -33,15 +36,25 @@ fn main() -> Outcome<()> {
     println!("cargo::rerun-if-changed=build");
     let folder = Path::new(&env::var("OUT_DIR")?).join("phone");
     fs::create_dir_all(&folder)?;
-    let mut bundle = Bundle::default();
-    bundle.add(FIRST)?;
-    let mut files = BTreeMap::from([(FIRST.to_owned(), minified(&(bundle.imports + &bundle.text))?.into_bytes())]);
+    let mut first = Bundle::default();
+    first.add(FIRST)?;
+    let mut later = Bundle { outside: first.names.clone(), ..Bundle::default() };
+    later.add(LATER)?;
+    let shared = later.shared.iter().map(String::as_str).collect::<Vec<_>>().join(",");
+    let scripts = [
+        (FIRST, format!("{}{}export {{{shared}}};", first.imports, first.text)),
+        (LATER, format!("import {{{shared}}} from './{FIRST}';{}{}", later.imports, later.text)),
+    ];
+    let mut files = BTreeMap::new();
+    for (name, script) in scripts {
+        files.insert(name.to_owned(), minified(&script)?.into_bytes());
+    }
     for entry in fs::read_dir(SOURCES)? {
         let source = entry?.path();
         let name = source.file_name().and_then(|name| name.to_str()).ok_or("a file has no name")?;
         let content = match source.extension().and_then(|extension| extension.to_str()) {
             Some("js") if name == WORKER => minified(&fs::read_to_string(&source)?)?.into_bytes(),
-            Some("js") if bundle.names.contains(name) => continue,
+            Some("js") if first.names.contains(name) || later.names.contains(name) => continue,
             Some("js") if !MADE.contains(&name) => return Err(format!("{name} is imported by nobody").into()),
             Some("css") => {
                 let text = fs::read_to_string(&source)?;
@@ -60,6 +73,9 @@ fn main() -> Outcome<()> {
 #[derive(Default)]
 struct Bundle {
     names: BTreeSet<String>,
+    /// Modules of another bundle, and what is used of them.
+    outside: BTreeSet<String>,
+    shared: BTreeSet<String>,
     /// Of what is a file of its own.
     imports: String,
     text: String,
@@ -74,7 +90,9 @@ impl Bundle {
         let mut own = String::new();
         for line in source.lines() {
             if !line.starts_with("import ") {
-                own += line.strip_prefix("export ").unwrap_or(line);
+                // A list of names is what a bundle has for others.
+                let inner = line.strip_prefix("export ").filter(|rest| !rest.starts_with('{'));
+                own += inner.unwrap_or(line);
                 own.push('\n');
                 continue;
             }
@@ -82,7 +100,11 @@ impl Bundle {
             let from = from.filter(|_| !line.contains(" as "));
             let from = from
                 .ok_or_else(|| format!("{name}: an import is one line, `import {{ a, b }} from './c.js';`: {line}"))?;
-            if MADE.contains(&from) {
+            if self.outside.contains(from) {
+                let names =
+                    line.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map_or("", |(names, _)| names);
+                self.shared.extend(names.split(',').map(|name| name.trim().to_owned()));
+            } else if MADE.contains(&from) {
                 self.imports += line;
                 self.imports.push('\n');
             } else {

@@ -232,13 +232,24 @@ mod tests {
 
     #[test]
     fn what_never_changes_is_kept_for_good_and_the_page_is_asked_for() {
-        for start in ["/phone/app.", "/phone/style.", "/phone/markdown-it."] {
-            let asset = hashed(start);
+        let names = |asset: &Asset, other: &Asset| {
+            let name = other.path.rsplit_once('/').unwrap().1;
+            str::from_utf8(plain(asset)).unwrap().contains(name)
+        };
+        let [style, parser, first, later] = ["style", "markdown-it", "app", "later"].map(|stem| {
+            let asset = hashed(&format!("/phone/{stem}."));
             let text = shown(asset.response(None, None, true, true));
             assert!(text.contains("Cache-Control: public, max-age=31536000, immutable\r\n"), "{text}");
+            asset
+        });
+        for asset in [style, parser] {
             let hash = hex(&Sha256::digest(plain(asset))[..4]);
             assert_eq!(asset.path.split('.').nth(1), Some(hash.as_str()), "{}", asset.path);
-            assert!(str::from_utf8(plain(super::asset("/").unwrap())).unwrap().contains(&asset.path[1..]));
+        }
+        assert_eq!(first.path.split('.').nth(1), later.path.split('.').nth(1), "two files of one version");
+        assert!(names(first, later) && names(later, first) && names(first, parser));
+        for asset in [style, parser, first] {
+            assert!(names(super::asset("/").unwrap(), asset), "{}", asset.path);
         }
         for path in
             ["/", "/sw.js", "/phone/qr.js", "/phone/manifest.webmanifest", "/phone/icon.svg", "/phone/icon-192.png"]

@@ -5,8 +5,7 @@ import { Channel } from './channel.js';
 import { Composer } from './composer.js';
 import { readSecret, support, toBase64url } from './crypto.js';
 import { DeviceChannel, deviceFor, refusedChannel } from './device-channel.js';
-import { Devices } from './devices.js';
-import { canScan, confirm, scanCode, showAbout } from './dialogs.js';
+import { canScan, confirm, showAbout } from './dialogs.js';
 import { $ } from './dom.js';
 import { Elsewhere } from './elsewhere.js';
 import { Frame } from './frame.js';
@@ -17,12 +16,11 @@ import { takeLock } from './lock.js';
 import { Conversation } from './messages.js';
 import { Notes } from './notes.js';
 import { within } from './patience.js';
-import { Push } from './push.js';
 import { Questions } from './questions.js';
 import { newId } from './relay.js';
 import { Sending } from './sending.js';
 import { Unread } from './unread.js';
-import { RESTARTED, UNCONFIRMED, browserName, errorText, plainText, security, unverifiedText } from './words.js';
+import { NOT_LOADED, RESTARTED, UNCONFIRMED, browserName, errorText, plainText, security, unverifiedText } from './words.js';
 
 // The browser itself is not waited for longer.
 const BROWSER_MS = 3_000;
@@ -85,7 +83,7 @@ const sending = new Sending(answers, {
 
 const questions = new Questions({
   answerFor: (ref) => answers.waiting(ref),
-  send: (type, payload, id) => channel?.send(type, payload, id) ?? Promise.resolve(false),
+  send: (type, payload, id) => send(type, payload, id),
   show: (answer) => show(answer),
   asked: (answer) => unread.add(answer, channel.isDraining),
   keep: (answer) => keep(answer),
@@ -93,12 +91,6 @@ const questions = new Questions({
 });
 
 const unread = new Unread({ mark: (message, count) => conversation.mark(message, count) });
-
-const push = new Push({
-  device: () => channel?.id,
-  tell: (payload) => channel?.ask?.('relay.push', payload) ?? Promise.resolve(null),
-  announce: (text) => announce(text),
-});
 
 const notes = new Notes({
   show: (message) => show(message),
@@ -108,14 +100,9 @@ const notes = new Notes({
   announce: (text) => announce(text),
 });
 
-const devices = new Devices({
-  send: (type, payload, id) => channel?.send(type, payload, id) ?? Promise.resolve(false),
-  announce: (text) => announce(text),
-});
-
 const elsewhere = new Elsewhere({
-  send: (type, payload, id) => channel.send(type, payload, id),
-  nameOf: (device) => devices.nameOf(device),
+  send: (type, payload, id) => send(type, payload, id),
+  nameOf: (device) => later?.devices.nameOf(device),
   has: (message) => conversation.has(message),
   show: (message) => show(message),
   shown: () => conversation.sort(),
@@ -142,6 +129,41 @@ const frame = new Frame({
 let shared = '';
 const otherPages = globalThis.BroadcastChannel && new BroadcastChannel('coralmux');
 if (otherPages) otherPages.onmessage = ({ data }) => data === shared && giveWay();
+
+// What `later.js` has: null until it has come.
+let later = null;
+let loading = null;
+
+// Has `act` done with what `later.js` has; resolves to whether it has come.
+function afterwards(act) {
+  loading ??= import('./later.js').then(({ Devices, Push, scanCode }) => {
+    const devices = new Devices({
+      send: (type, payload, id) => send(type, payload, id),
+      announce: (text) => announce(text),
+    });
+    const push = new Push({
+      device: () => channel?.id,
+      tell: (payload) => channel?.ask?.('relay.push', payload) ?? Promise.resolve(null),
+      announce: (text) => announce(text),
+    });
+    later = { devices, push, scanCode };
+    showPush();
+    look();
+  });
+  return loading.then(
+    () => Promise.resolve(act(later)).then(() => true),
+    (error) => {
+      console.warn('not loaded:', error);
+      loading = null;
+      return false;
+    },
+  );
+}
+
+// What is asked of an agent that is there, and of no other: resolves to whether it leaves.
+function send(type, payload, id) {
+  return channel?.ready ? channel.send(type, payload, id) : Promise.resolve(false);
+}
 
 // ---- Pairing ----
 
@@ -245,7 +267,7 @@ async function openChat() {
     conversation.show(message);
   }
   answers.restore(earlier);
-  if (earlier.some(({ role, state }) => role === 'agent' && state === 'done')) push.handleAnswer();
+  if (earlier.some(({ role, state }) => role === 'agent' && state === 'done')) afterwards(({ push }) => push.handleAnswer());
   questions.restore(earlier);
   showName('');
   channel = connected(device, boots);
@@ -403,10 +425,10 @@ function leaveChat() {
   questions.clear();
   sending.clear();
   notes.clear();
-  devices.clear();
   elsewhere.clear();
   unread.clear();
-  push.clear();
+  later?.devices.clear();
+  later?.push.clear();
   nameAsked = liftsTo = null;
   isLifting = false;
   composer.clear();
@@ -431,7 +453,7 @@ async function leaveDevices() {
 // Resolves to whether nothing is left of what was to go.
 async function forgetPairing({ andConversation }) {
   await leaveChat();
-  await push.forget();
+  await afterwards(({ push }) => push.forget());
   let isGone = true;
   if (andConversation) {
     const left = await History.open(await pairingName(pairing));
@@ -459,7 +481,7 @@ function showAnswer(answer) {
   show(answer);
   if (answer.state === 'done') {
     unread.add(answer, channel.isDraining);
-    push.handleAnswer();
+    afterwards(({ push }) => push.handleAnswer());
   }
   if (hasResumed && (answer.text || answer.state !== 'streaming')) history?.mark(answer);
 }
@@ -489,7 +511,7 @@ function resumed() {
   hasResumed = true;
   answers.meet((ref) => sending.isDelivered(ref));
   answers.pause(false);
-  if (pairing.a) devices.learn();
+  if (pairing.a) afterwards(({ devices }) => devices.learn());
 }
 
 // The agent confirmed what it got, and does no more.
@@ -507,7 +529,8 @@ function receive(type, payload) {
   else if (type === 'chat.ask' || type === 'chat.answered') questions.receive(type, payload);
   else if (!pairing.a && type === 'device.invite.result') receiveLift(payload);
   else if (pairing.a && type === 'device.welcome') receiveWelcome(payload);
-  else if (pairing.a && (devices.receive(type, payload) || elsewhere.receive(type, payload))) return;
+  else if (pairing.a && type.startsWith('device.')) afterwards(({ devices }) => devices.receive(type, payload));
+  else if (pairing.a && elsewhere.receive(type, payload)) return;
   // Types of other apps: nothing that a chat could show.
   else answers.receive(type, payload);
 }
@@ -519,7 +542,7 @@ function receiveAgentError(payload) {
     nameAsked.isHeld = false;
     return;
   }
-  if (devices.fail(payload)) return;
+  if (later?.devices.fail(payload)) return;
   const text = errorText(payload);
   if (!answers.fail(payload.ref, text)) notes.add(`The agent says: ${text}`);
 }
@@ -546,7 +569,7 @@ function receiveMissed(count) {
 }
 
 function receiveWelcome(payload) {
-  devices.receive('device.welcome', payload);
+  afterwards(({ devices }) => devices.receive('device.welcome', payload));
   showName(payload.name);
 }
 
@@ -575,7 +598,8 @@ function refresh() {
   if (!channel) return;
   const { connection, agentOnline } = channel;
   if (!isLifting) frame.show(channel, pairing.plainAllowed, conversation.isEmpty);
-  push.handleState(Boolean(channel.id) && !channel.isJoining, channel.push ?? null);
+  if (connection.name === 'open') afterwards(() => {});
+  showPush();
   if (connection.why === 'deviceRevoked') removed?.(true);
   if (channel.security.name === 'unverified' && pairing.plainAllowed) {
     // An agent that encrypts has not to be believed when it says that it does not.
@@ -595,6 +619,10 @@ function refresh() {
   sending.flush();
   lift();
   return undefined;
+}
+
+function showPush() {
+  if (channel) later?.push.handleState(Boolean(channel.id) && !channel.isJoining, channel.push ?? null);
 }
 
 let countdown = 0;
@@ -629,14 +657,17 @@ $('pair').onsubmit = (event) => {
   pair($('link').value);
 };
 $('scan').onclick = async () => {
-  const found = await scanCode();
-  if (found) await pair(found);
+  const isThere = await afterwards(async ({ scanCode }) => {
+    const found = await scanCode();
+    if (found) await pair(found);
+  });
+  if (!isThere) $('link-error').textContent = NOT_LOADED;
 };
 $('to-end').onclick = () => conversation.toEnd();
 for (const id of ['security', 'more']) $(id).onclick = () => showAbout(pairing, history?.isKept, channel?.id && !channel.isJoining);
-$('show-devices').onclick = () => {
+$('show-devices').onclick = async () => {
   $('about').close();
-  devices.open();
+  if (!(await afterwards(({ devices }) => devices.open()))) notes.add(NOT_LOADED);
 };
 $('clear').onclick = async () => {
   $('about').close();
@@ -666,7 +697,7 @@ addEventListener('pagehide', ({ persisted }) => persisted && history?.putAway())
 addEventListener('pageshow', ({ persisted }) => persisted && history?.comeBack());
 function look() {
   unread.see();
-  push.seen().catch((error) => console.warn(error));
+  later?.push.seen().catch((error) => console.warn(error));
 }
 if (document.visibilityState === 'visible') look();
 document.addEventListener('freeze', () => channel?.sleep?.());

@@ -1,7 +1,7 @@
 // Where the user writes: the text, the images that go with it, and what is wrong with them.
 
 import { $ } from './dom.js';
-import { Attached } from './images.js';
+import { NOT_LOADED } from './words.js';
 
 // A longer text might not fit into a message.
 const TEXT_CHARACTERS_MAX = 200_000;
@@ -10,7 +10,8 @@ export class Composer {
   #handlers;
   // The person has sent it before there was a chat to send it to.
   #isDue = false;
-  #attached = new Attached($('attached'), $('about').querySelector('header svg'), () => this.focus());
+  // The images; null before there has been one.
+  #attached = null;
 
   // handlers: isOpen(): whether there is a chat; send(text, images): returns what keeps it from that, or ''
   constructor(handlers) {
@@ -41,7 +42,7 @@ export class Composer {
   // The text stays: it may be meant for the next chat.
   clear() {
     this.#isDue = false;
-    this.#attached.clear();
+    this.#attached?.clear();
   }
 
   // There is a chat now.
@@ -51,7 +52,7 @@ export class Composer {
 
   #submit() {
     const text = $('text').value.trim();
-    const images = this.#attached.blobs;
+    const images = this.#attached?.blobs ?? [];
     if ((!text && !images.length) || $('send').disabled) return;
     this.#isDue = !this.#handlers.isOpen();
     if (this.#isDue) return;
@@ -59,7 +60,7 @@ export class Composer {
     showError(fault);
     if (fault) return;
     $('text').value = '';
-    this.#attached.clear();
+    this.#attached?.clear();
     fit();
   }
 
@@ -82,7 +83,14 @@ export class Composer {
 
   async #attach(files) {
     showError('');
-    showError(await this.#attached.add(files));
+    try {
+      const { Attached } = await import('./later.js');
+      this.#attached ??= new Attached($('attached'), $('about').querySelector('header svg'), () => this.focus());
+    } catch (error) {
+      console.warn('not loaded:', error);
+      return showError(NOT_LOADED);
+    }
+    return showError(await this.#attached.add(files));
   }
 }
 

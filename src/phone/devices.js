@@ -5,7 +5,7 @@ import { confirm } from './dialogs.js';
 import { $, element } from './dom.js';
 import { copyText } from './markdown.js';
 import { newId } from './relay.js';
-import { DEVICE_ERRORS, deviceLine, errorText, plainText } from './words.js';
+import { errorText, plainText } from './words.js';
 
 const NAME_MAX = 64;
 const NO_NAME = 'A device without a name';
@@ -18,6 +18,17 @@ const CODE = /^\d{6}$/;
 const UNSENT = 'Your agent is not connected. Try again when it is.';
 const UNANSWERED = 'Your agent has not answered. Try again.';
 const ANSWER_MS = 15_000;
+
+// What the agent answers to a request about devices.
+const DEVICE_ERRORS = {
+  NOT_ALLOWED: 'Only the owner’s device may do that.',
+  DEVICE_UNKNOWN: 'This device is gone already.',
+  INVITES_FULL: 'Too many links are open. Try again in some minutes.',
+  DEVICES_FULL: 'There are as many devices as the relay allows. Remove one first.',
+  RELAY_BUSY: 'The relay has not confirmed it. Try again.',
+};
+
+const days = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short', hour: 'numeric', minute: '2-digit' });
 
 export class Devices {
   #handlers;
@@ -306,4 +317,11 @@ function button(text, className, act) {
   made.type = 'button';
   made.onclick = act;
   return made;
+}
+
+// What stands under a device's name.
+function deviceLine({ platform, seenAt, isOnline, isOwner, isThis, inviter }) {
+  const seen = isOnline ? 'online' : seenAt ? `last seen ${days.format(seenAt)}` : '';
+  const parts = [isThis && 'this browser', isOwner && 'owner', platform, !isThis && seen, inviter && `added by ${inviter}`];
+  return parts.filter(Boolean).join(' · ');
 }

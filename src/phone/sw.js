@@ -5,7 +5,7 @@
 const CACHE = 'phone-VERSION_OF_THE_PAGE';
 // `build/served.rs` puts a hash into the names of what the page loads when it starts.
 const START = ['phone/style.css', 'phone/app.js', 'phone/markdown-it.js'];
-const FILES = ['./', ...START, 'phone/manifest.webmanifest', 'phone/icon.svg', 'phone/icon-192.png', 'phone/qr.js'];
+const FILES = ['./', ...START, 'phone/manifest.webmanifest', 'phone/icon.svg', 'phone/icon-192.png', 'phone/later.js', 'phone/qr.js'];
 
 // The page itself is waited for no longer than this where one is kept: a newer one is shown the next time then.
 const NETWORK_MS = 400;

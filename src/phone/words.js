@@ -143,28 +143,13 @@ export function browserName(agent) {
   return system ? `${name}, ${system.replace('Mac OS', 'Mac').replace('CrOS', 'ChromeOS')}` : name;
 }
 
-// What stands under a device's name.
-export function deviceLine({ platform, seenAt, isOnline, isOwner, isThis, inviter }) {
-  const seen = isOnline ? 'online' : seenAt ? `last seen ${days.format(seenAt)}` : '';
-  const parts = [isThis && 'this browser', isOwner && 'owner', platform, !isThis && seen, inviter && `added by ${inviter}`];
-  return parts.filter(Boolean).join(' · ');
-}
-
-const days = new Intl.DateTimeFormat(undefined, { day: 'numeric', month: 'short', hour: 'numeric', minute: '2-digit' });
-
-// What the agent answers to a request about devices.
-export const DEVICE_ERRORS = {
-  NOT_ALLOWED: 'Only the owner’s device may do that.',
-  DEVICE_UNKNOWN: 'This device is gone already.',
-  INVITES_FULL: 'Too many links are open. Try again in some minutes.',
-  DEVICES_FULL: 'There are as many devices as the relay allows. Remove one first.',
-  RELAY_BUSY: 'The relay has not confirmed it. Try again.',
-};
-
 // Marks by which a text can be made to show in another order than it has (Unicode's overrides, embeddings, isolates).
 export const BIDI = /[\u202a-\u202e\u2066-\u2069]/g;
 
 const ERROR_CHARACTERS_MAX = 300;
+
+// Where `later.js` does not come.
+export const NOT_LOADED = 'A part of this page could not be loaded. Load the page again.';
 
 // What somebody else wrote, as one line of bounded length; '' where it is no text.
 export function plainText(text, max) {

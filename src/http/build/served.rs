@@ -12,11 +12,12 @@ use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 
-/// What gets a hash: a file after those that it names. Everything else keeps its name, because a page that is open may ask
-/// for it after an upgrade, or because something outside of the page names it.
-const HASHED: [&str; 3] = ["style.css", "markdown-it.js", "app.js"];
+/// What gets a hash: files after those that they name, and together those that name each other, which have one hash of them
+/// all. Everything else keeps its name, because a page that is open may ask for it after an upgrade, or because something
+/// outside of the page names it.
+const HASHED: [&[&str]; 3] = [&["style.css"], &["markdown-it.js"], &["app.js", "later.js"]];
 /// What names other files.
-const NAMING: [&str; 3] = ["index.html", "app.js", "sw.js"];
+const NAMING: [&str; 4] = ["index.html", "app.js", "later.js", "sw.js"];
 const WORKER: &str = "sw.js";
 /// What stands in the worker for a hash of all files.
 const VERSION: &str = "VERSION_OF_THE_PAGE";
@@ -25,13 +26,20 @@ const PACKED: [&str; 6] = ["css", "html", "js", "svg", "txt", "webmanifest"];
 /// Writes `files`, by their names, into `folder`, and the table of them that `phone.rs` includes.
 pub(crate) fn write(mut files: BTreeMap<String, Vec<u8>>, folder: &Path) -> Outcome<()> {
     let mut lasting = BTreeSet::new();
-    for name in HASHED {
-        let content = files.remove(name).ok_or_else(|| format!("there is no {name}"))?;
-        let (stem, extension) = name.rsplit_once('.').ok_or("a name without a dot")?;
-        let hashed = format!("{stem}.{}.{extension}", hash(&content));
-        rename(&mut files, name, &hashed)?;
-        files.insert(hashed.clone(), content);
-        lasting.insert(hashed);
+    for names in HASHED {
+        let content: Vec<u8> = names.iter().filter_map(|name| files.get(*name)).flatten().copied().collect();
+        let mut renamed = Vec::new();
+        for name in names {
+            let (stem, extension) = name.rsplit_once('.').ok_or("a name without a dot")?;
+            let hashed = format!("{stem}.{}.{extension}", hash(&content));
+            rename(&mut files, name, &hashed)?;
+            renamed.push((name, hashed));
+        }
+        for (name, hashed) in renamed {
+            let content = files.remove(*name).ok_or_else(|| format!("there is no {name}"))?;
+            files.insert(hashed.clone(), content);
+            lasting.insert(hashed);
+        }
     }
     let all: Vec<u8> = files.iter().flat_map(|(name, content)| [name.as_bytes(), content].concat()).collect();
     let worker = files.get_mut(WORKER).ok_or("there is no worker")?;

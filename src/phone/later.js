@@ -1,0 +1,9 @@
+// What the page can do without until it is connected: a file of its own, loaded when there is a connection, or when it is
+// asked for.
+
+import { scanCode } from './camera.js';
+import { Devices } from './devices.js';
+import { Attached } from './images.js';
+import { Push } from './push.js';
+
+export { Attached, Devices, Push, scanCode };
