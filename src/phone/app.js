@@ -318,6 +318,8 @@ function connected(device, boots) {
     delivered: (id) => markDelivered(id),
     void: (id, payload) => sending.markVoid(id, payload),
     waits: (id, payload) => sending.markWaiting(id, payload),
+    kept: (id) => sending.markKept(id),
+    undelivered: (id) => sending.markUndelivered(id),
     resumed: () => resumed(),
     restarted: () => answers.restarted(RESTARTED),
     keep: async () => (await kept(history?.commit()))?.boots,

@@ -13,6 +13,8 @@ import { Stream } from './stream.js';
 // How often it is looked whether the keys are too old, and how soon where there is a doubt about them.
 const LOOK_AT_KEYS_MS = 60_000;
 const LOOK_SOON_MS = 5_000;
+// What an envelope and a record have beside their payload, in bytes, generously.
+const MAIL_OVERHEAD = 2_048;
 // A page of mail that could not be kept is tried again after this.
 const KEEP_MAIL_AGAIN_MS = 1_000;
 
@@ -57,6 +59,8 @@ export class DeviceChannel {
   #pairing;
   // What the ends have met by: another object after each agreement; null while they have not.
   #met = null;
+  // The same while the agent is absent and the relay keeps messages for it.
+  #apart = null;
   #connection = 0;
   #isAsleep = false;
   // What the relay does for this device on this connection: { mail?, push? }.
@@ -71,7 +75,8 @@ export class DeviceChannel {
 
   // device: see `deviceFor`; name: what this browser is called; platform: what it is
   // handlers: as of `Channel`, and: store(): resolves when `kept` is stored, rejects where it is not; enrolled(): the agent
-  // has let this browser in; lost(): something that the relay kept for it has expired.
+  // has let this browser in; lost(): something that the relay kept for it has expired; kept(id): the relay has a message, and
+  // keeps it for the agent; undelivered(id): the agent never got it.
   constructor(url, pairing, device, name, handlers, boots, platform = 'web') {
     this.#pairing = pairing;
     this.#device = device;
@@ -82,9 +87,9 @@ export class DeviceChannel {
     if (device.end) this.#end = DeviceEnd.load(device.end);
     this.security = { name: this.#end?.isAdmitted ? 'away' : 'none' };
     const owner = {
-      keys: () => this.#met,
-      seal: (_met, type, id, plain) => this.#end.seal(type, id, plain, this.#handlers.store),
-      hand: (type, sealed, id) => this.#hand(type, sealed, id),
+      keys: () => this.#met ?? this.#apart,
+      seal: (_keys, type, id, plain) => this.#end.seal(type, id, plain, this.#handlers.store),
+      hand: (type, sealed, id, keep, isAbsent) => this.#hand(type, sealed, id, keep, isAbsent),
       send: (type, sealed, id) => this.#send(type, sealed, id),
     };
     this.#stream = new Stream(newResume(boots, handlers), owner, handlers);
@@ -137,6 +142,11 @@ export class DeviceChannel {
     return this.#met !== null && this.#stream.isOpen;
   }
 
+  // Whether the agent is away, and what is sent now waits for it at the relay.
+  get isMailing() {
+    return this.#apart !== null && this.#stream.isMailing;
+  }
+
   get boots() {
     return this.#stream.boots;
   }
@@ -162,6 +172,7 @@ export class DeviceChannel {
     this.#isAsleep = false;
     this.#send('relay.awake', {});
     if (this.agentOnline) this.#meet();
+    else this.#agentLeft();
   }
 
   // Nobody looks at the page: the browser may freeze it at any time.
@@ -173,7 +184,7 @@ export class DeviceChannel {
   }
 
   send(type, payload, id = newId(), earlier = undefined) {
-    if (!this.ready) return Promise.resolve(false);
+    if (!this.ready && !this.isMailing) return Promise.resolve(false);
     this.#stream.push(type, payload, id, earlier);
     return Promise.resolve(true);
   }
@@ -197,14 +208,15 @@ export class DeviceChannel {
     return Boolean(answered);
   }
 
-  #send(type, payload, id = newId()) {
-    return this.#relay.send({ ...envelope(type, payload, id), device: this.id });
+  #send(type, payload, id = newId(), keep = undefined) {
+    return this.#relay.send({ ...envelope(type, payload, id), device: this.id, ...(keep && { keep }) });
   }
 
-  #hand(type, sealed, id) {
-    if (!this.#send(type, sealed, id)) return false;
+  #hand(type, sealed, id, keep, isAbsent) {
+    if (!this.#send(type, sealed, id, keep)) return false;
     this.#handlers.left?.(id);
-    this.#relay.whenTaken(() => this.#handlers.taken?.(id), sealed.ciphertext.length);
+    // The relay says by itself when it has kept it.
+    if (!isAbsent) this.#relay.whenTaken(() => this.#handlers.taken?.(id), sealed.ciphertext.length);
     return true;
   }
 
@@ -229,10 +241,11 @@ export class DeviceChannel {
       // that knows devices.
       if (!state.ext || state.ext.device !== this.id) return this.#relay.end('noDevices');
       this.#end?.handleConnected();
-      this.#offers = state.ext;
       const { mail } = state.ext;
       // A relay that has just started may not know yet whether something waits.
       this.#isDraining = Boolean(mail) && mail.waiting !== 0;
+      this.#stream.handleConnected(this.#isDraining);
+      this.#handleOffers(state.ext);
       if (!this.#isDraining) this.#end?.handleDrained();
       this.#enrolment?.handleConnected();
       if (state.paired) return this.#agentCame();
@@ -245,6 +258,11 @@ export class DeviceChannel {
     this.#part();
     this.#end?.handleAgent(false);
     clearTimeout(this.#timer);
+    const isOpen = this.#relay.state.name === 'open';
+    if (isOpen && this.#isAdmitted && !this.#isDraining && !this.#isAsleep) {
+      this.#apart = {};
+      this.#stream.handleAbsent();
+    }
     this.#secure(this.#isAdmitted ? { name: 'away' } : this.security.name === 'refused' ? this.security : { name: 'none' });
   }
 
@@ -252,7 +270,7 @@ export class DeviceChannel {
     this.agentOnline = true;
     this.#end?.handleAgent(true);
     if (this.#isAsleep) return undefined;
-    if (this.#isAdmitted) return this.#meet();
+    if (this.#isAdmitted) return this.#isDraining ? this.#secure({ name: 'away' }) : this.#meet();
     if (this.#end) {
       this.#sendEnrolment();
     } else {
@@ -263,13 +281,14 @@ export class DeviceChannel {
   }
 
   #part() {
-    this.#met = null;
+    this.#met = this.#apart = null;
     this.#stream.handlePause();
   }
 
   // Both ends are there, with keys that both have: each asks for what it lacks.
   #meet() {
     this.#met = {};
+    this.#apart = null;
     this.#secure({ name: 'verified', resumes: true });
     this.#stream.handleAgreed();
     this.#look();
@@ -376,7 +395,8 @@ export class DeviceChannel {
     if (type === 'key_exchange') return this.#handleExchange(payload ?? {});
     // The relay's word.
     if (type === 'relay.mail') return this.#handleMail(payload ?? {});
-    if (type === 'relay.admitted') return void (this.#offers = { ...this.#offers, ...payload });
+    if (type === 'relay.admitted') return this.#handleOffers({ ...this.#offers, ...payload });
+    if (type === 'relay.kept') return this.#stream.handleKept(payload?.ref);
     if (type.startsWith('relay.')) return this.#handleAnswer(type, payload);
     if (type === 'chat.error' && !isSealed(payload)) return this.#handleError(payload ?? {});
     const connection = this.#connection;
@@ -390,14 +410,23 @@ export class DeviceChannel {
     return this.#stream.handle(type, plain, payload.ciphertext.length * 0.75);
   }
 
+  #handleOffers(offers) {
+    this.#offers = offers;
+    const { mail } = offers;
+    // Sealed, a third is added.
+    this.#stream.mailBytesMax = mail ? Math.floor((mail.message_max * 3) / 4) - MAIL_OVERHEAD : null;
+  }
+
   // A page of what the relay has kept has come whole: it deletes it when this is on the disk here.
   #handleMail({ upto, left, lost }) {
     if (lost > 0) this.#handlers.lost?.();
-    if (left === 0) {
-      this.#isDraining = false;
-      this.#end?.handleDrained();
-    }
-    if (upto > 0) this.#confirm(upto, this.#connection);
+    const confirmed = this.#stream.handleMail(upto, left);
+    if (confirmed) this.#confirm(confirmed, this.#connection);
+    if (left !== 0) return;
+    this.#isDraining = false;
+    this.#end?.handleDrained();
+    if (!this.agentOnline) this.#agentLeft();
+    else if (this.#isAdmitted && !this.#isAsleep) this.#meet();
   }
 
   #confirm(upto, connection) {

@@ -45,7 +45,7 @@ function stateOf(message) {
     case 'cut':
       return { text: message.error ?? 'The answer broke off', bad: true };
     default:
-      return { text: message.remark ?? '', bad: message.isPart, ticks: message.ticks };
+      return { text: message.waits ?? message.remark ?? '', bad: message.isPart, ticks: message.ticks };
   }
 }
 

@@ -112,6 +112,8 @@ export class Sender {
   #followedAt = -Infinity;
   // The relay keeps no more until the agent has been there.
   #isMailFull = false;
+  // What is too long to be kept, and holds up what is behind it.
+  #tooLong = null;
   // The id of what was sent to be kept and is not answered yet.
   #putting = null;
   #undelivered = [];
@@ -174,6 +176,13 @@ export class Sender {
   // Messages that the agent never got, and will not get under their number.
   takeUndelivered() {
     return this.#undelivered.splice(0);
+  }
+
+  // The message that turned out to be too long for the relay to keep; each is told once.
+  takeTooLong() {
+    const message = this.#tooLong;
+    this.#tooLong = null;
+    return message;
   }
 
   // The relay has a message (8): the message, if it is one that is held.
@@ -291,6 +300,7 @@ export class Sender {
     if (!message) return null;
     if (message.size > this.mailBytesMax) {
       this.#isMailFull = true;
+      this.#tooLong = message;
       return null;
     }
     if (!this.#held.includes(message)) {

@@ -4,7 +4,7 @@
 import { toBase64 } from './crypto.js';
 import { within } from './patience.js';
 import { newId } from './relay.js';
-import { UNKNOWN, unverifiedText } from './words.js';
+import { KEPT, UNDELIVERED, UNKNOWN, unverifiedText, waitsText } from './words.js';
 
 const PICTURES_MS = 20_000;
 // How many messages wait for the agent at most.
@@ -40,7 +40,8 @@ export class Sending {
     if (id) this.#remember(message);
     if (state === 'failed' || ticks === 2) return;
     if (place || (ticks === 0 && !isOut)) {
-      message.state = 'waiting';
+      // What the relay keeps is asked again when the agent is there to say that it has it.
+      if (!message.isKept) message.state = 'waiting';
       this.#waiting.push(message);
     } else if (state !== 'sent') {
       Object.assign(message, { state: 'failed', error: isOut ? UNKNOWN : 'Not sent' });
@@ -64,7 +65,7 @@ export class Sending {
 
   // Takes a new message. Returns what keeps it from that, or ''.
   submit(text, images) {
-    if (this.#waiting.length >= WAITING_MAX) return 'Enough messages wait for the agent already.';
+    if (this.#waiting.filter(({ isKept }) => !isKept).length >= WAITING_MAX) return 'Enough messages wait for the agent already.';
     const message = { role: 'me', text, images, time: Date.now(), state: 'sending', ticks: 0 };
     this.#waiting.push(message);
     this.#handlers.show(message);
@@ -78,7 +79,7 @@ export class Sending {
     if (this.#waiting.includes(message)) return;
     this.#waiting.push(message);
     message.ticks = 0;
-    for (const field of ['error', 'answered', 'again', 'place', 'isOut']) delete message[field];
+    for (const field of ['error', 'answered', 'again', 'place', 'isOut', 'isKept', 'waits']) delete message[field];
     await this.flush();
   }
 
@@ -87,24 +88,33 @@ export class Sending {
     if (this.#flushing) return;
     this.#flushing = true;
     try {
-      while (this.#waiting.length && this.#channel?.ready) {
-        if (!(await this.#sendFirst(this.#waiting[0]))) break;
-      }
+      for (let next; (next = this.#next); ) if (!(await this.#sendFirst(next))) break;
     } finally {
       this.#flushing = false;
     }
-    for (const message of this.#waiting) this.#setState(message, 'waiting');
+    for (const message of this.#waiting) if (!message.isKept) this.#setState(message, 'waiting');
+  }
+
+  // What can leave now: to the agent, or to be kept for it.
+  get #next() {
+    if (this.#channel?.ready) return this.#waiting[0];
+    return this.#channel?.isMailing && this.#waiting.find(({ isKept }) => !isKept);
+  }
+
+  // Whether what is sent now is held until the agent has it.
+  get #isHeld() {
+    return Boolean(this.#channel?.resumes || this.#channel?.isMailing);
   }
 
   // Resolves to whether the next one may be tried.
   async #sendFirst(message) {
     // Nobody would tell it from the first time.
-    if (message.place && !this.#channel.resumes) {
+    if (message.place && !this.#isHeld) {
       this.#waiting.shift();
       this.fail(message.id, UNKNOWN);
       return true;
     }
-    this.#setState(message, 'sending');
+    if (!message.isKept) this.#setState(message, 'sending');
     if (!message.place) message.id = newId();
     this.#remember(message);
     const payload = await payloadOf(message).catch(() => null);
@@ -114,7 +124,7 @@ export class Sending {
       return true;
     }
     // Whoever finds it half sent must know that it may have left.
-    if (!this.#channel?.resumes) {
+    if (!this.#isHeld) {
       message.isOut = true;
       await this.#handlers.keep(message);
     }
@@ -125,7 +135,7 @@ export class Sending {
     }
     delete message.isOut;
     if (!message.place) this.#sent.delete(message.id);
-    return Boolean(this.#channel?.ready);
+    return Boolean(this.#next);
   }
 
   #unqueue(message) {
@@ -170,12 +180,26 @@ export class Sending {
     this.#handlers.keep(message);
   }
 
+  // The relay keeps it for the agent, which is away.
+  markKept(id) {
+    const message = this.#sent.get(id);
+    if (!message || message.ticks === 2) return;
+    this.#answers.retract(id);
+    Object.assign(message, { ticks: 1, isKept: true, waits: KEPT });
+    this.#setState(message, 'sent');
+    this.#handlers.keep(message);
+  }
+
   // The agent has it.
   markDelivered(id) {
     const message = this.#sent.get(id);
     if (!message || message.ticks === 2) return;
     message.ticks = 2;
     delete message.waits;
+    if (message.isKept) {
+      delete message.isKept;
+      if (!message.answered && !this.#answers.has(id)) this.#answers.expect(id);
+    }
     this.#answers.await(id);
     this.#setState(message, 'sent');
     this.#handlers.keep(message);
@@ -194,13 +218,20 @@ export class Sending {
     this.fail(id, unverifiedText(payload));
   }
 
+  // The agent never got it, and will not under its number.
+  markUndelivered(id) {
+    this.#answers.retract(id);
+    this.fail(id, UNDELIVERED);
+  }
+
   // The relay did not take it yet: it goes out again by itself.
   markWaiting(id, payload) {
     const message = this.#sent.get(id);
     if (!message) return;
     this.#answers.retract(id);
     message.ticks = 0;
-    if (payload.code !== 'PEER_OFFLINE') message.waits = `Waits to be sent. ${unverifiedText({ ...payload, retry_after_ms: 0 })}`;
+    delete message.isKept;
+    if (payload.code !== 'PEER_OFFLINE') message.waits = waitsText(payload);
     this.#setState(message, 'waiting');
   }
 
@@ -210,7 +241,8 @@ export class Sending {
     if (!message || message.answered) return;
     message.answered = true;
     message.ticks = 2;
-    delete message.error;
+    this.#unqueue(message);
+    for (const field of ['error', 'waits', 'isKept']) delete message[field];
     this.#setState(message, 'sent');
     this.#handlers.keep(message);
   }

@@ -27,8 +27,9 @@ export class Stream {
   #bootBefore = null;
 
   // owner: keys(): what messages are sealed with now, null where none can leave; seal(keys, type, id, plain): resolves to
-  // the payload, or null where other keys are needed first; hand(type, payload, id), send(type, payload, id): return
-  // whether the socket has it, and the first one says so.
+  // the payload, or null where other keys are needed first; hand(type, payload, id, keep, isAbsent), send(type, payload, id): return
+  // whether the socket has it, and the first one says so. `keep`: how the relay keeps it for an agent that is absent, where it
+  // does; `isAbsent`: whether the agent is.
   // handlers: as of `Channel`, those of an end that resumes
   constructor(resume, owner, handlers) {
     this.#resume = resume;
@@ -40,6 +41,12 @@ export class Stream {
   get isOpen() {
     const { isOpen, hasRoom } = this.#resume.sender;
     return isOpen && hasRoom;
+  }
+
+  // Whether the agent is absent, and what is pushed leaves for the relay to keep.
+  get isMailing() {
+    const { isMailing, hasRoom } = this.#resume.sender;
+    return isMailing && hasRoom;
   }
 
   // What has been taken of the agent's messages, to be kept with them.
@@ -65,17 +72,46 @@ export class Stream {
     this.pump();
   }
 
+  // A new connection; `drains`: the relay has kept something for this end.
+  handleConnected(drains) {
+    this.#resume.handleConnected(null, drains);
+  }
+
+  // How long a payload may be that the relay keeps for an absent agent; null: it keeps none.
+  set mailBytesMax(bytes) {
+    this.#resume.sender.mailBytesMax = bytes;
+  }
+
+  // The relay says that the agent is not there.
+  handleAbsent() {
+    this.#resume.handleAbsent();
+    this.pump();
+  }
+
+  // The relay has a message for the agent.
+  handleKept(id) {
+    if (this.#resume.sender.handleKept(id)) this.#handlers.kept?.(id);
+    this.pump();
+  }
+
+  // A page of what the relay has kept has ended. Returns what it is told when all of it is kept here, or null.
+  handleMail(upto, left) {
+    const { taken, missed, confirm } = this.#resume.receiver.handleMail(performance.now(), upto, left);
+    this.#handOn(taken, missed);
+    return confirm;
+  }
+
   // The agent resumes no more.
   forget() {
     this.#resume.sender.clear();
   }
 
-  // `earlier`: its number in an earlier page, { e, n }.
+  // `earlier`: its number in an earlier page, { e, n, t }.
   push(type, payload, id, earlier) {
     const { sender } = this.#resume;
     const size = bytesOf(JSON.stringify(payload)).length;
-    const o = earlier?.e === sender.boot ? undefined : earlier;
-    sender.push({ type, id, payload, size, o });
+    const o = earlier && earlier.e !== sender.boot ? { e: earlier.e, n: earlier.n } : undefined;
+    sender.push({ type, id, payload, size, o, t: earlier?.t ?? Date.now() });
     this.pump();
   }
 
@@ -94,6 +130,8 @@ export class Stream {
     } finally {
       this.#isPumping = false;
     }
+    const tooLong = this.#resume.sender.takeTooLong();
+    if (tooLong) this.#handlers.waits?.(tooLong.id, { code: 'MESSAGE_TOO_LARGE', bytes_max: this.#resume.sender.mailBytesMax });
     const now = performance.now();
     if (this.#resume.receiver.keepIsDue(now)) this.#keep();
     clearTimeout(this.#timer);
@@ -112,7 +150,7 @@ export class Stream {
     const { sender, receiver } = this.#resume;
     const { message } = next;
     // A place that is not kept would be given twice.
-    if (message && !message.isPlaced) await this.#handlers.numbered?.(message.id, { e: sender.boot, n: message.n });
+    if (message && !message.isPlaced) await this.#handlers.numbered?.(message.id, { e: sender.boot, n: message.n, t: message.t });
     if (message) message.isPlaced = true;
     // What could not leave is held: with other keys it leaves when the agent asks for it.
     if (keys !== this.#owner.keys()) return true;
@@ -130,7 +168,7 @@ export class Stream {
     }
     if (!sealed) return false;
     if (keys !== this.#owner.keys()) return true;
-    if (message) return this.#owner.hand(type, sealed, id);
+    if (message) return this.#owner.hand(type, sealed, id, sender.keep, sender.isAbsent);
     this.#ackId = id;
     return this.#owner.send(type, sealed, id);
   }
@@ -154,9 +192,9 @@ export class Stream {
   #handleAck(plain) {
     const ack = readAck(plain);
     const { sender, receiver } = this.#resume;
-    const isFirst = Boolean(this.#owner.keys()) && !sender.isOpen;
+    const isFirst = Boolean(this.#owner.keys()) && !sender.isOpen && !sender.isAbsent;
     const delivered = this.#resume.handleAck(performance.now(), ack);
-    for (const { id } of delivered) this.#handlers.delivered?.(id);
+    this.#tell(delivered);
     if (isFirst) {
       this.#handlers.resumed?.();
       this.#bootBefore = receiver.current;
@@ -173,11 +211,21 @@ export class Stream {
     if (this.#bootBefore && record.e !== this.#bootBefore) this.#handlers.restarted?.();
     this.#bootBefore = null;
     const { acknowledged, taken, missed } = this.#resume.handleRecord(performance.now(), record, size, { ...message, payload: record.p });
-    for (const { id } of acknowledged) this.#handlers.delivered?.(id);
+    this.#tell(acknowledged);
+    this.#handOn(taken, missed);
+    if (acknowledged.length) this.#handlers.change();
+  }
+
+  #handOn(taken, missed) {
     if (missed) this.#handlers.missed(missed);
     for (const one of taken) this.#handlers.message(one.type, one.payload ?? {}, one.id);
     this.pump();
-    if (acknowledged.length) this.#handlers.change();
+  }
+
+  // What the agent says about messages: it has them, or never got them.
+  #tell(delivered) {
+    for (const { id } of delivered) this.#handlers.delivered?.(id);
+    for (const { id } of this.#resume.sender.takeUndelivered()) this.#handlers.undelivered?.(id);
   }
 
   // The relay refused a message that is held: returns whether that is all there is to say.

@@ -182,6 +182,12 @@ export function finishText(finish) {
 // How an answer ended whose agent did.
 export const RESTARTED = 'The agent was restarted and did not finish this.';
 
+// Of a question that the relay keeps for an agent that is away.
+export const KEPT = 'Waits for your agent';
+
+// Of one that it was to keep, and did not hand out.
+export const UNDELIVERED = 'Your agent never got this';
+
 // A message that left, of which nobody confirms that it came.
 export const UNKNOWN = 'It is not known whether the agent has this';
 
@@ -207,6 +213,13 @@ export function errorText({ code, message, retry_after_ms: retryAfterMs }) {
 export function unverifiedText(payload) {
   const known = Object.hasOwn(KNOWN, payload.code) || plainText(payload.message, 1);
   return `The relay says (not verified): ${known ? errorText(payload) : 'an error, without a word'}`;
+}
+
+// What waits here, because the relay did not take it.
+export function waitsText({ code, bytes_max: max, ...payload }) {
+  if (max) return `Waits here for your agent: the relay keeps nothing longer than ${Math.floor(max / 1024).toLocaleString('en')} KiB.`;
+  if (code === 'MAILBOX_FULL') return `Waits here for your agent. ${unverifiedText(payload)}`;
+  return `Waits to be sent. ${unverifiedText({ ...payload, code, retry_after_ms: 0 })}`;
 }
 
 function duration(ms) {

@@ -1,7 +1,6 @@
 // The phone in the browser with the agents that the project has: the program and the one in Python, in both versions of
 // the encryption.
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -9,8 +8,9 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { Phone, launch, link } from './browser.mjs';
 import { Cutting } from './cutting.mjs';
+import { echoing, linkOf } from './echoing.mjs';
 import { Program } from './program.mjs';
-import { ROOT, Relay, binary } from './relay.mjs';
+import { ROOT, Relay } from './relay.mjs';
 
 let relay;
 let browser;
@@ -33,19 +33,8 @@ function python(token, secret) {
   return new Program(join(ROOT, '.venv/bin/python'), ['clients/python/agent.py', address], { cwd: ROOT });
 }
 
-function rust(token, ...flags) {
-  const state = join(directory, token);
-  const all = ['--relay', relay.url, '--token', token, '--state', state, '--echo', '--qr', 'none', ...flags];
-  return new Program(binary('coralmux-agent'), all, { cwd: ROOT });
-}
-
-// The link for browsers, as soon as the agent has kept its pairing.
-async function shownLink(agent, token) {
-  await agent.says(/are kept in/);
-  const flags = ['link', '--relay', relay.url, '--state', join(directory, token), '--qr', 'none'];
-  const shown = execFileSync(binary('coralmux-agent'), flags, { encoding: 'utf8' });
-  return shown.match(/http:\/\/127\.0\.0\.1:\d+\/#token=\S+&k=[\w-]{43}/)[0];
-}
+const rust = (token, ...flags) => echoing(relay, token, join(directory, token), ...flags);
+const shownLink = (agent, token) => linkOf(agent, relay, join(directory, token));
 
 async function hears(phone, question, answer = `You said: ${question}`) {
   await phone.say(question);
