@@ -97,7 +97,7 @@ test('nothing is acknowledged that the browser could not store; it is when there
     IDBDatabase.prototype.transaction = function transaction(stores, mode, options) {
       const made = begin.call(this, stores, mode, options);
       if (mode === 'readwrite') globalThis.durabilities.push(options?.durability);
-      if (mode === 'readwrite' && globalThis.isFull) setTimeout(() => made.abort());
+      if (mode === 'readwrite' && globalThis.isFull) queueMicrotask(() => made.abort());
       return made;
     };
     // When what it kept has been read.
