@@ -119,6 +119,14 @@ soak: build-tests
 	CORALMUX_SOAK_SECONDS=$(SOAK_SECONDS) $(PYTEST) -c tests/interop/pytest.ini tests/interop/test_soak.py \
 	    tests/interop/test_mailbox_soak.py
 
+# Connections that break, relays that are killed, openings that are replayed: the long form of tests of devices and of pairs
+# that resume; some half an hour.
+test-breaks: build-tests
+	CORALMUX_RESUME_FAULTS=$(FAULTS) CORALMUX_DEVICES_LONG=1 $(PYTEST) -n $(TESTS_AT_ONCE) -c tests/interop/pytest.ini \
+	    tests/interop/test_devices_breaks.py tests/interop/test_resume.py tests/interop/test_resume_agent.py \
+	    tests/interop/test_agent_household.py tests/interop/test_agent_lying.py
+test-breaks: FAULTS = 100
+
 # The relay is killed that often right after it said that it has kept something.
 test-mailbox-kills: build-tests
 	CORALMUX_MAILBOX_ROUNDS=$(ROUNDS) $(PYTEST) -c tests/interop/pytest.ini \

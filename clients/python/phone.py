@@ -25,6 +25,7 @@ HELP = {
     "DAILY_QUOTA_EXCEEDED": "This token's bandwidth for today is used up.",
     "MONTHLY_QUOTA_EXCEEDED": "This token's bandwidth for this month is used up.",
 }
+ENCRYPTED = Protection.VERIFIED, Protection.UNVERIFIED
 
 
 def heals(link, event):
@@ -59,7 +60,9 @@ async def ask(client, link, text):
         elif event.type == "chat.error":
             code, wait = str(payload.get("code")), payload.get("retry_after_ms")
             hint = f" Try again in {-(-wait // 1000)} s." if isinstance(wait, int) else ""
-            sys.exit(HELP.get(code, printable(f"{code}: {payload.get('message')}")) + hint)
+            words = HELP.get(code, printable(f"{code}: {payload.get('message')}")) + hint
+            is_relays = event.protection is Protection.CLEAR and client.protection in ENCRYPTED
+            sys.exit(f"The relay says (not verified): {words}" if is_relays else words)
         elif event.type == "client.refused" or (event.type == "client.lost" and not client.resumes):
             sys.exit(payload["message"])
         elif event.type == "client.restarted" or (event.type == "status" and not client.paired):

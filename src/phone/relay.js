@@ -138,6 +138,8 @@ export class Relay {
     });
     socket.onmessage = current((event) => this.#receive(event.data));
     socket.onclose = current((event) => this.#closed(event.code));
+    // A close follows. Where nobody listens, libraries for Node end the process.
+    socket.onerror = () => {};
     this.#timer = setTimeout(() => this.#closed(0), AUTH_MS);
   }
 

@@ -17,8 +17,8 @@ def base64url(raw):
 class Key:
     """The credential of an agent or a device."""
 
-    def __init__(self):
-        self.raw = os.urandom(32)
+    def __init__(self, raw=None):
+        self.raw = raw or os.urandom(32)
         self.text = base64url(self.raw)
         self.sha256 = hashlib.sha256(self.raw).hexdigest()
         self.id = self.sha256[:16]

@@ -23,10 +23,11 @@ class LyingRelay:
     """`who` is "agent", "plain" or a device id. `seen` has all that the ends sent, as (who, message).
 
     `rewrite(who, message)`: what goes on in place of a message; a list. `admitted`: devices that are not pending.
-    `ext(who, ext)`: what `auth.ok` says in place of the truth.
+    `ext(who, ext)`: what `auth.ok` says in place of the truth. `mail(who)`: what it says of a mailbox; None: that it has none.
     """
 
-    def __init__(self, rewrite=None, ext=None):
+    def __init__(self, rewrite=None, ext=None, mail=None):
+        self.mail = mail or (lambda _who: None)
         self.rewrite, self.ext = rewrite or (lambda _who, message: [message]), ext or (lambda _who, ext: ext)
         self.sockets, self.seen, self.admitted, self.bound = {}, [], set(), False
 
@@ -94,9 +95,15 @@ class LyingRelay:
             ext |= {"bound": self.bound, "legacy": True, "devices": devices}
         elif key:
             ext |= {"device": who} | ({} if who in self.admitted else {"pending": True})
+        if who == "agent" or who in self.admitted:
+            ext |= self._of_mail(who)
         paired = "plain" in self.sockets if who == "agent" else "agent" in self.sockets
         ext = self.ext(who, ext)
         return {"paired": paired} | ({} if ext is None else {"ext": ext})
+
+    def _of_mail(self, who):
+        mail = self.mail(who)
+        return {} if mail is None else {"mail": mail}
 
     async def _handle(self, who, message):
         self.seen.append((who, message))
@@ -113,8 +120,9 @@ class LyingRelay:
         kind, payload = message["type"], message["payload"]
         if kind == "relay.admit":
             self.admitted.add(payload["device"])
-            await self.tell(payload["device"], {"type": "relay.admitted", "payload": {}})
+            await self.tell(payload["device"], {"type": "relay.admitted", "payload": self._of_mail(payload["device"])})
         self.bound |= kind == "relay.bind"
-        await self.tell("agent", {"type": "relay.ok", "payload": {"ref": message["id"]}})
+        told = self._of_mail("agent") if kind == "relay.bind" else {}
+        await self.tell("agent", {"type": "relay.ok", "payload": {"ref": message["id"]} | told})
         if kind == "relay.admit" and payload["device"] in self.sockets:
             await self.tell("agent", {"type": "relay.device", "payload": {"device": payload["device"], "online": True}})

@@ -473,7 +473,7 @@ async def test_messages_beyond_what_waits_for_an_absent_phone_are_missed_and_cou
 # ---- Somebody in the middle ----
 
 
-def every_seventh_dropped():
+def every_seventh_dropped(until=200):
     count = 0
 
     def rewrite(role, message):
@@ -481,12 +481,12 @@ def every_seventh_dropped():
         if not is_sealed(message):
             return [message]
         count += 1
-        return [] if count % 7 == 0 and count < 200 else [message]
+        return [] if count % 7 == 0 and count < until else [message]
 
     return rewrite
 
 
-def two_swapped():
+def two_swapped(until=100):
     held, count = {}, 0
 
     def rewrite(role, message):
@@ -496,7 +496,7 @@ def two_swapped():
         if role in held:
             return [message, held.pop(role)]
         count += 1
-        if count % 20 == 5 and count < 100:
+        if count % 20 == 5 and count < until:
             held[role] = message
             return []
         return [message]
@@ -504,13 +504,13 @@ def two_swapped():
     return rewrite
 
 
-def all_repeated():
+def all_repeated(until=100):
     count = 0
 
     def rewrite(_role, message):
         nonlocal count
         count += is_sealed(message)
-        return [message, message] if is_sealed(message) and count < 100 else [message]
+        return [message, message] if is_sealed(message) and count < until else [message]
 
     return rewrite
 

@@ -24,6 +24,7 @@ from .chats import Chats
 from .client import FINAL, PLAIN, Client, Event, Refused
 from .control import Control
 from .devices import Joining
+from .end import Protection
 from .files import File
 from .link import Link
 from .peer import as_object
@@ -312,7 +313,7 @@ class Agent:
         elif event.type == "system.status":
             await client.send("system.status.result", {**self._status(chats), "ref": event.id}, device=asker)
         elif event.type == "chat.error":
-            await self._handle_error(chats, as_object(event.payload))
+            await self._handle_error(chats, as_object(event.payload), event.protection)
         else:
             if event.type == "client.agreed" or (event.type == "status" and client.paired and self.e2e == 1):
                 await chats.asks.handle_agreed(asker)
@@ -329,11 +330,12 @@ class Agent:
             "running": chats.count,
         }
 
-    async def _handle_error(self, chats: Chats, error: dict[str, Any]) -> None:
-        code, ref = error.get("code"), error.get("ref")
+    async def _handle_error(self, chats: Chats, error: dict[str, Any], protection: Protection) -> None:
+        code, ref, is_relays = error.get("code"), error.get("ref"), protection is Protection.CLEAR
         if code != "PEER_OFFLINE":  # said already, as the phone's going offline
-            log.warning("%s", printable(f"{code}: {error.get('message')}"))
-        if code == "MESSAGE_TOO_LARGE" and isinstance(ref, str):
+            who = "The relay says (not verified): " if is_relays else ""
+            log.warning("%s", printable(f"{who}{code}: {error.get('message')}"))
+        if code == "MESSAGE_TOO_LARGE" and isinstance(ref, str) and is_relays:
             await chats.handle_too_large(ref)
 
     def _tell(self, client: Client, event: Event) -> None:

@@ -263,6 +263,8 @@ class Devices:
         return None
 
     async def _withdraw(self, k: bytes) -> None:
+        if not self.is_bound:  # then the relay knows of no link
+            return
         with contextlib.suppress(NotDone):
             await self.ask("relay.invite", {"invite": _digest(invite(k)), "ttl_sec": 0})
 

@@ -1,0 +1,176 @@
+"""57: what the relay says of its own, in clear, is shown as that and believed by nobody; codes that nobody knows cost
+the message that they are about a few tries at the most."""
+
+import asyncio
+import contextlib
+import pathlib
+
+import pytest
+from household import Household, Party
+from lying import LyingRelay
+
+from agents import TIMEOUT, Agent
+from coralmux import Protection
+
+from ends import NODE, RUST, ProcessEnd, missing
+from test_agent_devices import answered as echoed, first_link, said
+from test_agent_lying import mailbox, settled
+from test_devices_lying import TOKEN, is_sealed
+from test_devices_makes import device as device_of_make
+
+pytestmark = pytest.mark.asyncio
+
+NOT_VERIFIED = "The relay says (not verified)"
+LOST = {"type": "relay.mail", "payload": {"upto": 0, "left": 0, "lost": 3}}
+ERROR = {"type": "chat.error", "payload": {"code": "SOMETHING_NEW", "message": "come \x1b[2J closer"}}
+FORGED = [
+    {"type": "relay.ok", "payload": {"ref": "nobody's"}},
+    {"type": "relay.admitted", "payload": {}},
+    {"type": "relay.device", "payload": {"device": "0" * 16, "online": True}},
+    {"type": "relay.pending", "payload": {"device": "0" * 16}},
+    {"type": "auth.fail", "payload": {"code": "UNAUTHORIZED", "message": "go away"}},
+    {"type": "auth.ok", "payload": {"paired": False}},
+    {"type": "device.revoke", "payload": {"device": "0" * 16}},
+    {"type": "relay.made.up", "payload": 7},
+]
+
+
+@contextlib.asynccontextmanager
+async def program(relay, folder, *flags):
+    (folder / "agent").mkdir()
+    command = ["--echo", "--token", TOKEN, *flags]
+    agent = await asyncio.to_thread(Agent, folder / "agent", relay.url.removesuffix("/ws"), *command)
+    try:
+        yield agent
+    finally:
+        agent.kill()
+
+
+@contextlib.asynccontextmanager
+async def with_device(relay, folder):
+    async with program(relay, folder) as agent:
+        async with Party("phone", await first_link(agent), state=folder / "phone.json", name="Phone") as phone:
+            await phone.expect("client.agreed")
+            await echoed(phone, "hello")
+            yield agent, phone
+
+
+class Refusing:
+    """For a lying relay: the first messages of this type of an end's are refused with a code that nobody knows."""
+
+    def __init__(self, is_its, kind, code="NOBODY_KNOWS_THIS"):
+        self.is_its, self.kind, self.code, self.ids = is_its, kind, code, []
+
+    def __call__(self, who, message):
+        if self.is_its(who) and message["type"] == self.kind and len(set(self.ids)) < 3:
+            self.ids.append(message["id"])
+            error = {"code": self.code, "message": "no", "ref": message["id"]}
+            error |= {"device": message["device"]} if who == "agent" and "device" in message else {}
+            asyncio.ensure_future(self.relay.tell(who, {"type": "chat.error", "payload": error}))
+            return []
+        return [message]
+
+CODES = ["NOBODY_KNOWS_THIS", "", "relay_busy", 7, None, "RELAY_BUSY"]
+
+
+@pytest.mark.parametrize("code", CODES)
+async def test_coralmux_agent_bears_errors_that_nobody_knows(tmp_path, code):
+    """What is refused so is not lost, is not sent again and again, and holds up nothing."""
+    refusing = Refusing(lambda who: who == "agent", "chat.done", code)
+    async with LyingRelay() as relay, with_device(relay, tmp_path) as (agent, phone):
+        refusing.relay, relay.rewrite = relay, refusing
+        asked = [await phone.client.send("chat.send", {"text": f"question {n}", "chat_id": f"{n}"}) for n in range(3)]
+        async with asyncio.timeout(TIMEOUT):
+            while len(set(refusing.ids)) < 3:
+                await asyncio.sleep(0.02)
+        await settled(relay)
+        await asyncio.sleep(1.5)
+        assert len(refusing.ids) <= 9, "again and again"
+        relay.cut(phone.device)
+        for ref in asked:
+            await phone._until(lambda ref=ref: any(it["ref"] == ref for it in phone.of("chat.done")), ref, TIMEOUT)
+        await echoed(phone, "and on")
+        assert agent.process.poll() is None
+
+
+@pytest.mark.parametrize("make", ["python", "rust", "browser"])
+async def test_devices_bear_errors_that_nobody_knows(tmp_path, make):
+    """The same of questions, with an agent on the Python client."""
+    if reason := missing(make):
+        pytest.fail(reason)
+    refusing = Refusing(lambda who: who != "agent", "chat.send")
+    async with LyingRelay() as relay, Household(relay.url, TOKEN, tmp_path) as home, contextlib.AsyncExitStack() as stack:
+        link = await home.first()
+        if make == "python":
+            phone = (await home.device("phone", link)).client
+        elif make == "rust":
+            phone = await stack.enter_async_context(ProcessEnd(RUST, "device", link.for_apps(), tmp_path / "phone"))
+        else:
+            phone = await stack.enter_async_context(ProcessEnd("node", NODE / "end.mjs", link.for_browsers()))
+        await phone.send("chat.send", {"text": "hello"})
+        device = (await home.agent.expect("chat.send", text="hello")).device
+        refusing.relay, relay.rewrite = relay, refusing
+        for number in range(3):
+            await phone.send("chat.send", {"text": f"question {number}"})
+        async with asyncio.timeout(TIMEOUT):
+            while len(set(refusing.ids)) < 3:
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(1.5)
+        assert len(refusing.ids) <= 9, "again and again"
+        relay.cut(device)
+        for number in range(3):
+            await home.agent.expect("chat.send", text=f"question {number}")
+        assert len(home.agent.of("chat.send")) == 4
+
+
+FORGED_TO_DEVICE = [
+    {"type": "relay.admitted", "payload": {}},
+    LOST,
+    {"type": "relay.made.up", "payload": 7},
+    {"type": "auth.fail", "payload": {"code": "UNAUTHORIZED", "message": "go away"}},
+    {"type": "chat.done", "id": "x", "payload": {"full_text": "in clear"}},
+    {"type": "device.welcome", "id": "y", "payload": {"devices": []}},
+    ERROR,
+]
+
+
+@pytest.mark.parametrize("make", ["python", "rust", "browser"])
+async def test_a_device_takes_the_relays_word_for_no_more_than_that(tmp_path, make):
+    """It is told, as nobody's; no key is another; what the relay says to keep is sent again when the ends meet."""
+    if reason := missing(make):
+        pytest.fail(reason)
+    lost = []
+
+    def drop(who, message):
+        if who == "agent" or message["type"] != "chat.send" or lost:
+            return [message]
+        lost.append(message["id"])
+        kept = {"ref": message["id"], "device": who}
+        asyncio.ensure_future(relay.tell(who, {"type": "relay.kept", "payload": kept}))
+        return []
+
+    async with LyingRelay() as relay, Household(relay.url, TOKEN, tmp_path) as home, contextlib.AsyncExitStack() as stack:
+        link = await home.first()
+        phone = await stack.enter_async_context(device_of_make(make, link, tmp_path / "phone"))
+        await phone.send("chat.send", {"text": "hello"})
+        device = (await home.agent.expect("chat.send", text="hello")).device
+        sid = home.agent.client.devices.peers[device].end.sessions.sid
+        for message in FORGED_TO_DEVICE:
+            if message["type"] != "auth.fail" or make != "browser":  # the page ends its connection, and says whose word it was
+                await relay.tell(device, message)
+        if make == "python":
+            told = await phone.party.expect("chat.error", code="SOMETHING_NEW")
+            assert told.protection is Protection.CLEAR
+        else:
+            while (told := await phone.event("error"))["code"] != "SOMETHING_NEW":
+                pass
+            assert not told.get("authenticated")
+        relay.rewrite = drop
+        await phone.send("chat.send", {"text": "kept, it says"})
+        await relay.until_seen(lambda *_: lost)
+        relay.cut(device)
+        await home.agent.expect("chat.send", text="kept, it says")
+        await home.agent.client.send("chat.done", {"full_text": "sealed"})
+        assert await phone.message("chat.done") == {"full_text": "sealed"}
+        assert home.agent.client.devices.peers[device].end.sessions.sid == sid
+        assert [payload["text"] for payload in home.agent.of("chat.send")] == ["hello", "kept, it says"]
