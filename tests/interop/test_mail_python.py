@@ -156,6 +156,25 @@ async def test_kill_9_of_agent_and_relay_between_keep_and_drain_loses_nothing(st
         bot.kill()
 
 
+async def test_of_many_questions_that_have_waited_each_is_answered(relay, tmp_path):
+    """More than are answered at once."""
+    bot = Bot(tmp_path, f"ws://127.0.0.1:{relay.port}")
+    try:
+        link = await device_link(bot.state, f"ws://127.0.0.1:{relay.port}")
+        async with Party("phone", link, state=tmp_path / "phone.json") as phone:
+            await phone.expect("client.agreed")
+            bot.kill()
+            send = phone.client.send
+            asked = {await send("chat.send", {"text": f"say {n}", "chat_id": f"{n}"}): f"{n} " for n in range(40)}
+            await kept(phone, set(asked))
+            bot.process = bot.popen(bot.process.args, bot.environment)
+            await phone._until(lambda: len(phone.of("chat.done")) == len(asked), "the answers", 30)
+            assert {one["ref"]: one["full_text"] for one in phone.of("chat.done")} == asked
+            assert not phone.of("chat.error")
+    finally:
+        bot.kill()
+
+
 async def test_an_agent_that_is_killed_when_it_confirms_answers_nothing_twice(relay, tmp_path):
     """Its confirmation is lost with it: what it has taken is handed out again, and dropped by number."""
     swallows = []

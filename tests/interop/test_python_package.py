@@ -1,7 +1,9 @@
 """What the Python package computes without a relay: addresses, state files, codes, histories, words for an error."""
 
 import json
+import os
 import pathlib
+import stat
 import tomllib
 
 import pytest
@@ -89,6 +91,14 @@ def test_a_state_reads_back_with_what_others_keep_in_it(tmp_path):
     assert [entry.name for entry in path.parent.iterdir()] == ["state.json"]
     assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     assert "AAEC" not in repr(kept) and "oc_pair" not in repr(kept), "it may get into a log"
+
+
+def test_a_state_that_was_written_outlasts_a_power_cut(tmp_path, monkeypatch):
+    """First the file is on the disk, then its name, which is the folder's."""
+    synced, path = [], tmp_path / "state.json"
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append((stat.S_ISDIR(os.fstat(fd).st_mode), path.exists())))
+    state.replace(path, "{}")
+    assert synced == [(False, False), (True, True)]
 
 
 def test_only_its_owner_may_read_a_state(tmp_path):

@@ -27,6 +27,7 @@ from .question import Image, Question, QuestionError
 log = logging.getLogger("coralmux")
 
 ANSWERS_MAX = 16  # at work at once, those that have not noticed yet that they were cancelled among them
+WAITING_MAX = 64  # questions beyond them, which are answered in their turn
 ENDED_MAX = 64  # answers that have ended, and that the relay may still refuse
 STOP_TIMEOUT = 10.0  # seconds for an answer that was cancelled, until the next one of its conversation gives up
 HISTORY_BYTES_MAX = 3 << 20  # of chat.history.result: sealed, a third is added, and it has to be one message
@@ -74,6 +75,10 @@ class Chats:
     _untold: set[asyncio.Task[None]] = field(default_factory=set)  # what the agent says, while it waits for the phone
     _asking: dict[str, asyncio.Lock] = field(default_factory=dict)
     _tasks: dict[asyncio.Task[None], str] = field(default_factory=dict)  # those at work, and their conversations
+    _waiting: dict[str, tuple[dict[str, Any], str | None, Any, str | None]] = field(
+        default_factory=dict
+    )  # conversation: its question, which no answer is made for yet: what names it, and what it came as
+    _next: asyncio.Task[None] | None = None
     _ended: deque[tuple[str, dict[str, Any]]] = field(default_factory=lambda: deque(maxlen=ENDED_MAX))
 
     def __post_init__(self) -> None:
@@ -81,8 +86,8 @@ class Chats:
 
     @property
     def count(self) -> int:
-        """How many answers are in progress."""
-        return sum(not running.answer.has_ended for running in self.running.values())
+        """How many answers are in progress, or wait for their turn."""
+        return len(self._waiting) + sum(not running.answer.has_ended for running in self.running.values())
 
     @property
     def at_work(self) -> int:
@@ -107,7 +112,10 @@ class Chats:
             return
         await self.cancel(name)
         if self.at_work >= ANSWERS_MAX:
-            await answer.fail("the agent answers too many questions at once: try again in a while")
+            if len(self._waiting) >= WAITING_MAX:
+                await answer.fail("the agent answers too many questions at once: try again in a while")
+            else:
+                self._waiting[name] = fields, message_id, payload, device
             return
         earlier = tuple(self.history.context(name, self.context))
         self.history.push(name, "user", text, _now_ms(), images)
@@ -124,6 +132,8 @@ class Chats:
 
     async def handle_left(self, device: str | None) -> None:
         """A device is one no more: what it asked is answered no further."""
+        for chat in [chat for chat, waiting in self._waiting.items() if device and waiting[-1] == device]:
+            del self._waiting[chat]
         for chat in [chat for chat, running in self.running.items() if device and running.device == device]:
             await self.cancel(chat)
 
@@ -168,6 +178,8 @@ class Chats:
 
     async def cancel(self, chat: str) -> None:
         """Ends the answer of this conversation where it is, if one is in progress."""
+        if waiting := self._waiting.pop(chat, None):
+            await self.refuse(waiting[0], "the question was cancelled before it could be answered")
         if running := self.running.get(chat):
             if not running.answer.has_ended:
                 await self._end(running, {"cancelled": True})
@@ -179,6 +191,8 @@ class Chats:
         """Ends all answers where they are; how many do not stop."""
         for task in self._untold:
             task.cancel()
+        while self._waiting:
+            await self.refuse(self._waiting.popitem()[1][0], "the agent is stopping")
         for chat in list(self.running):
             await self.cancel(chat)
         if self._tasks:
@@ -188,8 +202,19 @@ class Chats:
     def _spawn(self, chat: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks[task] = chat
-        task.add_done_callback(self._tasks.pop)
+        task.add_done_callback(self._have_ended)
         return task
+
+    def _have_ended(self, task: asyncio.Task[None]) -> None:
+        del self._tasks[task]
+        if self._waiting and (self._next is None or self._next.done()):
+            self._next = asyncio.create_task(self._take_next())
+
+    async def _take_next(self) -> None:
+        """Answers are made for those that have waited for their turn."""
+        while self._waiting and self.at_work < ANSWERS_MAX:
+            _, message_id, payload, device = self._waiting.pop(next(iter(self._waiting)))
+            await self.handle_question(message_id, payload, device)
 
     async def _work(
         self, running: _Running, answers: Answers, asked: Question, earlier: list[asyncio.Task[None]]

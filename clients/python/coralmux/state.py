@@ -128,10 +128,21 @@ def replace(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         new.replace(path)
+        _sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             new.unlink()  # not left behind: it has secrets in it
         raise StateError(f"{path}: {error.strerror or error}") from None
+
+
+def _sync_folder(path: Path) -> None:
+    """A file's new name outlasts a power cut, too. Windows has no such call."""
+    if sys.platform != "win32":
+        folder = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def _make_folder(path: Path) -> None:
