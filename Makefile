@@ -9,6 +9,8 @@
 #             docs/WORKS-WITH.md; some 25 minutes
 # make bench  instruction counts of the message path, against benches/baseline.json (benches/README.md);
 #             bench-check fails if one grew by more than 10% (the message path: 1%), bench-accept writes the baseline
+# make bench-arm64   the same for 64-bit ARM under QEMU, against benches/baseline-arm64.json and x86-64's counts;
+#             bench-arm64-accept writes the baseline
 # make bench-relay   the relay's cost, compared with the simplest relay (BENCH_FLAGS=--reference=path, --only=text)
 # make build-all     release programs for x86-64 and 64-bit ARM, with checksums, in dist/ (deploy/build-all.sh)
 # make test-arm64    boots an ARM kernel in QEMU and passes messages through the relay of dist/ (tests/arm64/run.sh)
@@ -46,7 +48,8 @@ EPOLL_RUST_TESTS := binary_id(coralmux-relay::relay) & test(/^(drain|gone|hostil
 STAGES := test-rust test-python test-epoll test-node test-deploy test-conformance test-fuzz
 
 .PHONY: run simulate works-with test test-tools build-tests $(STAGES) test-quiet soak lint advisories
-.PHONY: build-all release test-arm64 bench bench-check bench-accept bench-relay bench-tls bench-page bench-hostile clean
+.PHONY: build-all release test-arm64 bench bench-check bench-accept bench-arm64 bench-arm64-accept bench-relay
+.PHONY: bench-tls bench-page bench-hostile clean
 
 run:
 	cargo build --release --bins
@@ -170,6 +173,12 @@ bench-check: test-tools
 
 bench-accept:
 	$(INSTRUCTIONS) --accept
+
+bench-arm64:
+	benches/arm64.sh --check
+
+bench-arm64-accept:
+	benches/arm64.sh --accept
 
 # Needs two cores that nothing else uses for some minutes.
 bench-relay:

@@ -1,7 +1,7 @@
 //! A message's whole way through a shard, from the receive to the send, on the simulated network: its cost, too, is counted,
 //! and stays the same.
 
-use crate::cases::{CHAT, NOON, envelope_of, masked_frames, under_callgrind};
+use crate::cases::{CHAT, NOON, envelope_of, masked_frames, under_count};
 use coralmux::control::message::Notice;
 use coralmux::directory::{Directory, TokenEntry};
 use coralmux::shard::command::{Command, Listener, Queues, channel};
@@ -147,7 +147,7 @@ pub(crate) fn forward(rounds: u64, at_once: usize) {
             pair.agent.receive(1 << 20)
         };
         let heard = match is_counted {
-            true => under_callgrind(|| (0..rounds).map(|_| round()).last()),
+            true => under_count(|| (0..rounds).map(|_| round()).last()),
             false => Some(round()),
         };
         let bare = [&[0x81, 126, 1, 0][..], &payload].concat().repeat(at_once);
