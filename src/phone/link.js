@@ -4,6 +4,8 @@ import { readSecret } from './crypto.js';
 import { readAgentPrint } from './keys.js';
 
 const STORED = 'coralmux.pairing';
+// Those beside the one that is shown.
+const OTHERS = 'coralmux.others';
 const TOKEN = /^oc_pair_[0-9a-f]{32}$/;
 
 // What is wrong with a link; `message` is for people.
@@ -58,21 +60,28 @@ function hostOf(relay) {
   }
 }
 
-// { token, k?, plainAllowed }
-export function loadPairing() {
+function stored(name) {
   try {
-    const stored = JSON.parse(localStorage.getItem(STORED));
-    return TOKEN.test(stored?.token) ? stored : null;
+    return JSON.parse(localStorage.getItem(name));
   } catch {
     return null;
   }
 }
 
-export function savePairing(pairing) {
+// Each { token, k?, a?, used?, plainAllowed?, name?, unseen? }; the one that was shown last comes first.
+export function loadPairings() {
+  const others = stored(OTHERS);
+  const all = [stored(STORED), ...(Array.isArray(others) ? others : [])].filter((one) => TOKEN.test(one?.token));
+  return all.filter(({ token }, at) => all.findIndex((one) => one.token === token) === at);
+}
+
+export function savePairings([shown, ...others]) {
   // A browser that keeps nothing (private mode) still chats until the page is closed.
   try {
-    if (pairing) localStorage.setItem(STORED, JSON.stringify(pairing));
+    if (shown) localStorage.setItem(STORED, JSON.stringify(shown));
     else localStorage.removeItem(STORED);
+    if (others.length) localStorage.setItem(OTHERS, JSON.stringify(others));
+    else localStorage.removeItem(OTHERS);
   } catch {}
 }
 

@@ -27,16 +27,17 @@ const isEqual = (one, other) => JSON.stringify(one) === JSON.stringify(other);
 
 export class Push {
   #handlers;
-  // What the relay offers on this connection: { vapid, kinds, state }; null: nothing, or no connection.
-  #offer = null;
+  // The connections on which this browser is a device, and the relay wakes devices: { id, push: { vapid, kinds, state },
+  // ask(type, payload) }. The offer is another object with each connection.
+  #devices = [];
+  #known = new WeakSet();
   #isDevice = false;
   #hasAnswer = false;
   // What kept it from working, for the person.
   #trouble = '';
   #work = Promise.resolve();
 
-  // handlers: device(): this browser's id; tell(payload): resolves to the relay's answer, { type, payload }, or to null where
-  // there is no connection; announce(text)
+  // handlers: announce(text)
   constructor(handlers) {
     this.#handlers = handlers;
     $('notify-switch').onclick = () => (this.#stored.on ? this.turnOff() : this.#turnOn());
@@ -45,6 +46,11 @@ export class Push {
       this.#store({ declined: true });
       this.#draw();
     };
+  }
+
+  // What the relay offers; it is the same for all devices.
+  get #offer() {
+    return this.#devices[0]?.push ?? null;
   }
 
   get #stored() {
@@ -68,11 +74,12 @@ export class Push {
     return Notification.permission === 'denied' ? DENIED : '';
   }
 
-  // isDevice: whether this browser is one that was let in; offer: of this connection, another object with each.
-  handleState(isDevice, offer) {
+  // devices: see above; isDevice: whether this browser is a device of the agent whose chat is shown.
+  handleState(devices, isDevice) {
     this.#isDevice = isDevice;
-    const isNew = offer && offer !== this.#offer;
-    this.#offer = offer;
+    this.#devices = devices;
+    const isNew = devices.some(({ push }) => !this.#known.has(push));
+    for (const { push } of devices) this.#known.add(push);
     if (isNew) this.#agree();
     this.#draw();
   }
@@ -84,20 +91,27 @@ export class Push {
     this.#draw();
   }
 
-  // The pairing is left.
-  clear() {
-    this.#offer = null;
-    this.#isDevice = this.#hasAnswer = false;
+  // Nothing stays of what was told for a device, and nothing at all with the last pairing.
+  async forget(device, isLast) {
+    this.#tellNoMore(device);
+    if (!isLast) return;
+    this.#hasAnswer = false;
     this.#trouble = '';
-    this.#draw();
-  }
-
-  // Nothing of the pairing stays.
-  async forget() {
     try {
       localStorage.removeItem(WISH);
     } catch {}
     await within(unsubscribe(), WORKER_MS).catch(() => {});
+  }
+
+  // What the relay was last told: device to that. Earlier pages kept it of one device.
+  get #told() {
+    const { told } = this.#stored;
+    return told?.device ? { [told.device]: told } : told ?? {};
+  }
+
+  #tellNoMore(device) {
+    const { [device]: _gone, ...told } = this.#told;
+    this.#store({ told });
   }
 
   // On a tap: browsers ask then only.
@@ -133,23 +147,28 @@ export class Push {
   }
 
   async #settle() {
-    const offer = this.#offer;
-    const { on, told } = this.#stored;
-    const isOn = Boolean(on) && !this.#lacks;
+    const devices = this.#devices;
+    const isOn = Boolean(this.#stored.on) && !this.#lacks;
     if (!isOn) {
       await within(unsubscribe(), WORKER_MS).catch(() => {});
-      if (offer && (told || offer.state === 'ok') && (await this.#tell({ kind: null }))) this.#store({ told: null });
+      for (const device of devices) {
+        const { id, push } = device;
+        if ((this.#told[id] || push.state === 'ok') && (await this.#tell(device, { kind: null }))) this.#tellNoMore(id);
+      }
       return;
     }
     if (!this.#hasKey) return;
     // Of a subscription that is gone the browser may know nothing.
-    const isGone = offer.state === 'gone' && Boolean(told);
-    const subscription = await subscribe(offer.vapid, isGone);
+    const isGone = devices.some(({ id, push }) => push.state === 'gone' && this.#told[id]);
+    const subscription = await subscribe(this.#offer.vapid, isGone);
     const { endpoint, keys } = subscription.toJSON();
-    const wanted = { kind: 'webpush', endpoint, p256dh: keys.p256dh, auth: keys.auth, origin: location.origin };
-    const known = { device: this.#handlers.device(), ...wanted };
-    if (isEqual(told, known) && offer.state === 'ok') return;
-    if (await this.#tell(wanted)) this.#store({ told: known });
+    for (const device of devices) {
+      const { id, push } = device;
+      const wanted = { kind: 'webpush', endpoint, p256dh: keys.p256dh, auth: keys.auth, origin: location.origin };
+      const known = { device: id, ...wanted };
+      if (isEqual(this.#told[id], known) && push.state === 'ok') continue;
+      if (await this.#tell(device, wanted)) this.#store({ told: { ...this.#told, [id]: known } });
+    }
   }
 
   get #hasKey() {
@@ -157,8 +176,8 @@ export class Push {
   }
 
   // Resolves to whether the relay has it.
-  async #tell(payload) {
-    const answer = await this.#handlers.tell(payload);
+  async #tell(device, payload) {
+    const answer = await device.ask('relay.push', payload);
     if (answer?.type === 'relay.ok') {
       this.#trouble = '';
       return true;
@@ -170,14 +189,15 @@ export class Push {
   // ---- What is shown ----
 
   #draw() {
-    const { on, told, declined } = this.#stored;
+    const { on, declined } = this.#stored;
+    const isTold = Object.keys(this.#told).length > 0;
     const lacks = this.#lacks;
     const isOffered = !lacks && (this.#hasKey || (on && !this.#offer));
     $('notify').hidden = !this.#isDevice;
     $('notify-switch').hidden = !isOffered && !on;
     $('notify-switch').textContent = on ? 'Turn notifications off' : 'Turn notifications on';
     const refused = on && this.#offer?.state === 'refused' ? 'The relay says (not verified) that the push service refuses it.' : '';
-    const state = on && !told && !this.#trouble ? `${ON} ${UNTOLD}` : on ? ON : OFF;
+    const state = on && !isTold && !this.#trouble ? `${ON} ${UNTOLD}` : on ? ON : OFF;
     $('notify-text').textContent = lacks || (!isOffered && NONE) || `${this.#trouble || refused || state} ${PRIVATE}`;
     const mayAsk = this.#isDevice && this.#hasAnswer && this.#hasKey && !on && !declined;
     $('offer').hidden = !(mayAsk && (!lacks || lacks === IOS));

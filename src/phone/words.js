@@ -148,6 +148,11 @@ export const BIDI = /[\u202a-\u202e\u2066-\u2069]/g;
 
 const ERROR_CHARACTERS_MAX = 300;
 
+// An agent that does not say what it is called.
+export const NAME = 'My agent';
+
+export const STAYS = 'The agent could not remove this browser from its devices. Remove it there, on another device or with “coralmux-agent devices”.';
+
 // Where `later.js` does not come.
 export const NOT_LOADED = 'A part of this page could not be loaded. Load the page again.';
 

@@ -52,18 +52,24 @@ test('where the agent is away, or does not answer, the page says what stays', as
   await other.shows('#welcome-note', 'could not remove this browser');
 });
 
-test('a pairing with another agent is left in the same way', async () => {
+test('one of several agents is forgotten, and the others stay', async () => {
   const first = await house.begin();
   const phone = await house.enrolled();
+  await house.talk(phone, 'hello', 'Hello.');
   const second = await house.begin();
   await phone.page.evaluate((hash) => (location.hash = hash), new URL((await second.invite()).web).hash);
-  await phone.shows('#confirm-text', 'Your agent removes this browser');
+  await phone.shows('#confirm-title', 'Add another agent?');
   await phone.page.click('#confirm-yes');
   const { device } = await second.pending();
-  assert.equal(first.devices.size, 0);
   await second.admit(device);
   await phone.secure('Encrypted, verified');
-  await first.close();
+  assert.equal(first.devices.size, 1);
+  assert.match(await forget(phone), /Your agent removes this browser/);
+  await phone.shows(DONE, 'Hello.');
+  assert.deepEqual([first.devices.size, second.devices.size], [1, 0]);
+  await second.close();
+  house.agent = first;
+  await house.talk(phone, 'still there?', 'Yes.');
 });
 
 test('who removes a device chooses what becomes of those that it has added', async () => {

@@ -459,7 +459,7 @@ test('a second tab takes over, and the first says so and can take back', async (
   await agent.close();
 });
 
-test('another pairing is taken only after a question', async () => {
+test('another agent is added only after a question, and the one before stays', async () => {
   const { phone, agent } = await pair();
   await phone.secure('Encrypted, verified');
   await talk({ agent, phone }, 'hello', 'First agent.');
@@ -469,7 +469,7 @@ test('another pairing is taken only after a question', async () => {
   await phone.page.getByRole('button', { name: 'Cancel' }).click();
   await talk({ agent, phone }, 'still you?', 'Still me.');
   await phone.page.goto(link(relay, token, secret));
-  await phone.page.getByRole('button', { name: 'Use it' }).click();
+  await phone.page.getByRole('button', { name: 'Add it' }).click();
   await talk({ agent: other, phone }, 'and now?', 'Second agent.');
   assert.deepEqual(await phone.messages('agent'), ['Second agent.']);
   await phone.close();
