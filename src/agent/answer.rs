@@ -25,7 +25,19 @@ pub(super) struct Shared {
 }
 
 /// The id of a `chat.done`, who heard it, and what each message of its answer has.
-type Done = (String, To, Map<String, Value>);
+type Done = (String, Hearers, Map<String, Value>);
+
+/// Who hears an answer, and who of those that are away is woken for its end.
+#[derive(Clone, Copy)]
+pub(super) struct Hearers {
+    pub(super) to: To,
+    pub(super) keep: Keep,
+}
+
+impl Hearers {
+    /// Of what nobody in particular has asked.
+    const ALL: Self = Self { to: To::All, keep: Keep::Wake };
+}
 
 /// The answer's way to the phone. Clones are the same answer's.
 #[derive(Clone)]
@@ -61,7 +73,7 @@ enum Way {
 struct Said {
     stream: Stream,
     /// Who hears it.
-    to: To,
+    to: Hearers,
     /// What each of its messages has beside its text.
     fields: Map<String, Value>,
     /// How many files it had.
@@ -88,7 +100,7 @@ impl Shared {
 
     pub(super) fn send_error(
         &self,
-        to: To,
+        to: Hearers,
         mut fields: Map<String, Value>,
         message: &str,
         retry_after_ms: Option<u64>,
@@ -99,7 +111,7 @@ impl Shared {
             fields.insert("retry_after_ms".to_owned(), json!(ms));
         }
         // The client has ended, or nothing could be sent for long: there is nobody to tell.
-        let _ = self.client.send_kept(to, "chat.error", &fields, Keep::Wake);
+        let _ = self.client.send_kept(to.to, "chat.error", &fields, to.keep);
     }
 
     /// The relay lets no message of this size through. If it ended an answer, the phone still waits for an end.
@@ -149,8 +161,9 @@ impl Shared {
 }
 
 impl Said {
-    fn new(shared: &Shared, to: To, fields: Map<String, Value>, goes_on: bool) -> Self {
-        Self { stream: shared.client.stream_to(to, fields.clone()), to, fields, files: 0, goes_on }
+    fn new(shared: &Shared, to: Hearers, fields: Map<String, Value>, goes_on: bool) -> Self {
+        let stream = shared.client.stream_to(to.to, fields.clone()).with_keep(to.keep);
+        Self { stream, to, fields, files: 0, goes_on }
     }
 
     fn is_empty(&self) -> bool {
@@ -174,7 +187,13 @@ fn unasked(named: &Map<String, Value>) -> Map<String, Value> {
 impl Answer {
     /// An answer in this conversation, for these, with these fields in each of its messages: `ref`, and what names the
     /// conversation.
-    pub(super) fn new(shared: &Arc<Shared>, place: &str, to: To, fields: Map<String, Value>, shows: Shows) -> Self {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        place: &str,
+        to: Hearers,
+        fields: Map<String, Value>,
+        shows: Shows,
+    ) -> Self {
         let mut named = fields.clone();
         named.remove("ref");
         let way = Arc::new(Mutex::new(Way::Open(Said::new(shared, to, fields, false))));
@@ -238,7 +257,7 @@ impl Answer {
     }
 
     /// What was asked in plain text is over: the answer goes on, as that to the message with these fields, or unasked.
-    pub(super) fn go_on(&self, asked: Option<(To, Map<String, Value>)>) {
+    pub(super) fn go_on(&self, asked: Option<(Hearers, Map<String, Value>)>) {
         let mut way = lock(&self.way);
         self.reopen(&mut way, asked);
         // Whatever else was asked meanwhile.
@@ -247,9 +266,9 @@ impl Answer {
         }
     }
 
-    fn reopen(&self, way: &mut Way, asked: Option<(To, Map<String, Value>)>) {
+    fn reopen(&self, way: &mut Way, asked: Option<(Hearers, Map<String, Value>)>) {
         let Way::Asking { held } = way else { return };
-        let (to, fields) = asked.unwrap_or_else(|| (To::All, unasked(&self.named)));
+        let (to, fields) = asked.unwrap_or_else(|| (Hearers::ALL, unasked(&self.named)));
         let mut said = Said::new(&self.shared, to, fields, true);
         // It is within an answer's bounds.
         let _ = said.push(held);
@@ -294,7 +313,7 @@ impl Answer {
                     let mut payload = said.fields.clone();
                     payload.extend(file.fields());
                     said.files += 1;
-                    let sent = self.shared.client.send_to(said.to, "chat.file", &payload);
+                    let sent = self.shared.client.send_to(said.to.to, "chat.file", &payload);
                     return sent.map(drop).map_err(|error| BackendError::failed(error.to_string()));
                 }
                 // It would belong to no message.
@@ -323,7 +342,7 @@ impl Answer {
         let Way::Open(said) = &*lock(&self.way) else { return };
         let mut payload = said.fields.clone();
         payload.extend(more);
-        let _ = self.shared.client.send_to(said.to, kind, &payload);
+        let _ = self.shared.client.send_to(said.to.to, kind, &payload);
     }
 }
 

@@ -1,13 +1,13 @@
 //! The answers in progress: one for each conversation, several at once, cancelled by the next question.
 
 use super::agents::{self, Agents};
-use super::answer::{Answer, Desk, Shared, Shows, lock};
+use super::answer::{Answer, Desk, Hearers, Shared, Shows, lock};
 use super::asks::Asks;
 use super::backend::{Backend, Image, Question};
 use super::cancel::Cancel;
 use super::history::{History, Speaker, Turn};
 use super::printable::warn;
-use coralmux_client::{Client, DeviceId, Lane, MESSAGE_BYTES_MAX, To, unix_ms};
+use coralmux_client::{Client, DeviceId, Keep, Lane, MESSAGE_BYTES_MAX, To, unix_ms};
 use serde_json::{Map, Value, json};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -50,8 +50,11 @@ pub(super) struct Asked {
 
 impl Asked {
     /// Who hears the answer. A plain phone hears nothing of what devices ask: it takes the next answer for its own.
-    fn answer_to(&self) -> To {
-        if self.from.is_some() { To::Devices { but: None } } else { To::All }
+    fn answer_to(&self) -> Hearers {
+        match self.from {
+            Some(device) => Hearers { to: To::Devices { but: None }, keep: Keep::WakeFor(device) },
+            None => Hearers { to: To::All, keep: Keep::Wake },
+        }
     }
 }
 
@@ -258,7 +261,8 @@ impl Chats {
 
     /// Tells the phone that its question is not answered.
     pub(super) fn refuse(&self, asked: &Asked, message: &str) {
-        self.shared.send_error(To::Only(asked.from), fields(asked), message, None);
+        let to = Hearers { to: To::Only(asked.from), ..asked.answer_to() };
+        self.shared.send_error(to, fields(asked), message, None);
     }
 }
 

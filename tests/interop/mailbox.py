@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import sqlite3
 
 from client import envelope
 from devices import Peer
@@ -68,6 +69,17 @@ async def gone(home, device):
     """The device leaves, and its agent has heard of it."""
     await device.ws.close()
     assert await home.agent.expect("relay.device") == {"device": device.key.id, "online": False}
+
+
+def waiting(relay, device=None):
+    """How many messages the relay has on its disk, for a device or for all receivers."""
+    path = relay.db.with_name("relay.db.mail")
+    number = device and int.from_bytes(bytes.fromhex(device), "big", signed=True)
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as file:
+            return file.execute("SELECT count(*) FROM message WHERE ?1 IS NULL OR device = ?1", (number,)).fetchone()[0]
+    except sqlite3.OperationalError:
+        return 0  # it comes with the first message, and is being made
 
 
 def sized(kind, size, number, **more):

@@ -1,10 +1,19 @@
 """coralmux-agent and a device on the Rust client, each away while the other speaks: what the relay keeps arrives."""
 
 import asyncio
+import contextlib
+import dataclasses
 
 import pytest
+from household import Party
+from middle import Middle
+from test_agent_household import guest_of, owner_of
+from test_mail_python import done_of, until
 
-from test_agent_devices import answer, asks, device, first_link
+from agents import Agent
+from mailbox import waiting
+from relay import GENEROUS
+from test_agent_devices import answer, answered, asks, device, first_link
 
 pytestmark = pytest.mark.asyncio
 
@@ -37,3 +46,94 @@ async def test_a_question_waits_for_the_agent_and_its_answer_for_the_device(star
         # What was taken from the relay is not taken again.
         await phone.send("chat.send", {"text": "four"})
         assert await answer(phone) == "You said: four"
+
+
+@contextlib.asynccontextmanager
+async def household(relay, folder, rewrite):
+    """The agent program behind a middle, and what its devices are entered into."""
+    async with Middle(relay, rewrite) as middle, contextlib.AsyncExitStack() as stack:
+        agent = Agent(folder, middle.url.removesuffix("/ws"), "--echo", "--token", await relay.token())
+        stack.callback(agent.kill)
+        yield agent, middle, stack
+
+
+async def test_an_answer_wakes_who_is_away_unless_who_has_asked_is_here(relay, tmp_path):
+    wishes = []
+
+    def look(role, message):
+        if role == "agent" and "keep" in message:
+            wishes.append((message["type"], message["device"], message["keep"]))
+        return [message]
+
+    async with household(relay, tmp_path, look) as (agent, _, stack):
+        owner = await owner_of(agent, tmp_path, stack, relay=relay.url)
+        guest = await guest_of(owner, tmp_path, stack, "Guest", relay=relay.url)
+        await answered(guest, "both are here")
+        await guest.__aexit__()
+        await answered(owner, "the guest has left")
+        wishes.clear()
+        await answered(owner, "who asks is here")
+        await until(lambda: len(done_of(wishes)) == 2)
+        assert done_of(wishes) == {owner.device: "wake", guest.device: "quiet"}
+        agent.stop()
+        await owner.expect("status", peer="offline")
+        asked = await owner.client.send("chat.send", {"text": "nobody is here"})
+        await owner.expect("relay.kept", ref=asked)
+        await owner.__aexit__()
+        wishes.clear()
+        agent.process = agent.popen(agent.command, agent.environment)
+        await until(lambda: len(done_of(wishes)) == 2)
+        assert done_of(wishes) == {owner.device: "wake", guest.device: "wake"}
+
+
+async def test_a_device_that_says_nothing_any_more_is_kept_for(relay, tmp_path):
+    """Parked, it counts as absent: what it has not acknowledged is kept, and it gets all of it once when it wakes."""
+    deaf = []
+
+    def no_acks(role, message):
+        return [] if role == "phone" and message["type"] == "ack" and deaf else [message]
+
+    async with household(relay, tmp_path, no_acks) as (agent, middle, stack):
+        owner = await owner_of(agent, tmp_path, stack, relay=relay.url)
+        silent = await guest_of(owner, tmp_path, stack, "Silent", relay=middle.url)
+        await answered(silent, "before")
+        deaf.append(True)
+        await answered(owner, "one")
+        await silent.expect("chat.done", full_text="You said: one")
+        await until(lambda: waiting(relay, silent.device) > 0, 60)
+        await answered(owner, "two")
+        await until(lambda: waiting(relay, silent.device) >= 4)
+        deaf.clear()
+        await answered(silent, "I am back")
+        heard = [one["full_text"] for one in silent.of("chat.done")]
+        assert heard == [f"You said: {text}" for text in ("before", "one", "two", "I am back")]
+
+
+async def test_what_is_too_long_to_be_kept_and_was_on_its_way_to_a_phone_that_left_waits_for_it(start_relay, tmp_path):
+    relay = start_relay(*GENEROUS, "--mailbox-message", "8000")
+    gate, held = asyncio.Event(), []
+    gate.set()
+
+    async def later(message):
+        held.append(message["type"])
+        await gate.wait()
+        return message
+
+    def hold(role, message):
+        return [later(message) if role == "agent" and message["type"] == "chat.done" else message]
+
+    async with household(relay, tmp_path, hold) as (agent, _, stack):
+        link = dataclasses.replace(await first_link(agent), relay=relay.url)
+        text = "x" * 20_000
+        async with Party("phone", link, state=tmp_path / "phone.json") as phone:
+            await phone.expect("client.agreed")
+            await answered(phone, "short")
+            gate.clear()
+            held.clear()
+            await phone.client.send("chat.send", {"text": text})
+            await until(lambda: held)
+        gate.set()
+        await asyncio.sleep(0.5)
+        async with Party("phone", None, state=tmp_path / "phone.json") as phone:
+            await phone.expect("chat.done", full_text=f"You said: {text}")
+            await answered(phone, "behind it")

@@ -305,6 +305,11 @@ impl Fleet {
                         let event = Event::Invited { tag: told.tag, by: told.by, link, expires_at: told.expires_at };
                         actions.push(Action::Emit(event, 0));
                     }
+                    Some(Request::Park(device)) => {
+                        if let Some(peer) = self.peer(device) {
+                            peer.handle_parked(shared);
+                        }
+                    }
                     Some(Request::Admit(device)) => {
                         self.handle_confirmed(device, actions);
                         let mail = self.mail;

@@ -444,6 +444,13 @@ impl Peer {
         Some(device)
     }
 
+    /// The relay takes it for absent: what is for it may be kept.
+    pub(super) fn handle_parked(&self, shared: &Shared) {
+        if !self.online && !self.draining {
+            self.share_presence(shared);
+        }
+    }
+
     /// Something has left that is to be acknowledged.
     pub(super) fn handle_sent(&mut self, now: Instant) {
         self.silent_since.get_or_insert(now);
