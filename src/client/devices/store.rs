@@ -100,12 +100,25 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let new = PathBuf::from(name);
-    let written = write_new(&new, bytes).and_then(|()| fs::rename(&new, path));
+    let written = write_new(&new, bytes).and_then(|()| fs::rename(&new, path)).and_then(|()| sync_folder(path));
     if written.is_err() {
         // Not left behind: it may have secrets in it.
         let _ = fs::remove_file(&new);
     }
     written
+}
+
+/// A file's new name outlasts a power cut, too.
+#[cfg(unix)]
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// There is no such call.
+#[cfg(not(unix))]
+fn sync_folder(_path: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 /// Makes a folder, and those above it, for its owner's eyes alone.
