@@ -534,6 +534,37 @@ def mail_cases():
             mail=100_000,
         ),
         sender_case(
+            "what is not kept for a reason that is not known is not put there again at once",
+            [
+                absent(0),
+                send(10, "m1", quiet(1, "m1", 10)),
+                send(20, "m2"),
+                refused(30, "m1", "SOMETHING_ELSE"),
+                do(30_029, "time"),
+                do(30_030, "time", [quiet(1, "m1", 10)]),
+                refused(30_040, "m1", "SOMETHING_ELSE", retry_after_ms=90_000),
+                do(120_039, "time"),
+                do(120_040, "time", [quiet(1, "m1", 10)]),
+                kept(120_050, "m1", quiet(2, "m2", 20)),
+                refused(120_060, "m2", "SOMETHING_ELSE", retry_after_ms=1),
+                do(120_070, "agreed"),
+                taken(120_080, 1, quiet(2, "m2", 20, b=2), r=True),
+            ],
+            mail=100_000,
+        ),
+        sender_case(
+            "what is too long to be kept, and was on its way to a peer that left, waits for it",
+            [
+                send(0, "m1", quiet(1, "m1"), size=1001),
+                absent(10),
+                refused(20, "m1", "MESSAGE_TOO_LARGE"),
+                send(30, "m2"),
+                do(60_000, "agreed"),
+                taken(60_010, 0, quiet(1, "m1"), quiet(2, "m2", 30), r=True),
+            ],
+            mail=1000,
+        ),
+        sender_case(
             "what is too long to be kept waits for the peer, and all that is behind it",
             [
                 absent(0),

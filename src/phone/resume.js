@@ -22,6 +22,8 @@ const REPEAT_MS = { first: 2_000, most: 30_000 };
 
 const WAITS = ['RATE_LIMITED', 'DAILY_QUOTA_EXCEEDED', 'MONTHLY_QUOTA_EXCEEDED'];
 const VOIDS = ['MESSAGE_TOO_LARGE', 'INVALID_MESSAGE'];
+// What was not kept for a reason that is not known is put there again after this, at the earliest.
+const UNKNOWN_WAIT_MS = 30_000;
 // Ranges of numbers in one acknowledgement.
 const LOST_MAX = 16;
 const BOOT = /^[\w-]{11}$/;
@@ -195,7 +197,7 @@ export class Sender {
 
   // The relay refused a message (4). 'held': it leaves again by itself; 'void': never; null: it is none that is held.
   // Anybody on the way can invent a code: one that is unknown changes nothing. A message that did not arrive leaves again
-  // when the peer asks for it.
+  // when the peer asks for it, and one that was to be kept later.
   handleRefused(now, id, code, afterMs = 0) {
     const wasPut = this.#putting === id;
     if (wasPut) this.#putting = null;
@@ -223,6 +225,9 @@ export class Sender {
       this.#carefulBelow = this.#next;
     } else if (code === 'PEER_OFFLINE' && (wasPut || !this.isAbsent)) {
       this.handlePause();
+    } else if (wasPut) {
+      // 8
+      this.#blockedUntil = Math.max(this.#blockedUntil, now + Math.max(afterMs, UNKNOWN_WAIT_MS));
     }
     return 'held';
   }
@@ -250,6 +255,8 @@ export class Sender {
   handleAgreed() {
     this.handlePause();
     this.#followedAt = -Infinity;
+    // 4: a quota may have been raised.
+    this.#blockedUntil = -Infinity;
     this.#isMailFull = false;
   }
 

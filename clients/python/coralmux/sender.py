@@ -22,6 +22,7 @@ WINDOWS = {"agent": (256, 192 * KIB), "phone": (64, 16 * MIB)}
 HELD = {"agent": (256, 8 * MIB), "phone": (64, 16 * MIB)}
 GROWN_MAX = MIB  # characters of a piece that grows; what comes then is the next piece
 REQUEST_INTERVAL = 1.0
+UNKNOWN_WAIT = 30.0  # seconds, at least, after which what was not kept for an unknown reason is put there again
 LAGS_MAX = 1024  # answers whose pieces' numbers are kept
 
 NEVER = float("-inf")
@@ -223,7 +224,8 @@ class Sender:
     def handle_refused(self, now: float, message_id: Any, code: Any, after: float) -> str | None:
         """The relay refused a message (4). "held": it leaves again by itself; "void": it never will; None: not one that
         is held. `after`: seconds until the relay takes it, 0 where it does not say. A code that is not known changes
-        nothing: anybody can invent one, and what did not arrive leaves again when the peer asks for it."""
+        nothing: anybody can invent one, and what did not arrive leaves again when the peer asks for it; what was to be kept
+        leaves again later."""
         if was_put := self.putting == message_id:
             self.putting = None
         at = next((at for at, message in enumerate(self.held) if message.id == message_id), None)
@@ -247,6 +249,8 @@ class Sender:
             self.careful_below = self.next
         elif code == "PEER_OFFLINE" and (was_put or not self.is_absent):
             self.handle_pause()
+        elif was_put:
+            self.blocked_until = max(self.blocked_until, now + max(after, UNKNOWN_WAIT))
         return "held"
 
     def handle_pause(self) -> None:

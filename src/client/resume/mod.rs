@@ -59,6 +59,8 @@ const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 const REFUSED_MAX: Duration = Duration::from_secs(32 * 24 * 3600);
 /// Where it imposes one and does not say which.
 const REFUSED_DEFAULT: Duration = Duration::from_secs(2);
+/// What was not kept for a reason that is not known is put there again after this, at the earliest (sender, rule 8).
+const REFUSED_UNKNOWN: Duration = Duration::from_secs(30);
 
 /// Boots of the peer that are remembered (receiver, rule 1).
 const BOOTS_MAX: usize = 4;

@@ -1,7 +1,7 @@
 //! Numbers what leaves, and holds it until it is acknowledged: the chapter's rules for a sender.
 
 use super::record::{Boot, Position, Record};
-use super::{FOLLOW_INTERVAL, REFUSED_DEFAULT, REFUSED_MAX, Window};
+use super::{FOLLOW_INTERVAL, REFUSED_DEFAULT, REFUSED_MAX, REFUSED_UNKNOWN, Window};
 use coralmux_e2e::v3::DeviceId;
 use serde_json::value::RawValue;
 use std::collections::VecDeque;
@@ -65,6 +65,8 @@ pub(crate) enum Refusal {
     Full(Option<Duration>),
     /// It will never be taken: it is too large, or for another reason.
     Never { too_large: bool },
+    /// For a reason that is not known, which anybody on the way can invent; it may be taken after this time.
+    Other(Option<Duration>),
 }
 
 /// What became of a message that the relay refused.
@@ -359,6 +361,12 @@ impl Sender {
                 self.refused_until = Some(self.refused_until.map_or(until, |before| before.max(until)));
             }
             Refusal::Full(None) => self.is_mail_full = true,
+            // What did not arrive is sent again when the peer asks for it.
+            Refusal::Other(_) if !was_put => return Refused::Unknown,
+            Refusal::Other(after) => {
+                let until = now + after.unwrap_or_default().clamp(REFUSED_UNKNOWN, REFUSED_MAX);
+                self.refused_until = Some(self.refused_until.map_or(until, |before| before.max(until)));
+            }
             // It can be sent to a peer that is there.
             Refusal::Never { too_large: true } if self.is_absent => self.is_mail_full = true,
             Refusal::Never { .. } => return self.remove(at).map_or(Refused::Unknown, Refused::Void),

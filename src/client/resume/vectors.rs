@@ -216,20 +216,17 @@ fn act(end: &mut End, step: &Value, now: Instant, t0: u64) -> (Vec<String>, Vec<
         "kept" => assert!(end.outgoing.sender.handle_kept(text(step, "id"))),
         "absent" => end.lack_peer(),
         "refused" => {
+            let after = step["retry_after_ms"].as_u64().map(Duration::from_millis);
             let refusal = match text(step, "code") {
-                "RATE_LIMITED" | "DAILY_QUOTA_EXCEEDED" => {
-                    Some(Refusal::Later(step["retry_after_ms"].as_u64().map(Duration::from_millis)))
-                }
-                "PEER_OFFLINE" => Some(Refusal::Offline),
-                "MAILBOX_FULL" => Some(Refusal::Full(step["retry_after_ms"].as_u64().map(Duration::from_millis))),
+                "RATE_LIMITED" | "DAILY_QUOTA_EXCEEDED" => Refusal::Later(after),
+                "PEER_OFFLINE" => Refusal::Offline,
+                "MAILBOX_FULL" => Refusal::Full(after),
                 code @ ("MESSAGE_TOO_LARGE" | "INVALID_MESSAGE") => {
-                    Some(Refusal::Never { too_large: code == "MESSAGE_TOO_LARGE" })
+                    Refusal::Never { too_large: code == "MESSAGE_TOO_LARGE" }
                 }
-                _ => None, // the session never asks (`handle_refusal`)
+                _ => Refusal::Other(after),
             };
-            if let Some(refusal) = refusal
-                && let Refused::Void(held) = end.refuse(now, text(step, "id"), refusal)
-            {
+            if let Refused::Void(held) = end.refuse(now, text(step, "id"), refusal) {
                 told.push(held.id);
             }
         }

@@ -182,7 +182,7 @@ impl Peer {
             "MAILBOX_FULL" => resume::Refusal::Full(error.retry_after_ms.map(Duration::from_millis)),
             "MESSAGE_TOO_LARGE" => resume::Refusal::Never { too_large: true },
             "INVALID_MESSAGE" => resume::Refusal::Never { too_large: false },
-            _ => return false,
+            _ => resume::Refusal::Other(error.retry_after_ms.map(Duration::from_millis)),
         };
         match shared.outgoing(self.lane(), |outgoing| outgoing.sender.handle_refusal(now, id, refusal)) {
             Refused::Unknown => false,
