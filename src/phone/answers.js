@@ -1,11 +1,18 @@
 // The answers that are under way: which question each belongs to, what of it has come, how it ended. It knows neither
 // the screen nor the connection. What comes here has been read with the agent's keys (or the chat has none).
 
-import { finishText, plainText } from './words.js';
+import { fromBase64 } from './crypto.js';
+import { BIDI, finishText, plainText } from './words.js';
 
 // Of an answer, this much is read out by a screen reader at once; the rest stands in the conversation.
 const SPOKEN_CHARACTERS_MAX = 1_500;
 const STATUS_CHARACTERS_MAX = 200;
+const DETAIL_CHARACTERS_MAX = 4_000;
+// Of an answer: what the agent did for it, and its files.
+const STEPS_MAX = 32;
+const FILES_MAX = 16;
+const FILE_BYTES_MAX = 2_621_440;
+const FILE_NAME_CHARACTERS_MAX = 100;
 const NOTICE_CHARACTERS_MAX = 300;
 // So many answers that broke off can go on.
 const CUT_MAX = 10;
@@ -76,6 +83,11 @@ export class Answers {
     this.#handlers.announce('The agent is answering');
   }
 
+  // The person wants no more of them.
+  stop() {
+    for (const answer of this.#open) answer.isStopped = true;
+  }
+
   // The question was not delivered: its dots go.
   retract(ref) {
     const answer = this.#open.find((one) => one.ref === ref);
@@ -121,6 +133,7 @@ export class Answers {
     if (type === 'chat.stream') this.#receiveDelta(payload);
     else if (type === 'chat.done') this.#receiveDone(payload);
     else if (type === 'chat.tool_status') this.#receiveStatus(payload);
+    else if (type === 'chat.file') this.#receiveFile(payload);
   }
 
   // The agent's own error. Without a word of the answer it is the question that shows it. Returns whether it was shown.
@@ -170,7 +183,7 @@ export class Answers {
 
   #end(answer, state, error) {
     this.#open = this.#open.filter((one) => one !== answer);
-    for (const field of ['doing', 'call', 'isPaused', 'isUnseen']) delete answer[field];
+    for (const field of ['doing', 'call', 'isPaused', 'isUnseen', 'isStopped']) delete answer[field];
     if (error) answer.error = error;
     answer.state = state;
     if (state === 'cut') this.#cut = [...this.#cut, answer].slice(-CUT_MAX);
@@ -204,7 +217,7 @@ export class Answers {
     this.#handlers.progress(answer);
   }
 
-  #receiveDone({ full_text: whole, cancelled, finish, notice, ref }) {
+  #receiveDone({ full_text: whole, cancelled, finish, notice, files, ref }) {
     let answer = this.#find(ref) ?? this.#resume(ref);
     if (!answer && typeof whole === 'string') answer = this.#begin(ref);
     if (!answer) return;
@@ -212,8 +225,10 @@ export class Answers {
       answer.text = whole;
       delete answer.gap;
     }
-    if (cancelled) answer.remark = 'Stopped by your next message';
-    else if (!answer.text) answer.remark = 'The answer is empty';
+    const missing = Number.isSafeInteger(files) ? files - (answer.files?.length ?? 0) : 0;
+    if (cancelled) answer.remark = answer.isStopped ? 'Stopped' : 'Stopped by your next message';
+    else if (missing > 0) answer.remark = missing === 1 ? 'One file did not arrive' : `${missing} files did not arrive`;
+    else if (!answer.text && !answer.files) answer.remark = 'The answer is empty';
     else if (typeof finish === 'string') {
       answer.remark = plainText(notice, NOTICE_CHARACTERS_MAX) || finishText(finish);
       // A refusal is all that there is to say.
@@ -223,7 +238,42 @@ export class Answers {
     this.#end(answer, 'done');
   }
 
-  #receiveStatus({ status, tool, message, call_id: call = tool, ref }) {
+  // What cannot be read of a file is not there; the end of the answer says that it is missing.
+  #receiveFile({ name, mime, data, ref }) {
+    const called = plainText(name, FILE_NAME_CHARACTERS_MAX).replace(/[/\\]/g, '_');
+    if (!called || typeof data !== 'string' || data.length > (FILE_BYTES_MAX * 4) / 3 + 4) return;
+    let bytes;
+    try {
+      bytes = fromBase64(data);
+    } catch {
+      return;
+    }
+    const answer = this.waiting(ref);
+    const files = answer.files ?? [];
+    if (files.length >= FILES_MAX) return;
+    answer.files = [...files, { name: called, type: String(mime), bytes }];
+    this.#handlers.show(answer);
+  }
+
+  // A plan, a diff, or what the model thinks: kept, and folded. What it thinks goes on where it was.
+  #addStep(answer, status, title, detail, call) {
+    const text = detail.slice(0, DETAIL_CHARACTERS_MAX).replace(BIDI, '');
+    const steps = answer.steps ?? [];
+    const last = steps.at(-1);
+    if (status === 'thinking' && last?.call === 'thinking') {
+      const more = { ...last, detail: (last.detail + text).slice(-DETAIL_CHARACTERS_MAX) };
+      answer.steps = [...steps.slice(0, -1), more];
+      return;
+    }
+    const step = { call: status === 'thinking' ? 'thinking' : String(call ?? steps.length), title, detail: text };
+    answer.steps = [...steps.filter((one) => status === 'thinking' || one.call !== step.call), step].slice(-STEPS_MAX);
+  }
+
+  #receiveStatus({ status, tool, message, detail, call_id: call = tool, ref }) {
+    if (typeof detail === 'string' && detail.trim()) {
+      const title = plainText(message, STATUS_CHARACTERS_MAX) || plainText(tool, STATUS_CHARACTERS_MAX);
+      this.#addStep(this.waiting(ref), status, title || (status === 'thinking' ? 'Thinking' : 'What the agent did'), detail, call);
+    }
     if (status === 'done' || status === 'error') {
       const answer = this.#find(ref);
       if (!answer || answer.call !== call) return;

@@ -4,7 +4,7 @@
 import { Chat } from './chat.js';
 import { Composer } from './composer.js';
 import { support } from './crypto.js';
-import { canScan, confirm, showAbout } from './dialogs.js';
+import { canScan, confirm } from './dialogs.js';
 import { $ } from './dom.js';
 import { Frame } from './frame.js';
 import { LinkError, loadPairings, readFragment, readLink, savePairings } from './link.js';
@@ -35,6 +35,8 @@ const conversation = new Conversation($('scroller'), $('log'), {
   retry: (message) => current.resend(message),
   follow: (isAtEnd) => ($('to-end').hidden = isAtEnd),
   answer: (asked, given) => current.answer(asked, given),
+  act: (message) => afterwards(({ actions }) => actions.open(message)),
+  more: (message, place) => afterwards(({ drawMore }) => drawMore(message, place)),
 });
 
 const composer = new Composer({
@@ -62,6 +64,7 @@ const page = {
   claim: (key) => otherPages?.postMessage(key),
   takeKeys: () => takeKeys(),
   giveWay: () => giveWay(),
+  worked: () => showWork(),
   answered: () => afterwards(({ push }) => push.handleAnswer()),
   devices: (chat, type, payload) => receiveOfDevices(chat, type, payload),
   deviceFailed: (payload) => Boolean(later?.devices.fail(payload)),
@@ -78,14 +81,16 @@ let loading = null;
 
 // Has `act` done with what `later.js` has; resolves to whether it has come.
 function afterwards(act) {
-  loading ??= import('./later.js').then(({ Agents, Devices, Push, scanCode }) => {
+  loading ??= import('./later.js').then(({ Actions, Agents, Devices, Push, Search, drawMore, exportChat, scanCode, showAbout }) => {
+    const actions = new Actions({ edit: ({ text, images }) => composer.edit(text, images), announce: (text) => announce(text) });
+    const search = new Search({ goTo: (message) => conversation.goTo(message) });
     const agents = new Agents({ show: (chat) => switchTo(chat), add: () => welcome() });
     const devices = new Devices({
       send: (type, payload, id) => current?.send(type, payload, id) ?? Promise.resolve(false),
       announce: (text) => announce(text),
     });
     const push = new Push({ announce: (text) => announce(text) });
-    later = { agents, devices, push, scanCode };
+    later = { actions, agents, devices, push, search, drawMore, exportChat, scanCode, showAbout };
     showPush();
     look();
   });
@@ -300,6 +305,7 @@ function show(chat) {
   if (connection.name === 'open') afterwards(() => {});
   showPush();
   showList();
+  showWork();
   if (chat === current && !chat.isLifting) frame.show(chat.channel, chat.pairing.plainAllowed, chat.isEmpty);
 }
 
@@ -322,6 +328,10 @@ function showList() {
   if (all) navigator.setAppBadge?.(all).catch(() => {});
   else navigator.clearAppBadge?.().catch(() => {});
   save();
+}
+
+function showWork() {
+  $('stop').hidden = !current?.isAnswering;
 }
 
 function showPush() {
@@ -347,11 +357,25 @@ $('scan').onclick = async () => {
   if (!isThere) $('link-error').textContent = NOT_LOADED;
 };
 $('back').onclick = () => switchTo(chats.includes(before) ? before : chats[0]);
+$('stop').onclick = () => {
+  current.stop();
+  composer.focus();
+};
+$('find').onclick = () => {
+  $('about').close();
+  afterwards(({ search }) => search.open(current.messages));
+};
+$('export').onclick = () => afterwards(({ exportChat }) => exportChat(current.name, current.messages));
 $('to-end').onclick = () => conversation.toEnd();
 $('agents-open').onclick = async () => {
   if (!(await afterwards(({ agents }) => agents.open(chats, current)))) current.note(NOT_LOADED);
 };
-for (const id of ['security', 'more']) $(id).onclick = () => showAbout(current.pairing, current.isKept, current.channel?.id && !current.channel.isJoining);
+for (const id of ['security', 'more']) {
+  $(id).onclick = async () => {
+    const { pairing, isKept, channel } = current;
+    if (!(await afterwards(({ showAbout }) => showAbout(pairing, isKept, Boolean(channel?.id) && !channel.isJoining)))) current.note(NOT_LOADED);
+  };
+}
 $('show-devices').onclick = async () => {
   $('about').close();
   if (!(await afterwards(({ devices }) => devices.open()))) current.note(NOT_LOADED);

@@ -111,7 +111,8 @@ export class Chat {
 
   // page: conversation, isShown(chat), announce(text), save(): the pairings have changed, listed(): what a list of the agents
   // says has, changed(chat), claim(key): other pages let go of the pairing; takeKeys(): resolves when they have let go of all
-  // keys, giveWay(): another page has them, answered(): an answer has come, devices(chat, type, payload),
+  // keys, giveWay(): another page has them, answered(): an answer has come, worked(): whether the agent is
+  // at work may have changed, devices(chat, type, payload),
   // deviceFailed(payload): returns whether it was about devices, deviceName(id)
   constructor(pairing, abilities, page) {
     this.pairing = pairing;
@@ -129,6 +130,16 @@ export class Chat {
 
   get isEmpty() {
     return this.#messages.size === 0;
+  }
+
+  // What was said, oldest first.
+  get messages() {
+    return [...this.#messages];
+  }
+
+  // Whether the agent is there and at work on an answer.
+  get isAnswering() {
+    return Boolean(this.channel?.ready) && this.#answers.underWay.some(({ isUnseen }) => !isUnseen);
   }
 
   get unseen() {
@@ -388,12 +399,16 @@ export class Chat {
 
   #show(message) {
     this.#messages.add(message);
-    if (this.#page.isShown(this)) this.#page.conversation.show(message);
+    if (!this.#page.isShown(this)) return;
+    this.#page.conversation.show(message);
+    this.#page.worked();
   }
 
   #remove(message) {
     this.#messages.delete(message);
-    if (this.#page.isShown(this)) this.#page.conversation.remove(message);
+    if (!this.#page.isShown(this)) return;
+    this.#page.conversation.remove(message);
+    this.#page.worked();
   }
 
   #sort() {
@@ -446,6 +461,11 @@ export class Chat {
   submit(text, images) {
     this.#unread.clear();
     return this.#sending.submit(text, images);
+  }
+
+  stop() {
+    this.#answers.stop();
+    this.send('chat.cancel', {}, newId());
   }
 
   resend(message) {

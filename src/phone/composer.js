@@ -35,6 +35,14 @@ export class Composer {
     };
   }
 
+  // What was written before is changed and sent again.
+  async edit(text, images) {
+    $('text').value = text;
+    $('text').dispatchEvent(new Event('input'));
+    if (images?.length) await this.#attach(images);
+    this.focus();
+  }
+
   focus(options) {
     $('text').focus(options);
   }

@@ -1,7 +1,6 @@
-// The dialogs: a question, and what is about this chat.
+// What all dialogs have, a question, and how the page looks.
 
 import { $ } from './dom.js';
-import { copyText } from './markdown.js';
 import { within } from './patience.js';
 
 const LOOK_MS = 3_000;
@@ -22,6 +21,11 @@ export function confirm(title, text, yes, option = '') {
   });
 }
 
+// A click beside a dialog closes it.
+export function closable(dialog) {
+  dialog.addEventListener('click', (event) => event.target === dialog && dialog.close());
+}
+
 // Whether this browser reads QR codes (BarcodeDetector).
 export async function canScan() {
   if (!('BarcodeDetector' in globalThis) || !navigator.mediaDevices) return false;
@@ -29,18 +33,7 @@ export async function canScan() {
   return formats.includes('qr_code');
 }
 
-// The link that pairs another browser, or this page as an app: shown when it is asked for, and gone with the dialog.
-function showPairingLink(pairing) {
-  const key = pairing?.k ? `&k=${pairing.k}` : '';
-  $('taken-link').value = pairing ? `${location.origin}${location.pathname}#token=${pairing.token}${key}` : '';
-  $('taken').hidden = !pairing;
-  if (pairing) $('taken').scrollIntoView({ block: 'end' });
-  $('take').setAttribute('aria-expanded', String(Boolean(pairing)));
-  $('copy-link').hidden = !navigator.clipboard;
-  $('copy-link').textContent = 'Copy';
-}
-
-function setTheme(theme) {
+export function setTheme(theme) {
   if (theme === 'auto') delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = theme;
   for (const meta of document.querySelectorAll('meta[name="theme-color"]')) {
@@ -51,7 +44,7 @@ function setTheme(theme) {
 }
 
 // What the browser refuses to keep is not kept; the page goes on.
-const settings = {
+export const settings = {
   get theme() {
     try {
       return localStorage.getItem('coralmux.theme') ?? 'auto';
@@ -66,30 +59,5 @@ const settings = {
   },
 };
 
-// isDevice: whether there are devices to show.
-export function showAbout(pairing, isKept, isDevice) {
-  document.querySelector(`input[name="theme"][value="${settings.theme}"]`).checked = true;
-  $('kept').textContent = isKept
-    ? 'The conversation is kept in this browser only.'
-    : 'This browser’s storage does not answer: the conversation is gone when the page is closed.';
-  $('take').onclick = () => showPairingLink($('taken').hidden ? pairing : null);
-  $('show-devices').hidden = !isDevice;
-  $('take').hidden = Boolean(pairing.a);
-  $('about').showModal();
-}
-
 setTheme(settings.theme);
-$('about').onchange = (event) => {
-  if (event.target.name !== 'theme') return;
-  settings.theme = event.target.value;
-  setTheme(event.target.value);
-};
-$('about').onclose = () => showPairingLink(null);
-$('taken-link').onfocus = () => $('taken-link').select();
-$('copy-link').onclick = async () => {
-  $('copy-link').textContent = await copyText($('taken-link').value);
-};
-for (const dialog of document.querySelectorAll('dialog')) {
-  // A click beside a dialog closes it.
-  dialog.addEventListener('click', (event) => event.target === dialog && dialog.close());
-}
+document.querySelectorAll('dialog').forEach(closable);

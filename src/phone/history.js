@@ -16,7 +16,7 @@ function done(request) {
 }
 
 function weightOf(message) {
-  return message.text.length * 2 + (message.images ?? []).reduce((sum, image) => sum + image.size, 0);
+  return message.text.length * 2 + (message.images ?? []).reduce((sum, image) => sum + image.size, 0) + (message.files ?? []).reduce((sum, { bytes }) => sum + bytes.length, 0);
 }
 
 // Images are kept as { type, bytes }: WebKit keeps no Blob in a private window, and with it nothing else of the transaction.
@@ -51,7 +51,8 @@ function whole(transaction) {
   return within(ended, STORAGE_MS);
 }
 
-// A message: { key, pairing, role: 'me' | 'agent' | 'note', text, images: [Blob], time, state, error?, security? }, and of
+// A message: { key, pairing, role: 'me' | 'agent' | 'note', text, images: [Blob], time, state, error?, security?,
+// steps?: [{ call, title, detail }], files?: [{ name, type, bytes }] }, and of
 // the user's: { id, ticks: 0 | 1 | 2, place?: { e, n }, answered? }.
 // Beside them stands one entry for each pairing: which page has it, up to where the agent's messages have been taken, and
 // what this browser has as a device. All of it is written in one transaction, so that nothing is taken twice, and nothing

@@ -64,7 +64,8 @@ export class Conversation {
   #lastTop = 0;
   #line = element('li', 'day new');
 
-  // handlers: retry(message), follow(isAtEnd), answer(asked, given)
+  // handlers: retry(message), follow(isAtEnd), answer(asked, given), act(message): shows what can be done with it,
+  // more(message, place): draws what it has beside its text
   constructor(scroller, log, handlers) {
     this.#scroller = scroller;
     this.#log = log;
@@ -124,6 +125,16 @@ export class Conversation {
     this.#items.delete(message);
   }
 
+  // Brings a message into view.
+  goTo(message) {
+    const item = this.#items.get(message)?.item;
+    if (!item) return;
+    this.#follow(false);
+    item.scrollIntoView({ block: 'center' });
+    item.tabIndex = -1;
+    item.focus({ preventScroll: true });
+  }
+
   toEnd() {
     this.#follow(true);
     this.#scroller.scrollTop = this.#scroller.scrollHeight;
@@ -154,10 +165,11 @@ export class Conversation {
     const body = element('div', 'body');
     const questions = element('div', 'questions');
     const doing = element('div');
+    const more = element('div', 'more');
     const meta = element('div', 'meta');
-    item.append(gap, body, questions, doing, meta);
+    item.append(gap, body, more, questions, doing, meta);
     const drawing = message.role === 'agent' ? new Drawing(body) : null;
-    this.#items.set(message, { item, gap, body, questions, doing, meta, drawing });
+    this.#items.set(message, { item, gap, body, more, questions, doing, meta, drawing });
     this.#log.append(item);
     if (message.role === 'me') this.#follow(true);
   }
@@ -191,6 +203,7 @@ export class Conversation {
     if (drawing) drawing.show(message.text, !isStreaming);
     else if (body.textContent !== message.text) body.textContent = message.text;
     body.hidden = !body.hasChildNodes();
+    if (message.steps || message.files) this.#handlers.more(message, shown.more);
     this.#fillQuestions(message.asked ?? [], isStreaming, shown);
     const what = message.isPaused ? PAUSED : message.doing;
     if (isStreaming && !message.text) doing.replaceChildren(dots(what));
@@ -220,6 +233,13 @@ export class Conversation {
       mark.title = TICKS[ticks];
       mark.append(icon(`tick${ticks}`), element('span', 'sr-only', TICKS[ticks]));
       meta.append(mark);
+    }
+    if (message.text && message.role !== 'note' && message.state !== 'streaming') {
+      const button = element('button', 'dots', '···');
+      button.type = 'button';
+      button.setAttribute('aria-label', 'What to do with this message');
+      button.onclick = () => this.#handlers.act(message);
+      meta.append(button);
     }
     if (retry) {
       const button = element('button', 'link', 'Send again');

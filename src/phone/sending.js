@@ -324,7 +324,7 @@ async function payloadOf(message) {
   const { images } = message;
   // Half of a pair of code units is no character; not every agent could read it.
   const text = message.text.toWellFormed?.() ?? message.text;
-  const payload = { text, asks: 1 };
+  const payload = { text, asks: 1, files: 1 };
   if (!images?.length) return payload;
   const encoded = images.map(async (blob) => ({
     mime: blob.type,

@@ -260,6 +260,7 @@ export class DeviceAgent {
       }
       this.#wake('chat', { ...payload, device });
     } else if (type === 'chat.answer') this.#wake('answer', { ...payload, device });
+    else if (type === 'chat.cancel') this.#wake('cancel', { ...payload, device });
     else if (type === 'agent.list') reply('agent.list.result', { agents: [{ id: 'default', name: this.name }] });
     else if (type === 'chat.history') reply('chat.history.result', { messages: this.turns.slice(-(payload.limit ?? 100)) });
     else if (type === 'device.list') list();
