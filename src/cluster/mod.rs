@@ -6,12 +6,14 @@
 
 mod bucket;
 mod document;
+mod probe;
 mod refusal;
 mod session;
 mod state;
 mod thread;
 mod url;
 
+pub use probe::probe;
 pub use refusal::{Refusal, StartError};
 pub use state::State;
 pub use url::{NatsUrl, NatsUrlError};
@@ -22,7 +24,7 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// How long NATS has for an answer. Control is blocked meanwhile.
 const CALL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -42,9 +44,9 @@ pub struct Tls {
     pub pair: Option<(PathBuf, PathBuf)>,
 }
 
-/// How the cluster is reached.
+/// Where the cluster is, and how it is reached.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct Reach {
     /// The NATS servers, at least one.
     pub servers: Vec<NatsUrl>,
     /// What the buckets are named after.
@@ -55,6 +57,13 @@ pub struct Options {
     pub creds: Option<PathBuf>,
     /// TLS.
     pub tls: Tls,
+}
+
+/// How a relay is part of a cluster.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where it is.
+    pub reach: Reach,
     /// The cluster that the store is part of, if it is.
     pub member_of: Option<Membership>,
     /// What the cluster is to be called where there is none yet.
@@ -81,6 +90,8 @@ pub enum Event {
     Changes(Vec<Change>),
     /// All that there was at the beginning has been said.
     Read,
+    /// All that there was when this question was asked has been said.
+    Current(u64),
 }
 
 /// Puts an event into control's queue; gives it back where that is full.
@@ -119,6 +130,7 @@ enum Call {
 pub struct Cluster {
     membership: Membership,
     calls: mpsc::Sender<Call>,
+    questions: watch::Sender<u64>,
     state: Arc<State>,
     sink: Mutex<Option<oneshot::Sender<Sink>>>,
 }
@@ -141,12 +153,17 @@ impl Cluster {
     /// [`StartError`]: NATS cannot be reached and the store is part of no cluster yet, or it cannot be used.
     pub fn start(options: Options) -> Result<(Arc<Self>, Found), StartError> {
         let (calls, called) = mpsc::channel(CALLS_MAX);
+        let (questions, asked) = watch::channel(0);
         let (sink, followed) = oneshot::channel();
         let state = Arc::new(State::default());
-        let found = thread::start(options, called, followed, Arc::clone(&state))?;
+        let found = thread::start(
+            options,
+            thread::Inputs { calls: called, questions: asked, sink: followed },
+            Arc::clone(&state),
+        )?;
         let (Found::Made(membership) | Found::There(membership) | Found::Away(membership, _)) = &found;
         let sink = Mutex::new(Some(sink));
-        Ok((Arc::new(Self { membership: membership.clone(), calls, state, sink }), found))
+        Ok((Arc::new(Self { membership: membership.clone(), calls, questions, state, sink }), found))
     }
 
     /// From now on control is told what is in NATS, and what is written there.
@@ -160,6 +177,11 @@ impl Cluster {
     pub fn begin_again(&self) {
         // Full, it has as much to do as would have been lost.
         let _ = self.calls.try_send(Call::BeginAgain);
+    }
+
+    /// Asks to be told when all that is in NATS now has been said ([`Event::Current`]); an earlier question is forgotten.
+    pub fn ask_whether_current(&self, question: u64) {
+        self.questions.send_replace(question);
     }
 
     /// The cluster.

@@ -3,7 +3,7 @@
 use super::bucket::{self, Buckets};
 use super::refusal::{Refusal, check_replicas, check_server};
 use super::state::State;
-use super::{CALL_TIMEOUT, Call, Change, Event, Found, Options, PAUSE, Put, PutError, Sink};
+use super::{CALL_TIMEOUT, Call, Change, Event, Found, Options, PAUSE, Put, PutError, Reach, Sink};
 use crate::proto::token::TokenHash;
 use crate::store::Membership;
 use async_nats::jetstream::consumer::DeliverPolicy;
@@ -60,13 +60,13 @@ pub(super) struct Session {
 impl Session {
     /// Connects, makes the buckets where they are missing, and sees whose they are.
     pub(super) async fn open(options: &Options) -> Result<(Self, Found), OpenError> {
-        let (client, lost) = connect(options).await?;
+        let (client, lost) = connect(&options.reach).await?;
         let server = client.server_info();
         check_server(&server.version, server.jetstream)?;
         let mut context = jetstream::new(client);
         context.set_timeout(CALL_TIMEOUT);
-        let buckets = Buckets::of(&options.name);
-        let replicas = usize::from(options.replicas);
+        let buckets = Buckets::of(&options.reach.name);
+        let replicas = usize::from(options.reach.replicas);
         let control = ensure(&context, buckets.control_config(replicas), &server.version).await?;
         let tokens = ensure(&context, buckets.tokens_config(replicas), &server.version).await?;
         let found = whose(&context, &control, &buckets, options).await?;
@@ -77,7 +77,13 @@ impl Session {
 
     /// Says what is in the bucket and what is written there, and carries out calls, until the connection or what comes
     /// through it cannot be relied on; why.
-    pub(super) async fn run(mut self, calls: &mut mpsc::Receiver<Call>, sink: &Sink, state: &Arc<State>) -> String {
+    pub(super) async fn run(
+        mut self,
+        calls: &mut mpsc::Receiver<Call>,
+        questions: &mut watch::Receiver<u64>,
+        sink: &Sink,
+        state: &Arc<State>,
+    ) -> String {
         let mut lost = self.lost.clone();
         let caller =
             Caller { context: self.context.clone(), buckets: self.buckets.clone(), tokens: self.tokens.clone() };
@@ -105,20 +111,25 @@ impl Session {
         };
         tokio::select! {
             _ = lost.wait_for(|&lost| lost) => "the connection to NATS is lost".to_owned(),
-            why = self.watch(sink, state) => why,
+            why = self.watch(questions, sink, state) => why,
             () = carry_out => "what is in NATS could not all be taken in".to_owned(),
         }
     }
 
     /// Follows the bucket; why it cannot any more.
-    async fn watch(&mut self, sink: &Sink, state: &State) -> String {
-        match self.follow(sink, state).await {
+    async fn watch(&mut self, questions: &mut watch::Receiver<u64>, sink: &Sink, state: &State) -> String {
+        match self.follow(questions, sink, state).await {
             Ok(never) => match never {},
             Err(why) => why,
         }
     }
 
-    async fn follow(&mut self, sink: &Sink, state: &State) -> Result<std::convert::Infallible, String> {
+    async fn follow(
+        &mut self,
+        questions: &mut watch::Receiver<u64>,
+        sink: &Sink,
+        state: &State,
+    ) -> Result<std::convert::Infallible, String> {
         let failed = |error: async_nats::Error| format!("the tokens in NATS cannot be followed: {error}");
         let at_first = self.tokens.get_info().await.map_err(|error| failed(error.into()))?.state;
         let config = OrderedConfig {
@@ -135,10 +146,22 @@ impl Session {
             tell(sink, Event::Read).await;
         }
         let (mut seen, mut late) = (0, None);
+        // A question, and what has to be seen before it is answered.
+        let mut question: Option<(u64, u64)> = None;
         let mut check = tokio::time::interval(CHECK_EVERY);
         loop {
+            if let Some((number, _)) = question.filter(|&(_, last)| is_read && seen >= last) {
+                question = None;
+                tell(sink, Event::Current(number)).await;
+            }
             let first = tokio::select! {
                 message = messages.next() => message.ok_or("NATS has ended the watch")?,
+                Ok(()) = questions.changed() => {
+                    let number = *questions.borrow_and_update();
+                    let info = self.tokens.get_info().await.map_err(|error| failed(error.into()))?;
+                    question = Some((number, info.state.last_sequence));
+                    continue;
+                }
                 _ = check.tick() => {
                     let last = self.tokens.get_info().await.map_err(|error| failed(error.into()))?.state.last_sequence;
                     if last < seen {
@@ -214,7 +237,7 @@ impl Caller {
     }
 }
 
-async fn connect(options: &Options) -> Result<(Client, watch::Receiver<bool>), OpenError> {
+pub(super) async fn connect(reach: &Reach) -> Result<(Client, watch::Receiver<bool>), OpenError> {
     let (gone, lost) = watch::channel(false);
     let mut connect = ConnectOptions::new()
         .name("coralmux-relay")
@@ -229,22 +252,22 @@ async fn connect(options: &Options) -> Result<(Client, watch::Receiver<bool>), O
             }
             std::future::ready(())
         });
-    if options.servers.iter().any(super::NatsUrl::is_tls) {
+    if reach.servers.iter().any(super::NatsUrl::is_tls) {
         connect = connect.require_tls(true);
     }
-    if let Some(ca) = &options.tls.ca {
+    if let Some(ca) = &reach.tls.ca {
         connect = connect.add_root_certificates(ca.clone());
     }
-    if let Some((cert, key)) = &options.tls.pair {
+    if let Some((cert, key)) = &reach.tls.pair {
         connect = connect.add_client_certificate(cert.clone(), key.clone());
     }
-    if let Some(creds) = &options.creds {
+    if let Some(creds) = &reach.creds {
         let refused = |error: std::io::Error| Refusal::Files(format!("--nats-creds: {}: {error}", creds.display()));
         connect = connect.credentials_file(creds).await.map_err(refused)?;
     }
-    let servers: Result<Vec<ServerAddr>, _> = options.servers.iter().map(|url| url.to_string().parse()).collect();
+    let servers: Result<Vec<ServerAddr>, _> = reach.servers.iter().map(|url| url.to_string().parse()).collect();
     let client = connect.connect(servers.map_err(away)?).await.map_err(|error| {
-        let servers: Vec<String> = options.servers.iter().map(ToString::to_string).collect();
+        let servers: Vec<String> = reach.servers.iter().map(ToString::to_string).collect();
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
         away(format_args!("NATS cannot be reached at {}: {error}{cause}", servers.join(", ")))
     })?;
@@ -253,20 +276,32 @@ async fn connect(options: &Options) -> Result<(Client, watch::Receiver<bool>), O
 
 /// The stream, made where it is missing.
 async fn ensure(context: &Context, wanted: stream::Config, version: &str) -> Result<Stream, OpenError> {
+    match find(context, &wanted, version).await? {
+        Some(stream) => Ok(stream),
+        None => {
+            let bucket = wanted.name.clone();
+            context.create_stream(wanted).await.map_err(|error| away(format_args!("bucket {bucket}: {error}")))
+        }
+    }
+}
+
+/// The stream, if it is there, and fit for what it is for.
+pub(super) async fn find(
+    context: &Context,
+    wanted: &stream::Config,
+    version: &str,
+) -> Result<Option<Stream>, OpenError> {
     check_replicas(version, wanted.num_replicas)?;
-    let bucket = wanted.name.clone();
-    let failed = |error: &dyn std::fmt::Display| away(format_args!("bucket {bucket}: {error}"));
-    let stream = match context.get_stream(&wanted.name).await {
-        Ok(stream) => stream,
+    match context.get_stream(&wanted.name).await {
+        Ok(stream) => {
+            bucket::check(&stream.cached_info().config, wanted, version)?;
+            Ok(Some(stream))
+        }
         Err(error) => match error.kind() {
-            GetStreamErrorKind::JetStream(code) if code.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                context.create_stream(wanted.clone()).await.map_err(|error| failed(&error))?
-            }
-            _ => return Err(failed(&error)),
+            GetStreamErrorKind::JetStream(code) if code.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
+            _ => Err(away(format_args!("bucket {}: {error}", wanted.name))),
         },
-    };
-    bucket::check(&stream.cached_info().config, &wanted, version)?;
-    Ok(stream)
+    }
 }
 
 /// Whose the buckets are. Who finds them empty says that they are of its cluster, or of a new one.

@@ -8,7 +8,7 @@ use crossbeam_channel::{Sender, bounded};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// How long a start waits for NATS.
 const START_WAIT: Duration = Duration::from_secs(10);
@@ -17,39 +17,37 @@ const START_PAUSE: Duration = Duration::from_millis(250);
 /// The first pause after a connection; it doubles.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 /// The longest pause.
-const PAUSE_MAX: Duration = Duration::from_secs(10);
+const PAUSE_MAX: Duration = Duration::from_secs(3);
 /// A connection that has lasted so long is followed by the first pause again.
 const LASTING: Duration = Duration::from_secs(30);
 
+/// What control says to the thread.
+pub(super) struct Inputs {
+    pub(super) calls: mpsc::Receiver<Call>,
+    pub(super) questions: watch::Receiver<u64>,
+    pub(super) sink: oneshot::Receiver<Sink>,
+}
+
 /// Starts the thread; what it finds first.
-pub(super) fn start(
-    options: Options,
-    calls: mpsc::Receiver<Call>,
-    sink: oneshot::Receiver<Sink>,
-    state: Arc<State>,
-) -> Result<Found, StartError> {
+pub(super) fn start(options: Options, inputs: Inputs, state: Arc<State>) -> Result<Found, StartError> {
     let failed = |error: std::io::Error| StartError::Thread(error.to_string());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let (first, found) = bounded(1);
-    let run = move || runtime.block_on(run(options, calls, sink, state, first));
+    let run = move || runtime.block_on(run(options, inputs, state, first));
     thread::Builder::new().name("cluster".to_owned()).spawn(run).map_err(failed)?;
     found.recv().unwrap_or_else(|_| Err(StartError::Thread("it has ended".to_owned())))
 }
 
-async fn run(
-    mut options: Options,
-    mut calls: mpsc::Receiver<Call>,
-    sink: oneshot::Receiver<Sink>,
-    state: Arc<State>,
-    first: Sender<Result<Found, StartError>>,
-) {
+async fn run(mut options: Options, inputs: Inputs, state: Arc<State>, first: Sender<Result<Found, StartError>>) {
+    let Inputs { mut calls, mut questions, sink } = inputs;
     let mut session = match begin(&options).await {
         Ok((session, found)) => {
             let (Found::Made(membership) | Found::There(membership) | Found::Away(membership, _)) = &found;
             // From now on it is this one or none.
             options.member_of = Some(membership.clone());
-            if let Found::Away(_, why) = &found {
-                state.disconnect(why.clone());
+            match &found {
+                Found::Away(_, why) => state.disconnect(why.clone()),
+                Found::Made(_) | Found::There(_) => state.connect(),
             }
             let _ = first.send(Ok(found));
             session
@@ -68,7 +66,7 @@ async fn run(
                 let since = Instant::now();
                 state.connect();
                 tracing::info!("connected to NATS: tokens are shared");
-                let why = session.run(&mut calls, &sink, &state).await;
+                let why = session.run(&mut calls, &mut questions, &sink, &state).await;
                 if since.elapsed() >= LASTING {
                     pause = PAUSE_MIN;
                 }

@@ -1,7 +1,7 @@
 //! Several relays that share their tokens through NATS.
 
 use super::error::ConfigError;
-use crate::cluster::{NatsUrl, Tls};
+use crate::cluster::{NatsUrl, Reach, Tls};
 use std::path::PathBuf;
 
 /// Whether and how tokens are shared.
@@ -32,10 +32,11 @@ impl Cluster {
         !self.servers.is_empty()
     }
 
-    /// How NATS is reached by TLS.
+    /// Where NATS is, and how it is reached.
     #[must_use]
-    pub fn tls(&self) -> Tls {
-        Tls { ca: self.ca.clone(), pair: self.cert.clone().zip(self.key.clone()) }
+    pub fn reach(&self) -> Reach {
+        let Self { servers, name, replicas, creds, ca, cert, key, is_plain_allowed: _ } = self.clone();
+        Reach { servers, name, replicas, creds, tls: Tls { ca, pair: cert.zip(key) } }
     }
 
     pub(super) fn check(&self, has_admin_key: bool) -> Result<(), ConfigError> {

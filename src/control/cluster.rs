@@ -7,6 +7,7 @@
 
 use super::index::bound_of;
 use super::message::Shards;
+use super::strangers::Strangers;
 use super::{Unavailable, Worker};
 use crate::cluster::{Change, Cluster, Event, Put, PutError};
 use crate::proto::token::{TokenHash, TokenKey};
@@ -26,6 +27,7 @@ const REFILL_A_TURN: u32 = 256;
 /// What is known of the cluster.
 pub(super) struct Sharing {
     pub(super) cluster: Arc<Cluster>,
+    pub(super) strangers: Strangers,
     sync: Sync,
 }
 
@@ -47,6 +49,8 @@ struct Compared {
     there: HashSet<TokenKey>,
     /// Tokens of which it has an older state than the store, and that state's revision.
     behind: HashMap<TokenHash, u64>,
+    /// How many it did not have, or not as they are, and has now.
+    written: usize,
 }
 
 /// Why a token was not written.
@@ -64,7 +68,7 @@ impl From<StoreError> for Unshared {
 
 impl Sharing {
     pub(super) fn new(cluster: Arc<Cluster>) -> Self {
-        Self { cluster, sync: Sync::Away }
+        Self { cluster, strangers: Strangers::default(), sync: Sync::Away }
     }
 
     /// Whether there is something to be written again.
@@ -215,6 +219,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         match event {
             Event::Begun => sharing.sync = Sync::Reading(Compared::default()),
             Event::Changes(changes) => self.take(&changes, false),
+            Event::Current(question) => self.handle_current(question),
             Event::Read => {
                 if let Sync::Reading(compared) = &mut sharing.sync {
                     sharing.sync = Sync::Refilling(std::mem::take(compared), TokenHash([0; 32]));
@@ -302,9 +307,10 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         let followed = self.control.store.followed(after, REFILL_A_TURN);
         let Ok(followed) = self.store_backoff.handle_read(now_ms, followed) else { return };
         let Some(&(last, _)) = followed.last() else {
+            let written = compared.written;
             sharing.sync = Sync::Done;
             sharing.cluster.state().set_synced();
-            tracing::info!(tokens = self.control.index.len(), "the store has what is in NATS");
+            tracing::info!(tokens = self.control.index.len(), written, "the store and NATS have the same tokens");
             return;
         };
         *after = last;
@@ -341,7 +347,9 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
                 Err(PutError::Away) => {}
             }
         }
-        tracing::warn!(tokens = revisions.len(), "tokens that NATS did not have are written there again");
+        if let Some(Sharing { sync: Sync::Refilling(compared, _), .. }) = &mut self.sharing {
+            compared.written += revisions.len();
+        }
         // Where that fails, they are compared again with the next connection.
         let _ = self.write(now_ms, |store| {
             store.begin()?;

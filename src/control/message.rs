@@ -37,6 +37,8 @@ pub enum Request {
     Seen(Vec<(TokenKey, DeviceId)>),
     /// The notifier asks about a device's subscription.
     Push(Question),
+    /// A client cannot be let in by what is known here; answered by [`Notice::CaughtUp`].
+    CatchUp(Caller),
     /// What the relays that tokens are shared with have written.
     Cluster(cluster::Event),
     /// The operator has decided anew: these hold from now on, and tokens are as the store has them now.
@@ -86,6 +88,13 @@ pub enum Notice {
     },
     /// To the owner: what has become of [`Request::Change`]. Where that has changed anything, [`Notice::Admit`] came before.
     Changed(Box<Changed>),
+    /// To the caller's shard: all that relays had written when [`Request::CatchUp`] came has been told to the owners.
+    CaughtUp {
+        /// The waiting connection, by [`Caller::serial`].
+        serial: u64,
+        /// Whether it has; else it cannot be had now.
+        is_current: bool,
+    },
     /// To the caller's shard: the answer to [`Request::Call`].
     Answer {
         /// The waiting connection, by [`Caller::serial`].

@@ -18,6 +18,7 @@ mod push;
 mod register;
 mod reload;
 mod store_backoff;
+mod strangers;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -121,6 +122,7 @@ where
                 Request::Change { key, change, asked } => worker.handle_change(key, change, asked),
                 Request::Seen(seen) => worker.handle_seen(&seen),
                 Request::Push(question) => worker.handle_question(question),
+                Request::CatchUp(from) => worker.handle_stranger(from),
                 Request::Cluster(event) => worker.handle_cluster(event),
                 Request::Call { from, call: call @ (ApiCall::Mail(_) | ApiCall::EmptyMail(..)) } => {
                     worker.pass_on(from, call);
@@ -174,7 +176,11 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
     fn poll_timeout(&self) -> Duration {
         let backlog = self.pending.len() != 0 && self.store_backoff.poll_open(self.now_ms()).is_ok();
         let backlog = backlog || self.sharing.as_ref().is_some_and(Sharing::has_work);
-        if backlog { Duration::ZERO } else { TICK }
+        match &self.sharing {
+            _ if backlog => Duration::ZERO,
+            Some(sharing) => sharing.strangers.poll_timeout(self.now_ms()).unwrap_or(TICK),
+            None => TICK,
+        }
     }
 
     fn answer(&self, to: Caller, answer: ApiAnswer) {
@@ -199,6 +205,7 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         let now_ms = self.now_ms();
         self.flush(now_ms);
         self.refill(now_ms);
+        self.poll_strangers(now_ms);
         for _ in 0..EXPIRED_A_TURN {
             let Some(key) = self.control.index.expired(now_ms / 1000) else { break };
             self.shut_out(key);

@@ -32,15 +32,7 @@ pub(super) fn join(config: &Config, store: &mut Store) -> Result<Option<Arc<Clus
         return Ok(None);
     }
     let new = Membership { cluster: hex(&random::<16>()), serial_base: store.last_serial().map_err(stored)? };
-    let options = Options {
-        servers: settings.servers.clone(),
-        name: settings.name.clone(),
-        replicas: settings.replicas,
-        creds: settings.creds.clone(),
-        tls: settings.tls(),
-        member_of: member_of.clone(),
-        new,
-    };
+    let options = Options { reach: settings.reach(), member_of: member_of.clone(), new };
     let (cluster, found) = Cluster::start(options).map_err(|error| {
         let exit_code = match &error {
             StartError::Refused(Refusal::OtherCluster { .. }) => exit::STORE,

@@ -42,6 +42,7 @@ impl Figures {
         self.of_store(&mut exposition);
         self.of_mailbox(&mut exposition, &counters);
         self.of_push(&mut exposition);
+        self.of_cluster(&mut exposition);
         self.of_process(&mut exposition);
         exposition.render()
     }
@@ -119,6 +120,16 @@ impl Figures {
         }
         exposition.gauge(table::PUSHES_WAITING, &[], figures.waiting() as f64);
         exposition.count(table::PUSH_EVENTS_DROPPED, &[], figures.dropped());
+    }
+
+    fn of_cluster(&self, exposition: &mut Exposition) {
+        let Some(cluster) = &self.shared.cluster else { return };
+        let state = cluster.state();
+        exposition.gauge(table::NATS_CONNECTED, &[], f64::from(u8::from(state.is_there())));
+        exposition.gauge(table::NATS_SYNCED, &[], f64::from(u8::from(state.is_synced())));
+        exposition.gauge(table::NATS_REVISION, &[], state.revision() as f64);
+        exposition.count(table::NATS_FAILURES, &[], state.failures());
+        exposition.count(table::NATS_UNREADABLE, &[], state.unreadable());
     }
 
     fn of_process(&self, exposition: &mut Exposition) {

@@ -18,8 +18,11 @@ PROGRAMS = {"packaged": PACKAGED} | ({"debian": DEBIAN} if DEBIAN else {})
 
 
 class Nats:
+    scheme = "nats"
+
     def __init__(self, directory, program=PACKAGED, jetstream=True, flags=()):
         self.directory = pathlib.Path(directory)
+        self.directory.mkdir(exist_ok=True)
         self.files = self.directory / "jetstream"
         self.port = free_port()
         self.command = [str(program), "-a", "127.0.0.1", "-p", str(self.port), *map(str, flags)]
@@ -28,7 +31,7 @@ class Nats:
 
     @property
     def url(self):
-        return f"nats://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     def start(self):
         with open(self.directory / "nats.log", "ab") as log:
@@ -72,3 +75,15 @@ class Nats:
         self.lose_files()
         shutil.copytree(self.directory / "backup", self.files)
         self.start()
+
+
+def three_servers(directory):
+    """A NATS cluster, whose servers keep the same."""
+    routes = [f"nats://127.0.0.1:{free_port()}" for _ in range(3)]
+    servers = []
+    for number, route in enumerate(routes):
+        flags = ("--server_name", f"s{number}", "--cluster_name", "c", "--cluster", route, "--routes", ",".join(routes))
+        servers.append(Nats(directory / f"s{number}", flags=flags))
+    for server in servers:
+        server.start()
+    return servers

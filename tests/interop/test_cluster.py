@@ -2,16 +2,19 @@
 
 import asyncio
 import contextlib
+import json
 import pathlib
+import random
 import sqlite3
 import time
 
 import pytest
 
+from certificates import certificate
 from client import Client
 from devices import Key, Peer, bound, refusal
-from nats import DEBIAN, PROGRAMS, Nats
-from relay import GENEROUS
+from nats import DEBIAN, PROGRAMS, Nats, three_servers
+from relay import ADMIN_KEY, GENEROUS, binary, free_port
 
 TIMEOUT = 20
 
@@ -29,10 +32,11 @@ def node(start_relay, nats):
     return lambda *flags, **options: start_relay(*GENEROUS, "--cluster", nats.url, *flags, **options)
 
 
-async def until(true, what):
-    deadline = time.monotonic() + TIMEOUT
+async def until(true, relay, timeout=TIMEOUT):
+    """Waits until something is true that has to do with a relay."""
+    deadline = time.monotonic() + timeout
     while not await true():
-        assert time.monotonic() < deadline, what
+        assert time.monotonic() < deadline, relay.log()
         await asyncio.sleep(0.02)
 
 
@@ -45,7 +49,7 @@ async def is_at(relay, id):
 
 async def comes_to(relay, *ids):
     for id in ids:
-        await until(lambda: is_at(relay, id), f"{id} does not come:\n{relay.log()}")
+        await until(lambda: is_at(relay, id), relay)
 
 
 async def leaves(relay, *ids):
@@ -53,7 +57,7 @@ async def leaves(relay, *ids):
         return not await is_at(relay, id)
 
     for id in ids:
-        await until(lambda: is_gone(id), f"{id} does not leave:\n{relay.log()}")
+        await until(lambda: is_gone(id), relay)
 
 
 async def connected(*relays):
@@ -63,7 +67,7 @@ async def connected(*relays):
         return relay.health().get("nats") == "ok"
 
     for relay in relays:
-        await until(lambda: is_well(relay), relay.log())
+        await until(lambda: is_well(relay), relay)
 
 
 async def without(*relays):
@@ -73,7 +77,7 @@ async def without(*relays):
         return relay.health()["status"] == "degraded" and relay.health()["nats"] != "ok"
 
     for relay in relays:
-        await until(lambda: is_away(relay), relay.log())
+        await until(lambda: is_away(relay), relay)
 
 
 async def tokens(relay):
@@ -132,7 +136,7 @@ async def test_tokens_are_everywhere_with_what_was_said_of_them_and_in_the_same_
     async def is_changed():
         return (await a.http("GET", f"/api/v1/tokens/{ids[0]}", admin=True)).json()["label"] == "two"
 
-    await until(is_changed, a.log())
+    await until(is_changed, a)
     assert await tokens(a) == await tokens(b)
 
 
@@ -159,6 +163,37 @@ async def test_a_token_that_was_made_elsewhere_this_moment_can_be_revoked_here(n
     assert await tokens(a) == await tokens(b) == []
 
 
+async def test_a_token_admits_everywhere_from_its_first_moment_on(node):
+    a, b = node(), node()
+    for _ in range(50):
+        made = await a.pair()
+        # What is sent behind the first message waits with it.
+        async with await Client.open(b) as agent:
+            await agent.send("auth", {"token": made["token"], "role": "agent"})
+            await agent.send("ping")
+            assert (await agent.receive())["type"] == "auth.ok"
+            await agent.expect("pong")
+
+
+async def test_a_device_is_let_in_everywhere_from_its_first_moment_on(node):
+    a, b = node(), node()
+    async with bound(a) as home:
+        for _ in range(5):
+            device = await home.device()
+            async with await Peer.join(b, home.token, "phone", device.key):
+                pass
+
+
+async def test_strangers_are_refused_and_told_to_come_back_while_nobody_can_know(node, nats):
+    a = node("--max-unauthenticated-per-address", "0")
+    assert "unknown" in await refusal(a, "oc_pair_" + "0" * 32, "phone")
+    refused = await asyncio.gather(*(refusal(a, f"oc_pair_{n:032x}", "agent") for n in range(60)))
+    assert all("unknown" in one for one in refused), refused
+    nats.kill()
+    await without(a)
+    assert (await refusal(a, "oc_pair_" + "0" * 32, "phone"))[0] == 1013
+
+
 async def test_whom_a_token_is_bound_to_is_known_everywhere(node):
     a, b = node(), node()
     async with bound(a) as home:
@@ -169,7 +204,7 @@ async def test_whom_a_token_is_bound_to_is_known_everywhere(node):
             answer = await b.http("GET", f"/api/v1/tokens/{id}/devices", admin=True)
             return answer.status == 200 and [one["device"] for one in answer.json()["devices"]] == [device.key.id]
 
-        await until(knows, b.log())
+        await until(knows, b)
         assert await refusal(b, home.token, "agent", Key())
         async with await Peer.join(b, home.token, "phone", device.key):
             pass
@@ -322,7 +357,6 @@ async def test_the_store_of_another_cluster_is_refused(node, nats, start_relay, 
     a = node()
     await a.pair()
     a.stop()
-    (tmp_path / "other").mkdir()
     other = Nats(tmp_path / "other").start()
     try:
         start_relay("--cluster", other.url)
@@ -367,6 +401,58 @@ async def test_a_nats_without_jetstream_is_refused(start_relay, tmp_path):
         nats.kill()
 
 
+async def test_tokens_outlast_a_server_of_a_nats_cluster(start_relay, tmp_path):
+    servers = three_servers(tmp_path)
+    try:
+        flags = [flag for server in servers for flag in ("--cluster", server.url)]
+        a, b = [start_relay(*GENEROUS, *flags, "--cluster-replicas", "3") for _ in range(2)]
+        made = [await a.pair()]
+        for server in servers:
+            server.kill()
+
+            async def is_made():
+                answer = await a.http("POST", "/api/v1/pair", admin=True)
+                assert answer.status in (201, 503), answer.body
+                if answer.status == 201:
+                    made.append(answer.json())
+                return answer.status == 201
+
+            # Two elections, one after the other: the servers', and the bucket's.
+            await until(is_made, a, 60)
+            await comes_to(b, made[-1]["id"])
+            async with pair(b, made[-1]["token"]) as ends:
+                await exchange(*ends)
+            server.start()
+            await connected(a, b)
+        await comes_to(b, *(one["id"] for one in made))
+        # What was written without an answer is a token as well: nobody knows its text.
+        assert await tokens(a) == await tokens(b)
+        assert {one["id"] for one in made} <= {one["id"] for one in await tokens(a)}
+    finally:
+        for server in servers:
+            server.kill()
+
+
+@pytest.mark.parametrize("program", sorted(PROGRAMS))
+async def test_nats_is_reached_by_tls_and_shown_a_certificate(start_relay, tmp_path, program):
+    cert, key = map(str, certificate(tmp_path, "nats", "IP:127.0.0.1"))
+    nats = Nats(tmp_path, PROGRAMS[program], flags=("--tlsverify", "--tlscert", cert, "--tlskey", key, "--tlscacert", cert))
+    nats.scheme = "tls"
+    nats.start()
+    try:
+        shown = ("--nats-cert", cert, "--nats-key", key)
+        a = start_relay(*GENEROUS, "--cluster", nats.url, "--nats-ca", cert, *shown)
+        made = await a.pair()
+        async with pair(a, made["token"]) as ends:
+            await exchange(*ends)
+        for flags in (shown, ("--nats-ca", cert)):
+            stranger = start_relay("--cluster", nats.url, *flags, spawn_only=True)
+            assert stranger.wait(40) == 1
+            assert f"NATS cannot be reached at {nats.url}" in stranger.log()
+    finally:
+        nats.kill()
+
+
 @pytest.mark.skipif(not DEBIAN, reason="needs the nats-server of Debian 12")
 async def test_versions_that_let_two_writers_win_are_refused_by_name(start_relay, tmp_path):
     nats = Nats(tmp_path, DEBIAN).start()
@@ -400,6 +486,75 @@ def test_without_an_admin_key_of_the_operator_there_is_no_cluster(start_relay):
     relay = start_relay("--cluster", "nats://127.0.0.1", admin_key=None, spawn_only=True)
     assert relay.wait() == 2, relay.log()
     assert "--cluster needs --admin-key" in relay.log()
+
+
+async def test_what_was_answered_holds_whatever_is_killed(node, nats):
+    """Tokens are made and revoked while relays and NATS are killed, one after the other."""
+    relays = [node(), node()]
+    made, revoked, uncertain = {}, set(), set()
+    is_over = asyncio.Event()
+
+    async def client(number):
+        numbers = random.Random(number)
+        while not is_over.is_set():
+            relay = numbers.choice(relays)
+            await asyncio.sleep(0.01)
+            with contextlib.suppress(OSError, EOFError, TimeoutError, asyncio.IncompleteReadError, AssertionError):
+                answer = await relay.http("POST", "/api/v1/pair", admin=True)
+                if answer.status != 201:
+                    continue
+                token = answer.json()["token"]
+                made[token] = answer.json()["id"]
+                if numbers.random() < 0.4:
+                    uncertain.add(token)
+                    if (await revoke(numbers.choice(relays), token)).status == 204:
+                        revoked.add(token)
+
+    clients = [asyncio.create_task(client(number)) for number in range(4)]
+    chance = random.Random(7)
+    for _ in range(8):
+        await asyncio.sleep(chance.uniform(0.2, 1.2))
+        victim = chance.choice([*relays, nats])
+        victim.kill()
+        await asyncio.sleep(chance.uniform(0.0, 0.6))
+        await asyncio.to_thread(victim.start)
+    await asyncio.sleep(1)
+    is_over.set()
+    await asyncio.gather(*clients)
+    await connected(*relays)
+    marker = [(await relay.pair())["id"] for relay in relays]
+    for relay in relays:
+        await comes_to(relay, *marker)
+        there = {one["id"] for one in await tokens(relay)}
+        lost = [id for token, id in made.items() if token not in uncertain and id not in there]
+        assert not lost, lost
+        back = [made[token] for token in revoked if made[token] in there]
+        assert not back, back
+    assert len(made) > 50 and revoked, (len(made), len(revoked))
+    assert await tokens(relays[0]) == await tokens(relays[1])
+
+
+async def doctor(*flags):
+    """What the doctor says of NATS."""
+    program = (binary(), "doctor", "--json", "--admin-key", ADMIN_KEY, "--addr", f"127.0.0.1:{free_port()}", *flags)
+    done = await asyncio.create_subprocess_exec(*program, stdout=asyncio.subprocess.PIPE)
+    findings = json.loads((await done.communicate())[0])["findings"]
+    return [(one["state"], one["text"]) for one in findings if one["name"] == "NATS"]
+
+
+async def test_the_doctor_looks_at_nats_and_makes_nothing_there(node, nats):
+    flags = ("--cluster", nats.url)
+    assert await doctor() == []
+    for _ in range(2):
+        ((state, text),) = await doctor(*flags)
+        assert state == "ok" and "no cluster coralmux yet" in text, text
+    a = node()
+    await a.pair()
+    ((state, text),) = await doctor(*flags)
+    assert state == "ok" and text.startswith("nats-server 2.") and "1 tokens and revocations" in text, text
+    nats.kill()
+    ((state, text),) = await doctor(*flags)
+    assert state == "fail" and f"NATS cannot be reached at {nats.url}" in text, text
 
 
 def threads(relay):

@@ -14,6 +14,7 @@ import pytest
 from certificates import certificate, tls_flags
 from client import Client, pair, sized
 from metrics import measured, scrape_until
+from nats import Nats
 from relay import GENEROUS, ROOT, free_port
 
 RULES = ROOT / "deploy" / "prometheus" / "coralmux.rules.yml"
@@ -112,10 +113,13 @@ async def talk(relay):
 @pytest.fixture
 def watched(start_relay, tmp_path):
     tls = tls_flags(certificate(tmp_path, "cert", "localhost"))
-    relay, port = measured(start_relay, "-addr", f"tls://127.0.0.1:{free_port()}", *tls, *GENEROUS)
+    nats = Nats(tmp_path / "nats").start()
+    shared = ("--cluster", nats.url)
+    relay, port = measured(start_relay, "-addr", f"tls://127.0.0.1:{free_port()}", *tls, *GENEROUS, *shared)
     prometheus = Prometheus(tmp_path, port)
     yield relay, port, prometheus
     prometheus.stop()
+    nats.kill()
 
 
 async def test_every_metric_that_is_named_exists_and_every_query_has_data(watched):

@@ -1,6 +1,7 @@
 //! What is around the relay: ports, store and key, certificates, names.
 
 use super::{Finding, State};
+use crate::cluster::{StartError, probe};
 use crate::config::{self, Config, MetricsAddr, PairFiles, Secret, WEAK_KEY, admin_key_file};
 use crate::shelf::SUFFIX;
 use crate::store::check::{CheckError, Found, check};
@@ -28,6 +29,7 @@ pub(super) fn look(config: &Config) -> Vec<Finding> {
     findings.push(mailbox(config));
     findings.push(admin_key(config));
     findings.push(notifications(config));
+    findings.extend(config.cluster.is_on().then(|| nats(config)));
     findings.extend(config.tls.pairs.iter().map(pair));
     if let Some(acme) = &config.tls.acme {
         findings.push(acme_directory(acme));
@@ -49,6 +51,19 @@ fn notifications(config: &Config) -> Finding {
             let to_do = "give --push-contact mailto:you@example.com, or --push off if none are wanted";
             Finding::warn(name, format!("browsers are not woken without --push-contact; by UnifiedPush{hook}"), to_do)
         }
+    }
+}
+
+/// What tokens are shared through.
+fn nats(config: &Config) -> Finding {
+    match probe(&config.cluster.reach()) {
+        Ok(found) => Finding::ok("NATS", found),
+        Err(error @ StartError::Away(_)) => {
+            let to_do = "start NATS, or see that it can be reached from here; a relay that has been part of the cluster \
+                         starts without";
+            Finding::fail("NATS", error.to_string(), to_do)
+        }
+        Err(error) => Finding::fail("NATS", error.to_string(), "see docs/operations/cluster.md"),
     }
 }
 

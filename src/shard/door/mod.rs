@@ -3,6 +3,7 @@
 
 mod accept;
 mod answer;
+mod asking;
 pub(super) mod auth;
 pub mod handover;
 mod handshake;
@@ -12,6 +13,7 @@ mod proxy_protocol;
 mod request;
 
 use self::accept::Arrivals;
+use self::auth::Claim;
 use self::handshake::Handshakes;
 use self::newcomers::Newcomers;
 use crate::ring::Conn;
@@ -24,6 +26,8 @@ pub(super) struct Door<S> {
     handshakes: Handshakes,
     /// Connections that wait for an answer of control, by serial number.
     pending_calls: HashMap<u64, Conn>,
+    /// Connections whose refusal waits for what other relays have written, by serial number.
+    asking: HashMap<u64, (Conn, Claim)>,
     /// The serial number of the connection that came last.
     serial: u64,
 }
@@ -35,6 +39,7 @@ impl<S> Default for Door<S> {
             newcomers: Newcomers::default(),
             handshakes: Handshakes::default(),
             pending_calls: HashMap::new(),
+            asking: HashMap::new(),
             serial: 0,
         }
     }

@@ -23,6 +23,8 @@ pub(in crate::shard) struct Newcomer {
     pub(super) echo: bool,
     /// Whether it came in on a listener that speaks TLS.
     pub(super) tls: bool,
+    /// Whether it was asked of other relays whether they know its token.
+    pub(super) asked: bool,
     /// The tick since which the client has been awaited: accepted, answered, upgraded.
     pub(super) waits_since: u32,
     /// Where it is.
@@ -94,6 +96,7 @@ impl Newcomer {
             admission: Admission::Counted(None),
             echo: false,
             tls: false,
+            asked: false,
             waits_since: tick,
             stage,
         }

@@ -155,6 +155,7 @@ impl<N: Net> Shard<N> {
             return;
         }
         self.door.newcomers.remove(newcomer);
+        self.door.asking.remove(&newcomer.serial);
         self.shared.unauthenticated.fetch_sub(1, Relaxed);
         if let Some(address) = newcomer.counted() {
             self.shared.addresses.leave(address);

@@ -24,6 +24,7 @@ impl<N: Net> Shard<N> {
         let (key, serial) = (hash.key(), self.net[conn].newcomer().map_or(0, Newcomer::serial));
         let member = Member::new(conn, role, serial, self.pulse.now()).with_ext(ext);
         let (seat, change, gone, mut welcome) = match self.sessions.join(key, member, shown, &self.pulse) {
+            Joining::Unknown | Joining::NotAdmitted(_) if self.asks_first(conn, &claim) => return,
             Joining::Unknown => return self.refuse_auth(conn, "the token is unknown, revoked or expired"),
             Joining::NotAdmitted(why) => {
                 self.counters.not_admitted(why);
@@ -192,6 +193,7 @@ impl<N: Net> Shard<N> {
                 let effects = self.sessions.revoke(key, &self.pulse);
                 self.apply_all(effects);
             }
+            Notice::CaughtUp { serial, is_current } => self.handle_caught_up(serial, is_current),
             Notice::Answer { serial, answer } => self.handle_answer(serial, &answer),
         }
     }

@@ -122,6 +122,7 @@ impl Control {
             | Request::Seen(_)
             | Request::Push(_)
             | Request::Cluster(_)
+            | Request::CatchUp(_)
             | Request::Reload(_)
             | Request::Stop => {}
         }

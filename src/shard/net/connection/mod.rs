@@ -43,6 +43,8 @@ impl Pauses {
     pub(in crate::shard) const BUDGET: Self = Self(8);
     /// Its share of a turn is used up.
     pub(in crate::shard) const TURN: Self = Self(16);
+    /// Whether it is let in is asked of other relays.
+    pub(in crate::shard) const CONTROL: Self = Self(32);
 
     /// Adds a reason.
     pub(super) fn insert(&mut self, reason: Self) {
