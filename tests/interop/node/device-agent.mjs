@@ -95,6 +95,9 @@ export class DeviceAgent {
       known.online = payload.online;
       if (payload.online && known.end.isAdmitted) this.#meet(payload.device);
       else known.stream?.handlePause();
+    } else if (type === 'relay.mail') {
+      // What came before it has been taken.
+      if (payload.upto) this.client.send('relay.mail.ack', { upto: payload.upto });
     } else if (type === 'status' && this.secret) {
       if (payload.peer === 'online') this.#announce();
     } else if (type === 'key_exchange' && !device) {

@@ -115,7 +115,7 @@ test('the agent that comes back with its state goes on, and one that lost its se
   await agent.drop();
   await phone.shows('#presence-text', 'Offline');
   await phone.say('two');
-  await phone.shows('.message.me[data-state="waiting"]', 'two');
+  await phone.shows('.message.me .meta', 'Waits for your agent');
   await agent.open();
   assert.equal((await agent.chat()).text, 'two');
   // As after a backup was restored.

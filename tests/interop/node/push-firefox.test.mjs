@@ -47,7 +47,7 @@ async function chatting() {
 const endpoint = () => firefox.run(async () => (await (await navigator.serviceWorker.ready).pushManager.getSubscription())?.endpoint ?? null);
 const shown = () => firefox.run(async () => (await (await navigator.serviceWorker.ready).getNotifications()).map(({ title, body }) => [title, body]));
 // What the page knows that the relay has been told.
-const told = () => firefox.run(() => JSON.parse(localStorage.getItem('coralmux.push'))?.told?.endpoint ?? null);
+const told = () => firefox.run(() => Object.values(JSON.parse(localStorage.getItem('coralmux.push'))?.told ?? {})[0]?.endpoint ?? null);
 
 // While nobody is there, the agent says something that wakes: the path that the relay calls at the push service.
 async function woken(text) {
