@@ -148,6 +148,29 @@ class Agent(acp.Agent):
         (KEPT / "cancelled").touch()
         return "cancelled"
 
+    async def stubborn(self):
+        stop = self.cancelled.setdefault(self.session, asyncio.Event())
+        await self.say("one ")
+        await stop.wait()
+        await self.say("two ")
+        (KEPT / "permitted").write_text((await self.request()).outcome.outcome)
+
+    async def deaf(self):
+        (KEPT / "pids").write_text(str(os.getpid()))
+        await self.say("one ")
+        await asyncio.sleep(1000)
+
+    async def flood(self):
+        for number in range(20_000):
+            await self.say("0123456789")
+
+    async def endless(self):
+        stop = self.cancelled.setdefault(self.session, asyncio.Event())
+        while not stop.is_set():
+            await self.say("0123456789" * 1000)
+            await self.tell(acp.start_tool_call("call-1", f"look {os.urandom(4)}", kind="read", status="in_progress"))
+        (KEPT / "cancelled").touch()
+
     async def nothing(self):
         pass
 

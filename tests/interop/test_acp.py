@@ -305,6 +305,43 @@ async def test_a_program_that_hangs_is_killed_with_what_it_started(start, kept):
         assert starts(kept) == 2
 
 
+async def test_what_is_said_and_asked_after_a_cancel_reaches_nobody(start, kept):
+    agent = start()
+    async with Phone(agent.link()) as phone:
+        await phone.ask("stubborn", asks=1)
+        await phone.expect("chat.stream")
+        await phone.client.send("chat.cancel", {})
+        heard = []
+        while not heard or heard[-1].type != "chat.done" or heard[-1].payload.get("cancelled"):
+            heard.append(await phone.expect("chat.stream", "chat.tool_status", "chat.ask", "chat.done", "chat.error"))
+            if heard[-1].payload.get("cancelled"):
+                await phone.ask("one")
+        assert [event.type for event in heard if event.type != "chat.stream"] == ["chat.done", "chat.done"], heard
+        assert (heard[0].payload["full_text"], heard[-1].payload["full_text"]) == ("one ", "session-0 heard stubborn, one")
+    assert (kept / "permitted").read_text() == "cancelled"
+
+
+async def test_a_flood_arrives_in_few_messages(start):
+    agent = start()
+    async with Phone(agent.link()) as phone:
+        await phone.ask("flood")
+        pieces = 0
+        while (event := await phone.expect("chat.stream", "chat.done", "chat.error")).type == "chat.stream":
+            pieces += 1
+        assert event.payload["full_text"] == "0123456789" * 20_000
+        assert pieces < 5_000, "they were put together"
+
+
+async def test_a_flood_without_end_is_cut_off_and_the_agent_stopped(start, kept):
+    agent = start()
+    async with Phone(agent.link()) as phone:
+        doing, streamed, end = await ask(phone, "endless")
+        assert end.type == "chat.error" and "too long" in end.payload["message"] and len(streamed) <= 1 << 20
+        assert len(doing) < 200, "as many as an agent's rate has room for"
+        await until((kept / "cancelled").exists)
+        assert await text(phone, "one") == "session-0 heard endless, one"
+
+
 async def test_nothing_of_it_is_left_when_the_agent_ends(start, kept):
     agent = start("--shutdown-timeout", "1")
     async with Phone(agent.link()) as phone:

@@ -10,10 +10,10 @@ import pytest
 from agents import Phone
 from bots import shown
 from coralmux.files import BYTES_MAX, FILES_MAX
-from test_acp import ask, finish
+from test_acp import ask, finish, is_alive, until
 
 PROGRAM = """
-import base64, json, sys, time
+import base64, json, os, sys, time
 def say(kind, **fields): print(json.dumps({"type": kind} | fields), flush=True)
 question = json.loads(sys.stdin.readline())
 what = question["text"].split()[0]
@@ -50,8 +50,10 @@ elif what == "die":
     sys.stdout.flush()
     sys.exit(3)
 elif what == "hang":
-    say("text", text="wait")
+    say("text", text=str(os.getpid()))
     time.sleep(1000)
+elif what == "flood":
+    for number in range(20_000): say("text", text="0123456789")
 else:
     say("text", text=json.dumps(question))
 """
@@ -121,13 +123,33 @@ async def test_its_files_reach_the_phone_within_their_bounds(start):
 
 @pytest.mark.parametrize(
     ("question", "streamed", "words"),
-    [("fail", "", "no luck with ***"), ("die", "half", "exit status: 3"), ("hang", "wait", "took longer than 1 s")],
+    [("fail", "", "no luck with ***"), ("die", "half", "exit status: 3")],
 )
 async def test_what_goes_wrong_is_told_in_words(start, question, streamed, words):
     agent = start("--timeout", "1")
     async with Phone(agent.link()) as phone:
         _, said, end = await ask(phone, question)
         assert (said, end.type) == (streamed, "chat.error") and words in end.payload["message"], end
+
+
+async def test_a_program_that_hangs_is_told_in_words_and_not_left_behind(start):
+    agent = start("--timeout", "1")
+    async with Phone(agent.link()) as phone:
+        _, pid, end = await ask(phone, "hang")
+        assert end.type == "chat.error" and "took longer than 1 s" in end.payload["message"], end
+        await until(lambda: not is_alive(pid))
+        await phone.ask("hang")
+        pid = (await phone.expect("chat.stream")).payload["delta"]
+        await phone.client.send("chat.cancel", {})
+        assert (await phone.expect("chat.done")).payload["cancelled"] is True
+        await until(lambda: not is_alive(pid))
+
+
+async def test_a_flood_arrives_whole(start):
+    agent = start()
+    async with Phone(agent.link()) as phone:
+        _, streamed, end = await ask(phone, "flood")
+        assert end.type == "chat.done" and streamed == end.payload["full_text"] == "0123456789" * 20_000
 
 
 async def test_an_answer_that_it_calls_cut_is_marked_and_it_is_not_waited_for(start):
