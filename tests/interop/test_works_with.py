@@ -15,7 +15,7 @@ from bots import Bot
 from coralmux import Protection
 from environments import environment
 from fake_ai import FakeAi, seen
-from works_with import PROGRAMS, record, tried
+from works_with import PROGRAMS, forget, record, tried
 
 TIMEOUT = 60
 CANCEL_TIMEOUT = 10
@@ -37,6 +37,7 @@ class Run:
 
     def __init__(self, framework, python, ai, bot, phone):
         self.framework, self.python, self.ai, self.bot, self.phone = framework, python, ai, bot, phone
+        self.failed = set()  # checks, some of which have several tests
 
     async def ask(self, text, chat, **more):
         """One question: the pieces, the activity, and the event that ended the answer."""
@@ -56,7 +57,12 @@ class Run:
                     return pieces, tools, event
 
     def passed(self, check):
-        record(self.framework, check, self.python)
+        if check not in self.failed:
+            record(self.framework, check, self.python)
+
+    def failed_in(self, check):
+        self.failed.add(check)
+        forget(self.framework, check)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=tried(), ids=lambda framework: framework.program)
@@ -87,6 +93,7 @@ def check(name):
             try:
                 await test(run)
             except BaseException:
+                run.failed_in(name)
                 print(run.bot.output()[-6000:])
                 raise
             run.passed(name)
@@ -167,12 +174,16 @@ async def test_a_cancel_ends_the_models_call(run):
     while run.ai.slow:
         assert time.monotonic() < until, "the AI server still answers"
         await asyncio.sleep(0.02)
-    _, _, end = await run.ask("a b", "cancel")
-    assert end.type == "chat.done" and end.payload["full_text"].endswith("b a"), "the conversation goes on"
+    # A crew is told the conversation in one text, which would make the AI server slow again.
+    is_crew = run.framework.adapter == "coralmux.crewai"
+    _, _, end = await run.ask("a b", "after a cancel" if is_crew else "cancel")
+    assert end.type == "chat.done" and "b a" in end.payload["full_text"], "the conversation goes on"
 
 
 @check("cancel")
 async def test_an_answer_that_is_ended_between_two_pieces_ends_the_models_call(run):
+    if run.framework.program == "langgraph_remote.py":
+        pytest.skip("its model is called by a server, which ends with the program")
     command = [run.python, str(PROGRAMS / "closes.py"), str(PROGRAMS / run.framework.program)]
     pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}
     closes = await asyncio.create_subprocess_exec(*command, env=run.bot.environment, **pipes)

@@ -14,11 +14,11 @@ from agents import Agent, Phone
 from coralmux import Protection
 from fake_ai import FakeAi, seen
 from setups import SETUPS, install, served
-from test_works_with import CANCEL_TIMEOUT, TIMEOUT, png
+from test_works_with import CANCEL_TIMEOUT, png
 from works_with import BEHIND_THE_AGENT, record
 
 is_tried = os.environ.get("WORKS_WITH") == "all"
-START_TIMEOUT = 240  # seconds, until the first question is answered
+START_TIMEOUT, TIMEOUT = 240, 150  # seconds, until the first question is answered, and any other
 pytestmark = [
     pytest.mark.skipif(not is_tried, reason="make works-with tries it"),
     pytest.mark.asyncio(loop_scope="module"),
@@ -39,9 +39,8 @@ class Run:
         """What is told of the question that was asked with this id."""
         doing, asked = [], []
         async with asyncio.timeout(timeout):
-            while True:
-                event = await self.phone.expect("chat.tool_status", "chat.ask", "chat.done", "chat.error")
-                if event.payload.get("ref") != asked_as:
+            async for event in self.phone.client:
+                if event.payload is None or event.payload.get("ref") != asked_as or event.type == "chat.stream":
                     continue
                 if event.type == "chat.tool_status":
                     doing.append(event.payload)
@@ -49,7 +48,7 @@ class Run:
                     asked.append(event.payload)
                     [chosen] = [one["id"] for one in event.payload["options"] if one["kind"] == (answer or "allow_once")]
                     await self.phone.client.send("chat.answer", {"ask": event.payload["ask"], "option": chosen})
-                else:
+                elif event.type in ("chat.done", "chat.error"):
                     return doing, asked, event
 
     def tool(self, file):

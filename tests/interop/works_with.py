@@ -188,6 +188,11 @@ def keep(framework, check, passed):
     (folder / f"{check}.json").write_text(json.dumps(passed))
 
 
+def forget(framework, check):
+    """One of its tests has failed."""
+    (RESULTS / framework.program / f"{check}.json").unlink(missing_ok=True)
+
+
 def document():
     """The text of docs/WORKS-WITH.md, from what was recorded."""
     lines = [HEAD]
@@ -208,7 +213,7 @@ def document():
             if framework is not MCP:
                 lacks.setdefault((check, reason), []).append(framework.name)
     lines += [f"- {check}: {', '.join(names)} ({reason})." for (check, reason), names in lacks.items()]
-    lines.append(f"- MCP: {NO_CHAT}. Its client is the official package's.")
+    lines += [f"- MCP: {NO_CHAT}. Its client is the official package's.", "", SERVERS]
     return "\n".join(lines) + "\n"
 
 
@@ -231,6 +236,10 @@ server with OpenAI's API that answers by rule (`tests/interop/fake_ai.py`).
 
 | framework | adapter | versions | Python | text | image | tool | memory | question | cancel | error |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
+
+
+SERVERS = """**AI servers** with OpenAI's API (Ollama, llama.cpp, vLLM and others) are not run here: `make test` has what they send, byte
+for byte (`tests/interop/answers.json`)."""
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import time
 import uuid
@@ -35,6 +36,7 @@ HISTORY_MAX = 200  # turns, asked for or not
 UNTOLD_MAX = 64
 TELL_TIMEOUT = 2.0  # seconds, after which a message waits for the phone
 PLACE = "chat_id", "agent"  # what names a conversation in a message
+COLLECT_AFTER = 0.1  # seconds after an answer that was cancelled has ended
 THANKS = "Thank you."  # for the reply to a question that was no part of an answer
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -185,6 +187,7 @@ class Chats:
                 await self._end(running, {"cancelled": True})
             running.plain = None  # the next message is no reply any more
             if running.task:
+                running.task.add_done_callback(_collect_soon)
                 running.task.cancel()
 
     async def cancel_all(self, timeout: float = STOP_TIMEOUT) -> int:
@@ -405,6 +408,12 @@ class Chats:
             )
         if done := await answer.end(more):
             self._ended.append((done, dict(answer.fields)))
+
+
+def _collect_soon(task: asyncio.Task[None]) -> None:
+    """A framework that was cancelled between two pieces leaves the connection to its model to the garbage, where frames that
+    refer to each other would keep it open for long."""
+    task.get_loop().call_later(COLLECT_AFTER, gc.collect)
 
 
 def _now_ms() -> int:

@@ -20,6 +20,9 @@ from .pieces import Answers, Piece, Tool
 from .question import Question
 
 
+LOOP = "coralmux-crewai"  # the thread that calls models
+
+
 def inputs(question: Question) -> dict[str, Any]:
     """What tasks can use: `{text}`, and `{history}`, the conversation so far, a line for each turn."""
     return {"text": question.text, "history": "\n".join(f"{turn.role}: {turn.text}" for turn in question.history)}
@@ -66,15 +69,15 @@ def answers(make_crew: Callable[[], Any], *, make_inputs: Callable[[Question], d
 
 class _Calls:
     """The calls of a model that an answer has in progress. CrewAI makes them in threads, where nothing could end them: here
-    they are tasks of the answer's loop, which the threads wait for."""
+    they are tasks, which the threads wait for. Their loop is not the agent's, for CrewAI does much for each piece."""
 
     def __init__(self) -> None:
-        self.loop, self.thread = asyncio.get_running_loop(), threading.get_ident()
+        self.thread = threading.get_ident()  # the agent's, which is not to wait
         self.has_ended = False
         self._open: set[Future[Any]] = set()
 
     def call(self, made: Coroutine[Any, Any, Any]) -> Any:
-        future = asyncio.run_coroutine_threadsafe(made, self.loop)
+        future = asyncio.run_coroutine_threadsafe(made, _loop())
         self._open.add(future)
         if self.has_ended:  # perhaps before this one was among them
             future.cancel()
@@ -88,6 +91,13 @@ class _Calls:
         self.has_ended = True
         for future in list(self._open):
             future.cancel()
+
+
+@functools.cache
+def _loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name=LOOP, daemon=True).start()
+    return loop
 
 
 _calls: ContextVar[_Calls | None] = ContextVar("coralmux_crewai", default=None)
@@ -112,7 +122,7 @@ def _called(call: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(call)
     def called(self: Any, *arguments: Any, **named: Any) -> Any:
         calls = _calls.get()
-        if calls is None or calls.thread == threading.get_ident():
+        if calls is None or threading.get_ident() == calls.thread or threading.current_thread().name == LOOP:
             return call(self, *arguments, **named)
         return calls.call(self.acall(*arguments, **named))
 

@@ -12,10 +12,9 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from .asks import Option
-from .files import File
 from .kept import Kept
 from .pieces import Answers, Piece, Tool
-from .question import Image, Question
+from .question import Question
 
 APPROVE, REJECT = Option("Approve", "allow_once"), Option("Reject", "reject_once")
 
@@ -29,7 +28,6 @@ def answers(agent: Any, *, make_deps: Callable[[Question], Any] | None = None, *
     async def answer(question: Question) -> AsyncGenerator[Piece]:
         from pydantic_ai import AgentRunResultEvent, BinaryContent, DeferredToolRequests
         from pydantic_ai.messages import (
-            FilePart,
             FunctionToolCallEvent,
             FunctionToolResultEvent,
             PartDeltaEvent,
@@ -51,9 +49,6 @@ def answers(agent: Any, *, make_deps: Callable[[Question], Any] | None = None, *
                 async for event in events:
                     if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart):
                         yield event.part.content
-                    elif isinstance(event, PartStartEvent) and isinstance(event.part, FilePart):
-                        file = event.part.content
-                        yield Image(file.media_type, file.data) if file.is_image else File("", file.data, file.media_type)
                     elif isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta):
                         yield event.delta.content_delta
                     elif isinstance(event, FunctionToolCallEvent):

@@ -3,6 +3,7 @@
 python closes.py PROGRAM; it prints "closed", and ends with its input."""
 
 import asyncio
+import gc
 import pathlib
 import runpy
 import sys
@@ -28,7 +29,7 @@ def answers_of(program):
     coralmux.Agent = Agent
     sys.argv = [program, "ws://localhost", str(pathlib.Path.home() / "none")]
     try:
-        runpy.run_path(program)
+        runpy.run_path(program, run_name="__main__")
     except Taken as taken:
         return taken.args[0]
 
@@ -42,6 +43,8 @@ async def main():
             break
     await asyncio.sleep(FURTHER)
     await pieces.aclose()
+    del pieces
+    gc.collect()  # as an agent does
     print("closed", flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
