@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds what a release begins with in dist/: the programs for x86-64 and 64-bit ARM, the units, install.sh, and SHA256SUMS
-# over all of them. `make build-all` calls it; release.sh makes the rest.
+# Builds what a release begins with in dist/: the programs for x86-64 and 64-bit ARM, relay and agent also as static programs
+# for any distribution, the units, install.sh, and SHA256SUMS over all of them. `make build-all` calls it; release.sh makes
+# the rest.
 #
 #   deploy/build-all.sh [TARGET...]     default: x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu
 #
@@ -52,29 +53,45 @@ tools_for() {
 	fi
 }
 
-# The programs of this source tree, as arguments of cargo build.
-packages=(-p coralmux-relay -p coralmux-agent -p coralmux-loadtest --bins)
-programs=(coralmux-relay coralmux-loadtest coralmux-agent)
+# The programs of this source tree, and those that are also linked statically.
+programs=(coralmux-relay coralmux-agent coralmux-loadtest)
+static_programs=(coralmux-relay coralmux-agent)
+
+# place PROGRAM NAME: puts what was built last into dist under this name.
+place() {
+	local file=$dist/$2 needed
+	install -m 755 "$target_dir/$target/release/$1" "$file"
+	needed=$("${tools}objdump" -T "$file" 2>/dev/null | grep -o 'GLIBC_[0-9.]*' | sort -uV | tail -1 || true)
+	echo "$file: $(stat -c %s "$file") bytes, needs ${needed:-nothing}"
+	if [[ $2 == *-static ]]; then
+		! "${tools}readelf" -d -l "$file" | grep -qE 'NEEDED|INTERP' || die "$file is not static"
+		return
+	fi
+	[[ $(printf '%s\n' "${needed#GLIBC_}" "$glibc_max" | sort -V | tail -1) == "$glibc_max" ]] ||
+		die "$file needs $needed, newer than $glibc_max: build it on an older system"
+}
 
 build() {
-	local target=$1 rustc tools upper
+	local target=$1 arch=${1%%-*} upper=${1//-/_} rustc tools program lookup
 	rustc=$(rustc_for "$target")
 	tools=$(tools_for "$target")
-	upper=${target//-/_}
 	echo "$target: $("$rustc" --version), ${tools}gcc $("${tools}gcc" -dumpfullversion)"
 	# No local folders in the program: paths in its messages start at the crate. Not as RUSTFLAGS, which would replace the
 	# flags of .cargo/config.toml.
 	local remap="'--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo', '--remap-path-prefix=$PWD=/coralmux'"
-	env RUSTC="$rustc" CARGO_PROFILE_RELEASE_STRIP=debuginfo \
-		"CC_$upper=${tools}gcc" "CARGO_TARGET_${upper^^}_LINKER=${tools}gcc" \
-		cargo build --release --locked --target "$target" --config "target.$target.rustflags=[$remap]" "${packages[@]}"
-	local arch=${target%%-*} program needed
+	local options=(--release --locked --target "$target" --config "target.$target.rustflags=[$remap]")
+	export RUSTC="$rustc" CARGO_PROFILE_RELEASE_STRIP=debuginfo
+	export "CC_$upper=${tools}gcc" "CARGO_TARGET_${upper^^}_LINKER=${tools}gcc"
+	cargo build "${options[@]}" "${programs[@]/#/--package=}" --bins
 	for program in "${programs[@]}"; do
-		install -m 755 "$target_dir/$target/release/$program" "$dist/$program-linux-$arch"
-		needed=$("${tools}objdump" -T "$dist/$program-linux-$arch" | grep -o 'GLIBC_[0-9.]*' | sort -uV | tail -1)
-		echo "$dist/$program-linux-$arch: $(stat -c %s "$dist/$program-linux-$arch") bytes, needs ${needed/_/ }"
-		[[ $(printf '%s\n' "${needed#GLIBC_}" "$glibc_max" | sort -V | tail -1) == "$glibc_max" ]] ||
-			die "$program for $target needs $needed, newer than $glibc_max: build it on an older system"
+		place "$program" "$program-linux-$arch"
+	done
+	# The same crates, linked anew with the C library in the program.
+	lookup=$(realpath "$target_dir")/$target/lookup.o
+	"${tools}gcc" -O2 -Wall -Werror -c -o "$lookup" deploy/static/lookup.c
+	for program in "${static_programs[@]}"; do
+		cargo rustc "${options[@]}" -p "$program" --bin "$program" -- -C target-feature=+crt-static -C link-arg="$lookup"
+		place "$program" "$program-linux-$arch-static"
 	done
 }
 

@@ -12,6 +12,8 @@
 # What is installed is what SHA256SUMS says, and that file has to be signed with the key of this script: openssl or
 # minisign checks that. A script that was built without a key installs from a folder only.
 #
+# Where a program does not run, because the C library is missing or too old, the static one of the release is installed.
+#
 # It needs root, sha256sum, and for a URL curl or wget, and openssl or minisign. If systemd runs, the service is started,
 # or restarted if something has changed; a new program that does not start is rolled back at once.
 
@@ -233,32 +235,50 @@ next_steps() {
 	fi
 }
 
-# try_out PART: runs its program once, from its final folder: those for temporary files are often mounted noexec.
-try_out() {
+# runs PART: whether the program of $work runs here: from its final folder, because those for temporary files are often
+# mounted noexec.
+runs() {
 	about "$1"
-	program=$name-linux-$arch
 	mkdir -p "${bin%/*}" "$units"
-	place 755 "$work/$program" "$trial"
-	version=$("$trial" --version 2>&1) ||
-		die "$program does not run on this machine; nothing has been changed. It says: $version"
+	place 755 "$work/$name" "$trial"
+	version=$("$trial" --version 2>&1)
+}
+
+# fetch_program PART [STATIC]: puts its program into $work, under its name.
+fetch_program() {
+	about "$1"
+	program=$name-linux-$arch${2:-}
+	fetch "$program"
+	check "$program"
+	mv -f "$work/$program" "$work/$name"
+}
+
+# try_out PART: leaves a program in $work that runs here.
+try_out() {
+	! runs "$1" || return 0
+	if grep -qE "^[0-9a-f]{64} [ *]$program-static\$" "$work/SHA256SUMS"; then
+		say "$program does not run here, so it is the static one. It said: $version"
+		fetch_program "$1" -static
+		! runs "$1" || return 0
+	fi
+	die "$program does not run on this machine; nothing has been changed. It says: $version"
 }
 
 install_part() {
 	about "$1"
-	program=$name-linux-$arch
 	version=$("$trial" --version 2>&1)
 	changed=no upgraded=no
 	if [ ! -e "$bin" ]; then
 		changed=yes
-		place 755 "$work/$program" "$bin"
+		place 755 "$work/$name" "$bin"
 		say "$version is $bin"
-	elif ! cmp -s "$work/$program" "$bin"; then
+	elif ! cmp -s "$work/$name" "$bin"; then
 		changed=yes upgraded=yes
 		for unit in $unit_files; do
 			[ ! -e "$units/$unit" ] || keep "$units/$unit"
 		done
 		keep "$bin"
-		place 755 "$work/$program" "$bin"
+		place 755 "$work/$name" "$bin"
 		say "$version is $bin; the one before it is kept as $old"
 	else
 		say "$version is $bin already"
@@ -290,7 +310,8 @@ install_parts() {
 	fetch_sums
 	for part in $chosen; do
 		about "$part"
-		for file in "$name-linux-$arch" "$name.environment" $unit_files; do
+		fetch_program "$part"
+		for file in "$name.environment" $unit_files; do
 			fetch "$file"
 			check "$file"
 		done

@@ -309,7 +309,7 @@ def test_a_build_without_a_standard_library_for_the_target_says_how_to_get_one(t
     assert done.returncode == 1 and "no Rust standard library for riscv64gc" in done.stderr, done.stderr
 
 
-SCRIPTS = [*(ROOT / "deploy").rglob("*.sh"), ROOT / "tests/arm64/run.sh", ROOT / "tests/install.sh"]
+SCRIPTS = [*(ROOT / "deploy").rglob("*.sh"), *(ROOT / "tests/arm64").glob("*.sh"), *(ROOT / "benches").glob("*.sh"), ROOT / "tests/install.sh"]
 
 
 @pytest.mark.parametrize("script", sorted(SCRIPTS), ids=lambda path: path.name)

@@ -110,6 +110,33 @@ def test_one_line_installs_relay_and_agent_from_the_newest_release(tmp_path, ser
         assert not machine.path("/etc/coralmux").exists() and not machine.path("/etc/coralmux-agent").exists()
 
 
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
+def test_where_a_program_lacks_its_c_library_the_static_one_is_installed(tmp_path, served, kind):
+    here = served.folder / "newest"
+    url = f"{served.url}/newest"
+    release(here, keys=own_keys(), url=url)
+    # Linked with a C library that no machine has: one can start it as little as Alpine can start the real one.
+    program = (here / PROGRAM).read_bytes()
+    assert program.count(b"/ld-linux-") == 1
+    (here / PROGRAM).write_bytes(program.replace(b"/ld-linux-", b"/ld-other-"))
+    sign(here, own_keys(), url)
+    with started(kind, tmp_path) as machine:
+        said = line(machine, url)
+        assert said.returncode != 0 and "does not run on this machine; nothing has been changed" in said.stdout
+        assert installed(machine) == []
+        static = here / f"{PROGRAM}-static"
+        static.write_text(STAND_IN)
+        sign(here, own_keys(), url)
+        said = line(machine, url)
+        assert said.returncode == 0 and "so it is the static one" in said.stdout, said.stdout
+        assert machine.path(BIN).read_text() == STAND_IN
+        # Nothing that the key does not vouch for, however it is linked.
+        static.write_text(STAND_IN.replace("9.9.9", "6.6.6"))
+        said = line(machine, url)
+        assert said.returncode != 0 and "is not what SHA256SUMS says" in said.stdout, said.stdout
+        assert machine.path(BIN).read_text() == STAND_IN
+
+
 def flip(path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
