@@ -16,6 +16,8 @@
 # make test-arm64    boots an ARM kernel in QEMU and passes messages through the relay of dist/ (tests/arm64/run.sh)
 # make bench-tls     the cost of TLS, compared with plain connections and with HAProxy in front of the reference
 # make bench-page    how long a phone waits for the page, on a slow network (RELAYS=programs to compare, ROUNDS=9)
+# make bench-mailbox what pairs notice of the mailbox, of a disk of its that is slow or full, and of a crowd that comes back
+#             to it; needs root
 # make bench-hostile what most pairs notice while one in ten misbehaves in every known way
 #
 # Needs Rust (1.88 or newer), a C compiler and C++ compiler, Python 3.11 or newer with venv, and Node 20.19 or newer.
@@ -49,7 +51,7 @@ STAGES := test-rust test-python test-epoll test-node test-deploy test-conformanc
 
 .PHONY: run simulate works-with test test-tools build-tests $(STAGES) test-quiet soak lint advisories
 .PHONY: build-all release test-arm64 bench bench-check bench-accept bench-arm64 bench-arm64-accept bench-relay
-.PHONY: bench-tls bench-page bench-hostile clean
+.PHONY: bench-tls bench-page bench-mailbox bench-hostile clean
 
 run:
 	cargo build --release --bins
@@ -197,6 +199,11 @@ bench-page: $(NODE_TESTS)/node_modules/.package-lock.json
 	cd $(NODE_TESTS) && ROUNDS=$(or $(ROUNDS),9) node visits.mjs $(abspath $(or $(RELAYS),$(TARGET_DIR)/release/coralmux-relay))
 
 # As bench-relay.
+bench-mailbox:
+	cargo build --release -p coralmux-relay -p coralmux-loadtest
+	$(TARGET_DIR)/release/coralmux-loadtest bench --mailbox --relay $(TARGET_DIR)/release/coralmux-relay \
+	    --rounds 5 --seconds 5 $(BENCH_FLAGS)
+
 bench-hostile:
 	cargo build --release -p coralmux-relay -p coralmux-loadtest
 	$(TARGET_DIR)/release/coralmux-loadtest hostile --relay $(TARGET_DIR)/release/coralmux-relay $(BENCH_FLAGS)

@@ -362,6 +362,12 @@ pub(crate) struct BenchArgs {
     /// The rows about TLS instead
     #[arg(long)]
     pub(crate) tls: bool,
+    /// The rows about the mailbox instead
+    #[arg(long, conflicts_with = "tls")]
+    pub(crate) mailbox: bool,
+    /// Devices that come back, for those
+    #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
+    pub(crate) devices: usize,
     /// The proxy that speaks TLS in front of the reference, for those
     #[arg(long, value_name = "FILE", default_value = "haproxy")]
     pub(crate) haproxy: PathBuf,

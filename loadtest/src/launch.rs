@@ -5,8 +5,9 @@ use crate::server;
 use crate::target::Target;
 use crate::tls::TlsArgs;
 use crate::tokens;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use coralmux_test_support::launch::{self, Process, free_address};
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ const ADMIN_KEY: &str = "loadtest";
 /// Less than the hostile pairs of a usual test can have promised to them.
 const ATTACKED_MEMORY: &str = "64MiB";
 const START_TIMEOUT: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What is started.
 pub(crate) struct Binaries {
@@ -67,6 +69,28 @@ impl Server {
         let address = free_address()?;
         let command = Self::relay_command(binaries, cores, &directory, address);
         Self::start(command, Some(directory), address, pairs)
+    }
+
+    /// The relay with one shard and its store in a folder that stays, with flags of the test's; and so many tokens.
+    pub(crate) fn in_folder(
+        binaries: &Binaries,
+        core: usize,
+        folder: &Path,
+        flags: &[&str],
+        pairs: usize,
+    ) -> Result<(Self, Relay)> {
+        let address = free_address()?;
+        let mut command = Self::relay_command(binaries, &[core], folder, address);
+        command.args(flags);
+        Self::start(command, None, address, pairs)
+    }
+
+    /// Has it end in good order.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        kill_process(Pid::from_child(&self.process.0), Signal::TERM).context("cannot stop the relay")?;
+        let status = self.process.wait_for_end(STOP_TIMEOUT)?.context("the relay does not end")?;
+        ensure!(status.success(), "the relay ended: {status}");
+        Ok(())
     }
 
     fn relay_command(binaries: &Binaries, cores: &[usize], directory: &Path, address: SocketAddr) -> Command {
@@ -197,7 +221,8 @@ impl Server {
     }
 }
 
-fn new_directory() -> Result<PathBuf> {
+/// A folder of this process for what a test needs.
+pub(crate) fn new_directory() -> Result<PathBuf> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let directory = std::env::temp_dir().join(format!("coralmux-bench-{}-{number}", std::process::id()));

@@ -3,6 +3,7 @@
 mod adversary;
 mod bench;
 mod cli;
+mod disk;
 mod generator;
 mod hostile;
 mod launch;

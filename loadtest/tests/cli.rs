@@ -179,6 +179,37 @@ fn the_others_tell_what_they_notice_of_an_attack() {
 }
 
 #[test]
+fn what_others_notice_of_the_mailbox_is_measured() {
+    let json = std::env::temp_dir().join(format!("coralmux-loadtest-mailbox-{}.json", std::process::id()));
+    let rows_of = |only: &str| {
+        let output = Command::new(PROGRAM)
+            .args(["bench", "--mailbox", "--devices", "20", "--rounds", "1", "--seconds", "0.5", "--only", only])
+            .args(["--relay", relay().to_str().unwrap(), "--json", json.to_str().unwrap()])
+            .stderr(Stdio::inherit())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{only}: {}", output.status);
+        let rows: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+        std::fs::remove_file(&json).unwrap();
+        let rows = rows.as_array().unwrap().clone();
+        assert!(rows.iter().all(|row| row["value"].as_f64().unwrap() > 0.0), "{rows:?}");
+        rows
+    };
+    assert!(rows_of("come back")[0]["note"].as_str().unwrap().contains("20 devices, all drained"));
+    assert_eq!(rows_of("slow device").len(), 1);
+    if rustix::process::geteuid().is_root() {
+        let rows = rows_of("the disk is");
+        let counts = |row: &Value| {
+            let note = row["note"].as_str().unwrap().rsplit_once("; ").unwrap().1.to_owned();
+            let words: Vec<u64> = note.split(' ').filter_map(|word| word.parse().ok()).collect();
+            (words[0], words[1])
+        };
+        let [(kept, refused), (slow_kept, _), (full_kept, full_refused)] = [0, 1, 2].map(|at| counts(&rows[at]));
+        assert!(kept > 0 && refused == 0 && slow_kept > 0 && full_kept < kept && full_refused > 0, "{rows:?}");
+    }
+}
+
+#[test]
 fn a_relay_that_is_not_there_is_named() {
     let output = Command::new(PROGRAM).args(["pingpong", "--url", "ws://127.0.0.1:1/ws"]).output().unwrap();
     assert!(!output.status.success());

@@ -4,6 +4,7 @@
 //! that are ratios are measured in turn, round by round, and the median of the rounds' own ratios counts: what the
 //! machine does besides hits both alike.
 
+mod mailbox;
 mod table;
 mod tls;
 
@@ -51,6 +52,10 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     let mut bench = Bench { args, binaries, table: Table::begin() };
     if args.tls {
         bench.tls()?;
+        return bench.table.end(args.json.as_deref());
+    }
+    if args.mailbox {
+        bench.mailbox()?;
         return bench.table.end(args.json.as_deref());
     }
     bench.messages()?;

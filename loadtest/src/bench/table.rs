@@ -46,6 +46,15 @@ impl Row {
     }
 }
 
+impl Row {
+    /// With more in its note.
+    #[must_use]
+    pub(super) fn noted(mut self, more: &str) -> Self {
+        self.note = format!("{}; {more}", self.note);
+        self
+    }
+}
+
 /// The rows so far.
 pub(super) struct Table {
     rows: Vec<Row>,

@@ -33,6 +33,13 @@ pub(crate) fn auth_frame(token: &str, role: Role) -> Vec<u8> {
     frame(true, TEXT, &text_of("auth", "a", &payload), KEY)
 }
 
+/// The same of a client with a key of its own, and perhaps an invite.
+pub(crate) fn keyed_auth_frame(token: &str, role: Role, key: &str, invite: Option<&str>) -> Vec<u8> {
+    let invite = invite.map_or(String::new(), |invite| format!(r#","invite":"{invite}""#));
+    let payload = format!(r#"{{"token":"{token}","role":"{}","ext":1,"key":"{key}"{invite}}}"#, role.name());
+    frame(true, TEXT, &text_of("auth", "a", &payload), KEY)
+}
+
 /// The masked pong that answers a ping with `payload`.
 pub(crate) fn pong_frame(payload: &[u8]) -> Vec<u8> {
     frame(true, PONG, payload, KEY)

@@ -139,6 +139,12 @@ impl Net {
         self.connections.len() - 1
     }
 
+    /// Adds a connection whose first message is this frame.
+    pub(crate) fn add_with(&mut self, auth: Vec<u8>) -> Id {
+        self.connections.push(Connection::new(auth.into(), None));
+        self.connections.len() - 1
+    }
+
     /// Asks for a small receive buffer in the kernel, from the next [`Net::open`] on: what a client does not read then
     /// stays with the relay.
     pub(crate) fn set_receive_buffer(&mut self, id: Id, bytes: usize) {
@@ -237,7 +243,8 @@ impl Net {
         }
     }
 
-    fn send_text(&mut self, id: Id, text: &[u8]) {
+    /// Sends a message that is sent once.
+    pub(crate) fn send_text(&mut self, id: Id, text: &[u8]) {
         let frame = envelope::frame_of(text);
         let length = frame.len();
         // As above: the next read tells of errors.

@@ -4,6 +4,7 @@ pub(crate) mod chat;
 pub(crate) mod connect;
 pub(crate) mod hold;
 pub(crate) mod idle;
+pub(crate) mod mail;
 pub(crate) mod measure;
 pub(crate) mod pace;
 pub(crate) mod pingpong;

@@ -104,7 +104,7 @@ impl Storm {
 }
 
 /// How long a client of the relay's own waits after a connection that worked for `held`, or a try that failed.
-fn wait_after(backoff: &mut Backoff, held: Option<Duration>) -> u64 {
+pub(super) fn wait_after(backoff: &mut Backoff, held: Option<Duration>) -> u64 {
     let random = getrandom::u32().expect("Linux always has randomness once it has booted");
     backoff.handle_loss(held, &Reason::Silent, None, random).as_nanos() as u64
 }
