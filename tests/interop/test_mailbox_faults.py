@@ -19,7 +19,7 @@ from mailbox import agent_of, counted, device_of, drain, gone, keep, kept, page,
 from relay import GENEROUS
 from test_mailbox import until
 
-# How often the relay is killed; the long form is `make mailbox-long`.
+# How often the relay is killed; the long form is `make test-mailbox-kills`.
 ROUNDS = int(os.environ.get("CORALMUX_MAILBOX_ROUNDS", "50"))
 
 
