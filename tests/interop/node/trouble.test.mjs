@@ -85,7 +85,7 @@ class Upgraded {
   }
 
   mark(path, text) {
-    return this.isOn && /^\/($|sw\.js|phone\/app)/.test(path) ? Upgraded.mark(text) : text;
+    return this.isOn && /^\/($|sw\.js|phone\/(app|later))/.test(path) ? Upgraded.mark(text) : text;
   }
 }
 
