@@ -96,6 +96,22 @@ def qwen(folder, modules, ai):
     return Setup((*flags, "--exec-env", "OPENAI_API_KEY"), "run_shell_command", env)
 
 
+def codex(folder, modules, ai):
+    config = f"""model = "fake-model"
+model_provider = "fake"
+approval_policy = "on-request"
+[model_providers.fake]
+name = "Fake"
+base_url = "{ai.url}"
+env_key = "OPENAI_API_KEY"
+wire_api = "responses"
+"""
+    (folder / ".codex").mkdir()
+    (folder / ".codex" / "config.toml").write_text(config)
+    flags = acp(f"{modules}/.bin/codex-acp", folder)
+    return Setup((*flags, "--exec-env", "OPENAI_API_KEY"), "exec_command", {"OPENAI_API_KEY": "x"})
+
+
 def acp(command, folder):
     return "--acp", command, "--acp-dir", str(folder)
 
@@ -148,6 +164,7 @@ def ag_ui(folder, python, ai):
 SETUPS = {
     "opencode": opencode,
     "qwen": qwen,
+    "codex": codex,
     "openclaw": openclaw,
     "openclaw-gateway": openclaw_gateway,
     "forge_agent.py": forge,

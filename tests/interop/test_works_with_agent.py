@@ -52,10 +52,12 @@ class Run:
                     return doing, asked, event
 
     def tool(self, file):
-        arguments = {"command": f"touch {file}"}
-        if self.shell == "run_shell_command":
-            arguments |= {"description": "Make a file", "is_background": False}
-        arguments = json.dumps(arguments)
+        command = f"touch {file}"
+        described = {
+            "run_shell_command": {"command": command, "description": "Make a file", "is_background": False},
+            "exec_command": {"cmd": command, "sandbox_permissions": "require_escalated", "justification": f"May I {command}?"},
+        }
+        arguments = json.dumps(described.get(self.shell, {"command": command}))
         return f"TOOL:{self.shell} TOOLARGS:{arguments}"
 
     def skip_what_it_lacks(self, check):
@@ -130,7 +132,9 @@ async def test_a_conversation_is_remembered_and_no_other(run):
 async def test_stop_stops_the_model(run):
     run.skip_what_it_lacks("cancel")
     asked = await run.phone.ask("SLOW", chat_id="cancel", asks=1)
-    await run.phone.expect("chat.stream")
+    async with asyncio.timeout(TIMEOUT):
+        while not run.ai.slow:  # some say something of their own first
+            await run.phone.expect("chat.stream")
     # Some ask for a title of the conversation beside the answer, and let that be.
     in_progress = run.ai.slow
     await run.phone.client.send("chat.cancel", {"chat_id": "cancel"})

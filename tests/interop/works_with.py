@@ -134,6 +134,14 @@ BEHIND_THE_AGENT = [
         is_npm=True,
     ),
     Framework(
+        "Codex",
+        "coralmux-agent --acp codex-acp",
+        "codex",
+        ("@zed-industries/codex-acp",),
+        {},
+        is_npm=True,
+    ),
+    Framework(
         "AutoGPT Forge",
         "coralmux-agent --agent-protocol URL",
         "forge_agent.py",
