@@ -321,6 +321,17 @@ async def test_what_is_said_and_asked_after_a_cancel_reaches_nobody(start, kept)
     assert (kept / "permitted").read_text() == "cancelled"
 
 
+async def test_a_program_that_does_not_stop_is_killed_and_the_next_question_answered(start, kept):
+    agent = start()
+    async with Phone(agent.link()) as phone:
+        await phone.ask("deaf")
+        await phone.expect("chat.stream")
+        await phone.client.send("chat.cancel", {})
+        assert (await phone.expect("chat.done")).payload["cancelled"] is True
+        assert await text(phone, "one") == "session-0 heard deaf, one"
+        assert not is_alive((kept / "pids").read_text()) and starts(kept) == 2
+
+
 async def test_a_flood_arrives_in_few_messages(start):
     agent = start()
     async with Phone(agent.link()) as phone:

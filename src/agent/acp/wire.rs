@@ -184,8 +184,9 @@ impl Connection {
         lock(&self.inner).ended.clone()
     }
 
-    /// Ends the program.
+    /// Ends the program, which nothing is asked of any more, although it takes a moment to be gone.
     pub(super) fn kill(&self) {
+        lock(&self.inner).ended.get_or_insert_with(|| "the agent's program had to be ended".to_owned());
         self.program.kill_all();
     }
 }
