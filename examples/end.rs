@@ -6,7 +6,7 @@
 //!
 //! A device enrols with the link and keeps its keys in the folder; where it has some, it goes on with them. With `answers`, its `chat.stream` and `chat.done` make an answer, whose pieces grow while they wait.
 
-use coralmux_client::{Client, Device, Encryption, Event, Folder, Link, Options, Role, SendError, Stream};
+use coralmux_client::{Client, Device, Encryption, Event, Folder, Link, Options, Role, SendError, Speaker, Stream};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -93,7 +93,7 @@ fn told(event: &Event) -> Option<Value> {
             json!({"event": "message", "type": it.kind, "payload": it.payload, "missed": it.missed})
         }
         Event::Error(it) => {
-            json!({"event": "error", "code": it.code, "message": it.message, "authenticated": it.authenticated})
+            json!({"event": "error", "code": it.code, "message": it.message, "authenticated": it.by == Speaker::Peer})
         }
         Event::Delivered { id } => json!({"event": "delivered", "id": id}),
         Event::NotSent { id } => json!({"event": "not sent", "id": id}),

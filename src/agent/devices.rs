@@ -44,8 +44,6 @@ pub struct Desk {
     pub lines: Option<mpsc::Receiver<String>>,
     /// Commands of other processes.
     pub controls: Option<mpsc::Receiver<Control>>,
-    /// The link of phones that know no devices, for a relay that knows none.
-    pub plain_link: Link,
     /// These are let in whether they come or not.
     pub legacy_phone: bool,
 }
@@ -200,19 +198,21 @@ impl<'a> Devices<'a> {
     }
 
     fn handle_known(&mut self, known: bool, link: Option<&Link>) {
+        let devices = self.infos().len();
+        if !known && link.is_none() {
+            return self.say(&format!("The relay does not know devices any more: {devices} cannot connect."));
+        }
         if std::mem::replace(&mut self.shown, true) {
             return;
         }
-        let first = if known { link } else { Some(&self.desk.plain_link) };
-        let devices = self.infos().len();
-        match (self.desk.colours, first) {
+        match (self.desk.colours, link) {
             (Some(colours), Some(link)) => {
                 (self.say)(&super::pairing::instructions(link, self.desk.codes, colours));
             }
             (None, Some(_)) => (self.say)(&self.desk.elsewhere),
             (_, None) => self.say(&format!("{devices} device(s); the first link was used.")),
         }
-        if known && first.is_none() && self.desk.colours.is_some() && self.desk.admission == Admission::All {
+        if known && link.is_none() && self.desk.colours.is_some() && self.desk.admission == Admission::All {
             // Nobody is to be asked, so nobody is kept waiting either.
             let _ = self.client.invite(None, TERMINAL.to_owned());
         }

@@ -43,8 +43,8 @@ pub use serve::{Ending, Settings, serve};
 
 use agents::Agents;
 use coralmux_client::{
-    AgentKeys, Backoff, Client, Devices, Encryption, Events, Folder, Link, PairingSecret, RegisterError, RelayUrl,
-    Role, StartError, Trust, make_folder, random, register,
+    AgentKeys, Backoff, Client, Devices, Encryption, Events, Folder, Link, NoLink, PairingSecret, RegisterError,
+    RelayUrl, Role, StartError, Trust, make_folder, random, register,
 };
 use coralmux_proto::token::hex;
 use devices::{Admission, Desk};
@@ -188,7 +188,7 @@ fn start(options: &Options) -> Result<Ending, Failure> {
                 state::write(&path, relay, &state)?;
             }
         }
-        (client, events, Some(desk(options, link, &folder)?))
+        (client, events, Some(desk(options, &folder)?))
     } else {
         match colours() {
             Some(colours) => say(&pairing::instructions(&link, options.pairing.qr, colours)),
@@ -229,7 +229,7 @@ fn start_with_devices(
 }
 
 /// What the agent's devices are let in with.
-fn desk(options: &Options, plain_link: Link, folder: &Path) -> Result<Desk, Failure> {
+fn desk(options: &Options, folder: &Path) -> Result<Desk, Failure> {
     let colours = colours();
     let lines = terminal::lines().filter(|_| colours.is_some());
     let admission = match (options.yes, &lines) {
@@ -246,7 +246,7 @@ fn desk(options: &Options, plain_link: Link, folder: &Path) -> Result<Desk, Fail
     }
     let (codes, elsewhere) = (options.pairing.qr, elsewhere(&options.pairing));
     let legacy_phone = options.legacy_phone;
-    Ok(Desk { admission, codes, colours, elsewhere, lines, controls: controls.ok(), plain_link, legacy_phone })
+    Ok(Desk { admission, codes, colours, elsewhere, lines, controls: controls.ok(), legacy_phone })
 }
 
 /// Whether the terminal takes colours, if there is one.
@@ -286,10 +286,12 @@ fn show_link(pairing: &Pairing) -> Result<(), Failure> {
     let mut link = link_of(pairing, &state);
     if let (E2e::Version3, Some(keys)) = (pairing.e2e, &state.keys) {
         let store = Folder::new(state::devices_path(&path, &state.token));
-        let kept = coralmux_client::first_link(&link, keys, &store);
-        link = kept.ok_or_else(|| {
-            let command = link_command("pair", pairing);
-            Failure::Refused(format!("the first link was used, and is worth one device; `{command}` makes another one"))
+        link = coralmux_client::first_link(&link, keys, &store).map_err(|error| {
+            let more = match error {
+                NoLink::Used => format!("; `{}` makes another one", link_command("pair", pairing)),
+                NoLink::Unconfirmed => String::new(),
+            };
+            Failure::Refused(format!("{error}{more}"))
         })?;
     }
     say(&pairing::instructions(&link, pairing.qr, has_colours()));

@@ -7,7 +7,7 @@ use super::devices::{Desk, Devices};
 use super::history::{self, History};
 use super::printable::{printable, warn};
 use super::question;
-use coralmux_client::{Client, Event, Events, Lane, Message, PeerError, To, replace};
+use coralmux_client::{Client, Event, Events, Lane, Message, PeerError, Speaker, To, replace};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -219,9 +219,9 @@ impl Agent<'_> {
             Event::Message(message) => self.handle_message(message),
             Event::Error(error) => self.handle_error(&error),
             Event::Delivered { .. } => {}
-            Event::Expired { count } => {
-                self.say(&format!("{count} message(s) for this agent waited too long at the relay, and are gone."));
-            }
+            Event::Expired { count } => self.say(&format!(
+                "The relay says (not verified) that {count} message(s) for this agent waited there for too long, and are gone."
+            )),
             Event::Missed { count } => self.say(&format!("{count} message(s) of the phone were given up on the way.")),
             // A page that was reloaded, or another one. What it asked before is answered all the same.
             Event::PeerRestarted => {}
@@ -259,10 +259,11 @@ impl Agent<'_> {
     fn handle_error(&self, error: &PeerError) {
         // The phone left while something was on its way to it: said already, as its going offline.
         if error.code != "PEER_OFFLINE" {
-            self.say(&format!("Error {}: {}", error.code, error.message));
+            let who = if error.by == Speaker::Relay { "The relay says (not verified):" } else { "Error" };
+            self.say(&format!("{who} {}: {}", error.code, error.message));
         }
         if error.code == "MESSAGE_TOO_LARGE"
-            && !error.authenticated
+            && error.by == Speaker::Relay
             && let Some(id) = &error.about
         {
             self.chats.handle_too_large(id);

@@ -87,12 +87,12 @@ pub enum Event {
     },
     /// The client was closed by its owner. The last event.
     Closed,
-    /// Agent with devices, after each [`Connected`](Self::Connected): whether the relay knows devices, and then the link of
-    /// the first start, while it is good for one.
+    /// Agent with devices, after each [`Connected`](Self::Connected), unless the relay does not want to know the agent:
+    /// whether it knows devices, and the first link, while that is good for one.
     Devices {
         /// It does, and the token is bound to this agent.
         known: bool,
-        /// That link.
+        /// The link of the first start; where the relay knows no devices, that of phones that know none.
         link: Option<Box<Link>>,
     },
     /// Agent: a device has come, or has come anew, or has gone, or sleeps.
@@ -205,10 +205,21 @@ pub struct PeerError {
     pub retry_after: Option<Duration>,
     /// The id of the message that it is about.
     pub about: Option<String>,
-    /// Whether it came encrypted, so that it is the peer's word and not the relay's.
-    pub authenticated: bool,
+    /// Who says so.
+    pub by: Speaker,
     /// Whether the client sends the message again by itself.
     pub sent_again: bool,
+}
+
+/// Whose word an error is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaker {
+    /// The peer's: it came encrypted.
+    Peer,
+    /// The relay's, or anybody's on the way: it came in clear.
+    Relay,
+    /// This client's own.
+    Client,
 }
 
 /// Why there is no connection.

@@ -54,11 +54,11 @@ pub use coralmux_e2e::{Link, PairingSecret};
 pub use coralmux_proto::limits::MESSAGE_BYTES_MAX;
 pub use coralmux_proto::token::Role;
 pub use devices::{
-    AgentKeys, BookError, DEVICES_MAX, Device, DeviceError, Devices, Folder, INVITE_LIFE, Info, Joined, Lane, Store,
-    To, first_link, make_folder, replace,
+    AgentKeys, BookError, DEVICES_MAX, Device, DeviceError, Devices, Folder, INVITE_LIFE, Info, Joined, Lane, NoLink,
+    Store, To, first_link, make_folder, replace,
 };
 pub use envelope::{new_id, random, unix_ms};
-pub use event::{Event, Message, PeerError, Reason};
+pub use event::{Event, Message, PeerError, Reason, Speaker};
 pub use options::{Encryption, Options, Trust};
 pub use register::{RegisterError, http_agent, proxy_of, register, retry_after};
 pub use resume::Keep;

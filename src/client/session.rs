@@ -345,7 +345,7 @@ impl Session {
                     self.plain.handle_authed(now, paired, mail, shared, actions);
                 }
                 if let Some(fleet) = &mut self.fleet {
-                    fleet.handle_authed(now, &ok["ext"], mail, shared, actions);
+                    fleet.handle_authed(now, &ok["ext"], mail, &mut self.plain, shared, actions);
                 }
             }
             "auth.fail" => {

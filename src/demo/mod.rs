@@ -14,8 +14,7 @@ use crate::agent::printable::printable;
 use crate::agent::state::{self, State};
 use crate::agent::{Settings, control, has_colours, new_secret, say, serve, terminal};
 use crate::client::{
-    AgentKeys, Client, Devices, Encryption, Folder as Files, Link, Options, RegisterError, RelayUrl, Role, Trust,
-    register,
+    AgentKeys, Client, Devices, Encryption, Folder as Files, Options, RegisterError, RelayUrl, Role, Trust, register,
 };
 use crate::config::{self, Config};
 use crate::console;
@@ -252,7 +251,6 @@ fn attend_to(place: &Location, kept: Option<&Path>, folder: &Path, stop: &Atomic
         elsewhere: kept_back(kept, &place.url),
         lines: terminal::lines().filter(|_| colours.is_some()),
         controls: control::listen(&folder).ok(),
-        plain_link: Link { token, relay: place.url.to_string(), secret: Some(secret), agent: None },
         legacy_phone: false,
     };
     let settings = Settings {
@@ -300,6 +298,7 @@ fn pair(place: &Location, kept: Option<&Path>, stop: &AtomicBool) -> Result<Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::Link;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 

@@ -142,6 +142,60 @@ async def test_an_agent_of_a_backup_acts_on_nothing_that_was_recorded_since(tmp_
         assert asked.texts == ["and on", "once more"]
 
 
+async def test_openings_that_are_replayed_change_nothing_while_mail_of_an_older_session_waits(tmp_path):
+    """51: 1,000 of them, old and new, before the mail is handed out: all of that opens, no key changes, and 12 answers a
+    minute are all that comes of it. The long form waits until a true opening gets through."""
+    held, waiting = [], 0
+
+    def keep(who, message):
+        """What devices say to an absent agent is kept."""
+        if who != "agent" and "agent" not in relay.sockets and message.get("keep"):
+            held.append(message)
+            kept = {"ref": message["id"], "device": who}
+            asyncio.ensure_future(relay.tell(who, {"type": "relay.kept", "payload": kept}))
+            return []
+        return [message]
+
+    mail = lambda who: mailbox(waiting if who == "agent" else 0)  # noqa: E731
+    async with LyingRelay(keep, mail=mail) as relay, started(relay, tmp_path) as (agent, asked):
+        async with rust_device(await first_link(agent), tmp_path / "phone") as phone:
+            await says(phone, "first")
+            (device,) = relay.admitted
+            for number in range(2):
+                await relay.tell(device, hint())
+                await relay.until_seen(lambda *_, n=number: len(openings_of(relay, device)) > n)
+                await says(phone, f"with keys {number}")
+            agent.stop()
+            for text in ("mail 1", "mail 2", "mail 3"):
+                await phone.send("chat.send", {"text": text, "chat_id": text})
+            async with asyncio.timeout(TIMEOUT):
+                while len(held) < 3:
+                    await asyncio.sleep(0.02)
+            asked.path.unlink()
+            replayed, waiting = openings_of(relay, device), 3
+            await restart(relay, agent)
+            before, since = len(answers_to(relay, device)), len(relay.seen)
+            for number in range(1000):
+                await relay.tell("agent", replayed[number % len(replayed)])
+            for message in held:
+                await relay.tell("agent", message)
+            await relay.tell("agent", {"type": "relay.mail", "payload": {"upto": 3, "left": 0, "lost": 0}})
+            await relay.until_seen(lambda who, m: m["type"] == "relay.mail.ack" and m["payload"]["upto"] == 3)
+            await asked.until(["mail 1", "mail 2", "mail 3"], in_order=False)
+            assert {await answer_of(phone) for _ in range(3)} == {"mail 1", "mail 2", "mail 3"}
+            await says(phone, "after a thousand")
+            assert 1 <= len(answers_to(relay, device)) - before <= OPENINGS_MAX
+            sealed = [m for who, m in relay.seen[since:] if who == "agent" and m.get("device") == device]
+            assert len(set(sids(sealed))) == 1, "no key has changed"
+            if LONG:
+                sid, began = sids(sealed)[0], asyncio.get_running_loop().time()
+                while sids(to_device(relay, device))[-1] == sid:
+                    assert asyncio.get_running_loop().time() < began + OPENINGS_SPAN + 10
+                    await relay.tell(device, hint())
+                    await asyncio.sleep(1)
+                    await says(phone, "are there new keys?")
+
+
 def mailbox(waiting=0):
     """What a relay says of one."""
     bounds = {"bytes": 0, "bytes_max": 4 << 20, "count_max": 256, "message_max": 1 << 20, "age_max_sec": 604_800}
@@ -170,6 +224,49 @@ async def says(end, text):
     """A device on the Rust client asks, and is answered."""
     await end.send("chat.send", {"text": text})
     assert await answer_of(end) == text
+
+
+async def test_of_kept_messages_one_is_left_out_and_its_sender_shows_it(tmp_path):
+    """54: the next one is delivered while the sender is claimed to be absent: the first one is named in `x`, and shown as
+    not delivered, although the relay has said that it keeps it."""
+    held, waiting, is_held = [], 0, False
+
+    def keep(who, message):
+        if who != "agent" and is_held:
+            if message.get("keep"):
+                held.append(message)
+                kept = {"ref": message["id"], "device": who}
+                asyncio.ensure_future(relay.tell(who, {"type": "relay.kept", "payload": kept}))
+            return []
+        return [message]
+
+    def claims_absent(who, ext):
+        return ext | ({"devices": [one | {"online": False} for one in ext["devices"]]} if who == "agent" else {})
+
+    mail = lambda who: mailbox(waiting if who == "agent" else 0)  # noqa: E731
+    async with LyingRelay(keep, mail=mail) as relay, started(relay, tmp_path) as (agent, asked):
+        async with rust_device(await first_link(agent), tmp_path / "phone") as phone:
+            await says(phone, "first")
+            (device,) = relay.admitted
+            is_held = True
+            agent.stop()
+            for text in ("left out", "delivered"):
+                await phone.send("chat.send", {"text": text, "chat_id": text})
+            async with asyncio.timeout(TIMEOUT):
+                while len(held) < 2:
+                    await asyncio.sleep(0.02)
+            waiting, relay.ext = 1, claims_absent
+            await restart(relay, agent)
+            await relay.tell("agent", held[1])
+            await relay.tell("agent", {"type": "relay.mail", "payload": {"upto": 1, "left": 0, "lost": 0}})
+            await asked.until(["first", "delivered"])
+            is_held = False
+            await relay.tell("agent", {"type": "relay.device", "payload": {"device": device, "online": True}})
+            assert (await phone.event("not sent"))["event"] == "not sent"
+            assert await answer_of(phone) == "delivered"
+            await says(phone, "and on")
+            assert asked.texts == ["first", "delivered", "and on"]
+            await said(agent, "1 message(s) of the phone were given up on the way.")
 
 
 # ---- Revoked ----

@@ -95,7 +95,7 @@ async def test_a_link_that_names_its_agent_leads_nowhere_at_an_old_relay(relay, 
         assert old.seen == [] and len(old.auths) == 1
 
 
-@pytest.mark.parametrize("start", [package])
+@pytest.mark.parametrize("start", [program, package])
 async def test_devices_outlast_a_relay_that_has_forgotten_them(start_relay, tmp_path, start):
     """Said in words at both ends, and deleted by neither; nothing is said to it; with the relay of before all goes on."""
     real = start_relay("--register-rate", "0")

@@ -55,6 +55,55 @@ async def with_device(relay, folder):
             yield agent, phone
 
 
+async def test_coralmux_agent_shows_the_relays_word_as_that_and_deletes_nothing_for_it(tmp_path):
+    async with LyingRelay() as relay, with_device(relay, tmp_path) as (agent, phone):
+        files = {path for path in pathlib.Path(agent.state["XDG_STATE_HOME"]).rglob("*.json")}
+        for message in [*FORGED, LOST, ERROR, ERROR | {"device": phone.device}]:
+            await relay.tell("agent", message)
+        await settled(relay)
+        await said(agent, f"{NOT_VERIFIED} that 3 message(s) for this agent waited there for too long, and are gone.")
+        async with asyncio.timeout(TIMEOUT):
+            while agent.output().count(f"{NOT_VERIFIED}: SOMETHING_NEW: come \\u{{1b}}[2J closer") < 2:
+                await asyncio.sleep(0.02)
+        assert "Error SOMETHING_NEW" not in agent.output()
+        await echoed(phone, "all the same")
+        # The token was revoked, it says, and is not: the next start goes on where this one was.
+        await relay.sockets["agent"].close(4002)
+        assert await asyncio.to_thread(agent.process.wait, TIMEOUT) == 3
+        assert files <= {path for path in pathlib.Path(agent.state["XDG_STATE_HOME"]).rglob("*.json")}
+        agent.process = agent.popen(agent.command, agent.environment)
+        await echoed(phone, "once more")
+
+
+async def test_what_the_relay_says_to_keep_is_not_taken_for_delivered(tmp_path):
+    """`relay.kept` for whatever the agent says to a device that is claimed to be away, and nothing of it arrives: it comes
+    when the two meet."""
+    lost = []
+
+    def drop(who, message):
+        if is_lying and who == "agent" and is_sealed(message):
+            lost.append(message["type"])
+            kept = {"ref": message["id"], "device": message["device"]}
+            asyncio.ensure_future(relay.tell("agent", {"type": "relay.kept", "payload": kept}))
+            return []
+        return [message]
+
+    is_lying = False
+    async with LyingRelay(drop, mail=lambda who: mailbox() if who == "agent" else None) as relay:
+        async with with_device(relay, tmp_path) as (agent, phone):
+            is_lying = True
+            await relay.tell("agent", {"type": "relay.device", "payload": {"device": phone.device, "online": False}})
+            asked = await phone.client.send("chat.send", {"text": "is anybody there?"})
+            async with asyncio.timeout(TIMEOUT):
+                while "chat.done" not in lost:
+                    await asyncio.sleep(0.02)
+            await settled(relay)
+            is_lying = False
+            relay.cut("agent")
+            assert (await phone.expect("chat.done", ref=asked)).payload["full_text"] == "You said: is anybody there?"
+            await echoed(phone, "and on")
+
+
 class Refusing:
     """For a lying relay: the first messages of this type of an end's are refused with a code that nobody knows."""
 

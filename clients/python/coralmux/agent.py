@@ -357,7 +357,11 @@ class Agent:
         if event.type == "client.link":
             self._show(Link.parse(event.payload["link"]), path)
         elif event.type == "client.refused" and event.payload.get("reason") == "no_devices":
-            self._show(Link(files.kept.token, str(self.relay), files.kept.secret), path)
+            plain = self._client.devices.state.plain if self._client else None
+            if plain is None:
+                self.say("The relay does not know devices any more: they cannot connect.")
+            else:
+                self._show(Link(files.kept.token, str(self.relay), plain), path)
 
     def _show(self, link: Link, path: Path) -> None:
         if sys.stdout.isatty():

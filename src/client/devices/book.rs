@@ -107,7 +107,9 @@ pub(crate) struct Book {
     plain: Plain,
     /// The plain slot is never closed for want of use.
     legacy_phone: bool,
-    /// The relay knows devices, and the agent by its key.
+    /// The relay of the last connection knows devices.
+    known: bool,
+    /// It knew the agent by its key.
     bound: bool,
     /// What the plain slot is opened with has changed.
     plain_renewed: bool,
@@ -116,22 +118,39 @@ pub(crate) struct Book {
     again: Vec<(Instant, Request)>,
 }
 
+/// Why there is no link to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum NoLink {
+    /// It was worth one device, and has admitted it.
+    #[error("the first link was used, and is worth one device")]
+    Used,
+    /// It would lead nowhere.
+    #[error("the relay has not confirmed this agent: try again in a moment, and look at what the agent says")]
+    Unconfirmed,
+}
+
 /// The link that an agent shows first, by what is kept: that of the first start, as long as it admits a device; then that
 /// of phones that know no devices, as long as these are let in. `plain` is that of the first start without the agent's key.
-#[must_use]
-pub fn first_link(plain: &Link, keys: &AgentKeys, store: &dyn Store) -> Option<Link> {
+///
+/// # Errors
+/// There is none.
+pub fn first_link(plain: &Link, keys: &AgentKeys, store: &dyn Store) -> Result<Link, NoLink> {
     let text = store.read(NAME).ok().flatten();
     let Some(stored) = text.as_deref().and_then(|text| serde_json::from_str::<StoredBook<'_>>(text).ok()) else {
-        return Some(plain.clone());
+        return Ok(plain.clone());
     };
     let agent = AgentPrint::of(keys.key.public());
     match &stored.plain {
-        StoredPlain { first_is_used: false, .. } if stored.bound => Some(Link { agent: Some(agent), ..plain.clone() }),
-        StoredPlain { open: true, k: None, .. } => Some(plain.clone()),
+        StoredPlain { first_is_used: false, .. } if stored.known() => match stored.bound {
+            true => Ok(Link { agent: Some(agent), ..plain.clone() }),
+            false => Err(NoLink::Unconfirmed),
+        },
+        StoredPlain { open: true, k: None, .. } => Ok(plain.clone()),
         StoredPlain { open: true, k: Some(k), .. } => {
-            Some(Link { secret: Some(PairingSecret::parse(k)?), ..plain.clone() })
+            let secret = PairingSecret::parse(k).ok_or(NoLink::Used)?;
+            Ok(Link { secret: Some(secret), ..plain.clone() })
         }
-        StoredPlain { open: false, .. } => None,
+        StoredPlain { open: false, .. } => Err(NoLink::Used),
     }
 }
 
@@ -160,6 +179,7 @@ impl Book {
                 since: None,
             },
             legacy_phone: devices.legacy_phone,
+            known: false,
             bound: false,
             plain_renewed: false,
             asked: VecDeque::new(),
@@ -195,7 +215,7 @@ impl Book {
         let stored: StoredBook<'_> =
             serde_json::from_str(text).ok().filter(|stored: &StoredBook<'_>| stored.v == VERSION)?;
         self.enrolments = Enrolments::load(&self.token, Arc::clone(&self.keys.key), stored.links.get()).ok()?;
-        self.bound = stored.bound;
+        (self.known, self.bound) = (stored.known(), stored.bound);
         if let Some(secret) = &stored.plain.k {
             self.plain.secret = PairingSecret::parse(secret)?;
             self.plain.secret_is_own = true;
@@ -217,6 +237,7 @@ impl Book {
         let links = self.enrolments.store();
         let stored = StoredBook {
             v: VERSION,
+            known: Some(self.known),
             bound: self.bound,
             plain: StoredPlain {
                 open: self.plain.open,
@@ -255,7 +276,12 @@ impl Book {
     pub(crate) fn handle_authed(&mut self, now: Instant, ext: &Value) -> Option<Vec<Request>> {
         self.asked.clear();
         self.again.clear();
-        let bound = ext["bound"].as_bool()?;
+        let bound = ext["bound"].as_bool();
+        if std::mem::replace(&mut self.known, bound.is_some()) != bound.is_some() {
+            // If it fails it is written with the next link.
+            let _ = self.write();
+        }
+        let bound = bound?;
         let mut requests = Vec::new();
         if !bound || ext["legacy"].as_bool() != Some(self.plain.open) {
             requests.push(Request::Bind { legacy_phone: self.plain.open });
@@ -352,6 +378,11 @@ impl Book {
     /// The link of the first start, while it is good for anything.
     pub(crate) fn first_link(&self) -> Option<Link> {
         (!self.plain.first_is_used && !self.plain.secret_is_own).then(|| self.link(&self.plain.secret))
+    }
+
+    /// The link of phones that know no devices, while these are let in.
+    pub(crate) fn plain_link(&self) -> Option<Link> {
+        self.plain.open.then(|| Link { agent: None, ..self.link(&self.plain.secret) })
     }
 
     fn link(&self, secret: &PairingSecret) -> Link {

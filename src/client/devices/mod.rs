@@ -13,7 +13,7 @@ mod stored;
 pub use own::{Device, DeviceError};
 pub use store::{Folder, Store, make_folder, replace};
 
-pub use book::{BookError, first_link};
+pub use book::{BookError, NoLink, first_link};
 
 pub(crate) use book::{Book, Request};
 pub(crate) use of::{NotSealed, Of};
@@ -155,13 +155,21 @@ pub(crate) enum Command {
     Invite { by: Lane, tag: String },
 }
 
+/// The first look at the clock, and what it showed: more than nothing, so that what was before it is not all the same
+/// moment.
+static START: OnceLock<Instant> = OnceLock::new();
+const AT_START: Duration = Duration::from_secs(1);
+
 /// Both clocks.
 pub(crate) fn clocks(now: Instant) -> Now {
-    static START: OnceLock<Instant> = OnceLock::new();
     let start = *START.get_or_init(|| now);
-    // A second more than nothing, so that what was before the first look is not all the same moment.
-    let monotonic = now.saturating_duration_since(start) + Duration::from_secs(1);
+    let monotonic = now.saturating_duration_since(start) + AT_START;
     Now { monotonic, unix: Duration::from_millis(unix_ms()) }
+}
+
+/// The moment at which the monotonic one of both shows this.
+fn at(monotonic: Duration) -> Instant {
+    *START.get_or_init(Instant::now) + monotonic.saturating_sub(AT_START)
 }
 
 pub(crate) fn fill(bytes: &mut [u8]) {

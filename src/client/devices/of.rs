@@ -1,7 +1,7 @@
 //! An agent's end toward one of its devices, and what it knows of it.
 
 use super::stored::{StoredPeer, VERSION, receiver};
-use super::{AgentKeys, INVITE_LIFE, Info, Joined, Store, clocks, fill};
+use super::{AgentKeys, INVITE_LIFE, Info, Joined, Store, at, clocks, fill};
 use crate::envelope::unix_ms;
 use crate::options::PADDING_BYTES;
 use crate::resume::Receiver;
@@ -29,6 +29,8 @@ pub(crate) struct Of {
     welcomed: bool,
     /// Something has opened, or changed, that was not stored.
     dirty: bool,
+    /// A refusal that the device is to be told of, and the `id` of what was refused.
+    owed: Option<(OpenError, Option<String>)>,
 }
 
 /// Why nothing is sealed.
@@ -66,7 +68,7 @@ impl Of {
 
     fn new(mut end: AgentEnd, info: Info, store: Arc<dyn Store>) -> Self {
         end.set_padding(PADDING_BYTES);
-        Self { end, info, store, tag: String::new(), invite: None, welcomed: false, dirty: false }
+        Self { end, info, store, tag: String::new(), invite: None, welcomed: false, dirty: false, owed: None }
     }
 
     /// One that is kept, and what was taken of it. `None`: the text is damaged, or of a later version.
@@ -184,6 +186,8 @@ impl Of {
 
     pub(crate) fn handle_presence(&mut self, online: bool) {
         self.info.online = online;
+        // What was refused comes again.
+        self.owed = None;
         let now = unix_ms();
         if now.saturating_sub(self.info.seen_at) >= SEEN_MS {
             self.info.seen_at = now;
@@ -229,13 +233,32 @@ impl Of {
         payload: Option<&RawValue>,
         numbered: bool,
     ) -> Result<v3::Opened, OpenError> {
-        let opened = self.end.open(clocks(now), kind, id, payload)?;
-        self.dirty |= numbered || opened.confirmed;
-        Ok(opened)
+        match self.end.open(clocks(now), kind, id, payload) {
+            Ok(opened) => {
+                self.dirty |= numbered || opened.confirmed;
+                if opened.confirmed {
+                    self.owed = None;
+                }
+                Ok(opened)
+            }
+            Err(error) => {
+                if self.end.owes_complaint(error) {
+                    self.owed = Some((error, id.map(str::to_owned)));
+                }
+                Err(error)
+            }
+        }
     }
 
-    /// Whether the device is told that its message was refused.
-    pub(crate) fn complains(&mut self, now: Instant, error: OpenError) -> bool {
-        self.end.complains(clocks(now), error)
+    /// The refusal that the device is to be told of now, and what it is about.
+    pub(crate) fn poll_complaint(&mut self, now: Instant) -> Option<(OpenError, Option<String>)> {
+        let clocks = clocks(now);
+        let end = &mut self.end;
+        self.owed.take_if(|(error, _)| end.complains(clocks, *error))
+    }
+
+    /// When there may be one.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.owed.as_ref().map(|_| at(self.end.complains_at()))
     }
 }

@@ -100,6 +100,9 @@ impl<'a> StoredPeer<'a> {
 #[derive(Serialize, Deserialize)]
 pub(super) struct StoredBook<'a> {
     pub(super) v: u64,
+    /// The relay of the last connection knows devices. Missing: as `bound`.
+    #[serde(default)]
+    pub(super) known: Option<bool>,
     /// The relay has been told of the agent's key.
     pub(super) bound: bool,
     pub(super) plain: StoredPlain,
@@ -107,6 +110,12 @@ pub(super) struct StoredBook<'a> {
     pub(super) by: Vec<(String, String)>,
     #[serde(borrow)]
     pub(super) links: &'a RawValue,
+}
+
+impl StoredBook<'_> {
+    pub(super) fn known(&self) -> bool {
+        self.known.unwrap_or(self.bound)
+    }
 }
 
 /// The slot of phones that know no devices.

@@ -178,7 +178,15 @@ impl Secure {
     pub(super) fn poll(&mut self, now: Instant) -> Step {
         match self {
             Self::Own(own) => step_of(own.poll(now)),
-            Self::Pair(_) | Self::Of(_) => Step::default(),
+            Self::Of(of) => {
+                let owed = of.poll_complaint(now).map(|(error, about)| Refusal {
+                    complaint: Some(complaint(&error.to_string(), about.as_deref())),
+                    worth_telling: false,
+                    ..refusal(error.to_string())
+                });
+                Step { refused: owed, ..Step::default() }
+            }
+            Self::Pair(_) => Step::default(),
         }
     }
 
@@ -186,7 +194,8 @@ impl Secure {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         match self {
             Self::Own(own) => own.poll_timeout(),
-            Self::Pair(_) | Self::Of(_) => None,
+            Self::Of(of) => of.poll_timeout(),
+            Self::Pair(_) => None,
         }
     }
 
@@ -287,12 +296,12 @@ impl Secure {
         // A device has nothing to acknowledge before it is welcomed.
         let resume = kind != WELCOME;
         let numbered = resume && kind != ACK;
-        let (opened, complains) = match self {
-            Self::Own(own) => (own.open(now, kind, id, payload, numbered), false),
+        let (opened, owed) = match self {
+            Self::Own(own) => (own.open(now, kind, id, payload, numbered), None),
             Self::Of(of) => {
                 let opened = of.open(now, kind, id, payload, numbered);
-                let complains = opened.as_ref().is_err_and(|error| of.complains(now, *error));
-                (opened, complains)
+                let owed = opened.is_err().then(|| of.poll_complaint(now)).flatten();
+                (opened, owed)
             }
             Self::Pair(_) => return Err(refusal(String::new())),
         };
@@ -307,7 +316,7 @@ impl Secure {
             }
             Err(error) => {
                 // What is lost at this layer is asked for again by itself: no news for a person.
-                let complaint = complains.then(|| complaint(&error.to_string(), id));
+                let complaint = owed.map(|(error, about)| complaint(&error.to_string(), about.as_deref()));
                 Err(Refusal {
                     complaint,
                     worth_telling: !error.is_sign(false) && error != OpenError::NotAdmitted,

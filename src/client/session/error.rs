@@ -3,7 +3,7 @@
 use super::Action;
 use super::peer::Peer;
 use crate::envelope;
-use crate::event::{Event, PeerError};
+use crate::event::{Event, PeerError, Speaker};
 use crate::options::{PACED_FOR, RETRIES_MAX, RETRY_AFTER_MAX};
 use crate::outgoing::Entry;
 use crate::secure::Refusal;
@@ -93,7 +93,7 @@ impl Peer {
             message: error.message,
             retry_after,
             about: error.about,
-            authenticated,
+            by: if authenticated { Speaker::Peer } else { Speaker::Relay },
             sent_again,
         };
         actions.push(Action::Emit(Event::Error(event), bytes));
@@ -117,7 +117,7 @@ pub(super) fn refuse(peer: &Peer, refusal: Refusal, about: Option<&str>, actions
             message: refusal.message,
             retry_after: None,
             about: about.map(str::to_owned),
-            authenticated: false,
+            by: Speaker::Client,
             sent_again: false,
         };
         actions.push(Action::Emit(Event::Error(error), 0));
@@ -127,7 +127,7 @@ pub(super) fn refuse(peer: &Peer, refusal: Refusal, about: Option<&str>, actions
 /// Tells the owner that nothing can be sent, for the keys cannot be kept.
 pub(super) fn not_kept(message: String) -> Action {
     let code = "STORE".to_owned();
-    let error = PeerError { code, message, retry_after: None, about: None, authenticated: false, sent_again: false };
+    let error = PeerError { code, message, retry_after: None, about: None, by: Speaker::Client, sent_again: false };
     Action::Emit(Event::Error(error), 0)
 }
 
@@ -138,7 +138,7 @@ pub(super) fn unreadable(about: Option<&str>, why: &str) -> Action {
         message: format!("a message was skipped because it cannot be read: {why}"),
         retry_after: None,
         about: about.map(str::to_owned),
-        authenticated: false,
+        by: Speaker::Client,
         sent_again: false,
     };
     Action::Emit(Event::Error(error), 0)

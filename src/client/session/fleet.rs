@@ -5,7 +5,7 @@ use super::peer::Peer;
 use super::{Action, Mail, raw, read};
 use crate::devices::{Book, BookError, Command, Devices, INVITE_LIFE, Info, Of, Request};
 use crate::envelope::{self, Received};
-use crate::event::{Event, PeerError};
+use crate::event::{Event, PeerError, Speaker};
 use crate::options::{Encryption, Options, SILENCE_MAX};
 use crate::outgoing::Outgoing;
 use crate::resume::{Boot, Receiver};
@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 /// How often it is looked whether the plain slot is still used.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// What the relay refuses for a reason that is not known is asked again after this.
+const REFUSED_AGAIN: Duration = Duration::from_secs(60);
 /// Where the relay was busy and does not say for how long.
 const BUSY_DEFAULT: Duration = Duration::from_secs(2);
 
@@ -114,27 +116,29 @@ impl Fleet {
         now: Instant,
         ext: &Value,
         mail: Mail,
+        plain: &mut Peer,
         shared: &Shared,
         actions: &mut Vec<Action>,
     ) {
         let Some(requests) = self.book.handle_authed(now, ext) else {
-            return actions.push(Action::Emit(Event::Devices { known: false, link: None }, 0));
+            let link = self.book.plain_link().map(Box::new);
+            return actions.push(Action::Emit(Event::Devices { known: false, link }, 0));
         };
         self.is_known = true;
         self.mail = mail;
         let listed: Vec<_> = ext["devices"].as_array().into_iter().flatten().filter_map(listed).collect();
-        for (device, _) in &listed {
-            // Its admission was written down, and the word of it was lost with the connection.
-            if self.handle_confirmed(*device, actions) {
-                self.tell_admitted(*device, actions);
-            }
-        }
+        // Their admission was written down, and the word of it was lost with the connection.
+        let admitted = listed.iter().map(|(device, _)| *device);
+        let admitted: Vec<_> = admitted.filter(|device| self.handle_confirmed(*device, actions)).collect();
         if ext["bound"] == true {
             self.handle_bound(actions);
             self.let_in_again(now, actions);
         }
         for request in requests {
             self.ask(now, request, actions);
+        }
+        for device in admitted {
+            self.handle_admitted(now, device, plain, shared, actions);
         }
         for peer in &mut self.peers {
             let online = listed.iter().any(|(device, online)| peer.lane() == Some(*device) && *online);
@@ -180,12 +184,29 @@ impl Fleet {
         is_news
     }
 
-    fn tell_admitted(&self, device: DeviceId, actions: &mut Vec<Action>) {
+    /// The relay lets a device in.
+    fn handle_admitted(
+        &mut self,
+        now: Instant,
+        device: DeviceId,
+        plain: &mut Peer,
+        shared: &Shared,
+        actions: &mut Vec<Action>,
+    ) {
+        let mail = self.mail;
+        if let Some(peer) = self.peer(device) {
+            peer.handle_mail(mail, shared);
+        }
+        // If the slot of phones that know no devices was never used, nobody needs it.
+        if let Some(request) = self.book.handle_admitted() {
+            self.ask(now, request, actions);
+        }
         let plain_is_open = self.book.plain_is_open();
         let info = self.infos().find(|info| info.device == device).cloned();
         let admitted = info.map(|info| Event::Admitted { info: Box::new(info), plain_is_open });
         actions.extend(admitted.map(|event| Action::Emit(event, 0)));
         actions.push(Action::Emit(Event::WantsWelcome { device }, 0));
+        self.renew_plain(now, plain, shared, actions);
     }
 
     fn handle_bound(&mut self, actions: &mut Vec<Action>) {
@@ -312,16 +333,7 @@ impl Fleet {
                     }
                     Some(Request::Admit(device)) => {
                         self.handle_confirmed(device, actions);
-                        let mail = self.mail;
-                        if let Some(peer) = self.peer(device) {
-                            peer.handle_mail(mail, shared);
-                        }
-                        // If the slot of phones that know no devices was never used, nobody needs it.
-                        if let Some(request) = self.book.handle_admitted() {
-                            self.ask(now, request, actions);
-                        }
-                        self.tell_admitted(device, actions);
-                        self.renew_plain(now, plain, shared, actions);
+                        self.handle_admitted(now, device, plain, shared, actions);
                     }
                     _ => {}
                 }
@@ -392,15 +404,16 @@ impl Fleet {
             Request::Admit(device) if error.code == "DEVICE_UNKNOWN" && self.may_come_again(device) => {
                 return self.let_in_again(now, actions);
             }
-            Request::Admit(device) => self.drop_device(now, device, plain, shared, actions),
-            Request::Bind { .. } => actions.push(Action::Emit(Event::Devices { known: false, link: None }, 0)),
+            Request::Admit(device) if is_final(&error.code) => self.drop_device(now, device, plain, shared, actions),
+            request @ (Request::Bind { .. } | Request::Admit(_) | Request::Revoke(_)) => {
+                self.book.ask_again(now + REFUSED_AGAIN, request);
+            }
             request @ Request::Invite { .. } => {
                 if let Some(told) = request.told() {
                     let event = Event::NotInvited { tag: told.tag, by: told.by, code: error.code };
                     return actions.push(Action::Emit(event, 0));
                 }
             }
-            Request::Revoke(_) => {}
         }
         let text = format!("the relay refused what the agent asked about its devices: {}", error.message);
         let code = error.code;
@@ -586,6 +599,11 @@ impl Fleet {
     }
 }
 
+/// A device is not admitted, however often that is asked.
+fn is_final(code: &str) -> bool {
+    matches!(code, "DEVICES_FULL" | "DEVICE_UNKNOWN" | "INVALID_MESSAGE")
+}
+
 /// A device as the relay lists it, and whether it is there.
 fn listed(value: &Value) -> Option<(DeviceId, bool)> {
     Some((DeviceId::parse(value["device"].as_str()?)?, value["online"] == true))
@@ -598,7 +616,7 @@ fn told(code: &str, message: String) -> Action {
         message,
         retry_after: None,
         about: None,
-        authenticated: false,
+        by: Speaker::Client,
         sent_again: false,
     };
     Action::Emit(Event::Error(error), 0)

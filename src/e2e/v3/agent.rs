@@ -22,7 +22,7 @@ use std::time::Duration;
 /// | the agent's mailbox is empty, or all of it is acknowledged | [`handle_drained`](Self::handle_drained) |
 /// | the device's `key_exchange` comes | [`handle_opening`](Self::handle_opening), [`repeats_enrolment`](Self::repeats_enrolment) |
 /// | a sealed message comes, or is to be sent | [`open`](Self::open), [`seal`](Self::seal) |
-/// | that was refused | [`complains`](Self::complains) |
+/// | that was refused | [`complains`](Self::complains), then or later |
 ///
 /// To revoke a device is to drop its end, and what is stored of it.
 pub struct AgentEnd {
@@ -188,12 +188,23 @@ impl AgentEnd {
         Ok(Opened { payload, skipped, confirmed: true })
     }
 
-    /// Whether to answer what was refused by a `chat.error` `DECRYPTION_FAILED` in clear: a hint for the device, now
-    /// and then.
-    pub fn complains(&mut self, now: Now, error: OpenError) -> bool {
+    /// Whether the device is to be told of a refusal, sooner or later.
+    #[must_use]
+    pub fn owes_complaint(&self, error: OpenError) -> bool {
         let mailboxs = matches!(error, OpenError::Repeated { .. }) && !self.sessions.is_drained();
-        let due = self.complained_at.is_none_or(|at| now.monotonic >= at + HEAL_INTERVAL);
-        let complains = self.admitted && !mailboxs && due;
+        self.admitted && !mailboxs
+    }
+
+    /// From when on it may be told of one again; monotonic.
+    #[must_use]
+    pub fn complains_at(&self) -> Duration {
+        self.complained_at.map_or(Duration::ZERO, |at| at + HEAL_INTERVAL)
+    }
+
+    /// Whether to answer what was refused by a `chat.error` `DECRYPTION_FAILED` in clear: a hint for the device, now
+    /// and then. One that is owed is to be given later.
+    pub fn complains(&mut self, now: Now, error: OpenError) -> bool {
+        let complains = self.owes_complaint(error) && now.monotonic >= self.complains_at();
         if complains {
             self.complained_at = Some(now.monotonic);
         }

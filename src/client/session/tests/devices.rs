@@ -1,7 +1,8 @@
 //! An agent with devices, and devices, with a relay between them that does as PROTOCOL.md says.
 
 use super::*;
-use crate::devices::{AgentKeys, Command, Device, Devices, Folder, Joined, To, WELCOME};
+use crate::devices::{AgentKeys, Command, Device, Devices, Folder, Joined, NoLink, To, WELCOME, first_link};
+use crate::event::Speaker;
 use coralmux_e2e::Link;
 use coralmux_e2e::v3::DeviceId;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -53,6 +54,12 @@ struct World {
     keys: AgentKeys,
     secret: PairingSecret,
     bound: bool,
+    /// The plain phone is let in.
+    legacy: bool,
+    /// What of this type the agent asks gets this error.
+    refuses: Option<(&'static str, &'static str)>,
+    /// The relay does as it is asked, and its answers are lost.
+    is_mute: bool,
     devices: BTreeSet<DeviceId>,
     pending: BTreeSet<DeviceId>,
     invites: BTreeSet<String>,
@@ -82,6 +89,9 @@ impl World {
             keys,
             secret,
             bound: false,
+            legacy: true,
+            refuses: None,
+            is_mute: false,
             devices: BTreeSet::new(),
             pending: BTreeSet::new(),
             invites: BTreeSet::new(),
@@ -114,7 +124,7 @@ impl World {
             .iter()
             .map(|device| json!({"device": device.as_str(), "online": self.phones.get(device).is_some_and(|it| it.online)}))
             .collect();
-        let ext = json!({"v": 1, "bound": self.bound, "legacy": true, "devices": listed});
+        let ext = json!({"v": 1, "bound": self.bound, "legacy": self.legacy, "devices": listed});
         self.invites.clear();
         self.tell_agent("auth.ok", json!({"paired": false, "ext": ext}));
         for device in self.devices.clone() {
@@ -277,8 +287,12 @@ impl World {
             return self.agent_hears(text);
         }
         let device = payload["device"].as_str().and_then(DeviceId::parse);
+        if let Some((_, code)) = self.refuses.filter(|(refused, _)| *refused == kind) {
+            let error = json!({"code": code, "message": "m", "ref": envelope["id"]});
+            return self.tell_agent("chat.error", error);
+        }
         match kind {
-            "relay.bind" => self.bound = true,
+            "relay.bind" => (self.bound, self.legacy) = (true, payload["legacy_phone"] == true),
             "relay.invite" => {
                 assert!(self.bound, "nothing is asked before that");
                 self.invites.insert(payload["invite"].as_str().unwrap().to_owned());
@@ -311,7 +325,9 @@ impl World {
                 return self.tell_agent("chat.error", error);
             }
         }
-        self.tell_agent("relay.ok", json!({"ref": envelope["id"]}));
+        if !self.is_mute {
+            self.tell_agent("relay.ok", json!({"ref": envelope["id"]}));
+        }
     }
 
     fn see(&mut self, kind: &str, text: &str) {
@@ -518,7 +534,15 @@ fn an_old_relay_knows_no_devices_and_the_pair_goes_on_as_before() {
     world.agent.session = world.agent.session.take().map(Session::on_next_connection);
     world.agent.events.clear();
     world.tell_agent("auth.ok", json!({"paired": true, "ext": {"v": 1}}));
-    assert!(world.agent.take(|event| *event == Event::Devices { known: false, link: None }).is_some());
+    let plain = Link {
+        token: world.agent.options.token.clone(),
+        relay: world.agent.options.relay.to_string(),
+        secret: Some(world.secret.clone()),
+        agent: None,
+    };
+    let shown = Event::Devices { known: false, link: Some(Box::new(plain.clone())) };
+    assert!(world.agent.take(|event| *event == shown).is_some());
+    assert_eq!(first_link(&plain, &world.keys, &*world.agent.store()), Ok(plain));
     let mut phone = Played::authed(Role::Phone, Encryption::Version2(world.secret.clone()), true);
     let mut heard = Vec::new();
     while let Some((_, text)) = world.queue.pop_front() {
@@ -535,4 +559,107 @@ fn an_old_relay_knows_no_devices_and_the_pair_goes_on_as_before() {
     let text = phone.writes("chat.send", "x").unwrap();
     world.agent_hears(&text);
     assert!(matches!(&world.agent.messages()[..], [message] if message.from.is_none()));
+}
+
+#[test]
+fn a_device_that_the_next_connection_confirms_closes_the_plain_slot_too() {
+    let mut world = World::new();
+    let link = world.first_link();
+    let id = world.enrol(&link, "Tablet");
+    world.joined();
+    world.is_mute = true;
+    world.command(Command::Admit(id));
+    assert!(world.agent.take(|event| matches!(event, Event::Admitted { .. })).is_none());
+    assert!(world.devices.contains(&id) && world.legacy);
+    world.is_mute = false;
+    world.connect_agent();
+    let admitted = world.agent.take(|event| matches!(event, Event::Admitted { .. }));
+    assert!(matches!(admitted, Some(Event::Admitted { plain_is_open: false, .. })), "{admitted:?}");
+    assert!(!world.legacy, "the relay is told");
+    world.chat(id, "hello");
+}
+
+#[test]
+fn a_relay_that_does_not_bind_is_asked_again_and_no_link_is_shown_meanwhile() {
+    for code in ["INVALID_MESSAGE", "NOBODY_KNOWS_THIS"] {
+        let mut world = World::new();
+        world.agent.folder = tempfile::tempdir().unwrap();
+        (world.refuses, world.bound) = (Some(("relay.bind", code)), false);
+        world.agent.events.clear();
+        world.start_agent(true, false);
+        world.later(90);
+        let shows = |event: &Event| matches!(event, Event::Devices { .. });
+        assert!(world.agent.take(shows).is_none(), "{code}");
+        let refusals =
+            world.agent.events.iter().filter(
+                |event| matches!(event, Event::Error(error) if error.code == code && error.by == Speaker::Client),
+            );
+        assert_eq!(refusals.count(), 2, "{code}: once a minute");
+        let plain = Link {
+            token: world.agent.options.token.clone(),
+            relay: world.agent.options.relay.to_string(),
+            secret: Some(world.secret.clone()),
+            agent: None,
+        };
+        let kept = first_link(&plain, &world.keys, &*world.agent.store());
+        assert_eq!(kept, Err(NoLink::Unconfirmed), "{code}");
+        world.refuses = None;
+        world.later(60);
+        let link = world.first_link();
+        assert!(link.agent.is_some(), "{code}");
+        assert_eq!(first_link(&plain, &world.keys, &*world.agent.store()), Ok(link), "{code}");
+    }
+}
+
+#[test]
+fn who_is_not_admitted_for_a_reason_that_nobody_knows_is_asked_for_again() {
+    let mut world = World::new();
+    let link = world.first_link();
+    let id = world.enrol(&link, "Tablet");
+    world.joined();
+    world.refuses = Some(("relay.admit", "NOBODY_KNOWS_THIS"));
+    world.command(Command::Admit(id));
+    assert!(world.agent.take(|event| matches!(event, Event::Left(_))).is_none());
+    world.refuses = None;
+    world.later(61);
+    world.chat(id, "hello");
+    for code in ["DEVICES_FULL", "DEVICE_UNKNOWN", "INVALID_MESSAGE"] {
+        let link = world.invited(None);
+        let id = world.enrol(&link, "Another");
+        world.joined();
+        // What the relay does not know it may know when the device has come again: not here.
+        world.refuses = Some(("relay.admit", code));
+        world.command(Command::Admit(id));
+        world.refuses = None;
+        let left = world.agent.take(|event| matches!(event, Event::Left(_)));
+        assert_eq!(left.is_some(), code != "DEVICE_UNKNOWN", "{code}: {left:?}");
+    }
+}
+
+#[test]
+fn a_device_that_was_set_back_right_after_another_complaint_is_told_as_soon_as_that_may_be() {
+    let mut world = World::new();
+    let id = world.admitted("Phone");
+    world.chat(id, "one");
+    world.later(2);
+    let backup = tempfile::tempdir().unwrap();
+    std::fs::copy(world.phones[&id].folder.path().join("device.json"), backup.path().join("device.json")).unwrap();
+    world.chat(id, "two");
+    world.later(10);
+    // Somebody makes the agent complain, and the device agrees on other keys.
+    let garbage =
+        json!({"enc": true, "v": 3, "s": "AAAAAAAAAAA", "i": 1, "ciphertext": "A".repeat(64), "nonce": "A".repeat(16)});
+    let garbage = json!({"type": "chat.send", "id": "x", "payload": garbage, "device": id.as_str()}).to_string();
+    world.agent_hears(&garbage);
+    world.settle();
+    world.later(1);
+    // Then it is as it was, and so is its connection.
+    let end = world.phones.get_mut(&id).unwrap();
+    std::fs::copy(backup.path().join("device.json"), end.folder.path().join("device.json")).unwrap();
+    end.shared = shared(Role::Phone);
+    end.session = Some(Session::of_device(Device::load(end.store()).unwrap().unwrap()));
+    world.tell_phone(id, "auth.ok", json!({"paired": true, "ext": {"v": 1, "device": id.as_str()}}));
+    world.settle();
+    world.later(15);
+    world.chat(id, "three");
 }
