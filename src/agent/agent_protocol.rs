@@ -40,7 +40,7 @@ impl AgentProtocol {
         if !question.images().is_empty() {
             return Err(BackendError::failed("this agent takes text only"));
         }
-        let task = self.post(&self.tasks, &json!({"input": question.text()}), cancel)?;
+        let task = self.post(&self.tasks, &json!({"input": question.text_with_age()}), cancel)?;
         let is_plain =
             |id: &&str| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
         let Some(id) = task["task_id"].as_str().filter(is_plain) else {

@@ -5,6 +5,7 @@ use super::asking::{Ask, Decided, Decision};
 use super::cancel::Cancel;
 use super::files::File;
 use super::history::Turn;
+use std::borrow::Cow;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -31,6 +32,18 @@ impl Question {
     #[must_use]
     pub fn text(&self) -> &str {
         self.turns.last().map_or("", |turn| turn.text.as_str())
+    }
+
+    /// The same for who understands words: of what was asked long ago it says so.
+    #[must_use]
+    pub fn text_with_age(&self) -> Cow<'_, str> {
+        self.turns.last().map_or(Cow::Borrowed(""), Turn::text_with_age)
+    }
+
+    /// When it was asked, in Unix milliseconds.
+    #[must_use]
+    pub fn asked_at_ms(&self) -> u64 {
+        self.turns.last().map_or(0, |turn| turn.at_ms)
     }
 
     /// The images that came with it.

@@ -46,6 +46,8 @@ pub(super) struct Asked {
     pub(super) shows: Shows,
     /// Who asks.
     pub(super) from: Lane,
+    /// When, in Unix milliseconds by the sender's clock, if it says so.
+    pub(super) sent_at_ms: Option<u64>,
 }
 
 impl Asked {
@@ -110,7 +112,7 @@ impl Chats {
         }
         let (fields, to, from) = (fields(&asked), asked.answer_to(), asked.from);
         self.show_turn(&asked);
-        let turn = Turn::new(Speaker::User, asked.text, asked.images, unix_ms());
+        let turn = Turn::asked(asked.text, asked.images, unix_ms(), asked.sent_at_ms);
         let turns = {
             let mut history = lock(&self.shared.history);
             history.push(&place, turn);
@@ -146,7 +148,7 @@ impl Chats {
         // An image is no answer to it.
         let text = if asked.images.is_empty() { asked.text.as_str() } else { "" };
         let Some(decided) = self.shared.asks.handle_text(place, text) else { return false };
-        let turn = Turn::new(Speaker::User, asked.text.clone(), Vec::new(), unix_ms());
+        let turn = Turn::asked(asked.text.clone(), Vec::new(), unix_ms(), asked.sent_at_ms);
         lock(&self.shared.history).push(place, turn);
         self.show_turn(asked);
         match (decided, self.running.get(place)) {

@@ -80,6 +80,7 @@ impl Backend for Exec {
         }
         let spawned = self.programs.spawn(&self.command, |command| {
             command.env("CORALMUX_CHAT_ID", &question.chat);
+            command.env("CORALMUX_ASKED_AT", question.asked_at_ms().to_string());
         });
         let (program, pipes) = spawned.map_err(|error| {
             warn(&format!("exec: cannot start: {error}"));

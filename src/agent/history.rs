@@ -4,7 +4,9 @@
 use super::backend::{Ending, Image};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 /// Conversations; the one that was quiet for the longest goes first.
 const CHATS_MAX: usize = 64;
@@ -15,6 +17,8 @@ const BYTES_MAX: usize = 16 << 20;
 /// Bytes of all conversations; the one that was quiet for the longest goes first.
 const ALL_BYTES_MAX: usize = 64 << 20;
 const _: () = assert!(BYTES_MAX <= ALL_BYTES_MAX);
+/// A question that has been on its way for this long comes late: its agent was away. What it asks for may be wanted no more.
+const LATE: Duration = Duration::from_secs(3600);
 /// Turns, counted from the end, whose images are kept.
 const TURNS_WITH_IMAGES: usize = 6;
 
@@ -61,13 +65,34 @@ pub struct Turn {
     pub at_ms: u64,
     /// An answer: why it is not whole.
     pub ending: Option<Ending>,
+    /// A question: how long it had been on its way when it came, if that was [`LATE`] or longer.
+    pub late: Option<Duration>,
 }
 
 impl Turn {
     /// Something that is said now.
     #[must_use]
     pub fn new(speaker: Speaker, text: String, images: Vec<Image>, at_ms: u64) -> Self {
-        Self { speaker, text, image_count: images.len(), images, file_count: 0, at_ms, ending: None }
+        Self { speaker, text, image_count: images.len(), images, file_count: 0, at_ms, ending: None, late: None }
+    }
+
+    /// A question that comes now, and was asked when its sender says, if it says so and that is not in the future.
+    #[must_use]
+    pub fn asked(text: String, images: Vec<Image>, now_ms: u64, sent_at_ms: Option<u64>) -> Self {
+        let at_ms = sent_at_ms.map_or(now_ms, |at| at.min(now_ms));
+        let late = Some(Duration::from_millis(now_ms - at_ms)).filter(|late| *late >= LATE);
+        Self { late, ..Self::new(Speaker::User, text, images, at_ms) }
+    }
+
+    /// The text for who understands words: behind a question that comes late is said that it does.
+    #[must_use]
+    pub fn text_with_age(&self) -> Cow<'_, str> {
+        let Some(late) = self.late else { return Cow::Borrowed(&self.text) };
+        let hours = late.as_secs() / 3600;
+        let (count, unit) = if hours < 48 { (hours, "hour") } else { (hours / 24, "day") };
+        let plural = if count == 1 { "" } else { "s" };
+        let gap = if self.text.is_empty() { "" } else { "\n\n" };
+        Cow::Owned(format!("{}{gap}(This was asked {count} {unit}{plural} ago, and has only arrived now.)", self.text))
     }
 
     fn bytes(&self) -> usize {
@@ -293,6 +318,25 @@ mod tests {
         assert!(turns.iter().all(|turn| turn.image_count == 1));
         assert_eq!(history.to_json("a", 1, usize::MAX).0[0]["images"], 1);
         assert_eq!(history.to_json("b", 1, usize::MAX), (json!([]), false));
+    }
+
+    #[test]
+    fn a_question_that_comes_late_says_so_and_keeps_its_time() {
+        const HOUR: u64 = 3_600_000;
+        let text = |hours, sent_at| {
+            let turn = Turn::asked("on?".to_owned(), Vec::new(), hours * HOUR, sent_at);
+            (turn.at_ms / HOUR, turn.text_with_age().into_owned())
+        };
+        let note = |age| format!("on?\n\n(This was asked {age} ago, and has only arrived now.)");
+        assert_eq!(text(100, Some(99 * HOUR)), (99, note("1 hour")));
+        assert_eq!(text(100, Some(53 * HOUR)), (53, note("47 hours")));
+        assert_eq!(text(100, Some(1)), (0, note("4 days")));
+        // What came at once, by whatever clock.
+        for (sent_at, at) in [(None, 100), (Some(99 * HOUR + 1), 99), (Some(u64::MAX), 100)] {
+            assert_eq!(text(100, sent_at), (at, "on?".to_owned()), "{sent_at:?}");
+        }
+        let empty = Turn::asked(String::new(), Vec::new(), 2 * HOUR, Some(0));
+        assert!(empty.text_with_age().starts_with('('));
     }
 
     #[test]

@@ -6,13 +6,15 @@ use super::backend::Image;
 use super::chats::Asked;
 use coralmux_client::Message;
 use serde_json::Value;
+use std::num::NonZeroU64;
 
 /// Images of one question.
 const IMAGES_MAX: usize = 16;
 
 /// The question, as far as it can be read, and why it cannot be answered.
 pub(super) fn read(message: Message) -> (Asked, Option<&'static str>) {
-    let mut asked = Asked { id: message.id, from: message.from, ..Asked::default() };
+    let sent_at_ms = message.sent_at.map(NonZeroU64::get);
+    let mut asked = Asked { id: message.id, from: message.from, sent_at_ms, ..Asked::default() };
     let fault = fill(&mut asked, message.payload).err();
     (asked, fault)
 }

@@ -10,10 +10,13 @@ from middle import Middle
 from test_agent_household import guest_of, owner_of
 from test_mail_python import done_of, until
 
-from agents import Agent
+from agents import DONE, Agent, AiServer, event, head
+from ends import RUST, ProcessEnd
 from mailbox import waiting
 from relay import GENEROUS
 from test_agent_devices import answer, answered, asks, device, first_link
+from test_agent_devices import until as message_of
+from test_mailbox_faults import LIBRARY
 
 pytestmark = pytest.mark.asyncio
 
@@ -137,3 +140,36 @@ async def test_what_is_too_long_to_be_kept_and_was_on_its_way_to_a_phone_that_le
         async with Party("phone", None, state=tmp_path / "phone.json") as phone:
             await phone.expect("chat.done", full_text=f"You said: {text}")
             await answered(phone, "behind it")
+
+
+@pytest.mark.skipif(LIBRARY is None, reason="needs libfaketime")
+async def test_a_model_and_the_history_are_told_when_a_question_was_asked_that_waited_for_days(start_agent, tmp_path):
+    async def reply(_, write):
+        await write(head() + event("yes", finish_reason="stop") + DONE)
+
+    past = ("env", f"LD_PRELOAD={LIBRARY}", "FAKETIME=-73h", "FAKETIME_DONT_FAKE_MONOTONIC=1", "DONT_FAKE_MONOTONIC=1")
+    async with AiServer(reply) as server:
+        agent = start_agent("--openai", server.url, "--model", "m")
+        folder, link = tmp_path / "device", await first_link(agent)
+
+        def device(*under):
+            return ProcessEnd(*under, RUST, "device", link.for_apps(), folder)
+
+        async with device() as phone:
+            await phone.send("chat.send", {"text": "now"})
+            assert await answer(phone) == "yes"
+        agent.stop()
+        # It was three days ago, by the phone's clock.
+        async with device(*past) as phone:
+            await phone.send("chat.send", {"text": "still?"})
+            await kept(phone)
+        agent.process = agent.popen(agent.command, agent.environment)
+        async with device() as phone:
+            assert await answer(phone) == "yes"
+            await phone.send("chat.history", {})
+            turns = (await message_of(phone, "chat.history.result"))["messages"]
+        asked = [body["messages"][-1]["content"] for _, body in server.requests]
+        assert asked == ["now", "still?\n\n(This was asked 3 days ago, and has only arrived now.)"]
+        assert [turn["text"] for turn in turns] == ["now", "yes", "still?", "yes"]
+        days = (turns[3]["ts"] - turns[2]["ts"]) / 86_400_000
+        assert 3 < days < 3.2

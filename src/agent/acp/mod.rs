@@ -203,7 +203,8 @@ impl Acp {
 
 /// The question as blocks of content.
 fn prompt(question: &Question) -> Vec<Value> {
-    let text = (!question.text().is_empty()).then(|| json!({"type": "text", "text": question.text()}));
+    let text = question.text_with_age();
+    let text = (!text.is_empty()).then(|| json!({"type": "text", "text": text}));
     let images = question.images().iter();
     let images = images.map(|image| json!({"type": "image", "mimeType": image.mime, "data": image.data}));
     text.into_iter().chain(images).collect()

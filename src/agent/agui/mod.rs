@@ -95,16 +95,16 @@ fn decide(interrupts: &[Interrupt], output: &mut dyn Output, cancel: &Cancel) ->
 
 /// A turn as a message.
 fn message(turn: &Turn) -> Value {
-    let role = turn.speaker.name();
+    let (role, text) = (turn.speaker.name(), turn.text_with_age());
     let images =
         turn.images.iter().filter(|_| turn.speaker == Speaker::User).map(
             |image| json!({"type": "image", "source": {"type": "data", "value": image.data, "mimeType": image.mime}}),
         );
     let images: Vec<Value> = images.collect();
     if images.is_empty() {
-        return json!({"id": new_id(), "role": role, "content": turn.text});
+        return json!({"id": new_id(), "role": role, "content": text});
     }
-    let text = (!turn.text.is_empty()).then(|| json!({"type": "text", "text": turn.text}));
+    let text = (!text.is_empty()).then(|| json!({"type": "text", "text": text}));
     json!({"id": new_id(), "role": role, "content": text.into_iter().chain(images).collect::<Vec<_>>()})
 }
 

@@ -65,13 +65,18 @@ fn asked(question: &Question) -> Value {
     let before = &question.turns[..question.turns.len().saturating_sub(1)];
     let before = before.iter().map(|turn| json!({"role": turn.speaker.name(), "text": turn.text}));
     let history: Vec<Value> = before.collect();
-    json!({"type": "question", "chat_id": question.chat, "text": question.text(), "images": images, "history": history})
+    let (chat, asked_at) = (&question.chat, question.asked_at_ms());
+    let mut asked = json!({"type": "question", "chat_id": chat, "text": question.text(), "asked_at": asked_at});
+    asked["images"] = json!(images);
+    asked["history"] = json!(history);
+    asked
 }
 
 impl Backend for JsonLines {
     fn answer(&self, question: &Question, output: &mut dyn Output, cancel: &Cancel) -> Result<Outcome, BackendError> {
         let spawned = self.programs.spawn(&self.command, |command| {
             command.env("CORALMUX_CHAT_ID", &question.chat);
+            command.env("CORALMUX_ASKED_AT", question.asked_at_ms().to_string());
         });
         let (program, pipes) = spawned.map_err(|error| {
             warn(&format!("exec: cannot start: {error}"));

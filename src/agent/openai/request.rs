@@ -2,6 +2,7 @@
 
 use crate::history::Turn;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 
 /// The messages of a conversation. Many models take only roles that alternate: what one side said in several turns,
 /// because a question was never answered, becomes one.
@@ -14,7 +15,7 @@ pub(super) fn messages(system: Option<&str>, turns: &[Turn]) -> Vec<Value> {
 /// Turns of one side, of which there is at least one.
 fn message(turns: &[Turn]) -> Value {
     let role = turns[0].speaker.name();
-    let texts: Vec<&str> = turns.iter().map(text).filter(|text| !text.is_empty()).collect();
+    let texts: Vec<_> = turns.iter().map(text).filter(|text| !text.is_empty()).collect();
     let text = texts.join("\n\n");
     let images = turns.iter().flat_map(|turn| &turn.images).map(|image| {
         let url = format!("data:{};base64,{}", image.mime, image.data);
@@ -29,9 +30,9 @@ fn message(turns: &[Turn]) -> Value {
 }
 
 /// Of images that are forgotten a word stays.
-fn text(turn: &Turn) -> &str {
+fn text(turn: &Turn) -> Cow<'_, str> {
     let is_forgotten = turn.images.is_empty() && turn.image_count != 0;
-    if turn.text.is_empty() && is_forgotten { "(an image)" } else { &turn.text }
+    if turn.text.is_empty() && is_forgotten { Cow::Borrowed("(an image)") } else { turn.text_with_age() }
 }
 
 #[cfg(test)]
