@@ -14,6 +14,8 @@ mod sender;
 #[cfg(test)]
 mod end;
 #[cfg(test)]
+mod mail_model;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod vectors;
