@@ -12,8 +12,9 @@
 # make bench-arm64   the same for 64-bit ARM under QEMU, against benches/baseline-arm64.json and x86-64's counts;
 #             bench-arm64-accept writes the baseline
 # make bench-relay   the relay's cost, compared with the simplest relay (BENCH_FLAGS=--reference=path, --only=text)
-# make build-all     release programs for x86-64 and 64-bit ARM, with checksums, in dist/ (deploy/build-all.sh)
-# make test-arm64    boots an ARM kernel in QEMU and passes messages through the relay of dist/ (tests/arm64/run.sh)
+# make build-all     release programs for x86-64 and 64-bit ARM, also static ones, with checksums, in dist/ (deploy/build-all.sh)
+# make test-arm64    in QEMU, for 64-bit ARM: unit tests of the pure crates, and kernels that pass messages through the programs
+#             of dist/ (tests/arm64)
 # make bench-tls     the cost of TLS, compared with plain connections and with HAProxy in front of the reference
 # make bench-page    how long a phone waits for the page, on a slow network (RELAYS=programs to compare, ROUNDS=9)
 # make bench-mailbox what pairs notice of the mailbox, of a disk of its that is slow or full, and of a crowd that comes back
@@ -144,9 +145,10 @@ FROM ?= 1
 simulate:
 	SEEDS=$(SEEDS) FROM=$(FROM) cargo test -p coralmux-relay --lib simulation::many_seeds -- --ignored --nocapture
 
-# Takes minutes, because each instruction of the guest is translated.
+# Takes minutes, because each instruction is translated.
 test-arm64:
-	tests/arm64/run.sh
+	tests/arm64/unit.sh
+	tests/arm64/guest.sh
 
 build-all:
 	deploy/build-all.sh
