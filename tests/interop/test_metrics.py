@@ -12,6 +12,7 @@ from certificates import certificate, tls_flags
 from client import Client, pair, sized
 from manager import stopped_shard
 from metrics import measured, scrape, scrape_until
+from nats import Nats
 from relay import GENEROUS, ROOT, free_port
 
 
@@ -119,8 +120,13 @@ async def test_refusals_are_counted_by_code(start_relay):
 
 async def test_every_metric_of_the_documentation_is_there_and_no_other(start_relay, tmp_path):
     tls = tls_flags(certificate(tmp_path, "cert", "localhost", days=90))
-    relay, port = measured(start_relay, "-addr", f"tls://127.0.0.1:{free_port()}", *tls)
-    figures = await scrape_until(port, lambda figures: "coralmux_receive_buffers" in figures.kinds)
+    nats = Nats(tmp_path / "nats").start()
+    try:
+        shared = ("--cluster", nats.url)
+        relay, port = measured(start_relay, "-addr", f"tls://127.0.0.1:{free_port()}", *tls, *shared)
+        figures = await scrape_until(port, lambda figures: "coralmux_receive_buffers" in figures.kinds)
+    finally:
+        nats.kill()
     table = documented()
     assert set(figures.kinds) == set(table)
     for name, (kind, help) in table.items():
