@@ -88,6 +88,7 @@ async def run(request, relay, tmp_path_factory):
         yield run
         if request.session.testsfailed:
             print(agent.output()[-6000:])
+        await asyncio.to_thread(agent.stop)  # with its program, which would outlive a kill
 
 
 async def test_text_streams(run):
