@@ -97,12 +97,12 @@ impl Asks {
         let expires_at_ms = unix_ms().saturating_add(u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX));
         let (chat, fields, expires) = (chat.to_owned(), fields.clone(), now + self.timeout);
         let open = Open { name: name.clone(), chat, ask, fields, expires, expires_at_ms, way, decided };
-        self.send(&open);
+        self.send(&open, To::All);
         inner.open.push(open);
         name
     }
 
-    fn send(&self, open: &Open) {
+    fn send(&self, open: &Open, to: To) {
         if open.way == Way::Plain {
             return;
         }
@@ -111,12 +111,13 @@ impl Asks {
         payload.insert("ask".to_owned(), json!(open.name));
         payload.insert("expires_at".to_owned(), json!(open.expires_at_ms));
         // The client has ended, or nothing could be sent for long: the question expires.
-        let _ = self.client.send_kept(To::All, "chat.ask", &payload, Keep::Wake);
+        let _ = self.client.send_kept(to, "chat.ask", &payload, Keep::Wake);
     }
 
-    /// Asks again what is open: the phone may be another page than the one that was asked.
+    /// Asks again what is open: the phone may be another page than the one that was asked. Devices have had it, or get it
+    /// when they come.
     pub(super) fn send_again(&self) {
-        self.inner().open.iter().for_each(|open| self.send(open));
+        self.inner().open.iter().for_each(|open| self.send(open, To::Only(None)));
     }
 
     /// Takes a `chat.answer`.

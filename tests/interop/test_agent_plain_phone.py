@@ -13,6 +13,7 @@ from household import Party, request
 from agents import TIMEOUT
 from coralmux import Link
 from test_agent_devices import answered, command, first_link, pairs, said
+from test_agent_household import ASKING
 
 pytestmark = pytest.mark.asyncio
 
@@ -216,3 +217,27 @@ async def test_with_yes_a_service_lets_in_who_has_a_link(start_agent, tmp_path):
                     assert await second.end()
                     await said(agent, "Second (python) is refused: nobody is here to compare its code ")
         agent.stop()
+
+
+async def test_a_question_that_is_asked_again_of_a_plain_phone_is_not_asked_again_of_devices(start_agent, tmp_path):
+    """Each time it would wait at the relay once more, and wake them."""
+    agent = start_agent("--exec", ASKING, "--exec-json", "--timeout", "60")
+    await first_link(agent)
+    async with Party("phone", agent.link()) as old:
+        await old.expect("client.agreed")
+        async with pairs(agent) as pairing:
+            async with Party("phone", await pairing.link(), state=tmp_path / "device.json") as device:
+                await pairing.shows(r"Its code: (\d{6})")
+                await pairing.types(b"\n")
+                await device.expect("client.agreed")
+        await old.client.send("chat.send", {"text": "ask", "asks": 1})
+        name = (await old.expect("chat.ask")).payload["ask"]
+        for _ in range(3):
+            await old.client.disconnect()
+            await old.expect("client.agreed")
+            await old.expect("chat.ask", ask=name)
+        await old.client.send("chat.answer", {"ask": name, "option": "y"})
+        await old.expect("chat.answered", ask=name)
+        async with Party("phone", None, state=tmp_path / "device.json") as device:
+            await device.expect("chat.answered", ask=name)
+            assert len(device.of("chat.ask")) == 1
