@@ -204,8 +204,9 @@ fn what_others_notice_of_the_mailbox_is_measured() {
             let words: Vec<u64> = note.split(' ').filter_map(|word| word.parse().ok()).collect();
             (words[0], words[1])
         };
-        let [(kept, refused), (slow_kept, _), (full_kept, full_refused)] = [0, 1, 2].map(|at| counts(&rows[at]));
-        assert!(kept > 0 && refused == 0 && slow_kept > 0 && full_kept < kept && full_refused > 0, "{rows:?}");
+        // In so short a window a slow disk may take nothing.
+        let [(kept, refused), _, (full_kept, full_refused)] = [0, 1, 2].map(|at| counts(&rows[at]));
+        assert!(kept > 0 && refused == 0 && full_kept < kept && full_refused > 0, "{rows:?}");
     }
 }
 
