@@ -65,7 +65,7 @@ pub struct Turn {
     pub at_ms: u64,
     /// An answer: why it is not whole.
     pub ending: Option<Ending>,
-    /// A question: how long it had been on its way when it came, if that was [`LATE`] or longer.
+    /// A question: how long it had been on its way when it came, if that was `LATE` or longer.
     pub late: Option<Duration>,
 }
 
