@@ -220,6 +220,10 @@ pub(super) fn start_shards(
     Ok((Shards { orders: orders.clone(), ended: ended_count, threads, queues, control }, requests))
 }
 
+/// Of the mailbox's thread: where it shares a core with a shard, those who are there go first. After a restart it would
+/// otherwise take the time in which everybody authenticates.
+const SHELF_NICE: i32 = 10;
+
 /// Starts the mailbox's thread.
 pub(super) fn start_shelf(config: &Config, mailbox: &Arc<Mailbox>, queues: &Queues) -> Result<JoinHandle<()>, Failure> {
     let shelf = Shelf {
@@ -231,7 +235,11 @@ pub(super) fn start_shelf(config: &Config, mailbox: &Arc<Mailbox>, queues: &Queu
     };
     thread::Builder::new()
         .name("shelf".to_owned())
-        .spawn(move || crate::shelf::run(shelf))
+        .spawn(move || {
+            // Where the system refuses that, the thread is like any other.
+            let _ = rustix::process::setpriority_process(None, SHELF_NICE);
+            crate::shelf::run(shelf);
+        })
         .map_err(|error| Failure::new(exit::FAILURE, format_args!("cannot start the mailbox's thread: {error}")))
 }
 
