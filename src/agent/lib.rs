@@ -77,6 +77,10 @@ pub const REPLACED: u8 = 4;
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
 /// The longest that the relay can ask to wait with a registration.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+/// How long `link` waits for an agent that has just been started to be confirmed by the relay, and how often it looks.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(5);
+/// As above.
+const CONFIRMED_POLL: Duration = Duration::from_millis(100);
 /// How long is waited before a registration is tried again: first, and at most.
 const REGISTER_WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -286,7 +290,7 @@ fn show_link(pairing: &Pairing) -> Result<(), Failure> {
     let mut link = link_of(pairing, &state);
     if let (E2e::Version3, Some(keys)) = (pairing.e2e, &state.keys) {
         let store = Folder::new(state::devices_path(&path, &state.token));
-        link = coralmux_client::first_link(&link, keys, &store).map_err(|error| {
+        link = confirmed_link(&link, keys, &store).map_err(|error| {
             let more = match error {
                 NoLink::Used => format!("; `{}` makes another one", link_command("pair", pairing)),
                 NoLink::Unconfirmed => String::new(),
@@ -296,6 +300,17 @@ fn show_link(pairing: &Pairing) -> Result<(), Failure> {
     }
     say(&pairing::instructions(&link, pairing.qr, has_colours()));
     Ok(())
+}
+
+/// The link to show: an agent that was started a moment ago may still be asking the relay.
+fn confirmed_link(plain: &Link, keys: &AgentKeys, store: &Folder) -> Result<Link, NoLink> {
+    let until = Instant::now() + CONFIRMED_WITHIN;
+    loop {
+        match coralmux_client::first_link(plain, keys, store) {
+            Err(NoLink::Unconfirmed) if Instant::now() < until => thread::sleep(CONFIRMED_POLL),
+            found => return found,
+        }
+    }
 }
 
 fn state_path(pairing: &Pairing) -> Result<PathBuf, StateError> {

@@ -31,6 +31,8 @@ pub(super) struct Inputs {
 /// Starts the thread; what it finds first.
 pub(super) fn start(options: Options, inputs: Inputs, state: Arc<State>) -> Result<Found, StartError> {
     let failed = |error: std::io::Error| StartError::Thread(error.to_string());
+    // The client of NATS takes the process's provider; it stands already where another client was started before.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let (first, found) = bounded(1);
     let run = move || runtime.block_on(run(options, inputs, state, first));

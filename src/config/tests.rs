@@ -88,8 +88,21 @@ fn the_file_takes_numbers_texts_switches_and_lists() {
 #[test]
 fn each_flag_is_also_an_environment_variable_and_a_key_and_each_wrong_value_names_its_place() {
     // These take any text: wrong for them is no text.
-    let blank =
-        ["admin-key", "db", "config", "tls-cert", "tls-key", "acme-ca", "acme-dir", "acme-eab-kid", "push-text"];
+    let blank = [
+        "admin-key",
+        "db",
+        "config",
+        "tls-cert",
+        "tls-key",
+        "acme-ca",
+        "acme-dir",
+        "acme-eab-kid",
+        "push-text",
+        "nats-creds",
+        "nats-ca",
+        "nats-cert",
+        "nats-key",
+    ];
     for name in settings::all().map(|setting| setting.name) {
         let bad = if blank.contains(&name) { "" } else { "@" };
         let variable = settings::variable(name);

@@ -110,6 +110,14 @@ const _: () = assert!(OVERTAKING_BYTES_MAX <= QUICK_BYTES_MAX);
 /// The memory that a page of the mailbox is read into, at the least: it has that many bytes, and headers, or one message.
 pub(super) const READ_BYTES_MIN: usize = 65 << 10;
 
+/// Authentications at once, and each second from then on, beyond which those who come are a crowd: what waits for them in
+/// the mailbox gives way to those who have not authenticated yet.
+pub(super) const CROWD_BURST: u64 = 100;
+/// As above.
+pub(super) const CROWD_PER_SECOND: u64 = 1000;
+/// How long it gives way at the most.
+pub(super) const CROWD_WAIT: Duration = Duration::from_secs(1);
+
 /// How long one message may be under way, however steadily it trickles.
 pub(super) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(300);
 

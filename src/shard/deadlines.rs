@@ -31,6 +31,7 @@ impl<N: Net> Shard<N> {
             self.log.end_second(self.pulse.instant());
             self.memory.trim();
         }
+        self.read_pages();
         let fine = self.pulse.is_throttling() || self.memory.is_wanted() || self.is_draining();
         self.net.tick_in(if fine { FINE_TICK } else { TICK });
     }

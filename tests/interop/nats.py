@@ -57,6 +57,8 @@ class Nats:
 
     def pause(self):
         os.kill(self.process.pid, signal.SIGSTOP)
+        while pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+            time.sleep(0.01)
 
     def resume(self):
         os.kill(self.process.pid, signal.SIGCONT)

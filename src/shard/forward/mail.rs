@@ -1,8 +1,10 @@
 //! The mailbox's side of a shard: what is kept goes to the shelf, what waits comes from there.
 //!
 //! Pages are read into memory of the budget, and only so many at a time: after a restart everybody comes back at once. Who
-//! has waited for [`PAGE_TIMEOUT`] goes on without: nobody who is there waits for a disk.
+//! has waited for [`PAGE_TIMEOUT`] goes on without: nobody who is there waits for a disk. While a crowd comes, pages wait a
+//! little, so that the crowd can authenticate first.
 
+use crate::proto::bucket::{Bucket, Rate};
 use crate::proto::device::DeviceId;
 use crate::proto::token::{Role, TokenKey};
 use crate::ring::chunk::{Chunk, OwnedBuf, Reservation};
@@ -12,7 +14,7 @@ use crate::session::{
     Asked, Confirmed, Found, Handed, Heard, KEEP_RETRY, MailState, PAGE_TIMEOUT, Party, Posted, Refusal, read_keep,
 };
 use crate::shard::Shard;
-use crate::shard::bounds::READ_BYTES_MIN;
+use crate::shard::bounds::{CROWD_BURST, CROWD_PER_SECOND, CROWD_WAIT, READ_BYTES_MIN, TICK};
 use crate::shard::net::connection::Seat;
 use crate::shelf::message::{Keep, Kept, Page, Read, Report, Request};
 use std::collections::{HashMap, VecDeque};
@@ -26,6 +28,10 @@ pub(in crate::shard) struct Mail {
     /// What is being read, by the page's number.
     reads: HashMap<u64, Reading>,
     next_page: u64,
+    /// How many more may authenticate before they are a crowd.
+    calm: Bucket,
+    /// When the crowd that comes will have come, if nobody else does.
+    crowded_until: Duration,
 }
 
 struct Reading {
@@ -80,10 +86,22 @@ impl<N: Net> Shard<N> {
         self.read_pages();
     }
 
+    /// Somebody has authenticated.
+    pub(super) fn note_joined(&mut self) {
+        let now = self.pulse.now();
+        let rate = Rate::per(CROWD_PER_SECOND, Duration::from_secs(1), CROWD_BURST);
+        if rate.is_some_and(|rate| self.mail.calm.try_take(now, &rate).is_err()) {
+            self.mail.crowded_until = now + TICK;
+        }
+    }
+
     /// Has pages read, in the order of the line.
-    fn read_pages(&mut self) {
+    pub(in crate::shard) fn read_pages(&mut self) {
+        let now = self.pulse.now();
+        let is_crowded = now < self.mail.crowded_until;
         while self.mail.reads.len() < self.settings.mailbox_reads
             && let Some(&(key, of, since)) = self.mail.queue.front()
+            && (!is_crowded || now.saturating_sub(since) >= CROWD_WAIT)
         {
             let Some(mailbox) = &self.shared.mailbox else { return };
             let bytes = self.sessions.page_bytes(key, of).max(READ_BYTES_MIN);
@@ -119,7 +137,6 @@ impl<N: Net> Shard<N> {
             let handed = self.sessions.give_up(key, of);
             self.hand(handed, Vec::new());
         }
-        self.read_pages();
     }
 
     fn set_mail(&mut self, state: MailState) {

@@ -51,6 +51,7 @@ impl<N: Net> Shard<N> {
         self.apply_all(gone);
         self.tell(conn, RelayMessage::AuthOk(&welcome));
         self.apply_all(change.effects);
+        self.note_joined();
         self.hand_out(seat.session);
     }
 

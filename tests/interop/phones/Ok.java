@@ -36,7 +36,7 @@ class Ok extends WebSocketListener {
     }
 
     public static void main(String[] given) throws Exception {
-        OkHttpClient client = new OkHttpClient.Builder().pingInterval(200, TimeUnit.MILLISECONDS).build();
+        OkHttpClient client = new OkHttpClient.Builder().pingInterval(700, TimeUnit.MILLISECONDS).build();
         Ok here = new Ok();
         WebSocket socket = client.newWebSocket(new Request.Builder().url(given[0]).build(), here);
         socket.send(envelope("auth", "{\"token\":\"" + given[1] + "\",\"role\":\"phone\"}"));
@@ -47,7 +47,7 @@ class Ok extends WebSocketListener {
             for (int piece = 0; piece < 3; piece++) if (!here.next().contains("\"chat.stream\"")) throw new Exception("no piece");
             if (!here.next().contains("\"full_text\":\"" + text + "\"")) throw new Exception("not the same text");
         }
-        Thread.sleep(1_000); // for pings
+        Thread.sleep(2_000); // for pings
         socket.close(1000, null);
         if (!here.next().equals("closed 1000")) throw new Exception("not closed");
         System.out.println("ok");
