@@ -131,9 +131,6 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         key: TokenKey,
         mut write: impl FnMut(&mut Store) -> Result<T, StoreError>,
     ) -> Result<T, Unavailable> {
-        if self.sharing.is_none() {
-            return self.write(now_ms, write);
-        }
         self.write_shared(now_ms, key, &mut write, 1)
     }
 
@@ -144,9 +141,6 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         key: TokenKey,
         mut write: impl FnMut(&mut Store) -> Result<T, StoreError>,
     ) -> Result<T, Unavailable> {
-        if self.sharing.is_none() {
-            return self.write(now_ms, write);
-        }
         self.write_shared(now_ms, key, &mut write, TRIES)
     }
 
@@ -157,6 +151,9 @@ impl<S: Shards, C: Fn() -> u64, R: FnMut() -> [u8; 16]> Worker<S, C, R> {
         write: &mut impl FnMut(&mut Store) -> Result<T, StoreError>,
         tries: usize,
     ) -> Result<T, Unavailable> {
+        if self.sharing.is_none() {
+            return self.write(now_ms, write);
+        }
         for _ in 0..tries {
             match self.share(key, write) {
                 Ok(value) => return self.store_backoff.handle_write(now_ms, Ok(value)),

@@ -155,3 +155,12 @@ def end(make, role, url, token, secret=None, **options):
     if make == "rust-answers":
         return ProcessEnd(RUST, role, link.for_apps(), "answers")
     return ProcessEnd("node", NODE / "end.mjs", link.for_browsers())
+
+
+async def device_of(make, home, link, stack, folder):
+    """A device of this make in a household: what sends for it. `stack` ends it, if it is a process."""
+    if make == "python":
+        return (await home.device("phone", link)).client
+    if make == "rust":
+        return await stack.enter_async_context(ProcessEnd(RUST, "device", link.for_apps(), folder))
+    return await stack.enter_async_context(ProcessEnd("node", NODE / "end.mjs", link.for_browsers()))

@@ -11,6 +11,30 @@ from websockets.exceptions import ConnectionClosed
 from client import MAX_SIZE
 
 
+class Hold:
+    """For `rewrite`: what this role's end says of a kind goes on only while it is open, which it is at first."""
+
+    def __init__(self, role, kind):
+        self.role, self.kind, self.held, self.gate = role, kind, [], asyncio.Event()
+        self.open()
+
+    def open(self):
+        self.gate.set()
+
+    def close(self):
+        """`held` has what has come since."""
+        self.held = []
+        self.gate.clear()
+
+    def __call__(self, role, message):
+        return [self._later(message) if (role, message["type"]) == (self.role, self.kind) else message]
+
+    async def _later(self, message):
+        self.held.append(message)
+        await self.gate.wait()
+        return message
+
+
 class Middle:
     """A relay in front of the relay. It passes all on, unless `rewrite` says otherwise.
 

@@ -18,7 +18,7 @@ from network import Network
 from agents import TIMEOUT, Agent
 from coralmux import Link
 from coralmux.v3 import sessions, wire
-from ends import NODE, RUST, ProcessEnd, missing
+from ends import RUST, ProcessEnd, device_of, missing
 from test_agent_devices import answered as echoed, first_link, said
 from test_agent_lying import hint, invited_by
 from test_devices_breaks import Answers, agent_of, healing
@@ -113,12 +113,7 @@ async def test_what_agrees_on_new_keys_is_lost_and_repeated_and_all_goes_on_mean
 
     async with LyingRelay() as relay, Household(relay.url, TOKEN, tmp_path) as home, contextlib.AsyncExitStack() as stack:
         link = await home.first()
-        if make == "python":
-            phone = (await home.device("phone", link)).client
-        elif make == "rust":
-            phone = await stack.enter_async_context(ProcessEnd(RUST, "device", link.for_apps(), tmp_path / "phone"))
-        else:
-            phone = await stack.enter_async_context(ProcessEnd("node", NODE / "end.mjs", link.for_browsers()))
+        phone = await device_of(make, home, link, stack, tmp_path / "phone")
         await phone.send("chat.send", {"text": "hello"})
         device = (await home.agent.expect("chat.send", text="hello")).device
         peer, relay.rewrite = home.agent.client.devices.peers[device], drop

@@ -12,7 +12,7 @@ from lying import LyingRelay
 from agents import TIMEOUT, Agent
 from coralmux import Protection
 
-from ends import NODE, RUST, ProcessEnd, missing
+from ends import device_of, missing
 from test_agent_devices import answered as echoed, first_link, said
 from test_agent_lying import mailbox, settled
 from test_devices_lying import TOKEN, is_sealed
@@ -150,12 +150,7 @@ async def test_devices_bear_errors_that_nobody_knows(tmp_path, make):
     refusing = Refusing(lambda who: who != "agent", "chat.send")
     async with LyingRelay() as relay, Household(relay.url, TOKEN, tmp_path) as home, contextlib.AsyncExitStack() as stack:
         link = await home.first()
-        if make == "python":
-            phone = (await home.device("phone", link)).client
-        elif make == "rust":
-            phone = await stack.enter_async_context(ProcessEnd(RUST, "device", link.for_apps(), tmp_path / "phone"))
-        else:
-            phone = await stack.enter_async_context(ProcessEnd("node", NODE / "end.mjs", link.for_browsers()))
+        phone = await device_of(make, home, link, stack, tmp_path / "phone")
         await phone.send("chat.send", {"text": "hello"})
         device = (await home.agent.expect("chat.send", text="hello")).device
         refusing.relay, relay.rewrite = relay, refusing

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 from household import Party
-from middle import Middle
+from middle import Hold, Middle
 from test_agent_household import guest_of, owner_of
 from test_mail_python import done_of, until
 
@@ -114,28 +114,17 @@ async def test_a_device_that_says_nothing_any_more_is_kept_for(relay, tmp_path):
 
 async def test_what_is_too_long_to_be_kept_and_was_on_its_way_to_a_phone_that_left_waits_for_it(start_relay, tmp_path):
     relay = start_relay(*GENEROUS, "--mailbox-message", "8000")
-    gate, held = asyncio.Event(), []
-    gate.set()
-
-    async def later(message):
-        held.append(message["type"])
-        await gate.wait()
-        return message
-
-    def hold(role, message):
-        return [later(message) if role == "agent" and message["type"] == "chat.done" else message]
-
+    hold = Hold("agent", "chat.done")
     async with household(relay, tmp_path, hold) as (agent, _, stack):
         link = dataclasses.replace(await first_link(agent), relay=relay.url)
         text = "x" * 20_000
         async with Party("phone", link, state=tmp_path / "phone.json") as phone:
             await phone.expect("client.agreed")
             await answered(phone, "short")
-            gate.clear()
-            held.clear()
+            hold.close()
             await phone.client.send("chat.send", {"text": text})
-            await until(lambda: held)
-        gate.set()
+            await until(lambda: hold.held)
+        hold.open()
         await asyncio.sleep(0.5)
         async with Party("phone", None, state=tmp_path / "phone.json") as phone:
             await phone.expect("chat.done", full_text=f"You said: {text}")

@@ -8,7 +8,7 @@ import time
 import pytest
 from household import Household, Party, asks, tells
 from lying import LyingRelay
-from middle import Middle
+from middle import Hold, Middle
 
 from bots import Bot, Tablet, answered, device_link
 from coralmux import Link, StateError
@@ -269,28 +269,17 @@ async def test_what_the_mailbox_refuses_is_told_in_words_and_arrives_later_in_or
 async def test_what_is_too_long_to_be_kept_waits_and_is_not_given_up(start_relay, tmp_path):
     """Also where it was on its way to a phone that left in this moment."""
     relay = start_relay(*GENEROUS, "--mailbox-message", "8000")
-    gate, held = asyncio.Event(), []
-    gate.set()
-
-    async def later(message):
-        held.append(message["type"])
-        await gate.wait()
-        return message
-
-    def hold(role, message):
-        return [later(message) if role == "agent" and message["type"] == "chat.done" else message]
-
+    hold = Hold("agent", "chat.done")
     async with Middle(relay, hold) as middle, Household(middle.url, await relay.token(), tmp_path) as home:
         link = await home.first()
         async with home.party("phone", Link(link.token, relay.url, link.secret, link.agent)) as phone:
             await phone.expect("client.agreed")
             await tells(home.agent, [phone], "short")
-            gate.clear()
-            held.clear()
+            hold.close()
             await home.agent.client.send("chat.done", {"full_text": "x" * 20_000})
-            await until(lambda: held)
+            await until(lambda: hold.held)
         await home.agent.expect("relay.device", online=False)
-        gate.set()
+        hold.open()
         delayed = (await home.agent.expect("client.delayed", code="MESSAGE_TOO_LARGE")).payload
         assert "not there" in delayed["message"]
         await home.agent.client.send("chat.done", {"full_text": "y" * 20_000})

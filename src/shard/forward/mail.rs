@@ -88,6 +88,9 @@ impl<N: Net> Shard<N> {
 
     /// Somebody has authenticated.
     pub(super) fn note_joined(&mut self) {
+        if self.sessions.mail() == MailState::Off {
+            return;
+        }
         let now = self.pulse.now();
         let rate = Rate::per(CROWD_PER_SECOND, Duration::from_secs(1), CROWD_BURST);
         if rate.is_some_and(|rate| self.mail.calm.try_take(now, &rate).is_err()) {
